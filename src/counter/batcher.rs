@@ -1,0 +1,216 @@
+//! Gathers concurrent calls into batches. While as many batches as the store can work on are on
+//! their way, the next one gathers; a free store gets whatever is there at once. There is no timer
+//! and no added wait: a lone call is a batch of one.
+
+use std::{fmt, num::NonZeroUsize, sync::Arc};
+
+use futures_util::future::BoxFuture;
+use serde::Deserialize;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::{domain::Timestamp, store::StoreError};
+
+/// The section `batch` of the configuration.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchConfig {
+    /// A batch that has so many items takes no further call.
+    pub max_items: NonZeroUsize,
+    /// How many calls may wait for a batch; beyond them calls are refused.
+    pub max_waiting_calls: NonZeroUsize,
+}
+
+/// Why a call was not made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct QueueFull;
+
+/// The results of a call's items, in their order.
+type Results<R> = Vec<Result<R, StoreError>>;
+
+/// Carries a batch out: one result for each item, in order.
+pub(super) type Work<T, R> =
+    Arc<dyn Fn(Timestamp, Vec<T>) -> BoxFuture<'static, Results<R>> + Send + Sync>;
+
+/// One kind of call and the batches it goes in.
+pub(super) struct Batcher<T, R> {
+    queue: mpsc::Sender<Waiting<T, R>>,
+}
+
+/// A call's items. They stay together, so that they take effect in their order.
+struct Waiting<T, R> {
+    now: Timestamp,
+    items: Vec<T>,
+    answer: oneshot::Sender<Results<R>>,
+}
+
+impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
+    /// Starts the gathering. It ends with the batcher.
+    pub(super) fn start(config: BatchConfig, concurrent_batches: usize, work: Work<T, R>) -> Self {
+        let (queue, waiting) = mpsc::channel(config.max_waiting_calls.get());
+        tokio::spawn(gather(waiting, config.max_items.get(), concurrent_batches, work));
+        Self { queue }
+    }
+
+    /// Has `items` carried out with the next batch.
+    ///
+    /// # Errors
+    /// When too many calls wait already.
+    pub(super) async fn submit(
+        &self,
+        now: Timestamp,
+        items: Vec<T>,
+    ) -> Result<Results<R>, QueueFull> {
+        let count = items.len();
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let (answer, answered) = oneshot::channel();
+        self.queue.try_send(Waiting { now, items, answer }).map_err(|_| QueueFull)?;
+        Ok(answered.await.unwrap_or_else(|_| {
+            let cut_off = StoreError::Indeterminate("a batch was cut off".to_owned());
+            (0..count).map(|_| Err(cut_off.clone())).collect()
+        }))
+    }
+}
+
+async fn gather<T: Send + 'static, R: Send + 'static>(
+    mut waiting: mpsc::Receiver<Waiting<T, R>>,
+    max_items: usize,
+    concurrent_batches: usize,
+    work: Work<T, R>,
+) {
+    let places = Arc::new(Semaphore::new(concurrent_batches.max(1)));
+    loop {
+        // First a free place, then the calls: those that come meanwhile share the batch.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Some(first) = waiting.recv().await else { return };
+        let mut calls = vec![first];
+        let mut items = calls[0].items.len();
+        while items < max_items
+            && let Ok(call) = waiting.try_recv()
+        {
+            items += call.items.len();
+            calls.push(call);
+        }
+        let work = Arc::clone(&work);
+        tokio::spawn(async move {
+            carry_out(calls, &work).await;
+            drop(place);
+        });
+    }
+}
+
+async fn carry_out<T, R>(calls: Vec<Waiting<T, R>>, work: &Work<T, R>) {
+    // The latest call's time: for the earlier ones the batch happens a moment after they came.
+    let Some(now) = calls.iter().map(|call| call.now).max() else { return };
+    let mut items = Vec::new();
+    let mut answers = Vec::with_capacity(calls.len());
+    for mut call in calls {
+        answers.push((call.items.len(), call.answer));
+        items.append(&mut call.items);
+    }
+    let mut results = work(now, items).await.into_iter();
+    for (count, answer) in answers {
+        // A caller that has gone away wants no answer.
+        let _ = answer.send(results.by_ref().take(count).collect());
+    }
+}
+
+impl<T, R> fmt::Debug for Batcher<T, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batcher").field("free_places", &self.queue.capacity()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    const NOW: i64 = 1_774_799_738_000_000;
+
+    fn config(max_items: usize, max_waiting_calls: usize) -> BatchConfig {
+        BatchConfig {
+            max_items: NonZeroUsize::new(max_items).unwrap(),
+            max_waiting_calls: NonZeroUsize::new(max_waiting_calls).unwrap(),
+        }
+    }
+
+    /// Echoes each item, notes each batch's size, and holds every batch until the gate opens.
+    struct Gated {
+        batcher: Batcher<usize, usize>,
+        sizes: Arc<Mutex<Vec<usize>>>,
+        started: Arc<Notify>,
+        gate: Arc<Semaphore>,
+    }
+
+    fn gated(config: BatchConfig) -> Gated {
+        let sizes = Arc::new(Mutex::new(Vec::new()));
+        let started = Arc::new(Notify::new());
+        let gate = Arc::new(Semaphore::new(0));
+        let work: Work<usize, usize> = Arc::new({
+            let (sizes, started, gate) = (sizes.clone(), started.clone(), gate.clone());
+            move |_, items: Vec<usize>| {
+                sizes.lock().unwrap().push(items.len());
+                started.notify_one();
+                let gate = gate.clone();
+                Box::pin(async move {
+                    gate.acquire().await.unwrap().forget();
+                    items.into_iter().map(Ok).collect()
+                })
+            }
+        });
+        Gated { batcher: Batcher::start(config, 1, work), sizes, started, gate }
+    }
+
+    #[tokio::test]
+    async fn calls_that_come_while_a_batch_is_on_its_way_share_the_next() {
+        let Gated { batcher, sizes, started, gate } = gated(config(100, 100));
+        let batcher = Arc::new(batcher);
+        let now = Timestamp::from_micros(NOW);
+        let submit = |items: Vec<usize>| {
+            let batcher = batcher.clone();
+            tokio::spawn(async move { batcher.submit(now, items).await.unwrap() })
+        };
+        let first = submit(vec![0]);
+        started.notified().await;
+        let others: Vec<_> = (1..=5).map(|i| submit(vec![i, i + 10])).collect();
+        while batcher.queue.capacity() > 95 {
+            tokio::task::yield_now().await;
+        }
+        gate.add_permits(2);
+
+        assert_eq!(first.await.unwrap(), [Ok(0)]);
+        for (i, other) in others.into_iter().enumerate() {
+            assert_eq!(other.await.unwrap(), [Ok(i + 1), Ok(i + 11)]);
+        }
+        assert_eq!(*sizes.lock().unwrap(), [1, 10]);
+    }
+
+    #[tokio::test]
+    async fn beyond_the_waiting_places_calls_are_refused_at_once() {
+        let Gated { batcher, started, gate, .. } = gated(config(1, 1));
+        let batcher = Arc::new(batcher);
+        let now = Timestamp::from_micros(NOW);
+        let running = tokio::spawn({
+            let batcher = batcher.clone();
+            async move { batcher.submit(now, vec![1]).await }
+        });
+        started.notified().await;
+        let waiting = tokio::spawn({
+            let batcher = batcher.clone();
+            async move { batcher.submit(now, vec![2]).await }
+        });
+        while batcher.queue.capacity() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(batcher.submit(now, vec![3]).await, Err(QueueFull));
+
+        gate.add_permits(2);
+        assert_eq!(running.await.unwrap(), Ok(vec![Ok(1)]));
+        assert_eq!(waiting.await.unwrap(), Ok(vec![Ok(2)]));
+    }
+}

@@ -1,0 +1,30 @@
+//! Why the counter could not do as asked, in the terms of its callers.
+
+use crate::store::StoreError;
+
+/// A fault of the service, not of the call.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CounterError {
+    /// The store does not answer. Nothing was recorded.
+    #[error("the store does not answer: {0}")]
+    Unavailable(String),
+    /// The store did not answer in time. Whether it has recorded is not known.
+    #[error("the store did not answer in time: {0}")]
+    Unanswered(String),
+    /// More calls wait than may.
+    #[error("too many calls are waiting for the store")]
+    Overloaded,
+    /// The store can't do this for as long as its data are as they are.
+    #[error("the store refuses: {0}")]
+    Refused(String),
+}
+
+impl From<StoreError> for CounterError {
+    fn from(fault: StoreError) -> Self {
+        match fault {
+            StoreError::Transient(text) => Self::Unavailable(text),
+            StoreError::Indeterminate(text) => Self::Unanswered(text),
+            StoreError::Permanent(text) => Self::Refused(text),
+        }
+    }
+}

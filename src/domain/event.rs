@@ -1,0 +1,92 @@
+//! One occurrence of an anomaly, and the id by which a retry of it is recognised.
+
+use std::{fmt, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{AnomalyKey, Timestamp};
+
+/// Names one occurrence or repair attempt within its anomaly: 1 to 128 printable ASCII characters.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct EventId(Arc<str>);
+
+/// Why a text is no event id.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be 1 to 128 printable ASCII characters")]
+pub struct InvalidEventId;
+
+impl EventId {
+    const MAX_LENGTH: usize = 128;
+
+    /// Takes `text` as an id.
+    ///
+    /// # Errors
+    /// When it is empty, too long, or holds anything but printable ASCII.
+    pub fn parse(text: &str) -> Result<Self, InvalidEventId> {
+        let fits = (1..=Self::MAX_LENGTH).contains(&text.len());
+        if fits && text.bytes().all(|b| matches!(b, b' '..=b'~')) {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidEventId)
+        }
+    }
+
+    /// An id that nobody has used: a UUID of version 7.
+    pub fn unique() -> Self {
+        Self(uuid::Uuid::now_v7().to_string().into())
+    }
+
+    /// The id as it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Its fixed-size stand-in.
+    pub fn digest(&self) -> EventDigest {
+        let mut head = [0; 16];
+        head.copy_from_slice(&Sha256::digest(self.0.as_bytes())[..16]);
+        EventDigest(head)
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The first 16 bytes of an event id's SHA-256, which stand for the id where a million are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct EventDigest([u8; 16]);
+
+/// How far ahead of the clock an occurrence may lie, in seconds: clocks differ, but not by more.
+pub const MAX_AHEAD_SECONDS: i64 = 60;
+
+/// One occurrence, ready to be recorded.
+#[derive(Clone, Debug)]
+pub struct Occurrence {
+    /// Whose occurrence it is.
+    pub key: AnomalyKey,
+    /// By what a retry is recognised.
+    pub id: EventId,
+    /// When it happened.
+    pub at: Timestamp,
+    /// The posted object as JSON, kept when it is the anomaly's first.
+    pub signature_json: Arc<str>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_id_is_short_printable_ascii() {
+        for good in ["a", "0190-x:y z~", &"x".repeat(128)] {
+            assert_eq!(EventId::parse(good).unwrap().as_str(), good);
+        }
+        for wrong in ["", "é", "a\nb", "nul\0", "\u{7f}", &"x".repeat(129)] {
+            assert_eq!(EventId::parse(wrong), Err(InvalidEventId), "{wrong:?}");
+        }
+    }
+}

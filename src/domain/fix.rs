@@ -1,0 +1,37 @@
+//! The mark that an operator sets on an anomaly whose cause is fixed.
+
+use serde::{Deserialize, Serialize};
+
+use super::{AnomalyKey, Timestamp};
+
+/// How long a mark holds: 90 days, in seconds.
+pub const FIX_VALIDITY_SECONDS: i64 = 90 * 86_400;
+
+/// A mark to be set.
+#[derive(Clone, Debug)]
+pub struct FixMark {
+    /// The anomaly that is fixed.
+    pub key: AnomalyKey,
+    /// What was done about the cause.
+    pub description: String,
+    /// Who says so.
+    pub fixed_by: Option<String>,
+}
+
+/// A mark that holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PermanentFix {
+    /// What was done about the cause; absent where an older writer left only the mark.
+    pub description: Option<String>,
+    /// Who said so.
+    pub fixed_by: Option<String>,
+    /// When it was marked.
+    pub marked_at: Timestamp,
+}
+
+impl PermanentFix {
+    /// When the mark ends.
+    pub fn expires_at(&self) -> Timestamp {
+        self.marked_at.plus_seconds(FIX_VALIDITY_SECONDS)
+    }
+}

@@ -1,0 +1,27 @@
+//! The pure heart: what an anomaly is, and how occurrences, levels, repairs and fixes are reckoned.
+//! No I/O, no async, no clock: whoever needs the time is handed it. Everything else imports from here.
+
+mod escalation;
+mod event;
+mod fix;
+mod frequency;
+mod key;
+mod repair;
+mod signature;
+mod timeline;
+mod timestamp;
+mod window;
+
+pub use escalation::{EscalationLevel, InvalidThresholds, Thresholds};
+pub use event::{EventDigest, EventId, InvalidEventId, MAX_AHEAD_SECONDS, Occurrence};
+pub use fix::{FIX_VALIDITY_SECONDS, FixMark, PermanentFix};
+pub use frequency::{Frequency, Tally};
+pub use key::{AnomalyKey, InvalidKey};
+pub use repair::{
+    Action, InvalidAction, InvalidSuccessRate, RECENT_ATTEMPTS, RecentAttempt, RepairAttempt,
+    RepairHistory, RepairStatistics, SuccessRate,
+};
+pub use signature::{InvalidSignature, Signature};
+pub use timeline::{Insertion, Timeline};
+pub use timestamp::{InvalidTimestamp, Timestamp};
+pub use window::{RETENTION, Window, WindowCounts};

@@ -1,0 +1,162 @@
+//! What identifies an anomaly: four of the fields that a caller posts, and the key made of them.
+//! The canonical form is fixed byte for byte, since deployments hold years of keys made from it.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use super::AnomalyKey;
+
+/// The four identifying fields, aliases resolved; at least one is not empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signature {
+    alert_name: String,
+    service: String,
+    namespace: String,
+    error_type: String,
+}
+
+/// Why an object is no signature.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSignature {
+    /// An identifying field holds something else than a string.
+    #[error("`{field}` must be a string, not {found}")]
+    NotAString {
+        /// The field by the name under which it was posted.
+        field: &'static str,
+        /// The JSON type it had.
+        found: &'static str,
+    },
+    /// None of the four fields says anything.
+    #[error(
+        "the signature is empty: give at least one of `alert_name` (or `alertname`), `service` (or \
+         `job`), `namespace`, `error_type` (or `reason`)"
+    )]
+    Empty,
+}
+
+/// A canonical name and the alias it goes by in Prometheus' labels.
+const ALERT_NAME: (&str, Option<&str>) = ("alert_name", Some("alertname"));
+const SERVICE: (&str, Option<&str>) = ("service", Some("job"));
+const NAMESPACE: (&str, Option<&str>) = ("namespace", None);
+const ERROR_TYPE: (&str, Option<&str>) = ("error_type", Some("reason"));
+
+impl Signature {
+    /// Reads the identifying fields of `fields` and passes over all others.
+    ///
+    /// # Errors
+    /// When one of them is not a string, or all are empty.
+    pub fn from_fields(fields: &Map<String, Value>) -> Result<Self, InvalidSignature> {
+        let signature = Self {
+            alert_name: read(fields, ALERT_NAME)?,
+            service: read(fields, SERVICE)?,
+            namespace: read(fields, NAMESPACE)?,
+            error_type: read(fields, ERROR_TYPE)?,
+        };
+        if signature.named_fields().iter().all(|(_, value)| value.is_empty()) {
+            return Err(InvalidSignature::Empty);
+        }
+        Ok(signature)
+    }
+
+    /// The four fields by their canonical names.
+    pub fn named_fields(&self) -> [(&'static str, &str); 4] {
+        [
+            (ALERT_NAME.0, &self.alert_name),
+            (SERVICE.0, &self.service),
+            (NAMESPACE.0, &self.namespace),
+            (ERROR_TYPE.0, &self.error_type),
+        ]
+    }
+
+    /// Those of `fields` that do not identify the anomaly.
+    pub fn other_fields(fields: &Map<String, Value>) -> Map<String, Value> {
+        let identifying: Vec<&str> = [ALERT_NAME, SERVICE, NAMESPACE, ERROR_TYPE]
+            .into_iter()
+            .filter_map(|names| present(fields, names))
+            .collect();
+        fields
+            .iter()
+            .filter(|(name, _)| !identifying.contains(&name.as_str()))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
+    }
+
+    /// The text that is hashed: what Python's `json.dumps(fields, sort_keys=True)` prints.
+    pub fn canonical_json(&self) -> String {
+        let mut json = String::with_capacity(
+            80 + self.alert_name.len()
+                + self.service.len()
+                + self.namespace.len()
+                + self.error_type.len(),
+        );
+        let sorted = [
+            ("{\"alert_name\": \"", &self.alert_name),
+            ("\", \"error_type\": \"", &self.error_type),
+            ("\", \"namespace\": \"", &self.namespace),
+            ("\", \"service\": \"", &self.service),
+        ];
+        for (lead, value) in sorted {
+            json.push_str(lead);
+            push_escaped(&mut json, value);
+        }
+        json.push_str("\"}");
+        json
+    }
+
+    /// The anomaly's key: the first eight bytes of the canonical form's SHA-256.
+    pub fn key(&self) -> AnomalyKey {
+        let digest = Sha256::digest(self.canonical_json());
+        let mut head = [0; 8];
+        head.copy_from_slice(&digest[..8]);
+        AnomalyKey::from_bits(u64::from_be_bytes(head))
+    }
+}
+
+/// The name under which a field was posted: the canonical one wins, even when its value is empty.
+fn present(
+    fields: &Map<String, Value>,
+    (name, alias): (&'static str, Option<&'static str>),
+) -> Option<&'static str> {
+    std::iter::once(name).chain(alias).find(|name| fields.contains_key(*name))
+}
+
+fn read(
+    fields: &Map<String, Value>,
+    names: (&'static str, Option<&'static str>),
+) -> Result<String, InvalidSignature> {
+    let Some(field) = present(fields, names) else {
+        return Ok(String::new());
+    };
+    match &fields[field] {
+        Value::String(text) => Ok(text.clone()),
+        Value::Null => Err(InvalidSignature::NotAString { field, found: "null" }),
+        Value::Bool(_) => Err(InvalidSignature::NotAString { field, found: "a boolean" }),
+        Value::Number(_) => Err(InvalidSignature::NotAString { field, found: "a number" }),
+        Value::Array(_) => Err(InvalidSignature::NotAString { field, found: "an array" }),
+        Value::Object(_) => Err(InvalidSignature::NotAString { field, found: "an object" }),
+    }
+}
+
+/// Escapes all but printable ASCII, as Python's `ensure_ascii` does (DEL too, `/` not).
+fn push_escaped(out: &mut String, text: &str) {
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            ' '..='~' => out.push(c),
+            _ => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    // Writing to a String cannot fail.
+                    let _ = write!(out, "\\u{unit:04x}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! A point in time, to the microsecond. Relies on chrono for the calendar.
+
+use std::fmt;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+/// Microseconds since the Unix epoch (UTC), within the years 1 to 9999, so that each has an
+/// RFC 3339 form.
+///
+/// In JSON it is that form (`2026-11-22T14:21:22.587413Z`); in binary formats the number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+/// Why a text is no time.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is not an RFC 3339 time such as 2026-11-22T14:21:22Z")]
+pub struct InvalidTimestamp;
+
+const MICROS_PER_SECOND: i64 = 1_000_000;
+
+impl Timestamp {
+    /// 0001-01-01T00:00:00Z.
+    pub const MIN: Self = Self(-62_135_596_800 * MICROS_PER_SECOND);
+    /// 9999-12-31T23:59:59.999999Z.
+    pub const MAX: Self = Self(253_402_300_800 * MICROS_PER_SECOND - 1);
+
+    /// The time `micros` microseconds after the epoch; beyond the years 1 to 9999, the nearest end.
+    pub fn from_micros(micros: i64) -> Self {
+        Self(micros.clamp(Self::MIN.0, Self::MAX.0))
+    }
+
+    /// Microseconds since the epoch.
+    pub fn as_micros(self) -> i64 {
+        self.0
+    }
+
+    /// Reads RFC 3339 with any offset; what is finer than a microsecond is cut off.
+    ///
+    /// # Errors
+    /// When the text is not of that form.
+    pub fn parse_rfc3339(text: &str) -> Result<Self, InvalidTimestamp> {
+        let time = DateTime::parse_from_rfc3339(text).map_err(|_| InvalidTimestamp)?;
+        Ok(Self::from_micros(time.timestamp_micros()))
+    }
+
+    /// The time `seconds` before this one.
+    pub fn minus_seconds(self, seconds: i64) -> Self {
+        self.plus_seconds(-seconds)
+    }
+
+    /// The time `seconds` after this one.
+    pub fn plus_seconds(self, seconds: i64) -> Self {
+        Self::from_micros(self.0.saturating_add(seconds.saturating_mul(MICROS_PER_SECOND)))
+    }
+
+    /// The same instant for chrono.
+    pub fn to_datetime(self) -> DateTime<Utc> {
+        // The range of the constructor lies within chrono's, so the default is never taken.
+        DateTime::from_timestamp_micros(self.0).unwrap_or_default()
+    }
+}
+
+impl From<DateTime<Utc>> for Timestamp {
+    fn from(time: DateTime<Utc>) -> Self {
+        Self::from_micros(time.timestamp_micros())
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_datetime().to_rfc3339_opts(SecondsFormat::Micros, true))
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            serializer.serialize_i64(self.0)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            let text = String::deserialize(deserializer)?;
+            Self::parse_rfc3339(&text).map_err(D::Error::custom)
+        } else {
+            i64::deserialize(deserializer).map(Self::from_micros)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_prints_utc_with_microseconds_and_z() {
+        let time = Timestamp::parse_rfc3339("2026-11-22T22:21:22.5874139+08:00").unwrap();
+        assert_eq!(time.to_string(), "2026-11-22T14:21:22.587413Z");
+    }
+
+    #[test]
+    fn the_ends_of_its_range_have_a_printed_form() {
+        assert_eq!(Timestamp::from_micros(i64::MIN).to_string(), "0001-01-01T00:00:00.000000Z");
+        assert_eq!(Timestamp::from_micros(i64::MAX).to_string(), "9999-12-31T23:59:59.999999Z");
+    }
+
+    #[test]
+    fn a_time_without_an_offset_is_refused() {
+        assert_eq!(Timestamp::parse_rfc3339("2026-11-22T14:21:22"), Err(InvalidTimestamp));
+    }
+}

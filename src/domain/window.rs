@@ -1,0 +1,51 @@
+//! The four sliding windows in which occurrences are counted.
+
+use serde::{Deserialize, Serialize};
+
+use super::Timestamp;
+
+/// A sliding window that ends now. An event is inside when its time ≥ now − length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    /// 1 hour.
+    Hour,
+    /// 24 hours.
+    Day,
+    /// 7 days.
+    Week,
+    /// 30 days.
+    Month,
+}
+
+/// The longest window: what is older has left.
+pub const RETENTION: Window = Window::Month;
+
+impl Window {
+    /// How long the window is, in seconds.
+    pub const fn length_seconds(self) -> i64 {
+        match self {
+            Self::Hour => 3_600,
+            Self::Day => 86_400,
+            Self::Week => 7 * 86_400,
+            Self::Month => 30 * 86_400,
+        }
+    }
+
+    /// The earliest time that is inside the window at `now`.
+    pub fn start(self, now: Timestamp) -> Timestamp {
+        now.minus_seconds(self.length_seconds())
+    }
+}
+
+/// How many events lie in each window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowCounts {
+    /// Events of the last hour.
+    pub hour: u64,
+    /// Events of the last 24 hours.
+    pub day: u64,
+    /// Events of the last 7 days.
+    pub week: u64,
+    /// Events of the last 30 days.
+    pub month: u64,
+}

@@ -1,0 +1,231 @@
+//! The redb file of the embedded store: a row for each anomaly as of some journal sequence, and
+//! the journal of batches since. Relies on redb for atomic, durable commits.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{anomaly::Anomaly, journal::JournalRow};
+use crate::domain::AnomalyKey;
+
+/// Anomaly key → [`AnomalyRow`].
+const ANOMALIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("anomalies_v1");
+/// Sequence → [`JournalRow`].
+const JOURNAL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("journal_v1");
+
+const FILE_NAME: &str = "anomalies.redb";
+
+/// All anomalies are in memory anyway: the cache serves the journal and the checkpoints.
+const PAGE_CACHE_BYTES: usize = 8 << 20;
+
+/// An anomaly with all changes up to and including a journal sequence.
+#[derive(Debug, Serialize, serde::Deserialize)]
+pub(super) struct AnomalyRow<A> {
+    pub(super) as_of: u64,
+    pub(super) anomaly: A,
+}
+
+/// Why the store's file could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The folder is missing and can't be made.
+    #[error("data_dir {}: {source}. Make it writable, or name another one in `data_dir`", dir.display())]
+    DataDir {
+        /// The configured folder.
+        dir: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process has it open.
+    #[error(
+        "{} is in use by another process. Stop that one, or give this one a `data_dir` of its own \
+         (ANOMALY_COUNTER__DATA_DIR)",
+        file.display()
+    )]
+    InUse {
+        /// The file.
+        file: PathBuf,
+    },
+    /// It is damaged, of another version, or the disk fails.
+    #[error("{}: {source}. Restore it from a backup, or move it away to start empty", file.display())]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// What redb or the decoder said.
+        source: FileError,
+    },
+}
+
+impl OpenError {
+    pub(super) fn unreadable(data_dir: &Path, source: impl Into<FileError>) -> Self {
+        Self::Unreadable { file: data_dir.join(FILE_NAME), source: source.into() }
+    }
+}
+
+/// A fault of the open file.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The database says so.
+    #[error(transparent)]
+    Database(#[from] redb::Error),
+    /// A row is not of this format.
+    #[error("a row can't be read: {0}")]
+    Row(#[from] postcard::Error),
+}
+
+/// The open file.
+#[derive(Debug)]
+pub(super) struct StoreFile {
+    database: Database,
+    /// The sequence of the journal's next row.
+    next_sequence: u64,
+}
+
+impl StoreFile {
+    pub(super) fn open(data_dir: &Path) -> Result<Self, OpenError> {
+        let in_data_dir = |source| OpenError::DataDir { dir: data_dir.to_owned(), source };
+        fs::create_dir_all(data_dir).map_err(in_data_dir)?;
+        let file = data_dir.join(FILE_NAME);
+        let database = Database::builder()
+            .set_cache_size(PAGE_CACHE_BYTES)
+            .create(&file)
+            .map_err(|fault| match fault {
+                DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { file: file.clone() },
+                other => OpenError::unreadable(data_dir, redb::Error::from(other)),
+            })?;
+        // redb syncs the file, but not that the folder names it.
+        File::open(data_dir).and_then(|dir| dir.sync_all()).map_err(in_data_dir)?;
+
+        let next_sequence = prepare(&database).map_err(|fault| OpenError::unreadable(data_dir, fault))?;
+        Ok(Self { database, next_sequence })
+    }
+
+    /// Hands over every anomaly's row.
+    pub(super) fn read_anomalies(
+        &self,
+        mut take: impl FnMut(AnomalyKey, AnomalyRow<Anomaly>),
+    ) -> Result<(), FileError> {
+        self.read(ANOMALIES, |key, bytes| {
+            take(AnomalyKey::from_bits(key), decode(bytes)?);
+            Ok(())
+        })
+    }
+
+    /// Hands over every row of the journal with its sequence and its size in bytes, in order.
+    pub(super) fn read_journal(
+        &self,
+        mut take: impl FnMut(u64, usize, JournalRow),
+    ) -> Result<(), FileError> {
+        self.read(JOURNAL, |sequence, bytes| {
+            take(sequence, bytes.len(), decode(bytes)?);
+            Ok(())
+        })
+    }
+
+    /// Adds a row to the journal. It is durable when this returns. Answers its size in bytes.
+    pub(super) fn append(&mut self, row: &JournalRow) -> Result<usize, FileError> {
+        let sequence = self.next_sequence;
+        let bytes = encode(row)?;
+        self.transact(|transaction| {
+            transaction.open_table(JOURNAL)?.insert(sequence, bytes.as_slice())?;
+            Ok(())
+        })?;
+        self.next_sequence += 1;
+        Ok(bytes.len())
+    }
+
+    /// The sequence of the journal's newest row; 0 before the first.
+    pub(super) fn last_sequence(&self) -> u64 {
+        self.next_sequence - 1
+    }
+
+    /// Writes anomalies' rows.
+    pub(super) fn write_anomalies(&self, rows: &[(AnomalyKey, Vec<u8>)]) -> Result<(), FileError> {
+        self.transact(|transaction| {
+            let mut anomalies = transaction.open_table(ANOMALIES)?;
+            for (key, bytes) in rows {
+                anomalies.insert(key.to_bits(), bytes.as_slice())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Removes anomalies' rows.
+    pub(super) fn remove_anomalies(&self, keys: &[AnomalyKey]) -> Result<(), FileError> {
+        self.transact(|transaction| {
+            let mut anomalies = transaction.open_table(ANOMALIES)?;
+            for key in keys {
+                anomalies.remove(key.to_bits())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Removes up to `limit` of the journal's oldest rows before `first_kept`, and says whether
+    /// there are more. The newest row is to be kept always: it carries the sequence on.
+    pub(super) fn trim_journal(&self, first_kept: u64, limit: usize) -> Result<bool, FileError> {
+        let mut more = true;
+        self.transact(|transaction| {
+            let mut journal = transaction.open_table(JOURNAL)?;
+            for _ in 0..limit {
+                let oldest = journal.first()?.map(|(sequence, _)| sequence.value());
+                let Some(oldest) = oldest.filter(|oldest| *oldest < first_kept) else {
+                    more = false;
+                    break;
+                };
+                journal.remove(oldest)?;
+            }
+            Ok(())
+        })?;
+        Ok(more)
+    }
+
+    fn read(
+        &self,
+        table: TableDefinition<'_, u64, &[u8]>,
+        mut take: impl FnMut(u64, &[u8]) -> Result<(), FileError>,
+    ) -> Result<(), FileError> {
+        let transaction = self.database.begin_read().map_err(redb::Error::from)?;
+        let table = transaction.open_table(table).map_err(redb::Error::from)?;
+        for entry in table.iter().map_err(redb::Error::from)? {
+            let (key, bytes) = entry.map_err(redb::Error::from)?;
+            take(key.value(), bytes.value())?;
+        }
+        Ok(())
+    }
+
+    fn transact(
+        &self,
+        change: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
+    ) -> Result<(), FileError> {
+        let transaction = self.database.begin_write().map_err(redb::Error::from)?;
+        change(&transaction)?;
+        // The default durability is immediate: this returns after fsync.
+        transaction.commit().map_err(redb::Error::from)?;
+        Ok(())
+    }
+}
+
+/// Makes the tables of an empty file, and answers the next sequence.
+fn prepare(database: &Database) -> Result<u64, FileError> {
+    let transaction = database.begin_write().map_err(redb::Error::from)?;
+    transaction.open_table(ANOMALIES).map_err(redb::Error::from)?;
+    let journal = transaction.open_table(JOURNAL).map_err(redb::Error::from)?;
+    let last = journal.last().map_err(redb::Error::from)?.map(|(sequence, _)| sequence.value());
+    drop(journal);
+    transaction.commit().map_err(redb::Error::from)?;
+    Ok(last.map_or(1, |last| last + 1))
+}
+
+pub(super) fn encode(row: &impl Serialize) -> Result<Vec<u8>, FileError> {
+    Ok(postcard::to_stdvec(row)?)
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FileError> {
+    Ok(postcard::from_bytes(bytes)?)
+}

@@ -1,0 +1,134 @@
+//! The store that needs nothing installed: all anomalies in memory, and every change in a redb file
+//! before it is answered. One writer thread turns each batch into one commit (one fsync). Reads
+//! come from memory and wait for no disk, so they may see a batch a moment before it is durable.
+
+mod anomaly;
+mod checkpoint;
+mod file;
+mod journal;
+mod state;
+mod writer;
+
+use std::{path::Path, sync::Arc};
+
+use async_trait::async_trait;
+
+use self::{state::SharedState, writer::Writer};
+use super::{Dossier, Recorded, RepairRecorded, Store, StoreError};
+use crate::domain::{
+    AnomalyKey, FixMark, Occurrence, PermanentFix, RepairAttempt, Tally, Timestamp,
+};
+
+pub use file::OpenError as EmbeddedOpenError;
+
+/// A store in one file of `data_dir`, owned by one process.
+#[derive(Debug)]
+pub struct EmbeddedStore {
+    state: Arc<SharedState>,
+    writer: writer::Handle,
+}
+
+impl EmbeddedStore {
+    /// Opens the store in `data_dir`, which is made when it is missing, and reads it into memory.
+    /// Blocks until that is done.
+    ///
+    /// # Errors
+    /// When the folder can't be written, another process has the file, or it can't be read.
+    pub fn open(data_dir: &Path) -> Result<Self, EmbeddedOpenError> {
+        let state = Arc::new(SharedState::default());
+        let writer = Writer::open(data_dir, Arc::clone(&state))?;
+        Ok(Self { state, writer: writer.start() })
+    }
+}
+
+#[async_trait]
+impl Store for EmbeddedStore {
+    fn name(&self) -> &'static str {
+        "embedded"
+    }
+
+    fn concurrent_batches(&self) -> usize {
+        // One file, one writer: a second batch would only wait where the first queue is.
+        1
+    }
+
+    async fn record(
+        &self,
+        now: Timestamp,
+        occurrences: Vec<Occurrence>,
+    ) -> Vec<Result<Recorded, StoreError>> {
+        let elements = occurrences.len();
+        let written = self.writer.write(now, move |state| {
+            occurrences.iter().map(|occurrence| state.record(now, occurrence)).collect()
+        });
+        for_each_element(elements, written.await)
+    }
+
+    async fn tallies(
+        &self,
+        now: Timestamp,
+        keys: Vec<AnomalyKey>,
+    ) -> Vec<Result<Option<Tally>, StoreError>> {
+        let state = self.state.read();
+        keys.into_iter().map(|key| Ok(state.tally(now, key))).collect()
+    }
+
+    async fn dossier(
+        &self,
+        now: Timestamp,
+        key: AnomalyKey,
+    ) -> Result<Option<Dossier>, StoreError> {
+        Ok(self.state.read().dossier(now, key))
+    }
+
+    async fn record_repairs(
+        &self,
+        now: Timestamp,
+        attempts: Vec<RepairAttempt>,
+    ) -> Vec<Result<Option<RepairRecorded>, StoreError>> {
+        let elements = attempts.len();
+        let written = self.writer.write(now, move |state| {
+            attempts.iter().map(|attempt| state.record_repair(now, attempt)).collect()
+        });
+        for_each_element(elements, written.await)
+    }
+
+    async fn mark_fixed(
+        &self,
+        now: Timestamp,
+        mark: FixMark,
+    ) -> Result<Option<PermanentFix>, StoreError> {
+        self.writer.write(now, move |state| state.mark_fixed(now, mark)).await
+    }
+
+    async fn unmark_fixed(
+        &self,
+        now: Timestamp,
+        key: AnomalyKey,
+    ) -> Result<Option<bool>, StoreError> {
+        self.writer.write(now, move |state| state.unmark_fixed(now, key)).await
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        self.writer.check().await
+    }
+
+    async fn maintain(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.writer.forget_expired(now).await
+    }
+
+    async fn close(&self) {
+        self.writer.close().await;
+    }
+}
+
+/// One commit stands or falls as a whole: its fault is every element's.
+fn for_each_element<R>(
+    elements: usize,
+    written: Result<Vec<R>, StoreError>,
+) -> Vec<Result<R, StoreError>> {
+    match written {
+        Ok(results) => results.into_iter().map(Ok).collect(),
+        Err(fault) => (0..elements).map(|_| Err(fault.clone())).collect(),
+    }
+}

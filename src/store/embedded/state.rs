@@ -1,0 +1,175 @@
+//! All anomalies in memory. A call is first judged (duplicate? too old? unknown?), and what has an
+//! effect becomes a [`Change`], which is applied here and written down by the writer. Replaying
+//! the journal goes through the same [`State::apply`].
+
+use std::{
+    collections::BTreeMap,
+    ops::Bound,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use super::{anomaly::Anomaly, journal::Change};
+use crate::{
+    domain::{
+        AnomalyKey, FixMark, Insertion, Occurrence, PermanentFix, RETENTION, RecentAttempt,
+        RepairAttempt, Tally, Timestamp,
+    },
+    store::{Dossier, RecordOutcome, Recorded, RepairRecorded},
+};
+
+/// The state as the writer and the readers share it.
+#[derive(Debug, Default)]
+pub(super) struct SharedState(RwLock<State>);
+
+impl SharedState {
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
+        // A panic while the lock was held has ended the writer thread, and with it all writes;
+        // what is in memory is still the best answer there is.
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    anomalies: BTreeMap<AnomalyKey, Anomaly>,
+    /// Changes since [`State::take_changes`].
+    changes: Vec<Change>,
+}
+
+impl State {
+    /// Puts an anomaly in as it was read from the file.
+    pub(super) fn restore(&mut self, key: AnomalyKey, anomaly: Anomaly) {
+        self.anomalies.insert(key, anomaly);
+    }
+
+    pub(super) fn anomaly(&self, key: AnomalyKey) -> Option<&Anomaly> {
+        self.anomalies.get(&key)
+    }
+
+    /// The changes that have been made since the last call, in order.
+    pub(super) fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+    }
+
+    pub(super) fn tally(&self, now: Timestamp, key: AnomalyKey) -> Option<Tally> {
+        self.kept(now, key).map(|anomaly| anomaly.tally(now))
+    }
+
+    pub(super) fn dossier(&self, now: Timestamp, key: AnomalyKey) -> Option<Dossier> {
+        self.kept(now, key).map(|anomaly| anomaly.dossier(now))
+    }
+
+    pub(super) fn record(&mut self, now: Timestamp, occurrence: &Occurrence) -> Recorded {
+        let key = occurrence.key;
+        let known = self.kept(now, key);
+        let previous_count_24h = known.map_or(0, |anomaly| anomaly.count_24h(now));
+        let signature_json = known.is_none().then(|| Arc::clone(&occurrence.signature_json));
+
+        let outcome = if occurrence.at < RETENTION.start(now) {
+            RecordOutcome::TooOld
+        } else {
+            let (at, id) = (occurrence.at, occurrence.id.digest());
+            let change = Change::Occurred { key, at, id, signature_json };
+            if self.commit(now, change) { RecordOutcome::Counted } else { RecordOutcome::Duplicate }
+        };
+        let tally = self.tally(now, key).unwrap_or_default();
+        Recorded { outcome, previous_count_24h, tally }
+    }
+
+    pub(super) fn record_repair(
+        &mut self,
+        now: Timestamp,
+        attempt: &RepairAttempt,
+    ) -> Option<RepairRecorded> {
+        let RepairAttempt { key, id, action, success, at } = attempt;
+        self.kept(now, *key)?;
+        let attempt =
+            RecentAttempt { action: action.to_string(), success: *success, at: Some(*at) };
+        let change = Change::RepairAttempted { key: *key, id: id.digest(), attempt };
+        let counted = self.commit(now, change);
+        let history = self.kept(now, *key)?.repairs(now);
+        Some(RepairRecorded { counted, history })
+    }
+
+    pub(super) fn mark_fixed(&mut self, now: Timestamp, mark: FixMark) -> Option<PermanentFix> {
+        let FixMark { key, description, fixed_by } = mark;
+        self.kept(now, key)?;
+        let fix = PermanentFix { description: Some(description), fixed_by, marked_at: now };
+        self.commit(now, Change::MarkedFixed { key, fix: fix.clone() });
+        Some(fix)
+    }
+
+    pub(super) fn unmark_fixed(&mut self, now: Timestamp, key: AnomalyKey) -> Option<bool> {
+        self.kept(now, key)?;
+        Some(self.commit(now, Change::UnmarkedFixed { key }))
+    }
+
+    /// Applies a change, and says whether it had an effect.
+    pub(super) fn apply(&mut self, now: Timestamp, change: &Change) -> bool {
+        let key = change.key();
+        match change {
+            Change::Occurred { at, id, signature_json, .. } => {
+                if let Some(signature_json) = signature_json {
+                    // Also in place of one that has expired: it begins anew.
+                    self.anomalies.insert(key, Anomaly::new(Arc::clone(signature_json), *at));
+                }
+                self.with(key, |anomaly| anomaly.occur(now, *at, *id) == Insertion::Inserted)
+            }
+            Change::RepairAttempted { id, attempt, .. } => {
+                self.with(key, |anomaly| anomaly.attempt_repair(now, *id, attempt.clone()))
+            }
+            Change::MarkedFixed { fix, .. } => self.with(key, |anomaly| {
+                anomaly.mark_fixed(now, fix.clone());
+                true
+            }),
+            Change::UnmarkedFixed { .. } => self.with(key, |anomaly| anomaly.unmark_fixed(now)),
+        }
+    }
+
+    /// Looks at up to `limit` anomalies after `cursor`, and forgets what has expired of them.
+    /// Answers the anomalies that are gone and where to go on; `None` when it has been through.
+    pub(super) fn forget_expired(
+        &mut self,
+        now: Timestamp,
+        cursor: Option<AnomalyKey>,
+        limit: usize,
+    ) -> (Vec<AnomalyKey>, Option<AnomalyKey>) {
+        let after = cursor.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut looked_at = 0;
+        let mut last = None;
+        let mut expired = Vec::new();
+        for (key, anomaly) in self.anomalies.range_mut((after, Bound::Unbounded)).take(limit) {
+            looked_at += 1;
+            last = Some(*key);
+            if anomaly.is_kept(now) {
+                anomaly.forget_expired_events(now);
+            } else {
+                expired.push(*key);
+            }
+        }
+        for key in &expired {
+            self.anomalies.remove(key);
+        }
+        (expired, last.filter(|_| looked_at == limit))
+    }
+
+    fn commit(&mut self, now: Timestamp, change: Change) -> bool {
+        let effective = self.apply(now, &change);
+        if effective {
+            self.changes.push(change);
+        }
+        effective
+    }
+
+    fn kept(&self, now: Timestamp, key: AnomalyKey) -> Option<&Anomaly> {
+        self.anomalies.get(&key).filter(|anomaly| anomaly.is_kept(now))
+    }
+
+    fn with(&mut self, key: AnomalyKey, change: impl FnOnce(&mut Anomaly) -> bool) -> bool {
+        self.anomalies.get_mut(&key).is_some_and(change)
+    }
+}

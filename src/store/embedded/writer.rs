@@ -1,0 +1,241 @@
+//! The one thread that changes anything: it applies a batch to the state, writes it to the journal
+//! in one commit, and only then answers. After a fault of the file it opens it anew and reads the
+//! state again, since what the failed commit left behind is not known.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use super::{
+    checkpoint::Checkpoint,
+    file::{FileError, OpenError, StoreFile},
+    journal::{Change, JournalRow},
+    state::{SharedState, State},
+};
+use crate::{
+    domain::{AnomalyKey, Timestamp},
+    store::StoreError,
+};
+
+/// How many anomalies one call of house-keeping looks at.
+const SWEEP_ANOMALIES: usize = 10_000;
+/// A file that has failed is opened anew at most this often.
+const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
+
+type Job = Box<dyn FnOnce(&mut Writer) + Send>;
+
+/// What the thread works with.
+pub(super) struct Writer {
+    data_dir: PathBuf,
+    /// Absent after a fault, until it could be opened anew.
+    file: Option<StoreFile>,
+    reopen_tried_at: Instant,
+    state: Arc<SharedState>,
+    checkpoint: Checkpoint,
+    swept_to: Option<AnomalyKey>,
+}
+
+impl Writer {
+    pub(super) fn open(data_dir: &Path, state: Arc<SharedState>) -> Result<Self, OpenError> {
+        let mut writer = Self {
+            data_dir: data_dir.to_owned(),
+            file: None,
+            reopen_tried_at: Instant::now(),
+            state,
+            checkpoint: Checkpoint::default(),
+            swept_to: None,
+        };
+        writer.load()?;
+        Ok(writer)
+    }
+
+    /// Starts the thread. It ends when the handle is closed or dropped.
+    pub(super) fn start(mut self) -> Handle {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        let thread = thread::spawn(move || {
+            while let Ok(job) = self.next_job(&queue) {
+                if let Some(job) = job {
+                    job(&mut self);
+                }
+                self.step_checkpoint();
+            }
+        });
+        Handle { jobs: Mutex::new(Some(jobs)), thread: Mutex::new(Some(thread)) }
+    }
+
+    /// Waits for a job, or not at all while a checkpoint can use the time.
+    fn next_job(&self, queue: &mpsc::Receiver<Job>) -> Result<Option<Job>, mpsc::RecvError> {
+        if !self.checkpoint.has_work() {
+            return queue.recv().map(Some);
+        }
+        match queue.try_recv() {
+            Ok(job) => Ok(Some(job)),
+            Err(mpsc::TryRecvError::Empty) => Ok(None),
+            Err(mpsc::TryRecvError::Disconnected) => Err(mpsc::RecvError),
+        }
+    }
+
+    /// Opens the file, and puts what it holds in place of the state.
+    fn load(&mut self) -> Result<(), OpenError> {
+        let unreadable = |fault| OpenError::unreadable(&self.data_dir, fault);
+        let file = StoreFile::open(&self.data_dir)?;
+        let mut state = State::default();
+        let mut checkpoint = Checkpoint::default();
+
+        let mut as_of = HashMap::new();
+        file.read_anomalies(|key, row| {
+            as_of.insert(key, row.as_of);
+            state.restore(key, row.anomaly);
+        })
+        .map_err(unreadable)?;
+        file.read_journal(|sequence, bytes, row| {
+            let is_missing = |change: &&Change| {
+                as_of.get(&change.key()).is_none_or(|as_of| *as_of < sequence)
+            };
+            for change in row.changes.iter().filter(is_missing) {
+                state.apply(row.now, change);
+            }
+            checkpoint.journalled(row.changes.iter().map(Change::key), bytes);
+        })
+        .map_err(unreadable)?;
+
+        *self.state.write() = state;
+        self.checkpoint = checkpoint;
+        self.file = Some(file);
+        Ok(())
+    }
+
+    /// The file, opened anew if it has failed.
+    fn file(&mut self) -> Result<&mut StoreFile, StoreError> {
+        if self.file.is_none() {
+            if self.reopen_tried_at.elapsed() < REOPEN_INTERVAL {
+                return Err(StoreError::Transient("the store's file has failed".to_owned()));
+            }
+            self.reopen_tried_at = Instant::now();
+            self.load().map_err(|fault| StoreError::Transient(fault.to_string()))?;
+            tracing::info!("the embedded store's file is open again");
+        }
+        self.file.as_mut().ok_or_else(|| StoreError::Transient("the store has no file".to_owned()))
+    }
+
+    fn fail(&mut self, fault: &FileError) -> StoreError {
+        tracing::error!(
+            error = %fault,
+            data_dir = %self.data_dir.display(),
+            "the embedded store's file has failed; it will be opened anew"
+        );
+        self.file = None;
+        self.checkpoint = Checkpoint::default();
+        StoreError::Indeterminate(fault.to_string())
+    }
+
+    /// Makes a change durable, and answers what came of it.
+    fn commit<R>(
+        &mut self,
+        now: Timestamp,
+        change: impl FnOnce(&mut State) -> R,
+    ) -> Result<R, StoreError> {
+        self.file()?;
+        let (result, changes) = {
+            let mut state = self.state.write();
+            let result = change(&mut state);
+            (result, state.take_changes())
+        };
+        if changes.is_empty() {
+            return Ok(result);
+        }
+        let row = JournalRow { now, changes };
+        let bytes = self.file()?.append(&row).map_err(|fault| self.fail(&fault))?;
+        self.checkpoint.journalled(row.changes.iter().map(Change::key), bytes);
+        Ok(result)
+    }
+
+    fn forget_expired(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        self.file()?;
+        let (expired, swept_to) =
+            self.state.write().forget_expired(now, self.swept_to, SWEEP_ANOMALIES);
+        self.swept_to = swept_to;
+        if expired.is_empty() {
+            return Ok(());
+        }
+        self.checkpoint.forgotten(&expired);
+        self.file()?.remove_anomalies(&expired).map_err(|fault| self.fail(&fault))
+    }
+
+    fn step_checkpoint(&mut self) {
+        if let Some(file) = self.file.as_ref().filter(|_| self.checkpoint.has_work())
+            && let Err(fault) = self.checkpoint.step(&self.state, file)
+        {
+            self.fail(&fault);
+        }
+    }
+}
+
+/// The way to the writer thread.
+pub(super) struct Handle {
+    /// Absent once closed.
+    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Handle {
+    /// Has `change` made on the thread; answers when it is durable.
+    pub(super) async fn write<R: Send + 'static>(
+        &self,
+        now: Timestamp,
+        change: impl FnOnce(&mut State) -> R + Send + 'static,
+    ) -> Result<R, StoreError> {
+        self.run(move |writer| writer.commit(now, change)).await
+    }
+
+    pub(super) async fn check(&self) -> Result<(), StoreError> {
+        self.run(|writer| writer.file().map(|_| ())).await
+    }
+
+    pub(super) async fn forget_expired(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.run(move |writer| writer.forget_expired(now)).await
+    }
+
+    /// Ends the thread after the jobs that it has.
+    pub(super) async fn close(&self) {
+        lock(&self.jobs).take();
+        let thread = lock(&self.thread).take();
+        if let Some(thread) = thread {
+            let joined = tokio::task::spawn_blocking(|| thread.join()).await;
+            if !matches!(joined, Ok(Ok(()))) {
+                tracing::error!("the embedded store's writer thread has panicked");
+            }
+        }
+    }
+
+    async fn run<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Writer) -> Result<R, StoreError> + Send + 'static,
+    ) -> Result<R, StoreError> {
+        let gone = || StoreError::Transient("the store's writer thread has ended".to_owned());
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |writer| {
+            // Nobody waits any longer: the work is done all the same.
+            let _ = answer.send(work(writer));
+        });
+        lock(&self.jobs).as_ref().ok_or_else(gone)?.send(job).map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

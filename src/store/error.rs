@@ -1,0 +1,15 @@
+//! The faults of a store, in the three classes by which callers decide what to do next.
+
+/// Why a store did not answer. The text is for the log, not for clients.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// It did not happen; the same call may succeed later.
+    #[error("{0}")]
+    Transient(String),
+    /// It may or may not have happened. The same call with the same id is safe.
+    #[error("{0} (it may have taken effect)")]
+    Indeterminate(String),
+    /// It did not happen, and will not for as long as the data are as they are.
+    #[error("{0}")]
+    Permanent(String),
+}

@@ -1,0 +1,164 @@
+//! Where anomalies are kept: one trait, and the stores behind it. No caller sees which one it has.
+//! Relies on `domain` for what is kept; decides nothing about levels, retries or outages.
+
+mod embedded;
+mod error;
+mod keys;
+mod redis;
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use crate::domain::{
+    AnomalyKey, FixMark, Occurrence, PermanentFix, RepairAttempt, RepairHistory, Tally, Timestamp,
+};
+
+pub use embedded::{EmbeddedOpenError, EmbeddedStore};
+pub use error::StoreError;
+pub use redis::{InvalidRedisUrl, RedisConfig, RedisStore, RedisUrl};
+
+/// A durable, shared memory of anomalies.
+///
+/// # The contract
+///
+/// **Batches.** Methods that take a batch answer with one result for each element, in the order of
+/// the elements. Elements take effect one after the other, each as one atomic step. A faulty
+/// element fails itself alone; a fault of the whole store fails all that it hit.
+///
+/// **Time** is handed in. `now` decides what lies in which window, and is never read from a clock.
+/// Only the deadlines by which whole anomalies expire may follow the store's own clock.
+///
+/// **Once.** Within an anomaly an occurrence's id counts once for as long as its first copy is
+/// inside 30 days, and a repair's id for as long as its history is kept; whatever comes between
+/// two copies, also within one batch or from two processes at the same time.
+///
+/// **Durable.** What was answered `Ok` survives the end of this process.
+///
+/// **Windows.** An event is inside a window when its time ≥ `now` − length. One older than 30 days
+/// is not recorded. Recording an occurrence forgets the anomaly's events that are older; reading
+/// forgets nothing, and does not see them.
+///
+/// **Known** is an anomaly about which anything is kept. It is kept for 35 days after the last
+/// occurrence, repair or mark, and as long as its permanent fix holds (90 days). Repairs are
+/// forgotten 35 days after the last one. Occurrences make an anomaly known; repairs and fixes of
+/// an unknown one are refused.
+///
+/// **Faults** are [`StoreError`]s; outcomes are values. A dropped future may or may not have taken
+/// effect.
+#[async_trait]
+pub trait Store: fmt::Debug + Send + Sync + 'static {
+    /// What operators call it: `embedded` or `redis`.
+    fn name(&self) -> &'static str;
+
+    /// How many batches it works on at the same time. More than that only wait.
+    fn concurrent_batches(&self) -> usize;
+
+    /// Records occurrences, and tallies each one's anomaly as it stands after it.
+    async fn record(
+        &self,
+        now: Timestamp,
+        occurrences: Vec<Occurrence>,
+    ) -> Vec<Result<Recorded, StoreError>>;
+
+    /// Tallies anomalies without recording anything; `None` for unknown ones.
+    async fn tallies(
+        &self,
+        now: Timestamp,
+        keys: Vec<AnomalyKey>,
+    ) -> Vec<Result<Option<Tally>, StoreError>>;
+
+    /// All that is kept about one anomaly; `None` when it is unknown.
+    async fn dossier(
+        &self,
+        now: Timestamp,
+        key: AnomalyKey,
+    ) -> Result<Option<Dossier>, StoreError>;
+
+    /// Adds repair attempts to their anomalies; `None` for unknown ones.
+    async fn record_repairs(
+        &self,
+        now: Timestamp,
+        attempts: Vec<RepairAttempt>,
+    ) -> Vec<Result<Option<RepairRecorded>, StoreError>>;
+
+    /// Marks an anomaly as permanently fixed from `now` on, in place of an earlier mark; `None`
+    /// when it is unknown.
+    async fn mark_fixed(
+        &self,
+        now: Timestamp,
+        mark: FixMark,
+    ) -> Result<Option<PermanentFix>, StoreError>;
+
+    /// Takes a mark back, and says whether there was one; `None` when the anomaly is unknown.
+    async fn unmark_fixed(
+        &self,
+        now: Timestamp,
+        key: AnomalyKey,
+    ) -> Result<Option<bool>, StoreError>;
+
+    /// Asks whether the store answers at all.
+    ///
+    /// # Errors
+    /// The fault that a call would meet.
+    async fn check(&self) -> Result<(), StoreError>;
+
+    /// Does a bounded piece of house-keeping, such as forgetting what has expired. To be called
+    /// about once a second.
+    ///
+    /// # Errors
+    /// The fault that stopped it; the next call goes on.
+    async fn maintain(&self, now: Timestamp) -> Result<(), StoreError>;
+
+    /// Ends all work. No call may follow.
+    async fn close(&self);
+}
+
+/// What became of an occurrence, and how its anomaly stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// Whether it counts from this call on.
+    pub outcome: RecordOutcome,
+    /// The count of 24 hours just before.
+    pub previous_count_24h: u64,
+    /// How the anomaly stands after it.
+    pub tally: Tally,
+}
+
+/// What became of an occurrence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordOutcome {
+    /// It is counted.
+    Counted,
+    /// Its id was counted before; nothing has changed.
+    Duplicate,
+    /// It is older than 30 days; nothing has changed.
+    TooOld,
+}
+
+/// What became of a repair attempt, and how its anomaly stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepairRecorded {
+    /// Whether it is counted from this call on; false when its id was there before.
+    pub counted: bool,
+    /// The history after it.
+    pub history: RepairHistory,
+}
+
+/// All that is kept about one anomaly.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dossier {
+    /// The object as first posted; absent when an older writer left none or it has expired.
+    pub signature_json: Option<String>,
+    /// When the anomaly became known; absent as above.
+    pub known_since: Option<Timestamp>,
+    /// Its occurrences.
+    pub tally: Tally,
+    /// The permanent fix that holds.
+    pub fix: Option<PermanentFix>,
+    /// Its repairs.
+    pub repairs: RepairHistory,
+}
+
+/// How long an anomaly is kept after its last occurrence, repair or mark: 35 days, in seconds.
+const KEPT_SECONDS: i64 = 35 * 86_400;

@@ -1,0 +1,163 @@
+//! Reads what the scripts answer, and the JSON that the repair history holds.
+
+use fred::types::Value;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    client,
+    time::{from_iso8601, from_unix_seconds, to_iso8601},
+};
+use crate::{
+    domain::{
+        FIX_VALIDITY_SECONDS, RecentAttempt, RepairAttempt, Tally, Timestamp, WindowCounts,
+    },
+    store::StoreError,
+};
+
+/// One script result, read from front to back. `''` stands for what there is not.
+#[derive(Debug)]
+pub(super) struct Reply(std::vec::IntoIter<Value>);
+
+impl Reply {
+    /// The results of a script that answers with one for each element.
+    pub(super) fn elements(value: Value) -> Result<Vec<Self>, StoreError> {
+        list(value)?.into_iter().map(Self::one).collect()
+    }
+
+    /// A single result.
+    pub(super) fn one(value: Value) -> Result<Self, StoreError> {
+        list(value).map(|values| Self(values.into_iter()))
+    }
+
+    /// The word that a result begins with.
+    ///
+    /// # Errors
+    /// The script's own, where the word is `error`.
+    pub(super) fn tag(&mut self) -> Result<String, StoreError> {
+        let tag = self.text()?.unwrap_or_default();
+        if tag == "error" {
+            return Err(client::server_fault(&self.text()?.unwrap_or_default()));
+        }
+        Ok(tag)
+    }
+
+    /// Reads on where the tag is `known_tag`; `None` where it is `unknown`.
+    pub(super) fn if_known<R>(
+        &mut self,
+        known_tag: &str,
+        read: impl FnOnce(&mut Self) -> Result<R, StoreError>,
+    ) -> Result<Option<R>, StoreError> {
+        match self.tag()?.as_str() {
+            "unknown" => Ok(None),
+            tag if tag == known_tag => read(self).map(Some),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    pub(super) fn text(&mut self) -> Result<Option<String>, StoreError> {
+        let text = self.next()?.into_string().ok_or_else(|| unexpected("no text"))?;
+        Ok(Some(text).filter(|text| !text.is_empty()))
+    }
+
+    pub(super) fn number(&mut self) -> Result<u64, StoreError> {
+        let text = self.text()?;
+        text.map_or(Ok(0), |text| {
+            text.parse().map_err(|_| unexpected("no number where a count belongs"))
+        })
+    }
+
+    pub(super) fn iso8601(&mut self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.text()?.and_then(|text| from_iso8601(&text)))
+    }
+
+    /// What `tally` in `library.lua` answers.
+    pub(super) fn tally(&mut self, now: Timestamp) -> Result<Tally, StoreError> {
+        let month = self.number()?;
+        let week = self.number()?;
+        let day = self.number()?;
+        let hour = self.number()?;
+        let first_seen = self.score()?;
+        let last_seen = self.score()?;
+        let repair_attempts = self.number()?;
+        let is_marked = self.text()?.as_deref() == Some("1");
+        let marked_at = self.iso8601()?;
+        let remaining_ms = self.text()?.and_then(|text| text.parse::<i64>().ok());
+        Ok(Tally {
+            counts: WindowCounts { hour, day, week, month },
+            first_seen,
+            last_seen,
+            repair_attempts,
+            fixed_at: is_marked.then(|| {
+                marked_at.unwrap_or_else(|| mark_time_from_remaining(now, remaining_ms))
+            }),
+        })
+    }
+
+    /// The newest repair attempts. An entry that can't be read is passed over.
+    pub(super) fn repair_attempts(&mut self) -> Result<Vec<RecentAttempt>, StoreError> {
+        let entries = list(self.next()?)?;
+        Ok(entries
+            .into_iter()
+            .filter_map(Value::into_string)
+            .filter_map(|entry| serde_json::from_str::<HistoryEntry>(&entry).ok())
+            .map(|entry| RecentAttempt {
+                at: entry.timestamp.as_deref().and_then(from_iso8601),
+                action: entry.action,
+                success: entry.success,
+            })
+            .collect())
+    }
+
+    fn score(&mut self) -> Result<Option<Timestamp>, StoreError> {
+        self.text()?.map_or(Ok(None), |text| {
+            let score: f64 = text.parse().map_err(|_| unexpected("no number in a score"))?;
+            Ok(Some(from_unix_seconds(score)))
+        })
+    }
+
+    fn next(&mut self) -> Result<Value, StoreError> {
+        self.0.next().ok_or_else(|| unexpected("too few values"))
+    }
+}
+
+/// An older writer's metadata expire before its mark does. The mark's remaining life then tells
+/// when it was made; one that never expires is taken as made just now.
+fn mark_time_from_remaining(now: Timestamp, remaining_ms: Option<i64>) -> Timestamp {
+    let remaining = remaining_ms.filter(|ms| *ms >= 0).unwrap_or(FIX_VALIDITY_SECONDS * 1_000);
+    now.minus_seconds(FIX_VALIDITY_SECONDS - remaining / 1_000)
+}
+
+/// An entry of `anomaly:repair_history:<key>`. Other programs write and read it too.
+#[derive(Debug, Serialize, Deserialize)]
+struct HistoryEntry {
+    action: String,
+    success: bool,
+    #[serde(default)]
+    timestamp: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    event_id: Option<String>,
+}
+
+/// The entry that stands for `attempt` in the repair history.
+pub(super) fn repair_attempt_json(attempt: &RepairAttempt) -> String {
+    let entry = HistoryEntry {
+        action: attempt.action.to_string(),
+        success: attempt.success,
+        timestamp: Some(to_iso8601(attempt.at)),
+        event_id: Some(attempt.id.to_string()),
+    };
+    // Texts and a boolean always have a JSON form.
+    serde_json::to_string(&entry).unwrap_or_default()
+}
+
+/// The fault of an answer that no script of ours gives.
+pub(super) fn unexpected(what: &str) -> StoreError {
+    StoreError::Permanent(format!("Redis answered something unexpected: {what}"))
+}
+
+fn list(value: Value) -> Result<Vec<Value>, StoreError> {
+    match value {
+        Value::Array(values) => Ok(values),
+        other => Err(unexpected(&format!("{:?} where a list belongs", other.kind()))),
+    }
+}

@@ -1,0 +1,104 @@
+//! The Lua scripts, and a call of one. `EVALSHA` and `EVAL` are sent by hand rather than through
+//! fred's script functions, which ignore options and hash the wrong argument on a cluster.
+
+use std::sync::LazyLock;
+
+use fred::types::Value;
+
+macro_rules! script {
+    ($file:literal) => {
+        concat!(include_str!("../scripts/library.lua"), include_str!(concat!("../scripts/", $file)))
+    };
+}
+
+/// A script; each file's header says what it takes and gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Script {
+    Record,
+    Tallies,
+    Dossier,
+    Repair,
+    MarkFixed,
+    UnmarkFixed,
+}
+
+impl Script {
+    pub(super) const ALL: [Self; 6] = [
+        Self::Record,
+        Self::Tallies,
+        Self::Dossier,
+        Self::Repair,
+        Self::MarkFixed,
+        Self::UnmarkFixed,
+    ];
+
+    pub(super) const fn source(self) -> &'static str {
+        match self {
+            Self::Record => script!("record.lua"),
+            Self::Tallies => script!("tallies.lua"),
+            Self::Dossier => script!("dossier.lua"),
+            Self::Repair => script!("repair.lua"),
+            Self::MarkFixed => script!("mark_fixed.lua"),
+            Self::UnmarkFixed => script!("unmark_fixed.lua"),
+        }
+    }
+
+    /// The SHA-1 of the source in hex, by which a server that has seen it knows it.
+    pub(super) fn sha(self) -> &'static str {
+        static SHAS: LazyLock<[String; Script::ALL.len()]> =
+            LazyLock::new(|| Script::ALL.map(|script| fred::util::sha1_hash(script.source())));
+        &SHAS[self as usize]
+    }
+}
+
+/// A script with its KEYS and ARGV.
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    pub(super) script: Script,
+    keys: Vec<Value>,
+    arguments: Vec<Value>,
+}
+
+impl Call {
+    pub(super) fn new(script: Script) -> Self {
+        Self { script, keys: Vec::new(), arguments: Vec::new() }
+    }
+
+    pub(super) fn key(&mut self, name: String) {
+        self.keys.push(name.into());
+    }
+
+    pub(super) fn keys(&mut self, names: impl IntoIterator<Item = String>) {
+        self.keys.extend(names.into_iter().map(Value::from));
+    }
+
+    pub(super) fn argument(&mut self, value: impl Into<Value>) {
+        self.arguments.push(value.into());
+    }
+
+    pub(super) fn arguments(&mut self, values: impl IntoIterator<Item = Value>) {
+        self.arguments.extend(values);
+    }
+
+    /// What follows the command's name: the script by `handle`, numkeys, KEYS, ARGV.
+    pub(super) fn command_line(&self, handle: &'static str) -> Vec<Value> {
+        let mut line = Vec::with_capacity(2 + self.keys.len() + self.arguments.len());
+        line.push(Value::from_static_str(handle));
+        line.push(Value::Integer(self.keys.len() as i64));
+        line.extend(self.keys.iter().cloned());
+        line.extend(self.arguments.iter().cloned());
+        line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_script_stands_at_its_place_in_the_list() {
+        for (place, script) in Script::ALL.into_iter().enumerate() {
+            assert_eq!(script as usize, place);
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Times as the key layout has them: scores in Unix seconds, texts in ISO 8601, some of them left
+//! by an older writer in local time without a zone.
+
+use chrono::{Local, NaiveDateTime, SecondsFormat, TimeZone as _, Utc};
+
+use crate::domain::Timestamp;
+
+const MICROS_PER_SECOND: i64 = 1_000_000;
+
+/// Unix seconds with six decimals. As text, since Redis then rounds it to the same double wherever
+/// it comes from; a difference of doubles would miss a window's edge by a bit.
+pub(super) fn to_unix_seconds(time: Timestamp) -> String {
+    let micros = time.as_micros();
+    let sign = if micros < 0 { "-" } else { "" };
+    let (seconds, fraction) =
+        (micros.abs() / MICROS_PER_SECOND, micros.abs() % MICROS_PER_SECOND);
+    format!("{sign}{seconds}.{fraction:06}")
+}
+
+/// Reads a score, to the nearest microsecond (a double of this size is finer).
+pub(super) fn from_unix_seconds(score: f64) -> Timestamp {
+    // A float cast saturates, and the constructor clamps.
+    Timestamp::from_micros((score * MICROS_PER_SECOND as f64).round() as i64)
+}
+
+/// ISO 8601 with `+00:00`: Python's `datetime.fromisoformat` reads `Z` only since 3.11.
+pub(super) fn to_iso8601(time: Timestamp) -> String {
+    time.to_datetime().to_rfc3339_opts(SecondsFormat::Micros, false)
+}
+
+/// Reads ISO 8601. A time without a zone is in the time zone of this machine, as Python's
+/// `datetime.now().isoformat()` wrote it.
+pub(super) fn from_iso8601(text: &str) -> Option<Timestamp> {
+    if let Ok(time) = Timestamp::parse_rfc3339(text) {
+        return Some(time);
+    }
+    let naive = ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f"]
+        .into_iter()
+        .find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())?;
+    // An hour that the end of summer time repeats is taken as its first; one that the beginning
+    // skips never was, and is taken as UTC rather than lost.
+    let local = Local.from_local_datetime(&naive).earliest();
+    Some(local.map_or_else(|| naive.and_utc(), |time| time.with_timezone(&Utc)).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_time_survives_its_way_through_a_score(micros in 0..4_102_444_800_000_000_i64) {
+            let time = Timestamp::from_micros(micros);
+            let score: f64 = to_unix_seconds(time).parse().unwrap();
+            prop_assert_eq!(from_unix_seconds(score), time);
+        }
+    }
+
+    #[test]
+    fn times_before_the_epoch_keep_their_sign() {
+        assert_eq!(to_unix_seconds(Timestamp::from_micros(-1_500_000)), "-1.500000");
+    }
+
+    #[test]
+    fn iso_times_with_and_without_a_zone_are_read() {
+        let utc = Timestamp::parse_rfc3339("2026-03-29T15:55:38.123456Z").unwrap();
+        assert_eq!(from_iso8601("2026-03-29T23:55:38.123456+08:00"), Some(utc));
+        assert_eq!(from_iso8601(&to_iso8601(utc)), Some(utc));
+        let local = utc.to_datetime().with_timezone(&Local).naive_local();
+        let naive = local.format("%Y-%m-%dT%H:%M:%S%.6f").to_string();
+        assert_eq!(from_iso8601(&naive), Some(utc));
+        assert_eq!(from_iso8601("yesterday"), None);
+    }
+}

@@ -1,0 +1,48 @@
+-- Records occurrences, one after the other, and tallies each one's anomaly after it.
+--
+-- KEYS  for each occurrence: timeline, repair_count, permanent_fix, metadata
+-- ARGV  1-4  the starts of the windows of 30 days, 7 days, 24 hours, 1 hour (Unix seconds)
+--       5    seconds to keep an anomaly
+--       then for each occurrence: event id, its time (Unix seconds), its time (ISO 8601),
+--       the posted object as JSON
+-- Gives for each occurrence: {outcome, count of 24 hours before, tally...}, where outcome is
+--       'counted', 'duplicate' or 'too_old'; or {'error', message}
+--
+-- A script and not MULTI: whether an id is new decides about the writes that follow, and the count
+-- before must be of the same moment as the count after.
+
+local starts = { ARGV[1], ARGV[2], ARGV[3], ARGV[4] }
+local kept_seconds = ARGV[5]
+
+local function record(names, id, at, at_iso, signature)
+  local outcome = 'too_old'
+  if tonumber(at) >= tonumber(starts[1]) then
+    redis.call('ZREMRANGEBYSCORE', names.timeline, '-inf', '(' .. starts[1])
+    if redis.call('ZADD', names.timeline, 'NX', at, id) == 1 then
+      outcome = 'counted'
+      redis.call('EXPIRE', names.timeline, kept_seconds)
+      if redis.call('HSETNX', names.metadata, 'signature', signature) == 1 then
+        redis.call('HSETNX', names.metadata, 'first_seen', at_iso)
+      end
+      keep(names.metadata, kept_seconds)
+    else
+      outcome = 'duplicate'
+    end
+  end
+  local result = tally(names, starts)
+  local before = result[3]
+  if outcome == 'counted' and tonumber(at) >= tonumber(starts[3]) then
+    before = before - 1
+  end
+  return { outcome, before, unpack(result) }
+end
+
+local results = {}
+local key_cursor, argument_cursor = { at = 1 }, { at = 6 }
+for i = 1, #KEYS / 4 do
+  local names = {}
+  names.timeline, names.repair_count, names.permanent_fix, names.metadata =
+    take(KEYS, key_cursor, 4)
+  results[i] = guarded(record, names, take(ARGV, argument_cursor, 4))
+end
+return results
