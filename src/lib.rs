@@ -2,8 +2,13 @@
 //! the cause. The binary is a thin shell around this library; ARCHITECTURE.md is the map.
 //!
 //! Modules import from left to right only:
-//! `domain → store → counter → http → config → app → cli → main`.
+//! `domain → store → counter → http → logging → config → app → cli → main`.
 
+pub mod app;
+pub mod cli;
+pub mod config;
 pub mod counter;
 pub mod domain;
+pub mod http;
+pub mod logging;
 pub mod store;

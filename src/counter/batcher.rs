@@ -25,7 +25,7 @@ pub struct BatchConfig {
 pub(super) struct QueueFull;
 
 /// The results of a call's items, in their order.
-type Results<R> = Vec<Result<R, StoreError>>;
+pub(super) type Results<R> = Vec<Result<R, StoreError>>;
 
 /// Carries a batch out: one result for each item, in order.
 pub(super) type Work<T, R> =
@@ -47,7 +47,12 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
     /// Starts the gathering. It ends with the batcher.
     pub(super) fn start(config: BatchConfig, concurrent_batches: usize, work: Work<T, R>) -> Self {
         let (queue, waiting) = mpsc::channel(config.max_waiting_calls.get());
-        tokio::spawn(gather(waiting, config.max_items.get(), concurrent_batches, work));
+        tokio::spawn(gather(
+            waiting,
+            config.max_items.get(),
+            concurrent_batches,
+            work,
+        ));
         Self { queue }
     }
 
@@ -65,7 +70,9 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
             return Ok(Vec::new());
         }
         let (answer, answered) = oneshot::channel();
-        self.queue.try_send(Waiting { now, items, answer }).map_err(|_| QueueFull)?;
+        self.queue
+            .try_send(Waiting { now, items, answer })
+            .map_err(|_| QueueFull)?;
         Ok(answered.await.unwrap_or_else(|_| {
             let cut_off = StoreError::Indeterminate("a batch was cut off".to_owned());
             (0..count).map(|_| Err(cut_off.clone())).collect()
@@ -82,8 +89,12 @@ async fn gather<T: Send + 'static, R: Send + 'static>(
     let places = Arc::new(Semaphore::new(concurrent_batches.max(1)));
     loop {
         // First a free place, then the calls: those that come meanwhile share the batch.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let Some(first) = waiting.recv().await else { return };
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        let Some(first) = waiting.recv().await else {
+            return;
+        };
         let mut calls = vec![first];
         let mut items = calls[0].items.len();
         while items < max_items
@@ -102,7 +113,9 @@ async fn gather<T: Send + 'static, R: Send + 'static>(
 
 async fn carry_out<T, R>(calls: Vec<Waiting<T, R>>, work: &Work<T, R>) {
     // The latest call's time: for the earlier ones the batch happens a moment after they came.
-    let Some(now) = calls.iter().map(|call| call.now).max() else { return };
+    let Some(now) = calls.iter().map(|call| call.now).max() else {
+        return;
+    };
     let mut items = Vec::new();
     let mut answers = Vec::with_capacity(calls.len());
     for mut call in calls {
@@ -118,7 +131,9 @@ async fn carry_out<T, R>(calls: Vec<Waiting<T, R>>, work: &Work<T, R>) {
 
 impl<T, R> fmt::Debug for Batcher<T, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Batcher").field("free_places", &self.queue.capacity()).finish()
+        f.debug_struct("Batcher")
+            .field("free_places", &self.queue.capacity())
+            .finish()
     }
 }
 
@@ -163,12 +178,22 @@ mod tests {
                 })
             }
         });
-        Gated { batcher: Batcher::start(config, 1, work), sizes, started, gate }
+        Gated {
+            batcher: Batcher::start(config, 1, work),
+            sizes,
+            started,
+            gate,
+        }
     }
 
     #[tokio::test]
     async fn calls_that_come_while_a_batch_is_on_its_way_share_the_next() {
-        let Gated { batcher, sizes, started, gate } = gated(config(100, 100));
+        let Gated {
+            batcher,
+            sizes,
+            started,
+            gate,
+        } = gated(config(100, 100));
         let batcher = Arc::new(batcher);
         let now = Timestamp::from_micros(NOW);
         let submit = |items: Vec<usize>| {
@@ -192,7 +217,12 @@ mod tests {
 
     #[tokio::test]
     async fn beyond_the_waiting_places_calls_are_refused_at_once() {
-        let Gated { batcher, started, gate, .. } = gated(config(1, 1));
+        let Gated {
+            batcher,
+            started,
+            gate,
+            ..
+        } = gated(config(1, 1));
         let batcher = Arc::new(batcher);
         let now = Timestamp::from_micros(NOW);
         let running = tokio::spawn({

@@ -16,7 +16,10 @@ const REACHABLE: i64 = i64::MIN;
 
 impl Health {
     pub(super) fn new(store: &'static str) -> Self {
-        Self { store, away_since: AtomicI64::new(REACHABLE) }
+        Self {
+            store,
+            away_since: AtomicI64::new(REACHABLE),
+        }
     }
 
     /// Takes note of how a call ended.

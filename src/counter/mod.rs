@@ -8,6 +8,8 @@ mod health;
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+
 use crate::{
     domain::{
         AnomalyKey, FixMark, Frequency, Occurrence, PermanentFix, RepairAttempt, Tally, Thresholds,
@@ -17,7 +19,7 @@ use crate::{
 };
 
 use self::{
-    batcher::{Batcher, QueueFull},
+    batcher::{Batcher, QueueFull, Results},
     health::Health,
 };
 
@@ -72,30 +74,25 @@ impl Counter {
         thresholds: Thresholds,
         batch: BatchConfig,
     ) -> Self {
-        let concurrent = store.concurrent_batches();
-        let occurrences = Batcher::start(batch, concurrent, {
-            let store = Arc::clone(&store);
-            Arc::new(move |now, items| {
-                let store = Arc::clone(&store);
-                Box::pin(async move { store.record(now, items).await })
-            })
+        let occurrences = batcher(&store, batch, |store, now, items| {
+            Box::pin(async move { store.record(now, items).await })
         });
-        let tallies = Batcher::start(batch, concurrent, {
-            let store = Arc::clone(&store);
-            Arc::new(move |now, items| {
-                let store = Arc::clone(&store);
-                Box::pin(async move { store.tallies(now, items).await })
-            })
+        let tallies = batcher(&store, batch, |store, now, items| {
+            Box::pin(async move { store.tallies(now, items).await })
         });
-        let repairs = Batcher::start(batch, concurrent, {
-            let store = Arc::clone(&store);
-            Arc::new(move |now, items| {
-                let store = Arc::clone(&store);
-                Box::pin(async move { store.record_repairs(now, items).await })
-            })
+        let repairs = batcher(&store, batch, |store, now, items| {
+            Box::pin(async move { store.record_repairs(now, items).await })
         });
         let health = Health::new(store.name());
-        Self { store, clock, thresholds, health, occurrences, tallies, repairs }
+        Self {
+            store,
+            clock,
+            thresholds,
+            health,
+            occurrences,
+            tallies,
+            repairs,
+        }
     }
 
     /// What time it is.
@@ -109,7 +106,10 @@ impl Counter {
         now: Timestamp,
         occurrences: Vec<Occurrence>,
     ) -> Vec<Result<Counted, CounterError>> {
-        let keys: Vec<AnomalyKey> = occurrences.iter().map(|occurrence| occurrence.key).collect();
+        let keys: Vec<AnomalyKey> = occurrences
+            .iter()
+            .map(|occurrence| occurrence.key)
+            .collect();
         let results = match self.occurrences.submit(now, occurrences).await {
             Ok(results) => results,
             Err(QueueFull) => return vec![Err(CounterError::Overloaded); keys.len()],
@@ -118,6 +118,20 @@ impl Counter {
             .zip(results)
             .map(|(key, result)| Ok(self.judge(key, self.observed(now, result)?)))
             .collect()
+    }
+
+    /// Records one occurrence.
+    ///
+    /// # Errors
+    /// When the store can't be told.
+    pub async fn record_one(
+        &self,
+        now: Timestamp,
+        occurrence: Occurrence,
+    ) -> Result<Counted, CounterError> {
+        let key = occurrence.key;
+        let recorded = self.one(now, self.occurrences.submit(now, vec![occurrence]).await)?;
+        Ok(self.judge(key, recorded))
     }
 
     /// How often an anomaly has happened; `None` when it is unknown.
@@ -198,13 +212,20 @@ impl Counter {
     pub async fn readiness(&self) -> Readiness {
         let now = self.now();
         self.health.observe(now, &self.store.check().await);
-        Readiness { store: self.store.name(), degraded_since: self.health.away_since() }
+        Readiness {
+            store: self.store.name(),
+            degraded_since: self.health.away_since(),
+        }
     }
 
     /// Does a piece of the store's house-keeping. To be called about once a second.
     pub async fn maintain(&self) {
         let now = self.now();
-        self.health.observe(now, &self.store.maintain(now).await);
+        let done = self.store.maintain(now).await;
+        // A store that has nothing to do here says nothing about its health by it.
+        if done.is_err() {
+            self.health.observe(now, &done);
+        }
     }
 
     /// Ends the store's work, once no call is under way.
@@ -213,7 +234,11 @@ impl Counter {
     }
 
     fn judge(&self, key: AnomalyKey, recorded: Recorded) -> Counted {
-        let Recorded { outcome, previous_count_24h, tally } = recorded;
+        let Recorded {
+            outcome,
+            previous_count_24h,
+            tally,
+        } = recorded;
         let frequency = Frequency::judge(key, tally, previous_count_24h, self.thresholds);
         if let Some(level) = frequency.level
             && frequency.level > frequency.previous_level
@@ -222,7 +247,10 @@ impl Counter {
             let level = level.as_str();
             tracing::info!(%key, level, count_24h, "anomaly {key} has reached {level}");
         }
-        Counted { counted: outcome == RecordOutcome::Counted, frequency }
+        Counted {
+            counted: outcome == RecordOutcome::Counted,
+            frequency,
+        }
     }
 
     fn unchanged(&self, key: AnomalyKey, tally: Tally) -> Frequency {
@@ -233,7 +261,7 @@ impl Counter {
     fn one<T>(
         &self,
         now: Timestamp,
-        results: Result<Vec<Result<T, StoreError>>, QueueFull>,
+        results: Result<Results<T>, QueueFull>,
     ) -> Result<T, CounterError> {
         let mut results = results.map_err(|QueueFull| CounterError::Overloaded)?;
         let cut_off = || Err(StoreError::Indeterminate("no result came back".to_owned()));
@@ -248,4 +276,19 @@ impl Counter {
         self.health.observe(now, &result);
         Ok(result?)
     }
+}
+
+/// One of the store's calls that take a batch.
+type StoreCall<T, R> = fn(Arc<dyn Store>, Timestamp, Vec<T>) -> BoxFuture<'static, Results<R>>;
+
+/// A batcher in front of one of the store's calls.
+fn batcher<T: Send + 'static, R: Send + 'static>(
+    store: &Arc<dyn Store>,
+    config: BatchConfig,
+    call: StoreCall<T, R>,
+) -> Batcher<T, R> {
+    let concurrent_batches = store.concurrent_batches();
+    let store = Arc::clone(store);
+    let work = Arc::new(move |now, items| call(Arc::clone(&store), now, items));
+    Batcher::start(config, concurrent_batches, work)
 }

@@ -32,11 +32,14 @@ impl FromStr for AnomalyKey {
 
     fn from_str(text: &str) -> Result<Self, InvalidKey> {
         // `from_str_radix` alone would take capitals and a sign, and so give a key two spellings.
-        let spelled = text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let spelled =
+            text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         if !spelled {
             return Err(InvalidKey);
         }
-        u64::from_str_radix(text, 16).map(Self).map_err(|_| InvalidKey)
+        u64::from_str_radix(text, 16)
+            .map(Self)
+            .map_err(|_| InvalidKey)
     }
 }
 
@@ -59,7 +62,9 @@ impl Serialize for AnomalyKey {
 impl<'de> Deserialize<'de> for AnomalyKey {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         if deserializer.is_human_readable() {
-            String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+            String::deserialize(deserializer)?
+                .parse()
+                .map_err(serde::de::Error::custom)
         } else {
             u64::deserialize(deserializer).map(Self)
         }
@@ -72,9 +77,19 @@ mod tests {
 
     #[test]
     fn a_key_has_one_spelling() {
-        assert_eq!("00ff00ff00ff00ff".parse(), Ok(AnomalyKey::from_bits(0x00ff_00ff_00ff_00ff)));
+        assert_eq!(
+            "00ff00ff00ff00ff".parse(),
+            Ok(AnomalyKey::from_bits(0x00ff_00ff_00ff_00ff))
+        );
         assert_eq!(AnomalyKey::from_bits(0xab).to_string(), "00000000000000ab");
-        for wrong in ["", "ab", "00FF00FF00FF00FF", "+0ff00ff00ff00ff", "00ff00ff00ff00ffa", "zzzzzzzzzzzzzzzz"] {
+        for wrong in [
+            "",
+            "ab",
+            "00FF00FF00FF00FF",
+            "+0ff00ff00ff00ff",
+            "00ff00ff00ff00ffa",
+            "zzzzzzzzzzzzzzzz",
+        ] {
             assert_eq!(wrong.parse::<AnomalyKey>(), Err(InvalidKey), "{wrong}");
         }
     }

@@ -54,7 +54,11 @@ impl Signature {
             namespace: read(fields, NAMESPACE)?,
             error_type: read(fields, ERROR_TYPE)?,
         };
-        if signature.named_fields().iter().all(|(_, value)| value.is_empty()) {
+        if signature
+            .named_fields()
+            .iter()
+            .all(|(_, value)| value.is_empty())
+        {
             return Err(InvalidSignature::Empty);
         }
         Ok(signature)
@@ -119,7 +123,9 @@ fn present(
     fields: &Map<String, Value>,
     (name, alias): (&'static str, Option<&'static str>),
 ) -> Option<&'static str> {
-    std::iter::once(name).chain(alias).find(|name| fields.contains_key(*name))
+    std::iter::once(name)
+        .chain(alias)
+        .find(|name| fields.contains_key(*name))
 }
 
 fn read(
@@ -131,11 +137,26 @@ fn read(
     };
     match &fields[field] {
         Value::String(text) => Ok(text.clone()),
-        Value::Null => Err(InvalidSignature::NotAString { field, found: "null" }),
-        Value::Bool(_) => Err(InvalidSignature::NotAString { field, found: "a boolean" }),
-        Value::Number(_) => Err(InvalidSignature::NotAString { field, found: "a number" }),
-        Value::Array(_) => Err(InvalidSignature::NotAString { field, found: "an array" }),
-        Value::Object(_) => Err(InvalidSignature::NotAString { field, found: "an object" }),
+        Value::Null => Err(InvalidSignature::NotAString {
+            field,
+            found: "null",
+        }),
+        Value::Bool(_) => Err(InvalidSignature::NotAString {
+            field,
+            found: "a boolean",
+        }),
+        Value::Number(_) => Err(InvalidSignature::NotAString {
+            field,
+            found: "a number",
+        }),
+        Value::Array(_) => Err(InvalidSignature::NotAString {
+            field,
+            found: "an array",
+        }),
+        Value::Object(_) => Err(InvalidSignature::NotAString {
+            field,
+            found: "an object",
+        }),
     }
 }
 

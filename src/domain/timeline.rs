@@ -105,16 +105,35 @@ mod tests {
     fn both_ends_of_a_window_are_inside() {
         let now = Timestamp::from_micros(1_774_799_738_123_456);
         let mut timeline = Timeline::default();
-        for (window, name) in
-            [(Window::Hour, "h"), (Window::Day, "d"), (Window::Week, "w"), (Window::Month, "m")]
-        {
+        for (window, name) in [
+            (Window::Hour, "h"),
+            (Window::Day, "d"),
+            (Window::Week, "w"),
+            (Window::Month, "m"),
+        ] {
             timeline.insert(window.start(now), id(name));
         }
         let on_the_edge = timeline.counts(now);
-        assert_eq!(on_the_edge, WindowCounts { hour: 1, day: 2, week: 3, month: 4 });
+        assert_eq!(
+            on_the_edge,
+            WindowCounts {
+                hour: 1,
+                day: 2,
+                week: 3,
+                month: 4
+            }
+        );
 
         let later = Timestamp::from_micros(now.as_micros() + 1);
-        assert_eq!(timeline.counts(later), WindowCounts { hour: 0, day: 1, week: 2, month: 3 });
+        assert_eq!(
+            timeline.counts(later),
+            WindowCounts {
+                hour: 0,
+                day: 1,
+                week: 2,
+                month: 3
+            }
+        );
     }
 
     #[test]
@@ -123,7 +142,15 @@ mod tests {
         let mut timeline = Timeline::default();
         timeline.insert(now, id("newest"));
         timeline.insert(now.minus_seconds(90_000), id("late"));
-        assert_eq!(timeline.counts(now), WindowCounts { hour: 1, day: 1, week: 2, month: 2 });
+        assert_eq!(
+            timeline.counts(now),
+            WindowCounts {
+                hour: 1,
+                day: 1,
+                week: 2,
+                month: 2
+            }
+        );
         assert_eq!(timeline.span(now), Some((now.minus_seconds(90_000), now)));
     }
 
@@ -132,7 +159,10 @@ mod tests {
         let now = Timestamp::from_micros(0).plus_seconds(1_774_799_738);
         let mut timeline = Timeline::default();
         timeline.insert(now, id("a"));
-        assert_eq!(timeline.insert(now.plus_seconds(5), id("a")), Insertion::Duplicate);
+        assert_eq!(
+            timeline.insert(now.plus_seconds(5), id("a")),
+            Insertion::Duplicate
+        );
         let later = now.plus_seconds(RETENTION.length_seconds() + 1);
         assert!(timeline.forget_expired(later));
         assert_eq!(timeline.span(later), None);

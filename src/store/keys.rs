@@ -11,7 +11,9 @@ pub(super) struct KeyNames {
 
 impl KeyNames {
     pub(super) fn new(prefix: impl Into<String>) -> Self {
-        Self { prefix: prefix.into() }
+        Self {
+            prefix: prefix.into(),
+        }
     }
 
     /// Sorted set: member = event id, score = Unix seconds with a fraction.

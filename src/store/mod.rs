@@ -69,11 +69,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ) -> Vec<Result<Option<Tally>, StoreError>>;
 
     /// All that is kept about one anomaly; `None` when it is unknown.
-    async fn dossier(
-        &self,
-        now: Timestamp,
-        key: AnomalyKey,
-    ) -> Result<Option<Dossier>, StoreError>;
+    async fn dossier(&self, now: Timestamp, key: AnomalyKey)
+    -> Result<Option<Dossier>, StoreError>;
 
     /// Adds repair attempts to their anomalies; `None` for unknown ones.
     async fn record_repairs(

@@ -64,7 +64,8 @@ impl Anomaly {
         if now >= self.repairs_kept_until {
             self.repairs = RepairHistory::default();
         }
-        self.repair_ids.retain(|_, at| at.plus_seconds(KEPT_SECONDS) > now);
+        self.repair_ids
+            .retain(|_, at| at.plus_seconds(KEPT_SECONDS) > now);
         if self.repair_ids.contains_key(&id) {
             return false;
         }
@@ -98,7 +99,11 @@ impl Anomaly {
             counts: self.timeline.counts(now),
             first_seen: span.map(|(first, _)| first),
             last_seen: span.map(|(_, last)| last),
-            repair_attempts: if now < self.repairs_kept_until { self.repairs.total } else { 0 },
+            repair_attempts: if now < self.repairs_kept_until {
+                self.repairs.total
+            } else {
+                0
+            },
             fixed_at: self.fix(now).map(|fix| fix.marked_at),
         }
     }

@@ -37,7 +37,10 @@ impl EmbeddedStore {
     pub fn open(data_dir: &Path) -> Result<Self, EmbeddedOpenError> {
         let state = Arc::new(SharedState::default());
         let writer = Writer::open(data_dir, Arc::clone(&state))?;
-        Ok(Self { state, writer: writer.start() })
+        Ok(Self {
+            state,
+            writer: writer.start(),
+        })
     }
 }
 
@@ -59,7 +62,10 @@ impl Store for EmbeddedStore {
     ) -> Vec<Result<Recorded, StoreError>> {
         let elements = occurrences.len();
         let written = self.writer.write(now, move |state| {
-            occurrences.iter().map(|occurrence| state.record(now, occurrence)).collect()
+            occurrences
+                .iter()
+                .map(|occurrence| state.record(now, occurrence))
+                .collect()
         });
         for_each_element(elements, written.await)
     }
@@ -70,7 +76,9 @@ impl Store for EmbeddedStore {
         keys: Vec<AnomalyKey>,
     ) -> Vec<Result<Option<Tally>, StoreError>> {
         let state = self.state.read();
-        keys.into_iter().map(|key| Ok(state.tally(now, key))).collect()
+        keys.into_iter()
+            .map(|key| Ok(state.tally(now, key)))
+            .collect()
     }
 
     async fn dossier(
@@ -88,7 +96,10 @@ impl Store for EmbeddedStore {
     ) -> Vec<Result<Option<RepairRecorded>, StoreError>> {
         let elements = attempts.len();
         let written = self.writer.write(now, move |state| {
-            attempts.iter().map(|attempt| state.record_repair(now, attempt)).collect()
+            attempts
+                .iter()
+                .map(|attempt| state.record_repair(now, attempt))
+                .collect()
         });
         for_each_element(elements, written.await)
     }
@@ -98,7 +109,9 @@ impl Store for EmbeddedStore {
         now: Timestamp,
         mark: FixMark,
     ) -> Result<Option<PermanentFix>, StoreError> {
-        self.writer.write(now, move |state| state.mark_fixed(now, mark)).await
+        self.writer
+            .write(now, move |state| state.mark_fixed(now, mark))
+            .await
     }
 
     async fn unmark_fixed(
@@ -106,7 +119,9 @@ impl Store for EmbeddedStore {
         now: Timestamp,
         key: AnomalyKey,
     ) -> Result<Option<bool>, StoreError> {
-        self.writer.write(now, move |state| state.unmark_fixed(now, key)).await
+        self.writer
+            .write(now, move |state| state.unmark_fixed(now, key))
+            .await
     }
 
     async fn check(&self) -> Result<(), StoreError> {

@@ -32,7 +32,9 @@ pub struct RedisUrl(Url);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidRedisUrl {
     /// It does not parse.
-    #[error("is no URL ({0}): write it like redis://127.0.0.1:6379 or redis://user:password@host:6379/0")]
+    #[error(
+        "is no URL ({0}): write it like redis://127.0.0.1:6379 or redis://user:password@host:6379/0"
+    )]
     Malformed(String),
     /// A scheme of another kind of server.
     #[error("has the scheme `{0}`, which is not supported: use redis://")]
@@ -100,7 +102,12 @@ mod tests {
 
     #[test]
     fn what_is_no_redis_url_is_refused() {
-        for wrong in ["", "127.0.0.1:6379", "http://127.0.0.1", "redis://h:1/notanumber"] {
+        for wrong in [
+            "",
+            "127.0.0.1:6379",
+            "http://127.0.0.1",
+            "redis://h:1/notanumber",
+        ] {
             assert!(wrong.parse::<RedisUrl>().is_err(), "{wrong}");
         }
     }

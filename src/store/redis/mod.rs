@@ -84,7 +84,9 @@ impl RedisStore {
 
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisStore").field("names", &self.names).finish_non_exhaustive()
+        f.debug_struct("RedisStore")
+            .field("names", &self.names)
+            .finish_non_exhaustive()
     }
 }
 
@@ -126,7 +128,11 @@ impl Store for RedisStore {
                 other => return Err(reply::unexpected(other)),
             };
             let previous_count_24h = reply.number()?;
-            Ok(Recorded { outcome, previous_count_24h, tally: reply.tally(now)? })
+            Ok(Recorded {
+                outcome,
+                previous_count_24h,
+                tally: reply.tally(now)?,
+            })
         })
         .await
     }
@@ -162,11 +168,22 @@ impl Store for RedisStore {
             let fixed_by = reply.text()?;
             let recent = reply.repair_attempts()?;
             let tally = reply.tally(now)?;
-            let fix = tally
-                .fixed_at
-                .map(|marked_at| PermanentFix { description, fixed_by, marked_at });
-            let repairs = RepairHistory { total: tally.repair_attempts, recent };
-            Ok(Dossier { signature_json, known_since, tally, fix, repairs })
+            let fix = tally.fixed_at.map(|marked_at| PermanentFix {
+                description,
+                fixed_by,
+                marked_at,
+            });
+            let repairs = RepairHistory {
+                total: tally.repair_attempts,
+                recent,
+            };
+            Ok(Dossier {
+                signature_json,
+                known_since,
+                tally,
+                fix,
+                repairs,
+            })
         })
     }
 
@@ -194,7 +211,10 @@ impl Store for RedisStore {
             };
             let total = reply.number()?;
             let recent = reply.repair_attempts()?;
-            Ok(Some(RepairRecorded { counted, history: RepairHistory { total, recent } }))
+            Ok(Some(RepairRecorded {
+                counted,
+                history: RepairHistory { total, recent },
+            }))
         })
         .await
     }
@@ -204,7 +224,11 @@ impl Store for RedisStore {
         now: Timestamp,
         mark: FixMark,
     ) -> Result<Option<PermanentFix>, StoreError> {
-        let FixMark { key, description, fixed_by } = mark;
+        let FixMark {
+            key,
+            description,
+            fixed_by,
+        } = mark;
         let mut call = Call::new(Script::MarkFixed);
         call.keys(self.all_names(key));
         call.argument(FIX_VALIDITY_SECONDS);
@@ -212,7 +236,11 @@ impl Store for RedisStore {
         call.argument(description.as_str());
         call.argument(fixed_by.as_deref().unwrap_or_default());
         self.run_one(call).await?.if_known("marked", |_| {
-            Ok(PermanentFix { description: Some(description), fixed_by, marked_at: now })
+            Ok(PermanentFix {
+                description: Some(description),
+                fixed_by,
+                marked_at: now,
+            })
         })
     }
 

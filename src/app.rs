@@ -1,0 +1,156 @@
+//! Puts the parts together and runs them: opens the store, starts the counter, listens, and ends
+//! in order when it is told to.
+
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Router, serve::ListenerExt as _};
+use tokio::{net::TcpListener, sync::Notify, time};
+
+use crate::{
+    config::Config,
+    counter::{Counter, SystemClock},
+    http::{self, AppState},
+    store::{EmbeddedOpenError, EmbeddedStore, RedisStore, Store},
+};
+
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The service, ready to run.
+#[derive(Debug)]
+pub struct Application {
+    listener: TcpListener,
+    address: SocketAddr,
+    routes: Router,
+    counter: Arc<Counter>,
+    shutdown_timeout: Duration,
+}
+
+/// Why the service could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address can't be listened on.
+    #[error(
+        "can't listen on {address}: {source}. Stop what listens there, or set another `listen` \
+         (ANOMALY_COUNTER__LISTEN)"
+    )]
+    Listen {
+        /// The configured address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The embedded store can't be opened.
+    #[error(transparent)]
+    Store(#[from] EmbeddedOpenError),
+    /// Opening the store was cut off.
+    #[error("opening the store was cut off: {0}")]
+    CutOff(#[from] tokio::task::JoinError),
+}
+
+impl Application {
+    /// Listens, opens the store and starts the counter.
+    ///
+    /// # Errors
+    /// When the address is taken or the embedded store can't be opened. A Redis that is away is no
+    /// error.
+    pub async fn build(config: &Config) -> Result<Self, StartError> {
+        let listening = |source| StartError::Listen {
+            address: config.listen,
+            source,
+        };
+        let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
+        let address = listener.local_addr().map_err(listening)?;
+
+        let store = open_store(config).await?;
+        let clock = Arc::new(SystemClock);
+        let counter = Arc::new(Counter::start(
+            store,
+            clock,
+            config.thresholds,
+            config.batch,
+        ));
+        let routes = http::router(AppState {
+            counter: Arc::clone(&counter),
+            http: config.http,
+            alertmanager: config.alertmanager,
+        });
+        let shutdown_timeout = Duration::from_secs(config.http.shutdown_timeout_seconds);
+        Ok(Self {
+            listener,
+            address,
+            routes,
+            counter,
+            shutdown_timeout,
+        })
+    }
+
+    /// Where it listens; with the port that port 0 came to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop` is done, then lets what was accepted be answered, and closes the store.
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
+        let Self {
+            listener,
+            address,
+            routes,
+            counter,
+            shutdown_timeout,
+        } = self;
+        let maintenance = tokio::spawn(maintain(Arc::clone(&counter)));
+        tracing::info!(%address, "listening on http://{address}");
+
+        let stopping = Arc::new(Notify::new());
+        let notified = Arc::clone(&stopping);
+        // An answer is small and complete: waiting to fill a segment only delays it.
+        let listener = listener.tap_io(|stream| {
+            let _ = stream.set_nodelay(true);
+        });
+        let serving = axum::serve(listener, routes).with_graceful_shutdown(async move {
+            stop.await;
+            tracing::info!("stopping: requests under way are answered first");
+            notified.notify_one();
+        });
+        let overdue = async {
+            stopping.notified().await;
+            time::sleep(shutdown_timeout).await;
+        };
+        let served = tokio::select! {
+            served = async { serving.await } => served,
+            () = overdue => {
+                let seconds = shutdown_timeout.as_secs();
+                tracing::warn!(seconds, "requests still under way after {seconds} s are cut off");
+                Ok(())
+            }
+        };
+        maintenance.abort();
+        counter.close().await;
+        tracing::info!("stopped");
+        served
+    }
+}
+
+async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
+    if let Some(url) = &config.redis.url {
+        tracing::info!(%url, "using Redis at {url}");
+        return Ok(Arc::new(RedisStore::connect(&config.redis, url)));
+    }
+    let data_dir = config.data_dir.clone();
+    let shown = data_dir.display().to_string();
+    tracing::info!(data_dir = shown, "using the embedded store in {shown}");
+    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&data_dir)).await?;
+    Ok(Arc::new(opened?))
+}
+
+async fn maintain(counter: Arc<Counter>) {
+    let mut ticks = time::interval(MAINTENANCE_INTERVAL);
+    ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        counter.maintain().await;
+    }
+}

@@ -1,0 +1,154 @@
+//! The command line: what each command does, and how it ends.
+
+use std::{
+    future::Future,
+    io::{self, Read as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Parser, Subcommand};
+use reqwest::StatusCode;
+use serde_json::Value;
+use tokio::{runtime::Runtime, signal};
+
+use crate::{
+    app::Application,
+    config::{Config, LoadedConfig},
+    domain::Signature,
+    logging,
+};
+
+const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Counts how often an anomaly happens, and says when to stop restarting and fix the cause.
+///
+/// Without a command it serves HTTP, by default on 127.0.0.1:8080 with its data in ./data.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXAMPLES)]
+struct CommandLine {
+    /// Read this TOML file instead of config/*.toml
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print the configuration in force, secrets hidden, and where each value comes from
+    CheckConfig,
+    /// Print the key of an anomaly
+    Key {
+        /// The fields that identify it, such as '{"alert_name":"HighCPU"}'; - reads standard input
+        #[arg(value_name = "JSON")]
+        signature: String,
+    },
+    /// Ask the running service whether it is ready; ends with 0 if so, for containers
+    Healthcheck,
+}
+
+const EXAMPLES: &str = "\
+Try it:
+  anomaly-counter &
+  curl --json '{\"alert_name\":\"HighCPU\",\"service\":\"api\"}' http://127.0.0.1:8080/anomalies
+
+Configuration, each over the one before: built-in defaults, config/*.toml or --config FILE, the
+environment. A key such as `url` in section `redis` is ANOMALY_COUNTER__REDIS__URL there:
+  ANOMALY_COUNTER__LISTEN=0.0.0.0:9000 anomaly-counter
+  ANOMALY_COUNTER__REDIS__URL=redis://127.0.0.1:6379 anomaly-counter
+config/default.toml lists and explains every option.";
+
+/// Does what the command line of this process says.
+pub fn run() -> ExitCode {
+    let CommandLine { config, command } = CommandLine::parse();
+    let load = || LoadedConfig::load(config.as_deref()).map_err(Failure::from);
+    let result = match command {
+        Some(Command::Key { signature }) => print_key(&signature),
+        Some(Command::CheckConfig) => load().map(|loaded| print!("{loaded}")),
+        Some(Command::Healthcheck) => load().and_then(|loaded| healthcheck(&loaded.config)),
+        None => load().and_then(|loaded| serve(&loaded.config)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("anomaly-counter: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Failure = Box<dyn std::error::Error>;
+
+fn serve(config: &Config) -> Result<(), Failure> {
+    logging::start(&config.log);
+    Runtime::new()?.block_on(async {
+        let stop = stop_signal()?;
+        Application::build(config).await?.run(stop).await?;
+        Ok(())
+    })
+}
+
+/// Is done at the first SIGTERM or Ctrl-C from now on.
+fn stop_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut terminated = signal::unix::signal(signal::unix::SignalKind::terminate())?;
+    let mut interrupted = signal::unix::signal(signal::unix::SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminated.recv() => {}
+            _ = interrupted.recv() => {}
+        }
+    })
+}
+
+fn print_key(signature: &str) -> Result<(), Failure> {
+    let mut text = signature.to_owned();
+    if signature == "-" {
+        text.clear();
+        io::stdin().read_to_string(&mut text)?;
+    }
+    let value: Value = serde_json::from_str(&text).map_err(|error| {
+        format!(
+            "this is not JSON ({error}): give an object such as '{{\"alert_name\":\"HighCPU\"}}'"
+        )
+    })?;
+    let Value::Object(fields) = value else {
+        return Err("a signature is a JSON object such as '{\"alert_name\":\"HighCPU\"}'".into());
+    };
+    println!("{}", Signature::from_fields(&fields)?.key());
+    Ok(())
+}
+
+fn healthcheck(config: &Config) -> Result<(), Failure> {
+    let url = format!("http://{}/readyz", reachable(config.listen));
+    let (status, body) = Runtime::new()?.block_on(get(&url)).map_err(|error| {
+        format!("{url} does not answer ({error}): is the service running, and `listen` the same?")
+    })?;
+    println!("{body}");
+    if status.is_success() {
+        Ok(())
+    } else {
+        Err(format!("{url} answers {status}").into())
+    }
+}
+
+async fn get(url: &str) -> reqwest::Result<(StatusCode, String)> {
+    let client = reqwest::Client::builder()
+        .timeout(HEALTHCHECK_TIMEOUT)
+        .no_proxy()
+        .build()?;
+    let answer = client.get(url).send().await?;
+    Ok((answer.status(), answer.text().await?))
+}
+
+/// An address that listens on all interfaces is reached by the loopback one.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}

@@ -1,0 +1,204 @@
+//! Gathers the configuration of all parts from the built-in defaults, files and the environment,
+//! and tells where each value came from. Each part owns its own section.
+
+use std::{
+    fmt::{self, Write as _},
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use config::{Environment, File, FileFormat, Value, ValueKind};
+use serde::{Deserialize, Deserializer, de::Error as _};
+
+use crate::{
+    counter::BatchConfig,
+    domain::Thresholds,
+    http::{AlertmanagerConfig, HttpConfig},
+    logging::LogConfig,
+    store::{RedisConfig, RedisUrl},
+};
+
+/// Every option, commented, with its built-in value.
+pub const DEFAULTS: &str = include_str!("../config/default.toml");
+
+const ENVIRONMENT_PREFIX: &str = "ANOMALY_COUNTER";
+const ENVIRONMENT_SEPARATOR: &str = "__";
+const CONFIG_DIR: &str = "config";
+
+/// All options.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where the service listens.
+    #[serde(deserialize_with = "address")]
+    pub listen: SocketAddr,
+    /// Folder of the embedded store.
+    pub data_dir: PathBuf,
+    /// Section `redis`.
+    pub redis: RedisConfig,
+    /// Section `batch`.
+    pub batch: BatchConfig,
+    /// Section `thresholds`.
+    pub thresholds: Thresholds,
+    /// Section `alertmanager`.
+    pub alertmanager: AlertmanagerConfig,
+    /// Section `http`.
+    pub http: HttpConfig,
+    /// Section `log`.
+    pub log: LogConfig,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file can't be read, or a value is not as it must be.
+    #[error("the configuration is not usable: {0}. `anomaly-counter --help` tells where to set it")]
+    Invalid(#[from] config::ConfigError),
+    /// The folder of configuration files can't be listed.
+    #[error("config/: {0}")]
+    Folder(#[from] std::io::Error),
+}
+
+/// A configuration with the origin of each value.
+#[derive(Debug)]
+pub struct LoadedConfig {
+    /// The values.
+    pub config: Config,
+    origins: Vec<Setting>,
+}
+
+/// One value and where it came from.
+#[derive(Debug)]
+struct Setting {
+    key: String,
+    value: String,
+    origin: String,
+}
+
+impl LoadedConfig {
+    /// Reads the defaults, then `file` or, without one, `config/*.toml`, then the environment.
+    ///
+    /// # Errors
+    /// When a source can't be read, a key is unknown, or a value is not as it must be.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let files = match file {
+            Some(file) => vec![file.to_owned()],
+            None => files_of_working_directory()?,
+        };
+        let mut sources =
+            config::Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+        for file in files {
+            sources = sources.add_source(File::from(file).format(FileFormat::Toml));
+        }
+        let environment = Environment::with_prefix(ENVIRONMENT_PREFIX)
+            .prefix_separator(ENVIRONMENT_SEPARATOR)
+            .separator(ENVIRONMENT_SEPARATOR)
+            // A variable left empty, as compose files do, is one not set.
+            .ignore_empty(true);
+        let gathered = sources.add_source(environment).build()?;
+
+        let mut origins = Vec::new();
+        list_settings(&gathered.cache, String::new(), &mut origins);
+        let config = gathered.try_deserialize()?;
+        Ok(Self { config, origins })
+    }
+}
+
+/// The effective configuration as TOML, secrets hidden, each value with its origin.
+impl fmt::Display for LoadedConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self
+            .origins
+            .iter()
+            .map(|setting| format!("{} = {}", setting.key, self.shown(setting)))
+            .collect();
+        let width = lines
+            .iter()
+            .map(|line| line.chars().count())
+            .max()
+            .unwrap_or_default();
+        for (line, setting) in lines.iter().zip(&self.origins) {
+            writeln!(f, "{line:width$}  # {}", setting.origin)?;
+        }
+        Ok(())
+    }
+}
+
+impl LoadedConfig {
+    fn shown(&self, setting: &Setting) -> String {
+        match (&setting.key[..], &self.config.redis.url) {
+            ("redis.url", Some(url)) => quoted(&RedisUrl::to_string(url)),
+            _ => setting.value.clone(),
+        }
+    }
+}
+
+fn files_of_working_directory() -> Result<Vec<PathBuf>, ConfigError> {
+    let folder = Path::new(CONFIG_DIR);
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn list_settings(value: &Value, key: String, settings: &mut Vec<Setting>) {
+    if let ValueKind::Table(table) = &value.kind {
+        let mut entries: Vec<_> = table.iter().collect();
+        // Sections after the plain keys, as TOML has them.
+        entries.sort_by_key(|(name, value)| (matches!(value.kind, ValueKind::Table(_)), *name));
+        for (name, value) in entries {
+            let key = if key.is_empty() {
+                name.clone()
+            } else {
+                format!("{key}.{name}")
+            };
+            list_settings(value, key, settings);
+        }
+        return;
+    }
+    let origin = match value.origin() {
+        None => "built-in".to_owned(),
+        Some("the environment") => environment_variable(&key),
+        Some(file) => file.to_owned(),
+    };
+    let value = match &value.kind {
+        ValueKind::String(text) => quoted(text),
+        _ => value.to_string(),
+    };
+    settings.push(Setting { key, value, origin });
+}
+
+fn environment_variable(key: &str) -> String {
+    let mut name = ENVIRONMENT_PREFIX.to_owned();
+    for part in key.split('.') {
+        // Writing to a String cannot fail.
+        let _ = write!(name, "{ENVIRONMENT_SEPARATOR}{}", part.to_uppercase());
+    }
+    name
+}
+
+fn quoted(text: &str) -> String {
+    format!("{text:?}")
+}
+
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        D::Error::custom(format!(
+            "`listen` is {text:?}, which is no address with a port: write it like 127.0.0.1:8080 \
+             or 0.0.0.0:8080"
+        ))
+    })
+}

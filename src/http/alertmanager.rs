@@ -1,0 +1,251 @@
+//! `/webhooks/alertmanager`: deliveries of Prometheus' Alertmanager (version 4) and of Grafana
+//! (version 1). See <https://prometheus.io/docs/alerting/latest/configuration/#webhook_config>.
+//!
+//! Alertmanager sends every alert of a group again and again for as long as it fires. So an
+//! occurrence is an *episode*: a fingerprint and the time at which it began. Alertmanager repeats a
+//! delivery after a 5xx and drops it after a 4xx, so that a 4xx is only for what no repetition
+//! would mend.
+
+use axum::{Json, extract::State};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use super::{
+    AppState,
+    anomalies::CountedBody,
+    body::JsonBody,
+    fields::{Fields, wrong_type},
+    occurrence,
+    problem::Problem,
+};
+use crate::{
+    counter::Counted,
+    domain::{EventId, MAX_AHEAD_SECONDS, Occurrence, Timestamp},
+};
+
+/// The section `alertmanager` of the configuration.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AlertmanagerConfig {
+    /// What counts as an occurrence.
+    pub count: CountBy,
+}
+
+/// What of a firing alert counts as an occurrence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CountBy {
+    /// Its beginning, however often it is delivered.
+    Episode,
+    /// Every delivery of it.
+    Delivery,
+}
+
+/// The answer to a delivery.
+#[derive(Debug, Serialize)]
+pub(super) struct DeliveryBody {
+    /// How many of `alerts` count from this delivery on.
+    counted: usize,
+    /// How many of `alerts` could not be read.
+    failed: usize,
+    /// For each alert of the delivery, in its order.
+    alerts: Vec<AlertBody>,
+}
+
+/// What became of an alert.
+#[derive(Debug, Serialize)]
+struct AlertBody {
+    fingerprint: Option<String>,
+    #[serde(flatten)]
+    result: AlertResult,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "lowercase", tag = "status")]
+enum AlertResult {
+    Firing(Box<CountedBody>),
+    Resolved { counted: bool },
+    Failed { counted: bool, problem: Problem },
+}
+
+/// `POST /webhooks/alertmanager`.
+pub(super) async fn receive(
+    State(state): State<AppState>,
+    JsonBody(body): JsonBody,
+) -> Result<Json<DeliveryBody>, Problem> {
+    let now = state.counter.now();
+    let mut fingerprints = Vec::new();
+    let mut read = Vec::new();
+    for alert in alerts_of(body)? {
+        fingerprints.push(text_at(&alert, "fingerprint").map(str::to_owned));
+        read.push(read_alert(&alert, state.alertmanager.count, now));
+    }
+    let results = occurrence::record_readable(&state.counter, now, read).await;
+    // Alertmanager sends the whole again, and what was recorded counts once.
+    let temporary = |result: &Result<_, Problem>| {
+        result
+            .as_ref()
+            .err()
+            .filter(|problem| problem.is_temporary())
+            .cloned()
+    };
+    if let Some(problem) = results.iter().find_map(temporary) {
+        return Err(problem);
+    }
+    let alerts = fingerprints
+        .into_iter()
+        .zip(results)
+        .map(|(fingerprint, result)| {
+            if let Err(problem) = &result {
+                tracing::warn!(?fingerprint, %problem, "an alert of a delivery was not counted");
+            }
+            AlertBody {
+                fingerprint,
+                result: result.into(),
+            }
+        });
+    Ok(Json(DeliveryBody::new(alerts.collect())))
+}
+
+impl DeliveryBody {
+    fn new(alerts: Vec<AlertBody>) -> Self {
+        let number =
+            |is: fn(&AlertResult) -> bool| alerts.iter().filter(|alert| is(&alert.result)).count();
+        Self {
+            counted: number(|result| matches!(result, AlertResult::Firing(body) if body.counted())),
+            failed: number(|result| matches!(result, AlertResult::Failed { .. })),
+            alerts,
+        }
+    }
+}
+
+impl From<Result<Option<Counted>, Problem>> for AlertResult {
+    fn from(result: Result<Option<Counted>, Problem>) -> Self {
+        match result {
+            Ok(Some(counted)) => Self::Firing(Box::new(counted.into())),
+            Ok(None) => Self::Resolved { counted: false },
+            Err(problem) => Self::Failed {
+                counted: false,
+                problem,
+            },
+        }
+    }
+}
+
+/// The alerts of a delivery, unread: one that is malformed fails itself alone.
+fn alerts_of(body: Value) -> Result<Vec<Value>, Problem> {
+    let mut delivery = Fields::of("a delivery", body)?.rest();
+    if let Some(truncated) = delivery.get("truncatedAlerts").and_then(Value::as_u64)
+        && truncated > 0
+    {
+        tracing::warn!(
+            truncated,
+            "a delivery left {truncated} alerts out: raise max_alerts"
+        );
+    }
+    match delivery.remove("alerts") {
+        Some(Value::Array(alerts)) => Ok(alerts),
+        Some(other) => Err(wrong_type("alerts", "an array", &other)),
+        None => Err(Problem::field(
+            "alerts",
+            "is missing: this is no delivery of Alertmanager",
+        )),
+    }
+}
+
+/// Reads an alert; `None` for a resolved one, since the end of an episode is no occurrence.
+fn read_alert(
+    alert: &Value,
+    count: CountBy,
+    now: Timestamp,
+) -> Result<Option<Occurrence>, Problem> {
+    let Value::Object(alert) = alert else {
+        return Err(wrong_type("alerts", "an array of objects", alert));
+    };
+    match alert.get("status") {
+        Some(Value::String(status)) if status == "firing" => {}
+        Some(Value::String(status)) if status == "resolved" => return Ok(None),
+        _ => {
+            return Err(Problem::field(
+                "status",
+                "must be \"firing\" or \"resolved\"",
+            ));
+        }
+    }
+    let labels = labels_of(alert)?;
+    let began_at = began_at(alert, now)?;
+    let (id, at) = match count {
+        CountBy::Episode => (episode_id(alert, labels, began_at)?, began_at),
+        CountBy::Delivery => (EventId::unique(), now),
+    };
+    let mut fields = labels.clone();
+    if let Some(annotations @ Value::Object(_)) = alert.get("annotations") {
+        fields.insert("annotations".to_owned(), annotations.clone());
+    }
+    occurrence::of_fields(&fields, id, at).map(Some)
+}
+
+fn labels_of(alert: &Map<String, Value>) -> Result<&Map<String, Value>, Problem> {
+    match alert.get("labels") {
+        Some(Value::Object(labels)) => Ok(labels),
+        Some(other) => Err(wrong_type("labels", "an object", other)),
+        None => Err(Problem::field("labels", "is missing")),
+    }
+}
+
+/// When the episode began. An alert that fires now did not begin later: what lies too far ahead is
+/// the sender's clock, and the alert is counted as of now rather than lost.
+fn began_at(alert: &Map<String, Value>, now: Timestamp) -> Result<Timestamp, Problem> {
+    let Some(Value::String(text)) = alert.get("startsAt") else {
+        return Err(Problem::field("startsAt", "must be an RFC 3339 time"));
+    };
+    let at = Timestamp::parse_rfc3339(text).map_err(|error| Problem::field("startsAt", error))?;
+    Ok(if at > now.plus_seconds(MAX_AHEAD_SECONDS) {
+        now
+    } else {
+        at
+    })
+}
+
+/// Names the episode: `<fingerprint>@<startsAt>`, the time in one spelling.
+fn episode_id(
+    alert: &Map<String, Value>,
+    labels: &Map<String, Value>,
+    began_at: Timestamp,
+) -> Result<EventId, Problem> {
+    let fingerprint = match alert.get("fingerprint") {
+        Some(Value::String(fingerprint)) if !fingerprint.is_empty() => fingerprint.clone(),
+        Some(Value::String(_)) | None => fingerprint_of(labels),
+        Some(other) => return Err(wrong_type("fingerprint", "a string", other)),
+    };
+    EventId::parse(&format!("{fingerprint}@{began_at}")).map_err(|_| {
+        Problem::field(
+            "fingerprint",
+            "must be up to 100 printable ASCII characters",
+        )
+    })
+}
+
+/// Stands in for the fingerprint that Alertmanager before 0.19 does not send: as the label set
+/// itself, it tells alerts apart.
+fn fingerprint_of(labels: &Map<String, Value>) -> String {
+    let mut sorted: Vec<_> = labels
+        .iter()
+        .map(|(name, value)| (name, value.to_string()))
+        .collect();
+    sorted.sort();
+    let mut hash = Sha256::new();
+    for (name, value) in sorted {
+        hash.update(format!("{name}={value}\n"));
+    }
+    let digest = hash.finalize();
+    digest[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+fn text_at<'a>(alert: &'a Value, name: &str) -> Option<&'a str> {
+    alert.get(name).and_then(Value::as_str)
+}

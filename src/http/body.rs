@@ -1,0 +1,129 @@
+//! Reads a JSON body: of the right type, within the limit, valid UTF-8, well-formed.
+
+use std::time::Duration;
+
+use axum::{
+    body::Body,
+    extract::{FromRequest, Request},
+    http::{HeaderMap, header},
+};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde_json::Value;
+
+use super::{
+    AppState,
+    problem::{Problem, ProblemKind},
+};
+
+/// What is read on of a body that is too large, so that its sender gets to read the answer instead
+/// of a reset connection.
+const DRAIN_BYTES: usize = 32 << 20;
+const DRAIN_TIME: Duration = Duration::from_secs(2);
+
+/// The JSON value of a request's body.
+#[derive(Debug)]
+pub(super) struct JsonBody(pub(super) Value);
+
+impl FromRequest<AppState> for JsonBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
+        check_content_type(request.headers())?;
+        let bytes = read(request, state.http.max_body_bytes).await?;
+        parse(&bytes).map(Self)
+    }
+}
+
+fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let given = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let media_type = given
+        .unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim();
+    let is_json = media_type.eq_ignore_ascii_case("application/json")
+        || (media_type.to_ascii_lowercase().starts_with("application/")
+            && media_type.to_ascii_lowercase().ends_with("+json"));
+    if is_json {
+        return Ok(());
+    }
+    let found = given.map_or_else(|| "none".to_owned(), |given| format!("`{given}`"));
+    Err(Problem::new(
+        ProblemKind::UnsupportedMediaType,
+        format!(
+            "send the header `Content-Type: application/json` (with curl: --json); the request \
+             had {found}"
+        ),
+    ))
+}
+
+async fn read(request: Request, max_body_bytes: usize) -> Result<Bytes, Problem> {
+    let too_large = || {
+        Problem::new(
+            ProblemKind::ContentTooLarge,
+            format!(
+                "the body is larger than {max_body_bytes} bytes: send it in parts, or raise \
+                 http.max_body_bytes"
+            ),
+        )
+    };
+    let (parts, mut body) = request.into_parts();
+    // Who asks before sending is told before sending.
+    let asks_first = parts.headers.contains_key(header::EXPECT);
+    if asks_first && announced_length(&parts.headers).is_some_and(|n| n > max_body_bytes) {
+        return Err(too_large());
+    }
+    match Limited::new(&mut body, max_body_bytes).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            // Whether the rest came in time makes no difference to the answer.
+            let _ = tokio::time::timeout(DRAIN_TIME, drain(body)).await;
+            Err(too_large())
+        }
+        Err(_) => Err(Problem::new(
+            ProblemKind::InvalidJson,
+            "the body broke off before its end: send it whole",
+        )),
+    }
+}
+
+fn announced_length(headers: &HeaderMap) -> Option<usize> {
+    headers
+        .get(header::CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
+}
+
+async fn drain(mut body: Body) {
+    let mut drained = 0;
+    while drained < DRAIN_BYTES
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        drained += frame.data_ref().map_or(0, Bytes::len);
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Value, Problem> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        Problem::new(
+            ProblemKind::InvalidJson,
+            format!(
+                "the body is not UTF-8: byte {} can't be read",
+                error.valid_up_to() + 1
+            ),
+        )
+    })?;
+    serde_json::from_str(text).map_err(|error| {
+        Problem::new(
+            ProblemKind::InvalidJson,
+            format!("the body can't be read as JSON: {error}"),
+        )
+        .at_place(error.line(), error.column())
+    })
+}

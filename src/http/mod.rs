@@ -1,0 +1,85 @@
+//! The HTTP face: one file a resource, each with its handlers and what they answer. Errors become
+//! problems in `problem.rs` and nowhere else.
+
+mod alertmanager;
+mod anomalies;
+mod body;
+mod fields;
+mod health;
+mod middleware;
+mod occurrence;
+mod path;
+mod permanent_fix;
+mod problem;
+mod repairs;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    routing::{delete, get, post, put},
+};
+use serde::Deserialize;
+
+use crate::counter::Counter;
+
+use self::problem::{Problem, ProblemKind};
+
+pub use alertmanager::{AlertmanagerConfig, CountBy};
+
+/// The section `http` of the configuration.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpConfig {
+    /// The largest body that is read, in bytes.
+    pub max_body_bytes: usize,
+    /// How long requests under way may take to end when the service stops, in seconds.
+    pub shutdown_timeout_seconds: u64,
+}
+
+/// What handlers work with.
+#[derive(Clone, Debug)]
+pub struct AppState {
+    /// The counter.
+    pub counter: Arc<Counter>,
+    /// The section `http`.
+    pub http: HttpConfig,
+    /// The section `alertmanager`.
+    pub alertmanager: AlertmanagerConfig,
+}
+
+/// All routes, with the middleware around them.
+pub fn router(state: AppState) -> Router {
+    let routes = Router::new()
+        .route("/anomalies", post(anomalies::record))
+        .route("/anomalies/{key}", get(anomalies::anomaly))
+        .route("/anomalies/{key}/frequency", get(anomalies::frequency))
+        .route("/anomalies/{key}/repairs", get(repairs::repairs))
+        .route("/anomalies/{key}/repairs/{action}", get(repairs::advice))
+        .route("/repairs", post(repairs::report))
+        .route("/permanent-fix", put(permanent_fix::mark))
+        .route("/permanent-fix/{key}", delete(permanent_fix::unmark))
+        .route("/webhooks/alertmanager", post(alertmanager::receive))
+        .route("/healthz", get(health::health))
+        .route("/readyz", get(health::ready))
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(state);
+    middleware::around(routes)
+}
+
+async fn unknown_route(uri: axum::http::Uri) -> Problem {
+    let path = uri.path();
+    Problem::new(
+        ProblemKind::UnknownRoute,
+        format!("there is nothing at {path}: the README has a table of all paths"),
+    )
+}
+
+async fn method_not_allowed(method: axum::http::Method, uri: axum::http::Uri) -> Problem {
+    let path = uri.path();
+    Problem::new(
+        ProblemKind::MethodNotAllowed,
+        format!("{path} does not take {method}: the header Allow names what it takes"),
+    )
+}

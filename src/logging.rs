@@ -1,0 +1,70 @@
+//! Structured logs on standard error: for people on a terminal, JSON for machines.
+
+use std::io::{self, IsTerminal as _};
+
+use serde::Deserialize;
+use tracing_subscriber::{EnvFilter, fmt, prelude::*};
+
+/// The section `log` of the configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogConfig {
+    /// How lines look.
+    pub format: LogFormat,
+    /// What is logged.
+    pub level: LogLevel,
+}
+
+/// How lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A checked filter, as tracing's `EnvFilter` takes it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct LogLevel(String);
+
+impl TryFrom<String> for LogLevel {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match EnvFilter::try_new(&text) {
+            Ok(_) => Ok(Self(text)),
+            Err(error) => Err(format!(
+                "{text:?} is no log level ({error}): use info or debug"
+            )),
+        }
+    }
+}
+
+/// What a library logs of an outage that the service tells of itself, once.
+const QUIET: &str = "fred=off,";
+
+/// Begins to log. Only the first call of a process has an effect.
+pub fn start(config: &LogConfig) {
+    let filter = EnvFilter::new(format!("{QUIET}{}", config.level.0));
+    let is_json = match config.format {
+        LogFormat::Auto => !io::stderr().is_terminal(),
+        LogFormat::Pretty => false,
+        LogFormat::Json => true,
+    };
+    let lines = fmt::layer().with_writer(io::stderr);
+    let registry = tracing_subscriber::registry().with(filter);
+    let started = if is_json {
+        registry.with(lines.json().flatten_event(true)).try_init()
+    } else {
+        registry
+            .with(lines.with_ansi(io::stderr().is_terminal()))
+            .try_init()
+    };
+    // It fails where a test of this process has begun to log before.
+    let _ = started;
+}
