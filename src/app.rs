@@ -137,7 +137,7 @@ impl Application {
 async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
     if let Some(url) = &config.redis.url {
         tracing::info!(%url, "using Redis at {url}");
-        return Ok(Arc::new(RedisStore::connect(&config.redis, url)));
+        return Ok(Arc::new(RedisStore::connect(&config.redis, url).await));
     }
     let data_dir = config.data_dir.clone();
     let shown = data_dir.display().to_string();

@@ -59,7 +59,9 @@ pub fn start(config: &LogConfig) {
     let lines = fmt::layer().with_writer(io::stderr);
     let registry = tracing_subscriber::registry().with(filter);
     let started = if is_json {
-        registry.with(lines.json().flatten_event(true)).try_init()
+        registry
+            .with(lines.json().flatten_event(true).with_span_list(false))
+            .try_init()
     } else {
         registry
             .with(lines.with_ansi(io::stderr().is_terminal()))

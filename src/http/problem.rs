@@ -153,8 +153,8 @@ impl From<CounterError> for Problem {
             ),
             CounterError::Unanswered(_) => Self::new(
                 ProblemKind::Unavailable,
-                "the store did not answer in time, so that it may or may not have recorded: try \
-                 again in a moment, with the same event_id so that it counts once",
+                "the store did not answer in time, so that a write may or may not have taken \
+                 effect: try again in a moment, with the same event_id so that it counts once",
             ),
             CounterError::Overloaded => Self::new(
                 ProblemKind::Unavailable,

@@ -30,8 +30,8 @@ pub use redis::{InvalidRedisUrl, RedisConfig, RedisStore, RedisUrl};
 /// Only the deadlines by which whole anomalies expire may follow the store's own clock.
 ///
 /// **Once.** Within an anomaly an occurrence's id counts once for as long as its first copy is
-/// inside 30 days, and a repair's id for as long as its history is kept; whatever comes between
-/// two copies, also within one batch or from two processes at the same time.
+/// inside 30 days, and a repair's id for 35 days; whatever comes between two copies, also within
+/// one batch or from two processes at the same time.
 ///
 /// **Durable.** What was answered `Ok` survives the end of this process.
 ///

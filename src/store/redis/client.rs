@@ -34,13 +34,16 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn connect(config: &RedisConfig, url: &RedisUrl) -> Self {
+    pub(super) async fn connect(config: &RedisConfig, url: &RedisUrl) -> Self {
         let pool = pool(config, url);
         let connecting = pool
             .clients()
             .iter()
             .map(|client| tokio::spawn(stay_connected(client.clone())))
             .collect();
+        // With a Redis that is there, the first call finds it. Without one, nobody waits for long.
+        let patience = Duration::from_millis(config.command_timeout_ms);
+        let _ = tokio::time::timeout(patience, pool.wait_for_connect()).await;
         Self { pool, connecting }
     }
 

@@ -33,11 +33,11 @@ pub struct RedisUrl(Url);
 pub enum InvalidRedisUrl {
     /// It does not parse.
     #[error(
-        "is no URL ({0}): write it like redis://127.0.0.1:6379 or redis://user:password@host:6379/0"
+        "the URL can't be read ({0}): write it like redis://127.0.0.1:6379 or redis://user:password@host:6379/0"
     )]
     Malformed(String),
     /// A scheme of another kind of server.
-    #[error("has the scheme `{0}`, which is not supported: use redis://")]
+    #[error("the URL has the scheme `{0}`, which is not supported: use redis://")]
     Scheme(String),
 }
 

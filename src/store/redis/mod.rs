@@ -39,10 +39,11 @@ pub struct RedisStore {
 
 impl RedisStore {
     /// Begins to connect, and goes on trying for as long as the store lives: without Redis the
-    /// calls fail as transient, each at once.
-    pub fn connect(config: &RedisConfig, url: &RedisUrl) -> Self {
+    /// calls fail as transient, each at once. Returns when it is connected or the time of a command
+    /// has passed.
+    pub async fn connect(config: &RedisConfig, url: &RedisUrl) -> Self {
         Self {
-            client: Client::connect(config, url),
+            client: Client::connect(config, url).await,
             names: KeyNames::new(config.key_prefix.as_str()),
             concurrent_batches: config.concurrent_batches,
         }

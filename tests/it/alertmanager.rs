@@ -1,0 +1,299 @@
+//! Deliveries of Alertmanager and Grafana: captured ones, malformed ones, and a real Alertmanager.
+
+use std::{path::Path, process::Command};
+
+use anomaly_counter::domain::Timestamp;
+use serde_json::{Value, json};
+
+use crate::support::{RedisServer, Service};
+
+const WEBHOOK: &str = "/webhooks/alertmanager";
+
+/// What a real Alertmanager 0.25 sent, one body a delivery, all moved in time so that the newest
+/// episode began a minute ago.
+fn captured() -> Vec<Value> {
+    let file: Value =
+        serde_json::from_str(include_str!("data/alertmanager_0.25_deliveries.json")).unwrap();
+    let deliveries = file["deliveries"].as_array().unwrap();
+    let mut bodies: Vec<Value> = deliveries.iter().map(|d| d["body"].clone()).collect();
+    let began_at = |alert: &Value| {
+        Timestamp::parse_rfc3339(alert["startsAt"].as_str().unwrap())
+            .unwrap()
+            .as_micros()
+    };
+    let newest = bodies.iter().flat_map(alerts).map(began_at).max().unwrap();
+    let shift = wall_clock().minus_seconds(60).as_micros() - newest;
+    for body in &mut bodies {
+        for alert in body["alerts"].as_array_mut().unwrap() {
+            let moved = Timestamp::from_micros(began_at(alert) + shift);
+            alert["startsAt"] = moved.to_string().into();
+        }
+    }
+    bodies
+}
+
+fn alerts(delivery: &Value) -> &Vec<Value> {
+    delivery["alerts"].as_array().unwrap()
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a process under test reads the same clock"
+)]
+fn wall_clock() -> Timestamp {
+    chrono::Utc::now().into()
+}
+
+fn firing(fingerprint: &str, starts_at: &str, labels: &Value) -> Value {
+    json!({
+        "status": "firing", "labels": labels, "annotations": {"summary": "s"},
+        "startsAt": starts_at, "endsAt": "0001-01-01T00:00:00Z", "generatorURL": "",
+        "fingerprint": fingerprint,
+    })
+}
+
+fn delivery(alerts: &[Value]) -> Value {
+    json!({"version": "4", "status": "firing", "receiver": "counter", "alerts": alerts})
+}
+
+#[tokio::test]
+async fn the_captured_deliveries_count_each_episode_once() {
+    let redis = RedisServer::start();
+    for service in [Service::embedded().await, Service::on_redis(&redis).await] {
+        let deliveries = captured();
+        let mut episodes = std::collections::BTreeSet::new();
+        let mut counted = 0;
+        for delivery in &deliveries {
+            for alert in alerts(delivery)
+                .iter()
+                .filter(|alert| alert["status"] == "firing")
+            {
+                episodes.insert([&alert["fingerprint"], &alert["startsAt"]].map(Value::to_string));
+            }
+            let answer = service.post(WEBHOOK, delivery).await.ok();
+            assert_eq!(answer["failed"], 0, "{answer}");
+            counted += answer["counted"].as_u64().unwrap();
+        }
+        assert!(
+            deliveries.len() > episodes.len(),
+            "the capture holds re-sends"
+        );
+        assert_eq!(counted, episodes.len() as u64);
+        // Once more: all of them are re-sends.
+        for delivery in &deliveries {
+            assert_eq!(service.post(WEBHOOK, delivery).await.ok()["counted"], 0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn labels_are_the_signature_and_the_rest_is_metadata() {
+    let service = Service::embedded().await;
+    let labels = json!({
+        "alertname": "HighCPU", "job": "api", "namespace": "prod", "reason": "Load", "pod": "p",
+    });
+    let now = wall_clock().to_string();
+    let answer = service
+        .post(WEBHOOK, &delivery(&[firing("f1", &now, &labels)]))
+        .await
+        .ok();
+    let alert = &answer["alerts"][0];
+    assert_eq!(
+        (&alert["status"], &alert["fingerprint"]),
+        (&json!("firing"), &json!("f1"))
+    );
+    let known = service
+        .get(&format!(
+            "/anomalies/{}",
+            alert["anomaly_key"].as_str().unwrap()
+        ))
+        .await
+        .ok();
+    let signature = json!({
+        "alert_name": "HighCPU", "service": "api", "namespace": "prod", "error_type": "Load",
+    });
+    assert_eq!(known["signature"], signature);
+    assert_eq!(
+        known["metadata"],
+        json!({"pod": "p", "annotations": {"summary": "s"}})
+    );
+}
+
+#[tokio::test]
+async fn a_new_beginning_counts_again_and_an_end_does_not() {
+    let service = Service::embedded().await;
+    let labels = json!({"alertname": "HighCPU"});
+    let [first, second] = [120, 60].map(|age| wall_clock().minus_seconds(age).to_string());
+    let post = async |alert: Value| service.post(WEBHOOK, &delivery(&[alert])).await.ok();
+    assert_eq!(post(firing("f", &first, &labels)).await["counted"], 1);
+    assert_eq!(post(firing("f", &first, &labels)).await["counted"], 0);
+    // The same moment in another spelling is the same episode.
+    let spelled = first.replace('Z', "+00:00");
+    assert_eq!(post(firing("f", &spelled, &labels)).await["counted"], 0);
+    let mut resolved = firing("f", &first, &labels);
+    resolved["status"] = "resolved".into();
+    let end = post(resolved).await;
+    assert_eq!(
+        (&end["counted"], &end["alerts"][0]["status"]),
+        (&json!(0), &json!("resolved"))
+    );
+    assert_eq!(
+        post(firing("f", &second, &labels)).await["alerts"][0]["count_24h"],
+        2
+    );
+}
+
+#[tokio::test]
+async fn a_malformed_alert_fails_itself_alone() {
+    let service = Service::embedded().await;
+    let now = wall_clock().to_string();
+    let good = firing("ok", &now, &json!({"alertname": "HighCPU"}));
+    let bad = [
+        json!("no alert"),
+        json!({"status": "firing"}),
+        firing("f", "yesterday", &json!({"alertname": "A"})),
+        firing("f", &now, &json!({"alertname": 7})),
+        firing("f", &now, &json!({"severity": "critical"})),
+        firing("é", &now, &json!({"alertname": "A"})),
+        json!({"status": "odd", "labels": {"alertname": "A"}, "startsAt": now}),
+    ];
+    let mut sent = bad.to_vec();
+    sent.push(good);
+    let answer = service.post(WEBHOOK, &delivery(&sent)).await.ok();
+    assert_eq!(
+        (&answer["counted"], &answer["failed"]),
+        (&json!(1), &json!(bad.len()))
+    );
+    for (i, alert) in alerts(&answer).iter().enumerate().take(bad.len()) {
+        assert_eq!(
+            (&alert["status"], &alert["counted"]),
+            (&json!("failed"), &json!(false)),
+            "{i}"
+        );
+        assert!(alert["problem"]["detail"].is_string());
+    }
+    // What is no delivery at all is refused: sending it again would not mend it.
+    service
+        .post(WEBHOOK, &json!({"version": "4"}))
+        .await
+        .problem(422);
+    service.post(WEBHOOK, &json!([])).await.problem(422);
+    service
+        .post(WEBHOOK, &json!({"alerts": {}}))
+        .await
+        .problem(422);
+}
+
+#[tokio::test]
+async fn an_episode_outside_thirty_days_is_not_counted() {
+    let service = Service::embedded().await;
+    let labels = json!({"alertname": "HighCPU"});
+    let alerts =
+        ["0001-01-01T00:00:00Z", "2020-01-01T00:00:00Z"].map(|at| firing("f", at, &labels));
+    let answer = service.post(WEBHOOK, &delivery(&alerts)).await.ok();
+    assert_eq!(
+        (&answer["counted"], &answer["failed"]),
+        (&json!(0), &json!(0))
+    );
+    assert_eq!(answer["alerts"][1]["counted"], false);
+    // A sender whose clock is ahead: the alert fires now, and is counted as of now.
+    let ahead = wall_clock().plus_seconds(3_600).to_string();
+    let answer = service
+        .post(WEBHOOK, &delivery(&[firing("f", &ahead, &labels)]))
+        .await
+        .ok();
+    assert_eq!(
+        (&answer["counted"], &answer["alerts"][0]["count_1h"]),
+        (&json!(1), &json!(1))
+    );
+}
+
+#[tokio::test]
+async fn an_alert_without_a_fingerprint_is_told_by_its_labels() {
+    let service = Service::embedded().await;
+    let now = wall_clock().to_string();
+    let alert = |pod: &str| {
+        let mut alert = firing("", &now, &json!({"alertname": "HighCPU", "pod": pod}));
+        alert.as_object_mut().unwrap().remove("fingerprint");
+        alert
+    };
+    let both = delivery(&[alert("a"), alert("b"), alert("a")]);
+    assert_eq!(service.post(WEBHOOK, &both).await.ok()["counted"], 2);
+}
+
+#[tokio::test]
+async fn every_delivery_counts_where_that_is_configured() {
+    let service = Service::with(&[("ALERTMANAGER__COUNT", "delivery")]).await;
+    let long_ago = wall_clock().minus_seconds(7_200).to_string();
+    let body = delivery(&[firing("f", &long_ago, &json!({"alertname": "HighCPU"}))]);
+    for count in 1..=3 {
+        let answer = service.post(WEBHOOK, &body).await.ok();
+        assert_eq!(
+            (&answer["counted"], &answer["alerts"][0]["count_1h"]),
+            (&json!(1), &json!(count))
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_grafana_delivery_is_read_whatever_else_it_holds() {
+    let service = Service::embedded().await;
+    let now = wall_clock().to_string();
+    let body = json!({
+        "receiver": "counter", "status": "firing", "orgId": 1, "version": "1",
+        "title": "[FIRING:1] HighCPU", "state": "alerting", "message": "**Firing**",
+        "groupLabels": {}, "commonLabels": {}, "commonAnnotations": {}, "truncatedAlerts": 2,
+        "externalURL": "https://grafana.example/", "groupKey": "{}:{}", "appVersion": "12.1.0",
+        "alerts": [{
+            "status": "firing", "labels": {"alertname": "HighCPU", "grafana_folder": "prod"},
+            "annotations": {"summary": "s"}, "startsAt": now, "endsAt": "0001-01-01T00:00:00Z",
+            "generatorURL": "https://grafana.example/alerting/1", "fingerprint": "c6eadffa33fcdf37",
+            "silenceURL": "https://grafana.example/silence", "dashboardURL": "", "panelURL": "",
+            "imageURL": null, "values": {"A": 97.5, "B": null}, "valueString": "[ var='A' ]",
+            "orgId": 1, "ruleUID": "x",
+        }],
+    });
+    let answer = service.post(WEBHOOK, &body).await.ok();
+    assert_eq!(
+        (&answer["counted"], &answer["failed"]),
+        (&json!(1), &json!(0))
+    );
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_answer_makes_alertmanager_try_again() {
+    let mut redis = RedisServer::start();
+    let service = Service::on_redis(&redis).await;
+    redis.kill();
+    let now = wall_clock().to_string();
+    let body = delivery(&[
+        firing("f", &now, &json!({"alertname": "HighCPU"})),
+        json!("malformed"),
+    ]);
+    let answer = service.post(WEBHOOK, &body).await;
+    answer.problem(503);
+    assert!(answer.headers.contains_key("retry-after"));
+}
+
+/// The example of the README, with a real Alertmanager.
+#[test]
+fn the_example_counts_what_a_real_alertmanager_sends() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/alertmanager/run.sh");
+    let output = Command::new(script)
+        .env("ANOMALY_COUNTER_BIN", env!("CARGO_BIN_EXE_anomaly-counter"))
+        .output()
+        .unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{shown}\n{errors}");
+    let counts: Vec<_> = shown
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .map(|frequency| frequency["count_1h"].as_u64().unwrap())
+        .collect();
+    assert_eq!(
+        counts,
+        [1, 1, 1, 2],
+        "fired, re-sent, resolved, fired again:\n{shown}"
+    );
+}

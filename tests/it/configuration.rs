@@ -1,0 +1,122 @@
+//! Where options come from, how faults in them are told, and that secrets stay hidden.
+
+use std::{fs, process::Command};
+
+use tempfile::TempDir;
+
+/// Runs `check-config` in `dir`; answers whether it went well, and all that it printed.
+fn check_config(dir: &TempDir, arguments: &[&str], environment: &[(&str, &str)]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_anomaly-counter"))
+        .current_dir(dir.path())
+        .args(arguments)
+        .arg("check-config")
+        .envs(
+            environment
+                .iter()
+                .map(|(name, value)| (format!("ANOMALY_COUNTER__{name}"), value)),
+        )
+        .output()
+        .unwrap();
+    let printed = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(printed).unwrap())
+}
+
+/// The line of `printed` that sets `key`, blanks squeezed.
+fn line(printed: &str, key: &str) -> String {
+    let line = printed
+        .lines()
+        .find(|line| line.starts_with(&format!("{key} = ")))
+        .unwrap();
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn each_source_goes_over_the_one_before_and_is_named() {
+    let dir = TempDir::new().unwrap();
+    fs::create_dir(dir.path().join("config")).unwrap();
+    let file = "[thresholds]\nrepeat = 2\nescalate = 4\n[batch]\nmax_items = 7\n";
+    fs::write(dir.path().join("config/site.toml"), file).unwrap();
+    let (good, printed) = check_config(&dir, &[], &[("THRESHOLDS__ESCALATE", "6")]);
+    assert!(good, "{printed}");
+    assert_eq!(
+        line(&printed, "listen"),
+        r#"listen = "127.0.0.1:8080" # built-in"#
+    );
+    assert_eq!(
+        line(&printed, "thresholds.repeat"),
+        "thresholds.repeat = 2 # config/site.toml"
+    );
+    assert!(
+        line(&printed, "thresholds.escalate").contains("= \"6\" # ANOMALY_COUNTER__THRESHOLDS")
+    );
+
+    fs::write(
+        dir.path().join("other.toml"),
+        "data_dir = \"/tmp/elsewhere\"\n",
+    )
+    .unwrap();
+    let (good, printed) = check_config(&dir, &["--config", "other.toml"], &[]);
+    assert!(good, "{printed}");
+    assert_eq!(
+        line(&printed, "data_dir"),
+        r#"data_dir = "/tmp/elsewhere" # other.toml"#
+    );
+    assert!(
+        line(&printed, "batch.max_items").ends_with("# built-in"),
+        "only the named file"
+    );
+}
+
+#[test]
+fn the_printed_configuration_is_one() {
+    let dir = TempDir::new().unwrap();
+    let (_, printed) = check_config(&dir, &[], &[("REDIS__KEY_PREFIX", "a\"b:")]);
+    fs::write(dir.path().join("printed.toml"), &printed).unwrap();
+    let (good, again) = check_config(&dir, &["--config", "printed.toml"], &[]);
+    assert!(good, "{again}");
+    let values = |text: &str| -> Vec<String> {
+        text.lines()
+            .map(|line| line.split("  # ").next().unwrap().trim().to_owned())
+            .collect()
+    };
+    assert_eq!(values(&again), values(&printed));
+}
+
+#[test]
+fn a_password_is_not_printed() {
+    let dir = TempDir::new().unwrap();
+    let url = [("REDIS__URL", "redis://ops:s3cret@127.0.0.1:6379/1")];
+    let (good, printed) = check_config(&dir, &[], &url);
+    assert!(good && !printed.contains("s3cret"), "{printed}");
+    assert!(line(&printed, "redis.url").contains("redis://ops:***@127.0.0.1:6379/1"));
+}
+
+#[test]
+fn faults_stop_with_the_name_of_the_key() {
+    let dir = TempDir::new().unwrap();
+    for (name, value, says) in [
+        ("LISTNE", "x", "listne"),
+        ("REDIS__HOST", "x", "host"),
+        ("LISTEN", "8080", "listen"),
+        ("BATCH__MAX_ITEMS", "many", "batch.max_items"),
+        ("BATCH__MAX_ITEMS", "0", "batch.max_items"),
+        ("THRESHOLDS__REPEAT", "5", "thresholds"),
+        ("THRESHOLDS__REPEAT", "0", "thresholds"),
+        ("ALERTMANAGER__COUNT", "alerts", "alertmanager.count"),
+        ("REDIS__URL", "http://127.0.0.1", "redis.url"),
+        ("REDIS__CONNECTIONS", "0", "redis.connections"),
+        ("LOG__LEVEL", "a=b=c", "log.level"),
+    ] {
+        let (good, printed) = check_config(&dir, &[], &[(name, value)]);
+        assert!(!good && printed.contains(says), "{name}={value}: {printed}");
+    }
+    let (good, printed) = check_config(&dir, &["--config", "missing.toml"], &[]);
+    assert!(!good && printed.contains("missing.toml"), "{printed}");
+}
+
+#[test]
+fn a_variable_left_empty_is_not_set() {
+    let dir = TempDir::new().unwrap();
+    let (good, printed) = check_config(&dir, &[], &[("REDIS__URL", "")]);
+    assert!(good && !printed.contains("redis.url"), "{printed}");
+}

@@ -1,0 +1,22 @@
+//! The one integration test binary: real processes on free ports of 127.0.0.1, in temporary
+//! folders, gone with the test that started them.
+#![allow(clippy::unwrap_used, reason = "a test says what failed by failing")]
+
+mod support;
+
+mod alertmanager;
+mod command_line;
+mod configuration;
+mod conformance;
+mod durability;
+mod frequency;
+mod hostile_input;
+mod house;
+mod model;
+mod older_writer;
+mod outage;
+mod permanent_fix;
+mod repairs;
+mod shutdown;
+mod signature;
+mod weight;

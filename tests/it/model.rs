@@ -1,0 +1,248 @@
+//! Every store against a naive model that keeps a plain list of events: the same random
+//! operations, steps of the clock, duplicates and reorderings, and each answer compared.
+
+use anomaly_counter::{
+    domain::{
+        Action, AnomalyKey, EventId, FixMark, RecentAttempt, RepairAttempt, RepairHistory, Tally,
+        Timestamp, WindowCounts,
+    },
+    store::RecordOutcome,
+};
+use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
+use tokio::runtime::Runtime;
+
+use crate::support::{EmbeddedFixture, Fixture, RedisFixture, occurrence, start_of_tests};
+
+const KEYS: u64 = 3;
+const HOUR: i64 = 3_600;
+const DAY: i64 = 86_400;
+/// Redis expires whole keys by its own clock, after 35 days: within fewer, nothing may.
+const LONGEST_RUN: i64 = 34 * DAY;
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Records a batch: key, id, seconds before now (up to a minute after it).
+    Record(Vec<(u64, u8, i64)>),
+    Repair(Vec<(u64, u8, bool)>),
+    Mark(u64),
+    Unmark(u64),
+    Look(u64),
+    /// Lets the clock run on, or back.
+    Wait(i64),
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let age = prop_oneof![
+        6 => Just(0),
+        2 => -60..2 * HOUR,
+        2 => 0..3 * DAY,
+        // Around the ends of the windows, to the second.
+        2 => prop::sample::select(vec![HOUR, DAY, 7 * DAY, 30 * DAY])
+            .prop_flat_map(|edge| edge - 1..=edge + 1),
+        1 => 0..40 * DAY,
+    ];
+    let wait = prop_oneof![4 => 0..HOUR, 2 => 0..DAY, 2 => 0..12 * DAY, 1 => -2 * HOUR..0];
+    prop_oneof![
+        8 => vec((0..KEYS, 0..40_u8, age), 1..6).prop_map(Step::Record),
+        2 => vec((0..KEYS, 0..12_u8, any::<bool>()), 1..4).prop_map(Step::Repair),
+        1 => (0..KEYS).prop_map(Step::Mark),
+        1 => (0..KEYS).prop_map(Step::Unmark),
+        4 => (0..KEYS).prop_map(Step::Look),
+        4 => wait.prop_map(Step::Wait),
+        1 => Just(Step::Restart),
+    ]
+}
+
+/// What the model knows of an anomaly.
+#[derive(Clone, Debug, Default)]
+struct Naive {
+    known: bool,
+    events: Vec<(u8, Timestamp)>,
+    repairs: Vec<(u8, bool, Timestamp)>,
+    fixed_at: Option<Timestamp>,
+}
+
+impl Naive {
+    fn record(&mut self, now: Timestamp, id: u8, at: Timestamp) -> RecordOutcome {
+        let is_inside = |at: Timestamp| at >= now.minus_seconds(30 * DAY);
+        if !is_inside(at) {
+            return RecordOutcome::TooOld;
+        }
+        self.events.retain(|(_, at)| is_inside(*at));
+        if self.events.iter().any(|(known, _)| *known == id) {
+            return RecordOutcome::Duplicate;
+        }
+        self.events.push((id, at));
+        self.known = true;
+        RecordOutcome::Counted
+    }
+
+    fn repair(&mut self, now: Timestamp, id: u8, success: bool) -> bool {
+        let is_new = self.repairs.iter().all(|(known, ..)| *known != id);
+        if is_new {
+            self.repairs.push((id, success, now));
+        }
+        is_new
+    }
+
+    fn tally(&self, now: Timestamp) -> Tally {
+        let since = |seconds: i64| {
+            let inside = move |at: &Timestamp| *at >= now.minus_seconds(seconds);
+            self.events.iter().map(|(_, at)| *at).filter(inside)
+        };
+        let count = |seconds| since(seconds).count() as u64;
+        Tally {
+            counts: WindowCounts {
+                hour: count(HOUR),
+                day: count(DAY),
+                week: count(7 * DAY),
+                month: count(30 * DAY),
+            },
+            first_seen: since(30 * DAY).min(),
+            last_seen: since(30 * DAY).max(),
+            repair_attempts: self.repairs.len() as u64,
+            fixed_at: self.fixed_at,
+        }
+    }
+
+    fn history(&self) -> RepairHistory {
+        let attempts = self
+            .repairs
+            .iter()
+            .rev()
+            .map(|(_, success, at)| RecentAttempt {
+                action: "restart_pod".to_owned(),
+                success: *success,
+                at: Some(*at),
+            });
+        RepairHistory {
+            total: self.repairs.len() as u64,
+            recent: attempts.take(100).collect(),
+        }
+    }
+}
+
+async fn compare(fixture: &mut impl Fixture, steps: &[Step]) {
+    fixture.clear().await;
+    let mut now = start_of_tests();
+    let mut model = vec![Naive::default(); KEYS as usize];
+    for step in steps {
+        let store = fixture.store();
+        match step {
+            Step::Record(batch) => {
+                let events: Vec<_> = batch
+                    .iter()
+                    .map(|(key, id, age)| (*key, *id, now.minus_seconds(*age)))
+                    .collect();
+                let occurrences = events
+                    .iter()
+                    .map(|(key, id, at)| occurrence(*key, &id.to_string(), *at));
+                let results = store.record(now, occurrences.collect()).await;
+                assert_eq!(results.len(), events.len());
+                for ((key, id, at), result) in events.into_iter().zip(results) {
+                    let naive = &mut model[key as usize];
+                    let before = naive.tally(now).counts.day;
+                    let outcome = naive.record(now, id, at);
+                    let recorded = result.unwrap();
+                    assert_eq!(recorded.outcome, outcome, "{step:?}");
+                    assert_eq!(recorded.previous_count_24h, before, "{step:?}");
+                    assert_eq!(recorded.tally, naive.tally(now), "{step:?}");
+                }
+            }
+            Step::Repair(batch) => {
+                let attempts = batch.iter().map(|(key, id, success)| RepairAttempt {
+                    key: AnomalyKey::from_bits(*key),
+                    id: EventId::parse(&id.to_string()).unwrap(),
+                    action: Action::parse("restart_pod").unwrap(),
+                    success: *success,
+                    at: now,
+                });
+                let results = store.record_repairs(now, attempts.collect()).await;
+                for ((key, id, success), result) in batch.iter().zip(results) {
+                    let naive = &mut model[*key as usize];
+                    let expected = naive.known.then(|| {
+                        let counted = naive.repair(now, *id, *success);
+                        (counted, naive.history())
+                    });
+                    let found = result.unwrap().map(|r| (r.counted, r.history));
+                    assert_eq!(found, expected, "{step:?}");
+                }
+            }
+            Step::Mark(key) => {
+                let naive = &mut model[*key as usize];
+                let key = AnomalyKey::from_bits(*key);
+                let mark = FixMark {
+                    key,
+                    description: "x".to_owned(),
+                    fixed_by: None,
+                };
+                let fix = store.mark_fixed(now, mark).await.unwrap();
+                naive.fixed_at = naive.known.then_some(now);
+                assert_eq!(fix.map(|fix| fix.marked_at), naive.fixed_at, "{step:?}");
+            }
+            Step::Unmark(key) => {
+                let naive = &mut model[*key as usize];
+                let removed = store
+                    .unmark_fixed(now, AnomalyKey::from_bits(*key))
+                    .await
+                    .unwrap();
+                let expected = naive.known.then_some(naive.fixed_at.is_some());
+                naive.fixed_at = None;
+                assert_eq!(removed, expected, "{step:?}");
+            }
+            Step::Look(key) => {
+                let naive = &model[*key as usize];
+                let key = AnomalyKey::from_bits(*key);
+                let expected = naive.known.then(|| naive.tally(now));
+                assert_eq!(
+                    store.tallies(now, vec![key]).await,
+                    [Ok(expected.clone())],
+                    "{step:?}"
+                );
+                let dossier = store.dossier(now, key).await.unwrap();
+                assert_eq!(
+                    dossier.as_ref().map(|d| d.tally.clone()),
+                    expected,
+                    "{step:?}"
+                );
+                let history = naive.known.then(|| naive.history());
+                assert_eq!(dossier.map(|d| d.repairs), history, "{step:?}");
+            }
+            Step::Wait(seconds) => {
+                let latest = start_of_tests().plus_seconds(LONGEST_RUN);
+                now = now.plus_seconds(*seconds).clamp(start_of_tests(), latest);
+            }
+            Step::Restart => {
+                drop(store);
+                fixture.reopen().await;
+            }
+        }
+    }
+}
+
+fn check<F: Fixture>(cases: u32) {
+    let runtime = Runtime::new().unwrap();
+    let fixture = std::cell::RefCell::new(runtime.block_on(F::new()));
+    let config = ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    TestRunner::new(config)
+        .run(&vec(step(), 1..60), |steps| {
+            runtime.block_on(compare(&mut *fixture.borrow_mut(), &steps));
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn the_embedded_store_agrees_with_the_model() {
+    check::<EmbeddedFixture>(200);
+}
+
+#[test]
+fn the_redis_store_agrees_with_the_model() {
+    check::<RedisFixture>(200);
+}

@@ -1,0 +1,173 @@
+//! A Redis of the test's own: a real `redis-server` on a free port, killed with the test.
+
+use std::{
+    fs::File,
+    io::Read as _,
+    net::TcpListener,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use fred::{
+    clients::Client,
+    interfaces::ClientLike as _,
+    types::{ClusterHash, CustomCommand, Value, config::Config},
+};
+use tempfile::TempDir;
+
+pub(crate) struct RedisServer {
+    port: u16,
+    dir: TempDir,
+    /// Absent while it is stopped.
+    process: Option<Child>,
+}
+
+impl RedisServer {
+    pub(crate) fn start() -> Self {
+        // Another process may take a port between its choice and its use: then the next is tried.
+        for _ in 0..10 {
+            let port = TcpListener::bind("127.0.0.1:0")
+                .unwrap()
+                .local_addr()
+                .unwrap()
+                .port();
+            let mut server = Self {
+                port,
+                dir: TempDir::new().unwrap(),
+                process: None,
+            };
+            if server.try_restart() {
+                return server;
+            }
+        }
+        panic!("no redis-server could be started");
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// A client beside the service's, for what other programs do to its data.
+    pub(crate) async fn client(&self) -> OtherClient {
+        let client = Client::new(Config::from_url(&self.url()).unwrap(), None, None, None);
+        client.init().await.unwrap();
+        OtherClient(client)
+    }
+
+    /// Ends the process at once. What it held is lost, but for what `save` wrote.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+
+    /// Starts the process again on the same port.
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        assert!(
+            self.try_restart(),
+            "redis-server did not come back: {}",
+            self.log()
+        );
+    }
+
+    /// Stops the process from answering, without ending a connection.
+    pub(crate) fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    pub(crate) fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn try_restart(&mut self) -> bool {
+        let log = File::create(self.log_file()).unwrap();
+        let process = Command::new("redis-server")
+            .args(["--bind", "127.0.0.1", "--port", &self.port.to_string()])
+            .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
+            .arg("--dir")
+            .arg(self.dir.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .expect("redis-server must be installed: apt-get install redis-server");
+        let process = self.process.insert(process);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            if process.try_wait().unwrap().is_some() {
+                return false;
+            }
+            if std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+                return true;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "redis-server does not listen: {}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn signal(&self, signal: &str) {
+        let id = self.process.as_ref().unwrap().id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([signal, &id])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.dir.path().join("redis.log")
+    }
+
+    fn log(&self) -> String {
+        let mut text = String::new();
+        let read = File::open(self.log_file()).and_then(|mut file| file.read_to_string(&mut text));
+        read.map_or_else(|error| error.to_string(), |_| text)
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- redis-server's log ---\n{}", self.log());
+        }
+        self.kill();
+    }
+}
+
+/// A connection as any other program has one.
+pub(crate) struct OtherClient(Client);
+
+impl OtherClient {
+    /// Runs a command given as words parted by `|`, and answers its reply.
+    pub(crate) async fn run(&self, command: &[&str]) -> Value {
+        let name = CustomCommand::new(command[0].to_owned(), ClusterHash::Random, false);
+        let arguments = command[1..].iter().map(|word| (*word).to_owned()).collect();
+        self.0.custom(name, arguments).await.unwrap()
+    }
+
+    pub(crate) async fn text(&self, command: &[&str]) -> Option<String> {
+        self.run(command).await.into_string()
+    }
+
+    pub(crate) async fn number(&self, command: &[&str]) -> i64 {
+        self.run(command).await.as_i64().unwrap()
+    }
+
+    pub(crate) async fn texts(&self, command: &[&str]) -> Vec<String> {
+        self.run(command)
+            .await
+            .into_array()
+            .into_iter()
+            .filter_map(Value::into_string)
+            .collect()
+    }
+}

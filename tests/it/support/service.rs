@@ -1,0 +1,220 @@
+//! The service as a process of its own, as operators run it.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::RedisServer;
+
+/// A running service; killed with the test.
+pub(crate) struct Service {
+    process: Child,
+    base: String,
+    client: Client,
+    dir: Arc<TempDir>,
+    environment: Vec<(String, String)>,
+}
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) body: Value,
+}
+
+impl Service {
+    /// On the embedded store, in a folder of its own.
+    pub(crate) async fn embedded() -> Self {
+        Self::with(&[]).await
+    }
+
+    pub(crate) async fn on_redis(redis: &RedisServer) -> Self {
+        Self::with(&[("REDIS__URL", &redis.url())]).await
+    }
+
+    /// With options as the environment names them, without the prefix.
+    pub(crate) async fn with(options: &[(&str, &str)]) -> Self {
+        let environment = options
+            .iter()
+            .map(|(name, value)| (format!("ANOMALY_COUNTER__{name}"), (*value).to_owned()))
+            .collect();
+        Self::spawn(Arc::new(TempDir::new().unwrap()), environment).await
+    }
+
+    /// Ends the process without warning, as a power cut would.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Starts it again in the same folder with the same options; on another port.
+    pub(crate) async fn restart(mut self) -> Self {
+        self.kill();
+        Self::spawn(Arc::clone(&self.dir), self.environment.clone()).await
+    }
+
+    pub(crate) fn terminate(&self) {
+        let id = self.process.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &id])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    /// Waits for the process to end, and says whether it ended well.
+    pub(crate) async fn ended_well(&mut self) -> bool {
+        let deadline = Instant::now() + Duration::from_secs(15);
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status.success();
+            }
+            assert!(Instant::now() < deadline, "it does not end: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        self.base.trim_start_matches("http://")
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(log_file(self.dir.path())).unwrap_or_default()
+    }
+
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.base))
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        Answer::of(self.request(Method::GET, path)).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        Answer::of(self.request(Method::DELETE, path)).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        Answer::of(self.request(Method::POST, path).json(body)).await
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Answer {
+        Answer::of(self.request(Method::PUT, path).json(body)).await
+    }
+
+    /// Posts bytes as they are, under a JSON content type.
+    pub(crate) async fn post_raw(&self, path: &str, body: impl Into<reqwest::Body>) -> Answer {
+        let request = self
+            .request(Method::POST, path)
+            .header("content-type", "application/json");
+        Answer::of(request.body(body)).await
+    }
+
+    async fn spawn(dir: Arc<TempDir>, environment: Vec<(String, String)>) -> Self {
+        let log = File::create(log_file(dir.path())).unwrap();
+        let process = Command::new(env!("CARGO_BIN_EXE_anomaly-counter"))
+            .current_dir(dir.path())
+            .env("ANOMALY_COUNTER__LISTEN", "127.0.0.1:0")
+            .envs(environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let client = Client::builder().no_proxy().build().unwrap();
+        let mut service = Self {
+            process,
+            base: String::new(),
+            client,
+            dir,
+            environment,
+        };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(address) = listening_address(&service.log()) {
+                service.base = format!("http://{address}");
+                return service;
+            }
+            let ended = service.process.try_wait().unwrap();
+            assert!(
+                ended.is_none() && Instant::now() < deadline,
+                "no start: {}",
+                service.log()
+            );
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the service's log ---\n{}", self.log());
+        }
+    }
+}
+
+impl Answer {
+    pub(crate) async fn of(request: RequestBuilder) -> Self {
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        let text = response.text().await.unwrap();
+        let body = serde_json::from_str(&text).unwrap_or_else(|_| panic!("not JSON: {text:?}"));
+        Self {
+            status,
+            headers,
+            body,
+        }
+    }
+
+    /// The body of a 200.
+    #[track_caller]
+    pub(crate) fn ok(self) -> Value {
+        assert_eq!(self.status, StatusCode::OK, "{}", self.body);
+        self.body
+    }
+
+    /// Makes sure that this is a problem as RFC 9457 has it, and answers its detail.
+    #[track_caller]
+    pub(crate) fn problem(&self, status: u16) -> String {
+        assert_eq!(self.status.as_u16(), status, "{}", self.body);
+        assert_eq!(self.headers["content-type"], "application/problem+json");
+        assert_eq!(self.body["status"], status);
+        for member in ["type", "title", "detail"] {
+            assert!(self.body[member].is_string(), "{member} of {}", self.body);
+        }
+        self.body["detail"].as_str().unwrap().to_owned()
+    }
+}
+
+fn log_file(dir: &Path) -> PathBuf {
+    dir.join("service.log")
+}
+
+fn listening_address(log: &str) -> Option<String> {
+    log.lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .find_map(|line| line["address"].as_str().map(str::to_owned))
+}

@@ -1,0 +1,124 @@
+//! Stores by themselves, behind the trait, for what holds of each of them.
+
+use std::sync::Arc;
+
+use anomaly_counter::{
+    domain::{AnomalyKey, EventId, Occurrence, Timestamp},
+    store::{EmbeddedStore, RedisConfig, RedisStore, Store},
+};
+use async_trait::async_trait;
+use tempfile::TempDir;
+
+use super::RedisServer;
+
+/// A store with what it stands on.
+#[async_trait]
+pub(crate) trait Fixture: Send + Sized {
+    async fn new() -> Self;
+
+    fn store(&self) -> Arc<dyn Store>;
+
+    /// Another store on the same data, as after a restart of the service.
+    async fn reopen(&mut self);
+
+    /// Forgets all data.
+    async fn clear(&mut self);
+}
+
+pub(crate) struct EmbeddedFixture {
+    dir: TempDir,
+    store: Option<Arc<dyn Store>>,
+}
+
+impl EmbeddedFixture {
+    fn open(&mut self) {
+        self.store = Some(Arc::new(EmbeddedStore::open(self.dir.path()).unwrap()));
+    }
+
+    async fn close(&mut self) {
+        if let Some(store) = self.store.take() {
+            store.close().await;
+        }
+    }
+}
+
+#[async_trait]
+impl Fixture for EmbeddedFixture {
+    async fn new() -> Self {
+        let mut fixture = Self {
+            dir: TempDir::new().unwrap(),
+            store: None,
+        };
+        fixture.open();
+        fixture
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(self.store.as_ref().unwrap())
+    }
+
+    async fn reopen(&mut self) {
+        self.close().await;
+        self.open();
+    }
+
+    async fn clear(&mut self) {
+        self.close().await;
+        self.dir = TempDir::new().unwrap();
+        self.open();
+    }
+}
+
+pub(crate) struct RedisFixture {
+    server: RedisServer,
+    store: Arc<dyn Store>,
+}
+
+async fn connect(server: &RedisServer) -> Arc<dyn Store> {
+    let url = server.url().parse().unwrap();
+    let config = RedisConfig {
+        url: None,
+        key_prefix: "anomaly:".to_owned(),
+        connections: 2.try_into().unwrap(),
+        concurrent_batches: 4,
+        command_timeout_ms: 5_000,
+        connect_timeout_ms: 5_000,
+    };
+    Arc::new(RedisStore::connect(&config, &url).await)
+}
+
+#[async_trait]
+impl Fixture for RedisFixture {
+    async fn new() -> Self {
+        let server = RedisServer::start();
+        let store = connect(&server).await;
+        Self { server, store }
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store)
+    }
+
+    async fn reopen(&mut self) {
+        self.store.close().await;
+        self.store = connect(&self.server).await;
+    }
+
+    async fn clear(&mut self) {
+        self.server.client().await.run(&["FLUSHALL"]).await;
+    }
+}
+
+/// An arbitrary moment: 2026-11-22T14:21:22.587413Z.
+pub(crate) fn start_of_tests() -> Timestamp {
+    Timestamp::from_micros(1_795_357_282_587_413)
+}
+
+pub(crate) fn occurrence(key: u64, id: &str, at: Timestamp) -> Occurrence {
+    Occurrence {
+        key: AnomalyKey::from_bits(key),
+        id: EventId::parse(id).unwrap(),
+        at,
+        signature_json: r#"{"alert_name":"HighCPU","pod":"p-1"}"#.into(),
+    }
+}
