@@ -114,7 +114,7 @@ async fn bodies_that_are_no_json_say_where() {
             .post_raw("/anomalies", lone)
             .await
             .problem(400)
-            .contains("surrogate")
+            .contains("hex escape")
     );
     service.post_raw("/anomalies", "").await.problem(400);
     service.post_raw("/anomalies", "null").await.problem(422);

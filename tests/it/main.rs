@@ -16,6 +16,7 @@ mod model;
 mod older_writer;
 mod outage;
 mod permanent_fix;
+mod readme;
 mod repairs;
 mod shutdown;
 mod signature;

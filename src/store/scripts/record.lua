@@ -14,10 +14,18 @@
 local starts = { ARGV[1], ARGV[2], ARGV[3], ARGV[4] }
 local kept_seconds = ARGV[5]
 
+-- Looks first: after any write, though it removes nothing, Redis lets a script exceed maxmemory.
+local function forget_expired(timeline)
+  local oldest = redis.call('ZRANGE', timeline, 0, 0, 'WITHSCORES')[2]
+  if oldest and tonumber(oldest) < tonumber(starts[1]) then
+    redis.call('ZREMRANGEBYSCORE', timeline, '-inf', '(' .. starts[1])
+  end
+end
+
 local function record(names, id, at, at_iso, signature)
   local outcome = 'too_old'
   if tonumber(at) >= tonumber(starts[1]) then
-    redis.call('ZREMRANGEBYSCORE', names.timeline, '-inf', '(' .. starts[1])
+    forget_expired(names.timeline)
     if redis.call('ZADD', names.timeline, 'NX', at, id) == 1 then
       outcome = 'counted'
       redis.call('EXPIRE', names.timeline, kept_seconds)

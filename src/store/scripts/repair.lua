@@ -17,7 +17,6 @@ local function add(names, id, attempt)
   if not is_known(names) then
     return { 'unknown' }
   end
-  redis.call('ZREMRANGEBYSCORE', names.repair_ids, '-inf', forgotten_before)
   local outcome = 'duplicate'
   if redis.call('ZADD', names.repair_ids, 'NX', now, id) == 1 then
     outcome = 'counted'
@@ -28,6 +27,8 @@ local function add(names, id, attempt)
     redis.call('EXPIRE', names.repair_count, kept_seconds)
     redis.call('EXPIRE', names.repair_history, kept_seconds)
     keep(names.metadata, kept_seconds)
+    -- Last: after any write Redis lets a script exceed maxmemory.
+    redis.call('ZREMRANGEBYSCORE', names.repair_ids, '-inf', forgotten_before)
   end
   local history = redis.call('LRANGE', names.repair_history, 0, 99)
   return { outcome, redis.call('GET', names.repair_count) or '', history }

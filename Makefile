@@ -1,0 +1,22 @@
+# The same commands that CI runs. `make help` lists them.
+
+.PHONY: help run test lint needs
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## Serve on 127.0.0.1:8080, with the data in ./data
+	cargo run --release
+
+test: needs lint ## Lint, then all tests; installs what they need where it may
+	@if cargo nextest --version >/dev/null 2>&1; \
+	then cargo nextest run --locked --no-fail-fast; \
+	else cargo test --locked --no-fail-fast; fi
+
+lint: ## Format, clippy and documentation, with warnings as errors
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+
+needs: ## The programs that the tests start: installs what is missing, or says what to install
+	@tests/install-programs.sh

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Installs the programs that the tests start, from Debian's packages, where they are missing and
+# this user may. Else says what to install.
+set -euo pipefail
+
+# Program and package, in pairs.
+needed=(
+  redis-server redis-server
+  prometheus-alertmanager prometheus-alertmanager
+  curl curl
+)
+
+missing=()
+for ((i = 0; i < ${#needed[@]}; i += 2)); do
+  command -v "${needed[i]}" >/dev/null || missing+=("${needed[i + 1]}")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+  echo "The tests need these programs: ${missing[*]}" >&2
+  echo "On Debian and Ubuntu: sudo apt-get install ${missing[*]}" >&2
+  exit 1
+fi
+echo "installing ${missing[*]}"
+apt-get update
+# A package that starts its own server on installation needs no start here: tests start theirs.
+DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
