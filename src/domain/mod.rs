@@ -21,7 +21,7 @@ pub use repair::{
     Action, InvalidAction, InvalidSuccessRate, RECENT_ATTEMPTS, RecentAttempt, RepairAttempt,
     RepairHistory, RepairStatistics, SuccessRate,
 };
-pub use signature::{InvalidSignature, Signature};
+pub use signature::{InvalidSignature, Signature, json_type_name};
 pub use timeline::{Insertion, Timeline};
 pub use timestamp::{InvalidTimestamp, Timestamp};
 pub use window::{RETENTION, Window, WindowCounts};

@@ -137,26 +137,22 @@ fn read(
     };
     match &fields[field] {
         Value::String(text) => Ok(text.clone()),
-        Value::Null => Err(InvalidSignature::NotAString {
+        other => Err(InvalidSignature::NotAString {
             field,
-            found: "null",
+            found: json_type_name(other),
         }),
-        Value::Bool(_) => Err(InvalidSignature::NotAString {
-            field,
-            found: "a boolean",
-        }),
-        Value::Number(_) => Err(InvalidSignature::NotAString {
-            field,
-            found: "a number",
-        }),
-        Value::Array(_) => Err(InvalidSignature::NotAString {
-            field,
-            found: "an array",
-        }),
-        Value::Object(_) => Err(InvalidSignature::NotAString {
-            field,
-            found: "an object",
-        }),
+    }
+}
+
+/// What a JSON value is, in a sentence: "a number".
+pub fn json_type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
     }
 }
 

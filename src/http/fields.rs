@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::problem::{Problem, ProblemKind};
-use crate::domain::AnomalyKey;
+use crate::domain::{AnomalyKey, json_type_name};
 
 /// A JSON object's fields that have not been taken yet.
 #[derive(Debug)]
@@ -19,7 +19,10 @@ impl Fields {
         let Value::Object(left) = value else {
             return Err(Problem::new(
                 ProblemKind::InvalidField,
-                format!("{what} must be a JSON object, not {}", type_name(&value)),
+                format!(
+                    "{what} must be a JSON object, not {}",
+                    json_type_name(&value)
+                ),
             ));
         };
         Ok(Self {
@@ -94,18 +97,6 @@ pub(super) fn parse_key(text: &str) -> Result<AnomalyKey, Problem> {
 pub(super) fn wrong_type(name: &str, expected: &str, found: &Value) -> Problem {
     Problem::field(
         name,
-        format!("must be {expected}, not {}", type_name(found)),
+        format!("must be {expected}, not {}", json_type_name(found)),
     )
-}
-
-/// What a JSON value is, in a sentence.
-fn type_name(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-    }
 }

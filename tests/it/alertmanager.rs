@@ -5,7 +5,7 @@ use std::{path::Path, process::Command};
 use anomaly_counter::domain::Timestamp;
 use serde_json::{Value, json};
 
-use crate::support::{RedisServer, Service};
+use crate::support::{RedisServer, Service, wall_clock};
 
 const WEBHOOK: &str = "/webhooks/alertmanager";
 
@@ -34,14 +34,6 @@ fn captured() -> Vec<Value> {
 
 fn alerts(delivery: &Value) -> &Vec<Value> {
     delivery["alerts"].as_array().unwrap()
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a process under test reads the same clock"
-)]
-fn wall_clock() -> Timestamp {
-    chrono::Utc::now().into()
 }
 
 fn firing(fingerprint: &str, starts_at: &str, labels: &Value) -> Value {

@@ -5,7 +5,7 @@ use anomaly_counter::domain::{Timestamp, Window};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, RedisServer, Service};
+use crate::support::{Answer, RedisServer, Service, wall_clock};
 
 const KEY: &str = "b119b2edaa9fb08c";
 
@@ -192,15 +192,6 @@ async fn occurred_at_places_an_event_in_its_windows() {
         .post("/anomalies", &with(crash(), "occurred_at", a_little_ahead))
         .await;
     assert_eq!(ahead.ok()["count_1h"], 1);
-}
-
-/// The time by the wall clock, which the services under test read too.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a process under test reads the same clock"
-)]
-fn wall_clock() -> Timestamp {
-    chrono::Utc::now().into()
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use anomaly_counter::domain::Timestamp;
 use chrono::{Local, TimeZone as _};
 use serde_json::{Value, json};
 
-use crate::support::{RedisServer, Service};
+use crate::support::{RedisServer, Service, wall_clock};
 
 const KEY: &str = "b119b2edaa9fb08c";
 const DAY: i64 = 86_400;
@@ -17,14 +17,6 @@ fn crash() -> Value {
         "alert_name": "PodCrashLoopBackOff", "service": "awoooi-api",
         "namespace": "awoooi-prod", "error_type": "OOMKilled",
     })
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a process under test reads the same clock"
-)]
-fn wall_clock() -> Timestamp {
-    chrono::Utc::now().into()
 }
 
 /// `datetime.now().isoformat()`.

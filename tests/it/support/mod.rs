@@ -13,6 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anomaly_counter::domain::Timestamp;
+
 /// Asks `probe` again and again until it gives a value.
 pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,
@@ -26,4 +28,13 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
         assert!(Instant::now() < deadline, "not within 15 s: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// The time by the clock that the processes under test read too.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a process under test reads the same clock"
+)]
+pub(crate) fn wall_clock() -> Timestamp {
+    chrono::Utc::now().into()
 }
