@@ -8,8 +8,9 @@ use tokio::{net::TcpListener, sync::Notify, time};
 
 use crate::{
     config::Config,
-    counter::{Counter, SystemClock},
+    counter::{Counter, CounterConfig, SystemClock},
     http::{self, AppState},
+    spool::SpoolOpenError,
     store::{EmbeddedOpenError, EmbeddedStore, RedisStore, Store},
 };
 
@@ -42,6 +43,9 @@ pub enum StartError {
     /// The embedded store can't be opened.
     #[error(transparent)]
     Store(#[from] EmbeddedOpenError),
+    /// The spool can't be opened.
+    #[error(transparent)]
+    Spool(#[from] SpoolOpenError),
     /// Opening the store was cut off.
     #[error("opening the store was cut off: {0}")]
     CutOff(#[from] tokio::task::JoinError),
@@ -54,34 +58,28 @@ impl Application {
     /// When the address is taken or the embedded store can't be opened. A Redis that is away is no
     /// error.
     pub async fn build(config: &Config) -> Result<Self, StartError> {
-        let listening = |source| StartError::Listen {
-            address: config.listen,
-            source,
-        };
+        let listening = |source| StartError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
         let address = listener.local_addr().map_err(listening)?;
 
         let store = open_store(config).await?;
-        let clock = Arc::new(SystemClock);
-        let counter = Arc::new(Counter::start(
-            store,
-            clock,
-            config.thresholds,
-            config.batch,
-        ));
+        let counting = CounterConfig {
+            thresholds: config.thresholds,
+            batch: config.batch,
+            degraded: config.degraded,
+            spool: config.spool,
+        };
+        // The embedded store's own disk would be the spool's too: it would take nothing either.
+        let spool_dir = config.redis.url.as_ref().map(|_| config.data_dir.as_path());
+        let counter = Counter::start(store, Arc::new(SystemClock), counting, spool_dir)?;
+        let counter = Arc::new(counter);
         let routes = http::router(AppState {
             counter: Arc::clone(&counter),
             http: config.http,
             alertmanager: config.alertmanager,
         });
         let shutdown_timeout = Duration::from_secs(config.http.shutdown_timeout_seconds);
-        Ok(Self {
-            listener,
-            address,
-            routes,
-            counter,
-            shutdown_timeout,
-        })
+        Ok(Self { listener, address, routes, counter, shutdown_timeout })
     }
 
     /// Where it listens; with the port that port 0 came to.
@@ -94,13 +92,7 @@ impl Application {
     /// # Errors
     /// When the listener fails.
     pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
-        let Self {
-            listener,
-            address,
-            routes,
-            counter,
-            shutdown_timeout,
-        } = self;
+        let Self { listener, address, routes, counter, shutdown_timeout } = self;
         let maintenance = tokio::spawn(maintain(Arc::clone(&counter)));
         tracing::info!(%address, "listening on http://{address}");
 

@@ -127,18 +127,11 @@ fn healthcheck(config: &Config) -> Result<(), Failure> {
         format!("{url} does not answer ({error}): is the service running, and `listen` the same?")
     })?;
     println!("{body}");
-    if status.is_success() {
-        Ok(())
-    } else {
-        Err(format!("{url} answers {status}").into())
-    }
+    if status.is_success() { Ok(()) } else { Err(format!("{url} answers {status}").into()) }
 }
 
 async fn get(url: &str) -> reqwest::Result<(StatusCode, String)> {
-    let client = reqwest::Client::builder()
-        .timeout(HEALTHCHECK_TIMEOUT)
-        .no_proxy()
-        .build()?;
+    let client = reqwest::Client::builder().timeout(HEALTHCHECK_TIMEOUT).no_proxy().build()?;
     let answer = client.get(url).send().await?;
     Ok((answer.status(), answer.text().await?))
 }

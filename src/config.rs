@@ -12,10 +12,11 @@ use config::{Environment, File, FileFormat, Value, ValueKind};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::{
-    counter::BatchConfig,
+    counter::{BatchConfig, DegradedConfig},
     domain::Thresholds,
     http::{AlertmanagerConfig, HttpConfig},
     logging::LogConfig,
+    spool::SpoolConfig,
     store::{RedisConfig, RedisUrl},
 };
 
@@ -39,6 +40,10 @@ pub struct Config {
     pub redis: RedisConfig,
     /// Section `batch`.
     pub batch: BatchConfig,
+    /// Section `degraded`.
+    pub degraded: DegradedConfig,
+    /// Section `spool`.
+    pub spool: SpoolConfig,
     /// Section `thresholds`.
     pub thresholds: Thresholds,
     /// Section `alertmanager`.
@@ -113,11 +118,7 @@ impl fmt::Display for LoadedConfig {
             .iter()
             .map(|setting| format!("{} = {}", setting.key, self.shown(setting)))
             .collect();
-        let width = lines
-            .iter()
-            .map(|line| line.chars().count())
-            .max()
-            .unwrap_or_default();
+        let width = lines.iter().map(|line| line.chars().count()).max().unwrap_or_default();
         for (line, setting) in lines.iter().zip(&self.origins) {
             writeln!(f, "{line:width$}  # {}", setting.origin)?;
         }
@@ -142,10 +143,7 @@ fn files_of_working_directory() -> Result<Vec<PathBuf>, ConfigError> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "toml")
-        {
+        if path.extension().is_some_and(|extension| extension == "toml") {
             files.push(path);
         }
     }
@@ -159,11 +157,7 @@ fn list_settings(value: &Value, key: String, settings: &mut Vec<Setting>) {
         // Sections after the plain keys, as TOML has them.
         entries.sort_by_key(|(name, value)| (matches!(value.kind, ValueKind::Table(_)), *name));
         for (name, value) in entries {
-            let key = if key.is_empty() {
-                name.clone()
-            } else {
-                format!("{key}.{name}")
-            };
+            let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
             list_settings(value, key, settings);
         }
         return;

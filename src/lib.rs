@@ -2,7 +2,7 @@
 //! the cause. The binary is a thin shell around this library; ARCHITECTURE.md is the map.
 //!
 //! Modules import from left to right only:
-//! `domain → store → counter → http → logging → config → app → cli → main`.
+//! `domain → store | spool → counter → http → logging → config → app → cli → main`.
 
 pub mod app;
 pub mod cli;
@@ -11,4 +11,5 @@ pub mod counter;
 pub mod domain;
 pub mod http;
 pub mod logging;
+pub mod spool;
 pub mod store;

@@ -38,9 +38,7 @@ impl TryFrom<String> for LogLevel {
     fn try_from(text: String) -> Result<Self, String> {
         match EnvFilter::try_new(&text) {
             Ok(_) => Ok(Self(text)),
-            Err(error) => Err(format!(
-                "{text:?} is no log level ({error}): use info or debug"
-            )),
+            Err(error) => Err(format!("{text:?} is no log level ({error}): use info or debug")),
         }
     }
 }
@@ -59,13 +57,9 @@ pub fn start(config: &LogConfig) {
     let lines = fmt::layer().with_writer(io::stderr);
     let registry = tracing_subscriber::registry().with(filter);
     let started = if is_json {
-        registry
-            .with(lines.json().flatten_event(true).with_span_list(false))
-            .try_init()
+        registry.with(lines.json().flatten_event(true).with_span_list(false)).try_init()
     } else {
-        registry
-            .with(lines.with_ansi(io::stderr().is_terminal()))
-            .try_init()
+        registry.with(lines.with_ansi(io::stderr().is_terminal())).try_init()
     };
     // It fails where a test of this process has begun to log before.
     let _ = started;

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use crate::{domain::Timestamp, store::StoreError};
+use crate::domain::Timestamp;
 
 /// The section `batch` of the configuration.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -20,16 +20,18 @@ pub struct BatchConfig {
     pub max_waiting_calls: NonZeroUsize,
 }
 
-/// Why a call was not made.
+/// Why a call has no results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct QueueFull;
-
-/// The results of a call's items, in their order.
-pub(super) type Results<R> = Vec<Result<R, StoreError>>;
+pub(super) enum NoResults {
+    /// Too many calls wait; this one was not made.
+    QueueFull,
+    /// The batch was cut off; whether the call was made is not known.
+    CutOff,
+}
 
 /// Carries a batch out: one result for each item, in order.
 pub(super) type Work<T, R> =
-    Arc<dyn Fn(Timestamp, Vec<T>) -> BoxFuture<'static, Results<R>> + Send + Sync>;
+    Arc<dyn Fn(Timestamp, Vec<T>) -> BoxFuture<'static, Vec<R>> + Send + Sync>;
 
 /// One kind of call and the batches it goes in.
 pub(super) struct Batcher<T, R> {
@@ -40,43 +42,28 @@ pub(super) struct Batcher<T, R> {
 struct Waiting<T, R> {
     now: Timestamp,
     items: Vec<T>,
-    answer: oneshot::Sender<Results<R>>,
+    answer: oneshot::Sender<Vec<R>>,
 }
 
 impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
     /// Starts the gathering. It ends with the batcher.
     pub(super) fn start(config: BatchConfig, concurrent_batches: usize, work: Work<T, R>) -> Self {
         let (queue, waiting) = mpsc::channel(config.max_waiting_calls.get());
-        tokio::spawn(gather(
-            waiting,
-            config.max_items.get(),
-            concurrent_batches,
-            work,
-        ));
+        tokio::spawn(gather(waiting, config.max_items.get(), concurrent_batches, work));
         Self { queue }
     }
 
     /// Has `items` carried out with the next batch.
     ///
     /// # Errors
-    /// When too many calls wait already.
-    pub(super) async fn submit(
-        &self,
-        now: Timestamp,
-        items: Vec<T>,
-    ) -> Result<Results<R>, QueueFull> {
-        let count = items.len();
-        if count == 0 {
+    /// When too many calls wait already, or the batch came to no end.
+    pub(super) async fn submit(&self, now: Timestamp, items: Vec<T>) -> Result<Vec<R>, NoResults> {
+        if items.is_empty() {
             return Ok(Vec::new());
         }
         let (answer, answered) = oneshot::channel();
-        self.queue
-            .try_send(Waiting { now, items, answer })
-            .map_err(|_| QueueFull)?;
-        Ok(answered.await.unwrap_or_else(|_| {
-            let cut_off = StoreError::Indeterminate("a batch was cut off".to_owned());
-            (0..count).map(|_| Err(cut_off.clone())).collect()
-        }))
+        self.queue.try_send(Waiting { now, items, answer }).map_err(|_| NoResults::QueueFull)?;
+        answered.await.map_err(|_| NoResults::CutOff)
     }
 }
 
@@ -131,9 +118,7 @@ async fn carry_out<T, R>(calls: Vec<Waiting<T, R>>, work: &Work<T, R>) {
 
 impl<T, R> fmt::Debug for Batcher<T, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Batcher")
-            .field("free_places", &self.queue.capacity())
-            .finish()
+        f.debug_struct("Batcher").field("free_places", &self.queue.capacity()).finish()
     }
 }
 
@@ -174,26 +159,16 @@ mod tests {
                 let gate = gate.clone();
                 Box::pin(async move {
                     gate.acquire().await.unwrap().forget();
-                    items.into_iter().map(Ok).collect()
+                    items
                 })
             }
         });
-        Gated {
-            batcher: Batcher::start(config, 1, work),
-            sizes,
-            started,
-            gate,
-        }
+        Gated { batcher: Batcher::start(config, 1, work), sizes, started, gate }
     }
 
     #[tokio::test]
     async fn calls_that_come_while_a_batch_is_on_its_way_share_the_next() {
-        let Gated {
-            batcher,
-            sizes,
-            started,
-            gate,
-        } = gated(config(100, 100));
+        let Gated { batcher, sizes, started, gate } = gated(config(100, 100));
         let batcher = Arc::new(batcher);
         let now = Timestamp::from_micros(NOW);
         let submit = |items: Vec<usize>| {
@@ -208,21 +183,16 @@ mod tests {
         }
         gate.add_permits(2);
 
-        assert_eq!(first.await.unwrap(), [Ok(0)]);
+        assert_eq!(first.await.unwrap(), [0]);
         for (i, other) in others.into_iter().enumerate() {
-            assert_eq!(other.await.unwrap(), [Ok(i + 1), Ok(i + 11)]);
+            assert_eq!(other.await.unwrap(), [i + 1, i + 11]);
         }
         assert_eq!(*sizes.lock().unwrap(), [1, 10]);
     }
 
     #[tokio::test]
     async fn beyond_the_waiting_places_calls_are_refused_at_once() {
-        let Gated {
-            batcher,
-            started,
-            gate,
-            ..
-        } = gated(config(1, 1));
+        let Gated { batcher, started, gate, .. } = gated(config(1, 1));
         let batcher = Arc::new(batcher);
         let now = Timestamp::from_micros(NOW);
         let running = tokio::spawn({
@@ -237,10 +207,10 @@ mod tests {
         while batcher.queue.capacity() > 0 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(batcher.submit(now, vec![3]).await, Err(QueueFull));
+        assert_eq!(batcher.submit(now, vec![3]).await, Err(NoResults::QueueFull));
 
         gate.add_permits(2);
-        assert_eq!(running.await.unwrap(), Ok(vec![Ok(1)]));
-        assert_eq!(waiting.await.unwrap(), Ok(vec![Ok(2)]));
+        assert_eq!(running.await.unwrap(), Ok(vec![1]));
+        assert_eq!(waiting.await.unwrap(), Ok(vec![2]));
     }
 }

@@ -1,5 +1,6 @@
 //! Why the counter could not do as asked, in the terms of its callers.
 
+use super::batcher::NoResults;
 use crate::store::StoreError;
 
 /// A fault of the service, not of the call.
@@ -25,6 +26,15 @@ impl From<StoreError> for CounterError {
             StoreError::Transient(text) => Self::Unavailable(text),
             StoreError::Indeterminate(text) => Self::Unanswered(text),
             StoreError::Permanent(text) => Self::Refused(text),
+        }
+    }
+}
+
+impl From<NoResults> for CounterError {
+    fn from(no_results: NoResults) -> Self {
+        match no_results {
+            NoResults::QueueFull => Self::Overloaded,
+            NoResults::CutOff => Self::Unanswered("a batch was cut off".to_owned()),
         }
     }
 }

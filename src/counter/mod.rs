@@ -1,31 +1,65 @@
-//! What handlers call, and the only place that decides: it batches calls, hands them to the store,
-//! judges what comes back by the thresholds, and keeps an eye on the store's health.
+//! What handlers call, and the only place that decides: store, spool or refuse. It batches calls,
+//! hands them to the store, judges what comes back by the thresholds, and keeps an eye on the
+//! store's health. While the store does not answer, writes wait in the spool, and answers come from
+//! what was last known.
 
 mod batcher;
 mod clock;
 mod error;
 mod health;
+mod known;
+mod pending;
+mod reads;
+mod replay;
+mod standby;
+mod writes;
 
-use std::sync::Arc;
+use std::{
+    num::{NonZeroU32, NonZeroU64, NonZeroUsize},
+    path::Path,
+    sync::Arc,
+};
 
 use futures_util::future::BoxFuture;
+use serde::Deserialize;
 
 use crate::{
-    domain::{
-        AnomalyKey, FixMark, Frequency, Occurrence, PermanentFix, RepairAttempt, Tally, Thresholds,
-        Timestamp,
-    },
-    store::{Dossier, RecordOutcome, Recorded, RepairRecorded, Store, StoreError},
+    domain::{AnomalyKey, Frequency, Occurrence, RepairAttempt, Tally, Thresholds, Timestamp},
+    spool::{Spool, SpoolConfig, SpoolOpenError},
+    store::{Dossier, Recorded, RepairRecorded, Shard, Store, StoreError},
 };
 
-use self::{
-    batcher::{Batcher, QueueFull, Results},
-    health::Health,
-};
+use self::{batcher::Batcher, health::Health, pending::Pending, replay::Replay, standby::Standby};
 
 pub use batcher::BatchConfig;
 pub use clock::{Clock, SystemClock};
 pub use error::CounterError;
+pub use health::HealthState;
+
+/// The section `degraded` of the configuration.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DegradedConfig {
+    /// How often a store that does not answer is probed, in milliseconds.
+    pub probe_interval_ms: NonZeroU64,
+    /// Of how many anomalies the last known counts are kept.
+    pub known_anomalies: NonZeroUsize,
+    /// How many waiting operations a second are carried out once the store answers.
+    pub replay_per_second: NonZeroU32,
+}
+
+/// The sections of the configuration that are about counting.
+#[derive(Clone, Copy, Debug)]
+pub struct CounterConfig {
+    /// Section `thresholds`.
+    pub thresholds: Thresholds,
+    /// Section `batch`.
+    pub batch: BatchConfig,
+    /// Section `degraded`.
+    pub degraded: DegradedConfig,
+    /// Section `spool`.
+    pub spool: SpoolConfig,
+}
 
 /// Counts anomalies over a store.
 #[derive(Debug)]
@@ -33,10 +67,40 @@ pub struct Counter {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     thresholds: Thresholds,
-    health: Health,
-    occurrences: Batcher<Occurrence, Recorded>,
-    tallies: Batcher<AnomalyKey, Option<Tally>>,
-    repairs: Batcher<RepairAttempt, Option<RepairRecorded>>,
+    health: Arc<Health>,
+    /// Absent where the store is on the same disk as a spool would be.
+    standby: Option<Arc<Standby>>,
+    occurrences: Batcher<Occurrence, Result<Recorded, StoreError>>,
+    tallies: Batcher<AnomalyKey, Result<Option<Tally>, StoreError>>,
+    repairs: Batcher<RepairAttempt, Result<Option<RepairRecorded>, StoreError>>,
+}
+
+/// An answer, and how far it is to be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answered<T> {
+    /// The answer.
+    pub value: T,
+    /// Present where the store did not answer itself.
+    pub degraded: Option<Degraded>,
+}
+
+/// That an answer was made of what was last known and what waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Degraded {
+    /// When the store's part of it was current; `None` where nothing was known.
+    pub as_of: Option<Timestamp>,
+}
+
+impl<T> Answered<T> {
+    /// From the store itself.
+    fn current(value: T) -> Self {
+        Self { value, degraded: None }
+    }
+
+    /// From what was known at `as_of`.
+    fn estimated(value: T, as_of: Option<Timestamp>) -> Self {
+        Self { value, degraded: Some(Degraded { as_of }) }
+    }
 }
 
 /// What became of an occurrence.
@@ -57,23 +121,67 @@ pub struct Anomaly {
     pub dossier: Dossier,
 }
 
-/// Whether calls can be served.
+/// How calls can be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Readiness {
     /// The store's name.
     pub store: &'static str,
-    /// Since when the store has not answered; `None` when it does.
-    pub degraded_since: Option<Timestamp>,
+    /// Where the service is between a working store and none.
+    pub state: HealthState,
+    /// Since when the state has not been Healthy.
+    pub since: Option<Timestamp>,
+    /// What waits in the spool.
+    pub spool: Depth,
+}
+
+/// How much waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// Operations.
+    pub operations: usize,
+    /// Bytes of their records.
+    pub bytes: u64,
+    /// For how long there has been something, in seconds.
+    pub age_seconds: i64,
 }
 
 impl Counter {
-    /// Starts counting. Must be called within a tokio runtime.
+    /// Starts counting. With `spool_dir`, writes that the store does not take wait in a spool there.
+    /// Must be called within a tokio runtime; blocks while it reads the spool.
+    ///
+    /// # Errors
+    /// When the spool can't be opened.
     pub fn start(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
-        thresholds: Thresholds,
-        batch: BatchConfig,
-    ) -> Self {
+        config: CounterConfig,
+        spool_dir: Option<&Path>,
+    ) -> Result<Self, SpoolOpenError> {
+        let CounterConfig { thresholds, batch, degraded, spool } = config;
+        let health = Arc::new(Health::new(store.name()));
+        let now = clock.now();
+        let mut standby = None;
+        if let Some(dir) = spool_dir {
+            let mut pending = Pending::default();
+            let spool = Spool::open(dir, spool, now, |spooled| {
+                pending.add(now, &spooled.operation);
+            })?;
+            let waiting = pending.operations();
+            if waiting > 0 {
+                tracing::info!(waiting, "{waiting} operations of an earlier run wait");
+                health.begin_replay(now);
+            }
+            standby = Some(Arc::new(Standby::new(spool, pending, degraded.known_anomalies, batch)));
+        }
+        let replay = Replay {
+            store: Arc::clone(&store),
+            clock: Arc::clone(&clock),
+            health: Arc::clone(&health),
+            standby: standby.clone(),
+            config: degraded,
+        };
+        tokio::spawn(replay.run());
+
         let occurrences = batcher(&store, batch, |store, now, items| {
             Box::pin(async move { store.record(now, items).await })
         });
@@ -83,16 +191,7 @@ impl Counter {
         let repairs = batcher(&store, batch, |store, now, items| {
             Box::pin(async move { store.record_repairs(now, items).await })
         });
-        let health = Health::new(store.name());
-        Self {
-            store,
-            clock,
-            thresholds,
-            health,
-            occurrences,
-            tallies,
-            repairs,
-        }
+        Ok(Self { store, clock, thresholds, health, standby, occurrences, tallies, repairs })
     }
 
     /// What time it is.
@@ -100,131 +199,36 @@ impl Counter {
         self.clock.now()
     }
 
-    /// Records occurrences in their order; one result for each.
-    pub async fn record(
-        &self,
-        now: Timestamp,
-        occurrences: Vec<Occurrence>,
-    ) -> Vec<Result<Counted, CounterError>> {
-        let keys: Vec<AnomalyKey> = occurrences
-            .iter()
-            .map(|occurrence| occurrence.key)
-            .collect();
-        let results = match self.occurrences.submit(now, occurrences).await {
-            Ok(results) => results,
-            Err(QueueFull) => return vec![Err(CounterError::Overloaded); keys.len()],
-        };
-        keys.into_iter()
-            .zip(results)
-            .map(|(key, result)| Ok(self.judge(key, self.observed(now, result)?)))
-            .collect()
+    /// The store's name, while the state is not Healthy. Reads the state and asks nobody.
+    pub fn degraded_store(&self) -> Option<&'static str> {
+        self.health.since().map(|_| self.store.name())
     }
 
-    /// Records one occurrence.
-    ///
-    /// # Errors
-    /// When the store can't be told.
-    pub async fn record_one(
-        &self,
-        now: Timestamp,
-        occurrence: Occurrence,
-    ) -> Result<Counted, CounterError> {
-        let key = occurrence.key;
-        let recorded = self.one(now, self.occurrences.submit(now, vec![occurrence]).await)?;
-        Ok(self.judge(key, recorded))
-    }
-
-    /// How often an anomaly has happened; `None` when it is unknown.
-    ///
-    /// # Errors
-    /// When the store can't be asked.
-    pub async fn frequency(
-        &self,
-        now: Timestamp,
-        key: AnomalyKey,
-    ) -> Result<Option<Frequency>, CounterError> {
-        let tally = self.one(now, self.tallies.submit(now, vec![key]).await)?;
-        Ok(tally.map(|tally| self.unchanged(key, tally)))
-    }
-
-    /// All that is known of an anomaly; `None` when it is unknown.
-    ///
-    /// # Errors
-    /// When the store can't be asked.
-    pub async fn anomaly(
-        &self,
-        now: Timestamp,
-        key: AnomalyKey,
-    ) -> Result<Option<Anomaly>, CounterError> {
-        let dossier = self.observed(now, self.store.dossier(now, key).await)?;
-        Ok(dossier.map(|dossier| {
-            let frequency = self.unchanged(key, dossier.tally.clone());
-            Anomaly { frequency, dossier }
-        }))
-    }
-
-    /// Records a repair attempt; `None` when its anomaly is unknown.
-    ///
-    /// # Errors
-    /// When the store can't be told.
-    pub async fn record_repair(
-        &self,
-        now: Timestamp,
-        attempt: RepairAttempt,
-    ) -> Result<Option<RepairRecorded>, CounterError> {
-        self.one(now, self.repairs.submit(now, vec![attempt]).await)
-    }
-
-    /// Marks an anomaly as permanently fixed; `None` when it is unknown.
-    ///
-    /// # Errors
-    /// When the store can't be told.
-    pub async fn mark_fixed(
-        &self,
-        now: Timestamp,
-        mark: FixMark,
-    ) -> Result<Option<PermanentFix>, CounterError> {
-        let key = mark.key;
-        let fix = self.observed(now, self.store.mark_fixed(now, mark).await)?;
-        if fix.is_some() {
-            tracing::info!(%key, "anomaly {key} is marked as permanently fixed");
-        }
-        Ok(fix)
-    }
-
-    /// Takes a mark back, and says whether there was one; `None` when the anomaly is unknown.
-    ///
-    /// # Errors
-    /// When the store can't be told.
-    pub async fn unmark_fixed(
-        &self,
-        now: Timestamp,
-        key: AnomalyKey,
-    ) -> Result<Option<bool>, CounterError> {
-        let removed = self.observed(now, self.store.unmark_fixed(now, key).await)?;
-        if removed == Some(true) {
-            tracing::info!(%key, "the permanent fix of anomaly {key} is taken back");
-        }
-        Ok(removed)
-    }
-
-    /// Asks the store whether it answers.
+    /// How calls can be served. Asks the store, unless that is known to be away.
     pub async fn readiness(&self) -> Readiness {
         let now = self.now();
-        self.health.observe(now, &self.store.check().await);
+        if self.health.state() == HealthState::Healthy
+            && let Err(fault) = self.store.check(Shard::default()).await
+        {
+            self.health.begin_outage(now, Shard::default(), &fault);
+        }
+        let (operations, bytes, since) =
+            self.standby.as_ref().map_or((0, 0, None), |standby| standby.depth());
+        let age_seconds =
+            since.map_or(0, |since| (now.as_micros() - since.as_micros()) / 1_000_000);
         Readiness {
             store: self.store.name(),
-            degraded_since: self.health.away_since(),
+            state: self.health.state(),
+            since: self.health.since(),
+            spool: Depth { operations, bytes, age_seconds },
         }
     }
 
     /// Does a piece of the store's house-keeping. To be called about once a second.
     pub async fn maintain(&self) {
         let now = self.now();
-        let done = self.store.maintain(now).await;
-        // A store that has nothing to do here says nothing about its health by it.
-        if done.is_err() {
-            self.health.observe(now, &done);
+        if let Err(fault) = self.store.maintain(now).await {
+            self.health.begin_outage(now, Shard::default(), &fault);
         }
     }
 
@@ -233,53 +237,20 @@ impl Counter {
         self.store.close().await;
     }
 
-    fn judge(&self, key: AnomalyKey, recorded: Recorded) -> Counted {
-        let Recorded {
-            outcome,
-            previous_count_24h,
-            tally,
-        } = recorded;
-        let frequency = Frequency::judge(key, tally, previous_count_24h, self.thresholds);
-        if let Some(level) = frequency.level
-            && frequency.level > frequency.previous_level
-        {
-            let count_24h = frequency.tally.counts.day;
-            let level = level.as_str();
-            tracing::info!(%key, level, count_24h, "anomaly {key} has reached {level}");
-        }
-        Counted {
-            counted: outcome == RecordOutcome::Counted,
-            frequency,
-        }
-    }
-
     fn unchanged(&self, key: AnomalyKey, tally: Tally) -> Frequency {
         let count_24h = tally.counts.day;
         Frequency::judge(key, tally, count_24h, self.thresholds)
     }
 
-    fn one<T>(
-        &self,
-        now: Timestamp,
-        results: Result<Results<T>, QueueFull>,
-    ) -> Result<T, CounterError> {
-        let mut results = results.map_err(|QueueFull| CounterError::Overloaded)?;
-        let cut_off = || Err(StoreError::Indeterminate("no result came back".to_owned()));
-        self.observed(now, results.pop().unwrap_or_else(cut_off))
-    }
-
-    fn observed<T>(
-        &self,
-        now: Timestamp,
-        result: Result<T, StoreError>,
-    ) -> Result<T, CounterError> {
-        self.health.observe(now, &result);
-        Ok(result?)
+    /// What to do without an answer of the store; `None` where the store is all there is.
+    fn away_standby(&self, key: AnomalyKey) -> Option<&Arc<Standby>> {
+        let standby = self.standby.as_ref()?;
+        self.health.is_away(self.store.shard(key)).then_some(standby)
     }
 }
 
 /// One of the store's calls that take a batch.
-type StoreCall<T, R> = fn(Arc<dyn Store>, Timestamp, Vec<T>) -> BoxFuture<'static, Results<R>>;
+type StoreCall<T, R> = fn(Arc<dyn Store>, Timestamp, Vec<T>) -> BoxFuture<'static, Vec<R>>;
 
 /// A batcher in front of one of the store's calls.
 fn batcher<T: Send + 'static, R: Send + 'static>(

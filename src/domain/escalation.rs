@@ -70,17 +70,9 @@ impl Thresholds {
     /// When they do not strictly rise, or the first is 0.
     pub fn new(repeat: u64, escalate: u64, permanent_fix: u64) -> Result<Self, InvalidThresholds> {
         if 1 <= repeat && repeat < escalate && escalate < permanent_fix {
-            Ok(Self {
-                repeat,
-                escalate,
-                permanent_fix,
-            })
+            Ok(Self { repeat, escalate, permanent_fix })
         } else {
-            Err(InvalidThresholds {
-                repeat,
-                escalate,
-                permanent_fix,
-            })
+            Err(InvalidThresholds { repeat, escalate, permanent_fix })
         }
     }
 
@@ -105,9 +97,7 @@ mod tests {
     #[test]
     fn each_level_begins_at_its_threshold() {
         let thresholds = Thresholds::new(3, 5, 10).unwrap();
-        let levels: Vec<_> = [2, 3, 4, 5, 9, 10, u64::MAX]
-            .map(|n| thresholds.level(n))
-            .into();
+        let levels: Vec<_> = [2, 3, 4, 5, 9, 10, u64::MAX].map(|n| thresholds.level(n)).into();
         use EscalationLevel::{Escalate, PermanentFix, Repeat};
         assert_eq!(
             levels,

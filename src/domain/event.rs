@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 use super::{AnomalyKey, Timestamp};
 
 /// Names one occurrence or repair attempt within its anomaly: 1 to 128 printable ASCII characters.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct EventId(Arc<str>);
 
 /// Why a text is no event id.
@@ -50,6 +51,14 @@ impl EventId {
     }
 }
 
+impl TryFrom<String> for EventId {
+    type Error = InvalidEventId;
+
+    fn try_from(text: String) -> Result<Self, InvalidEventId> {
+        Self::parse(&text)
+    }
+}
+
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -64,7 +73,7 @@ pub struct EventDigest([u8; 16]);
 pub const MAX_AHEAD_SECONDS: i64 = 60;
 
 /// One occurrence, ready to be recorded.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Occurrence {
     /// Whose occurrence it is.
     pub key: AnomalyKey,

@@ -2,20 +2,35 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AnomalyKey, Timestamp};
+use super::{AnomalyKey, EventId, Timestamp};
 
 /// How long a mark holds: 90 days, in seconds.
 pub const FIX_VALIDITY_SECONDS: i64 = 90 * 86_400;
 
 /// A mark to be set.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FixMark {
     /// The anomaly that is fixed.
     pub key: AnomalyKey,
+    /// By what a second copy of the mark is recognised.
+    pub id: EventId,
+    /// From when on it holds.
+    pub at: Timestamp,
     /// What was done about the cause.
     pub description: String,
     /// Who says so.
     pub fixed_by: Option<String>,
+}
+
+/// A mark to be taken back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FixRemoval {
+    /// The anomaly that is not fixed after all.
+    pub key: AnomalyKey,
+    /// By what a second copy of the removal is recognised.
+    pub id: EventId,
+    /// When it was taken back.
+    pub at: Timestamp,
 }
 
 /// A mark that holds.

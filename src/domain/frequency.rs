@@ -40,12 +40,7 @@ impl Frequency {
     ) -> Self {
         let level = thresholds.level(tally.counts.day);
         let previous_level = thresholds.level(previous_count_24h);
-        Self {
-            key,
-            tally,
-            level,
-            previous_level,
-        }
+        Self { key, tally, level, previous_level }
     }
 
     /// Whether it came back after its permanent fix was marked, within the 30 days.

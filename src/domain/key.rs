@@ -37,9 +37,7 @@ impl FromStr for AnomalyKey {
         if !spelled {
             return Err(InvalidKey);
         }
-        u64::from_str_radix(text, 16)
-            .map(Self)
-            .map_err(|_| InvalidKey)
+        u64::from_str_radix(text, 16).map(Self).map_err(|_| InvalidKey)
     }
 }
 
@@ -62,9 +60,7 @@ impl Serialize for AnomalyKey {
 impl<'de> Deserialize<'de> for AnomalyKey {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         if deserializer.is_human_readable() {
-            String::deserialize(deserializer)?
-                .parse()
-                .map_err(serde::de::Error::custom)
+            String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
         } else {
             u64::deserialize(deserializer).map(Self)
         }
@@ -77,10 +73,7 @@ mod tests {
 
     #[test]
     fn a_key_has_one_spelling() {
-        assert_eq!(
-            "00ff00ff00ff00ff".parse(),
-            Ok(AnomalyKey::from_bits(0x00ff_00ff_00ff_00ff))
-        );
+        assert_eq!("00ff00ff00ff00ff".parse(), Ok(AnomalyKey::from_bits(0x00ff_00ff_00ff_00ff)));
         assert_eq!(AnomalyKey::from_bits(0xab).to_string(), "00000000000000ab");
         for wrong in [
             "",

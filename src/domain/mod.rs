@@ -6,6 +6,7 @@ mod event;
 mod fix;
 mod frequency;
 mod key;
+mod operation;
 mod repair;
 mod signature;
 mod timeline;
@@ -14,9 +15,10 @@ mod window;
 
 pub use escalation::{EscalationLevel, InvalidThresholds, Thresholds};
 pub use event::{EventDigest, EventId, InvalidEventId, MAX_AHEAD_SECONDS, Occurrence};
-pub use fix::{FIX_VALIDITY_SECONDS, FixMark, PermanentFix};
+pub use fix::{FIX_VALIDITY_SECONDS, FixMark, FixRemoval, PermanentFix};
 pub use frequency::{Frequency, Tally};
 pub use key::{AnomalyKey, InvalidKey};
+pub use operation::Operation;
 pub use repair::{
     Action, InvalidAction, InvalidSuccessRate, RECENT_ATTEMPTS, RecentAttempt, RepairAttempt,
     RepairHistory, RepairStatistics, SuccessRate,

@@ -50,7 +50,7 @@ impl fmt::Display for Action {
 }
 
 /// One attempt, ready to be recorded.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepairAttempt {
     /// The anomaly it was made on.
     pub key: AnomalyKey,
@@ -111,11 +111,7 @@ impl SuccessRate {
     /// # Errors
     /// When it lies outside 0 to 1 or is not a number.
     pub fn new(share: f64) -> Result<Self, InvalidSuccessRate> {
-        if (0.0..=1.0).contains(&share) {
-            Ok(Self(share))
-        } else {
-            Err(InvalidSuccessRate)
-        }
+        if (0.0..=1.0).contains(&share) { Ok(Self(share)) } else { Err(InvalidSuccessRate) }
     }
 }
 
@@ -130,11 +126,7 @@ impl RepairHistory {
     /// The figures of one action; zeros where it was never tried.
     pub fn statistics(&self, action: &str) -> RepairStatistics {
         let mut figures = RepairStatistics::default();
-        for attempt in self
-            .recent
-            .iter()
-            .filter(|attempt| attempt.action == action)
-        {
+        for attempt in self.recent.iter().filter(|attempt| attempt.action == action) {
             figures.add(attempt.success);
         }
         figures
@@ -144,10 +136,7 @@ impl RepairHistory {
     pub fn statistics_by_action(&self) -> Vec<(&str, RepairStatistics)> {
         let mut by_action: BTreeMap<&str, RepairStatistics> = BTreeMap::new();
         for attempt in &self.recent {
-            by_action
-                .entry(&attempt.action)
-                .or_default()
-                .add(attempt.success);
+            by_action.entry(&attempt.action).or_default().add(attempt.success);
         }
         let mut figures: Vec<_> = by_action.into_iter().collect();
         figures.sort_by_key(|(_, figures)| Reverse(figures.attempts));
@@ -194,11 +183,7 @@ mod tests {
     #[test]
     fn one_failure_is_not_enough_to_skip_and_two_are() {
         let minimum = SuccessRate::DEFAULT_MINIMUM;
-        assert!(
-            !history(&[("restart", false)])
-                .statistics("restart")
-                .should_skip(minimum)
-        );
+        assert!(!history(&[("restart", false)]).statistics("restart").should_skip(minimum));
         let twice = history(&[("restart", false), ("restart", false)]);
         assert!(twice.statistics("restart").should_skip(minimum));
         assert!(!twice.statistics("other").should_skip(minimum));
@@ -206,19 +191,9 @@ mod tests {
 
     #[test]
     fn a_rate_equal_to_the_minimum_is_not_skipped() {
-        let fifth = history(&[
-            ("r", true),
-            ("r", false),
-            ("r", false),
-            ("r", false),
-            ("r", false),
-        ]);
+        let fifth = history(&[("r", true), ("r", false), ("r", false), ("r", false), ("r", false)]);
         assert_eq!(fifth.statistics("r").success_rate(), SuccessRate(0.2));
-        assert!(
-            !fifth
-                .statistics("r")
-                .should_skip(SuccessRate::DEFAULT_MINIMUM)
-        );
+        assert!(!fifth.statistics("r").should_skip(SuccessRate::DEFAULT_MINIMUM));
     }
 
     #[test]

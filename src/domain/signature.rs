@@ -54,11 +54,7 @@ impl Signature {
             namespace: read(fields, NAMESPACE)?,
             error_type: read(fields, ERROR_TYPE)?,
         };
-        if signature
-            .named_fields()
-            .iter()
-            .all(|(_, value)| value.is_empty())
-        {
+        if signature.named_fields().iter().all(|(_, value)| value.is_empty()) {
             return Err(InvalidSignature::Empty);
         }
         Ok(signature)
@@ -123,9 +119,7 @@ fn present(
     fields: &Map<String, Value>,
     (name, alias): (&'static str, Option<&'static str>),
 ) -> Option<&'static str> {
-    std::iter::once(name)
-        .chain(alias)
-        .find(|name| fields.contains_key(*name))
+    std::iter::once(name).chain(alias).find(|name| fields.contains_key(*name))
 }
 
 fn read(
@@ -137,10 +131,7 @@ fn read(
     };
     match &fields[field] {
         Value::String(text) => Ok(text.clone()),
-        other => Err(InvalidSignature::NotAString {
-            field,
-            found: json_type_name(other),
-        }),
+        other => Err(InvalidSignature::NotAString { field, found: json_type_name(other) }),
     }
 }
 

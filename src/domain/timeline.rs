@@ -43,6 +43,16 @@ impl Timeline {
         Insertion::Inserted
     }
 
+    /// Takes an event out again.
+    pub fn remove(&mut self, id: EventDigest) {
+        if self.ids.remove(&id)
+            // The oldest first: what was put in first is mostly what is taken out first.
+            && let Some(place) = self.events.iter().position(|event| event.id == id)
+        {
+            self.events.remove(place);
+        }
+    }
+
     /// Forgets what has left the longest window, and says whether there was any.
     pub fn forget_expired(&mut self, now: Timestamp) -> bool {
         let expired = self.first_inside(RETENTION, now);
@@ -105,35 +115,16 @@ mod tests {
     fn both_ends_of_a_window_are_inside() {
         let now = Timestamp::from_micros(1_774_799_738_123_456);
         let mut timeline = Timeline::default();
-        for (window, name) in [
-            (Window::Hour, "h"),
-            (Window::Day, "d"),
-            (Window::Week, "w"),
-            (Window::Month, "m"),
-        ] {
+        for (window, name) in
+            [(Window::Hour, "h"), (Window::Day, "d"), (Window::Week, "w"), (Window::Month, "m")]
+        {
             timeline.insert(window.start(now), id(name));
         }
         let on_the_edge = timeline.counts(now);
-        assert_eq!(
-            on_the_edge,
-            WindowCounts {
-                hour: 1,
-                day: 2,
-                week: 3,
-                month: 4
-            }
-        );
+        assert_eq!(on_the_edge, WindowCounts { hour: 1, day: 2, week: 3, month: 4 });
 
         let later = Timestamp::from_micros(now.as_micros() + 1);
-        assert_eq!(
-            timeline.counts(later),
-            WindowCounts {
-                hour: 0,
-                day: 1,
-                week: 2,
-                month: 3
-            }
-        );
+        assert_eq!(timeline.counts(later), WindowCounts { hour: 0, day: 1, week: 2, month: 3 });
     }
 
     #[test]
@@ -142,15 +133,7 @@ mod tests {
         let mut timeline = Timeline::default();
         timeline.insert(now, id("newest"));
         timeline.insert(now.minus_seconds(90_000), id("late"));
-        assert_eq!(
-            timeline.counts(now),
-            WindowCounts {
-                hour: 1,
-                day: 1,
-                week: 2,
-                month: 2
-            }
-        );
+        assert_eq!(timeline.counts(now), WindowCounts { hour: 1, day: 1, week: 2, month: 2 });
         assert_eq!(timeline.span(now), Some((now.minus_seconds(90_000), now)));
     }
 
@@ -159,10 +142,7 @@ mod tests {
         let now = Timestamp::from_micros(0).plus_seconds(1_774_799_738);
         let mut timeline = Timeline::default();
         timeline.insert(now, id("a"));
-        assert_eq!(
-            timeline.insert(now.plus_seconds(5), id("a")),
-            Insertion::Duplicate
-        );
+        assert_eq!(timeline.insert(now.plus_seconds(5), id("a")), Insertion::Duplicate);
         let later = now.plus_seconds(RETENTION.length_seconds() + 1);
         assert!(timeline.forget_expired(later));
         assert_eq!(timeline.span(later), None);

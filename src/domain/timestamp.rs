@@ -51,10 +51,7 @@ impl Timestamp {
 
     /// The time `seconds` after this one.
     pub fn plus_seconds(self, seconds: i64) -> Self {
-        Self::from_micros(
-            self.0
-                .saturating_add(seconds.saturating_mul(MICROS_PER_SECOND)),
-        )
+        Self::from_micros(self.0.saturating_add(seconds.saturating_mul(MICROS_PER_SECOND)))
     }
 
     /// The same instant for chrono.
@@ -72,11 +69,7 @@ impl From<DateTime<Utc>> for Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            &self
-                .to_datetime()
-                .to_rfc3339_opts(SecondsFormat::Micros, true),
-        )
+        f.write_str(&self.to_datetime().to_rfc3339_opts(SecondsFormat::Micros, true))
     }
 }
 
@@ -113,21 +106,12 @@ mod tests {
 
     #[test]
     fn the_ends_of_its_range_have_a_printed_form() {
-        assert_eq!(
-            Timestamp::from_micros(i64::MIN).to_string(),
-            "0001-01-01T00:00:00.000000Z"
-        );
-        assert_eq!(
-            Timestamp::from_micros(i64::MAX).to_string(),
-            "9999-12-31T23:59:59.999999Z"
-        );
+        assert_eq!(Timestamp::from_micros(i64::MIN).to_string(), "0001-01-01T00:00:00.000000Z");
+        assert_eq!(Timestamp::from_micros(i64::MAX).to_string(), "9999-12-31T23:59:59.999999Z");
     }
 
     #[test]
     fn a_time_without_an_offset_is_refused() {
-        assert_eq!(
-            Timestamp::parse_rfc3339("2026-11-22T14:21:22"),
-            Err(InvalidTimestamp)
-        );
+        assert_eq!(Timestamp::parse_rfc3339("2026-11-22T14:21:22"), Err(InvalidTimestamp));
     }
 }

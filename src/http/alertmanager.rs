@@ -6,7 +6,7 @@
 //! delivery after a 5xx and drops it after a 4xx, so that a 4xx is only for what no repetition
 //! would mend.
 
-use axum::{Json, extract::State};
+use axum::{Json, extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -15,12 +15,13 @@ use super::{
     AppState,
     anomalies::CountedBody,
     body::JsonBody,
+    degraded::written_all,
     fields::{Fields, wrong_type},
     occurrence,
     problem::Problem,
 };
 use crate::{
-    counter::Counted,
+    counter::{Answered, Counted},
     domain::{EventId, MAX_AHEAD_SECONDS, Occurrence, Timestamp},
 };
 
@@ -73,7 +74,7 @@ enum AlertResult {
 pub(super) async fn receive(
     State(state): State<AppState>,
     JsonBody(body): JsonBody,
-) -> Result<Json<DeliveryBody>, Problem> {
+) -> Result<(StatusCode, Json<DeliveryBody>), Problem> {
     let now = state.counter.now();
     let mut fingerprints = Vec::new();
     let mut read = Vec::new();
@@ -84,28 +85,19 @@ pub(super) async fn receive(
     let results = occurrence::record_readable(&state.counter, now, read).await;
     // Alertmanager sends the whole again, and what was recorded counts once.
     let temporary = |result: &Result<_, Problem>| {
-        result
-            .as_ref()
-            .err()
-            .filter(|problem| problem.is_temporary())
-            .cloned()
+        result.as_ref().err().filter(|problem| problem.is_temporary()).cloned()
     };
     if let Some(problem) = results.iter().find_map(temporary) {
         return Err(problem);
     }
-    let alerts = fingerprints
-        .into_iter()
-        .zip(results)
-        .map(|(fingerprint, result)| {
-            if let Err(problem) = &result {
-                tracing::warn!(?fingerprint, %problem, "an alert of a delivery was not counted");
-            }
-            AlertBody {
-                fingerprint,
-                result: result.into(),
-            }
-        });
-    Ok(Json(DeliveryBody::new(alerts.collect())))
+    let status = written_all(&results);
+    let alerts = fingerprints.into_iter().zip(results).map(|(fingerprint, result)| {
+        if let Err(problem) = &result {
+            tracing::warn!(?fingerprint, %problem, "an alert of a delivery was not counted");
+        }
+        AlertBody { fingerprint, result: result.into() }
+    });
+    Ok((status, Json(DeliveryBody::new(alerts.collect()))))
 }
 
 impl DeliveryBody {
@@ -120,15 +112,12 @@ impl DeliveryBody {
     }
 }
 
-impl From<Result<Option<Counted>, Problem>> for AlertResult {
-    fn from(result: Result<Option<Counted>, Problem>) -> Self {
+impl From<Result<Option<Answered<Counted>>, Problem>> for AlertResult {
+    fn from(result: Result<Option<Answered<Counted>>, Problem>) -> Self {
         match result {
             Ok(Some(counted)) => Self::Firing(Box::new(counted.into())),
             Ok(None) => Self::Resolved { counted: false },
-            Err(problem) => Self::Failed {
-                counted: false,
-                problem,
-            },
+            Err(problem) => Self::Failed { counted: false, problem },
         }
     }
 }
@@ -139,18 +128,12 @@ fn alerts_of(body: Value) -> Result<Vec<Value>, Problem> {
     if let Some(truncated) = delivery.get("truncatedAlerts").and_then(Value::as_u64)
         && truncated > 0
     {
-        tracing::warn!(
-            truncated,
-            "a delivery left {truncated} alerts out: raise max_alerts"
-        );
+        tracing::warn!(truncated, "a delivery left {truncated} alerts out: raise max_alerts");
     }
     match delivery.remove("alerts") {
         Some(Value::Array(alerts)) => Ok(alerts),
         Some(other) => Err(wrong_type("alerts", "an array", &other)),
-        None => Err(Problem::field(
-            "alerts",
-            "is missing: this is no delivery of Alertmanager",
-        )),
+        None => Err(Problem::field("alerts", "is missing: this is no delivery of Alertmanager")),
     }
 }
 
@@ -167,10 +150,7 @@ fn read_alert(
         Some(Value::String(status)) if status == "firing" => {}
         Some(Value::String(status)) if status == "resolved" => return Ok(None),
         _ => {
-            return Err(Problem::field(
-                "status",
-                "must be \"firing\" or \"resolved\"",
-            ));
+            return Err(Problem::field("status", "must be \"firing\" or \"resolved\""));
         }
     }
     let labels = labels_of(alert)?;
@@ -201,11 +181,7 @@ fn began_at(alert: &Map<String, Value>, now: Timestamp) -> Result<Timestamp, Pro
         return Err(Problem::field("startsAt", "must be an RFC 3339 time"));
     };
     let at = Timestamp::parse_rfc3339(text).map_err(|error| Problem::field("startsAt", error))?;
-    Ok(if at > now.plus_seconds(MAX_AHEAD_SECONDS) {
-        now
-    } else {
-        at
-    })
+    Ok(if at > now.plus_seconds(MAX_AHEAD_SECONDS) { now } else { at })
 }
 
 /// Names the episode: `<fingerprint>@<startsAt>`, the time in one spelling.
@@ -219,31 +195,21 @@ fn episode_id(
         Some(Value::String(_)) | None => fingerprint_of(labels),
         Some(other) => return Err(wrong_type("fingerprint", "a string", other)),
     };
-    EventId::parse(&format!("{fingerprint}@{began_at}")).map_err(|_| {
-        Problem::field(
-            "fingerprint",
-            "must be up to 100 printable ASCII characters",
-        )
-    })
+    EventId::parse(&format!("{fingerprint}@{began_at}"))
+        .map_err(|_| Problem::field("fingerprint", "must be up to 100 printable ASCII characters"))
 }
 
 /// Stands in for the fingerprint that Alertmanager before 0.19 does not send: as the label set
 /// itself, it tells alerts apart.
 fn fingerprint_of(labels: &Map<String, Value>) -> String {
-    let mut sorted: Vec<_> = labels
-        .iter()
-        .map(|(name, value)| (name, value.to_string()))
-        .collect();
+    let mut sorted: Vec<_> = labels.iter().map(|(name, value)| (name, value.to_string())).collect();
     sorted.sort();
     let mut hash = Sha256::new();
     for (name, value) in sorted {
         hash.update(format!("{name}={value}\n"));
     }
     let digest = hash.finalize();
-    digest[..8]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn text_at<'a>(alert: &'a Value, name: &str) -> Option<&'a str> {

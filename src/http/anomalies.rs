@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use super::{
     AppState,
     body::JsonBody,
+    degraded::{DegradedBody, written, written_all},
     occurrence,
     path::KeyPath,
     permanent_fix::FixBody,
@@ -19,7 +20,7 @@ use super::{
     repairs::ActionBody,
 };
 use crate::{
-    counter::{Anomaly, Counted},
+    counter::{Anomaly, Answered, Counted, Degraded},
     domain::{AnomalyKey, EscalationLevel, Frequency, Signature, Timestamp},
 };
 
@@ -41,18 +42,14 @@ pub(super) struct FrequencyBody {
     escalation_level: Option<EscalationLevel>,
     previous_level: Option<EscalationLevel>,
     regressed: bool,
-    degraded: bool,
+    #[serde(flatten)]
+    degraded: DegradedBody,
 }
 
-impl From<Frequency> for FrequencyBody {
-    fn from(frequency: Frequency) -> Self {
+impl FrequencyBody {
+    pub(super) fn new(frequency: Frequency, degraded: Option<Degraded>) -> Self {
         let regressed = frequency.regressed();
-        let Frequency {
-            key,
-            tally,
-            level,
-            previous_level,
-        } = frequency;
+        let Frequency { key, tally, level, previous_level } = frequency;
         Self {
             anomaly_key: key,
             count_1h: tally.counts.hour,
@@ -66,7 +63,7 @@ impl From<Frequency> for FrequencyBody {
             escalation_level: level,
             previous_level,
             regressed,
-            degraded: false,
+            degraded: degraded.into(),
         }
     }
 }
@@ -85,12 +82,10 @@ impl CountedBody {
     }
 }
 
-impl From<Counted> for CountedBody {
-    fn from(Counted { counted, frequency }: Counted) -> Self {
-        Self {
-            frequency: frequency.into(),
-            counted,
-        }
+impl From<Answered<Counted>> for CountedBody {
+    fn from(Answered { value, degraded }: Answered<Counted>) -> Self {
+        let Counted { counted, frequency } = value;
+        Self { frequency: FrequencyBody::new(frequency, degraded), counted }
     }
 }
 
@@ -108,28 +103,23 @@ pub(super) struct AnomalyBody {
     repairs: Vec<ActionBody>,
 }
 
-impl From<Anomaly> for AnomalyBody {
-    fn from(Anomaly { frequency, dossier }: Anomaly) -> Self {
-        let posted: Option<Map<String, Value>> = dossier
-            .signature_json
-            .and_then(|json| serde_json::from_str(&json).ok());
-        let signature = posted
-            .as_ref()
-            .and_then(|fields| Signature::from_fields(fields).ok());
+impl From<Answered<Anomaly>> for AnomalyBody {
+    fn from(Answered { value, degraded }: Answered<Anomaly>) -> Self {
+        let Anomaly { frequency, dossier } = value;
+        let posted: Option<Map<String, Value>> =
+            dossier.signature_json.and_then(|json| serde_json::from_str(&json).ok());
+        let signature = posted.as_ref().and_then(|fields| Signature::from_fields(fields).ok());
         Self {
             anomaly_key: frequency.key,
             signature: signature.map(|signature| {
                 let fields = signature.named_fields();
-                fields
-                    .map(|(name, value)| (name.to_owned(), value.into()))
-                    .into_iter()
-                    .collect()
+                fields.map(|(name, value)| (name.to_owned(), value.into())).into_iter().collect()
             }),
             metadata: posted.map(|fields| Signature::other_fields(&fields)),
             known_since: dossier.known_since,
-            permanent_fix: dossier.fix.map(|fix| FixBody::new(frequency.key, fix)),
+            permanent_fix: dossier.fix.map(|fix| FixBody::new(frequency.key, fix, degraded)),
             repairs: ActionBody::of_history(&dossier.repairs),
-            frequency: frequency.into(),
+            frequency: FrequencyBody::new(frequency, degraded),
         }
     }
 }
@@ -153,7 +143,8 @@ pub(super) async fn record(
     }
     let occurrence = occurrence::read(body, id, now)?;
     let counted = state.counter.record_one(now, occurrence).await?;
-    Ok(Json(CountedBody::from(counted)).into_response())
+    let status = written(counted.degraded);
+    Ok((status, Json(CountedBody::from(counted))).into_response())
 }
 
 async fn record_all(
@@ -182,8 +173,9 @@ async fn record_all(
     {
         return Err(problem.clone());
     }
+    let status = written_all(&results);
     let bodies: Vec<ElementBody> = results.into_iter().filter_map(ElementBody::of).collect();
-    Ok(Json(bodies).into_response())
+    Ok((status, Json(bodies)).into_response())
 }
 
 /// An element of the answer to an array.
@@ -195,7 +187,7 @@ enum ElementBody {
 }
 
 impl ElementBody {
-    fn of(result: Result<Option<Counted>, Problem>) -> Option<Self> {
+    fn of(result: Result<Option<Answered<Counted>>, Problem>) -> Option<Self> {
         match result {
             Ok(counted) => counted.map(|counted| Self::Counted(Box::new(counted.into()))),
             Err(problem) => Some(Self::Problem(problem)),
@@ -210,7 +202,7 @@ pub(super) async fn frequency(
 ) -> Result<Json<FrequencyBody>, Problem> {
     let frequency = state.counter.frequency(state.counter.now(), key).await?;
     let frequency = frequency.ok_or_else(|| Problem::unknown_anomaly(key))?;
-    Ok(Json(frequency.into()))
+    Ok(Json(FrequencyBody::new(frequency.value, frequency.degraded)))
 }
 
 /// `GET /anomalies/{key}`.

@@ -36,15 +36,8 @@ impl FromRequest<AppState> for JsonBody {
 }
 
 fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
-    let given = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    let media_type = given
-        .unwrap_or_default()
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim();
+    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media_type = given.unwrap_or_default().split(';').next().unwrap_or_default().trim();
     let is_json = media_type.eq_ignore_ascii_case("application/json")
         || (media_type.to_ascii_lowercase().starts_with("application/")
             && media_type.to_ascii_lowercase().ends_with("+json"));
@@ -92,12 +85,7 @@ async fn read(request: Request, max_body_bytes: usize) -> Result<Bytes, Problem>
 }
 
 fn announced_length(headers: &HeaderMap) -> Option<usize> {
-    headers
-        .get(header::CONTENT_LENGTH)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 async fn drain(mut body: Body) {
@@ -113,17 +101,11 @@ fn parse(bytes: &[u8]) -> Result<Value, Problem> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         Problem::new(
             ProblemKind::InvalidJson,
-            format!(
-                "the body is not UTF-8: byte {} can't be read",
-                error.valid_up_to() + 1
-            ),
+            format!("the body is not UTF-8: byte {} can't be read", error.valid_up_to() + 1),
         )
     })?;
     serde_json::from_str(text).map_err(|error| {
-        Problem::new(
-            ProblemKind::InvalidJson,
-            format!("the body can't be read as JSON: {error}"),
-        )
-        .at_place(error.line(), error.column())
+        Problem::new(ProblemKind::InvalidJson, format!("the body can't be read as JSON: {error}"))
+            .at_place(error.line(), error.column())
     })
 }

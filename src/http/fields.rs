@@ -19,22 +19,14 @@ impl Fields {
         let Value::Object(left) = value else {
             return Err(Problem::new(
                 ProblemKind::InvalidField,
-                format!(
-                    "{what} must be a JSON object, not {}",
-                    json_type_name(&value)
-                ),
+                format!("{what} must be a JSON object, not {}", json_type_name(&value)),
             ));
         };
-        Ok(Self {
-            what,
-            left,
-            taken: Vec::new(),
-        })
+        Ok(Self { what, left, taken: Vec::new() })
     }
 
     pub(super) fn required_text(&mut self, name: &'static str) -> Result<String, Problem> {
-        self.optional_text(name)?
-            .ok_or_else(|| Problem::field(name, "is missing"))
+        self.optional_text(name)?.ok_or_else(|| Problem::field(name, "is missing"))
     }
 
     /// A text; `null` is the same as none.
@@ -69,11 +61,7 @@ impl Fields {
         let Some(unknown) = self.left.keys().next() else {
             return Ok(());
         };
-        let fault = format!(
-            "is not a field of {}: it takes {}",
-            self.what,
-            self.taken.join(", ")
-        );
+        let fault = format!("is not a field of {}: it takes {}", self.what, self.taken.join(", "));
         Err(Problem::field(unknown, fault))
     }
 
@@ -95,8 +83,5 @@ pub(super) fn parse_key(text: &str) -> Result<AnomalyKey, Problem> {
 
 /// A field of the wrong JSON type.
 pub(super) fn wrong_type(name: &str, expected: &str, found: &Value) -> Problem {
-    Problem::field(
-        name,
-        format!("must be {expected}, not {}", json_type_name(found)),
-    )
+    Problem::field(name, format!("must be {expected}, not {}", json_type_name(found)))
 }

@@ -61,10 +61,7 @@ fn span(request: &Request) -> Span {
     span
 }
 
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "the layer's handler takes it so"
-)]
+#[expect(clippy::needless_pass_by_value, reason = "the layer's handler takes it so")]
 fn panicked(cause: Box<dyn Any + Send>) -> Response {
     let text = cause
         .downcast_ref::<String>()

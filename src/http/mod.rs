@@ -4,6 +4,7 @@
 mod alertmanager;
 mod anomalies;
 mod body;
+mod degraded;
 mod fields;
 mod health;
 mod middleware;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use axum::{
     Router,
+    middleware::from_fn_with_state,
     routing::{delete, get, post, put},
 };
 use serde::Deserialize;
@@ -64,6 +66,7 @@ pub fn router(state: AppState) -> Router {
         .route("/readyz", get(health::ready))
         .fallback(unknown_route)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(state.clone(), degraded::mark))
         .with_state(state);
     middleware::around(routes)
 }

@@ -8,7 +8,7 @@ use super::{
     problem::{Problem, ProblemKind},
 };
 use crate::{
-    counter::{Counted, Counter},
+    counter::{Answered, Counted, Counter},
     domain::{EventId, InvalidSignature, MAX_AHEAD_SECONDS, Occurrence, Signature, Timestamp},
 };
 
@@ -35,12 +35,7 @@ pub(super) fn of_fields(
     let signature = Signature::from_fields(fields)?;
     // A map of JSON values always has a JSON form.
     let signature_json = serde_json::to_string(fields).unwrap_or_default().into();
-    Ok(Occurrence {
-        key: signature.key(),
-        id,
-        at,
-        signature_json,
-    })
+    Ok(Occurrence { key: signature.key(), id, at, signature_json })
 }
 
 /// Records the occurrences among `read`. Answers for each element its result, its problem, or
@@ -49,7 +44,7 @@ pub(super) async fn record_readable(
     counter: &Counter,
     now: Timestamp,
     read: Vec<Result<Option<Occurrence>, Problem>>,
-) -> Vec<Result<Option<Counted>, Problem>> {
+) -> Vec<Result<Option<Answered<Counted>>, Problem>> {
     let mut occurrences = Vec::with_capacity(read.len());
     let places: Vec<Result<bool, Problem>> = read
         .into_iter()
@@ -97,9 +92,7 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<EventId>, Pr
         return Ok(None);
     };
     let parsed = EventId::parse(value.to_str().unwrap_or_default());
-    parsed
-        .map(Some)
-        .map_err(|error| Problem::field("Idempotency-Key", error))
+    parsed.map(Some).map_err(|error| Problem::field("Idempotency-Key", error))
 }
 
 fn occurred_at(fields: &mut Fields, now: Timestamp) -> Result<Timestamp, Problem> {

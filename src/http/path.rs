@@ -40,8 +40,5 @@ impl<S: Send + Sync> FromRequestParts<S> for ActionPath {
 }
 
 fn not_text() -> Problem {
-    Problem::new(
-        ProblemKind::InvalidKey,
-        "the path, percent-decoded, must be UTF-8",
-    )
+    Problem::new(ProblemKind::InvalidKey, "the path, percent-decoded, must be UTF-8")
 }

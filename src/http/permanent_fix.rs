@@ -1,10 +1,20 @@
 //! `/permanent-fix`: an operator's mark that the cause is fixed.
 
-use axum::{Json, extract::State};
+use axum::{Json, extract::State, http::StatusCode};
 use serde::Serialize;
 
-use super::{AppState, body::JsonBody, fields::Fields, path::KeyPath, problem::Problem};
-use crate::domain::{AnomalyKey, FixMark, PermanentFix, Timestamp};
+use super::{
+    AppState,
+    body::JsonBody,
+    degraded::{DegradedBody, written},
+    fields::Fields,
+    path::KeyPath,
+    problem::Problem,
+};
+use crate::{
+    counter::{Answered, Degraded},
+    domain::{AnomalyKey, EventId, FixMark, FixRemoval, PermanentFix, Timestamp},
+};
 
 /// How long a description or a name may be, in characters.
 const MAX_CHARACTERS: usize = 4_000;
@@ -18,11 +28,16 @@ pub(super) struct FixBody {
     fixed_by: Option<String>,
     fixed_at: Timestamp,
     expires_at: Timestamp,
-    degraded: bool,
+    #[serde(flatten)]
+    degraded: DegradedBody,
 }
 
 impl FixBody {
-    pub(super) fn new(anomaly_key: AnomalyKey, fix: PermanentFix) -> Self {
+    pub(super) fn new(
+        anomaly_key: AnomalyKey,
+        fix: PermanentFix,
+        degraded: Option<Degraded>,
+    ) -> Self {
         Self {
             anomaly_key,
             permanent_fix_applied: true,
@@ -30,7 +45,7 @@ impl FixBody {
             fix_description: fix.description,
             fixed_by: fix.fixed_by,
             fixed_at: fix.marked_at,
-            degraded: false,
+            degraded: degraded.into(),
         }
     }
 }
@@ -42,14 +57,15 @@ pub(super) struct UnmarkedBody {
     permanent_fix_applied: bool,
     /// False when there was no mark to take back.
     removed: bool,
-    degraded: bool,
+    #[serde(flatten)]
+    degraded: DegradedBody,
 }
 
 /// `PUT /permanent-fix`.
 pub(super) async fn mark(
     State(state): State<AppState>,
     JsonBody(body): JsonBody,
-) -> Result<Json<FixBody>, Problem> {
+) -> Result<(StatusCode, Json<FixBody>), Problem> {
     let mut fields = Fields::of("a permanent fix", body)?;
     let key = fields.anomaly_key()?;
     let description = fields.required_text("fix_description")?;
@@ -60,30 +76,29 @@ pub(super) async fn mark(
         check_prose("fixed_by", fixed_by)?;
     }
 
-    let mark = FixMark {
-        key,
-        description,
-        fixed_by,
-    };
-    let fix = state.counter.mark_fixed(state.counter.now(), mark).await?;
-    let fix = fix.ok_or_else(|| Problem::unknown_anomaly(key))?;
-    Ok(Json(FixBody::new(key, fix)))
+    let now = state.counter.now();
+    let mark = FixMark { key, id: EventId::unique(), at: now, description, fixed_by };
+    let fix = state.counter.mark_fixed(now, mark).await?;
+    let Answered { value, degraded } = fix.ok_or_else(|| Problem::unknown_anomaly(key))?;
+    Ok((written(degraded), Json(FixBody::new(key, value, degraded))))
 }
 
 /// `DELETE /permanent-fix/{key}`.
 pub(super) async fn unmark(
     State(state): State<AppState>,
     KeyPath(key): KeyPath,
-) -> Result<Json<UnmarkedBody>, Problem> {
-    let removed = state.counter.unmark_fixed(state.counter.now(), key).await?;
-    let removed = removed.ok_or_else(|| Problem::unknown_anomaly(key))?;
-    let permanent_fix_applied = false;
-    Ok(Json(UnmarkedBody {
+) -> Result<(StatusCode, Json<UnmarkedBody>), Problem> {
+    let now = state.counter.now();
+    let removal = FixRemoval { key, id: EventId::unique(), at: now };
+    let removed = state.counter.unmark_fixed(now, removal).await?;
+    let Answered { value, degraded } = removed.ok_or_else(|| Problem::unknown_anomaly(key))?;
+    let body = UnmarkedBody {
         anomaly_key: key,
-        permanent_fix_applied,
-        removed,
-        degraded: false,
-    }))
+        permanent_fix_applied: false,
+        removed: value,
+        degraded: degraded.into(),
+    };
+    Ok((written(degraded), Json(body)))
 }
 
 /// Prose for people: not empty, not endless, and without control characters but line breaks.
@@ -92,19 +107,10 @@ fn check_prose(name: &str, text: &str) -> Result<(), Problem> {
         return Err(Problem::field(name, "must not be empty"));
     }
     if text.chars().count() > MAX_CHARACTERS {
-        return Err(Problem::field(
-            name,
-            format!("must be at most {MAX_CHARACTERS} characters"),
-        ));
+        return Err(Problem::field(name, format!("must be at most {MAX_CHARACTERS} characters")));
     }
-    if text
-        .chars()
-        .any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t'))
-    {
-        return Err(Problem::field(
-            name,
-            "must not hold control characters but line breaks",
-        ));
+    if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
+        return Err(Problem::field(name, "must not hold control characters but line breaks"));
     }
     Ok(())
 }

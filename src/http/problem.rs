@@ -72,10 +72,9 @@ impl ProblemKind {
             Self::InvalidField => ("/problems/invalid-field", "A field is not as it must be"),
             Self::UnknownAnomaly => ("/problems/unknown-anomaly", "The anomaly is not known"),
             Self::UnknownRoute => ("/problems/unknown-route", "There is nothing at this path"),
-            Self::MethodNotAllowed => (
-                "/problems/method-not-allowed",
-                "The path does not take this method",
-            ),
+            Self::MethodNotAllowed => {
+                ("/problems/method-not-allowed", "The path does not take this method")
+            }
             Self::UnsupportedMediaType => {
                 ("/problems/unsupported-media-type", "The body must be JSON")
             }
@@ -100,12 +99,7 @@ impl Serialize for ProblemKind {
 
 impl Problem {
     pub(super) fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
-        Self {
-            kind,
-            detail: detail.into(),
-            field: None,
-            place: None,
-        }
+        Self { kind, detail: detail.into(), field: None, place: None }
     }
 
     /// A field that is missing, of a wrong type or out of bounds. `fault` follows its name.
@@ -176,10 +170,7 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = (self.kind.status(), Json(&self)).into_response();
         let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if self.is_temporary() {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());
         }

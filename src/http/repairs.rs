@@ -3,21 +3,25 @@
 use axum::{
     Json,
     extract::{RawQuery, State},
-    http::HeaderMap,
+    http::{HeaderMap, StatusCode},
 };
 use serde::Serialize;
 
 use super::{
     AppState,
     body::JsonBody,
+    degraded::{DegradedBody, written},
     fields::Fields,
     occurrence,
     path::{ActionPath, KeyPath},
     problem::Problem,
 };
-use crate::domain::{
-    Action, AnomalyKey, InvalidSuccessRate, RepairAttempt, RepairHistory, RepairStatistics,
-    SuccessRate, Timestamp,
+use crate::{
+    counter::Answered,
+    domain::{
+        Action, AnomalyKey, InvalidSuccessRate, RepairAttempt, RepairHistory, RepairStatistics,
+        SuccessRate, Timestamp,
+    },
 };
 
 /// How one action has fared among the newest attempts.
@@ -41,10 +45,7 @@ impl ActionBody {
 
     pub(super) fn of_history(history: &RepairHistory) -> Vec<Self> {
         let figures = history.statistics_by_action();
-        figures
-            .into_iter()
-            .map(|(action, figures)| Self::new(action, figures))
-            .collect()
+        figures.into_iter().map(|(action, figures)| Self::new(action, figures)).collect()
     }
 }
 
@@ -57,7 +58,8 @@ pub(super) struct RepairBody {
     auto_repair_count: u64,
     /// False when this `event_id` was reported before.
     counted: bool,
-    degraded: bool,
+    #[serde(flatten)]
+    degraded: DegradedBody,
 }
 
 /// An anomaly's repairs.
@@ -68,7 +70,8 @@ pub(super) struct RepairsBody {
     actions: Vec<ActionBody>,
     /// The newest attempts, newest first.
     attempts: Vec<AttemptBody>,
-    degraded: bool,
+    #[serde(flatten)]
+    degraded: DegradedBody,
 }
 
 #[derive(Debug, Serialize)]
@@ -86,7 +89,8 @@ pub(super) struct ActionAdviceBody {
     action: ActionBody,
     min_success_rate: SuccessRate,
     should_skip: bool,
-    degraded: bool,
+    #[serde(flatten)]
+    degraded: DegradedBody,
 }
 
 /// `POST /repairs`.
@@ -94,7 +98,7 @@ pub(super) async fn report(
     State(state): State<AppState>,
     headers: HeaderMap,
     JsonBody(body): JsonBody,
-) -> Result<Json<RepairBody>, Problem> {
+) -> Result<(StatusCode, Json<RepairBody>), Problem> {
     let now = state.counter.now();
     let mut fields = Fields::of("a repair", body)?;
     let key = fields.anomaly_key()?;
@@ -104,23 +108,19 @@ pub(super) async fn report(
     let id = occurrence::event_id(&mut fields, occurrence::idempotency_key(&headers)?)?;
     fields.finish()?;
 
-    let attempt = RepairAttempt {
-        key,
-        id,
-        action: action.clone(),
-        success,
-        at: now,
-    };
+    let attempt = RepairAttempt { key, id, action: action.clone(), success, at: now };
     let recorded = state.counter.record_repair(now, attempt).await?;
-    let recorded = recorded.ok_or_else(|| Problem::unknown_anomaly(key))?;
+    let Answered { value: recorded, degraded } =
+        recorded.ok_or_else(|| Problem::unknown_anomaly(key))?;
     let figures = recorded.history.statistics(action.as_str());
-    Ok(Json(RepairBody {
+    let body = RepairBody {
         anomaly_key: key,
         action: ActionBody::new(action.as_str(), figures),
         auto_repair_count: recorded.history.total,
         counted: recorded.counted,
-        degraded: false,
-    }))
+        degraded: degraded.into(),
+    };
+    Ok((written(degraded), Json(body)))
 }
 
 /// `GET /anomalies/{key}/repairs`.
@@ -128,7 +128,7 @@ pub(super) async fn repairs(
     State(state): State<AppState>,
     KeyPath(key): KeyPath,
 ) -> Result<Json<RepairsBody>, Problem> {
-    let history = history(&state, key).await?;
+    let Answered { value: history, degraded } = history(&state, key).await?;
     Ok(Json(RepairsBody {
         anomaly_key: key,
         auto_repair_count: history.total,
@@ -142,7 +142,7 @@ pub(super) async fn repairs(
                 timestamp: attempt.at,
             })
             .collect(),
-        degraded: false,
+        degraded: degraded.into(),
     }))
 }
 
@@ -153,22 +153,21 @@ pub(super) async fn advice(
     RawQuery(query): RawQuery,
 ) -> Result<Json<ActionAdviceBody>, Problem> {
     let minimum = min_success_rate(query.as_deref().unwrap_or_default())?;
-    let figures = history(&state, key).await?.statistics(&action);
+    let Answered { value: history, degraded } = history(&state, key).await?;
+    let figures = history.statistics(&action);
     Ok(Json(ActionAdviceBody {
         anomaly_key: key,
         action: ActionBody::new(&action, figures),
         min_success_rate: minimum,
         should_skip: figures.should_skip(minimum),
-        degraded: false,
+        degraded: degraded.into(),
     }))
 }
 
-async fn history(state: &AppState, key: AnomalyKey) -> Result<RepairHistory, Problem> {
+async fn history(state: &AppState, key: AnomalyKey) -> Result<Answered<RepairHistory>, Problem> {
     let anomaly = state.counter.anomaly(state.counter.now(), key).await?;
-    Ok(anomaly
-        .ok_or_else(|| Problem::unknown_anomaly(key))?
-        .dossier
-        .repairs)
+    let Answered { value, degraded } = anomaly.ok_or_else(|| Problem::unknown_anomaly(key))?;
+    Ok(Answered { value: value.dossier.repairs, degraded })
 }
 
 fn min_success_rate(query: &str) -> Result<SuccessRate, Problem> {
@@ -177,10 +176,7 @@ fn min_success_rate(query: &str) -> Result<SuccessRate, Problem> {
     for (parameter, value) in url::form_urlencoded::parse(query.as_bytes()) {
         if parameter != name {
             // A typo passed over would be an advice by another bound than was asked for.
-            return Err(Problem::field(
-                &parameter,
-                format!("is not known here: use `{name}`"),
-            ));
+            return Err(Problem::field(&parameter, format!("is not known here: use `{name}`")));
         }
         minimum = value
             .parse()

@@ -11,9 +11,7 @@ pub(super) struct KeyNames {
 
 impl KeyNames {
     pub(super) fn new(prefix: impl Into<String>) -> Self {
-        Self {
-            prefix: prefix.into(),
-        }
+        Self { prefix: prefix.into() }
     }
 
     /// Sorted set: member = event id, score = Unix seconds with a fraction.
@@ -31,9 +29,10 @@ impl KeyNames {
         self.name("repair_history", key)
     }
 
-    /// Sorted set of this service's own: the ids of repair attempts, score = Unix seconds.
-    pub(super) fn repair_ids(&self, key: AnomalyKey) -> String {
-        self.name("repair_ids", key)
+    /// Sorted set of this service's own: the ids of repairs, marks and their removals, score = Unix
+    /// seconds.
+    pub(super) fn operation_ids(&self, key: AnomalyKey) -> String {
+        self.name("operation_ids", key)
     }
 
     /// String: `1` while a permanent fix holds.

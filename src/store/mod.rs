@@ -11,7 +11,8 @@ use std::fmt;
 use async_trait::async_trait;
 
 use crate::domain::{
-    AnomalyKey, FixMark, Occurrence, PermanentFix, RepairAttempt, RepairHistory, Tally, Timestamp,
+    AnomalyKey, FixMark, FixRemoval, Occurrence, PermanentFix, RepairAttempt, RepairHistory, Tally,
+    Timestamp,
 };
 
 pub use embedded::{EmbeddedOpenError, EmbeddedStore};
@@ -30,7 +31,7 @@ pub use redis::{InvalidRedisUrl, RedisConfig, RedisStore, RedisUrl};
 /// Only the deadlines by which whole anomalies expire may follow the store's own clock.
 ///
 /// **Once.** Within an anomaly an occurrence's id counts once for as long as its first copy is
-/// inside 30 days, and a repair's id for 35 days; whatever comes between two copies, also within
+/// inside 30 days, and the id of a repair, a mark or its removal for 35 days; whatever comes between two copies, also within
 /// one batch or from two processes at the same time.
 ///
 /// **Durable.** What was answered `Ok` survives the end of this process.
@@ -79,8 +80,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         attempts: Vec<RepairAttempt>,
     ) -> Vec<Result<Option<RepairRecorded>, StoreError>>;
 
-    /// Marks an anomaly as permanently fixed from `now` on, in place of an earlier mark; `None`
-    /// when it is unknown.
+    /// Marks an anomaly as permanently fixed, in place of an earlier mark; `None` when it is unknown.
     async fn mark_fixed(
         &self,
         now: Timestamp,
@@ -91,14 +91,19 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn unmark_fixed(
         &self,
         now: Timestamp,
-        key: AnomalyKey,
+        removal: FixRemoval,
     ) -> Result<Option<bool>, StoreError>;
 
-    /// Asks whether the store answers at all.
+    /// The part of the store that an anomaly is in.
+    fn shard(&self, _key: AnomalyKey) -> Shard {
+        Shard::default()
+    }
+
+    /// Asks whether a part of the store answers at all.
     ///
     /// # Errors
     /// The fault that a call would meet.
-    async fn check(&self) -> Result<(), StoreError>;
+    async fn check(&self, shard: Shard) -> Result<(), StoreError>;
 
     /// Does a bounded piece of house-keeping, such as forgetting what has expired. To be called
     /// about once a second.
@@ -142,8 +147,12 @@ pub struct RepairRecorded {
     pub history: RepairHistory,
 }
 
+/// A part of a store that can be away by itself: a master of a cluster. Most stores have just one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Shard(pub u16);
+
 /// All that is kept about one anomaly.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dossier {
     /// The object as first posted; absent when an older writer left none or it has expired.
     pub signature_json: Option<String>,

@@ -36,16 +36,8 @@ fn key_prints_the_key_of_an_argument_or_of_standard_input() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(signature.as_bytes())
-        .unwrap();
-    assert_eq!(
-        out(&child.wait_with_output().unwrap()),
-        "af03baee239021c4\n"
-    );
+    child.stdin.take().unwrap().write_all(signature.as_bytes()).unwrap();
+    assert_eq!(out(&child.wait_with_output().unwrap()), "af03baee239021c4\n");
 }
 
 #[test]
@@ -72,17 +64,11 @@ async fn healthcheck_tells_whether_the_service_answers() {
 
     let port = service.address().rsplit(':').next().unwrap().to_owned();
     let everywhere = format!("0.0.0.0:{port}");
-    let by_loopback = run(
-        &["healthcheck"],
-        &[("ANOMALY_COUNTER__LISTEN", &everywhere)],
-    );
+    let by_loopback = run(&["healthcheck"], &[("ANOMALY_COUNTER__LISTEN", &everywhere)]);
     assert!(by_loopback.status.success(), "{}", err(&by_loopback));
 
     service.kill();
-    let dead = run(
-        &["healthcheck"],
-        &[("ANOMALY_COUNTER__LISTEN", &everywhere)],
-    );
+    let dead = run(&["healthcheck"], &[("ANOMALY_COUNTER__LISTEN", &everywhere)]);
     assert!(!dead.status.success());
     assert!(err(&dead).contains("does not answer"), "{}", err(&dead));
 }
@@ -94,10 +80,7 @@ async fn readiness_tells_of_a_store_that_is_away() {
     assert_eq!(service.get("/readyz").await.ok()["status"], "ready");
     redis.kill();
     let ready = service.get("/readyz").await.ok();
-    assert_eq!(
-        (&ready["status"], &ready["store"]),
-        (&"degraded".into(), &"redis".into())
-    );
+    assert_eq!((&ready["status"], &ready["store"]), (&"degraded".into(), &"redis".into()));
     assert!(ready["degraded_since"].is_string());
     assert_eq!(service.get("/healthz").await.ok()["status"], "ok");
 }
@@ -105,12 +88,7 @@ async fn readiness_tells_of_a_store_that_is_away() {
 #[test]
 fn help_says_how_to_begin() {
     let help = out(&run(&["--help"], &[]));
-    for part in [
-        "127.0.0.1:8080",
-        "check-config",
-        "curl",
-        "ANOMALY_COUNTER__REDIS__URL",
-    ] {
+    for part in ["127.0.0.1:8080", "check-config", "curl", "ANOMALY_COUNTER__REDIS__URL"] {
         assert!(help.contains(part), "{part}");
     }
 }

@@ -10,11 +10,7 @@ fn check_config(dir: &TempDir, arguments: &[&str], environment: &[(&str, &str)])
         .current_dir(dir.path())
         .args(arguments)
         .arg("check-config")
-        .envs(
-            environment
-                .iter()
-                .map(|(name, value)| (format!("ANOMALY_COUNTER__{name}"), value)),
-        )
+        .envs(environment.iter().map(|(name, value)| (format!("ANOMALY_COUNTER__{name}"), value)))
         .output()
         .unwrap();
     let printed = [output.stdout, output.stderr].concat();
@@ -23,10 +19,7 @@ fn check_config(dir: &TempDir, arguments: &[&str], environment: &[(&str, &str)])
 
 /// The line of `printed` that sets `key`, blanks squeezed.
 fn line(printed: &str, key: &str) -> String {
-    let line = printed
-        .lines()
-        .find(|line| line.starts_with(&format!("{key} = ")))
-        .unwrap();
+    let line = printed.lines().find(|line| line.starts_with(&format!("{key} = "))).unwrap();
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -38,33 +31,17 @@ fn each_source_goes_over_the_one_before_and_is_named() {
     fs::write(dir.path().join("config/site.toml"), file).unwrap();
     let (good, printed) = check_config(&dir, &[], &[("THRESHOLDS__ESCALATE", "6")]);
     assert!(good, "{printed}");
-    assert_eq!(
-        line(&printed, "listen"),
-        r#"listen = "127.0.0.1:8080" # built-in"#
-    );
-    assert_eq!(
-        line(&printed, "thresholds.repeat"),
-        "thresholds.repeat = 2 # config/site.toml"
-    );
+    assert_eq!(line(&printed, "listen"), r#"listen = "127.0.0.1:8080" # built-in"#);
+    assert_eq!(line(&printed, "thresholds.repeat"), "thresholds.repeat = 2 # config/site.toml");
     assert!(
         line(&printed, "thresholds.escalate").contains("= \"6\" # ANOMALY_COUNTER__THRESHOLDS")
     );
 
-    fs::write(
-        dir.path().join("other.toml"),
-        "data_dir = \"/tmp/elsewhere\"\n",
-    )
-    .unwrap();
+    fs::write(dir.path().join("other.toml"), "data_dir = \"/tmp/elsewhere\"\n").unwrap();
     let (good, printed) = check_config(&dir, &["--config", "other.toml"], &[]);
     assert!(good, "{printed}");
-    assert_eq!(
-        line(&printed, "data_dir"),
-        r#"data_dir = "/tmp/elsewhere" # other.toml"#
-    );
-    assert!(
-        line(&printed, "batch.max_items").ends_with("# built-in"),
-        "only the named file"
-    );
+    assert_eq!(line(&printed, "data_dir"), r#"data_dir = "/tmp/elsewhere" # other.toml"#);
+    assert!(line(&printed, "batch.max_items").ends_with("# built-in"), "only the named file");
 }
 
 #[test]
@@ -75,9 +52,7 @@ fn the_printed_configuration_is_one() {
     let (good, again) = check_config(&dir, &["--config", "printed.toml"], &[]);
     assert!(good, "{again}");
     let values = |text: &str| -> Vec<String> {
-        text.lines()
-            .map(|line| line.split("  # ").next().unwrap().trim().to_owned())
-            .collect()
+        text.lines().map(|line| line.split("  # ").next().unwrap().trim().to_owned()).collect()
     };
     assert_eq!(values(&again), values(&printed));
 }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use anomaly_counter::{
-    domain::{
-        Action, AnomalyKey, EventId, FixMark, RepairAttempt, Timestamp, Window, WindowCounts,
-    },
+    domain::{Action, AnomalyKey, EventId, RepairAttempt, Timestamp, Window, WindowCounts},
     store::{RecordOutcome, Recorded, Store},
 };
 
-use crate::support::{EmbeddedFixture, Fixture, RedisFixture, occurrence, start_of_tests};
+use crate::support::{
+    EmbeddedFixture, Fixture, RedisFixture, fix_mark, fix_removal, occurrence, start_of_tests,
+};
 
 macro_rules! conformance {
     ($($case:ident),+ $(,)?) => {
@@ -83,15 +83,7 @@ async fn an_occurrence_counts_in_every_window(fixture: impl Fixture) {
     let (store, now) = (fixture.store(), start_of_tests());
     let recorded = record_at(&store, now, "e1").await;
     assert_eq!(recorded.outcome, RecordOutcome::Counted);
-    assert_eq!(
-        recorded.tally.counts,
-        WindowCounts {
-            hour: 1,
-            day: 1,
-            week: 1,
-            month: 1
-        }
-    );
+    assert_eq!(recorded.tally.counts, WindowCounts { hour: 1, day: 1, week: 1, month: 1 });
     assert_eq!(recorded.tally.first_seen, Some(now));
     assert_eq!(recorded.tally.last_seen, Some(now));
     assert_eq!(counts(&store, now).await, recorded.tally.counts);
@@ -100,39 +92,21 @@ async fn an_occurrence_counts_in_every_window(fixture: impl Fixture) {
 async fn an_event_on_the_start_of_a_window_is_inside(fixture: impl Fixture) {
     let (store, now) = (fixture.store(), start_of_tests());
     let starts = [Window::Hour, Window::Day, Window::Week, Window::Month].map(|w| w.start(now));
-    let batch = starts
-        .iter()
-        .map(|at| occurrence(KEY, &at.to_string(), *at))
-        .collect();
+    let batch = starts.iter().map(|at| occurrence(KEY, &at.to_string(), *at)).collect();
     for result in store.record(now, batch).await {
         assert_eq!(result.unwrap().outcome, RecordOutcome::Counted);
     }
-    let on_the_edge = WindowCounts {
-        hour: 1,
-        day: 2,
-        week: 3,
-        month: 4,
-    };
+    let on_the_edge = WindowCounts { hour: 1, day: 2, week: 3, month: 4 };
     assert_eq!(counts(&store, now).await, on_the_edge);
     let a_microsecond_later = Timestamp::from_micros(now.as_micros() + 1);
-    let past_the_edge = WindowCounts {
-        hour: 0,
-        day: 1,
-        week: 2,
-        month: 3,
-    };
+    let past_the_edge = WindowCounts { hour: 0, day: 1, week: 2, month: 3 };
     assert_eq!(counts(&store, a_microsecond_later).await, past_the_edge);
 }
 
 async fn an_id_counts_once_within_a_batch_and_after_it(fixture: impl Fixture) {
     let (store, now) = (fixture.store(), start_of_tests());
     let batch = vec![occurrence(KEY, "e1", now), occurrence(KEY, "e1", now)];
-    let results: Vec<_> = store
-        .record(now, batch)
-        .await
-        .into_iter()
-        .map(Result::unwrap)
-        .collect();
+    let results: Vec<_> = store.record(now, batch).await.into_iter().map(Result::unwrap).collect();
     assert_eq!(results[0].outcome, RecordOutcome::Counted);
     assert_eq!(results[1].outcome, RecordOutcome::Duplicate);
     assert_eq!(results[1].tally, results[0].tally);
@@ -172,26 +146,14 @@ async fn the_first_copy_of_an_id_keeps_its_time(fixture: impl Fixture) {
     let later = now.plus_seconds(7_200);
     let again = record_at(&store, later, "e1").await;
     assert_eq!(again.tally.last_seen, Some(now));
-    assert_eq!(
-        again.tally.counts,
-        WindowCounts {
-            hour: 0,
-            day: 1,
-            week: 1,
-            month: 1
-        }
-    );
+    assert_eq!(again.tally.counts, WindowCounts { hour: 0, day: 1, week: 1, month: 1 });
 }
 
 async fn what_is_older_than_thirty_days_is_not_recorded(fixture: impl Fixture) {
     let (store, now) = (fixture.store(), start_of_tests());
     let old = Timestamp::from_micros(Window::Month.start(now).as_micros() - 1);
-    let recorded = store
-        .record(now, vec![occurrence(KEY, "old", old)])
-        .await
-        .pop()
-        .unwrap()
-        .unwrap();
+    let recorded =
+        store.record(now, vec![occurrence(KEY, "old", old)]).await.pop().unwrap().unwrap();
     assert_eq!(recorded.outcome, RecordOutcome::TooOld);
     assert_eq!(recorded.tally.counts, WindowCounts::default());
     assert_eq!(store.tallies(now, vec![key(KEY)]).await, [Ok(None)]);
@@ -206,26 +168,13 @@ async fn events_leave_after_thirty_days(fixture: impl Fixture) {
     let past = edge.plus_seconds(5);
     assert_eq!(counts(&store, past).await.month, 1);
     // The id has left with its event: it is a new one.
-    assert_eq!(
-        record_at(&store, past, "e1").await.outcome,
-        RecordOutcome::Counted
-    );
-    assert_eq!(
-        counts(&store, past).await,
-        WindowCounts {
-            hour: 1,
-            day: 1,
-            week: 1,
-            month: 2
-        }
-    );
+    assert_eq!(record_at(&store, past, "e1").await.outcome, RecordOutcome::Counted);
+    assert_eq!(counts(&store, past).await, WindowCounts { hour: 1, day: 1, week: 1, month: 2 });
 }
 
 async fn the_count_before_is_that_of_the_moment_before(fixture: impl Fixture) {
     let (store, now) = (fixture.store(), start_of_tests());
-    let batch = (0..12)
-        .map(|i| occurrence(KEY, &format!("e{i}"), now))
-        .collect();
+    let batch = (0..12).map(|i| occurrence(KEY, &format!("e{i}"), now)).collect();
     for (i, result) in store.record(now, batch).await.into_iter().enumerate() {
         let recorded = result.unwrap();
         assert_eq!(recorded.previous_count_24h, i as u64);
@@ -237,37 +186,19 @@ async fn a_late_event_changes_only_the_windows_that_hold_it(fixture: impl Fixtur
     let (store, now) = (fixture.store(), start_of_tests());
     record_at(&store, now, "e1").await;
     let late = now.minus_seconds(2 * 86_400);
-    let recorded = store
-        .record(now, vec![occurrence(KEY, "late", late)])
-        .await
-        .pop()
-        .unwrap()
-        .unwrap();
+    let recorded =
+        store.record(now, vec![occurrence(KEY, "late", late)]).await.pop().unwrap().unwrap();
     assert_eq!(recorded.outcome, RecordOutcome::Counted);
-    assert_eq!(
-        recorded.tally.counts,
-        WindowCounts {
-            hour: 1,
-            day: 1,
-            week: 2,
-            month: 2
-        }
-    );
+    assert_eq!(recorded.tally.counts, WindowCounts { hour: 1, day: 1, week: 2, month: 2 });
     assert_eq!(recorded.previous_count_24h, 1);
-    assert_eq!(
-        (recorded.tally.first_seen, recorded.tally.last_seen),
-        (Some(late), Some(now))
-    );
+    assert_eq!((recorded.tally.first_seen, recorded.tally.last_seen), (Some(late), Some(now)));
 }
 
 async fn a_batch_answers_in_its_order(fixture: impl Fixture) {
     let (store, now) = (fixture.store(), start_of_tests());
     let keys: Vec<u64> = (0..300).map(|i| i % 7).collect();
-    let batch = keys
-        .iter()
-        .enumerate()
-        .map(|(i, key)| occurrence(*key, &format!("e{i}"), now))
-        .collect();
+    let batch =
+        keys.iter().enumerate().map(|(i, key)| occurrence(*key, &format!("e{i}"), now)).collect();
     let mut expected = [0_u64; 7];
     for (key, result) in keys.iter().zip(store.record(now, batch).await) {
         let slot = &mut expected[*key as usize];
@@ -275,21 +206,9 @@ async fn a_batch_answers_in_its_order(fixture: impl Fixture) {
         assert_eq!(result.unwrap().tally.counts.month, *slot);
     }
     let asked = (0..9).map(key).collect();
-    let found: Vec<_> = store
-        .tallies(now, asked)
-        .await
-        .into_iter()
-        .map(Result::unwrap)
-        .collect();
-    let months: Vec<_> = found
-        .iter()
-        .map(|tally| tally.as_ref().map(|t| t.counts.month))
-        .collect();
-    let wanted: Vec<_> = expected
-        .iter()
-        .map(|n| Some(*n))
-        .chain([None, None])
-        .collect();
+    let found: Vec<_> = store.tallies(now, asked).await.into_iter().map(Result::unwrap).collect();
+    let months: Vec<_> = found.iter().map(|tally| tally.as_ref().map(|t| t.counts.month)).collect();
+    let wanted: Vec<_> = expected.iter().map(|n| Some(*n)).chain([None, None]).collect();
     assert_eq!(months, wanted);
 }
 
@@ -299,13 +218,7 @@ async fn unknown_anomalies_are_told_from_quiet_ones(fixture: impl Fixture) {
     assert_eq!(store.dossier(now, key(KEY)).await, Ok(None));
     record_at(&store, now, "e1").await;
     let quiet = now.plus_seconds(Window::Month.length_seconds() + 1);
-    let tally = store
-        .tallies(quiet, vec![key(KEY)])
-        .await
-        .pop()
-        .unwrap()
-        .unwrap()
-        .unwrap();
+    let tally = store.tallies(quiet, vec![key(KEY)]).await.pop().unwrap().unwrap().unwrap();
     assert_eq!(tally.counts, WindowCounts::default());
     assert_eq!((tally.first_seen, tally.last_seen), (None, None));
 }
@@ -316,60 +229,32 @@ async fn repairs_of_unknown_anomalies_are_refused(fixture: impl Fixture) {
     let batch = vec![attempt(1, "r1", true, now), attempt(KEY, "r2", true, now)];
     let results = store.record_repairs(now, batch).await;
     assert_eq!(results[0], Ok(None));
-    assert_eq!(
-        results[1].as_ref().unwrap().as_ref().unwrap().history.total,
-        1
-    );
-    let mark = FixMark {
-        key: key(1),
-        description: "x".to_owned(),
-        fixed_by: None,
-    };
-    assert_eq!(store.mark_fixed(now, mark).await, Ok(None));
-    assert_eq!(store.unmark_fixed(now, key(1)).await, Ok(None));
+    assert_eq!(results[1].as_ref().unwrap().as_ref().unwrap().history.total, 1);
+    assert_eq!(store.mark_fixed(now, fix_mark(1, "m1", now)).await, Ok(None));
+    assert_eq!(store.unmark_fixed(now, fix_removal(1, "u1", now)).await, Ok(None));
     assert_eq!(store.dossier(now, key(1)).await, Ok(None));
 }
 
 async fn a_repair_counts_once_by_its_id(fixture: impl Fixture) {
     let (store, now) = (fixture.store(), start_of_tests());
     record_at(&store, now, "e1").await;
-    let batch = vec![
-        attempt(KEY, "r1", false, now),
-        attempt(KEY, "r1", false, now),
-    ];
+    let batch = vec![attempt(KEY, "r1", false, now), attempt(KEY, "r1", false, now)];
     let results = store.record_repairs(now, batch).await;
     let [first, second] = [0, 1].map(|i| results[i].clone().unwrap().unwrap());
     assert!(first.counted && !second.counted);
     assert_eq!(second.history, first.history);
-    let later = store
-        .record_repairs(now, vec![attempt(KEY, "r2", true, now)])
-        .await;
+    let later = store.record_repairs(now, vec![attempt(KEY, "r2", true, now)]).await;
     let history = later[0].clone().unwrap().unwrap().history;
     assert_eq!(history.total, 2);
-    let successes: Vec<_> = history
-        .recent
-        .iter()
-        .map(|attempt| attempt.success)
-        .collect();
+    let successes: Vec<_> = history.recent.iter().map(|attempt| attempt.success).collect();
     assert_eq!(successes, [true, false], "newest first");
-    assert_eq!(
-        store
-            .dossier(now, key(KEY))
-            .await
-            .unwrap()
-            .unwrap()
-            .tally
-            .repair_attempts,
-        2
-    );
+    assert_eq!(store.dossier(now, key(KEY)).await.unwrap().unwrap().tally.repair_attempts, 2);
 }
 
 async fn the_history_keeps_the_newest_hundred_repairs(fixture: impl Fixture) {
     let (store, now) = (fixture.store(), start_of_tests());
     record_at(&store, now, "e1").await;
-    let batch = (0..130)
-        .map(|i| attempt(KEY, &format!("r{i}"), i >= 100, now))
-        .collect();
+    let batch = (0..130).map(|i| attempt(KEY, &format!("r{i}"), i >= 100, now)).collect();
     store.record_repairs(now, batch).await;
     let repairs = store.dossier(now, key(KEY)).await.unwrap().unwrap().repairs;
     assert_eq!((repairs.total, repairs.recent.len()), (130, 100));
@@ -381,12 +266,8 @@ async fn a_mark_holds_until_it_is_taken_back(fixture: impl Fixture) {
     let (store, now) = (fixture.store(), start_of_tests());
     record_at(&store, now, "e1").await;
     let marked_at = now.plus_seconds(10);
-    let mark = FixMark {
-        key: key(KEY),
-        description: "raised the limit".to_owned(),
-        fixed_by: Some("ops".to_owned()),
-    };
-    let fix = store.mark_fixed(marked_at, mark).await.unwrap().unwrap();
+    let mark = fix_mark(KEY, "m1", marked_at);
+    let fix = store.mark_fixed(marked_at, mark.clone()).await.unwrap().unwrap();
     assert_eq!(fix.marked_at, marked_at);
     let dossier = store.dossier(marked_at, key(KEY)).await.unwrap().unwrap();
     assert_eq!(dossier.fix, Some(fix));
@@ -394,14 +275,11 @@ async fn a_mark_holds_until_it_is_taken_back(fixture: impl Fixture) {
     let after = record_at(&store, marked_at.plus_seconds(1), "e2").await;
     assert_eq!(after.tally.fixed_at, Some(marked_at));
 
-    assert_eq!(
-        store.unmark_fixed(marked_at, key(KEY)).await,
-        Ok(Some(true))
-    );
-    assert_eq!(
-        store.unmark_fixed(marked_at, key(KEY)).await,
-        Ok(Some(false))
-    );
+    let removal = |id| fix_removal(KEY, id, marked_at);
+    assert_eq!(store.unmark_fixed(marked_at, removal("u1")).await, Ok(Some(true)));
+    assert_eq!(store.unmark_fixed(marked_at, removal("u2")).await, Ok(Some(false)));
+    // A second copy of the mark comes late, and changes nothing.
+    store.mark_fixed(marked_at, mark).await.unwrap();
     let dossier = store.dossier(marked_at, key(KEY)).await.unwrap().unwrap();
     assert_eq!((dossier.fix, dossier.tally.fixed_at), (None, None));
 }
@@ -411,9 +289,7 @@ async fn the_signature_is_kept_as_first_posted(fixture: impl Fixture) {
     let posted = r#"{"pod":"é \u0000 \"x\"","alert_name":"A"}"#;
     let mut first = occurrence(KEY, "e1", now);
     first.signature_json = posted.into();
-    store
-        .record(now, vec![first, occurrence(KEY, "e2", now)])
-        .await;
+    store.record(now, vec![first, occurrence(KEY, "e2", now)]).await;
     let dossier = store.dossier(now, key(KEY)).await.unwrap().unwrap();
     assert_eq!(dossier.signature_json.as_deref(), Some(posted));
     assert_eq!(dossier.known_since, Some(now));
@@ -424,15 +300,8 @@ async fn everything_is_there_after_a_restart(mut fixture: impl Fixture) {
     let store = fixture.store();
     record_at(&store, now, "e1").await;
     record_at(&store, now, "e2").await;
-    store
-        .record_repairs(now, vec![attempt(KEY, "r1", true, now)])
-        .await;
-    let mark = FixMark {
-        key: key(KEY),
-        description: "x".to_owned(),
-        fixed_by: None,
-    };
-    store.mark_fixed(now, mark).await.unwrap();
+    store.record_repairs(now, vec![attempt(KEY, "r1", true, now)]).await;
+    store.mark_fixed(now, fix_mark(KEY, "m1", now)).await.unwrap();
     let before = store.dossier(now, key(KEY)).await.unwrap();
     assert!(before.is_some());
 
@@ -440,12 +309,7 @@ async fn everything_is_there_after_a_restart(mut fixture: impl Fixture) {
     fixture.reopen().await;
     let store = fixture.store();
     assert_eq!(store.dossier(now, key(KEY)).await.unwrap(), before);
-    assert_eq!(
-        record_at(&store, now, "e2").await.outcome,
-        RecordOutcome::Duplicate
-    );
-    let again = store
-        .record_repairs(now, vec![attempt(KEY, "r1", true, now)])
-        .await;
+    assert_eq!(record_at(&store, now, "e2").await.outcome, RecordOutcome::Duplicate);
+    let again = store.record_repairs(now, vec![attempt(KEY, "r1", true, now)]).await;
     assert!(!again[0].clone().unwrap().unwrap().counted);
 }

@@ -33,9 +33,7 @@ async fn every_answered_event_is_there_once_after_kill_9_under_load() {
                     let id = format!("{client}-{i}");
                     sent.lock().unwrap().push(id.clone());
                     let body = json!({"alert_name": "HighCPU", "event_id": id});
-                    let request = service
-                        .request(reqwest::Method::POST, "/anomalies")
-                        .json(&body);
+                    let request = service.request(reqwest::Method::POST, "/anomalies").json(&body);
                     let Ok(answer) = request.send().await else {
                         break;
                     };
@@ -51,48 +49,27 @@ async fn every_answered_event_is_there_once_after_kill_9_under_load() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let process = service.read().await.process_id().to_string();
-    let killed = std::process::Command::new("kill")
-        .args(["-9", &process])
-        .status()
-        .unwrap();
+    let killed = std::process::Command::new("kill").args(["-9", &process]).status().unwrap();
     assert!(killed.success());
     for client in clients {
         client.await.unwrap();
     }
 
-    let service = Arc::into_inner(service)
-        .unwrap()
-        .into_inner()
-        .restart()
-        .await;
+    let service = Arc::into_inner(service).unwrap().into_inner().restart().await;
     let answered = answered.lock().unwrap().clone();
     let sent = sent.lock().unwrap().clone();
-    let after = service
-        .get(&format!("/anomalies/{KEY}/frequency"))
-        .await
-        .ok();
+    let after = service.get(&format!("/anomalies/{KEY}/frequency")).await.ok();
     let kept = after["count_1h"].as_u64().unwrap() as usize;
     // What was on its way when the process died may or may not have been written.
     assert!((answered.len()..=sent.len()).contains(&kept), "{kept} kept");
     for ids in answered.chunks(1_000) {
-        let again: Vec<_> = ids
-            .iter()
-            .map(|id| json!({"alert_name": "HighCPU", "event_id": id}))
-            .collect();
-        for answer in service
-            .post("/anomalies", &again.into())
-            .await
-            .ok()
-            .as_array()
-            .unwrap()
-        {
+        let again: Vec<_> =
+            ids.iter().map(|id| json!({"alert_name": "HighCPU", "event_id": id})).collect();
+        for answer in service.post("/anomalies", &again.into()).await.ok().as_array().unwrap() {
             assert_eq!(answer["counted"], false, "an answered event is not there");
         }
     }
-    let still = service
-        .get(&format!("/anomalies/{KEY}/frequency"))
-        .await
-        .ok();
+    let still = service.get(&format!("/anomalies/{KEY}/frequency")).await.ok();
     assert_eq!(still["count_1h"], kept);
 }
 
@@ -104,20 +81,9 @@ async fn a_restart_with_a_million_events_takes_seconds() {
     let (dir, now) = (TempDir::new().unwrap(), start_of_tests());
     let store = EmbeddedStore::open(dir.path()).unwrap();
     for first in (0..EVENTS).step_by(BATCH as usize) {
-        let batch = (first..first + BATCH).map(|i| {
-            occurrence(
-                i % KEYS,
-                &i.to_string(),
-                now.minus_seconds(i as i64 % 3_000),
-            )
-        });
-        assert!(
-            store
-                .record(now, batch.collect())
-                .await
-                .iter()
-                .all(Result::is_ok)
-        );
+        let batch = (first..first + BATCH)
+            .map(|i| occurrence(i % KEYS, &i.to_string(), now.minus_seconds(i as i64 % 3_000)));
+        assert!(store.record(now, batch.collect()).await.iter().all(Result::is_ok));
     }
     store.close().await;
     drop(store);
@@ -126,9 +92,7 @@ async fn a_restart_with_a_million_events_takes_seconds() {
     let store = EmbeddedStore::open(dir.path()).unwrap();
     let took = begun.elapsed();
     assert!(took < Duration::from_secs(10), "{took:?}");
-    let keys = (0..KEYS)
-        .map(anomaly_counter::domain::AnomalyKey::from_bits)
-        .collect();
+    let keys = (0..KEYS).map(anomaly_counter::domain::AnomalyKey::from_bits).collect();
     let mut total = 0;
     for tally in store.tallies(now, keys).await {
         total += tally.unwrap().unwrap().counts.hour;
@@ -147,13 +111,7 @@ async fn what_has_expired_leaves_the_file_and_it_does_not_grow_for_ever() {
         for batch in 0..30_u64 {
             let events = (0..1_000_u64)
                 .map(|i| occurrence(month * 100 + i % 100, &format!("{batch}-{i}"), now));
-            assert!(
-                store
-                    .record(now, events.collect())
-                    .await
-                    .iter()
-                    .all(Result::is_ok)
-            );
+            assert!(store.record(now, events.collect()).await.iter().all(Result::is_ok));
         }
         store.maintain(now).await.unwrap();
         sizes.push(std::fs::metadata(&file).unwrap().len());
@@ -167,16 +125,8 @@ async fn what_has_expired_leaves_the_file_and_it_does_not_grow_for_ever() {
     store.close().await;
     drop(store);
     let store = EmbeddedStore::open(dir.path()).unwrap();
-    let first_month = (0..100)
-        .map(anomaly_counter::domain::AnomalyKey::from_bits)
-        .collect();
-    assert!(
-        store
-            .tallies(now, first_month)
-            .await
-            .iter()
-            .all(|tally| *tally == Ok(None))
-    );
+    let first_month = (0..100).map(anomaly_counter::domain::AnomalyKey::from_bits).collect();
+    assert!(store.tallies(now, first_month).await.iter().all(|tally| *tally == Ok(None)));
     store.close().await;
 }
 
@@ -191,14 +141,8 @@ async fn a_second_process_on_the_same_folder_is_told_so() {
         .unwrap();
     assert!(!output.status.success());
     let told = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        told.contains("in use by another process") && told.contains("data_dir"),
-        "{told}"
-    );
-    service
-        .post("/anomalies", &json!({"alert_name": "HighCPU"}))
-        .await
-        .ok();
+    assert!(told.contains("in use by another process") && told.contains("data_dir"), "{told}");
+    service.post("/anomalies", &json!({"alert_name": "HighCPU"})).await.ok();
 }
 
 #[test]
@@ -206,21 +150,11 @@ fn a_folder_that_cannot_be_made_and_a_file_of_another_kind_are_told() {
     let dir = TempDir::new().unwrap();
     std::fs::write(dir.path().join("file"), "x").unwrap();
     let fault = EmbeddedStore::open(&dir.path().join("file/data")).unwrap_err();
-    assert!(
-        matches!(fault, EmbeddedOpenError::DataDir { .. }),
-        "{fault}"
-    );
+    assert!(matches!(fault, EmbeddedOpenError::DataDir { .. }), "{fault}");
     assert!(fault.to_string().contains("data_dir"), "{fault}");
 
-    std::fs::write(
-        dir.path().join("anomalies.redb"),
-        "this is no database".repeat(1_000),
-    )
-    .unwrap();
+    std::fs::write(dir.path().join("anomalies.redb"), "this is no database".repeat(1_000)).unwrap();
     let fault = EmbeddedStore::open(dir.path()).unwrap_err();
-    assert!(
-        matches!(fault, EmbeddedOpenError::Unreadable { .. }),
-        "{fault}"
-    );
+    assert!(matches!(fault, EmbeddedOpenError::Unreadable { .. }), "{fault}");
     assert!(fault.to_string().contains("move it away"), "{fault}");
 }

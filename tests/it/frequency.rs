@@ -33,17 +33,10 @@ async fn ten_posts_step_through_the_levels_with_the_previous_one_behind() {
             assert_eq!(answer["anomaly_key"], KEY);
             assert_eq!(answer["count_24h"], count);
             assert_eq!(answer["counted"], true);
-            levels.push((
-                answer["previous_level"].clone(),
-                answer["escalation_level"].clone(),
-            ));
+            levels.push((answer["previous_level"].clone(), answer["escalation_level"].clone()));
         }
         let of = |level: &str| {
-            if level.is_empty() {
-                Value::Null
-            } else {
-                level.into()
-            }
+            if level.is_empty() { Value::Null } else { level.into() }
         };
         let expected = [
             ("", ""),
@@ -58,14 +51,8 @@ async fn ten_posts_step_through_the_levels_with_the_previous_one_behind() {
             ("ESCALATE", "PERMANENT_FIX"),
             ("PERMANENT_FIX", "PERMANENT_FIX"),
         ];
-        assert_eq!(
-            levels,
-            expected.map(|(previous, level)| (of(previous), of(level)))
-        );
-        let read = service
-            .get(&format!("/anomalies/{KEY}/frequency"))
-            .await
-            .ok();
+        assert_eq!(levels, expected.map(|(previous, level)| (of(previous), of(level))));
+        let read = service.get(&format!("/anomalies/{KEY}/frequency")).await.ok();
         assert_eq!(read["previous_level"], "PERMANENT_FIX");
     }
 }
@@ -74,16 +61,8 @@ async fn ten_posts_step_through_the_levels_with_the_previous_one_behind() {
 async fn the_frequency_has_the_names_and_the_order_of_the_contract() {
     let service = Service::embedded().await;
     let posted = service.post("/anomalies", &crash()).await.ok();
-    let read = service
-        .get(&format!("/anomalies/{KEY}/frequency"))
-        .await
-        .ok();
-    let names: Vec<_> = read
-        .as_object()
-        .unwrap()
-        .keys()
-        .map(String::as_str)
-        .collect();
+    let read = service.get(&format!("/anomalies/{KEY}/frequency")).await.ok();
+    let names: Vec<_> = read.as_object().unwrap().keys().map(String::as_str).collect();
     let expected = [
         "anomaly_key",
         "count_1h",
@@ -101,35 +80,22 @@ async fn the_frequency_has_the_names_and_the_order_of_the_contract() {
     ];
     assert_eq!(names, expected);
     let seen = posted["last_seen"].as_str().unwrap();
-    assert!(
-        seen.ends_with('Z') && Timestamp::parse_rfc3339(seen).is_ok(),
-        "{seen}"
-    );
+    assert!(seen.ends_with('Z') && Timestamp::parse_rfc3339(seen).is_ok(), "{seen}");
 }
 
 #[tokio::test]
 async fn a_retry_with_the_same_event_id_counts_once() {
     let service = Service::embedded().await;
     let occurrence = with(crash(), "event_id", "incident-7");
-    assert_eq!(
-        service.post("/anomalies", &occurrence).await.ok()["counted"],
-        true
-    );
+    assert_eq!(service.post("/anomalies", &occurrence).await.ok()["counted"], true);
     let retry = service.post("/anomalies", &occurrence).await.ok();
-    assert_eq!(
-        (&retry["counted"], &retry["count_1h"]),
-        (&json!(false), &json!(1))
-    );
+    assert_eq!((&retry["counted"], &retry["count_1h"]), (&json!(false), &json!(1)));
 
     // The header means the same.
     let request = service.request(Method::POST, "/anomalies").json(&crash());
-    let by_header = Answer::of(request.header("Idempotency-Key", "incident-7"))
-        .await
-        .ok();
+    let by_header = Answer::of(request.header("Idempotency-Key", "incident-7")).await.ok();
     assert_eq!(by_header["counted"], false);
-    let request = service
-        .request(Method::POST, "/anomalies")
-        .json(&occurrence);
+    let request = service.request(Method::POST, "/anomalies").json(&occurrence);
     let both = Answer::of(request.header("Idempotency-Key", "another")).await;
     assert!(both.problem(422).contains("differs from the header"));
 }
@@ -137,10 +103,7 @@ async fn a_retry_with_the_same_event_id_counts_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn copies_through_two_instances_on_one_redis_count_once() {
     let redis = RedisServer::start();
-    let services = [
-        Service::on_redis(&redis).await,
-        Service::on_redis(&redis).await,
-    ];
+    let services = [Service::on_redis(&redis).await, Service::on_redis(&redis).await];
     for round in 0..20 {
         let occurrence = with(crash(), "event_id", format!("e{round}"));
         let (a, b, c, d) = tokio::join!(
@@ -150,16 +113,10 @@ async fn copies_through_two_instances_on_one_redis_count_once() {
             services[1].post("/anomalies", &occurrence),
         );
         let answers = [a, b, c, d].map(Answer::ok);
-        let counted = answers
-            .iter()
-            .filter(|answer| answer["counted"] == true)
-            .count();
+        let counted = answers.iter().filter(|answer| answer["counted"] == true).count();
         assert_eq!(counted, 1, "round {round}");
     }
-    let read = services[1]
-        .get(&format!("/anomalies/{KEY}/frequency"))
-        .await
-        .ok();
+    let read = services[1].get(&format!("/anomalies/{KEY}/frequency")).await.ok();
     assert_eq!(read["count_30d"], 20);
 }
 
@@ -168,29 +125,15 @@ async fn occurred_at_places_an_event_in_its_windows() {
     let service = Service::embedded().await;
     let now = wall_clock();
     let two_days_ago = now.minus_seconds(2 * 86_400).to_string();
-    let late = service
-        .post("/anomalies", &with(crash(), "occurred_at", two_days_ago))
-        .await
-        .ok();
-    assert_eq!(
-        (&late["count_24h"], &late["count_7d"]),
-        (&json!(0), &json!(1))
-    );
+    let late = service.post("/anomalies", &with(crash(), "occurred_at", two_days_ago)).await.ok();
+    assert_eq!((&late["count_24h"], &late["count_7d"]), (&json!(0), &json!(1)));
 
     let gone = Window::Month.start(now).minus_seconds(60).to_string();
-    let gone = service
-        .post("/anomalies", &with(crash(), "occurred_at", gone))
-        .await
-        .ok();
-    assert_eq!(
-        (&gone["counted"], &gone["count_30d"]),
-        (&json!(false), &json!(1))
-    );
+    let gone = service.post("/anomalies", &with(crash(), "occurred_at", gone)).await.ok();
+    assert_eq!((&gone["counted"], &gone["count_30d"]), (&json!(false), &json!(1)));
 
     let a_little_ahead = now.plus_seconds(30).to_string();
-    let ahead = service
-        .post("/anomalies", &with(crash(), "occurred_at", a_little_ahead))
-        .await;
+    let ahead = service.post("/anomalies", &with(crash(), "occurred_at", a_little_ahead)).await;
     assert_eq!(ahead.ok()["count_1h"], 1);
 }
 
@@ -214,14 +157,8 @@ async fn an_array_is_answered_element_by_element() {
             (&answer[1]["status"], &answer[1]["field"]),
             (&json!(422), &json!("alert_name"))
         );
-        assert_eq!(
-            (&answer[2]["count_1h"], &answer[2]["counted"]),
-            (&json!(2), &json!(true))
-        );
-        assert_eq!(
-            (&answer[3]["count_1h"], &answer[3]["counted"]),
-            (&json!(2), &json!(false))
-        );
+        assert_eq!((&answer[2]["count_1h"], &answer[2]["counted"]), (&json!(2), &json!(true)));
+        assert_eq!((&answer[3]["count_1h"], &answer[3]["counted"]), (&json!(2), &json!(false)));
         assert_eq!(answer[4]["status"], 422);
         assert_eq!(answer[5]["count_1h"], 1);
     }
@@ -245,24 +182,15 @@ async fn all_that_is_known_of_an_anomaly_is_shown() {
             "event_id": "e1",
         });
         let key = service.post("/anomalies", &posted).await.ok()["anomaly_key"].clone();
-        let known = service
-            .get(&format!("/anomalies/{}", key.as_str().unwrap()))
-            .await
-            .ok();
+        let known = service.get(&format!("/anomalies/{}", key.as_str().unwrap())).await.ok();
         let signature = json!({
             "alert_name": "HighCPU", "service": "api", "namespace": "", "error_type": "",
         });
         assert_eq!(known["signature"], signature);
-        assert_eq!(
-            known["metadata"],
-            json!({"pod": "p-1", "labels": {"a": [1, 2.5, null]}})
-        );
+        assert_eq!(known["metadata"], json!({"pod": "p-1", "labels": {"a": [1, 2.5, null]}}));
         assert_eq!(known["frequency"]["count_1h"], 1);
         assert_eq!(known["known_since"], known["frequency"]["first_seen"]);
-        assert_eq!(
-            (&known["permanent_fix"], &known["repairs"]),
-            (&Value::Null, &json!([]))
-        );
+        assert_eq!((&known["permanent_fix"], &known["repairs"]), (&Value::Null, &json!([])));
     }
 }
 
@@ -278,9 +206,7 @@ async fn an_unknown_anomaly_is_not_found() {
 #[tokio::test]
 async fn a_request_id_comes_back() {
     let service = Service::embedded().await;
-    let request = service
-        .request(Method::GET, "/healthz")
-        .header("x-request-id", "abc-123");
+    let request = service.request(Method::GET, "/healthz").header("x-request-id", "abc-123");
     assert_eq!(Answer::of(request).await.headers["x-request-id"], "abc-123");
     let made = service.get("/anomalies/nokey").await;
     made.problem(400);

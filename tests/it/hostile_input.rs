@@ -9,10 +9,7 @@ use crate::support::{Answer, Service};
 const KEY: &str = "af03baee239021c4";
 
 async fn nothing_is_recorded(service: &Service) {
-    service
-        .get(&format!("/anomalies/{KEY}/frequency"))
-        .await
-        .problem(404);
+    service.get(&format!("/anomalies/{KEY}/frequency")).await.problem(404);
 }
 
 #[tokio::test]
@@ -20,43 +17,15 @@ async fn fields_that_are_not_as_they_must_be_are_named() {
     let service = Service::embedded().await;
     let cases = [
         (json!({}), "alert_name", "signature is empty"),
-        (
-            json!({"alert_name": "", "service": ""}),
-            "alert_name",
-            "signature is empty",
-        ),
+        (json!({"alert_name": "", "service": ""}), "alert_name", "signature is empty"),
         (json!({"pod": "p-1"}), "alert_name", "signature is empty"),
         (json!({"alert_name": 7}), "alert_name", "not a number"),
-        (
-            json!({"alert_name": "HighCPU", "reason": null}),
-            "reason",
-            "not null",
-        ),
-        (
-            json!({"alert_name": "HighCPU", "job": ["x"]}),
-            "job",
-            "not an array",
-        ),
-        (
-            json!({"alert_name": "HighCPU", "event_id": ""}),
-            "event_id",
-            "printable ASCII",
-        ),
-        (
-            json!({"alert_name": "HighCPU", "event_id": "a\u{0}b"}),
-            "event_id",
-            "printable ASCII",
-        ),
-        (
-            json!({"alert_name": "HighCPU", "event_id": 7}),
-            "event_id",
-            "a string",
-        ),
-        (
-            json!({"alert_name": "HighCPU", "occurred_at": "soon"}),
-            "occurred_at",
-            "RFC 3339",
-        ),
+        (json!({"alert_name": "HighCPU", "reason": null}), "reason", "not null"),
+        (json!({"alert_name": "HighCPU", "job": ["x"]}), "job", "not an array"),
+        (json!({"alert_name": "HighCPU", "event_id": ""}), "event_id", "printable ASCII"),
+        (json!({"alert_name": "HighCPU", "event_id": "a\u{0}b"}), "event_id", "printable ASCII"),
+        (json!({"alert_name": "HighCPU", "event_id": 7}), "event_id", "a string"),
+        (json!({"alert_name": "HighCPU", "occurred_at": "soon"}), "occurred_at", "RFC 3339"),
         (
             json!({"alert_name": "HighCPU", "occurred_at": "2099-01-01T00:00:00Z"}),
             "occurred_at",
@@ -75,47 +44,18 @@ async fn fields_that_are_not_as_they_must_be_are_named() {
 #[tokio::test]
 async fn bodies_that_are_no_json_say_where() {
     let service = Service::embedded().await;
-    let broken = service
-        .post_raw("/anomalies", "{\n  \"alert_name\": \"HighCPU\",\n}")
-        .await;
+    let broken = service.post_raw("/anomalies", "{\n  \"alert_name\": \"HighCPU\",\n}").await;
     assert!(broken.problem(400).contains("line 3 column 1"));
-    assert_eq!(
-        (&broken.body["line"], &broken.body["column"]),
-        (&json!(3), &json!(1))
-    );
+    assert_eq!((&broken.body["line"], &broken.body["column"]), (&json!(3), &json!(1)));
 
     let deep = format!("{{\"alert_name\":\"HighCPU\",\"x\":{}", "[".repeat(10_000));
-    assert!(
-        service
-            .post_raw("/anomalies", deep)
-            .await
-            .problem(400)
-            .contains("recursion")
-    );
+    assert!(service.post_raw("/anomalies", deep).await.problem(400).contains("recursion"));
     let nul = b"{\"alert_name\":\"HighCPU\0\"}".to_vec();
-    assert!(
-        service
-            .post_raw("/anomalies", nul)
-            .await
-            .problem(400)
-            .contains("control character")
-    );
+    assert!(service.post_raw("/anomalies", nul).await.problem(400).contains("control character"));
     let latin1 = b"{\"alert_name\":\"caf\xe9\"}".to_vec();
-    assert!(
-        service
-            .post_raw("/anomalies", latin1)
-            .await
-            .problem(400)
-            .contains("byte 19")
-    );
+    assert!(service.post_raw("/anomalies", latin1).await.problem(400).contains("byte 19"));
     let lone = r#"{"alert_name":"\ud800"}"#;
-    assert!(
-        service
-            .post_raw("/anomalies", lone)
-            .await
-            .problem(400)
-            .contains("hex escape")
-    );
+    assert!(service.post_raw("/anomalies", lone).await.problem(400).contains("hex escape"));
     service.post_raw("/anomalies", "").await.problem(400);
     service.post_raw("/anomalies", "null").await.problem(422);
     nothing_is_recorded(&service).await;
@@ -125,40 +65,22 @@ async fn bodies_that_are_no_json_say_where() {
 async fn a_body_over_the_limit_is_refused_and_its_sender_reads_why() {
     let service = Service::embedded().await;
     let large = json!({"alert_name": "HighCPU", "x": "x".repeat(10 << 20)});
-    assert!(
-        service
-            .post("/anomalies", &large)
-            .await
-            .problem(413)
-            .contains("1048576 bytes")
-    );
+    assert!(service.post("/anomalies", &large).await.problem(413).contains("1048576 bytes"));
     nothing_is_recorded(&service).await;
 
     let small = Service::with(&[("HTTP__MAX_BODY_BYTES", "100")]).await;
     let body = json!({"alert_name": "HighCPU", "x": "x".repeat(100)});
-    assert!(
-        small
-            .post("/anomalies", &body)
-            .await
-            .problem(413)
-            .contains("100 bytes")
-    );
+    assert!(small.post("/anomalies", &body).await.problem(413).contains("100 bytes"));
 }
 
 #[tokio::test]
 async fn too_many_elements_are_refused_as_a_whole() {
     let service = Service::embedded().await;
-    let many: Vec<Value> = (0..1_001)
-        .map(|_| json!({"alert_name": "HighCPU"}))
-        .collect();
+    let many: Vec<Value> = (0..1_001).map(|_| json!({"alert_name": "HighCPU"})).collect();
     let detail = service.post("/anomalies", &many.into()).await.problem(422);
     assert!(detail.contains("1001"), "{detail}");
-    let request = service
-        .request(Method::POST, "/anomalies")
-        .header("Idempotency-Key", "x");
-    Answer::of(request.json(&json!([{"alert_name": "HighCPU"}])))
-        .await
-        .problem(422);
+    let request = service.request(Method::POST, "/anomalies").header("Idempotency-Key", "x");
+    Answer::of(request.json(&json!([{"alert_name": "HighCPU"}]))).await.problem(422);
     nothing_is_recorded(&service).await;
 }
 
@@ -169,44 +91,23 @@ async fn other_content_types_are_refused() {
         let request = service.request(Method::POST, "/anomalies");
         let request = request.header("content-type", content_type);
         let answer = Answer::of(request.body(r#"{"alert_name":"HighCPU"}"#)).await;
-        assert!(
-            answer
-                .problem(415)
-                .contains("Content-Type: application/json")
-        );
+        assert!(answer.problem(415).contains("Content-Type: application/json"));
     }
-    let without = service
-        .request(Method::POST, "/anomalies")
-        .body(r#"{"alert_name":"HighCPU"}"#);
+    let without = service.request(Method::POST, "/anomalies").body(r#"{"alert_name":"HighCPU"}"#);
     Answer::of(without).await.problem(415);
     nothing_is_recorded(&service).await;
-    for content_type in [
-        "application/json; charset=utf-8",
-        "application/cloudevents+json",
-    ] {
+    for content_type in ["application/json; charset=utf-8", "application/cloudevents+json"] {
         let request = service.request(Method::POST, "/anomalies");
         let request = request.header("content-type", content_type);
-        Answer::of(request.body(r#"{"alert_name":"HighCPU"}"#))
-            .await
-            .ok();
+        Answer::of(request.body(r#"{"alert_name":"HighCPU"}"#)).await.ok();
     }
 }
 
 #[tokio::test]
 async fn malformed_keys_unknown_paths_and_wrong_methods_are_problems() {
     let service = Service::embedded().await;
-    for key in [
-        "x",
-        "AF03BAEE239021C4",
-        "af03baee239021c4a",
-        "%00",
-        "%FF",
-        "..%2F",
-    ] {
-        service
-            .get(&format!("/anomalies/{key}/frequency"))
-            .await
-            .problem(400);
+    for key in ["x", "AF03BAEE239021C4", "af03baee239021c4a", "%00", "%FF", "..%2F"] {
+        service.get(&format!("/anomalies/{key}/frequency")).await.problem(400);
     }
     service.get("/").await.problem(404);
     service.get("/anomalies/").await.problem(404);

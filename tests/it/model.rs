@@ -3,15 +3,17 @@
 
 use anomaly_counter::{
     domain::{
-        Action, AnomalyKey, EventId, FixMark, RecentAttempt, RepairAttempt, RepairHistory, Tally,
-        Timestamp, WindowCounts,
+        Action, AnomalyKey, EventId, RecentAttempt, RepairAttempt, RepairHistory, Tally, Timestamp,
+        WindowCounts,
     },
     store::RecordOutcome,
 };
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 use tokio::runtime::Runtime;
 
-use crate::support::{EmbeddedFixture, Fixture, RedisFixture, occurrence, start_of_tests};
+use crate::support::{
+    EmbeddedFixture, Fixture, RedisFixture, fix_mark, fix_removal, occurrence, start_of_tests,
+};
 
 const KEYS: u64 = 3;
 const HOUR: i64 = 3_600;
@@ -107,19 +109,12 @@ impl Naive {
     }
 
     fn history(&self) -> RepairHistory {
-        let attempts = self
-            .repairs
-            .iter()
-            .rev()
-            .map(|(_, success, at)| RecentAttempt {
-                action: "restart_pod".to_owned(),
-                success: *success,
-                at: Some(*at),
-            });
-        RepairHistory {
-            total: self.repairs.len() as u64,
-            recent: attempts.take(100).collect(),
-        }
+        let attempts = self.repairs.iter().rev().map(|(_, success, at)| RecentAttempt {
+            action: "restart_pod".to_owned(),
+            success: *success,
+            at: Some(*at),
+        });
+        RepairHistory { total: self.repairs.len() as u64, recent: attempts.take(100).collect() }
     }
 }
 
@@ -127,7 +122,8 @@ async fn compare(fixture: &mut impl Fixture, steps: &[Step]) {
     fixture.clear().await;
     let mut now = start_of_tests();
     let mut model = vec![Naive::default(); KEYS as usize];
-    for step in steps {
+    for (number, step) in steps.iter().enumerate() {
+        let fresh_id = format!("step-{number}");
         let store = fixture.store();
         match step {
             Step::Record(batch) => {
@@ -135,9 +131,8 @@ async fn compare(fixture: &mut impl Fixture, steps: &[Step]) {
                     .iter()
                     .map(|(key, id, age)| (*key, *id, now.minus_seconds(*age)))
                     .collect();
-                let occurrences = events
-                    .iter()
-                    .map(|(key, id, at)| occurrence(*key, &id.to_string(), *at));
+                let occurrences =
+                    events.iter().map(|(key, id, at)| occurrence(*key, &id.to_string(), *at));
                 let results = store.record(now, occurrences.collect()).await;
                 assert_eq!(results.len(), events.len());
                 for ((key, id, at), result) in events.into_iter().zip(results) {
@@ -171,22 +166,15 @@ async fn compare(fixture: &mut impl Fixture, steps: &[Step]) {
             }
             Step::Mark(key) => {
                 let naive = &mut model[*key as usize];
-                let key = AnomalyKey::from_bits(*key);
-                let mark = FixMark {
-                    key,
-                    description: "x".to_owned(),
-                    fixed_by: None,
-                };
+                let mark = fix_mark(*key, &fresh_id, now);
                 let fix = store.mark_fixed(now, mark).await.unwrap();
                 naive.fixed_at = naive.known.then_some(now);
                 assert_eq!(fix.map(|fix| fix.marked_at), naive.fixed_at, "{step:?}");
             }
             Step::Unmark(key) => {
                 let naive = &mut model[*key as usize];
-                let removed = store
-                    .unmark_fixed(now, AnomalyKey::from_bits(*key))
-                    .await
-                    .unwrap();
+                let removal = fix_removal(*key, &fresh_id, now);
+                let removed = store.unmark_fixed(now, removal).await.unwrap();
                 let expected = naive.known.then_some(naive.fixed_at.is_some());
                 naive.fixed_at = None;
                 assert_eq!(removed, expected, "{step:?}");
@@ -195,17 +183,9 @@ async fn compare(fixture: &mut impl Fixture, steps: &[Step]) {
                 let naive = &model[*key as usize];
                 let key = AnomalyKey::from_bits(*key);
                 let expected = naive.known.then(|| naive.tally(now));
-                assert_eq!(
-                    store.tallies(now, vec![key]).await,
-                    [Ok(expected.clone())],
-                    "{step:?}"
-                );
+                assert_eq!(store.tallies(now, vec![key]).await, [Ok(expected.clone())], "{step:?}");
                 let dossier = store.dossier(now, key).await.unwrap();
-                assert_eq!(
-                    dossier.as_ref().map(|d| d.tally.clone()),
-                    expected,
-                    "{step:?}"
-                );
+                assert_eq!(dossier.as_ref().map(|d| d.tally.clone()), expected, "{step:?}");
                 let history = naive.known.then(|| naive.history());
                 assert_eq!(dossier.map(|d| d.repairs), history, "{step:?}");
             }
@@ -224,11 +204,7 @@ async fn compare(fixture: &mut impl Fixture, steps: &[Step]) {
 fn check<F: Fixture>(cases: u32) {
     let runtime = Runtime::new().unwrap();
     let fixture = std::cell::RefCell::new(runtime.block_on(F::new()));
-    let config = ProptestConfig {
-        cases,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    };
+    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
     TestRunner::new(config)
         .run(&vec(step(), 1..60), |steps| {
             runtime.block_on(compare(&mut *fixture.borrow_mut(), &steps));

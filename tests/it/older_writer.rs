@@ -62,9 +62,7 @@ async fn what_the_older_service_left_is_read_in_place() {
             &naive_local(marked_at),
         ])
         .await;
-    other
-        .run(&["SET", &name("permanent_fix"), "1", "EX", "7776000"])
-        .await;
+    other.run(&["SET", &name("permanent_fix"), "1", "EX", "7776000"]).await;
     other.run(&["SET", &name("repair_count"), "3"]).await;
     for (age, success) in [(300, "false"), (200, "false"), (100, "true")] {
         let at = naive_local(now.minus_seconds(age));
@@ -74,49 +72,28 @@ async fn what_the_older_service_left_is_read_in_place() {
     }
 
     let service = Service::on_redis(&redis).await;
-    let read = service
-        .get(&format!("/anomalies/{KEY}/frequency"))
-        .await
-        .ok();
+    let read = service.get(&format!("/anomalies/{KEY}/frequency")).await.ok();
     let counts = ["count_1h", "count_24h", "count_7d", "count_30d"].map(|n| read[n].clone());
     assert_eq!(counts, [1, 2, 3, 4].map(Value::from));
     assert_eq!(read["first_seen"], now.minus_seconds(10 * DAY).to_string());
     assert_eq!(read["last_seen"], now.minus_seconds(600).to_string());
     assert_eq!(read["auto_repair_count"], 3);
-    assert_eq!(
-        (&read["permanent_fix_applied"], &read["regressed"]),
-        (&json!(true), &json!(true))
-    );
+    assert_eq!((&read["permanent_fix_applied"], &read["regressed"]), (&json!(true), &json!(true)));
 
     let known = service.get(&format!("/anomalies/{KEY}")).await.ok();
     assert_eq!(known["signature"], crash());
-    assert_eq!(
-        known["known_since"],
-        now.minus_seconds(40 * DAY).to_string()
-    );
-    assert_eq!(
-        known["permanent_fix"]["fix_description"],
-        "raised the limit"
-    );
+    assert_eq!(known["known_since"], now.minus_seconds(40 * DAY).to_string());
+    assert_eq!(known["permanent_fix"]["fix_description"], "raised the limit");
     assert_eq!(known["permanent_fix"]["fixed_at"], marked_at.to_string());
     let repairs = service.get(&format!("/anomalies/{KEY}/repairs")).await.ok();
     assert_eq!(repairs["actions"][0]["successes"], 1);
-    assert_eq!(
-        repairs["attempts"][0]["timestamp"],
-        now.minus_seconds(100).to_string()
-    );
+    assert_eq!(repairs["attempts"][0]["timestamp"], now.minus_seconds(100).to_string());
 
     // It goes on from there, and the older service beside it.
-    assert_eq!(
-        service.post("/anomalies", &crash()).await.ok()["count_30d"],
-        5
-    );
+    assert_eq!(service.post("/anomalies", &crash()).await.ok()["count_30d"], 5);
     let at = python_float(wall_clock());
     other.run(&["ZADD", &name("timeline"), &at, &at]).await;
-    assert_eq!(
-        service.post("/anomalies", &crash()).await.ok()["count_30d"],
-        7
-    );
+    assert_eq!(service.post("/anomalies", &crash()).await.ok()["count_30d"], 7);
     let kept = other.number(&["ZCARD", &name("timeline")]).await;
     assert_eq!(kept, 7, "what is older than 30 days has left");
 }
@@ -140,62 +117,32 @@ async fn what_is_written_here_the_older_service_reads_and_no_key_is_without_a_tt
     let other = redis.client().await;
     // Counts, as it takes them: events since a time, by score.
     let hour_ago = (before.as_micros() / 1_000_000 - 3_600).to_string();
-    let count = other
-        .number(&["ZCOUNT", &name("timeline"), &hour_ago, "+inf"])
-        .await;
+    let count = other.number(&["ZCOUNT", &name("timeline"), &hour_ago, "+inf"]).await;
     assert_eq!(count, 4);
-    let oldest = other
-        .texts(&["ZRANGE", &name("timeline"), "0", "0", "WITHSCORES"])
-        .await;
+    let oldest = other.texts(&["ZRANGE", &name("timeline"), "0", "0", "WITHSCORES"]).await;
     let seconds: f64 = oldest[1].parse().unwrap();
     assert!((seconds - before.as_micros() as f64 / 1e6).abs() < 60.0);
     // Repairs: a number, and JSON entries, newest first.
-    assert_eq!(
-        other.text(&["GET", &name("repair_count")]).await.unwrap(),
-        "2"
-    );
-    let entries = other
-        .texts(&["LRANGE", &name("repair_history"), "0", "-1"])
-        .await;
-    let entries: Vec<Value> = entries
-        .iter()
-        .map(|e| serde_json::from_str(e).unwrap())
-        .collect();
+    assert_eq!(other.text(&["GET", &name("repair_count")]).await.unwrap(), "2");
+    let entries = other.texts(&["LRANGE", &name("repair_history"), "0", "-1"]).await;
+    let entries: Vec<Value> = entries.iter().map(|e| serde_json::from_str(e).unwrap()).collect();
     assert_eq!(
         (&entries[0]["action"], &entries[0]["success"]),
         (&json!("restart_pod"), &json!(true))
     );
     // The mark and its particulars.
-    assert_eq!(
-        other.text(&["GET", &name("permanent_fix")]).await.unwrap(),
-        "1"
-    );
-    let metadata = [
-        "signature",
-        "permanent_fix_applied",
-        "permanent_fix_description",
-    ];
+    assert_eq!(other.text(&["GET", &name("permanent_fix")]).await.unwrap(), "1");
+    let metadata = ["signature", "permanent_fix_applied", "permanent_fix_description"];
     let mut found = Vec::new();
     for field in metadata {
-        found.push(
-            other
-                .text(&["HGET", &name("metadata"), field])
-                .await
-                .unwrap(),
-        );
+        found.push(other.text(&["HGET", &name("metadata"), field]).await.unwrap());
     }
     assert_eq!(serde_json::from_str::<Value>(&found[0]).unwrap(), posted);
     assert_eq!(found[1..], ["true", "raised the limit"]);
     // Times as `datetime.fromisoformat` of any Python 3.7 or newer reads them.
     let times = [
-        other
-            .text(&["HGET", &name("metadata"), "first_seen"])
-            .await
-            .unwrap(),
-        other
-            .text(&["HGET", &name("metadata"), "permanent_fix_time"])
-            .await
-            .unwrap(),
+        other.text(&["HGET", &name("metadata"), "first_seen"]).await.unwrap(),
+        other.text(&["HGET", &name("metadata"), "permanent_fix_time"]).await.unwrap(),
         entries[0]["timestamp"].as_str().unwrap().to_owned(),
     ];
     for time in times {
@@ -206,15 +153,8 @@ async fn what_is_written_here_the_older_service_reads_and_no_key_is_without_a_tt
     assert_eq!(keys.len(), 6, "{keys:?}");
     for key in keys {
         let ttl = other.number(&["TTL", &key]).await;
-        let days = if key.contains("fix") || key.contains("metadata") {
-            90
-        } else {
-            35
-        };
-        assert!(
-            (days * DAY - 60..=days * DAY).contains(&ttl),
-            "{key} has {ttl} s to live"
-        );
+        let days = if key.contains("fix") || key.contains("metadata") { 90 } else { 35 };
+        assert!((days * DAY - 60..=days * DAY).contains(&ttl), "{key} has {ttl} s to live");
     }
 }
 
@@ -224,9 +164,7 @@ async fn a_mark_that_has_outlived_its_particulars_is_still_dated() {
     let other = redis.client().await;
     // Marked 40 days ago: the older service's metadata have expired after 35.
     let left = (50 * DAY).to_string();
-    other
-        .run(&["SET", &name("permanent_fix"), "1", "EX", &left])
-        .await;
+    other.run(&["SET", &name("permanent_fix"), "1", "EX", &left]).await;
     let service = Service::on_redis(&redis).await;
     let path = format!("/anomalies/{KEY}");
     let quiet = service.get(&path).await.ok();
@@ -238,34 +176,17 @@ async fn a_mark_that_has_outlived_its_particulars_is_still_dated() {
     let fixed_at = Timestamp::parse_rfc3339(fixed_at).unwrap().as_micros();
     let expected = wall_clock().minus_seconds(40 * DAY).as_micros();
     assert!((fixed_at - expected).abs() < 60_000_000, "{fixed_at}");
-    assert_eq!(
-        service.post("/anomalies", &crash()).await.ok()["regressed"],
-        true
-    );
+    assert_eq!(service.post("/anomalies", &crash()).await.ok()["regressed"], true);
 }
 
 #[tokio::test]
 async fn a_key_of_a_foreign_type_fails_alone() {
     let redis = RedisServer::start();
-    redis
-        .client()
-        .await
-        .run(&["SET", &name("timeline"), "not a timeline"])
-        .await;
+    redis.client().await.run(&["SET", &name("timeline"), "not a timeline"]).await;
     let service = Service::on_redis(&redis).await;
     let both = json!([crash(), {"alert_name": "Other"}]);
     let answer = service.post("/anomalies", &both).await.ok();
-    assert_eq!(
-        (&answer[0]["status"], &answer[1]["count_1h"]),
-        (&json!(500), &json!(1))
-    );
-    service
-        .get(&format!("/anomalies/{KEY}/frequency"))
-        .await
-        .problem(500);
-    assert_eq!(
-        service.get("/readyz").await.ok()["status"],
-        "ready",
-        "the store is well"
-    );
+    assert_eq!((&answer[0]["status"], &answer[1]["count_1h"]), (&json!(500), &json!(1)));
+    service.get(&format!("/anomalies/{KEY}/frequency")).await.problem(500);
+    assert_eq!(service.get("/readyz").await.ok()["status"], "ready", "the store is well");
 }

@@ -1,89 +1,169 @@
-//! Redis that is away, stands still, or has forgotten its scripts.
+//! Redis that is away, stands still, or has forgotten: no write is refused, none lost, none counted
+//! twice, and no answer is a false zero.
 
 use std::time::{Duration, Instant};
 
+use anomaly_counter::domain::Timestamp;
 use serde_json::{Value, json};
 
 use crate::support::{Answer, RedisServer, Service, eventually};
+
+/// The key of `cpu()`.
+const KEY: &str = "af03baee239021c4";
 
 fn cpu() -> Value {
     json!({"alert_name": "HighCPU"})
 }
 
-async fn recovers(service: &Service) -> Value {
-    eventually("the service records again", || async {
-        let answer = service.post("/anomalies", &cpu()).await;
-        answer.status.is_success().then_some(answer.body)
-    })
-    .await
+fn cpu_event(id: impl std::fmt::Display) -> Value {
+    json!({"alert_name": "HighCPU", "event_id": id.to_string()})
 }
 
-/// A 503 problem with `Retry-After`.
-fn is_unavailable(answer: &Answer) {
-    answer.problem(503);
-    assert_eq!(answer.headers["retry-after"], "1");
+/// The body of a 202 that says what it is.
+#[track_caller]
+fn accepted(answer: Answer) -> Value {
+    assert_eq!(answer.status, 202, "{}", answer.body);
+    assert_eq!(answer.headers["x-degraded"], "redis");
+    answer.body
+}
+
+async fn frequency(service: &Service) -> Answer {
+    service.get(&format!("/anomalies/{KEY}/frequency")).await
+}
+
+async fn healthy_again(service: &Service) {
+    eventually("what has waited is carried out", || async {
+        let ready = service.get("/readyz").await.ok();
+        (ready["status"] == "ready" && ready["spool"]["operations"] == 0).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn without_redis_the_service_starts_says_503_and_recovers_by_itself() {
+async fn without_redis_from_the_first_second_every_write_waits_and_counts_later() {
     let mut redis = RedisServer::start();
     redis.kill();
     let service = Service::on_redis(&redis).await;
-    let calls = [
-        service.post("/anomalies", &cpu()).await,
-        service.post("/anomalies", &json!([cpu(), cpu()])).await,
-        service.get("/anomalies/af03baee239021c4").await,
-        service.get("/anomalies/af03baee239021c4/frequency").await,
-        service.delete("/permanent-fix/af03baee239021c4").await,
-    ];
-    calls.iter().for_each(is_unavailable);
+    // Nothing is known of it yet, and an unknown is not known to be true.
+    let unknown = frequency(&service).await;
+    unknown.problem(503);
+    assert_eq!(unknown.headers["retry-after"], "1");
+
+    for count in 1..=3 {
+        let answer = accepted(service.post("/anomalies", &cpu_event(count)).await);
+        assert_eq!((&answer["count_24h"], &answer["degraded"]), (&json!(count), &json!(true)));
+        assert_eq!(answer["counted"], true);
+    }
+    assert_eq!(accepted(service.post("/anomalies", &cpu_event(3)).await)["counted"], false);
+    let read = frequency(&service).await;
+    assert_eq!(read.headers["x-degraded"], "redis");
+    let read = read.ok();
+    assert_eq!((&read["count_24h"], &read["escalation_level"]), (&json!(3), &json!("REPEAT")));
+
+    let repair =
+        json!({"anomaly_key": KEY, "action": "restart", "success": false, "event_id": "r"});
+    for (counted, attempts) in [(true, 1), (false, 1)] {
+        let answer = accepted(service.post("/repairs", &repair).await);
+        assert_eq!((&answer["counted"], &answer["attempts"]), (&json!(counted), &json!(attempts)));
+    }
+    let fix = json!({"anomaly_key": KEY, "fix_description": "raised the limit"});
+    let fixed_at = accepted(service.put("/permanent-fix", &fix).await)["fixed_at"].clone();
+    let regressed = accepted(service.post("/anomalies", &cpu_event(4)).await);
+    assert_eq!((&regressed["regressed"], &regressed["count_1h"]), (&json!(true), &json!(4)));
     // Bad input is told even so.
     service.post("/anomalies", &json!({})).await.problem(422);
+    assert_eq!(service.get("/readyz").await.ok()["spool"]["operations"], 8);
 
     redis.restart();
-    let answer = recovers(&service).await;
+    healthy_again(&service).await;
+    let known = service.get(&format!("/anomalies/{KEY}")).await;
+    assert!(!known.headers.contains_key("x-degraded"));
+    let known = known.ok();
+    assert_eq!(known["frequency"]["count_24h"], 4);
     assert_eq!(
-        answer["count_1h"], 1,
-        "what was refused has not been counted"
+        (&known["frequency"]["degraded"], &known["frequency"]["regressed"]),
+        (&json!(false), &json!(true))
     );
+    assert_eq!(known["repairs"][0]["attempts"], 1);
+    assert_eq!(known["permanent_fix"]["fixed_at"], fixed_at, "with its own time");
 }
 
 #[tokio::test]
-async fn a_redis_that_stands_still_is_answered_for_within_the_command_timeout() {
+async fn what_was_known_is_told_with_its_time_and_what_waits_is_added() {
+    let mut redis = RedisServer::start();
+    let service = Service::on_redis(&redis).await;
+    for _ in 0..2 {
+        service.post("/anomalies", &cpu()).await.ok();
+    }
+    let known = service.get(&format!("/anomalies/{KEY}")).await.ok();
+    redis.kill();
+    let step = accepted(service.post("/anomalies", &cpu()).await);
+    assert_eq!((&step["count_24h"], &step["escalation_level"]), (&json!(3), &json!("REPEAT")));
+    assert_eq!(step["previous_level"], Value::Null);
+    assert_eq!(step["first_seen"], known["frequency"]["first_seen"]);
+    let as_of = Timestamp::parse_rfc3339(step["as_of"].as_str().unwrap()).unwrap();
+    assert!(as_of < Timestamp::parse_rfc3339(step["last_seen"].as_str().unwrap()).unwrap());
+
+    let away = service.get(&format!("/anomalies/{KEY}")).await.ok();
+    assert_eq!(away["frequency"]["degraded"], true);
+    assert_eq!(away["signature"], known["signature"]);
+    // A write of the webhook and of an array waits too.
+    let array = service.post("/anomalies", &json!([cpu(), {"alert_name": 1}, cpu()])).await;
+    let array = accepted(array);
+    assert_eq!((&array[2]["count_24h"], &array[1]["status"]), (&json!(5), &json!(422)));
+}
+
+#[tokio::test]
+async fn a_redis_that_stands_still_is_noticed_once_and_then_nobody_waits() {
     let redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;
-    let occurrence = json!({"alert_name": "HighCPU", "event_id": "e1"});
+    service.post("/anomalies", &cpu_event(0)).await.ok();
     redis.pause();
-    for _ in 0..3 {
+    let begun = Instant::now();
+    accepted(service.post("/anomalies", &cpu_event(1)).await);
+    let took = begun.elapsed();
+    assert!(took < Duration::from_millis(900), "{took:?} with a timeout of 500 ms");
+    for id in 2..20 {
         let begun = Instant::now();
-        is_unavailable(&service.post("/anomalies", &occurrence).await);
+        accepted(service.post("/anomalies", &cpu_event(id)).await);
+        frequency(&service).await.ok();
         let took = begun.elapsed();
-        assert!(
-            took < Duration::from_millis(900),
-            "{took:?} with a timeout of 500 ms"
-        );
+        assert!(took < Duration::from_millis(150), "{took:?} in an outage");
     }
     redis.resume();
-    // The same id again, since it may have been counted: it counts once.
-    let answer = eventually("the service records again", || async {
-        let answer = service.post("/anomalies", &occurrence).await;
-        answer.status.is_success().then_some(answer.body)
-    })
-    .await;
-    assert_eq!(answer["count_1h"], 1);
+    healthy_again(&service).await;
+    // The first had been sent to Redis before it was made to wait: it counts once.
+    assert_eq!(frequency(&service).await.ok()["count_1h"], 20);
+}
+
+#[tokio::test]
+async fn what_waits_survives_kill_9_and_is_carried_out_by_the_next_process() {
+    let mut redis = RedisServer::start();
+    let service = Service::on_redis(&redis).await;
+    redis.kill();
+    for id in 0..50 {
+        accepted(service.post("/anomalies", &cpu_event(id)).await);
+    }
+    let service = service.restart().await;
+    // Known from the spool, though this process has never seen the store.
+    assert_eq!(frequency(&service).await.ok()["count_1h"], 50);
+    accepted(service.post("/anomalies", &cpu_event(50)).await);
+    redis.restart();
+    healthy_again(&service).await;
+    assert_eq!(frequency(&service).await.ok()["count_1h"], 51);
 }
 
 #[tokio::test]
 async fn an_outage_is_two_lines_in_the_log() {
     let mut redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;
-    recovers(&service).await;
+    service.post("/anomalies", &cpu()).await.ok();
     redis.kill();
     for _ in 0..20 {
-        is_unavailable(&service.post("/anomalies", &cpu()).await);
+        accepted(service.post("/anomalies", &cpu()).await);
     }
     redis.restart();
-    recovers(&service).await;
+    healthy_again(&service).await;
     let log = service.log();
     let about = |text: &str| log.lines().filter(|line| line.contains(text)).count();
     assert_eq!(about("the store does not answer"), 1, "{log}");
@@ -92,50 +172,86 @@ async fn an_outage_is_two_lines_in_the_log() {
 }
 
 #[tokio::test]
+async fn a_spool_that_is_full_is_a_503_and_never_a_false_202() {
+    let mut redis = RedisServer::start();
+    let options = [("REDIS__URL", redis.url()), ("SPOOL__MAX_BYTES", "2000".to_owned())];
+    let options: Vec<(&str, &str)> = options.iter().map(|(n, v)| (*n, v.as_str())).collect();
+    let service = Service::with(&options).await;
+    redis.kill();
+    let mut taken = 0;
+    let refused = loop {
+        let answer = service.post("/anomalies", &cpu_event(taken)).await;
+        if answer.status != 202 {
+            break answer;
+        }
+        taken += 1;
+        assert!(taken < 100, "2000 bytes do not hold this many");
+    };
+    refused.problem(503);
+    assert_eq!(refused.headers["retry-after"], "1");
+    assert!(taken > 5, "{taken}");
+    assert_eq!(frequency(&service).await.ok()["count_1h"], taken);
+    redis.restart();
+    healthy_again(&service).await;
+    assert_eq!(frequency(&service).await.ok()["count_1h"], taken);
+}
+
+#[tokio::test]
+async fn what_the_store_refuses_for_good_does_not_hold_up_the_rest() {
+    let mut redis = RedisServer::start();
+    let service = Service::on_redis(&redis).await;
+    redis.kill();
+    let unknown = json!({"anomaly_key": "0123456789abcdef", "action": "a", "success": true});
+    accepted(service.post("/repairs", &unknown).await);
+    accepted(service.post("/anomalies", &cpu()).await);
+    accepted(service.post("/anomalies", &json!({"alert_name": "Foreign"})).await);
+    redis.restart();
+    let key = "anomaly:timeline:".to_owned() + &key_of("Foreign");
+    redis.client().await.run(&["SET", &key, "foreign"]).await;
+    healthy_again(&service).await;
+    assert_eq!(frequency(&service).await.ok()["count_1h"], 1);
+    assert!(service.log().contains("the store refuses a repair of anomaly 0123456789abcdef"));
+}
+
+fn key_of(alert_name: &str) -> String {
+    let mut fields = serde_json::Map::new();
+    fields.insert("alert_name".to_owned(), alert_name.into());
+    anomaly_counter::domain::Signature::from_fields(&fields).unwrap().key().to_string()
+}
+
+#[tokio::test]
 async fn scripts_that_the_server_has_forgotten_are_loaded_again_unseen() {
     let redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;
     let other = redis.client().await;
-    let key = service.post("/anomalies", &cpu()).await.ok()["anomaly_key"].clone();
-    let path = format!("/anomalies/{}", key.as_str().unwrap());
-    for round in 2..5 {
+    let path = format!("/anomalies/{KEY}");
+    for round in 1..4 {
         other.run(&["SCRIPT", "FLUSH"]).await;
-        assert_eq!(
-            service.post("/anomalies", &cpu()).await.ok()["count_1h"],
-            round
-        );
+        assert_eq!(service.post("/anomalies", &cpu()).await.ok()["count_1h"], round);
         other.run(&["SCRIPT", "FLUSH"]).await;
-        assert_eq!(
-            service.get(&format!("{path}/frequency")).await.ok()["count_1h"],
-            round
-        );
+        assert_eq!(frequency(&service).await.ok()["count_1h"], round);
         other.run(&["SCRIPT", "FLUSH"]).await;
         service.get(&path).await.ok();
         other.run(&["SCRIPT", "FLUSH"]).await;
-        let repair = json!({"anomaly_key": key, "action": "a", "success": true});
-        assert_eq!(
-            service.post("/repairs", &repair).await.ok()["attempts"],
-            round - 1
-        );
+        let repair = json!({"anomaly_key": KEY, "action": "a", "success": true});
+        assert_eq!(service.post("/repairs", &repair).await.ok()["attempts"], round);
         other.run(&["SCRIPT", "FLUSH"]).await;
-        let fix = json!({"anomaly_key": key, "fix_description": "x"});
+        let fix = json!({"anomaly_key": KEY, "fix_description": "x"});
         service.put("/permanent-fix", &fix).await.ok();
         other.run(&["SCRIPT", "FLUSH"]).await;
-        service
-            .delete(&format!("/permanent-fix/{}", key.as_str().unwrap()))
-            .await
-            .ok();
+        service.delete(&format!("/permanent-fix/{KEY}")).await.ok();
     }
 }
 
 #[tokio::test]
-async fn a_redis_that_is_full_is_unavailable_and_not_the_callers_fault() {
+async fn a_redis_that_is_full_makes_writes_wait() {
     let redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;
     let other = redis.client().await;
     assert_eq!(service.post("/anomalies", &cpu()).await.ok()["count_1h"], 1);
     other.run(&["CONFIG", "SET", "maxmemory", "1"]).await;
-    is_unavailable(&service.post("/anomalies", &cpu()).await);
+    assert_eq!(accepted(service.post("/anomalies", &cpu()).await)["count_1h"], 2);
     other.run(&["CONFIG", "SET", "maxmemory", "0"]).await;
-    assert_eq!(recovers(&service).await["count_1h"], 2);
+    healthy_again(&service).await;
+    assert_eq!(frequency(&service).await.ok()["count_1h"], 2);
 }

@@ -27,17 +27,11 @@ async fn recurrence_after_a_mark_is_louder() {
 
         let fix = service.get(&path).await.ok()["permanent_fix"].clone();
         assert_eq!(fix["fix_description"], "raised the memory limit");
-        assert_eq!(
-            (&fix["fixed_by"], &fix["fixed_at"]),
-            (&json!("ops"), &marked["fixed_at"])
-        );
+        assert_eq!((&fix["fixed_by"], &fix["fixed_at"]), (&json!("ops"), &marked["fixed_at"]));
 
         // Marked once more, the recurrence lies before the mark.
         service.put("/permanent-fix", &mark).await.ok();
-        assert_eq!(
-            service.get(&format!("{path}/frequency")).await.ok()["regressed"],
-            false
-        );
+        assert_eq!(service.get(&format!("{path}/frequency")).await.ok()["regressed"], false);
 
         let undo = format!("/permanent-fix/{}", key.as_str().unwrap());
         assert_eq!(service.delete(&undo).await.ok()["removed"], true);
@@ -52,43 +46,19 @@ async fn recurrence_after_a_mark_is_louder() {
 #[tokio::test]
 async fn an_operators_typo_is_not_swallowed() {
     let service = Service::embedded().await;
-    let key = service
-        .post("/anomalies", &json!({"alert_name": "A"}))
-        .await
-        .ok()["anomaly_key"]
-        .clone();
+    let key =
+        service.post("/anomalies", &json!({"alert_name": "A"})).await.ok()["anomaly_key"].clone();
     let unknown = json!({"anomaly_key": "0123456789abcdef", "fix_description": "x"});
     service.put("/permanent-fix", &unknown).await.problem(404);
-    service
-        .delete("/permanent-fix/0123456789abcdef")
-        .await
-        .problem(404);
-    service
-        .delete("/permanent-fix/0123456789abcde")
-        .await
-        .problem(400);
+    service.delete("/permanent-fix/0123456789abcdef").await.problem(404);
+    service.delete("/permanent-fix/0123456789abcde").await.problem(400);
     let cases = [
         (json!({"anomaly_key": key}), "fix_description"),
-        (
-            json!({"anomaly_key": key, "fix_description": "  "}),
-            "fix_description",
-        ),
-        (
-            json!({"anomaly_key": key, "fix_description": "nul\u{0}"}),
-            "fix_description",
-        ),
-        (
-            json!({"anomaly_key": key, "fix_description": "x".repeat(4_001)}),
-            "fix_description",
-        ),
-        (
-            json!({"anomaly_key": key, "fix_description": "x", "fixed_by": 7}),
-            "fixed_by",
-        ),
-        (
-            json!({"anomaly_key": key, "fix_description": "x", "fixed": "y"}),
-            "fixed",
-        ),
+        (json!({"anomaly_key": key, "fix_description": "  "}), "fix_description"),
+        (json!({"anomaly_key": key, "fix_description": "nul\u{0}"}), "fix_description"),
+        (json!({"anomaly_key": key, "fix_description": "x".repeat(4_001)}), "fix_description"),
+        (json!({"anomaly_key": key, "fix_description": "x", "fixed_by": 7}), "fixed_by"),
+        (json!({"anomaly_key": key, "fix_description": "x", "fixed": "y"}), "fixed"),
     ];
     for (body, field) in cases {
         let answer = service.put("/permanent-fix", &body).await;

@@ -18,20 +18,13 @@ fn calls() -> Vec<(&'static str, &'static str)> {
 }
 
 fn json_values(text: &str) -> Vec<Value> {
-    Deserializer::from_str(text)
-        .into_iter()
-        .map(Result::unwrap)
-        .map(without_times)
-        .collect()
+    Deserializer::from_str(text).into_iter().map(Result::unwrap).map(without_times).collect()
 }
 
 /// Times differ from day to day: any time stands for any other.
 fn without_times(mut value: Value) -> Value {
     for member in value.as_object_mut().unwrap().values_mut() {
-        if member
-            .as_str()
-            .is_some_and(|text| Timestamp::parse_rfc3339(text).is_ok())
-        {
+        if member.as_str().is_some_and(|text| Timestamp::parse_rfc3339(text).is_ok()) {
             *member = "a time".into();
         }
     }
@@ -45,10 +38,7 @@ async fn its_calls_give_its_answers() {
     assert_eq!(calls.len(), 5);
     for (call, answers) in calls {
         let command = call.replace("127.0.0.1:8080", service.address());
-        let output = Command::new("bash")
-            .args(["-c", &command])
-            .output()
-            .unwrap();
+        let output = Command::new("bash").args(["-c", &command]).output().unwrap();
         let printed = String::from_utf8(output.stdout).unwrap();
         assert_eq!(json_values(&printed), json_values(answers), "{call}");
     }

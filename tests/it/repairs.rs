@@ -5,10 +5,7 @@ use serde_json::{Value, json};
 use crate::support::{RedisServer, Service};
 
 async fn known_key(service: &Service) -> String {
-    let answer = service
-        .post("/anomalies", &json!({"alert_name": "HighCPU"}))
-        .await
-        .ok();
+    let answer = service.post("/anomalies", &json!({"alert_name": "HighCPU"})).await.ok();
     answer["anomaly_key"].as_str().unwrap().to_owned()
 }
 
@@ -25,46 +22,25 @@ async fn an_action_that_keeps_failing_is_to_be_skipped() {
         let advice_path = format!("/anomalies/{key}/repairs/restart_pod");
 
         let untried = service.get(&advice_path).await.ok();
-        assert_eq!(
-            (&untried["attempts"], &untried["success_rate"]),
-            (&json!(0), &json!(0.0))
-        );
+        assert_eq!((&untried["attempts"], &untried["success_rate"]), (&json!(0), &json!(0.0)));
         assert_eq!(untried["should_skip"], false);
 
         report(&service, &key, "restart_pod", false).await;
-        assert_eq!(
-            service.get(&advice_path).await.ok()["should_skip"],
-            false,
-            "once is chance"
-        );
+        assert_eq!(service.get(&advice_path).await.ok()["should_skip"], false, "once is chance");
         let second = report(&service, &key, "restart_pod", false).await;
-        assert_eq!(
-            (&second["attempts"], &second["auto_repair_count"]),
-            (&json!(2), &json!(2))
-        );
+        assert_eq!((&second["attempts"], &second["auto_repair_count"]), (&json!(2), &json!(2)));
         assert_eq!(service.get(&advice_path).await.ok()["should_skip"], true);
 
         report(&service, &key, "restart_pod", true).await;
         report(&service, &key, "scale up/π", true).await;
         let third = service.get(&advice_path).await.ok();
-        assert_eq!(
-            (&third["attempts"], &third["successes"]),
-            (&json!(3), &json!(1))
-        );
+        assert_eq!((&third["attempts"], &third["successes"]), (&json!(3), &json!(1)));
         assert_eq!(third["should_skip"], false);
-        let strict = service
-            .get(&format!("{advice_path}?min_success_rate=0.5"))
-            .await
-            .ok();
+        let strict = service.get(&format!("{advice_path}?min_success_rate=0.5")).await.ok();
         assert_eq!(strict["should_skip"], true);
-        let other = service
-            .get(&format!("/anomalies/{key}/repairs/scale%20up%2F%CF%80"))
-            .await
-            .ok();
-        assert_eq!(
-            (&other["action"], &other["successes"]),
-            (&json!("scale up/π"), &json!(1))
-        );
+        let other =
+            service.get(&format!("/anomalies/{key}/repairs/scale%20up%2F%CF%80")).await.ok();
+        assert_eq!((&other["action"], &other["successes"]), (&json!("scale up/π"), &json!(1)));
     }
 }
 
@@ -74,13 +50,7 @@ async fn the_history_shows_totals_rates_and_the_newest_attempts() {
     for service in [Service::embedded().await, Service::on_redis(&redis).await] {
         let key = known_key(&service).await;
         for i in 0..103 {
-            report(
-                &service,
-                &key,
-                if i % 2 == 0 { "even" } else { "odd" },
-                i % 4 == 0,
-            )
-            .await;
+            report(&service, &key, if i % 2 == 0 { "even" } else { "odd" }, i % 4 == 0).await;
         }
         let history = service.get(&format!("/anomalies/{key}/repairs")).await.ok();
         assert_eq!(history["auto_repair_count"], 103);
@@ -92,18 +62,9 @@ async fn the_history_shows_totals_rates_and_the_newest_attempts() {
         );
         assert!(attempts[0]["timestamp"].as_str().unwrap().ends_with('Z'));
         let even = &history["actions"].as_array().unwrap()[0];
-        assert_eq!(
-            (&even["action"], &even["attempts"]),
-            (&json!("even"), &json!(50))
-        );
-        assert_eq!(
-            (&even["successes"], &even["success_rate"]),
-            (&json!(25), &json!(0.5))
-        );
-        let frequency = service
-            .get(&format!("/anomalies/{key}/frequency"))
-            .await
-            .ok();
+        assert_eq!((&even["action"], &even["attempts"]), (&json!("even"), &json!(50)));
+        assert_eq!((&even["successes"], &even["success_rate"]), (&json!(25), &json!(0.5)));
+        let frequency = service.get(&format!("/anomalies/{key}/frequency")).await.ok();
         assert_eq!(frequency["auto_repair_count"], 103);
     }
 }
@@ -115,10 +76,7 @@ async fn a_repair_that_is_reported_twice_counts_once() {
     let body = json!({"anomaly_key": key, "action": "a", "success": true, "event_id": "r-1"});
     assert_eq!(service.post("/repairs", &body).await.ok()["counted"], true);
     let again = service.post("/repairs", &body).await.ok();
-    assert_eq!(
-        (&again["counted"], &again["attempts"]),
-        (&json!(false), &json!(1))
-    );
+    assert_eq!((&again["counted"], &again["attempts"]), (&json!(false), &json!(1)));
 }
 
 #[tokio::test]
@@ -127,32 +85,12 @@ async fn a_faulty_report_names_its_field() {
     let key = known_key(&service).await;
     let cases = [
         (json!({"action": "a", "success": true}), "anomaly_key", 422),
-        (
-            json!({"anomaly_key": "B119", "action": "a", "success": true}),
-            "anomaly_key",
-            400,
-        ),
+        (json!({"anomaly_key": "B119", "action": "a", "success": true}), "anomaly_key", 400),
         (json!({"anomaly_key": key, "success": true}), "action", 422),
-        (
-            json!({"anomaly_key": key, "action": "", "success": true}),
-            "action",
-            422,
-        ),
-        (
-            json!({"anomaly_key": key, "action": "a\u{0}", "success": true}),
-            "action",
-            422,
-        ),
-        (
-            json!({"anomaly_key": key, "action": "a", "success": "yes"}),
-            "success",
-            422,
-        ),
-        (
-            json!({"anomaly_key": key, "action": "a", "success": true, "sucess": 1}),
-            "sucess",
-            422,
-        ),
+        (json!({"anomaly_key": key, "action": "", "success": true}), "action", 422),
+        (json!({"anomaly_key": key, "action": "a\u{0}", "success": true}), "action", 422),
+        (json!({"anomaly_key": key, "action": "a", "success": "yes"}), "success", 422),
+        (json!({"anomaly_key": key, "action": "a", "success": true, "sucess": 1}), "sucess", 422),
     ];
     for (body, field, status) in cases {
         let answer = service.post("/repairs", &body).await;
@@ -161,15 +99,8 @@ async fn a_faulty_report_names_its_field() {
     }
     let unknown = json!({"anomaly_key": "0000000000000000", "action": "a", "success": true});
     service.post("/repairs", &unknown).await.problem(404);
-    for query in [
-        "min_success_rate=2",
-        "min_success_rate=x",
-        "min_succes_rate=0.1",
-    ] {
-        service
-            .get(&format!("/anomalies/{key}/repairs/a?{query}"))
-            .await
-            .problem(422);
+    for query in ["min_success_rate=2", "min_success_rate=x", "min_succes_rate=0.1"] {
+        service.get(&format!("/anomalies/{key}/repairs/a?{query}")).await.problem(422);
     }
     let history = service.get(&format!("/anomalies/{key}/repairs")).await.ok();
     assert_eq!(history["auto_repair_count"], 0, "nothing was recorded");

@@ -23,9 +23,7 @@ async fn on_sigterm_under_load_every_recorded_occurrence_is_answered() {
                 let service = service.read().await;
                 let body = json!({"alert_name": "HighCPU"});
                 loop {
-                    let request = service
-                        .request(reqwest::Method::POST, "/anomalies")
-                        .json(&body);
+                    let request = service.request(reqwest::Method::POST, "/anomalies").json(&body);
                     // Once it has stopped, connections are refused.
                     let Ok(answer) = request.send().await else {
                         break;
@@ -48,10 +46,7 @@ async fn on_sigterm_under_load_every_recorded_occurrence_is_answered() {
     assert!(service.ended_well().await);
     assert!(service.log().contains("stopped"));
     let service = service.restart().await;
-    let after = service
-        .get("/anomalies/af03baee239021c4/frequency")
-        .await
-        .ok();
+    let after = service.get("/anomalies/af03baee239021c4/frequency").await.ok();
     assert_eq!(after["count_1h"], answered.load(Ordering::Relaxed));
 }
 
@@ -59,15 +54,9 @@ async fn on_sigterm_under_load_every_recorded_occurrence_is_answered() {
 async fn an_idle_connection_does_not_hold_up_the_end() {
     let mut service = Service::embedded().await;
     service.get("/healthz").await.ok();
-    let _idle = tokio::net::TcpStream::connect(service.address())
-        .await
-        .unwrap();
+    let _idle = tokio::net::TcpStream::connect(service.address()).await.unwrap();
     let begun = std::time::Instant::now();
     service.terminate();
     assert!(service.ended_well().await);
-    assert!(
-        begun.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }

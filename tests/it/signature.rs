@@ -6,9 +6,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 fn signature(value: Value) -> Signature {
-    let Value::Object(fields) = value else {
-        panic!("no object: {value}")
-    };
+    let Value::Object(fields) = value else { panic!("no object: {value}") };
     Signature::from_fields(&fields).unwrap()
 }
 

@@ -20,7 +20,8 @@ pub(super) struct Anomaly {
     known_since: Timestamp,
     timeline: Timeline,
     repairs: RepairHistory,
-    repair_ids: HashMap<EventDigest, Timestamp>,
+    /// Ids of repairs, marks and removals, and when each came.
+    operation_ids: HashMap<EventDigest, Timestamp>,
     repairs_kept_until: Timestamp,
     fix: Option<PermanentFix>,
     kept_until: Timestamp,
@@ -33,7 +34,7 @@ impl Anomaly {
             known_since,
             timeline: Timeline::default(),
             repairs: RepairHistory::default(),
-            repair_ids: HashMap::new(),
+            operation_ids: HashMap::new(),
             repairs_kept_until: Timestamp::MIN,
             fix: None,
             kept_until: Timestamp::MIN,
@@ -64,29 +65,38 @@ impl Anomaly {
         if now >= self.repairs_kept_until {
             self.repairs = RepairHistory::default();
         }
-        self.repair_ids
-            .retain(|_, at| at.plus_seconds(KEPT_SECONDS) > now);
-        if self.repair_ids.contains_key(&id) {
+        if !self.is_first(now, id) {
             return false;
         }
-        self.repair_ids.insert(id, now);
         self.repairs.push(attempt);
         self.repairs_kept_until = now.plus_seconds(KEPT_SECONDS);
         self.keep_for(now, KEPT_SECONDS);
         true
     }
 
-    pub(super) fn mark_fixed(&mut self, now: Timestamp, fix: PermanentFix) {
+    /// Sets the mark, and says whether its id is a first.
+    pub(super) fn mark_fixed(
+        &mut self,
+        now: Timestamp,
+        id: EventDigest,
+        fix: PermanentFix,
+    ) -> bool {
+        if !self.is_first(now, id) {
+            return false;
+        }
         self.kept_until = self.kept_until.max(fix.expires_at());
         self.keep_for(now, KEPT_SECONDS);
         self.fix = Some(fix);
+        true
     }
 
     /// Takes the mark back, and says whether there was one.
-    pub(super) fn unmark_fixed(&mut self, now: Timestamp) -> bool {
-        let held = self.fix(now).is_some();
+    pub(super) fn unmark_fixed(&mut self, now: Timestamp, id: EventDigest) -> bool {
+        if self.fix(now).is_none() || !self.is_first(now, id) {
+            return false;
+        }
         self.fix = None;
-        held
+        true
     }
 
     pub(super) fn count_24h(&self, now: Timestamp) -> u64 {
@@ -99,11 +109,7 @@ impl Anomaly {
             counts: self.timeline.counts(now),
             first_seen: span.map(|(first, _)| first),
             last_seen: span.map(|(_, last)| last),
-            repair_attempts: if now < self.repairs_kept_until {
-                self.repairs.total
-            } else {
-                0
-            },
+            repair_attempts: if now < self.repairs_kept_until { self.repairs.total } else { 0 },
             fixed_at: self.fix(now).map(|fix| fix.marked_at),
         }
     }
@@ -119,11 +125,7 @@ impl Anomaly {
     }
 
     pub(super) fn repairs(&self, now: Timestamp) -> RepairHistory {
-        if now < self.repairs_kept_until {
-            self.repairs.clone()
-        } else {
-            RepairHistory::default()
-        }
+        if now < self.repairs_kept_until { self.repairs.clone() } else { RepairHistory::default() }
     }
 
     /// Gives back the memory of events that have left, of an anomaly that is quiet.
@@ -133,6 +135,16 @@ impl Anomaly {
 
     fn fix(&self, now: Timestamp) -> Option<&PermanentFix> {
         self.fix.as_ref().filter(|fix| now < fix.expires_at())
+    }
+
+    /// Notes an id, and says whether it is a first.
+    fn is_first(&mut self, now: Timestamp, id: EventDigest) -> bool {
+        self.operation_ids.retain(|_, at| at.plus_seconds(KEPT_SECONDS) > now);
+        if self.operation_ids.contains_key(&id) {
+            return false;
+        }
+        self.operation_ids.insert(id, now);
+        true
     }
 
     fn keep_for(&mut self, now: Timestamp, seconds: i64) {

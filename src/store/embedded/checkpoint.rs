@@ -57,10 +57,7 @@ impl Checkpoint {
         let running = self.running.get_or_insert_with(|| {
             self.journal_bytes = 0;
             let to_write = std::mem::take(&mut self.changed);
-            Running {
-                to_write,
-                first_kept: file.last_sequence(),
-            }
+            Running { to_write, first_kept: file.last_sequence() }
         });
         if running.to_write.is_empty() {
             if !file.trim_journal(running.first_kept, STEP_JOURNAL_ROWS)? {
@@ -74,10 +71,7 @@ impl Checkpoint {
             && let Some(key) = running.to_write.pop_first()
         {
             if let Some(anomaly) = state.read().anomaly(key) {
-                let row = encode(&AnomalyRow {
-                    as_of: file.last_sequence(),
-                    anomaly,
-                })?;
+                let row = encode(&AnomalyRow { as_of: file.last_sequence(), anomaly })?;
                 bytes += row.len();
                 rows.push((key, row));
             }

@@ -63,10 +63,7 @@ pub enum OpenError {
 
 impl OpenError {
     pub(super) fn unreadable(data_dir: &Path, source: impl Into<FileError>) -> Self {
-        Self::Unreadable {
-            file: data_dir.join(FILE_NAME),
-            source: source.into(),
-        }
+        Self::Unreadable { file: data_dir.join(FILE_NAME), source: source.into() }
     }
 }
 
@@ -91,30 +88,21 @@ pub(super) struct StoreFile {
 
 impl StoreFile {
     pub(super) fn open(data_dir: &Path) -> Result<Self, OpenError> {
-        let in_data_dir = |source| OpenError::DataDir {
-            dir: data_dir.to_owned(),
-            source,
-        };
+        let in_data_dir = |source| OpenError::DataDir { dir: data_dir.to_owned(), source };
         fs::create_dir_all(data_dir).map_err(in_data_dir)?;
         let file = data_dir.join(FILE_NAME);
-        let database = Database::builder()
-            .set_cache_size(PAGE_CACHE_BYTES)
-            .create(&file)
-            .map_err(|fault| match fault {
+        let database = Database::builder().set_cache_size(PAGE_CACHE_BYTES).create(&file).map_err(
+            |fault| match fault {
                 DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { file: file.clone() },
                 other => OpenError::unreadable(data_dir, redb::Error::from(other)),
-            })?;
+            },
+        )?;
         // redb syncs the file, but not that the folder names it.
-        File::open(data_dir)
-            .and_then(|dir| dir.sync_all())
-            .map_err(in_data_dir)?;
+        File::open(data_dir).and_then(|dir| dir.sync_all()).map_err(in_data_dir)?;
 
         let next_sequence =
             prepare(&database).map_err(|fault| OpenError::unreadable(data_dir, fault))?;
-        Ok(Self {
-            database,
-            next_sequence,
-        })
+        Ok(Self { database, next_sequence })
     }
 
     /// Hands over every anomaly's row.
@@ -144,9 +132,7 @@ impl StoreFile {
         let sequence = self.next_sequence;
         let bytes = encode(row)?;
         self.transact(|transaction| {
-            transaction
-                .open_table(JOURNAL)?
-                .insert(sequence, bytes.as_slice())?;
+            transaction.open_table(JOURNAL)?.insert(sequence, bytes.as_slice())?;
             Ok(())
         })?;
         self.next_sequence += 1;
@@ -228,14 +214,9 @@ impl StoreFile {
 /// Makes the tables of an empty file, and answers the next sequence.
 fn prepare(database: &Database) -> Result<u64, FileError> {
     let transaction = database.begin_write().map_err(redb::Error::from)?;
-    transaction
-        .open_table(ANOMALIES)
-        .map_err(redb::Error::from)?;
+    transaction.open_table(ANOMALIES).map_err(redb::Error::from)?;
     let journal = transaction.open_table(JOURNAL).map_err(redb::Error::from)?;
-    let last = journal
-        .last()
-        .map_err(redb::Error::from)?
-        .map(|(sequence, _)| sequence.value());
+    let last = journal.last().map_err(redb::Error::from)?.map(|(sequence, _)| sequence.value());
     drop(journal);
     transaction.commit().map_err(redb::Error::from)?;
     Ok(last.map_or(1, |last| last + 1))

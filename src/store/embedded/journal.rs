@@ -32,10 +32,12 @@ pub(super) enum Change {
     },
     MarkedFixed {
         key: AnomalyKey,
+        id: EventDigest,
         fix: PermanentFix,
     },
     UnmarkedFixed {
         key: AnomalyKey,
+        id: EventDigest,
     },
 }
 
@@ -45,7 +47,7 @@ impl Change {
             Self::Occurred { key, .. }
             | Self::RepairAttempted { key, .. }
             | Self::MarkedFixed { key, .. }
-            | Self::UnmarkedFixed { key } => *key,
+            | Self::UnmarkedFixed { key, .. } => *key,
         }
     }
 }

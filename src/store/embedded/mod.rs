@@ -14,9 +14,9 @@ use std::{path::Path, sync::Arc};
 use async_trait::async_trait;
 
 use self::{state::SharedState, writer::Writer};
-use super::{Dossier, Recorded, RepairRecorded, Store, StoreError};
+use super::{Dossier, Recorded, RepairRecorded, Shard, Store, StoreError};
 use crate::domain::{
-    AnomalyKey, FixMark, Occurrence, PermanentFix, RepairAttempt, Tally, Timestamp,
+    AnomalyKey, FixMark, FixRemoval, Occurrence, PermanentFix, RepairAttempt, Tally, Timestamp,
 };
 
 pub use file::OpenError as EmbeddedOpenError;
@@ -37,10 +37,7 @@ impl EmbeddedStore {
     pub fn open(data_dir: &Path) -> Result<Self, EmbeddedOpenError> {
         let state = Arc::new(SharedState::default());
         let writer = Writer::open(data_dir, Arc::clone(&state))?;
-        Ok(Self {
-            state,
-            writer: writer.start(),
-        })
+        Ok(Self { state, writer: writer.start() })
     }
 }
 
@@ -62,10 +59,7 @@ impl Store for EmbeddedStore {
     ) -> Vec<Result<Recorded, StoreError>> {
         let elements = occurrences.len();
         let written = self.writer.write(now, move |state| {
-            occurrences
-                .iter()
-                .map(|occurrence| state.record(now, occurrence))
-                .collect()
+            occurrences.iter().map(|occurrence| state.record(now, occurrence)).collect()
         });
         for_each_element(elements, written.await)
     }
@@ -76,9 +70,7 @@ impl Store for EmbeddedStore {
         keys: Vec<AnomalyKey>,
     ) -> Vec<Result<Option<Tally>, StoreError>> {
         let state = self.state.read();
-        keys.into_iter()
-            .map(|key| Ok(state.tally(now, key)))
-            .collect()
+        keys.into_iter().map(|key| Ok(state.tally(now, key))).collect()
     }
 
     async fn dossier(
@@ -96,10 +88,7 @@ impl Store for EmbeddedStore {
     ) -> Vec<Result<Option<RepairRecorded>, StoreError>> {
         let elements = attempts.len();
         let written = self.writer.write(now, move |state| {
-            attempts
-                .iter()
-                .map(|attempt| state.record_repair(now, attempt))
-                .collect()
+            attempts.iter().map(|attempt| state.record_repair(now, attempt)).collect()
         });
         for_each_element(elements, written.await)
     }
@@ -109,22 +98,18 @@ impl Store for EmbeddedStore {
         now: Timestamp,
         mark: FixMark,
     ) -> Result<Option<PermanentFix>, StoreError> {
-        self.writer
-            .write(now, move |state| state.mark_fixed(now, mark))
-            .await
+        self.writer.write(now, move |state| state.mark_fixed(now, mark)).await
     }
 
     async fn unmark_fixed(
         &self,
         now: Timestamp,
-        key: AnomalyKey,
+        removal: FixRemoval,
     ) -> Result<Option<bool>, StoreError> {
-        self.writer
-            .write(now, move |state| state.unmark_fixed(now, key))
-            .await
+        self.writer.write(now, move |state| state.unmark_fixed(now, &removal)).await
     }
 
-    async fn check(&self) -> Result<(), StoreError> {
+    async fn check(&self, _shard: Shard) -> Result<(), StoreError> {
         self.writer.check().await
     }
 

@@ -11,8 +11,8 @@ use std::{
 use super::{anomaly::Anomaly, journal::Change};
 use crate::{
     domain::{
-        AnomalyKey, FixMark, Insertion, Occurrence, PermanentFix, RETENTION, RecentAttempt,
-        RepairAttempt, Tally, Timestamp,
+        AnomalyKey, FixMark, FixRemoval, Insertion, Occurrence, PermanentFix, RETENTION,
+        RecentAttempt, RepairAttempt, Tally, Timestamp,
     },
     store::{Dossier, RecordOutcome, Recorded, RepairRecorded},
 };
@@ -67,32 +67,17 @@ impl State {
         let key = occurrence.key;
         let known = self.kept(now, key);
         let previous_count_24h = known.map_or(0, |anomaly| anomaly.count_24h(now));
-        let signature_json = known
-            .is_none()
-            .then(|| Arc::clone(&occurrence.signature_json));
+        let signature_json = known.is_none().then(|| Arc::clone(&occurrence.signature_json));
 
         let outcome = if occurrence.at < RETENTION.start(now) {
             RecordOutcome::TooOld
         } else {
             let (at, id) = (occurrence.at, occurrence.id.digest());
-            let change = Change::Occurred {
-                key,
-                at,
-                id,
-                signature_json,
-            };
-            if self.commit(now, change) {
-                RecordOutcome::Counted
-            } else {
-                RecordOutcome::Duplicate
-            }
+            let change = Change::Occurred { key, at, id, signature_json };
+            if self.commit(now, change) { RecordOutcome::Counted } else { RecordOutcome::Duplicate }
         };
         let tally = self.tally(now, key).unwrap_or_default();
-        Recorded {
-            outcome,
-            previous_count_24h,
-            tally,
-        }
+        Recorded { outcome, previous_count_24h, tally }
     }
 
     pub(super) fn record_repair(
@@ -100,83 +85,50 @@ impl State {
         now: Timestamp,
         attempt: &RepairAttempt,
     ) -> Option<RepairRecorded> {
-        let RepairAttempt {
-            key,
-            id,
-            action,
-            success,
-            at,
-        } = attempt;
+        let RepairAttempt { key, id, action, success, at } = attempt;
         self.kept(now, *key)?;
-        let attempt = RecentAttempt {
-            action: action.to_string(),
-            success: *success,
-            at: Some(*at),
-        };
-        let change = Change::RepairAttempted {
-            key: *key,
-            id: id.digest(),
-            attempt,
-        };
+        let attempt =
+            RecentAttempt { action: action.to_string(), success: *success, at: Some(*at) };
+        let change = Change::RepairAttempted { key: *key, id: id.digest(), attempt };
         let counted = self.commit(now, change);
         let history = self.kept(now, *key)?.repairs(now);
         Some(RepairRecorded { counted, history })
     }
 
     pub(super) fn mark_fixed(&mut self, now: Timestamp, mark: FixMark) -> Option<PermanentFix> {
-        let FixMark {
-            key,
-            description,
-            fixed_by,
-        } = mark;
+        let FixMark { key, id, at, description, fixed_by } = mark;
         self.kept(now, key)?;
-        let fix = PermanentFix {
-            description: Some(description),
-            fixed_by,
-            marked_at: now,
-        };
-        self.commit(
-            now,
-            Change::MarkedFixed {
-                key,
-                fix: fix.clone(),
-            },
-        );
+        let fix = PermanentFix { description: Some(description), fixed_by, marked_at: at };
+        self.commit(now, Change::MarkedFixed { key, id: id.digest(), fix: fix.clone() });
         Some(fix)
     }
 
-    pub(super) fn unmark_fixed(&mut self, now: Timestamp, key: AnomalyKey) -> Option<bool> {
-        self.kept(now, key)?;
-        Some(self.commit(now, Change::UnmarkedFixed { key }))
+    pub(super) fn unmark_fixed(&mut self, now: Timestamp, removal: &FixRemoval) -> Option<bool> {
+        let FixRemoval { key, id, .. } = removal;
+        self.kept(now, *key)?;
+        Some(self.commit(now, Change::UnmarkedFixed { key: *key, id: id.digest() }))
     }
 
     /// Applies a change, and says whether it had an effect.
     pub(super) fn apply(&mut self, now: Timestamp, change: &Change) -> bool {
         let key = change.key();
         match change {
-            Change::Occurred {
-                at,
-                id,
-                signature_json,
-                ..
-            } => {
+            Change::Occurred { at, id, signature_json, .. } => {
                 if let Some(signature_json) = signature_json {
                     // Also in place of one that has expired: it begins anew.
-                    self.anomalies
-                        .insert(key, Anomaly::new(Arc::clone(signature_json), *at));
+                    self.anomalies.insert(key, Anomaly::new(Arc::clone(signature_json), *at));
                 }
-                self.with(key, |anomaly| {
-                    anomaly.occur(now, *at, *id) == Insertion::Inserted
-                })
+                self.with(key, |anomaly| anomaly.occur(now, *at, *id) == Insertion::Inserted)
             }
-            Change::RepairAttempted { id, attempt, .. } => self.with(key, |anomaly| {
-                anomaly.attempt_repair(now, *id, attempt.clone())
-            }),
-            Change::MarkedFixed { fix, .. } => self.with(key, |anomaly| {
-                anomaly.mark_fixed(now, fix.clone());
-                true
-            }),
-            Change::UnmarkedFixed { .. } => self.with(key, |anomaly| anomaly.unmark_fixed(now)),
+            Change::RepairAttempted { id, attempt, .. } => {
+                self.with(key, |anomaly| anomaly.attempt_repair(now, *id, attempt.clone()))
+            }
+            Change::MarkedFixed { id, fix, .. } => {
+                self.with(key, |anomaly| anomaly.mark_fixed(now, *id, fix.clone()))
+            }
+            Change::UnmarkedFixed { id, .. } => {
+                self.with(key, |anomaly| anomaly.unmark_fixed(now, *id))
+            }
         }
     }
 
@@ -192,11 +144,7 @@ impl State {
         let mut looked_at = 0;
         let mut last = None;
         let mut expired = Vec::new();
-        for (key, anomaly) in self
-            .anomalies
-            .range_mut((after, Bound::Unbounded))
-            .take(limit)
-        {
+        for (key, anomaly) in self.anomalies.range_mut((after, Bound::Unbounded)).take(limit) {
             looked_at += 1;
             last = Some(*key);
             if anomaly.is_kept(now) {
@@ -220,9 +168,7 @@ impl State {
     }
 
     fn kept(&self, now: Timestamp, key: AnomalyKey) -> Option<&Anomaly> {
-        self.anomalies
-            .get(&key)
-            .filter(|anomaly| anomaly.is_kept(now))
+        self.anomalies.get(&key).filter(|anomaly| anomaly.is_kept(now))
     }
 
     fn with(&mut self, key: AnomalyKey, change: impl FnOnce(&mut Anomaly) -> bool) -> bool {

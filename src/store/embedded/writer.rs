@@ -67,10 +67,7 @@ impl Writer {
                 self.step_checkpoint();
             }
         });
-        Handle {
-            jobs: Mutex::new(Some(jobs)),
-            thread: Mutex::new(Some(thread)),
-        }
+        Handle { jobs: Mutex::new(Some(jobs)), thread: Mutex::new(Some(thread)) }
     }
 
     /// Waits for a job, or not at all while a checkpoint can use the time.
@@ -99,11 +96,8 @@ impl Writer {
         })
         .map_err(unreadable)?;
         file.read_journal(|sequence, bytes, row| {
-            let is_missing = |change: &&Change| {
-                as_of
-                    .get(&change.key())
-                    .is_none_or(|as_of| *as_of < sequence)
-            };
+            let is_missing =
+                |change: &&Change| as_of.get(&change.key()).is_none_or(|as_of| *as_of < sequence);
             for change in row.changes.iter().filter(is_missing) {
                 state.apply(row.now, change);
             }
@@ -121,18 +115,13 @@ impl Writer {
     fn file(&mut self) -> Result<&mut StoreFile, StoreError> {
         if self.file.is_none() {
             if self.reopen_tried_at.elapsed() < REOPEN_INTERVAL {
-                return Err(StoreError::Transient(
-                    "the store's file has failed".to_owned(),
-                ));
+                return Err(StoreError::Transient("the store's file has failed".to_owned()));
             }
             self.reopen_tried_at = Instant::now();
-            self.load()
-                .map_err(|fault| StoreError::Transient(fault.to_string()))?;
+            self.load().map_err(|fault| StoreError::Transient(fault.to_string()))?;
             tracing::info!("the embedded store's file is open again");
         }
-        self.file
-            .as_mut()
-            .ok_or_else(|| StoreError::Transient("the store has no file".to_owned()))
+        self.file.as_mut().ok_or_else(|| StoreError::Transient("the store has no file".to_owned()))
     }
 
     fn fail(&mut self, fault: &FileError) -> StoreError {
@@ -162,29 +151,21 @@ impl Writer {
             return Ok(result);
         }
         let row = JournalRow { now, changes };
-        let bytes = self
-            .file()?
-            .append(&row)
-            .map_err(|fault| self.fail(&fault))?;
-        self.checkpoint
-            .journalled(row.changes.iter().map(Change::key), bytes);
+        let bytes = self.file()?.append(&row).map_err(|fault| self.fail(&fault))?;
+        self.checkpoint.journalled(row.changes.iter().map(Change::key), bytes);
         Ok(result)
     }
 
     fn forget_expired(&mut self, now: Timestamp) -> Result<(), StoreError> {
         self.file()?;
         let (expired, swept_to) =
-            self.state
-                .write()
-                .forget_expired(now, self.swept_to, SWEEP_ANOMALIES);
+            self.state.write().forget_expired(now, self.swept_to, SWEEP_ANOMALIES);
         self.swept_to = swept_to;
         if expired.is_empty() {
             return Ok(());
         }
         self.checkpoint.forgotten(&expired);
-        self.file()?
-            .remove_anomalies(&expired)
-            .map_err(|fault| self.fail(&fault))
+        self.file()?.remove_anomalies(&expired).map_err(|fault| self.fail(&fault))
     }
 
     fn step_checkpoint(&mut self) {
@@ -243,11 +224,7 @@ impl Handle {
             // Nobody waits any longer: the work is done all the same.
             let _ = answer.send(work(writer));
         });
-        lock(&self.jobs)
-            .as_ref()
-            .ok_or_else(gone)?
-            .send(job)
-            .map_err(|_| gone())?;
+        lock(&self.jobs).as_ref().ok_or_else(gone)?.send(job).map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
     }
 }

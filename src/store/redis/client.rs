@@ -53,15 +53,10 @@ impl Client {
         // A dropped future would leave its command on the way: what follows it must run too.
         to_the_end(async move {
             let known = CustomCommand::new_static("EVALSHA", ClusterHash::Random, false);
-            match client
-                .custom(known, call.command_line(call.script.sha()))
-                .await
-            {
+            match client.custom(known, call.command_line(call.script.sha())).await {
                 Err(error) if error.details().starts_with("NOSCRIPT") => {
                     let source = CustomCommand::new_static("EVAL", ClusterHash::Random, false);
-                    client
-                        .custom(source, call.command_line(call.script.source()))
-                        .await
+                    client.custom(source, call.command_line(call.script.source())).await
                 }
                 answer => answer,
             }
@@ -71,9 +66,7 @@ impl Client {
 
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         let client = self.connected()?;
-        to_the_end(async move { client.ping::<Value>(None).await })
-            .await
-            .map(|_| ())
+        to_the_end(async move { client.ping::<Value>(None).await }).await.map(|_| ())
     }
 
     pub(super) async fn close(&self) {
@@ -91,9 +84,7 @@ impl Client {
         if client.is_connected() {
             Ok(client.clone())
         } else {
-            Err(StoreError::Transient(
-                "there is no connection to Redis".to_owned(),
-            ))
+            Err(StoreError::Transient("there is no connection to Redis".to_owned()))
         }
     }
 }
@@ -124,13 +115,7 @@ fn pool(config: &RedisConfig, url: &RedisUrl) -> Pool {
     };
     let reconnect = ReconnectPolicy::new_exponential(0, RECONNECT_MIN_MS, RECONNECT_MAX_MS, 2);
     let size = usize::from(config.connections.get());
-    match Pool::new(
-        server,
-        Some(performance),
-        Some(connection),
-        Some(reconnect),
-        size,
-    ) {
+    match Pool::new(server, Some(performance), Some(connection), Some(reconnect), size) {
         Ok(pool) => pool,
         Err(error) => unreachable!("a pool of at least one connection is refused: {error}"),
     }
@@ -152,9 +137,7 @@ async fn to_the_end(
 ) -> Result<Value, StoreError> {
     match tokio::spawn(command).await {
         Ok(answer) => answer.map_err(|error| classify(&error)),
-        Err(_) => Err(StoreError::Indeterminate(
-            "a Redis command was cut off".to_owned(),
-        )),
+        Err(_) => Err(StoreError::Indeterminate("a Redis command was cut off".to_owned())),
     }
 }
 
@@ -196,10 +179,7 @@ pub(super) fn server_fault(message: &str) -> StoreError {
         "UNKILLABLE",
     ];
     // Redis 6.2 puts the script and the line before the code of an error raised in Lua.
-    if STATES
-        .iter()
-        .any(|state| message.split([' ', ':']).any(|word| word == *state))
-    {
+    if STATES.iter().any(|state| message.split([' ', ':']).any(|word| word == *state)) {
         StoreError::Transient(message.to_owned())
     } else {
         StoreError::Permanent(message.to_owned())

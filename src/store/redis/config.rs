@@ -102,12 +102,7 @@ mod tests {
 
     #[test]
     fn what_is_no_redis_url_is_refused() {
-        for wrong in [
-            "",
-            "127.0.0.1:6379",
-            "http://127.0.0.1",
-            "redis://h:1/notanumber",
-        ] {
+        for wrong in ["", "127.0.0.1:6379", "http://127.0.0.1", "redis://h:1/notanumber"] {
             assert!(wrong.parse::<RedisUrl>().is_err(), "{wrong}");
         }
     }

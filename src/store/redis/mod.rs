@@ -20,12 +20,12 @@ use self::{
     time::{to_iso8601, to_unix_seconds},
 };
 use super::{
-    Dossier, KEPT_SECONDS, RecordOutcome, Recorded, RepairRecorded, Store, StoreError,
+    Dossier, KEPT_SECONDS, RecordOutcome, Recorded, RepairRecorded, Shard, Store, StoreError,
     keys::KeyNames,
 };
 use crate::domain::{
-    AnomalyKey, FIX_VALIDITY_SECONDS, FixMark, Occurrence, PermanentFix, RepairAttempt,
-    RepairHistory, Tally, Timestamp, Window,
+    AnomalyKey, EventId, FIX_VALIDITY_SECONDS, FixMark, FixRemoval, Occurrence, PermanentFix,
+    RepairAttempt, RepairHistory, Tally, Timestamp, Window,
 };
 
 pub use config::{InvalidRedisUrl, RedisConfig, RedisUrl};
@@ -60,6 +60,17 @@ impl RedisStore {
         ]
     }
 
+    /// A call about one anomaly that takes effect once by its id.
+    fn identified(&self, script: Script, now: Timestamp, key: AnomalyKey, id: &EventId) -> Call {
+        let mut call = Call::new(script);
+        call.keys(self.all_names(key));
+        call.key(self.names.operation_ids(key));
+        call.argument(KEPT_SECONDS);
+        call.argument(to_unix_seconds(now));
+        call.argument(id.as_str());
+        call
+    }
+
     /// Runs a script that answers with one reply for each of `elements`.
     async fn run_batch<R>(
         &self,
@@ -85,9 +96,7 @@ impl RedisStore {
 
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisStore")
-            .field("names", &self.names)
-            .finish_non_exhaustive()
+        f.debug_struct("RedisStore").field("names", &self.names).finish_non_exhaustive()
     }
 }
 
@@ -129,11 +138,7 @@ impl Store for RedisStore {
                 other => return Err(reply::unexpected(other)),
             };
             let previous_count_24h = reply.number()?;
-            Ok(Recorded {
-                outcome,
-                previous_count_24h,
-                tally: reply.tally(now)?,
-            })
+            Ok(Recorded { outcome, previous_count_24h, tally: reply.tally(now)? })
         })
         .await
     }
@@ -169,22 +174,10 @@ impl Store for RedisStore {
             let fixed_by = reply.text()?;
             let recent = reply.repair_attempts()?;
             let tally = reply.tally(now)?;
-            let fix = tally.fixed_at.map(|marked_at| PermanentFix {
-                description,
-                fixed_by,
-                marked_at,
-            });
-            let repairs = RepairHistory {
-                total: tally.repair_attempts,
-                recent,
-            };
-            Ok(Dossier {
-                signature_json,
-                known_since,
-                tally,
-                fix,
-                repairs,
-            })
+            let fix =
+                tally.fixed_at.map(|marked_at| PermanentFix { description, fixed_by, marked_at });
+            let repairs = RepairHistory { total: tally.repair_attempts, recent };
+            Ok(Dossier { signature_json, known_since, tally, fix, repairs })
         })
     }
 
@@ -196,10 +189,9 @@ impl Store for RedisStore {
         let mut call = Call::new(Script::Repair);
         call.argument(KEPT_SECONDS);
         call.argument(to_unix_seconds(now));
-        call.argument(to_unix_seconds(now.minus_seconds(KEPT_SECONDS)));
         for attempt in &attempts {
             call.keys(self.all_names(attempt.key));
-            call.key(self.names.repair_ids(attempt.key));
+            call.key(self.names.operation_ids(attempt.key));
             call.argument(attempt.id.as_str());
             call.argument(reply::repair_attempt_json(attempt));
         }
@@ -212,10 +204,7 @@ impl Store for RedisStore {
             };
             let total = reply.number()?;
             let recent = reply.repair_attempts()?;
-            Ok(Some(RepairRecorded {
-                counted,
-                history: RepairHistory { total, recent },
-            }))
+            Ok(Some(RepairRecorded { counted, history: RepairHistory { total, recent } }))
         })
         .await
     }
@@ -225,33 +214,23 @@ impl Store for RedisStore {
         now: Timestamp,
         mark: FixMark,
     ) -> Result<Option<PermanentFix>, StoreError> {
-        let FixMark {
-            key,
-            description,
-            fixed_by,
-        } = mark;
-        let mut call = Call::new(Script::MarkFixed);
-        call.keys(self.all_names(key));
-        call.argument(FIX_VALIDITY_SECONDS);
-        call.argument(to_iso8601(now));
+        let FixMark { key, id, at, description, fixed_by } = mark;
+        let mut call = self.identified(Script::MarkFixed, now, key, &id);
+        call.argument(remaining_validity_seconds(now, at));
+        call.argument(to_iso8601(at));
         call.argument(description.as_str());
         call.argument(fixed_by.as_deref().unwrap_or_default());
         self.run_one(call).await?.if_known("marked", |_| {
-            Ok(PermanentFix {
-                description: Some(description),
-                fixed_by,
-                marked_at: now,
-            })
+            Ok(PermanentFix { description: Some(description), fixed_by, marked_at: at })
         })
     }
 
     async fn unmark_fixed(
         &self,
-        _now: Timestamp,
-        key: AnomalyKey,
+        now: Timestamp,
+        removal: FixRemoval,
     ) -> Result<Option<bool>, StoreError> {
-        let mut call = Call::new(Script::UnmarkFixed);
-        call.keys(self.all_names(key));
+        let call = self.identified(Script::UnmarkFixed, now, removal.key, &removal.id);
         match self.run_one(call).await?.tag()?.as_str() {
             "unmarked" => Ok(Some(true)),
             "not_marked" => Ok(Some(false)),
@@ -260,7 +239,7 @@ impl Store for RedisStore {
         }
     }
 
-    async fn check(&self) -> Result<(), StoreError> {
+    async fn check(&self, _shard: Shard) -> Result<(), StoreError> {
         self.client.ping().await
     }
 
@@ -272,6 +251,12 @@ impl Store for RedisStore {
     async fn close(&self) {
         self.client.close().await;
     }
+}
+
+/// How long a mark that was made at `at` holds from now on; never nothing, which `SET` refuses.
+fn remaining_validity_seconds(now: Timestamp, at: Timestamp) -> i64 {
+    let age_seconds = (now.as_micros() - at.as_micros()) / 1_000_000;
+    (FIX_VALIDITY_SECONDS - age_seconds).clamp(1, FIX_VALIDITY_SECONDS)
 }
 
 /// The first ARGV of every script that tallies.

@@ -53,18 +53,14 @@ impl Reply {
     }
 
     pub(super) fn text(&mut self) -> Result<Option<String>, StoreError> {
-        let text = self
-            .next()?
-            .into_string()
-            .ok_or_else(|| unexpected("no text"))?;
+        let text = self.next()?.into_string().ok_or_else(|| unexpected("no text"))?;
         Ok(Some(text).filter(|text| !text.is_empty()))
     }
 
     pub(super) fn number(&mut self) -> Result<u64, StoreError> {
         let text = self.text()?;
         text.map_or(Ok(0), |text| {
-            text.parse()
-                .map_err(|_| unexpected("no number where a count belongs"))
+            text.parse().map_err(|_| unexpected("no number where a count belongs"))
         })
     }
 
@@ -85,12 +81,7 @@ impl Reply {
         let marked_at = self.iso8601()?;
         let remaining_ms = self.text()?.and_then(|text| text.parse::<i64>().ok());
         Ok(Tally {
-            counts: WindowCounts {
-                hour,
-                day,
-                week,
-                month,
-            },
+            counts: WindowCounts { hour, day, week, month },
             first_seen,
             last_seen,
             repair_attempts,
@@ -116,9 +107,7 @@ impl Reply {
 
     fn score(&mut self) -> Result<Option<Timestamp>, StoreError> {
         self.text()?.map_or(Ok(None), |text| {
-            let score: f64 = text
-                .parse()
-                .map_err(|_| unexpected("no number in a score"))?;
+            let score: f64 = text.parse().map_err(|_| unexpected("no number in a score"))?;
             Ok(Some(from_unix_seconds(score)))
         })
     }
@@ -131,9 +120,7 @@ impl Reply {
 /// An older writer's metadata expire before its mark does. The mark's remaining life then tells
 /// when it was made; one that never expires is taken as made just now.
 fn mark_time_from_remaining(now: Timestamp, remaining_ms: Option<i64>) -> Timestamp {
-    let remaining = remaining_ms
-        .filter(|ms| *ms >= 0)
-        .unwrap_or(FIX_VALIDITY_SECONDS * 1_000);
+    let remaining = remaining_ms.filter(|ms| *ms >= 0).unwrap_or(FIX_VALIDITY_SECONDS * 1_000);
     now.minus_seconds(FIX_VALIDITY_SECONDS - remaining / 1_000)
 }
 
@@ -168,9 +155,6 @@ pub(super) fn unexpected(what: &str) -> StoreError {
 fn list(value: Value) -> Result<Vec<Value>, StoreError> {
     match value {
         Value::Array(values) => Ok(values),
-        other => Err(unexpected(&format!(
-            "{:?} where a list belongs",
-            other.kind()
-        ))),
+        other => Err(unexpected(&format!("{:?} where a list belongs", other.kind()))),
     }
 }

@@ -7,10 +7,7 @@ use fred::types::Value;
 
 macro_rules! script {
     ($file:literal) => {
-        concat!(
-            include_str!("../scripts/library.lua"),
-            include_str!(concat!("../scripts/", $file))
-        )
+        concat!(include_str!("../scripts/library.lua"), include_str!(concat!("../scripts/", $file)))
     };
 }
 
@@ -64,11 +61,7 @@ pub(super) struct Call {
 
 impl Call {
     pub(super) fn new(script: Script) -> Self {
-        Self {
-            script,
-            keys: Vec::new(),
-            arguments: Vec::new(),
-        }
+        Self { script, keys: Vec::new(), arguments: Vec::new() }
     }
 
     pub(super) fn key(&mut self, name: String) {

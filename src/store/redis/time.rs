@@ -12,10 +12,7 @@ const MICROS_PER_SECOND: i64 = 1_000_000;
 pub(super) fn to_unix_seconds(time: Timestamp) -> String {
     let micros = time.as_micros();
     let sign = if micros < 0 { "-" } else { "" };
-    let (seconds, fraction) = (
-        micros.abs() / MICROS_PER_SECOND,
-        micros.abs() % MICROS_PER_SECOND,
-    );
+    let (seconds, fraction) = (micros.abs() / MICROS_PER_SECOND, micros.abs() % MICROS_PER_SECOND);
     format!("{sign}{seconds}.{fraction:06}")
 }
 
@@ -27,8 +24,7 @@ pub(super) fn from_unix_seconds(score: f64) -> Timestamp {
 
 /// ISO 8601 with `+00:00`: Python's `datetime.fromisoformat` reads `Z` only since 3.11.
 pub(super) fn to_iso8601(time: Timestamp) -> String {
-    time.to_datetime()
-        .to_rfc3339_opts(SecondsFormat::Micros, false)
+    time.to_datetime().to_rfc3339_opts(SecondsFormat::Micros, false)
 }
 
 /// Reads ISO 8601. A time without a zone is in the time zone of this machine, as Python's
@@ -43,11 +39,7 @@ pub(super) fn from_iso8601(text: &str) -> Option<Timestamp> {
     // An hour that the end of summer time repeats is taken as its first; one that the beginning
     // skips never was, and is taken as UTC rather than lost.
     let local = Local.from_local_datetime(&naive).earliest();
-    Some(
-        local
-            .map_or_else(|| naive.and_utc(), |time| time.with_timezone(&Utc))
-            .into(),
-    )
+    Some(local.map_or_else(|| naive.and_utc(), |time| time.with_timezone(&Utc)).into())
 }
 
 #[cfg(test)]
@@ -67,10 +59,7 @@ mod tests {
 
     #[test]
     fn times_before_the_epoch_keep_their_sign() {
-        assert_eq!(
-            to_unix_seconds(Timestamp::from_micros(-1_500_000)),
-            "-1.500000"
-        );
+        assert_eq!(to_unix_seconds(Timestamp::from_micros(-1_500_000)), "-1.500000");
     }
 
     #[test]

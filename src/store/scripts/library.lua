@@ -1,8 +1,8 @@
 -- Functions that the scripts beside this file share. It is put in front of each of them, since a
--- script can load no other. Nothing here writes, but for `keep`.
+-- script can load no other. Only `keep` and `is_first` write.
 --
 -- `names` are an anomaly's Redis keys as KEYS lists them, by kind:
---   timeline, repair_count, permanent_fix, metadata, repair_history, repair_ids
+--   timeline, repair_count, permanent_fix, metadata, repair_history, operation_ids
 -- `starts` are the earliest times inside the windows of 30 days, 7 days, 24 hours and 1 hour, as
 -- texts: a number of Lua's could not carry the microseconds through `tostring`.
 
@@ -71,6 +71,17 @@ local function keep(name, seconds)
   if redis.call('TTL', name) < tonumber(seconds) then
     redis.call('EXPIRE', name, seconds)
   end
+end
+
+-- Notes an id, and says whether it is a first.
+local function is_first(names, id, now, kept_seconds)
+  if redis.call('ZADD', names.operation_ids, 'NX', now, id) == 0 then
+    return false
+  end
+  redis.call('EXPIRE', names.operation_ids, kept_seconds)
+  redis.call('ZREMRANGEBYSCORE', names.operation_ids, '-inf',
+    string.format('%.0f', tonumber(now) - tonumber(kept_seconds)))
+  return true
 end
 
 -- Answers what `work` answers, or {'error', message} when it fails, so that one anomaly with a

@@ -1,20 +1,26 @@
 -- Marks a known anomaly as permanently fixed, in place of an earlier mark.
 --
--- KEYS  timeline, repair_count, permanent_fix, metadata, repair_history
--- ARGV  1  seconds that the mark holds
---       2  the mark's time (ISO 8601)
---       3  what was done
---       4  who says so; '' for nobody
--- Gives {'marked'} or {'unknown'} or {'error', message}
+-- KEYS  timeline, repair_count, permanent_fix, metadata, repair_history, operation_ids
+-- ARGV  1  seconds to keep an id
+--       2  now (Unix seconds)
+--       3  event id
+--       4  seconds that the mark holds from now on
+--       5  the mark's time (ISO 8601)
+--       6  what was done
+--       7  who says so; '' for nobody
+-- Gives {'marked'}, also where this id was known and nothing has changed; or {'unknown'} or {'error', message}
 --
 -- A script and not MULTI: a mark on an unknown anomaly is refused, and the metadata must not
 -- expire before it.
 
-local validity_seconds, marked_at, description, fixed_by = unpack(ARGV)
+local kept_seconds, now, id, validity_seconds, marked_at, description, fixed_by = unpack(ARGV)
 
 local function mark(names)
   if not is_known(names) then
     return { 'unknown' }
+  end
+  if not is_first(names, id, now, kept_seconds) then
+    return { 'marked' }
   end
   redis.call('HSET', names.metadata, 'permanent_fix_applied', 'true', 'permanent_fix_description',
     description, 'permanent_fix_time', marked_at)
@@ -29,6 +35,6 @@ local function mark(names)
 end
 
 local names = {}
-names.timeline, names.repair_count, names.permanent_fix, names.metadata, names.repair_history =
-  unpack(KEYS)
+names.timeline, names.repair_count, names.permanent_fix, names.metadata, names.repair_history,
+  names.operation_ids = unpack(KEYS)
 return guarded(mark, names)

@@ -1,14 +1,22 @@
 -- Takes the permanent fix of a known anomaly back.
 --
--- KEYS  timeline, repair_count, permanent_fix, metadata, repair_history
--- ARGV  none
--- Gives {'unmarked'}, {'not_marked'}, {'unknown'} or {'error', message}
+-- KEYS  timeline, repair_count, permanent_fix, metadata, repair_history, operation_ids
+-- ARGV  1  seconds to keep an id
+--       2  now (Unix seconds)
+--       3  event id
+-- Gives {'unmarked'}, {'not_marked'} (also where this id was known and nothing has changed),
+--       {'unknown'} or {'error', message}
 --
 -- A script and not MULTI: an unknown anomaly is told from one that has no mark.
+
+local kept_seconds, now, id = unpack(ARGV)
 
 local function unmark(names)
   if not is_known(names) then
     return { 'unknown' }
+  end
+  if not is_first(names, id, now, kept_seconds) then
+    return { 'not_marked' }
   end
   local mark = redis.call('GET', names.permanent_fix)
   redis.call('DEL', names.permanent_fix)
@@ -18,6 +26,6 @@ local function unmark(names)
 end
 
 local names = {}
-names.timeline, names.repair_count, names.permanent_fix, names.metadata, names.repair_history =
-  unpack(KEYS)
+names.timeline, names.repair_count, names.permanent_fix, names.metadata, names.repair_history,
+  names.operation_ids = unpack(KEYS)
 return guarded(unmark, names)

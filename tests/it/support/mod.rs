@@ -6,7 +6,9 @@ mod stores;
 
 pub(crate) use redis_server::RedisServer;
 pub(crate) use service::{Answer, Service};
-pub(crate) use stores::{EmbeddedFixture, Fixture, RedisFixture, occurrence, start_of_tests};
+pub(crate) use stores::{
+    EmbeddedFixture, Fixture, RedisFixture, fix_mark, fix_removal, occurrence, start_of_tests,
+};
 
 use std::{
     future::Future,
@@ -31,10 +33,7 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
 }
 
 /// The time by the clock that the processes under test read too.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a process under test reads the same clock"
-)]
+#[expect(clippy::disallowed_methods, reason = "a process under test reads the same clock")]
 pub(crate) fn wall_clock() -> Timestamp {
     chrono::Utc::now().into()
 }

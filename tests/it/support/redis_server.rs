@@ -27,16 +27,8 @@ impl RedisServer {
     pub(crate) fn start() -> Self {
         // Another process may take a port between its choice and its use: then the next is tried.
         for _ in 0..10 {
-            let port = TcpListener::bind("127.0.0.1:0")
-                .unwrap()
-                .local_addr()
-                .unwrap()
-                .port();
-            let mut server = Self {
-                port,
-                dir: TempDir::new().unwrap(),
-                process: None,
-            };
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let mut server = Self { port, dir: TempDir::new().unwrap(), process: None };
             if server.try_restart() {
                 return server;
             }
@@ -66,11 +58,7 @@ impl RedisServer {
     /// Starts the process again on the same port.
     pub(crate) fn restart(&mut self) {
         self.kill();
-        assert!(
-            self.try_restart(),
-            "redis-server did not come back: {}",
-            self.log()
-        );
+        assert!(self.try_restart(), "redis-server did not come back: {}", self.log());
     }
 
     /// Stops the process from answering, without ending a connection.
@@ -103,24 +91,14 @@ impl RedisServer {
             if std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
                 return true;
             }
-            assert!(
-                Instant::now() < deadline,
-                "redis-server does not listen: {}",
-                self.log()
-            );
+            assert!(Instant::now() < deadline, "redis-server does not listen: {}", self.log());
             std::thread::sleep(Duration::from_millis(10));
         }
     }
 
     fn signal(&self, signal: &str) {
         let id = self.process.as_ref().unwrap().id().to_string();
-        assert!(
-            Command::new("kill")
-                .args([signal, &id])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
     }
 
     fn log_file(&self) -> PathBuf {
@@ -163,11 +141,6 @@ impl OtherClient {
     }
 
     pub(crate) async fn texts(&self, command: &[&str]) -> Vec<String> {
-        self.run(command)
-            .await
-            .into_array()
-            .into_iter()
-            .filter_map(Value::into_string)
-            .collect()
+        self.run(command).await.into_array().into_iter().filter_map(Value::into_string).collect()
     }
 }

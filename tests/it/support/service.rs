@@ -64,13 +64,7 @@ impl Service {
 
     pub(crate) fn terminate(&self) {
         let id = self.process.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &id])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
     }
 
     /// Waits for the process to end, and says whether it ended well.
@@ -123,9 +117,7 @@ impl Service {
 
     /// Posts bytes as they are, under a JSON content type.
     pub(crate) async fn post_raw(&self, path: &str, body: impl Into<reqwest::Body>) -> Answer {
-        let request = self
-            .request(Method::POST, path)
-            .header("content-type", "application/json");
+        let request = self.request(Method::POST, path).header("content-type", "application/json");
         Answer::of(request.body(body)).await
     }
 
@@ -141,13 +133,7 @@ impl Service {
             .spawn()
             .unwrap();
         let client = Client::builder().no_proxy().build().unwrap();
-        let mut service = Self {
-            process,
-            base: String::new(),
-            client,
-            dir,
-            environment,
-        };
+        let mut service = Self { process, base: String::new(), client, dir, environment };
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             if let Some(address) = listening_address(&service.log()) {
@@ -155,11 +141,7 @@ impl Service {
                 return service;
             }
             let ended = service.process.try_wait().unwrap();
-            assert!(
-                ended.is_none() && Instant::now() < deadline,
-                "no start: {}",
-                service.log()
-            );
+            assert!(ended.is_none() && Instant::now() < deadline, "no start: {}", service.log());
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
@@ -182,11 +164,7 @@ impl Answer {
         let (status, headers) = (response.status(), response.headers().clone());
         let text = response.text().await.unwrap();
         let body = serde_json::from_str(&text).unwrap_or_else(|_| panic!("not JSON: {text:?}"));
-        Self {
-            status,
-            headers,
-            body,
-        }
+        Self { status, headers, body }
     }
 
     /// The body of a 200.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anomaly_counter::{
-    domain::{AnomalyKey, EventId, Occurrence, Timestamp},
+    domain::{AnomalyKey, EventId, FixMark, FixRemoval, Occurrence, Timestamp},
     store::{EmbeddedStore, RedisConfig, RedisStore, Store},
 };
 use async_trait::async_trait;
@@ -45,10 +45,7 @@ impl EmbeddedFixture {
 #[async_trait]
 impl Fixture for EmbeddedFixture {
     async fn new() -> Self {
-        let mut fixture = Self {
-            dir: TempDir::new().unwrap(),
-            store: None,
-        };
+        let mut fixture = Self { dir: TempDir::new().unwrap(), store: None };
         fixture.open();
         fixture
     }
@@ -121,4 +118,18 @@ pub(crate) fn occurrence(key: u64, id: &str, at: Timestamp) -> Occurrence {
         at,
         signature_json: r#"{"alert_name":"HighCPU","pod":"p-1"}"#.into(),
     }
+}
+
+pub(crate) fn fix_mark(key: u64, id: &str, at: Timestamp) -> FixMark {
+    FixMark {
+        key: AnomalyKey::from_bits(key),
+        id: EventId::parse(id).unwrap(),
+        at,
+        description: "raised the limit".to_owned(),
+        fixed_by: Some("ops".to_owned()),
+    }
+}
+
+pub(crate) fn fix_removal(key: u64, id: &str, at: Timestamp) -> FixRemoval {
+    FixRemoval { key: AnomalyKey::from_bits(key), id: EventId::parse(id).unwrap(), at }
 }

@@ -1,0 +1,178 @@
+//! What waits in the spool, in memory: just enough of each operation to answer for it while the
+//! store does not, and to know that a write must queue behind one of its anomaly.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::domain::{
+    AnomalyKey, EventDigest, Operation, PermanentFix, RecentAttempt, RepairHistory, Tally,
+    Timeline, Timestamp,
+};
+
+/// The operations that wait, by anomaly.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    by_key: HashMap<AnomalyKey, Waiting>,
+    operations: usize,
+    /// Since when there has been anything.
+    since: Option<Timestamp>,
+}
+
+/// What waits for one anomaly.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// How many copies of each operation wait: a client's retry is accepted once it is durable
+    /// itself, and not because the first copy may become so.
+    copies: HashMap<Id, usize>,
+    occurrences: Timeline,
+    others: VecDeque<(Id, Effect)>,
+}
+
+/// Occurrences have ids of their own, apart from those of all other operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Id {
+    of_occurrence: bool,
+    digest: EventDigest,
+}
+
+impl Id {
+    fn of(operation: &Operation) -> Self {
+        let of_occurrence = matches!(operation, Operation::Occurrence(_));
+        Self { of_occurrence, digest: operation.id().digest() }
+    }
+}
+
+/// What an operation other than an occurrence does.
+#[derive(Debug)]
+enum Effect {
+    Repaired(RecentAttempt),
+    Marked(PermanentFix),
+    Unmarked,
+}
+
+impl Waiting {
+    fn insert(&mut self, id: Id, operation: &Operation) {
+        let effect = match operation {
+            Operation::Occurrence(occurrence) => {
+                self.occurrences.insert(occurrence.at, id.digest);
+                return;
+            }
+            Operation::Repair(attempt) => Effect::Repaired(RecentAttempt {
+                action: attempt.action.to_string(),
+                success: attempt.success,
+                at: Some(attempt.at),
+            }),
+            Operation::Mark(mark) => Effect::Marked(PermanentFix {
+                description: Some(mark.description.clone()),
+                fixed_by: mark.fixed_by.clone(),
+                marked_at: mark.at,
+            }),
+            Operation::Unmark(_) => Effect::Unmarked,
+        };
+        self.others.push_back((id, effect));
+    }
+
+    fn remove(&mut self, id: Id) {
+        if id.of_occurrence {
+            self.occurrences.remove(id.digest);
+        } else {
+            self.others.retain(|(other, _)| *other != id);
+        }
+    }
+}
+
+impl Pending {
+    pub(super) fn operations(&self) -> usize {
+        self.operations
+    }
+
+    pub(super) fn since(&self) -> Option<Timestamp> {
+        self.since
+    }
+
+    /// Whether anything about this anomaly waits.
+    pub(super) fn holds(&self, key: AnomalyKey) -> bool {
+        self.by_key.contains_key(&key)
+    }
+
+    /// Adds an operation, and says whether it is the first of its id.
+    pub(super) fn add(&mut self, now: Timestamp, operation: &Operation) -> bool {
+        self.operations += 1;
+        self.since.get_or_insert(now);
+        let waiting = self.by_key.entry(operation.key()).or_default();
+        let id = Id::of(operation);
+        let copies = waiting.copies.entry(id).or_default();
+        *copies += 1;
+        let is_first = *copies == 1;
+        if is_first {
+            waiting.insert(id, operation);
+        }
+        is_first
+    }
+
+    /// Takes one copy of an operation out again.
+    pub(super) fn remove(&mut self, operation: &Operation) {
+        let (key, id) = (operation.key(), Id::of(operation));
+        let Some(waiting) = self.by_key.get_mut(&key) else { return };
+        let Some(copies) = waiting.copies.get_mut(&id) else { return };
+        *copies -= 1;
+        self.operations -= 1;
+        if *copies == 0 {
+            waiting.copies.remove(&id);
+            waiting.remove(id);
+        }
+        if waiting.copies.is_empty() {
+            self.by_key.remove(&key);
+        }
+        if self.by_key.is_empty() {
+            self.since = None;
+        }
+    }
+
+    /// Adds to `tally` what waits for its anomaly.
+    pub(super) fn add_to(&self, key: AnomalyKey, now: Timestamp, tally: &mut Tally) {
+        let Some(waiting) = self.by_key.get(&key) else { return };
+        let counts = waiting.occurrences.counts(now);
+        tally.counts.hour += counts.hour;
+        tally.counts.day += counts.day;
+        tally.counts.week += counts.week;
+        tally.counts.month += counts.month;
+        if let Some((first, last)) = waiting.occurrences.span(now) {
+            tally.first_seen = Some(tally.first_seen.map_or(first, |seen| seen.min(first)));
+            tally.last_seen = Some(tally.last_seen.map_or(last, |seen| seen.max(last)));
+        }
+        for (_, effect) in &waiting.others {
+            match effect {
+                Effect::Repaired(_) => tally.repair_attempts += 1,
+                Effect::Marked(fix) => tally.fixed_at = Some(fix.marked_at),
+                Effect::Unmarked => tally.fixed_at = None,
+            }
+        }
+    }
+
+    /// Adds to `history` the repairs that wait for its anomaly.
+    pub(super) fn add_repairs(&self, key: AnomalyKey, history: &mut RepairHistory) {
+        for effect in self.others(key) {
+            if let Effect::Repaired(attempt) = effect {
+                history.push(attempt.clone());
+            }
+        }
+    }
+
+    /// The fix as it is when all that waits has been carried out.
+    pub(super) fn fix_after(
+        &self,
+        key: AnomalyKey,
+        before: Option<PermanentFix>,
+    ) -> Option<PermanentFix> {
+        self.others(key).fold(before, |fix, effect| match effect {
+            Effect::Marked(marked) => Some(marked.clone()),
+            Effect::Unmarked => None,
+            Effect::Repaired(_) => fix,
+        })
+    }
+
+    fn others(&self, key: AnomalyKey) -> impl Iterator<Item = &Effect> {
+        let waiting = self.by_key.get(&key).into_iter();
+        waiting.flat_map(|waiting| waiting.others.iter().map(|(_, effect)| effect))
+    }
+}

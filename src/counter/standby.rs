@@ -1,0 +1,244 @@
+//! What stands by while the store does not answer: writes go to the durable spool, and answers come
+//! from what was last known plus what waits.
+
+use std::{
+    num::NonZeroUsize,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use tokio::sync::Notify;
+
+use super::{
+    batcher::{BatchConfig, Batcher, NoResults},
+    error::CounterError,
+    known::LastKnown,
+    pending::Pending,
+};
+use crate::{
+    domain::{AnomalyKey, Operation, PermanentFix, RepairHistory, Tally, Timestamp},
+    spool::{Spool, SpoolError, Spooled},
+    store::{Dossier, Recorded},
+};
+
+/// The spool, and what is in memory beside it.
+#[derive(Debug)]
+pub(super) struct Standby {
+    spool: Spool,
+    /// Appends that come together share one commit.
+    appends: Batcher<Operation, Result<(), SpoolError>>,
+    memory: Mutex<Memory>,
+    /// How many operations wait. Read by every write of a healthy day, without the lock.
+    waiting: AtomicUsize,
+    /// Wakes the replay.
+    filled: Notify,
+}
+
+#[derive(Debug)]
+pub(super) struct Memory {
+    pub(super) pending: Pending,
+    pub(super) known: LastKnown,
+}
+
+/// A tally made of what was last known and what waits.
+#[derive(Clone, Debug)]
+pub(super) struct Estimate {
+    /// When the store's part of it was current; `None` where nothing was known.
+    pub(super) as_of: Option<Timestamp>,
+    pub(super) tally: Tally,
+}
+
+/// An operation that waits durably.
+#[derive(Clone, Debug)]
+pub(super) struct Accepted {
+    /// False when its id waits already.
+    pub(super) is_first: bool,
+    pub(super) previous_count_24h: u64,
+    pub(super) estimate: Estimate,
+}
+
+impl Memory {
+    /// What can be said of an anomaly; `None` where nothing is known of it.
+    fn estimate(&mut self, key: AnomalyKey, now: Timestamp) -> Option<Estimate> {
+        let known = self.known.get(key);
+        if known.is_none() && !self.pending.holds(key) {
+            return None;
+        }
+        let as_of = known.map(|known| known.as_of);
+        let mut tally = known.map(|known| known.tally.clone()).unwrap_or_default();
+        self.pending.add_to(key, now, &mut tally);
+        Some(Estimate { as_of, tally })
+    }
+}
+
+impl Standby {
+    pub(super) fn new(
+        spool: Spool,
+        pending: Pending,
+        known_anomalies: NonZeroUsize,
+        batch: BatchConfig,
+    ) -> Self {
+        let appends = Batcher::start(batch, 1, {
+            let spool = spool.clone();
+            Arc::new(move |_, operations: Vec<Operation>| {
+                let spool = spool.clone();
+                Box::pin(async move {
+                    let count = operations.len();
+                    let appended = spool.append(operations).await.map(|_| ());
+                    vec![appended; count]
+                })
+            })
+        });
+        let waiting = AtomicUsize::new(pending.operations());
+        let memory = Mutex::new(Memory { pending, known: LastKnown::new(known_anomalies) });
+        Self { spool, appends, memory, waiting, filled: Notify::new() }
+    }
+
+    /// Makes operations wait. Each that is answered `Ok` is on disk.
+    pub(super) async fn accept(
+        &self,
+        now: Timestamp,
+        operations: Vec<Operation>,
+    ) -> Vec<Result<Accepted, CounterError>> {
+        // In memory first, so that from here on whatever is about the same anomaly queues behind.
+        let accepted: Vec<Accepted> = {
+            let mut memory = self.memory();
+            let reserved = operations.iter().map(|o| reserve(&mut memory, now, o)).collect();
+            self.count(&memory);
+            reserved
+        };
+        let appended = self.appends.submit(now, operations.clone()).await;
+        self.filled.notify_one();
+        let results = appended.unwrap_or_else(|no_results| {
+            let error = match no_results {
+                NoResults::QueueFull => SpoolError::Full,
+                NoResults::CutOff => SpoolError::Failed("an append was cut off".to_owned()),
+            };
+            vec![Err(error); operations.len()]
+        });
+        let mut memory = self.memory();
+        let settled: Vec<_> = operations
+            .iter()
+            .zip(accepted)
+            .zip(results)
+            .map(|((operation, accepted), result)| match result {
+                Ok(()) => Ok(accepted),
+                Err(error) => {
+                    memory.pending.remove(operation);
+                    Err(CounterError::Unavailable(error.to_string()))
+                }
+            })
+            .collect();
+        self.count(&memory);
+        settled
+    }
+
+    pub(super) fn estimate(&self, key: AnomalyKey, now: Timestamp) -> Option<Estimate> {
+        self.memory().estimate(key, now)
+    }
+
+    /// All that can be said of an anomaly; `None` where nothing is known of it.
+    pub(super) fn dossier(
+        &self,
+        key: AnomalyKey,
+        now: Timestamp,
+    ) -> Option<(Option<Timestamp>, Dossier)> {
+        let mut memory = self.memory();
+        let Estimate { as_of, tally } = memory.estimate(key, now)?;
+        let known = memory.known.get(key).and_then(|known| known.dossier.clone());
+        let mut dossier = known.unwrap_or_default();
+        memory.pending.add_repairs(key, &mut dossier.repairs);
+        // The total is known even where the attempts are not.
+        dossier.repairs.total = tally.repair_attempts;
+        dossier.fix = memory.pending.fix_after(key, dossier.fix);
+        if dossier.fix.is_none() {
+            let marked = |marked_at| PermanentFix { description: None, fixed_by: None, marked_at };
+            dossier.fix = tally.fixed_at.map(marked);
+        }
+        dossier.tally = tally;
+        Some((as_of, dossier))
+    }
+
+    /// The repairs as they are when all that waits has been carried out.
+    pub(super) fn repairs(&self, key: AnomalyKey, now: Timestamp) -> RepairHistory {
+        self.dossier(key, now).map(|(_, dossier)| dossier.repairs).unwrap_or_default()
+    }
+
+    /// Adds what waits to what the store has just told.
+    pub(super) fn add_waiting(&self, key: AnomalyKey, now: Timestamp, tally: &mut Tally) {
+        self.memory().pending.add_to(key, now, tally);
+    }
+
+    /// Whether anything about this anomaly waits.
+    pub(super) fn holds(&self, key: AnomalyKey) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0 && self.memory().pending.holds(key)
+    }
+
+    pub(super) fn note_recorded<'a>(
+        &self,
+        as_of: Timestamp,
+        recorded: impl Iterator<Item = (AnomalyKey, &'a Recorded)>,
+    ) {
+        let mut memory = self.memory();
+        for (key, recorded) in recorded {
+            memory.known.note(key, as_of, &recorded.tally);
+        }
+    }
+
+    pub(super) fn note_tally(&self, key: AnomalyKey, as_of: Timestamp, tally: &Tally) {
+        self.memory().known.note(key, as_of, tally);
+    }
+
+    pub(super) fn note_dossier(&self, key: AnomalyKey, as_of: Timestamp, dossier: &Dossier) {
+        self.memory().known.note_dossier(key, as_of, dossier);
+    }
+
+    pub(super) fn note_repairs(&self, key: AnomalyKey, history: &RepairHistory) {
+        self.memory().known.note_repairs(key, history);
+    }
+
+    /// How much waits: operations, bytes, and since when there has been anything.
+    pub(super) fn depth(&self) -> (usize, u64, Option<Timestamp>) {
+        let memory = self.memory();
+        (memory.pending.operations(), self.spool.bytes(), memory.pending.since())
+    }
+
+    pub(super) fn spool(&self) -> &Spool {
+        &self.spool
+    }
+
+    /// Is done when something has been made to wait since the last time.
+    pub(super) async fn filled(&self) {
+        self.filled.notified().await;
+    }
+
+    /// Takes operations out of memory that wait no longer on disk.
+    pub(super) fn forget(&self, settled: &[Spooled]) {
+        let mut memory = self.memory();
+        for spooled in settled {
+            memory.pending.remove(&spooled.operation);
+        }
+        self.count(&memory);
+    }
+
+    fn count(&self, memory: &Memory) {
+        self.waiting.store(memory.pending.operations(), Ordering::Release);
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn reserve(memory: &mut Memory, now: Timestamp, operation: &Operation) -> Accepted {
+    let key = operation.key();
+    let before = memory.estimate(key, now);
+    let previous_count_24h = before.map_or(0, |estimate| estimate.tally.counts.day);
+    let is_first = memory.pending.add(now, operation);
+    // It waits, so something is known of it.
+    let nothing = || Estimate { as_of: None, tally: Tally::default() };
+    let estimate = memory.estimate(key, now).unwrap_or_else(nothing);
+    Accepted { is_first, previous_count_24h, estimate }
+}

@@ -1,0 +1,292 @@
+//! Recording. A write goes to the store; where that does not take it, or something about the same
+//! anomaly waits already, it goes to the spool. A write that may have taken effect is spooled too:
+//! its id makes the second time harmless.
+
+use std::sync::Arc;
+
+use super::{
+    Answered, Counted, Counter, CounterError,
+    reads::{is_temporary, no_result},
+    standby::{Accepted, Standby},
+};
+use crate::{
+    domain::{
+        AnomalyKey, FixMark, FixRemoval, Frequency, Occurrence, Operation, PermanentFix, RETENTION,
+        RepairAttempt, Timestamp,
+    },
+    store::{RecordOutcome, Recorded, RepairRecorded, StoreError},
+};
+
+type Outcome<T> = Result<Answered<T>, CounterError>;
+
+impl Counter {
+    /// Records one occurrence.
+    ///
+    /// # Errors
+    /// When neither the store nor the spool takes it.
+    pub async fn record_one(&self, now: Timestamp, occurrence: Occurrence) -> Outcome<Counted> {
+        let outcome = self.record(now, vec![occurrence]).await.pop();
+        outcome.unwrap_or_else(|| Err(CounterError::Unanswered("no result came back".to_owned())))
+    }
+
+    /// Records occurrences in their order; one result for each.
+    pub async fn record(
+        &self,
+        now: Timestamp,
+        occurrences: Vec<Occurrence>,
+    ) -> Vec<Outcome<Counted>> {
+        let mut outcomes: Vec<Option<Outcome<Counted>>> = Vec::new();
+        let (mut direct, mut queued) = (Vec::new(), Vec::new());
+        for (place, occurrence) in occurrences.into_iter().enumerate() {
+            outcomes.push(None);
+            let list = if self.must_queue(occurrence.key) { &mut queued } else { &mut direct };
+            list.push((place, occurrence));
+        }
+        if !direct.is_empty() {
+            let items = direct.iter().map(|(_, occurrence)| occurrence.clone()).collect();
+            match self.occurrences.submit(now, items).await {
+                Err(no_results) => {
+                    for (place, _) in direct {
+                        outcomes[place] = Some(Err(no_results.into()));
+                    }
+                }
+                Ok(results) => {
+                    self.note_recorded(now, &direct, &results);
+                    for ((place, occurrence), result) in direct.into_iter().zip(results) {
+                        match self.taken(now, occurrence.key, result) {
+                            Ok(recorded) => {
+                                let counted = self.judge(occurrence.key, recorded);
+                                outcomes[place] = Some(Ok(Answered::current(counted)));
+                            }
+                            Err(Untaken::Failed(error)) => outcomes[place] = Some(Err(error)),
+                            Err(Untaken::ToSpool) => queued.push((place, occurrence)),
+                        }
+                    }
+                }
+            }
+        }
+        self.queue(now, queued, &mut outcomes).await;
+        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Err(lost()))).collect()
+    }
+
+    /// Records a repair attempt; `None` when its anomaly is unknown. While the store does not answer
+    /// that can't be told, and the attempt is accepted.
+    ///
+    /// # Errors
+    /// When neither the store nor the spool takes it.
+    pub async fn record_repair(
+        &self,
+        now: Timestamp,
+        attempt: RepairAttempt,
+    ) -> Result<Option<Answered<RepairRecorded>>, CounterError> {
+        let key = attempt.key;
+        if !self.must_queue(key) {
+            let mut results = self.repairs.submit(now, vec![attempt.clone()]).await?;
+            match self.taken(now, key, results.pop().unwrap_or_else(no_result)) {
+                Ok(recorded) => {
+                    if let (Some(standby), Some(recorded)) = (&self.standby, &recorded) {
+                        standby.note_repairs(key, &recorded.history);
+                    }
+                    return Ok(recorded.map(Answered::current));
+                }
+                Err(Untaken::Failed(error)) => return Err(error),
+                Err(Untaken::ToSpool) => {}
+            }
+        }
+        let (standby, accepted) = self.spool(now, Operation::Repair(attempt)).await?;
+        let history = standby.repairs(key, now);
+        let recorded = RepairRecorded { counted: accepted.is_first, history };
+        Ok(Some(Answered::estimated(recorded, accepted.estimate.as_of)))
+    }
+
+    /// Marks an anomaly as permanently fixed; `None` when it is unknown. While the store does not
+    /// answer that can't be told, and the mark is accepted.
+    ///
+    /// # Errors
+    /// When neither the store nor the spool takes it.
+    pub async fn mark_fixed(
+        &self,
+        now: Timestamp,
+        mark: FixMark,
+    ) -> Result<Option<Answered<PermanentFix>>, CounterError> {
+        let key = mark.key;
+        if !self.must_queue(key) {
+            match self.taken(now, key, self.store.mark_fixed(now, mark.clone()).await) {
+                Ok(fix) => {
+                    if fix.is_some() {
+                        tracing::info!(%key, "anomaly {key} is marked as permanently fixed");
+                    }
+                    return Ok(fix.map(Answered::current));
+                }
+                Err(Untaken::Failed(error)) => return Err(error),
+                Err(Untaken::ToSpool) => {}
+            }
+        }
+        let fix = PermanentFix {
+            description: Some(mark.description.clone()),
+            fixed_by: mark.fixed_by.clone(),
+            marked_at: mark.at,
+        };
+        let (_, accepted) = self.spool(now, Operation::Mark(mark)).await?;
+        Ok(Some(Answered::estimated(fix, accepted.estimate.as_of)))
+    }
+
+    /// Takes a mark back, and says whether there was one; `None` when the anomaly is unknown. While
+    /// the store does not answer neither can be told, and the removal is accepted.
+    ///
+    /// # Errors
+    /// When neither the store nor the spool takes it.
+    pub async fn unmark_fixed(
+        &self,
+        now: Timestamp,
+        removal: FixRemoval,
+    ) -> Result<Option<Answered<bool>>, CounterError> {
+        let key = removal.key;
+        if !self.must_queue(key) {
+            match self.taken(now, key, self.store.unmark_fixed(now, removal.clone()).await) {
+                Ok(removed) => {
+                    if removed == Some(true) {
+                        tracing::info!(%key, "the permanent fix of anomaly {key} is taken back");
+                    }
+                    return Ok(removed.map(Answered::current));
+                }
+                Err(Untaken::Failed(error)) => return Err(error),
+                Err(Untaken::ToSpool) => {}
+            }
+        }
+        let (_, accepted) = self.spool(now, Operation::Unmark(removal)).await?;
+        Ok(Some(Answered::estimated(true, accepted.estimate.as_of)))
+    }
+
+    /// Whether a write is to go to the spool without asking the store.
+    fn must_queue(&self, key: AnomalyKey) -> bool {
+        let Some(standby) = &self.standby else { return false };
+        self.health.is_away(self.store.shard(key)) || standby.holds(key)
+    }
+
+    /// Takes note of how the store has taken a write.
+    fn taken<T>(
+        &self,
+        now: Timestamp,
+        key: AnomalyKey,
+        result: Result<T, StoreError>,
+    ) -> Result<T, Untaken> {
+        let shard = self.store.shard(key);
+        self.health.observe(now, shard, &result);
+        match result {
+            Ok(value) => Ok(value),
+            Err(fault) if self.standby.is_some() && is_temporary(&fault) => {
+                // What follows about this anomaly must queue behind it: that is an outage.
+                self.health.begin_outage(now, shard, &fault);
+                Err(Untaken::ToSpool)
+            }
+            Err(fault) => Err(Untaken::Failed(fault.into())),
+        }
+    }
+
+    fn note_recorded(
+        &self,
+        now: Timestamp,
+        direct: &[(usize, Occurrence)],
+        results: &[Result<Recorded, StoreError>],
+    ) {
+        if let Some(standby) = &self.standby {
+            let recorded = direct.iter().zip(results);
+            let keyed = |((_, occurrence), result): (&(usize, Occurrence), _)| {
+                let recorded: &Result<Recorded, StoreError> = result;
+                Some((occurrence.key, recorded.as_ref().ok()?))
+            };
+            standby.note_recorded(now, recorded.filter_map(keyed));
+        }
+    }
+
+    /// Makes occurrences wait in the spool.
+    async fn queue(
+        &self,
+        now: Timestamp,
+        queued: Vec<(usize, Occurrence)>,
+        outcomes: &mut [Option<Outcome<Counted>>],
+    ) {
+        let Some(standby) = &self.standby else { return };
+        let (mut places, mut operations) = (Vec::new(), Vec::new());
+        for (place, occurrence) in queued {
+            if occurrence.at < RETENTION.start(now) {
+                let estimate = standby.estimate(occurrence.key, now);
+                let (as_of, tally) = estimate
+                    .map_or((None, None), |estimate| (estimate.as_of, Some(estimate.tally)));
+                let frequency = self.unchanged(occurrence.key, tally.unwrap_or_default());
+                let counted = Counted { counted: false, frequency };
+                outcomes[place] = Some(Ok(Answered::estimated(counted, as_of)));
+                continue;
+            }
+            places.push((place, occurrence.key));
+            operations.push(Operation::Occurrence(occurrence));
+        }
+        for ((place, key), accepted) in
+            places.into_iter().zip(accept(standby, now, operations).await)
+        {
+            outcomes[place] = Some(accepted.map(|accepted| {
+                let Accepted { is_first, previous_count_24h, estimate } = accepted;
+                let frequency =
+                    Frequency::judge(key, estimate.tally, previous_count_24h, self.thresholds);
+                self.tell_of_step(&frequency);
+                Answered::estimated(Counted { counted: is_first, frequency }, estimate.as_of)
+            }));
+        }
+    }
+
+    /// Makes one operation wait in the spool.
+    async fn spool(
+        &self,
+        now: Timestamp,
+        operation: Operation,
+    ) -> Result<(&Arc<Standby>, Accepted), CounterError> {
+        let Some(standby) = &self.standby else { return Err(lost()) };
+        let accepted = accept(standby, now, vec![operation]).await.pop();
+        Ok((standby, accepted.unwrap_or_else(|| Err(lost()))?))
+    }
+
+    fn judge(&self, key: AnomalyKey, recorded: Recorded) -> Counted {
+        let Recorded { outcome, previous_count_24h, tally } = recorded;
+        let frequency = Frequency::judge(key, tally, previous_count_24h, self.thresholds);
+        self.tell_of_step(&frequency);
+        Counted { counted: outcome == RecordOutcome::Counted, frequency }
+    }
+
+    fn tell_of_step(&self, frequency: &Frequency) {
+        if let Some(level) = frequency.level
+            && frequency.level > frequency.previous_level
+        {
+            let (key, count_24h) = (frequency.key, frequency.tally.counts.day);
+            let level = level.as_str();
+            tracing::info!(%key, level, count_24h, "anomaly {key} has reached {level}");
+        }
+    }
+}
+
+/// Why the store has not taken a write.
+enum Untaken {
+    /// It is to wait in the spool.
+    ToSpool,
+    Failed(CounterError),
+}
+
+/// Makes operations wait, to the end, also when the caller goes away: half of it would leave
+/// something in memory that is not on disk.
+async fn accept(
+    standby: &Arc<Standby>,
+    now: Timestamp,
+    operations: Vec<Operation>,
+) -> Vec<Result<Accepted, CounterError>> {
+    let count = operations.len();
+    if count == 0 {
+        return Vec::new();
+    }
+    let standby = Arc::clone(standby);
+    let accepted = tokio::spawn(async move { standby.accept(now, operations).await }).await;
+    accepted.unwrap_or_else(|_| (0..count).map(|_| Err(lost())).collect())
+}
+
+fn lost() -> CounterError {
+    CounterError::Unanswered("no result came back".to_owned())
+}

@@ -1,0 +1,56 @@
+//! How answers tell that the store had no part in them.
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderValue, StatusCode},
+    middleware::Next,
+    response::Response,
+};
+use serde::Serialize;
+
+use super::{AppState, problem::Problem};
+use crate::{
+    counter::{Answered, Degraded},
+    domain::Timestamp,
+};
+
+/// Names the store that does not answer, on every response while it does not.
+const DEGRADED_HEADER: &str = "x-degraded";
+
+/// The members that every answer about an anomaly ends with.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct DegradedBody {
+    degraded: bool,
+    /// When the store's part of the answer was current, where that is not now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    as_of: Option<Timestamp>,
+}
+
+impl From<Option<Degraded>> for DegradedBody {
+    fn from(degraded: Option<Degraded>) -> Self {
+        let as_of = degraded.and_then(|degraded| degraded.as_of);
+        Self { degraded: degraded.is_some(), as_of }
+    }
+}
+
+/// The status of a write: accepted, where it waits in the spool.
+pub(super) fn written(degraded: Option<Degraded>) -> StatusCode {
+    if degraded.is_some() { StatusCode::ACCEPTED } else { StatusCode::OK }
+}
+
+/// The status of many writes: accepted, where any of them waits.
+pub(super) fn written_all<T>(results: &[Result<Option<Answered<T>>, Problem>]) -> StatusCode {
+    let waits = |result: &Result<Option<Answered<T>>, Problem>| {
+        matches!(result, Ok(Some(Answered { degraded: Some(_), .. })))
+    };
+    if results.iter().any(waits) { StatusCode::ACCEPTED } else { StatusCode::OK }
+}
+
+/// Marks every response while the state is not Healthy. It only reads the state.
+pub(super) async fn mark(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if let Some(store) = state.counter.degraded_store() {
+        response.headers_mut().insert(DEGRADED_HEADER, HeaderValue::from_static(store));
+    }
+    response
+}

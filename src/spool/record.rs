@@ -1,0 +1,98 @@
+//! One spooled operation as bytes, framed so that it can be found and trusted in a file that is
+//! otherwise damaged: a mark, the length, a CRC-32, and the operation (postcard).
+
+use crate::domain::Operation;
+
+/// Eight bytes that are unlikely to stand anywhere else.
+const MARK: [u8; 8] = *b"\xACspool1\n";
+const HEADER_BYTES: usize = MARK.len() + 4 + 4;
+/// No operation is larger: it came in a body of limited size.
+const MAX_PAYLOAD_BYTES: usize = 64 << 20;
+
+/// Why bytes are no record.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Damage {
+    #[error("the record is torn")]
+    Torn,
+    #[error("the record's checksum does not fit")]
+    Checksum,
+    #[error("the record can't be read: {0}")]
+    Content(postcard::Error),
+}
+
+/// The record of `operation`.
+pub(super) fn encode(operation: &Operation) -> Result<Vec<u8>, postcard::Error> {
+    let payload = postcard::to_stdvec(operation)?;
+    let mut record = Vec::with_capacity(HEADER_BYTES + payload.len());
+    record.extend(MARK);
+    record.extend((payload.len() as u32).to_le_bytes());
+    record.extend(crc32fast::hash(&payload).to_le_bytes());
+    record.extend(payload);
+    Ok(record)
+}
+
+/// The operation of a record.
+pub(super) fn decode(record: &[u8]) -> Result<Operation, Damage> {
+    let header = record.get(..HEADER_BYTES).ok_or(Damage::Torn)?;
+    let (mark, numbers) = header.split_at(MARK.len());
+    let (length, checksum) = numbers.split_at(4);
+    let length = little_endian(length);
+    if mark != MARK || length > MAX_PAYLOAD_BYTES {
+        return Err(Damage::Torn);
+    }
+    let payload = record.get(HEADER_BYTES..HEADER_BYTES + length).ok_or(Damage::Torn)?;
+    if crc32fast::hash(payload) as usize != little_endian(checksum) {
+        return Err(Damage::Checksum);
+    }
+    postcard::from_bytes(payload).map_err(Damage::Content)
+}
+
+/// Every operation whose record stands whole anywhere in `bytes`, in the order of its place.
+pub(super) fn salvage(bytes: &[u8]) -> Vec<Operation> {
+    let marks = bytes.windows(MARK.len()).enumerate().filter(|(_, window)| *window == MARK);
+    marks.filter_map(|(place, _)| decode(&bytes[place..]).ok()).collect()
+}
+
+fn little_endian(bytes: &[u8]) -> usize {
+    bytes.iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{AnomalyKey, EventId, FixRemoval, Timestamp};
+
+    fn operation(id: &str) -> Operation {
+        Operation::Unmark(FixRemoval {
+            key: AnomalyKey::from_bits(7),
+            id: EventId::parse(id).unwrap(),
+            at: Timestamp::from_micros(1_774_799_738_123_456),
+        })
+    }
+
+    #[test]
+    fn a_record_gives_its_operation_and_a_damaged_one_gives_none() {
+        let record = encode(&operation("a")).unwrap();
+        assert_eq!(decode(&record).unwrap(), operation("a"));
+        for length in 0..record.len() {
+            assert_eq!(decode(&record[..length]), Err(Damage::Torn), "cut to {length}");
+        }
+        for place in 0..record.len() {
+            let mut damaged = record.clone();
+            damaged[place] ^= 1;
+            assert!(decode(&damaged).is_err(), "a bit of byte {place} has turned");
+        }
+    }
+
+    #[test]
+    fn whole_records_are_found_between_rubbish() {
+        let mut file = b"rubbish".to_vec();
+        file.extend(encode(&operation("a")).unwrap());
+        file.extend([0; 1_000]);
+        let torn = encode(&operation("b")).unwrap();
+        file.extend(&torn[..torn.len() - 1]);
+        file.extend(MARK);
+        file.extend(encode(&operation("c")).unwrap());
+        assert_eq!(salvage(&file), [operation("a"), operation("c")]);
+    }
+}
