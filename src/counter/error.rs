@@ -1,7 +1,7 @@
 //! Why the counter could not do as asked, in the terms of its callers.
 
 use super::batcher::NoResults;
-use crate::store::StoreError;
+use crate::{spool::SpoolError, store::StoreError};
 
 /// A fault of the service, not of the call.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +27,12 @@ impl From<StoreError> for CounterError {
             StoreError::Indeterminate(text) => Self::Unanswered(text),
             StoreError::Permanent(text) => Self::Refused(text),
         }
+    }
+}
+
+impl From<SpoolError> for CounterError {
+    fn from(fault: SpoolError) -> Self {
+        Self::Unavailable(fault.to_string())
     }
 }
 

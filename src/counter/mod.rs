@@ -5,6 +5,7 @@
 
 mod batcher;
 mod clock;
+mod dead_letters;
 mod error;
 mod health;
 mod known;

@@ -127,7 +127,7 @@ impl Standby {
                 Ok(()) => Ok(accepted),
                 Err(error) => {
                     memory.pending.remove(operation);
-                    Err(CounterError::Unavailable(error.to_string()))
+                    Err(error.into())
                 }
             })
             .collect();
@@ -214,13 +214,41 @@ impl Standby {
         self.filled.notified().await;
     }
 
+    /// Puts a dead letter back among what waits, and says whether there was one of this sequence.
+    pub(super) async fn revive_dead(
+        &self,
+        now: Timestamp,
+        sequence: u64,
+    ) -> Result<bool, SpoolError> {
+        let letters = self.spool.dead_letters().await?;
+        let letter = letters.into_iter().find(|letter| letter.sequence == sequence);
+        let Some(operation) = letter.and_then(|letter| letter.operation) else {
+            return Ok(false);
+        };
+        // In memory first, as in `accept`.
+        self.change_pending(|pending| pending.add(now, &operation));
+        let revived = self.spool.revive_dead(sequence).await;
+        if !matches!(revived, Ok(true)) {
+            self.change_pending(|pending| pending.remove(&operation));
+        }
+        self.filled.notify_one();
+        revived
+    }
+
+    fn change_pending<R>(&self, change: impl FnOnce(&mut Pending) -> R) -> R {
+        let mut memory = self.memory();
+        let result = change(&mut memory.pending);
+        self.count(&memory);
+        result
+    }
+
     /// Takes operations out of memory that wait no longer on disk.
     pub(super) fn forget(&self, settled: &[Spooled]) {
-        let mut memory = self.memory();
-        for spooled in settled {
-            memory.pending.remove(&spooled.operation);
-        }
-        self.count(&memory);
+        self.change_pending(|pending| {
+            for spooled in settled {
+                pending.remove(&spooled.operation);
+            }
+        });
     }
 
     fn count(&self, memory: &Memory) {

@@ -13,6 +13,7 @@ mod path;
 mod permanent_fix;
 mod problem;
 mod repairs;
+mod spool;
 
 use std::sync::Arc;
 
@@ -28,6 +29,7 @@ use crate::counter::Counter;
 use self::problem::{Problem, ProblemKind};
 
 pub use alertmanager::{AlertmanagerConfig, CountBy};
+pub use spool::DeadLetterBody;
 
 /// The section `http` of the configuration.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -62,6 +64,9 @@ pub fn router(state: AppState) -> Router {
         .route("/permanent-fix", put(permanent_fix::mark))
         .route("/permanent-fix/{key}", delete(permanent_fix::unmark))
         .route("/webhooks/alertmanager", post(alertmanager::receive))
+        .route("/spool/dead-letters", get(spool::list))
+        .route("/spool/dead-letters/{sequence}", delete(spool::remove))
+        .route("/spool/dead-letters/{sequence}/retry", post(spool::retry))
         .route("/healthz", get(health::health))
         .route("/readyz", get(health::ready))
         .fallback(unknown_route)

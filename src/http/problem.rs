@@ -43,6 +43,7 @@ pub(super) enum ProblemKind {
     InvalidField,
     UnknownAnomaly,
     UnknownRoute,
+    UnknownDeadLetter,
     MethodNotAllowed,
     UnsupportedMediaType,
     ContentTooLarge,
@@ -55,7 +56,9 @@ impl ProblemKind {
         match self {
             Self::InvalidJson | Self::InvalidKey => StatusCode::BAD_REQUEST,
             Self::InvalidField => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::UnknownAnomaly | Self::UnknownRoute => StatusCode::NOT_FOUND,
+            Self::UnknownAnomaly | Self::UnknownRoute | Self::UnknownDeadLetter => {
+                StatusCode::NOT_FOUND
+            }
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::ContentTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -72,6 +75,9 @@ impl ProblemKind {
             Self::InvalidField => ("/problems/invalid-field", "A field is not as it must be"),
             Self::UnknownAnomaly => ("/problems/unknown-anomaly", "The anomaly is not known"),
             Self::UnknownRoute => ("/problems/unknown-route", "There is nothing at this path"),
+            Self::UnknownDeadLetter => {
+                ("/problems/unknown-dead-letter", "There is no such dead letter")
+            }
             Self::MethodNotAllowed => {
                 ("/problems/method-not-allowed", "The path does not take this method")
             }

@@ -137,6 +137,27 @@ impl SpoolFile {
         Ok(found)
     }
 
+    /// Puts a dead letter back at the end of what waits. Answers its bytes; `None` when there is
+    /// none of this sequence.
+    pub(super) fn revive_dead(&mut self, sequence: u64) -> Result<Option<u64>, SpoolError> {
+        let next = self.next_sequence;
+        let mut revived = None;
+        self.transact(|transaction| {
+            let mut dead = transaction.open_table(DEAD)?;
+            let Some(letter) = dead.remove(sequence)? else { return Ok(()) };
+            let record = letter.value().1;
+            // A damaged record would only die again.
+            decode(record)?;
+            revived = Some(record.len() as u64);
+            transaction.open_table(WAITING)?.insert(next, record)?;
+            Ok(())
+        })?;
+        if revived.is_some() {
+            self.next_sequence += 1;
+        }
+        Ok(revived)
+    }
+
     /// Drops a dead letter, and says whether there was one of this sequence.
     pub(super) fn drop_dead(&mut self, sequence: u64) -> Result<bool, SpoolError> {
         let mut dropped = false;

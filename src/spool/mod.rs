@@ -131,6 +131,21 @@ impl Spool {
         self.with_file(|file| file.dead_letters()).await
     }
 
+    /// Puts a dead letter back at the end of what waits, and says whether there was one of this
+    /// sequence.
+    ///
+    /// # Errors
+    /// When its record is damaged, or the file fails.
+    pub async fn revive_dead(&self, sequence: u64) -> Result<bool, SpoolError> {
+        let bytes = Arc::clone(&self.bytes);
+        self.with_file(move |file| {
+            let revived = file.revive_dead(sequence)?;
+            bytes.fetch_add(revived.unwrap_or_default(), Ordering::Relaxed);
+            Ok(revived.is_some())
+        })
+        .await
+    }
+
     /// Drops a dead letter, and says whether there was one of this sequence.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod alertmanager;
 mod command_line;
 mod configuration;
 mod conformance;
+mod dead_letters;
 mod durability;
 mod frequency;
 mod hostile_input;

@@ -1,5 +1,7 @@
 //! The command line: what each command does, and how it ends.
 
+mod spool;
+
 use std::{
     future::Future,
     io::{self, Read as _},
@@ -14,6 +16,7 @@ use reqwest::StatusCode;
 use serde_json::Value;
 use tokio::{runtime::Runtime, signal};
 
+use self::spool::SpoolCommand;
 use crate::{
     app::Application,
     config::{Config, LoadedConfig},
@@ -21,7 +24,7 @@ use crate::{
     logging,
 };
 
-const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Counts how often an anomaly happens, and says when to stop restarting and fix the cause.
 ///
@@ -46,6 +49,9 @@ enum Command {
         #[arg(value_name = "JSON")]
         signature: String,
     },
+    /// Look at the writes that Redis has refused for good, and have them tried again or dropped
+    #[command(subcommand)]
+    Spool(SpoolCommand),
     /// Ask the running service whether it is ready; ends with 0 if so, for containers
     Healthcheck,
 }
@@ -69,6 +75,9 @@ pub fn run() -> ExitCode {
         Some(Command::Key { signature }) => print_key(&signature),
         Some(Command::CheckConfig) => load().map(|loaded| print!("{loaded}")),
         Some(Command::Healthcheck) => load().and_then(|loaded| healthcheck(&loaded.config)),
+        Some(Command::Spool(command)) => {
+            load().and_then(|loaded| Runtime::new()?.block_on(spool::run(command, &loaded.config)))
+        }
         None => load().and_then(|loaded| serve(&loaded.config)),
     };
     match result {
@@ -122,7 +131,7 @@ fn print_key(signature: &str) -> Result<(), Failure> {
 }
 
 fn healthcheck(config: &Config) -> Result<(), Failure> {
-    let url = format!("http://{}/readyz", reachable(config.listen));
+    let url = local_url(config, "/readyz");
     let (status, body) = Runtime::new()?.block_on(get(&url)).map_err(|error| {
         format!("{url} does not answer ({error}): is the service running, and `listen` the same?")
     })?;
@@ -131,9 +140,14 @@ fn healthcheck(config: &Config) -> Result<(), Failure> {
 }
 
 async fn get(url: &str) -> reqwest::Result<(StatusCode, String)> {
-    let client = reqwest::Client::builder().timeout(HEALTHCHECK_TIMEOUT).no_proxy().build()?;
+    let client = reqwest::Client::builder().timeout(REQUEST_TIMEOUT).no_proxy().build()?;
     let answer = client.get(url).send().await?;
     Ok((answer.status(), answer.text().await?))
+}
+
+/// Where the running service is reached from its own machine.
+fn local_url(config: &Config, path: &str) -> String {
+    format!("http://{}{path}", reachable(config.listen))
 }
 
 /// An address that listens on all interfaces is reached by the loopback one.

@@ -1,0 +1,110 @@
+//! The command `spool`: looks at the writes that Redis has refused for good, and has them tried
+//! again or dropped. A running service does it itself; without one the file is opened here.
+
+use clap::Subcommand;
+use reqwest::{Client, Method, Response, StatusCode};
+
+use super::{Failure, local_url};
+use crate::{
+    config::Config,
+    counter::{Clock as _, SystemClock},
+    http::DeadLetterBody,
+    spool::{Spool, SpoolOpenError},
+};
+
+/// What to do with the writes that Redis has refused for good.
+#[derive(Debug, Subcommand)]
+pub(super) enum SpoolCommand {
+    /// List them: number, what it was, whose, when, and why it was refused
+    List,
+    /// Try one again, once its cause is mended
+    Retry {
+        /// The number that the list shows
+        sequence: u64,
+    },
+    /// Drop one for good
+    Drop {
+        /// The number that the list shows
+        sequence: u64,
+    },
+}
+
+pub(super) async fn run(command: SpoolCommand, config: &Config) -> Result<(), Failure> {
+    let ignore_waiting = |_: &crate::spool::Spooled| {};
+    match Spool::open(&config.data_dir, config.spool, SystemClock.now(), ignore_waiting) {
+        Ok(spool) => on_file(command, &spool).await,
+        Err(SpoolOpenError::InUse { .. }) => through_service(command, config).await,
+        Err(fault) => Err(fault.into()),
+    }
+}
+
+async fn on_file(command: SpoolCommand, spool: &Spool) -> Result<(), Failure> {
+    match command {
+        SpoolCommand::List => {
+            let letters = spool.dead_letters().await?;
+            print(letters.into_iter().map(DeadLetterBody::from));
+            Ok(())
+        }
+        SpoolCommand::Retry { sequence } => {
+            found(sequence, spool.revive_dead(sequence).await?)?;
+            println!("{sequence} is tried again when the service starts");
+            Ok(())
+        }
+        SpoolCommand::Drop { sequence } => {
+            found(sequence, spool.drop_dead(sequence).await?)?;
+            println!("{sequence} is dropped");
+            Ok(())
+        }
+    }
+}
+
+async fn through_service(command: SpoolCommand, config: &Config) -> Result<(), Failure> {
+    let letters = local_url(config, "/spool/dead-letters");
+    match command {
+        SpoolCommand::List => {
+            let listed: Vec<DeadLetterBody> = send(Method::GET, &letters).await?.json().await?;
+            print(listed);
+        }
+        SpoolCommand::Retry { sequence } => {
+            let answer = send(Method::POST, &format!("{letters}/{sequence}/retry")).await?;
+            found(sequence, answer.status() != StatusCode::NOT_FOUND)?;
+            println!("{sequence} is being tried again");
+        }
+        SpoolCommand::Drop { sequence } => {
+            let answer = send(Method::DELETE, &format!("{letters}/{sequence}")).await?;
+            found(sequence, answer.status() != StatusCode::NOT_FOUND)?;
+            println!("{sequence} is dropped");
+        }
+    }
+    Ok(())
+}
+
+async fn send(method: Method, url: &str) -> Result<Response, Failure> {
+    let client = Client::builder().timeout(super::REQUEST_TIMEOUT).no_proxy().build()?;
+    let answer = client.request(method, url).send().await.map_err(|error| {
+        format!("the spool is in use, but {url} does not answer ({error}): is `listen` the same?")
+    })?;
+    if answer.status().is_success() || answer.status() == StatusCode::NOT_FOUND {
+        return Ok(answer);
+    }
+    Err(format!("{url} answers {}: {}", answer.status(), answer.text().await?).into())
+}
+
+fn found(sequence: u64, was_there: bool) -> Result<(), Failure> {
+    let missing = || format!("no readable dead letter has the number {sequence}: see `spool list`");
+    if was_there { Ok(()) } else { Err(missing().into()) }
+}
+
+fn print(letters: impl IntoIterator<Item = DeadLetterBody>) {
+    let mut count = 0;
+    for letter in letters {
+        count += 1;
+        let kind = letter.kind.as_deref().unwrap_or("damaged record");
+        let key = letter.anomaly_key.map(|key| key.to_string()).unwrap_or_default();
+        let at = letter.at.map(|at| at.to_string()).unwrap_or_default();
+        println!("{}  {kind}  {key}  {at}  {}", letter.sequence, letter.reason);
+    }
+    if count == 0 {
+        println!("there are no dead letters");
+    }
+}

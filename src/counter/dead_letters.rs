@@ -1,0 +1,45 @@
+//! The writes that the store has refused for good: an operator looks at them, and has them tried
+//! again or dropped.
+
+use std::sync::Arc;
+
+use super::{Counter, CounterError};
+use crate::spool::{DeadLetter, SpoolError};
+
+impl Counter {
+    /// All dead letters, oldest first.
+    ///
+    /// # Errors
+    /// When the spool can't be read.
+    pub async fn dead_letters(&self) -> Result<Vec<DeadLetter>, CounterError> {
+        match &self.standby {
+            Some(standby) => Ok(standby.spool().dead_letters().await?),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Has a dead letter carried out again, and says whether there was one of this sequence.
+    ///
+    /// # Errors
+    /// When the spool can't be written.
+    pub async fn retry_dead_letter(&self, sequence: u64) -> Result<bool, CounterError> {
+        let Some(standby) = self.standby.as_ref().map(Arc::clone) else { return Ok(false) };
+        let now = self.now();
+        // To the end, also when the caller goes away: half of it would leave something in memory
+        // that is not on disk.
+        let revived = tokio::spawn(async move { standby.revive_dead(now, sequence).await }).await;
+        let cut_off = |error: tokio::task::JoinError| SpoolError::Failed(error.to_string());
+        Ok(revived.unwrap_or_else(|error| Err(cut_off(error)))?)
+    }
+
+    /// Drops a dead letter, and says whether there was one of this sequence.
+    ///
+    /// # Errors
+    /// When the spool can't be written.
+    pub async fn drop_dead_letter(&self, sequence: u64) -> Result<bool, CounterError> {
+        match &self.standby {
+            Some(standby) => Ok(standby.spool().drop_dead(sequence).await?),
+            None => Ok(false),
+        }
+    }
+}

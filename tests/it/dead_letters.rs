@@ -1,0 +1,85 @@
+//! Writes that Redis has refused for good: an operator sees them, and has them tried again or
+//! dropped, with the service running and stopped.
+
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::support::{RedisServer, Service, eventually};
+
+const KEY: &str = "af03baee239021c4";
+
+/// Runs `anomaly-counter spool …` beside the service; answers whether it went well, and all that it
+/// printed.
+fn spool(service: &Service, arguments: &[&str]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_anomaly-counter"))
+        .arg("spool")
+        .args(arguments)
+        .env("ANOMALY_COUNTER__DATA_DIR", service.data_dir())
+        .env("ANOMALY_COUNTER__LISTEN", service.address())
+        .output()
+        .unwrap();
+    let printed = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(printed).unwrap())
+}
+
+/// The numbers that `spool list` shows.
+fn listed(service: &Service) -> Vec<String> {
+    let (good, printed) = spool(service, &["list"]);
+    assert!(good, "{printed}");
+    let numbered = printed.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit()));
+    numbered.map(|line| line.split(' ').next().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn they_are_listed_retried_and_dropped_with_the_service_running_and_stopped() {
+    let mut redis = RedisServer::start();
+    let mut service = Service::on_redis(&redis).await;
+    assert!(listed(&service).is_empty());
+    redis.kill();
+    let unknown = json!({"anomaly_key": "0123456789abcdef", "action": "a", "success": true});
+    for _ in 0..3 {
+        assert_eq!(service.post("/repairs", &unknown).await.status, 202);
+    }
+    assert_eq!(service.post("/anomalies", &json!({"alert_name": "HighCPU"})).await.status, 202);
+    redis.restart();
+    let other = redis.client().await;
+    let timeline = format!("anomaly:timeline:{KEY}");
+    other.run(&["SET", &timeline, "of a foreign type"]).await;
+    let numbers = eventually("all that is refused is a dead letter", || async {
+        Some(listed(&service)).filter(|numbers| numbers.len() == 4)
+    })
+    .await;
+    let (_, printed) = spool(&service, &["list"]);
+    assert!(printed.contains("repair  0123456789abcdef") && printed.contains("not known"));
+    assert!(printed.contains(&format!("occurrence  {KEY}")) && printed.contains("WRONGTYPE"));
+
+    // Running: the service does it.
+    let (good, printed) = spool(&service, &["drop", &numbers[0]]);
+    assert!(good, "{printed}");
+    let (good, printed) = spool(&service, &["drop", &numbers[0]]);
+    assert!(!good && printed.contains("spool list"), "{printed}");
+    other.run(&["DEL", &timeline]).await;
+    let (good, printed) = spool(&service, &["retry", &numbers[3]]);
+    assert!(good, "{printed}");
+    let path = format!("/anomalies/{KEY}/frequency");
+    eventually("what is retried is counted", || async {
+        let answer = service.get(&path).await;
+        (answer.body["count_1h"] == 1 && answer.body["degraded"] == false).then_some(())
+    })
+    .await;
+
+    // Stopped: the command does it.
+    service.kill();
+    assert_eq!(listed(&service), numbers[1..3]);
+    assert!(spool(&service, &["drop", &numbers[1]]).0);
+    let (good, printed) = spool(&service, &["retry", &numbers[2]]);
+    assert!(good && printed.contains("when the service starts"), "{printed}");
+    assert!(listed(&service).is_empty());
+    let service = service.restart().await;
+    // It is tried again, and refused again.
+    eventually("it is a dead letter again", || async {
+        Some(()).filter(|()| listed(&service).len() == 1)
+    })
+    .await;
+}
