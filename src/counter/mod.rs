@@ -11,6 +11,7 @@ mod health;
 mod known;
 mod pending;
 mod reads;
+mod recent;
 mod replay;
 mod standby;
 mod writes;
@@ -30,7 +31,10 @@ use crate::{
     store::{Dossier, Recorded, RepairRecorded, Shard, Store, StoreError},
 };
 
-use self::{batcher::Batcher, health::Health, pending::Pending, replay::Replay, standby::Standby};
+use self::{
+    batcher::Batcher, health::Health, pending::Pending, recent::Recent, replay::Replay,
+    standby::Standby,
+};
 
 pub use batcher::BatchConfig;
 pub use clock::{Clock, SystemClock};
@@ -47,6 +51,10 @@ pub struct DegradedConfig {
     pub known_anomalies: NonZeroUsize,
     /// How many waiting operations a second are carried out once the store answers.
     pub replay_per_second: NonZeroU32,
+    /// For how many seconds acknowledged writes are remembered, to be sent again after a failover.
+    pub remember_seconds: u32,
+    /// How many acknowledged writes are remembered at the most.
+    pub remember_operations: usize,
 }
 
 /// The sections of the configuration that are about counting.
@@ -69,6 +77,8 @@ pub struct Counter {
     clock: Arc<dyn Clock>,
     thresholds: Thresholds,
     health: Arc<Health>,
+    /// Absent where the store forgets nothing that it has acknowledged.
+    recent: Option<Arc<Recent>>,
     /// Absent where the store is on the same disk as a spool would be.
     standby: Option<Arc<Standby>>,
     occurrences: Batcher<Occurrence, Result<Recorded, StoreError>>,
@@ -174,8 +184,14 @@ impl Counter {
             }
             standby = Some(Arc::new(Standby::new(spool, pending, degraded.known_anomalies, batch)));
         }
+        let resets = store.resets();
+        let remembered =
+            || Arc::new(Recent::new(degraded.remember_seconds, degraded.remember_operations));
+        let recent = resets.is_some().then(remembered);
         let replay = Replay {
             store: Arc::clone(&store),
+            resets,
+            recent: recent.clone(),
             clock: Arc::clone(&clock),
             health: Arc::clone(&health),
             standby: standby.clone(),
@@ -192,7 +208,17 @@ impl Counter {
         let repairs = batcher(&store, batch, |store, now, items| {
             Box::pin(async move { store.record_repairs(now, items).await })
         });
-        Ok(Self { store, clock, thresholds, health, standby, occurrences, tallies, repairs })
+        Ok(Self {
+            store,
+            clock,
+            thresholds,
+            health,
+            recent,
+            standby,
+            occurrences,
+            tallies,
+            repairs,
+        })
     }
 
     /// What time it is.

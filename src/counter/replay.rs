@@ -2,14 +2,17 @@
 //! batches, at a bounded pace. Whatever it was doing when the process died it does again, and the
 //! ids make that harmless.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
 
-use super::{Clock, DegradedConfig, health::Health, standby::Standby};
+use super::{Clock, DegradedConfig, health::Health, recent::Recent, standby::Standby};
 use crate::{
     domain::{AnomalyKey, FixMark, FixRemoval, Occurrence, Operation, RepairAttempt, Timestamp},
-    spool::{SpoolError, Spooled},
+    spool::SpoolError,
     store::{Store, StoreError},
 };
 
@@ -22,6 +25,9 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Replay {
     pub(super) store: Arc<dyn Store>,
+    /// Grows when the store may have forgotten what is in `recent`.
+    pub(super) resets: Option<watch::Receiver<u64>>,
+    pub(super) recent: Option<Arc<Recent>>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) health: Arc<Health>,
     pub(super) standby: Option<Arc<Standby>>,
@@ -38,11 +44,13 @@ enum End {
 
 impl Replay {
     /// Runs for as long as the service does.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         let probe_interval = Duration::from_millis(self.config.probe_interval_ms.get());
         let mut told_at = Instant::now();
         loop {
             self.probe().await;
+            // What the store may have forgotten comes before what it has never been told.
+            self.send_recent_again().await;
             let began_at = Instant::now();
             let carried_out = self.replay_batch().await;
             let waiting = self.standby.as_ref().map_or(0, |standby| standby.depth().0);
@@ -67,14 +75,52 @@ impl Replay {
         }
     }
 
-    async fn something_to_do(&self) {
-        match &self.standby {
-            Some(standby) => tokio::select! {
-                () = standby.filled() => {}
-                () = self.health.fell_away() => {}
-            },
-            None => self.health.fell_away().await,
+    async fn something_to_do(&mut self) {
+        let filled = async {
+            match &self.standby {
+                Some(standby) => standby.filled().await,
+                None => pending().await,
+            }
+        };
+        let reset = async {
+            if let Some(resets) = &mut self.resets
+                && resets.changed().await.is_ok()
+            {
+                resets.mark_changed();
+            } else {
+                // There is no store that could forget, or it is no more.
+                pending().await
+            }
+        };
+        tokio::select! {
+            () = filled => {}
+            () = reset => {}
+            () = self.health.fell_away() => {}
         }
+    }
+
+    /// Sends the last acknowledged writes again where the store may have forgotten them.
+    async fn send_recent_again(&mut self) {
+        let (Some(resets), Some(recent)) = (&mut self.resets, &self.recent) else { return };
+        if !resets.has_changed().unwrap_or(false) || !self.health.away().is_empty() {
+            return;
+        }
+        resets.mark_unchanged();
+        let operations = recent.all();
+        let count = operations.len();
+        for batch in operations.chunks(BATCH_OPERATIONS) {
+            for run in batch.chunk_by(|a, b| a.kind() == b.kind()) {
+                self.carry_out(run).await;
+                if !self.health.away().is_empty() {
+                    // It is away again: all of them are sent again when it is back.
+                    if let Some(resets) = &mut self.resets {
+                        resets.mark_changed();
+                    }
+                    return;
+                }
+            }
+        }
+        tracing::debug!(count, "{count} acknowledged writes were sent again");
     }
 
     async fn probe(&self) {
@@ -96,7 +142,8 @@ impl Replay {
         let (mut done, mut refused) = (Vec::new(), Vec::new());
         let runs = oldest.chunk_by(|a, b| a.operation.kind() == b.operation.kind());
         for run in runs {
-            for (spooled, end) in run.iter().zip(self.carry_out(run).await) {
+            let operations: Vec<Operation> = run.iter().map(|s| s.operation.clone()).collect();
+            for (spooled, end) in run.iter().zip(self.carry_out(&operations).await) {
                 match end {
                     End::Done => done.push(spooled.sequence),
                     End::Refused(reason) => {
@@ -126,13 +173,13 @@ impl Replay {
     }
 
     /// Carries out operations of one kind, in order.
-    async fn carry_out(&self, run: &[Spooled]) -> Vec<End> {
+    async fn carry_out(&self, run: &[Operation]) -> Vec<End> {
         let now = self.clock.now();
         let mut occurrences: Vec<Occurrence> = Vec::new();
         let mut repairs: Vec<RepairAttempt> = Vec::new();
         let mut ends = Vec::new();
-        for spooled in run {
-            match &spooled.operation {
+        for operation in run {
+            match operation {
                 Operation::Occurrence(occurrence) => occurrences.push(occurrence.clone()),
                 Operation::Repair(attempt) => repairs.push(attempt.clone()),
                 Operation::Mark(mark) => ends.push(self.mark(now, mark.clone()).await),

@@ -84,6 +84,9 @@ impl Counter {
             let mut results = self.repairs.submit(now, vec![attempt.clone()]).await?;
             match self.taken(now, key, results.pop().unwrap_or_else(no_result)) {
                 Ok(recorded) => {
+                    if recorded.is_some() {
+                        self.remember(now, || Operation::Repair(attempt));
+                    }
                     if let (Some(standby), Some(recorded)) = (&self.standby, &recorded) {
                         standby.note_repairs(key, &recorded.history);
                     }
@@ -114,6 +117,7 @@ impl Counter {
             match self.taken(now, key, self.store.mark_fixed(now, mark.clone()).await) {
                 Ok(fix) => {
                     if fix.is_some() {
+                        self.remember(now, || Operation::Mark(mark));
                         tracing::info!(%key, "anomaly {key} is marked as permanently fixed");
                     }
                     return Ok(fix.map(Answered::current));
@@ -146,6 +150,7 @@ impl Counter {
             match self.taken(now, key, self.store.unmark_fixed(now, removal.clone()).await) {
                 Ok(removed) => {
                     if removed == Some(true) {
+                        self.remember(now, || Operation::Unmark(removal));
                         tracing::info!(%key, "the permanent fix of anomaly {key} is taken back");
                     }
                     return Ok(removed.map(Answered::current));
@@ -184,12 +189,28 @@ impl Counter {
         }
     }
 
+    /// Remembers a write that the store has acknowledged.
+    fn remember(&self, now: Timestamp, operation: impl FnOnce() -> Operation) {
+        if let Some(recent) = &self.recent {
+            recent.remember(now, std::iter::once(operation()));
+        }
+    }
+
     fn note_recorded(
         &self,
         now: Timestamp,
         direct: &[(usize, Occurrence)],
         results: &[Result<Recorded, StoreError>],
     ) {
+        if let Some(recent) = &self.recent {
+            let counted = direct.iter().zip(results).filter(|(_, result)| {
+                matches!(result, Ok(Recorded { outcome: RecordOutcome::Counted, .. }))
+            });
+            let operation = |((_, occurrence), _): (&(usize, Occurrence), _)| {
+                Operation::Occurrence(occurrence.clone())
+            };
+            recent.remember(now, counted.map(operation));
+        }
         if let Some(standby) = &self.standby {
             let recorded = direct.iter().zip(results);
             let keyed = |((_, occurrence), result): (&(usize, Occurrence), _)| {

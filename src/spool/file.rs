@@ -3,6 +3,7 @@
 
 use std::{
     fs::{self, File},
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
@@ -44,6 +45,9 @@ impl SpoolFile {
             Ok(file) => file,
             Err(DatabaseError::DatabaseAlreadyOpen) => {
                 return Err(SpoolOpenError::InUse { file: path });
+            }
+            Err(DatabaseError::Storage(StorageError::Io(source))) if !is_damage(&source) => {
+                return Err(in_data_dir(source));
             }
             Err(damage) => start_anew(&path, now, &damage)?,
         };
@@ -214,6 +218,11 @@ fn try_open(path: &Path) -> Result<SpoolFile, DatabaseError> {
     opened.unwrap_or_else(|_| {
         Err(DatabaseError::Storage(StorageError::Corrupted("redb panicked".to_owned())))
     })
+}
+
+/// Whether it is what the file holds that is at fault, and not the disk or its permissions.
+fn is_damage(fault: &io::Error) -> bool {
+    matches!(fault.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
 /// Makes the tables of an empty file, and answers the next sequence.

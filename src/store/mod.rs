@@ -9,6 +9,7 @@ mod redis;
 use std::fmt;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 
 use crate::domain::{
     AnomalyKey, FixMark, FixRemoval, Occurrence, PermanentFix, RepairAttempt, RepairHistory, Tally,
@@ -97,6 +98,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// The part of the store that an anomaly is in.
     fn shard(&self, _key: AnomalyKey) -> Shard {
         Shard::default()
+    }
+
+    /// Grows whenever the store may have forgotten its last writes, as after a failover. `None` where
+    /// that can't be.
+    fn resets(&self) -> Option<watch::Receiver<u64>> {
+        None
     }
 
     /// Asks whether a part of the store answers at all.

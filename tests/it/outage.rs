@@ -220,6 +220,31 @@ fn key_of(alert_name: &str) -> String {
 }
 
 #[tokio::test]
+async fn acknowledged_writes_that_a_failover_has_forgotten_are_sent_again() {
+    let mut redis = RedisServer::start();
+    let service = Service::on_redis(&redis).await;
+    for id in 0..30 {
+        service.post("/anomalies", &cpu_event(id)).await.ok();
+    }
+    let repair = json!({"anomaly_key": KEY, "action": "restart", "success": true});
+    service.post("/repairs", &repair).await.ok();
+    let fix = json!({"anomaly_key": KEY, "fix_description": "raised the limit"});
+    let fixed_at = service.put("/permanent-fix", &fix).await.ok()["fixed_at"].clone();
+    // Nothing of it was saved or replicated: the server that comes back has none of it.
+    redis.restart();
+    let known = eventually("all of it is there again", || async {
+        let known = service.get(&format!("/anomalies/{KEY}")).await;
+        (known.body["frequency"]["count_1h"] == 30
+            && known.body["frequency"]["degraded"] == false
+            && known.body["permanent_fix"]["fixed_at"] == fixed_at)
+            .then_some(known.body)
+    })
+    .await;
+    assert_eq!(known["frequency"]["auto_repair_count"], 1);
+    assert_eq!(known["metadata"], json!({}));
+}
+
+#[tokio::test]
 async fn scripts_that_the_server_has_forgotten_are_loaded_again_unseen() {
     let redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;
@@ -254,4 +279,30 @@ async fn a_redis_that_is_full_makes_writes_wait() {
     other.run(&["CONFIG", "SET", "maxmemory", "0"]).await;
     healthy_again(&service).await;
     assert_eq!(frequency(&service).await.ok()["count_1h"], 2);
+}
+
+#[tokio::test]
+async fn a_damaged_spool_is_set_aside_and_what_can_be_read_of_it_is_carried_out() {
+    let mut redis = RedisServer::start();
+    let mut service = Service::on_redis(&redis).await;
+    redis.kill();
+    for id in 0..20 {
+        accepted(service.post("/anomalies", &cpu_event(id)).await);
+    }
+    service.kill();
+    // The head of the file, by which redb knows all the rest, is lost.
+    let file = service.data_dir().join("spool.redb");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[..320].fill(0xA5);
+    std::fs::write(&file, bytes).unwrap();
+
+    let service = service.restart().await;
+    assert!(service.log().contains("the spool's file is damaged"), "{}", service.log());
+    assert_eq!(frequency(&service).await.ok()["count_1h"], 20);
+    let names = std::fs::read_dir(service.data_dir()).unwrap();
+    let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+    assert!(names.iter().any(|name| name.to_string_lossy().contains("damaged-")), "{names:?}");
+    redis.restart();
+    healthy_again(&service).await;
+    assert_eq!(frequency(&service).await.ok()["count_1h"], 20);
 }

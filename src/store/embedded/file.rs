@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::{
+    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError,
+    TableDefinition,
+};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{anomaly::Anomaly, journal::JournalRow};
@@ -94,6 +97,9 @@ impl StoreFile {
         let database = Database::builder().set_cache_size(PAGE_CACHE_BYTES).create(&file).map_err(
             |fault| match fault {
                 DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { file: file.clone() },
+                DatabaseError::Storage(StorageError::Io(source)) if !is_damage(&source) => {
+                    in_data_dir(source)
+                }
                 other => OpenError::unreadable(data_dir, redb::Error::from(other)),
             },
         )?;
@@ -220,6 +226,11 @@ fn prepare(database: &Database) -> Result<u64, FileError> {
     drop(journal);
     transaction.commit().map_err(redb::Error::from)?;
     Ok(last.map_or(1, |last| last + 1))
+}
+
+/// Whether it is what the file holds that is at fault, and not the disk or its permissions.
+fn is_damage(fault: &io::Error) -> bool {
+    matches!(fault.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
 pub(super) fn encode(row: &impl Serialize) -> Result<Vec<u8>, FileError> {

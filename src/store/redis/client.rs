@@ -1,18 +1,21 @@
 //! The connections to Redis. Turns fred's errors into the three classes of [`StoreError`], keeps
 //! trying to connect, and loads a script that the server has forgotten.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use fred::{
     clients::Pool,
     error::{Error, ErrorKind},
-    interfaces::ClientLike as _,
+    interfaces::{ClientLike as _, EventInterface as _},
     types::{
         ClusterHash, CustomCommand, Value,
-        config::{Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, TcpConfig},
+        config::{Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, Server, TcpConfig},
     },
 };
-use tokio::task::JoinHandle;
+use tokio::{
+    sync::{broadcast, watch},
+    task::JoinHandle,
+};
 
 use super::{
     config::{RedisConfig, RedisUrl},
@@ -29,32 +32,39 @@ const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(super) struct Client {
     pool: Pool,
-    /// Keeps each connection's task alive.
-    connecting: Vec<JoinHandle<()>>,
+    /// Keeps each connection's tasks alive.
+    tasks: Vec<JoinHandle<()>>,
+    /// Grows with each reconnection, and when the server has forgotten a script.
+    resets: Arc<watch::Sender<u64>>,
 }
 
 impl Client {
     pub(super) async fn connect(config: &RedisConfig, url: &RedisUrl) -> Self {
         let pool = pool(config, url);
-        let connecting = pool
-            .clients()
-            .iter()
-            .map(|client| tokio::spawn(stay_connected(client.clone())))
-            .collect();
+        let resets = Arc::new(watch::Sender::new(0));
+        let mut tasks = Vec::new();
+        for client in pool.clients() {
+            // Before it connects, so that no reconnection goes unseen.
+            tasks.push(tokio::spawn(count_resets(client.reconnect_rx(), Arc::clone(&resets))));
+            tasks.push(tokio::spawn(stay_connected(client.clone())));
+        }
         // With a Redis that is there, the first call finds it. Without one, nobody waits for long.
         let patience = Duration::from_millis(config.command_timeout_ms);
         let _ = tokio::time::timeout(patience, pool.wait_for_connect()).await;
-        Self { pool, connecting }
+        Self { pool, tasks, resets }
     }
 
     /// Runs a script to its end, also when the caller goes away.
     pub(super) async fn run(&self, call: Call) -> Result<Value, StoreError> {
         let client = self.connected()?;
+        let resets = Arc::clone(&self.resets);
         // A dropped future would leave its command on the way: what follows it must run too.
         to_the_end(async move {
             let known = CustomCommand::new_static("EVALSHA", ClusterHash::Random, false);
             match client.custom(known, call.command_line(call.script.sha())).await {
                 Err(error) if error.details().starts_with("NOSCRIPT") => {
+                    // A server that was started anew, or a replica that was promoted.
+                    resets.send_modify(|resets| *resets += 1);
                     let source = CustomCommand::new_static("EVAL", ClusterHash::Random, false);
                     client.custom(source, call.command_line(call.script.source())).await
                 }
@@ -64,13 +74,17 @@ impl Client {
         .await
     }
 
+    pub(super) fn resets(&self) -> watch::Receiver<u64> {
+        self.resets.subscribe()
+    }
+
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         let client = self.connected()?;
         to_the_end(async move { client.ping::<Value>(None).await }).await.map(|_| ())
     }
 
     pub(super) async fn close(&self) {
-        for task in &self.connecting {
+        for task in &self.tasks {
             task.abort();
         }
         // It fails only where there is no connection to end.
@@ -129,6 +143,16 @@ async fn stay_connected(client: fred::clients::Client) {
             tracing::debug!(%error, "the connection to Redis has ended");
         }
         tokio::time::sleep(Duration::from_millis(RECONNECT_MAX_MS.into())).await;
+    }
+}
+
+/// A reconnection may be to a server that was started anew or promoted.
+async fn count_resets(
+    mut reconnections: broadcast::Receiver<Server>,
+    resets: Arc<watch::Sender<u64>>,
+) {
+    while !matches!(reconnections.recv().await, Err(broadcast::error::RecvError::Closed)) {
+        resets.send_modify(|resets| *resets += 1);
     }
 }
 

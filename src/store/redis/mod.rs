@@ -12,6 +12,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 use fred::types::Value;
+use tokio::sync::watch;
 
 use self::{
     client::Client,
@@ -237,6 +238,10 @@ impl Store for RedisStore {
             "unknown" => Ok(None),
             other => Err(reply::unexpected(other)),
         }
+    }
+
+    fn resets(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.client.resets())
     }
 
     async fn check(&self, _shard: Shard) -> Result<(), StoreError> {
