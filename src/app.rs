@@ -11,7 +11,7 @@ use crate::{
     counter::{Counter, CounterConfig, SystemClock},
     http::{self, AppState},
     spool::SpoolOpenError,
-    store::{EmbeddedOpenError, EmbeddedStore, RedisStore, Store},
+    store::{EmbeddedOpenError, EmbeddedStore, RedisStore, RedisTlsError, Store},
 };
 
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
@@ -43,6 +43,9 @@ pub enum StartError {
     /// The embedded store can't be opened.
     #[error(transparent)]
     Store(#[from] EmbeddedOpenError),
+    /// TLS to Redis can't be used as configured.
+    #[error(transparent)]
+    RedisTls(#[from] RedisTlsError),
     /// The spool can't be opened.
     #[error(transparent)]
     Spool(#[from] SpoolOpenError),
@@ -129,7 +132,7 @@ impl Application {
 async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
     if let Some(url) = &config.redis.url {
         tracing::info!(%url, "using Redis at {url}");
-        return Ok(Arc::new(RedisStore::connect(&config.redis, url).await));
+        return Ok(Arc::new(RedisStore::connect(&config.redis, url).await?));
     }
     let data_dir = config.data_dir.clone();
     let shown = data_dir.display().to_string();

@@ -18,7 +18,9 @@ use crate::domain::{
 
 pub use embedded::{EmbeddedOpenError, EmbeddedStore};
 pub use error::StoreError;
-pub use redis::{InvalidRedisUrl, RedisConfig, RedisStore, RedisUrl};
+pub use redis::{
+    InvalidRedisUrl, RedisConfig, RedisStore, RedisTlsConfig, RedisTlsError, RedisUrl,
+};
 
 /// A durable, shared memory of anomalies.
 ///

@@ -1,7 +1,7 @@
 //! The connections to Redis. Turns fred's errors into the three classes of [`StoreError`], keeps
 //! trying to connect, and loads a script that the server has forgotten.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, num::NonZeroU32, sync::Arc, time::Duration};
 
 use fred::{
     clients::Pool,
@@ -9,7 +9,7 @@ use fred::{
     interfaces::{ClientLike as _, EventInterface as _},
     types::{
         ClusterHash, CustomCommand, Value,
-        config::{Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, Server, TcpConfig},
+        config::{ConnectionConfig, PerformanceConfig, ReconnectPolicy, Server, TcpConfig},
     },
 };
 use tokio::{
@@ -20,6 +20,7 @@ use tokio::{
 use super::{
     config::{RedisConfig, RedisUrl},
     script::Call,
+    tls::RedisTlsError,
 };
 use crate::store::StoreError;
 
@@ -39,8 +40,11 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) async fn connect(config: &RedisConfig, url: &RedisUrl) -> Self {
-        let pool = pool(config, url);
+    pub(super) async fn connect(
+        config: &RedisConfig,
+        url: &RedisUrl,
+    ) -> Result<Self, RedisTlsError> {
+        let pool = pool(config, url)?;
         let resets = Arc::new(watch::Sender::new(0));
         let mut tasks = Vec::new();
         for client in pool.clients() {
@@ -49,9 +53,9 @@ impl Client {
             tasks.push(tokio::spawn(stay_connected(client.clone())));
         }
         // With a Redis that is there, the first call finds it. Without one, nobody waits for long.
-        let patience = Duration::from_millis(config.command_timeout_ms);
+        let patience = milliseconds(config.command_timeout_ms);
         let _ = tokio::time::timeout(patience, pool.wait_for_connect()).await;
-        Self { pool, tasks, resets }
+        Ok(Self { pool, tasks, resets })
     }
 
     /// Runs a script to its end, also when the caller goes away.
@@ -103,20 +107,19 @@ impl Client {
     }
 }
 
-fn pool(config: &RedisConfig, url: &RedisUrl) -> Pool {
-    let mut server = match Config::from_url(url.expose()) {
-        Ok(server) => server,
-        // `RedisUrl` has parsed it the same way before.
-        Err(error) => unreachable!("a checked URL is refused: {error}"),
-    };
+fn pool(config: &RedisConfig, url: &RedisUrl) -> Result<Pool, RedisTlsError> {
+    let mut server = url.server().clone();
+    if url.is_tls() {
+        server.tls = Some(config.tls.connector()?.into());
+    }
     server.fail_fast = false;
     let performance = PerformanceConfig {
-        default_command_timeout: Duration::from_millis(config.command_timeout_ms),
+        default_command_timeout: milliseconds(config.command_timeout_ms),
         ..PerformanceConfig::default()
     };
     let connection = ConnectionConfig {
-        connection_timeout: Duration::from_millis(config.connect_timeout_ms),
-        internal_command_timeout: Duration::from_millis(config.connect_timeout_ms),
+        connection_timeout: milliseconds(config.connect_timeout_ms),
+        internal_command_timeout: milliseconds(config.connect_timeout_ms),
         // A command whose connection broke may have run: whether to send it again is decided by
         // whoever knows its id.
         max_command_attempts: 1,
@@ -130,9 +133,13 @@ fn pool(config: &RedisConfig, url: &RedisUrl) -> Pool {
     let reconnect = ReconnectPolicy::new_exponential(0, RECONNECT_MIN_MS, RECONNECT_MAX_MS, 2);
     let size = usize::from(config.connections.get());
     match Pool::new(server, Some(performance), Some(connection), Some(reconnect), size) {
-        Ok(pool) => pool,
+        Ok(pool) => Ok(pool),
         Err(error) => unreachable!("a pool of at least one connection is refused: {error}"),
     }
+}
+
+fn milliseconds(number: NonZeroU32) -> Duration {
+    Duration::from_millis(number.get().into())
 }
 
 /// Connects again whenever fred gives up for good, as it does on some errors of the server.
@@ -181,6 +188,7 @@ fn classify(error: &Error) -> StoreError {
         | ErrorKind::Url
         | ErrorKind::Cluster
         | ErrorKind::Sentinel
+        | ErrorKind::Tls
         | ErrorKind::Backpressure => StoreError::Transient(text),
     }
 }

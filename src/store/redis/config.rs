@@ -1,9 +1,16 @@
 //! The section `redis` of the configuration.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    num::{NonZeroU8, NonZeroU32},
+    str::FromStr,
+};
 
+use fred::types::config::Config;
 use serde::Deserialize;
 use url::Url;
+
+use super::tls::RedisTlsConfig;
 
 /// How to reach Redis, and how to use it.
 #[derive(Clone, Debug, Deserialize)]
@@ -14,37 +21,52 @@ pub struct RedisConfig {
     /// What every key's name begins with.
     pub key_prefix: String,
     /// Connections.
-    pub connections: std::num::NonZeroU8,
+    pub connections: NonZeroU8,
     /// Script calls under way at the same time.
-    pub concurrent_batches: usize,
+    pub concurrent_batches: NonZeroU8,
     /// How long a command may take, in milliseconds.
-    pub command_timeout_ms: u64,
+    pub command_timeout_ms: NonZeroU32,
     /// How long connecting may take, in milliseconds.
-    pub connect_timeout_ms: u64,
+    pub connect_timeout_ms: NonZeroU32,
+    /// Section `redis.tls`.
+    pub tls: RedisTlsConfig,
 }
 
-/// A checked `redis://` URL. It prints without its password.
+/// A checked URL of a Redis. It prints without its passwords.
 #[derive(Clone, Deserialize)]
 #[serde(try_from = "String")]
-pub struct RedisUrl(Url);
+pub struct RedisUrl {
+    shown: String,
+    is_tls: bool,
+    server: Config,
+}
 
 /// Why a text is no URL of a Redis.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidRedisUrl {
     /// It does not parse.
     #[error(
-        "the URL can't be read ({0}): write it like redis://127.0.0.1:6379 or redis://user:password@host:6379/0"
+        "the URL can't be read ({0}): write it like redis://127.0.0.1:6379 or \
+         redis://user:password@host:6379/0"
     )]
     Malformed(String),
     /// A scheme of another kind of server.
-    #[error("the URL has the scheme `{0}`, which is not supported: use redis://")]
+    #[error(
+        "the URL has the scheme `{0}`, which is not supported: use redis://, rediss:// (TLS), \
+         redis+unix:///path, redis-sentinel:// or rediss-sentinel://"
+    )]
     Scheme(String),
 }
 
 impl RedisUrl {
-    /// The URL with its password.
-    pub(super) fn expose(&self) -> &str {
-        self.0.as_str()
+    /// Where the server is, without what TLS needs.
+    pub(super) fn server(&self) -> &Config {
+        &self.server
+    }
+
+    /// Whether connections are to be encrypted.
+    pub(super) fn is_tls(&self) -> bool {
+        self.is_tls
     }
 }
 
@@ -53,14 +75,37 @@ impl FromStr for RedisUrl {
 
     fn from_str(text: &str) -> Result<Self, InvalidRedisUrl> {
         let url = Url::parse(text).map_err(|e| InvalidRedisUrl::Malformed(e.to_string()))?;
-        if url.scheme() != "redis" {
-            return Err(InvalidRedisUrl::Scheme(url.scheme().to_owned()));
-        }
-        // What fred would refuse later is refused here, while there is somebody to tell.
-        fred::types::config::Config::from_url(text)
+        let is_tls = match url.scheme() {
+            "redis" | "redis+unix" | "redis-sentinel" => false,
+            "rediss" | "rediss-sentinel" => true,
+            other => return Err(InvalidRedisUrl::Scheme(other.to_owned())),
+        };
+        // With the scheme of TLS fred would load the system's certificates, wanted or not.
+        let plain = if is_tls { text.replacen("rediss", "redis", 1) } else { text.to_owned() };
+        let server = Config::from_url(&plain)
             .map_err(|e| InvalidRedisUrl::Malformed(e.details().to_owned()))?;
-        Ok(Self(url))
+        Ok(Self { shown: without_secrets(url), is_tls, server })
     }
+}
+
+/// What stands before the `@` may be a password also where it stands alone.
+fn without_secrets(mut url: Url) -> String {
+    const HIDDEN: &str = "***";
+    // Both fail only for URLs that can have no such part.
+    if url.password().is_some() {
+        let _ = url.set_password(Some(HIDDEN));
+    } else if !url.username().is_empty() {
+        let _ = url.set_username(HIDDEN);
+    }
+    if url.query().is_some() {
+        let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+        let shown = pairs.into_iter().map(|(name, value)| {
+            let is_secret = name == "sentinelPassword";
+            (name, if is_secret { HIDDEN.to_owned() } else { value })
+        });
+        url.query_pairs_mut().clear().extend_pairs(shown.collect::<Vec<_>>());
+    }
+    url.into()
 }
 
 impl TryFrom<String> for RedisUrl {
@@ -73,12 +118,7 @@ impl TryFrom<String> for RedisUrl {
 
 impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = self.0.clone();
-        if shown.password().is_some() {
-            // It fails only for URLs that can have no password.
-            let _ = shown.set_password(Some("***"));
-        }
-        f.write_str(shown.as_str())
+        f.write_str(&self.shown)
     }
 }
 
@@ -97,12 +137,24 @@ mod tests {
         let url: RedisUrl = "redis://ops:s3cret@10.0.0.1:6380/2".parse().unwrap();
         assert_eq!(url.to_string(), "redis://ops:***@10.0.0.1:6380/2");
         assert!(!format!("{url:?}").contains("s3cret"));
-        assert!(url.expose().contains("s3cret"));
+        assert_eq!(url.server().password.as_deref(), Some("s3cret"));
+        let sentinel = "rediss-sentinel://:pw1@h:26379?sentinelServiceName=m&sentinelPassword=pw2";
+        for secret in [sentinel, "redis://pw1@h"] {
+            let shown = secret.parse::<RedisUrl>().unwrap().to_string();
+            assert!(!shown.contains("pw1") && !shown.contains("pw2"), "{shown}");
+        }
     }
 
     #[test]
     fn what_is_no_redis_url_is_refused() {
-        for wrong in ["", "127.0.0.1:6379", "http://127.0.0.1", "redis://h:1/notanumber"] {
+        for wrong in [
+            "",
+            "127.0.0.1:6379",
+            "http://127.0.0.1",
+            "redis://h:1/notanumber",
+            "redis-cluster://h",
+            "redis-sentinel://h",
+        ] {
             assert!(wrong.parse::<RedisUrl>().is_err(), "{wrong}");
         }
     }

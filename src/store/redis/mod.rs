@@ -7,6 +7,7 @@ mod config;
 mod reply;
 mod script;
 mod time;
+mod tls;
 
 use std::fmt;
 
@@ -30,6 +31,7 @@ use crate::domain::{
 };
 
 pub use config::{InvalidRedisUrl, RedisConfig, RedisUrl};
+pub use tls::{RedisTlsConfig, RedisTlsError};
 
 /// A store on a Redis (or Valkey) server.
 pub struct RedisStore {
@@ -42,12 +44,15 @@ impl RedisStore {
     /// Begins to connect, and goes on trying for as long as the store lives: without Redis the
     /// calls fail as transient, each at once. Returns when it is connected or the time of a command
     /// has passed.
-    pub async fn connect(config: &RedisConfig, url: &RedisUrl) -> Self {
-        Self {
-            client: Client::connect(config, url).await,
+    ///
+    /// # Errors
+    /// When the files for TLS can't be used.
+    pub async fn connect(config: &RedisConfig, url: &RedisUrl) -> Result<Self, RedisTlsError> {
+        Ok(Self {
+            client: Client::connect(config, url).await?,
             names: KeyNames::new(config.key_prefix.as_str()),
-            concurrent_batches: config.concurrent_batches,
-        }
+            concurrent_batches: config.concurrent_batches.get().into(),
+        })
     }
 
     /// The keys by which every script but `record` and `repair` knows an anomaly.

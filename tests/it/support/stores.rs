@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anomaly_counter::{
     domain::{AnomalyKey, EventId, FixMark, FixRemoval, Occurrence, Timestamp},
-    store::{EmbeddedStore, RedisConfig, RedisStore, Store},
+    store::{EmbeddedStore, RedisConfig, RedisStore, RedisTlsConfig, Store},
 };
 use async_trait::async_trait;
 use tempfile::TempDir;
@@ -77,11 +77,12 @@ async fn connect(server: &RedisServer) -> Arc<dyn Store> {
         url: None,
         key_prefix: "anomaly:".to_owned(),
         connections: 2.try_into().unwrap(),
-        concurrent_batches: 4,
-        command_timeout_ms: 5_000,
-        connect_timeout_ms: 5_000,
+        concurrent_batches: 4.try_into().unwrap(),
+        command_timeout_ms: 5_000.try_into().unwrap(),
+        connect_timeout_ms: 5_000.try_into().unwrap(),
+        tls: RedisTlsConfig::default(),
     };
-    Arc::new(RedisStore::connect(&config, &url).await)
+    Arc::new(RedisStore::connect(&config, &url).await.unwrap())
 }
 
 #[async_trait]

@@ -1,0 +1,95 @@
+//! TLS to Redis by rustls (ring): the system's certificates or a private CA, and a client
+//! certificate where the server asks for one.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use fred::types::config::TlsConnector;
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject as _},
+    },
+};
+use serde::Deserialize;
+
+/// The section `redis.tls` of the configuration, for `rediss://` URLs.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedisTlsConfig {
+    /// PEM file of the CA that has signed the server's certificate; absent for the system's CAs.
+    pub ca_file: Option<PathBuf>,
+    /// PEM file of this service's certificate, where the server asks for one.
+    pub certificate_file: Option<PathBuf>,
+    /// PEM file of that certificate's private key.
+    pub key_file: Option<PathBuf>,
+}
+
+/// Why TLS to Redis can't be used as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum RedisTlsError {
+    /// A file can't be read or holds nothing of use.
+    #[error("redis.tls: {}: {source}. It must be a PEM file that this user can read", file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        source: pem::Error,
+    },
+    /// One of certificate and key is missing.
+    #[error("redis.tls: certificate_file and key_file go together, and one of them is missing")]
+    HalfAPair,
+    /// The system's certificates can't be loaded.
+    #[error("no CA certificates of the system: install ca-certificates, or set redis.tls.ca_file")]
+    NoSystemCas,
+    /// rustls refuses what the files hold.
+    #[error("redis.tls: {0}")]
+    Refused(#[from] rustls::Error),
+}
+
+impl RedisTlsConfig {
+    /// What fred connects with.
+    pub(super) fn connector(&self) -> Result<TlsConnector, RedisTlsError> {
+        let provider = Arc::new(ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(self.roots()?);
+        let config = match (&self.certificate_file, &self.key_file) {
+            (None, None) => builder.with_no_client_auth(),
+            (Some(certificate_file), Some(key_file)) => {
+                let key = PrivateKeyDer::from_pem_file(key_file)
+                    .map_err(|source| RedisTlsError::File { file: key_file.clone(), source })?;
+                builder.with_client_auth_cert(certificates(certificate_file)?, key)?
+            }
+            _ => return Err(RedisTlsError::HalfAPair),
+        };
+        Ok(config.into())
+    }
+
+    fn roots(&self) -> Result<RootCertStore, RedisTlsError> {
+        let mut roots = RootCertStore::empty();
+        match &self.ca_file {
+            Some(ca_file) => {
+                for certificate in certificates(ca_file)? {
+                    roots.add(certificate)?;
+                }
+            }
+            None => {
+                let system = rustls_native_certs::load_native_certs();
+                roots.add_parsable_certificates(system.certs);
+            }
+        }
+        if roots.is_empty() { Err(RedisTlsError::NoSystemCas) } else { Ok(roots) }
+    }
+}
+
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, RedisTlsError> {
+    let unusable = |source| RedisTlsError::File { file: file.to_owned(), source };
+    let read = CertificateDer::pem_file_iter(file).map_err(unusable)?;
+    let found: Vec<_> = read.collect::<Result<_, _>>().map_err(unusable)?;
+    if found.is_empty() { Err(unusable(pem::Error::NoItemsFound)) } else { Ok(found) }
+}
