@@ -59,7 +59,7 @@ pub struct Config {
 pub enum ConfigError {
     /// A file can't be read, or a value is not as it must be.
     #[error("the configuration is not usable: {0}. `anomaly-counter --help` tells where to set it")]
-    Invalid(#[from] config::ConfigError),
+    Invalid(String),
     /// The folder of configuration files can't be listed.
     #[error("config/: {0}")]
     Folder(#[from] std::io::Error),
@@ -81,8 +81,22 @@ struct Setting {
     origin: String,
 }
 
+impl From<config::ConfigError> for ConfigError {
+    fn from(error: config::ConfigError) -> Self {
+        // A fault of TOML shows the line that has it, which may hold a password.
+        let text = error.to_string();
+        let told: Vec<&str> = text.lines().filter(|line| !is_excerpt(line)).collect();
+        Self::Invalid(told.join(" "))
+    }
+}
+
+fn is_excerpt(line: &str) -> bool {
+    line.trim_start().trim_start_matches(|c: char| c.is_ascii_digit()).trim_start().starts_with('|')
+}
+
 impl LoadedConfig {
-    /// Reads the defaults, then `file` or, without one, `config/*.toml`, then the environment.
+    /// Reads the built-in defaults, then `file` or, without one, `config/*.toml` but for
+    /// `default.toml`, then the environment.
     ///
     /// # Errors
     /// When a source can't be read, a key is unknown, or a value is not as it must be.
@@ -143,7 +157,9 @@ fn files_of_working_directory() -> Result<Vec<PathBuf>, ConfigError> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
+        // A copy of the defaults is no wish of the user's, and would go over files before it.
+        let is_defaults = path.file_name().is_some_and(|name| name == "default.toml");
+        if !is_defaults && path.extension().is_some_and(|extension| extension == "toml") {
             files.push(path);
         }
     }

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal as _};
 
 use serde::Deserialize;
-use tracing_subscriber::{EnvFilter, fmt, prelude::*};
+use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt, prelude::*};
 
 /// The section `log` of the configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -36,9 +36,20 @@ impl TryFrom<String> for LogLevel {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
+        let no_level = |why: &str| {
+            format!("{text:?} is no log level ({why}): use error, warn, info, debug or trace")
+        };
+        // tracing takes a bare word that is no level for the name of a module.
+        let is_known = |directive: &str| {
+            let level = directive.rsplit('=').next().unwrap_or_default();
+            level.parse::<LevelFilter>().is_ok()
+        };
+        if !text.split(',').all(is_known) {
+            return Err(no_level("an unknown word"));
+        }
         match EnvFilter::try_new(&text) {
             Ok(_) => Ok(Self(text)),
-            Err(error) => Err(format!("{text:?} is no log level ({error}): use info or debug")),
+            Err(error) => Err(no_level(&error.to_string())),
         }
     }
 }

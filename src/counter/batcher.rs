@@ -2,7 +2,11 @@
 //! their way, the next one gathers; a free store gets whatever is there at once. There is no timer
 //! and no added wait: a lone call is a batch of one.
 
-use std::{fmt, num::NonZeroUsize, sync::Arc};
+use std::{
+    fmt,
+    num::{NonZeroU16, NonZeroUsize},
+    sync::Arc,
+};
 
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
@@ -17,7 +21,7 @@ pub struct BatchConfig {
     /// A batch that has so many items takes no further call.
     pub max_items: NonZeroUsize,
     /// How many calls may wait for a batch; beyond them calls are refused.
-    pub max_waiting_calls: NonZeroUsize,
+    pub max_waiting_calls: NonZeroU16,
 }
 
 /// Why a call has no results.
@@ -48,7 +52,7 @@ struct Waiting<T, R> {
 impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
     /// Starts the gathering. It ends with the batcher.
     pub(super) fn start(config: BatchConfig, concurrent_batches: usize, work: Work<T, R>) -> Self {
-        let (queue, waiting) = mpsc::channel(config.max_waiting_calls.get());
+        let (queue, waiting) = mpsc::channel(config.max_waiting_calls.get().into());
         tokio::spawn(gather(waiting, config.max_items.get(), concurrent_batches, work));
         Self { queue }
     }
@@ -132,10 +136,10 @@ mod tests {
 
     const NOW: i64 = 1_774_799_738_000_000;
 
-    fn config(max_items: usize, max_waiting_calls: usize) -> BatchConfig {
+    fn config(max_items: usize, max_waiting_calls: u16) -> BatchConfig {
         BatchConfig {
             max_items: NonZeroUsize::new(max_items).unwrap(),
-            max_waiting_calls: NonZeroUsize::new(max_waiting_calls).unwrap(),
+            max_waiting_calls: NonZeroU16::new(max_waiting_calls).unwrap(),
         }
     }
 

@@ -12,6 +12,7 @@ use std::{
 
 use tokio::sync::Notify;
 
+use super::reads::is_temporary;
 use crate::{
     domain::Timestamp,
     store::{Shard, StoreError},
@@ -76,6 +77,14 @@ impl Health {
                     self.begin_outage(now, shard, fault);
                 }
             }
+        }
+    }
+
+    /// Takes note of a batch that has failed as a whole. A timeout of many calls together is as good
+    /// as many of single ones.
+    pub(super) fn observe_batch(&self, now: Timestamp, shard: Shard, fault: &StoreError) {
+        if is_temporary(fault) {
+            self.begin_outage(now, shard, fault);
         }
     }
 

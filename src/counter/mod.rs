@@ -199,13 +199,13 @@ impl Counter {
         };
         tokio::spawn(replay.run());
 
-        let occurrences = batcher(&store, batch, |store, now, items| {
+        let occurrences = batcher(&store, &health, batch, |store, now, items| {
             Box::pin(async move { store.record(now, items).await })
         });
-        let tallies = batcher(&store, batch, |store, now, items| {
+        let tallies = batcher(&store, &health, batch, |store, now, items| {
             Box::pin(async move { store.tallies(now, items).await })
         });
-        let repairs = batcher(&store, batch, |store, now, items| {
+        let repairs = batcher(&store, &health, batch, |store, now, items| {
             Box::pin(async move { store.record_repairs(now, items).await })
         });
         Ok(Self {
@@ -277,16 +277,36 @@ impl Counter {
 }
 
 /// One of the store's calls that take a batch.
-type StoreCall<T, R> = fn(Arc<dyn Store>, Timestamp, Vec<T>) -> BoxFuture<'static, Vec<R>>;
+type StoreCall<T, R> =
+    fn(Arc<dyn Store>, Timestamp, Vec<T>) -> BoxFuture<'static, Vec<Result<R, StoreError>>>;
 
-/// A batcher in front of one of the store's calls.
+/// A batcher in front of one of the store's calls. What waits when the store falls away is answered
+/// at once: batch after batch running into the command timeout would keep the last ones waiting for
+/// many times that long.
 fn batcher<T: Send + 'static, R: Send + 'static>(
     store: &Arc<dyn Store>,
+    health: &Arc<Health>,
     config: BatchConfig,
     call: StoreCall<T, R>,
-) -> Batcher<T, R> {
+) -> Batcher<T, Result<R, StoreError>> {
     let concurrent_batches = store.concurrent_batches();
-    let store = Arc::clone(store);
-    let work = Arc::new(move |now, items| call(Arc::clone(&store), now, items));
+    let (store, health) = (Arc::clone(store), Arc::clone(health));
+    let work = Arc::new(move |now, items: Vec<T>| -> BoxFuture<'static, Vec<_>> {
+        let (store, health) = (Arc::clone(&store), Arc::clone(&health));
+        let count = items.len();
+        if health.is_away(Shard::default()) {
+            let away = StoreError::Transient("the store is away".to_owned());
+            return Box::pin(async move { (0..count).map(|_| Err(away.clone())).collect() });
+        }
+        Box::pin(async move {
+            let results = call(store, now, items).await;
+            // Before the place of this batch is free for the next one.
+            let fault = results.iter().find_map(|result| result.as_ref().err());
+            if let Some(fault) = fault.filter(|_| results.iter().all(Result::is_err)) {
+                health.observe_batch(now, Shard::default(), fault);
+            }
+            results
+        })
+    });
     Batcher::start(config, concurrent_batches, work)
 }

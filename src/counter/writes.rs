@@ -17,6 +17,10 @@ use crate::{
     store::{RecordOutcome, Recorded, RepairRecorded, StoreError},
 };
 
+/// How many items go to the store in one call at the most: a script of many thousands would hold up
+/// all other users of Redis, and outlast the command timeout.
+const CALL_ITEMS: usize = 500;
+
 type Outcome<T> = Result<Answered<T>, CounterError>;
 
 impl Counter {
@@ -42,24 +46,25 @@ impl Counter {
             let list = if self.must_queue(occurrence.key) { &mut queued } else { &mut direct };
             list.push((place, occurrence));
         }
-        if !direct.is_empty() {
+        // One after the other, so that they take effect in their order.
+        for direct in direct.chunks(CALL_ITEMS) {
             let items = direct.iter().map(|(_, occurrence)| occurrence.clone()).collect();
             match self.occurrences.submit(now, items).await {
                 Err(no_results) => {
                     for (place, _) in direct {
-                        outcomes[place] = Some(Err(no_results.into()));
+                        outcomes[*place] = Some(Err(no_results.into()));
                     }
                 }
                 Ok(results) => {
-                    self.note_recorded(now, &direct, &results);
-                    for ((place, occurrence), result) in direct.into_iter().zip(results) {
+                    self.note_recorded(now, direct, &results);
+                    for ((place, occurrence), result) in direct.iter().zip(results) {
                         match self.taken(now, occurrence.key, result) {
                             Ok(recorded) => {
                                 let counted = self.judge(occurrence.key, recorded);
-                                outcomes[place] = Some(Ok(Answered::current(counted)));
+                                outcomes[*place] = Some(Ok(Answered::current(counted)));
                             }
-                            Err(Untaken::Failed(error)) => outcomes[place] = Some(Err(error)),
-                            Err(Untaken::ToSpool) => queued.push((place, occurrence)),
+                            Err(Untaken::Failed(error)) => outcomes[*place] = Some(Err(error)),
+                            Err(Untaken::ToSpool) => queued.push((*place, occurrence.clone())),
                         }
                     }
                 }
@@ -279,8 +284,13 @@ impl Counter {
             && frequency.level > frequency.previous_level
         {
             let (key, count_24h) = (frequency.key, frequency.tally.counts.day);
-            let level = level.as_str();
-            tracing::info!(%key, level, count_24h, "anomaly {key} has reached {level}");
+            let escalation_level = level.as_str();
+            tracing::info!(
+                %key,
+                escalation_level,
+                count_24h,
+                "anomaly {key} has reached {escalation_level}"
+            );
         }
     }
 }

@@ -3,13 +3,13 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{EventDigest, RETENTION, Timestamp, Window, WindowCounts};
 
 /// An anomaly's events, oldest first.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(from = "VecDeque<Event>", into = "VecDeque<Event>")]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(from = "VecDeque<Event>")]
 pub struct Timeline {
     events: VecDeque<Event>,
     /// The ids of `events`: a retry may carry another time, so the order does not find it.
@@ -96,9 +96,9 @@ impl From<VecDeque<Event>> for Timeline {
     }
 }
 
-impl From<Timeline> for VecDeque<Event> {
-    fn from(timeline: Timeline) -> Self {
-        timeline.events
+impl Serialize for Timeline {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.events.serialize(serializer)
     }
 }
 

@@ -73,17 +73,21 @@ enum AlertResult {
 /// `POST /webhooks/alertmanager`.
 pub(super) async fn receive(
     State(state): State<AppState>,
-    JsonBody(body): JsonBody,
+    body: Result<JsonBody, Problem>,
 ) -> Result<(StatusCode, Json<DeliveryBody>), Problem> {
+    // Alertmanager drops what is answered 4xx: somebody has to know.
+    let refused = |problem: &Problem| tracing::warn!(%problem, "a delivery is refused and lost");
+    let delivered = body.and_then(|JsonBody(body)| alerts_of(body)).inspect_err(refused)?;
     let now = state.counter.now();
     let mut fingerprints = Vec::new();
     let mut read = Vec::new();
-    for alert in alerts_of(body)? {
+    for alert in delivered {
         fingerprints.push(text_at(&alert, "fingerprint").map(str::to_owned));
         read.push(read_alert(&alert, state.alertmanager.count, now));
     }
     let results = occurrence::record_readable(&state.counter, now, read).await;
-    // Alertmanager sends the whole again, and what was recorded counts once.
+    // Alertmanager sends the whole again, and an episode that was recorded counts once. (A delivery
+    // has no id: where each one counts, a part of it may count twice.)
     let temporary = |result: &Result<_, Problem>| {
         result.as_ref().err().filter(|problem| problem.is_temporary()).cloned()
     };
@@ -154,9 +158,14 @@ fn read_alert(
         }
     }
     let labels = labels_of(alert)?;
-    let began_at = began_at(alert, now)?;
+    let began_at = began_at(alert)?;
+    // An alert that fires now did not begin later: what lies too far ahead is the sender's clock,
+    // and the alert is counted as of now rather than lost. Its id stays that of the episode.
+    let is_ahead = began_at > now.plus_seconds(MAX_AHEAD_SECONDS);
     let (id, at) = match count {
-        CountBy::Episode => (episode_id(alert, labels, began_at)?, began_at),
+        CountBy::Episode => {
+            (episode_id(alert, labels, began_at)?, if is_ahead { now } else { began_at })
+        }
         CountBy::Delivery => (EventId::unique(), now),
     };
     let mut fields = labels.clone();
@@ -174,14 +183,12 @@ fn labels_of(alert: &Map<String, Value>) -> Result<&Map<String, Value>, Problem>
     }
 }
 
-/// When the episode began. An alert that fires now did not begin later: what lies too far ahead is
-/// the sender's clock, and the alert is counted as of now rather than lost.
-fn began_at(alert: &Map<String, Value>, now: Timestamp) -> Result<Timestamp, Problem> {
+/// When the episode began.
+fn began_at(alert: &Map<String, Value>) -> Result<Timestamp, Problem> {
     let Some(Value::String(text)) = alert.get("startsAt") else {
         return Err(Problem::field("startsAt", "must be an RFC 3339 time"));
     };
-    let at = Timestamp::parse_rfc3339(text).map_err(|error| Problem::field("startsAt", error))?;
-    Ok(if at > now.plus_seconds(MAX_AHEAD_SECONDS) { now } else { at })
+    Timestamp::parse_rfc3339(text).map_err(|error| Problem::field("startsAt", error))
 }
 
 /// Names the episode: `<fingerprint>@<startsAt>`, the time in one spelling.

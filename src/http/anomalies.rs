@@ -165,13 +165,14 @@ async fn record_all(
         .map(|element| occurrence::read(element, None, now).map(Some))
         .collect();
     let results = occurrence::record_readable(&state.counter, now, read).await;
-    // Nothing was recorded, for a reason that passes: the whole call is to be made again.
-    let is_temporary =
-        |result: &Result<_, Problem>| matches!(result, Err(problem) if problem.is_temporary());
-    if let Some(Err(problem)) = results.first()
-        && results.iter().all(is_temporary)
+    // Nothing was recorded, of some for a reason that passes: the call is to be made again.
+    let temporary = |result: &Result<_, Problem>| {
+        result.as_ref().err().filter(|problem| problem.is_temporary()).cloned()
+    };
+    if let Some(problem) = results.iter().find_map(temporary)
+        && results.iter().all(Result::is_err)
     {
-        return Err(problem.clone());
+        return Err(problem);
     }
     let status = written_all(&results);
     let bodies: Vec<ElementBody> = results.into_iter().filter_map(ElementBody::of).collect();

@@ -16,7 +16,7 @@ use super::{
     problem::{Problem, ProblemKind},
 };
 
-/// What is read on of a body that is too large, so that its sender gets to read the answer instead
+/// What is read on of a body that is too large or no JSON, so that its sender gets to read the answer instead
 /// of a reset connection.
 const DRAIN_BYTES: usize = 32 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(2);
@@ -29,9 +29,14 @@ impl FromRequest<AppState> for JsonBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
-        check_content_type(request.headers())?;
-        let bytes = read(request, state.http.max_body_bytes).await?;
-        parse(&bytes).map(Self)
+        let http = state.http;
+        if let Err(problem) = check_content_type(request.headers()) {
+            drain_quickly(request.into_body()).await;
+            return Err(problem);
+        }
+        let patience = Duration::from_secs(http.body_timeout_seconds.get().into());
+        let read = tokio::time::timeout(patience, read(request, http.max_body_bytes.get())).await;
+        parse(&read.map_err(|_| too_slow(patience))??).map(Self)
     }
 }
 
@@ -73,8 +78,7 @@ async fn read(request: Request, max_body_bytes: usize) -> Result<Bytes, Problem>
     match Limited::new(&mut body, max_body_bytes).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
-            // Whether the rest came in time makes no difference to the answer.
-            let _ = tokio::time::timeout(DRAIN_TIME, drain(body)).await;
+            drain_quickly(body).await;
             Err(too_large())
         }
         Err(_) => Err(Problem::new(
@@ -86,6 +90,19 @@ async fn read(request: Request, max_body_bytes: usize) -> Result<Bytes, Problem>
 
 fn announced_length(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+async fn drain_quickly(body: Body) {
+    // Whether the rest came in time makes no difference to the answer.
+    let _ = tokio::time::timeout(DRAIN_TIME, drain(body)).await;
+}
+
+fn too_slow(patience: Duration) -> Problem {
+    let seconds = patience.as_secs();
+    Problem::new(
+        ProblemKind::RequestTimeout,
+        format!("the body did not come within {seconds} s: send it again, in smaller parts"),
+    )
 }
 
 async fn drain(mut body: Body) {

@@ -15,7 +15,10 @@ mod problem;
 mod repairs;
 mod spool;
 
-use std::sync::Arc;
+use std::{
+    num::{NonZeroU16, NonZeroUsize},
+    sync::Arc,
+};
 
 use axum::{
     Router,
@@ -36,7 +39,9 @@ pub use spool::DeadLetterBody;
 #[serde(deny_unknown_fields)]
 pub struct HttpConfig {
     /// The largest body that is read, in bytes.
-    pub max_body_bytes: usize,
+    pub max_body_bytes: NonZeroUsize,
+    /// How long a body may take to come, in seconds.
+    pub body_timeout_seconds: NonZeroU16,
     /// How long requests under way may take to end when the service stops, in seconds.
     pub shutdown_timeout_seconds: u64,
 }

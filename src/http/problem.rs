@@ -47,6 +47,7 @@ pub(super) enum ProblemKind {
     MethodNotAllowed,
     UnsupportedMediaType,
     ContentTooLarge,
+    RequestTimeout,
     Unavailable,
     Internal,
 }
@@ -62,6 +63,7 @@ impl ProblemKind {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::ContentTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -85,6 +87,7 @@ impl ProblemKind {
                 ("/problems/unsupported-media-type", "The body must be JSON")
             }
             Self::ContentTooLarge => ("/problems/content-too-large", "The body is too large"),
+            Self::RequestTimeout => ("/problems/request-timeout", "The body came too slowly"),
             Self::Unavailable => ("/problems/unavailable", "The store does not answer"),
             Self::Internal => ("/problems/internal", "Something went wrong in the service"),
         }

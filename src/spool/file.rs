@@ -41,7 +41,7 @@ impl SpoolFile {
         let in_data_dir = |source| SpoolOpenError::DataDir { dir: data_dir.to_owned(), source };
         fs::create_dir_all(data_dir).map_err(in_data_dir)?;
         let path = data_dir.join(FILE_NAME);
-        let mut file = match try_open(&path) {
+        let mut file = match try_create(&path) {
             Ok(file) => file,
             Err(DatabaseError::DatabaseAlreadyOpen) => {
                 return Err(SpoolOpenError::InUse { file: path });
@@ -58,7 +58,8 @@ impl SpoolFile {
 
     /// Opens the file again after a fault of the disk, just as it is.
     pub(super) fn reopen(data_dir: &Path) -> Result<Self, SpoolError> {
-        Ok(try_open(&data_dir.join(FILE_NAME))?)
+        // Not made anew: a disk that is gone is no reason to begin empty.
+        Ok(try_open(&data_dir.join(FILE_NAME), |builder, path| builder.open(path))?)
     }
 
     /// Adds operations at the end, at most `room` bytes. They are durable when this returns.
@@ -202,13 +203,19 @@ impl SpoolFile {
     }
 }
 
-fn try_open(path: &Path) -> Result<SpoolFile, DatabaseError> {
+fn try_create(path: &Path) -> Result<SpoolFile, DatabaseError> {
+    try_open(path, |builder, path| builder.create(path))
+}
+
+fn try_open(
+    path: &Path,
+    open: impl FnOnce(&mut redb::Builder, &Path) -> Result<Database, DatabaseError>,
+) -> Result<SpoolFile, DatabaseError> {
     // redb may panic on a file that was altered outside of it.
     let opened = catch_unwind(AssertUnwindSafe(|| {
-        let database = Database::builder()
-            .set_cache_size(PAGE_CACHE_BYTES)
-            .set_check_integrity_on_open(true)
-            .create(path)?;
+        let mut builder = Database::builder();
+        builder.set_cache_size(PAGE_CACHE_BYTES).set_check_integrity_on_open(true);
+        let database = open(&mut builder, path)?;
         let next_sequence = prepare(&database).map_err(|fault| match fault {
             redb::Error::Io(source) => StorageError::Io(source),
             other => StorageError::Corrupted(other.to_string()),
@@ -255,7 +262,8 @@ fn start_anew(
         operations.len()
     );
     let fault = |source| SpoolOpenError::Fault { file: path.to_owned(), source };
-    let mut file = try_open(path).map_err(|error| fault(SpoolError::Failed(error.to_string())))?;
+    let mut file =
+        try_create(path).map_err(|error| fault(SpoolError::Failed(error.to_string())))?;
     file.append(&operations, u64::MAX).map_err(fault)?;
     Ok(file)
 }

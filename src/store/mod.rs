@@ -44,7 +44,7 @@ pub use redis::{
 /// forgets nothing, and does not see them.
 ///
 /// **Known** is an anomaly about which anything is kept. It is kept for 35 days after the last
-/// occurrence, repair or mark, and as long as its permanent fix holds (90 days). Repairs are
+/// occurrence or repair, and for 90 days after a mark, taken back or not. Repairs are
 /// forgotten 35 days after the last one. Occurrences make an anomaly known; repairs and fixes of
 /// an unknown one are refused.
 ///

@@ -29,10 +29,14 @@ fn each_source_goes_over_the_one_before_and_is_named() {
     fs::create_dir(dir.path().join("config")).unwrap();
     let file = "[thresholds]\nrepeat = 2\nescalate = 4\n[batch]\nmax_items = 7\n";
     fs::write(dir.path().join("config/site.toml"), file).unwrap();
+    // As in a clone: the defaults are in the binary, and their copy goes over nothing.
+    let defaults = anomaly_counter::config::DEFAULTS.replace("repeat = 3", "repeat = 4");
+    fs::write(dir.path().join("config/default.toml"), &defaults).unwrap();
+    fs::rename(dir.path().join("config/site.toml"), dir.path().join("config/a.toml")).unwrap();
     let (good, printed) = check_config(&dir, &[], &[("THRESHOLDS__ESCALATE", "6")]);
     assert!(good, "{printed}");
     assert_eq!(line(&printed, "listen"), r#"listen = "127.0.0.1:8080" # built-in"#);
-    assert_eq!(line(&printed, "thresholds.repeat"), "thresholds.repeat = 2 # config/site.toml");
+    assert_eq!(line(&printed, "thresholds.repeat"), "thresholds.repeat = 2 # config/a.toml");
     assert!(
         line(&printed, "thresholds.escalate").contains("= \"6\" # ANOMALY_COUNTER__THRESHOLDS")
     );
@@ -80,13 +84,26 @@ fn faults_stop_with_the_name_of_the_key() {
         ("ALERTMANAGER__COUNT", "alerts", "alertmanager.count"),
         ("REDIS__URL", "http://127.0.0.1", "redis.url"),
         ("REDIS__CONNECTIONS", "0", "redis.connections"),
+        ("REDIS__COMMAND_TIMEOUT_MS", "0", "redis.command_timeout_ms"),
+        ("BATCH__MAX_WAITING_CALLS", "9223372036854775807", "batch.max_waiting_calls"),
         ("LOG__LEVEL", "a=b=c", "log.level"),
+        ("LOG__LEVEL", "verbose", "log.level"),
     ] {
         let (good, printed) = check_config(&dir, &[], &[(name, value)]);
         assert!(!good && printed.contains(says), "{name}={value}: {printed}");
     }
     let (good, printed) = check_config(&dir, &["--config", "missing.toml"], &[]);
     assert!(!good && printed.contains("missing.toml"), "{printed}");
+}
+
+#[test]
+fn a_file_that_can_not_be_read_is_told_without_its_secrets() {
+    let dir = TempDir::new().unwrap();
+    let file = "[redis]\nurl = \"redis://ops:s3cret@h\" oops\n";
+    fs::write(dir.path().join("broken.toml"), file).unwrap();
+    let (good, printed) = check_config(&dir, &["--config", "broken.toml"], &[]);
+    assert!(!good && printed.contains("broken.toml") && printed.contains("line 2"), "{printed}");
+    assert!(!printed.contains("s3cret"), "{printed}");
 }
 
 #[test]

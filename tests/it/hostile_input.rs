@@ -3,18 +3,17 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Service};
+use crate::support::{Answer, RedisServer, Service};
 
-/// The key of `{"alert_name":"HighCPU"}`.
-const KEY: &str = "af03baee239021c4";
-
-async fn nothing_is_recorded(service: &Service) {
-    service.get(&format!("/anomalies/{KEY}/frequency")).await.problem(404);
+/// Of anything, under any key.
+async fn nothing_is_recorded(redis: &RedisServer) {
+    assert_eq!(redis.client().await.number(&["DBSIZE"]).await, 0);
 }
 
 #[tokio::test]
 async fn fields_that_are_not_as_they_must_be_are_named() {
-    let service = Service::embedded().await;
+    let redis = RedisServer::start();
+    let service = Service::on_redis(&redis).await;
     let cases = [
         (json!({}), "alert_name", "signature is empty"),
         (json!({"alert_name": "", "service": ""}), "alert_name", "signature is empty"),
@@ -38,12 +37,13 @@ async fn fields_that_are_not_as_they_must_be_are_named() {
         assert!(detail.contains(says), "{detail}");
         assert_eq!(answer.body["field"], field, "{body}");
     }
-    nothing_is_recorded(&service).await;
+    nothing_is_recorded(&redis).await;
 }
 
 #[tokio::test]
 async fn bodies_that_are_no_json_say_where() {
-    let service = Service::embedded().await;
+    let redis = RedisServer::start();
+    let service = Service::on_redis(&redis).await;
     let broken = service.post_raw("/anomalies", "{\n  \"alert_name\": \"HighCPU\",\n}").await;
     assert!(broken.problem(400).contains("line 3 column 1"));
     assert_eq!((&broken.body["line"], &broken.body["column"]), (&json!(3), &json!(1)));
@@ -58,15 +58,16 @@ async fn bodies_that_are_no_json_say_where() {
     assert!(service.post_raw("/anomalies", lone).await.problem(400).contains("hex escape"));
     service.post_raw("/anomalies", "").await.problem(400);
     service.post_raw("/anomalies", "null").await.problem(422);
-    nothing_is_recorded(&service).await;
+    nothing_is_recorded(&redis).await;
 }
 
 #[tokio::test]
 async fn a_body_over_the_limit_is_refused_and_its_sender_reads_why() {
-    let service = Service::embedded().await;
+    let redis = RedisServer::start();
+    let service = Service::on_redis(&redis).await;
     let large = json!({"alert_name": "HighCPU", "x": "x".repeat(10 << 20)});
     assert!(service.post("/anomalies", &large).await.problem(413).contains("1048576 bytes"));
-    nothing_is_recorded(&service).await;
+    nothing_is_recorded(&redis).await;
 
     let small = Service::with(&[("HTTP__MAX_BODY_BYTES", "100")]).await;
     let body = json!({"alert_name": "HighCPU", "x": "x".repeat(100)});
@@ -75,18 +76,20 @@ async fn a_body_over_the_limit_is_refused_and_its_sender_reads_why() {
 
 #[tokio::test]
 async fn too_many_elements_are_refused_as_a_whole() {
-    let service = Service::embedded().await;
+    let redis = RedisServer::start();
+    let service = Service::on_redis(&redis).await;
     let many: Vec<Value> = (0..1_001).map(|_| json!({"alert_name": "HighCPU"})).collect();
     let detail = service.post("/anomalies", &many.into()).await.problem(422);
     assert!(detail.contains("1001"), "{detail}");
     let request = service.request(Method::POST, "/anomalies").header("Idempotency-Key", "x");
     Answer::of(request.json(&json!([{"alert_name": "HighCPU"}]))).await.problem(422);
-    nothing_is_recorded(&service).await;
+    nothing_is_recorded(&redis).await;
 }
 
 #[tokio::test]
 async fn other_content_types_are_refused() {
-    let service = Service::embedded().await;
+    let redis = RedisServer::start();
+    let service = Service::on_redis(&redis).await;
     for content_type in ["text/plain", "application/x-www-form-urlencoded", "json"] {
         let request = service.request(Method::POST, "/anomalies");
         let request = request.header("content-type", content_type);
@@ -95,7 +98,7 @@ async fn other_content_types_are_refused() {
     }
     let without = service.request(Method::POST, "/anomalies").body(r#"{"alert_name":"HighCPU"}"#);
     Answer::of(without).await.problem(415);
-    nothing_is_recorded(&service).await;
+    nothing_is_recorded(&redis).await;
     for content_type in ["application/json; charset=utf-8", "application/cloudevents+json"] {
         let request = service.request(Method::POST, "/anomalies");
         let request = request.header("content-type", content_type);
@@ -105,7 +108,8 @@ async fn other_content_types_are_refused() {
 
 #[tokio::test]
 async fn malformed_keys_unknown_paths_and_wrong_methods_are_problems() {
-    let service = Service::embedded().await;
+    let redis = RedisServer::start();
+    let service = Service::on_redis(&redis).await;
     for key in ["x", "AF03BAEE239021C4", "af03baee239021c4a", "%00", "%FF", "..%2F"] {
         service.get(&format!("/anomalies/{key}/frequency")).await.problem(400);
     }

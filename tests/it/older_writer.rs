@@ -4,7 +4,6 @@
 //! It writes `str(timestamp)` as members of the timeline, and naive local times as texts.
 
 use anomaly_counter::domain::Timestamp;
-use chrono::{Local, TimeZone as _};
 use serde_json::{Value, json};
 
 use crate::support::{RedisServer, Service, wall_clock};
@@ -19,9 +18,13 @@ fn crash() -> Value {
     })
 }
 
-/// `datetime.now().isoformat()`.
+/// Where the older service ran and this one runs: not where the tests do.
+const TIME_ZONE: &str = "Asia/Taipei";
+const TIME_ZONE_OFFSET_SECONDS: i64 = 8 * 3_600;
+
+/// `datetime.now().isoformat()` there.
 fn naive_local(at: Timestamp) -> String {
-    let local = Local.from_utc_datetime(&at.to_datetime().naive_utc());
+    let local = at.plus_seconds(TIME_ZONE_OFFSET_SECONDS).to_datetime();
     local.format("%Y-%m-%dT%H:%M:%S%.6f").to_string()
 }
 
@@ -71,7 +74,7 @@ async fn what_the_older_service_left_is_read_in_place() {
         other.run(&["LPUSH", &name("repair_history"), &entry]).await;
     }
 
-    let service = Service::on_redis(&redis).await;
+    let service = Service::on_redis_in(&redis, TIME_ZONE).await;
     let read = service.get(&format!("/anomalies/{KEY}/frequency")).await.ok();
     let counts = ["count_1h", "count_24h", "count_7d", "count_30d"].map(|n| read[n].clone());
     assert_eq!(counts, [1, 2, 3, 4].map(Value::from));

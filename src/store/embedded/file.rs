@@ -79,6 +79,9 @@ pub enum FileError {
     /// A row is not of this format.
     #[error("a row can't be read: {0}")]
     Row(#[from] postcard::Error),
+    /// It lacks what this process has written.
+    #[error("the file is not the one that was open before, or an older copy of it")]
+    Older,
 }
 
 /// The open file.
@@ -90,19 +93,38 @@ pub(super) struct StoreFile {
 }
 
 impl StoreFile {
+    /// Opens the file, which is made when it is missing.
     pub(super) fn open(data_dir: &Path) -> Result<Self, OpenError> {
         let in_data_dir = |source| OpenError::DataDir { dir: data_dir.to_owned(), source };
         fs::create_dir_all(data_dir).map_err(in_data_dir)?;
+        Self::open_by(data_dir, |builder, file| builder.create(file))
+    }
+
+    /// Opens the file again after a fault. It must be there and hold the sequence `last`: a disk that
+    /// is gone, or another one in its place, is no reason to begin empty.
+    pub(super) fn reopen(data_dir: &Path, last: u64) -> Result<Self, OpenError> {
+        let file = Self::open_by(data_dir, |builder, file| builder.open(file))?;
+        if file.last_sequence() < last {
+            return Err(OpenError::unreadable(data_dir, FileError::Older));
+        }
+        Ok(file)
+    }
+
+    fn open_by(
+        data_dir: &Path,
+        open: impl FnOnce(&mut redb::Builder, &Path) -> Result<Database, DatabaseError>,
+    ) -> Result<Self, OpenError> {
+        let in_data_dir = |source| OpenError::DataDir { dir: data_dir.to_owned(), source };
         let file = data_dir.join(FILE_NAME);
-        let database = Database::builder().set_cache_size(PAGE_CACHE_BYTES).create(&file).map_err(
-            |fault| match fault {
-                DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { file: file.clone() },
-                DatabaseError::Storage(StorageError::Io(source)) if !is_damage(&source) => {
-                    in_data_dir(source)
-                }
-                other => OpenError::unreadable(data_dir, redb::Error::from(other)),
-            },
-        )?;
+        let mut builder = Database::builder();
+        builder.set_cache_size(PAGE_CACHE_BYTES);
+        let database = open(&mut builder, &file).map_err(|fault| match fault {
+            DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { file },
+            DatabaseError::Storage(StorageError::Io(source)) if !is_damage(&source) => {
+                in_data_dir(source)
+            }
+            other => OpenError::unreadable(data_dir, redb::Error::from(other)),
+        })?;
         // redb syncs the file, but not that the folder names it.
         File::open(data_dir).and_then(|dir| dir.sync_all()).map_err(in_data_dir)?;
 

@@ -5,7 +5,9 @@
 use std::{
     collections::HashMap,
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    process,
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -37,6 +39,8 @@ pub(super) struct Writer {
     /// Absent after a fault, until it could be opened anew.
     file: Option<StoreFile>,
     reopen_tried_at: Instant,
+    /// The newest sequence before the fault.
+    last_sequence: u64,
     state: Arc<SharedState>,
     checkpoint: Checkpoint,
     swept_to: Option<AnomalyKey>,
@@ -48,11 +52,12 @@ impl Writer {
             data_dir: data_dir.to_owned(),
             file: None,
             reopen_tried_at: Instant::now(),
+            last_sequence: 0,
             state,
             checkpoint: Checkpoint::default(),
             swept_to: None,
         };
-        writer.load()?;
+        writer.load(StoreFile::open(data_dir)?)?;
         Ok(writer)
     }
 
@@ -60,11 +65,19 @@ impl Writer {
     pub(super) fn start(mut self) -> Handle {
         let (jobs, queue) = mpsc::channel::<Job>();
         let thread = thread::spawn(move || {
-            while let Ok(job) = self.next_job(&queue) {
-                if let Some(job) = job {
-                    job(&mut self);
+            let ended = catch_unwind(AssertUnwindSafe(|| {
+                while let Ok(job) = self.next_job(&queue) {
+                    if let Some(job) = job {
+                        job(&mut self);
+                    }
+                    self.step_checkpoint();
                 }
-                self.step_checkpoint();
+            }));
+            if ended.is_err() {
+                // What is in memory is not to be trusted, and no write can succeed any more. A new
+                // process reads the file, which holds all that was answered.
+                tracing::error!("the embedded store's writer has panicked; the process ends");
+                process::exit(1);
             }
         });
         Handle { jobs: Mutex::new(Some(jobs)), thread: Mutex::new(Some(thread)) }
@@ -82,10 +95,9 @@ impl Writer {
         }
     }
 
-    /// Opens the file, and puts what it holds in place of the state.
-    fn load(&mut self) -> Result<(), OpenError> {
+    /// Puts what the file holds in place of the state.
+    fn load(&mut self, file: StoreFile) -> Result<(), OpenError> {
         let unreadable = |fault| OpenError::unreadable(&self.data_dir, fault);
-        let file = StoreFile::open(&self.data_dir)?;
         let mut state = State::default();
         let mut checkpoint = Checkpoint::default();
 
@@ -118,10 +130,17 @@ impl Writer {
                 return Err(StoreError::Transient("the store's file has failed".to_owned()));
             }
             self.reopen_tried_at = Instant::now();
-            self.load().map_err(|fault| StoreError::Transient(fault.to_string()))?;
-            tracing::info!("the embedded store's file is open again");
+            self.reopen().map_err(|fault| StoreError::Transient(fault.to_string()))?;
         }
         self.file.as_mut().ok_or_else(|| StoreError::Transient("the store has no file".to_owned()))
+    }
+
+    /// Opens the file again, and tries whether it takes a row: on a full disk reading is no proof.
+    fn reopen(&mut self) -> Result<(), OpenError> {
+        let mut file = StoreFile::reopen(&self.data_dir, self.last_sequence)?;
+        let nothing = JournalRow { now: Timestamp::MIN, changes: Vec::new() };
+        file.append(&nothing).map_err(|fault| OpenError::unreadable(&self.data_dir, fault))?;
+        self.load(file)
     }
 
     fn fail(&mut self, fault: &FileError) -> StoreError {
@@ -130,7 +149,9 @@ impl Writer {
             data_dir = %self.data_dir.display(),
             "the embedded store's file has failed; it will be opened anew"
         );
-        self.file = None;
+        if let Some(file) = self.file.take() {
+            self.last_sequence = file.last_sequence();
+        }
         self.checkpoint = Checkpoint::default();
         StoreError::Indeterminate(fault.to_string())
     }

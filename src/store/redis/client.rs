@@ -1,7 +1,12 @@
 //! The connections to Redis. Turns fred's errors into the three classes of [`StoreError`], keeps
 //! trying to connect, and loads a script that the server has forgotten.
 
-use std::{future::Future, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    num::NonZeroU32,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use fred::{
     clients::Pool,
@@ -37,6 +42,8 @@ pub(super) struct Client {
     tasks: Vec<JoinHandle<()>>,
     /// Grows with each reconnection, and when the server has forgotten a script.
     resets: Arc<watch::Sender<u64>>,
+    /// Why the last connection failed.
+    last_error: Arc<Mutex<Option<Error>>>,
 }
 
 impl Client {
@@ -46,16 +53,18 @@ impl Client {
     ) -> Result<Self, RedisTlsError> {
         let pool = pool(config, url)?;
         let resets = Arc::new(watch::Sender::new(0));
+        let last_error = Arc::default();
         let mut tasks = Vec::new();
         for client in pool.clients() {
             // Before it connects, so that no reconnection goes unseen.
             tasks.push(tokio::spawn(count_resets(client.reconnect_rx(), Arc::clone(&resets))));
+            tasks.push(tokio::spawn(keep_error(client.error_rx(), Arc::clone(&last_error))));
             tasks.push(tokio::spawn(stay_connected(client.clone())));
         }
         // With a Redis that is there, the first call finds it. Without one, nobody waits for long.
         let patience = milliseconds(config.command_timeout_ms);
         let _ = tokio::time::timeout(patience, pool.wait_for_connect()).await;
-        Ok(Self { pool, tasks, resets })
+        Ok(Self { pool, tasks, resets, last_error })
     }
 
     /// Runs a script to its end, also when the caller goes away.
@@ -102,7 +111,9 @@ impl Client {
         if client.is_connected() {
             Ok(client.clone())
         } else {
-            Err(StoreError::Transient("there is no connection to Redis".to_owned()))
+            let last_error = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+            let why = last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+            Err(StoreError::Transient(format!("there is no connection to Redis{why}")))
         }
     }
 }
@@ -163,6 +174,22 @@ async fn count_resets(
     }
 }
 
+/// fred's own log is off: an outage would be many lines of it. The last of its errors is in ours.
+async fn keep_error(
+    mut errors: broadcast::Receiver<(Error, Option<Server>)>,
+    last_error: Arc<Mutex<Option<Error>>>,
+) {
+    loop {
+        match errors.recv().await {
+            Ok((error, _)) => {
+                *last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            }
+            Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}
+
 async fn to_the_end(
     command: impl Future<Output = Result<Value, Error>> + Send + 'static,
 ) -> Result<Value, StoreError> {
@@ -173,14 +200,7 @@ async fn to_the_end(
 }
 
 fn classify(error: &Error) -> StoreError {
-    let text = error.to_string();
     match error.kind() {
-        // The command was on its way when the connection broke or the time ran out.
-        ErrorKind::IO | ErrorKind::Canceled | ErrorKind::Timeout => StoreError::Indeterminate(text),
-        ErrorKind::Unknown | ErrorKind::InvalidArgument | ErrorKind::InvalidCommand => {
-            server_fault(error.details())
-        }
-        ErrorKind::Parse | ErrorKind::Protocol | ErrorKind::NotFound => StoreError::Permanent(text),
         // Connecting, authenticating, finding the server: nothing was run.
         ErrorKind::Config
         | ErrorKind::Auth
@@ -189,8 +209,21 @@ fn classify(error: &Error) -> StoreError {
         | ErrorKind::Cluster
         | ErrorKind::Sentinel
         | ErrorKind::Tls
-        | ErrorKind::Backpressure => StoreError::Transient(text),
+        | ErrorKind::Backpressure => StoreError::Transient(error.to_string()),
+        // The server's own words begin with a code in capitals, such as WRONGTYPE.
+        ErrorKind::Unknown | ErrorKind::InvalidArgument | ErrorKind::InvalidCommand
+            if is_code(error.details().split(' ').next().unwrap_or_default()) =>
+        {
+            server_fault(error.details())
+        }
+        // The command was on its way when the connection broke or the time ran out. fred says so
+        // in many ways, "Unknown" among them; none of them tells that it has not run.
+        _ => StoreError::Indeterminate(error.to_string()),
     }
+}
+
+fn is_code(word: &str) -> bool {
+    word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_uppercase())
 }
 
 /// Classes an error that the server itself has answered: nothing of the element was written.
@@ -210,10 +243,61 @@ pub(super) fn server_fault(message: &str) -> StoreError {
         "NOPERM",
         "UNKILLABLE",
     ];
-    // Redis 6.2 puts the script and the line before the code of an error raised in Lua.
-    if STATES.iter().any(|state| message.split([' ', ':']).any(|word| word == *state)) {
+    // Redis 6.2 says of an error raised in Lua: "@user_script: 113: -OOM command not allowed".
+    let mut words = message.split([' ', ':']).map(|word| word.trim_start_matches('-'));
+    if words.any(|word| STATES.contains(&word)) {
         StoreError::Transient(message.to_owned())
     } else {
         StoreError::Permanent(message.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(fault: &StoreError) -> &'static str {
+        match fault {
+            StoreError::Transient(_) => "transient",
+            StoreError::Indeterminate(_) => "indeterminate",
+            StoreError::Permanent(_) => "permanent",
+        }
+    }
+
+    #[test]
+    fn the_servers_words_tell_its_state_from_the_data_in_every_version() {
+        for (message, expected) in [
+            ("OOM command not allowed when used memory > 'maxmemory'.", "transient"),
+            ("@user_script: 113: -OOM command not allowed when used memory", "transient"),
+            ("READONLY You can't write against a read only replica.", "transient"),
+            ("@user_script: 113: -READONLY You can't write against a read", "transient"),
+            ("NOREPLICAS Not enough good replicas to write.", "transient"),
+            ("LOADING Redis is loading the dataset in memory", "transient"),
+            ("WRONGTYPE Operation against a key holding the wrong kind of value", "permanent"),
+            ("@user_script: 20: WRONGTYPE Operation against a key", "permanent"),
+            ("ERR value is not an integer or out of range", "permanent"),
+        ] {
+            assert_eq!(class(&server_fault(message)), expected, "{message}");
+        }
+    }
+
+    #[test]
+    fn what_fred_says_of_a_broken_connection_is_never_permanent() {
+        for (kind, details) in [
+            (ErrorKind::Unknown, "Failed to route command."),
+            (ErrorKind::Unknown, "Too many failed write attempts."),
+            (ErrorKind::Protocol, "Unexpected frame"),
+            (ErrorKind::Parse, "Could not convert"),
+            (ErrorKind::Canceled, "Canceled."),
+            (ErrorKind::IO, "Connection reset by peer"),
+            (ErrorKind::Timeout, "Request timed out."),
+        ] {
+            let fault = classify(&Error::new(kind, details));
+            assert_eq!(class(&fault), "indeterminate", "{details}");
+        }
+        let wrong_type = Error::new(ErrorKind::InvalidArgument, "WRONGTYPE Operation against");
+        assert_eq!(class(&classify(&wrong_type)), "permanent");
+        let no_password = Error::new(ErrorKind::Auth, "NOAUTH Authentication required.");
+        assert_eq!(class(&classify(&no_password)), "transient");
     }
 }

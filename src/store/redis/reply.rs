@@ -117,11 +117,13 @@ impl Reply {
     }
 }
 
-/// An older writer's metadata expire before its mark does. The mark's remaining life then tells
-/// when it was made; one that never expires is taken as made just now.
+/// Where the mark's time is missing (an older writer's metadata expire before its mark does) or can't
+/// be read, the mark's remaining life tells when it was made. One that never expires was not made
+/// by this service or its predecessor, and is taken as made at the beginning of the 90 days: a
+/// recurrence is rather told once too often than not at all.
 fn mark_time_from_remaining(now: Timestamp, remaining_ms: Option<i64>) -> Timestamp {
-    let remaining = remaining_ms.filter(|ms| *ms >= 0).unwrap_or(FIX_VALIDITY_SECONDS * 1_000);
-    now.minus_seconds(FIX_VALIDITY_SECONDS - remaining / 1_000)
+    let remaining_ms = remaining_ms.filter(|ms| *ms >= 0).unwrap_or(0);
+    now.minus_seconds(FIX_VALIDITY_SECONDS - remaining_ms / 1_000)
 }
 
 /// An entry of `anomaly:repair_history:<key>`. Other programs write and read it too.

@@ -20,7 +20,5 @@ local function read(names)
     unpack(tally(names, starts)) }
 end
 
-local names = {}
-names.timeline, names.repair_count, names.permanent_fix, names.metadata, names.repair_history =
-  unpack(KEYS)
-return guarded(read, names)
+elements(5, 4, 0)
+return guarded(read, names_of(1, 5))

@@ -1,16 +1,31 @@
 -- Functions that the scripts beside this file share. It is put in front of each of them, since a
--- script can load no other. Only `keep` and `is_first` write.
+-- script can load no other. Only `keep` and `note` write.
 --
--- `names` are an anomaly's Redis keys as KEYS lists them, by kind:
---   timeline, repair_count, permanent_fix, metadata, repair_history, operation_ids
+-- `names` are an anomaly's Redis keys by kind.
 -- `starts` are the earliest times inside the windows of 30 days, 7 days, 24 hours and 1 hour, as
 -- texts: a number of Lua's could not carry the microseconds through `tostring`.
 
--- Takes the next `count` entries of a list, from `cursor.at` on.
-local function take(list, cursor, count)
-  local first = cursor.at
-  cursor.at = first + count
-  return unpack(list, first, first + count - 1)
+-- The kinds of keys, in the order in which KEYS lists those of an anomaly.
+local KINDS =
+  { 'timeline', 'repair_count', 'permanent_fix', 'metadata', 'repair_history', 'operation_ids' }
+
+-- Fails unless the call has `fixed` arguments and, for each element, `keys_each` keys and
+-- `arguments_each` arguments. Answers the number of elements.
+local function elements(keys_each, fixed, arguments_each)
+  local count = #KEYS / keys_each
+  if count ~= math.floor(count) or #ARGV ~= fixed + count * arguments_each then
+    error('wrong number of KEYS or ARGV')
+  end
+  return count
+end
+
+-- The names of the keys of the element `i`, of which each has `keys_each`.
+local function names_of(i, keys_each)
+  local names = {}
+  for kind = 1, keys_each do
+    names[KINDS[kind]] = KEYS[(i - 1) * keys_each + kind]
+  end
+  return names
 end
 
 -- Answers the event times: a count for each window, the oldest and the newest inside 30 days.
@@ -34,26 +49,18 @@ local function count_windows(timeline, starts)
   return { counts[1], counts[2], counts[3], counts[4], oldest, newest }
 end
 
--- Answers the mark's time as the metadata have it and, where they have none (an older writer's
--- expire before its mark does), the milliseconds that the mark has yet to live.
-local function mark_times(names)
-  local marked_at = redis.call('HGET', names.metadata, 'permanent_fix_time') or ''
-  if marked_at ~= '' then
-    return marked_at, ''
-  end
-  return '', redis.call('PTTL', names.permanent_fix)
-end
-
 -- Answers an anomaly's tally: {30d, 7d, 24h, 1h, oldest, newest, repair attempts, mark,
--- mark's time, mark's remaining milliseconds}; '' stands for what there is not.
+-- mark's time, mark's remaining milliseconds}; '' stands for what there is not. The last is for
+-- marks without a readable time: an older writer's metadata expire before its mark does.
 local function tally(names, starts)
   local result = count_windows(names.timeline, starts)
   local values = redis.call('MGET', names.repair_count, names.permanent_fix)
   local marked_at, remaining = '', ''
   if values[2] == '1' then
-    marked_at, remaining = mark_times(names)
+    marked_at = redis.call('HGET', names.metadata, 'permanent_fix_time') or ''
+    remaining = redis.call('PTTL', names.permanent_fix)
   end
-  result[7] = values[1] or ''
+  result[7] = tonumber(values[1]) and values[1] or ''
   result[8] = values[2] or ''
   result[9] = marked_at
   result[10] = remaining
@@ -73,15 +80,18 @@ local function keep(name, seconds)
   end
 end
 
--- Notes an id, and says whether it is a first.
-local function is_first(names, id, now, kept_seconds)
-  if redis.call('ZADD', names.operation_ids, 'NX', now, id) == 0 then
-    return false
-  end
+-- Whether an id has been noted within the last `kept_seconds`.
+local function is_noted(names, id, now, kept_seconds)
+  local noted_at = redis.call('ZSCORE', names.operation_ids, id)
+  return noted_at and tonumber(noted_at) > tonumber(now) - tonumber(kept_seconds)
+end
+
+-- Notes an id. To be called last: an operation that fails half-way must not count as done.
+local function note(names, id, now, kept_seconds)
+  redis.call('ZADD', names.operation_ids, now, id)
   redis.call('EXPIRE', names.operation_ids, kept_seconds)
   redis.call('ZREMRANGEBYSCORE', names.operation_ids, '-inf',
-    string.format('%.0f', tonumber(now) - tonumber(kept_seconds)))
-  return true
+    string.format('%.6f', tonumber(now) - tonumber(kept_seconds)))
 end
 
 -- Answers what `work` answers, or {'error', message} when it fails, so that one anomaly with a

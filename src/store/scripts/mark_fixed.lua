@@ -19,7 +19,7 @@ local function mark(names)
   if not is_known(names) then
     return { 'unknown' }
   end
-  if not is_first(names, id, now, kept_seconds) then
+  if is_noted(names, id, now, kept_seconds) then
     return { 'marked' }
   end
   redis.call('HSET', names.metadata, 'permanent_fix_applied', 'true', 'permanent_fix_description',
@@ -31,10 +31,9 @@ local function mark(names)
   end
   keep(names.metadata, validity_seconds)
   redis.call('SET', names.permanent_fix, '1', 'EX', validity_seconds)
+  note(names, id, now, kept_seconds)
   return { 'marked' }
 end
 
-local names = {}
-names.timeline, names.repair_count, names.permanent_fix, names.metadata, names.repair_history,
-  names.operation_ids = unpack(KEYS)
-return guarded(mark, names)
+elements(6, 7, 0)
+return guarded(mark, names_of(1, 6))

@@ -26,10 +26,13 @@ local function record(names, id, at, at_iso, signature)
   local outcome = 'too_old'
   if tonumber(at) >= tonumber(starts[1]) then
     forget_expired(names.timeline)
+    -- Read before anything is written, so that metadata of a foreign type change nothing.
+    local has_signature = redis.call('HEXISTS', names.metadata, 'signature') == 1
     if redis.call('ZADD', names.timeline, 'NX', at, id) == 1 then
       outcome = 'counted'
       redis.call('EXPIRE', names.timeline, kept_seconds)
-      if redis.call('HSETNX', names.metadata, 'signature', signature) == 1 then
+      if not has_signature then
+        redis.call('HSET', names.metadata, 'signature', signature)
         redis.call('HSETNX', names.metadata, 'first_seen', at_iso)
       end
       keep(names.metadata, kept_seconds)
@@ -46,11 +49,7 @@ local function record(names, id, at, at_iso, signature)
 end
 
 local results = {}
-local key_cursor, argument_cursor = { at = 1 }, { at = 6 }
-for i = 1, #KEYS / 4 do
-  local names = {}
-  names.timeline, names.repair_count, names.permanent_fix, names.metadata =
-    take(KEYS, key_cursor, 4)
-  results[i] = guarded(record, names, take(ARGV, argument_cursor, 4))
+for i = 1, elements(4, 5, 4) do
+  results[i] = guarded(record, names_of(i, 4), unpack(ARGV, i * 4 + 2, i * 4 + 5))
 end
 return results

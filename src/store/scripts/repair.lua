@@ -16,26 +16,25 @@ local function add(names, id, attempt)
   if not is_known(names) then
     return { 'unknown' }
   end
+  -- Read before anything is written, so that a history of a foreign type changes nothing.
+  redis.call('LLEN', names.repair_history)
   local outcome = 'duplicate'
-  if is_first(names, id, now, kept_seconds) then
+  if not is_noted(names, id, now, kept_seconds) then
     outcome = 'counted'
     redis.call('INCR', names.repair_count)
+    redis.call('EXPIRE', names.repair_count, kept_seconds)
     redis.call('LPUSH', names.repair_history, attempt)
     redis.call('LTRIM', names.repair_history, 0, 99)
-    redis.call('EXPIRE', names.repair_count, kept_seconds)
     redis.call('EXPIRE', names.repair_history, kept_seconds)
     keep(names.metadata, kept_seconds)
+    note(names, id, now, kept_seconds)
   end
   local history = redis.call('LRANGE', names.repair_history, 0, 99)
   return { outcome, redis.call('GET', names.repair_count) or '', history }
 end
 
 local results = {}
-local key_cursor, argument_cursor = { at = 1 }, { at = 3 }
-for i = 1, #KEYS / 6 do
-  local names = {}
-  names.timeline, names.repair_count, names.permanent_fix, names.metadata, names.repair_history,
-    names.operation_ids = take(KEYS, key_cursor, 6)
-  results[i] = guarded(add, names, take(ARGV, argument_cursor, 2))
+for i = 1, elements(6, 2, 2) do
+  results[i] = guarded(add, names_of(i, 6), unpack(ARGV, i * 2 + 1, i * 2 + 2))
 end
 return results

@@ -17,11 +17,7 @@ local function read(names)
 end
 
 local results = {}
-local cursor = { at = 1 }
-for i = 1, #KEYS / 5 do
-  local names = {}
-  names.timeline, names.repair_count, names.permanent_fix, names.metadata, names.repair_history =
-    take(KEYS, cursor, 5)
-  results[i] = guarded(read, names)
+for i = 1, elements(5, 4, 0) do
+  results[i] = guarded(read, names_of(i, 5))
 end
 return results

@@ -15,17 +15,16 @@ local function unmark(names)
   if not is_known(names) then
     return { 'unknown' }
   end
-  if not is_first(names, id, now, kept_seconds) then
+  if is_noted(names, id, now, kept_seconds) then
     return { 'not_marked' }
   end
   local mark = redis.call('GET', names.permanent_fix)
   redis.call('DEL', names.permanent_fix)
   redis.call('HDEL', names.metadata, 'permanent_fix_applied', 'permanent_fix_description',
     'permanent_fix_time', 'permanent_fix_by')
+  note(names, id, now, kept_seconds)
   return { mark == '1' and 'unmarked' or 'not_marked' }
 end
 
-local names = {}
-names.timeline, names.repair_count, names.permanent_fix, names.metadata, names.repair_history,
-  names.operation_ids = unpack(KEYS)
-return guarded(unmark, names)
+elements(6, 3, 0)
+return guarded(unmark, names_of(1, 6))

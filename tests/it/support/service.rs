@@ -41,6 +41,12 @@ impl Service {
         Self::with(&[("REDIS__URL", &redis.url())]).await
     }
 
+    pub(crate) async fn on_redis_in(redis: &RedisServer, time_zone: &str) -> Self {
+        let url = ("ANOMALY_COUNTER__REDIS__URL".to_owned(), redis.url());
+        let environment = vec![url, ("TZ".to_owned(), time_zone.to_owned())];
+        Self::spawn(Arc::new(TempDir::new().unwrap()), environment).await
+    }
+
     /// With options as the environment names them, without the prefix.
     pub(crate) async fn with(options: &[(&str, &str)]) -> Self {
         let environment = options
