@@ -9,6 +9,7 @@ mod command_line;
 mod configuration;
 mod conformance;
 mod dead_letters;
+mod deployments;
 mod durability;
 mod frequency;
 mod hostile_input;

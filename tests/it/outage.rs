@@ -306,3 +306,64 @@ async fn a_damaged_spool_is_set_aside_and_what_can_be_read_of_it_is_carried_out(
     healthy_again(&service).await;
     assert_eq!(frequency(&service).await.ok()["count_1h"], 20);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_callers_at_once_do_not_wait_one_timeout_after_the_other() {
+    let redis = RedisServer::start();
+    let service = std::sync::Arc::new(Service::on_redis(&redis).await);
+    service.post("/anomalies", &cpu_event("first")).await.ok();
+    redis.pause();
+    let callers: Vec<_> = (0..600)
+        .map(|id| {
+            let service = service.clone();
+            tokio::spawn(async move {
+                let begun = Instant::now();
+                accepted(service.post("/anomalies", &cpu_event(id)).await);
+                begun.elapsed()
+            })
+        })
+        .collect();
+    let mut longest = Duration::ZERO;
+    for caller in callers {
+        longest = longest.max(caller.await.unwrap());
+    }
+    // With 4 batches of 32 under way, one after the other would take five timeouts of 500 ms.
+    assert!(longest < Duration::from_millis(1_500), "{longest:?}");
+    redis.resume();
+    healthy_again(&service).await;
+    assert_eq!(frequency(&service).await.ok()["count_1h"], 601);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_break_under_load_lose_and_double_nothing() {
+    let redis = RedisServer::start();
+    let service = std::sync::Arc::new(Service::on_redis(&redis).await);
+    let other = redis.client().await;
+    let until = Instant::now() + Duration::from_secs(3);
+    let callers: Vec<_> = (0..8)
+        .map(|caller| {
+            let service = service.clone();
+            tokio::spawn(async move {
+                let mut sent = 0_u64;
+                while Instant::now() < until {
+                    let body = cpu_event(format!("{caller}-{sent}"));
+                    let answer = service.post("/anomalies", &body).await;
+                    assert!(answer.status.is_success(), "{} {}", answer.status, answer.body);
+                    sent += 1;
+                }
+                sent
+            })
+        })
+        .collect();
+    while Instant::now() < until {
+        other.run(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let mut sent = 0;
+    for caller in callers {
+        sent += caller.await.unwrap();
+    }
+    healthy_again(&service).await;
+    assert!(sent > 100, "{sent}");
+    assert_eq!(frequency(&service).await.ok()["count_1h"], sent);
+}

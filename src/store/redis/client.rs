@@ -44,6 +44,8 @@ pub(super) struct Client {
     resets: Arc<watch::Sender<u64>>,
     /// Why the last connection failed.
     last_error: Arc<Mutex<Option<Error>>>,
+    /// How long a call may take.
+    patience: Duration,
 }
 
 impl Client {
@@ -64,7 +66,7 @@ impl Client {
         // With a Redis that is there, the first call finds it. Without one, nobody waits for long.
         let patience = milliseconds(config.command_timeout_ms);
         let _ = tokio::time::timeout(patience, pool.wait_for_connect()).await;
-        Ok(Self { pool, tasks, resets, last_error })
+        Ok(Self { pool, tasks, resets, last_error, patience })
     }
 
     /// Runs a script to its end, also when the caller goes away.
@@ -72,7 +74,7 @@ impl Client {
         let client = self.connected()?;
         let resets = Arc::clone(&self.resets);
         // A dropped future would leave its command on the way: what follows it must run too.
-        to_the_end(async move {
+        to_the_end(self.patience, async move {
             let known = CustomCommand::new_static("EVALSHA", ClusterHash::Random, false);
             match client.custom(known, call.command_line(call.script.sha())).await {
                 Err(error) if error.details().starts_with("NOSCRIPT") => {
@@ -93,7 +95,7 @@ impl Client {
 
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         let client = self.connected()?;
-        to_the_end(async move { client.ping::<Value>(None).await }).await.map(|_| ())
+        to_the_end(self.patience, async move { client.ping::<Value>(None).await }).await.map(|_| ())
     }
 
     pub(super) async fn close(&self) {
@@ -190,12 +192,17 @@ async fn keep_error(
     }
 }
 
+/// Has a command run to its end, and waits for that no longer than `patience`: for a script that the
+/// server has forgotten two commands are sent, and nobody is to wait for two timeouts.
 async fn to_the_end(
+    patience: Duration,
     command: impl Future<Output = Result<Value, Error>> + Send + 'static,
 ) -> Result<Value, StoreError> {
-    match tokio::spawn(command).await {
-        Ok(answer) => answer.map_err(|error| classify(&error)),
-        Err(_) => Err(StoreError::Indeterminate("a Redis command was cut off".to_owned())),
+    let indeterminate = |what: &str| Err(StoreError::Indeterminate(what.to_owned()));
+    match tokio::time::timeout(patience, tokio::spawn(command)).await {
+        Ok(Ok(answer)) => answer.map_err(|error| classify(&error)),
+        Ok(Err(_)) => indeterminate("a Redis command was cut off"),
+        Err(_) => indeterminate("Redis did not answer within the command timeout"),
     }
 }
 

@@ -1,10 +1,12 @@
 //! What the tests stand on: a running service, a running Redis, stores by themselves.
 
 mod redis_server;
+mod sentinel;
 mod service;
 mod stores;
 
 pub(crate) use redis_server::RedisServer;
+pub(crate) use sentinel::Sentinel;
 pub(crate) use service::{Answer, Service};
 pub(crate) use stores::{
     EmbeddedFixture, Fixture, RedisFixture, fix_mark, fix_removal, occurrence, start_of_tests,

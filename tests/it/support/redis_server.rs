@@ -16,24 +16,46 @@ use fred::{
 };
 use tempfile::TempDir;
 
+/// Stands for the server's port in its arguments.
+const PORT: &str = "{port}";
+
 pub(crate) struct RedisServer {
     port: u16,
     dir: TempDir,
+    arguments: Vec<String>,
     /// Absent while it is stopped.
     process: Option<Child>,
 }
 
 impl RedisServer {
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With TLS in place of plain TCP.
+    pub(crate) fn start_tls(options: &[(&str, &str)]) -> Self {
+        let mut arguments = vec!["--port", "0", "--tls-port", PORT];
+        arguments.extend(options.iter().flat_map(|(name, value)| [*name, *value]));
+        Self::start_with(&arguments)
+    }
+
+    /// With more options; [`PORT`] in one of them is replaced by its port.
+    pub(crate) fn start_with(arguments: &[&str]) -> Self {
         // Another process may take a port between its choice and its use: then the next is tried.
         for _ in 0..10 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let mut server = Self { port, dir: TempDir::new().unwrap(), process: None };
+            let arguments = arguments.iter().map(|a| a.replace(PORT, &port.to_string())).collect();
+            let dir = TempDir::new().unwrap();
+            let mut server = Self { port, dir, arguments, process: None };
             if server.try_restart() {
                 return server;
             }
         }
         panic!("no redis-server could be started");
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     pub(crate) fn url(&self) -> String {
@@ -77,6 +99,7 @@ impl RedisServer {
             .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
             .arg("--dir")
             .arg(self.dir.path())
+            .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -129,7 +152,9 @@ impl OtherClient {
     pub(crate) async fn run(&self, command: &[&str]) -> Value {
         let name = CustomCommand::new(command[0].to_owned(), ClusterHash::Random, false);
         let arguments = command[1..].iter().map(|word| (*word).to_owned()).collect();
-        self.0.custom(name, arguments).await.unwrap()
+        let answered =
+            tokio::time::timeout(Duration::from_secs(10), self.0.custom(name, arguments));
+        answered.await.expect("an answer within 10 s").unwrap()
     }
 
     pub(crate) async fn text(&self, command: &[&str]) -> Option<String> {

@@ -138,7 +138,7 @@ impl Service {
             .stderr(log)
             .spawn()
             .unwrap();
-        let client = Client::builder().no_proxy().build().unwrap();
+        let client = Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().unwrap();
         let mut service = Self { process, base: String::new(), client, dir, environment };
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
