@@ -16,7 +16,7 @@ use crate::domain::{
     Timestamp,
 };
 
-pub use embedded::{EmbeddedOpenError, EmbeddedStore};
+pub use embedded::{CheckpointLimits, EmbeddedOpenError, EmbeddedStore};
 pub use error::StoreError;
 pub use redis::{
     InvalidRedisUrl, RedisConfig, RedisStore, RedisTlsConfig, RedisTlsError, RedisUrl,

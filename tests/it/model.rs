@@ -12,7 +12,8 @@ use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 use tokio::runtime::Runtime;
 
 use crate::support::{
-    EmbeddedFixture, Fixture, RedisFixture, fix_mark, fix_removal, occurrence, start_of_tests,
+    CheckpointingFixture, EmbeddedFixture, Fixture, RedisFixture, fix_mark, fix_removal,
+    occurrence, start_of_tests,
 };
 
 const KEYS: u64 = 3;
@@ -216,6 +217,11 @@ fn check<F: Fixture>(cases: u32) {
 #[test]
 fn the_embedded_store_agrees_with_the_model() {
     check::<EmbeddedFixture>(200);
+}
+
+#[test]
+fn the_embedded_store_agrees_with_the_model_when_restarted_within_checkpoints() {
+    check::<CheckpointingFixture>(200);
 }
 
 #[test]

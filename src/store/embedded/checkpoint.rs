@@ -9,16 +9,28 @@ use super::{
 };
 use crate::domain::AnomalyKey;
 
-/// A checkpoint begins when the journal has grown by this much. Replaying as much takes well under
-/// a second.
-const JOURNAL_BYTES: usize = 8 << 20;
-/// What one step writes at the most, unless a single anomaly is larger.
-const STEP_BYTES: usize = 512 << 10;
-const STEP_JOURNAL_ROWS: usize = 2_000;
+/// When a checkpoint begins, and what one step of it does at the most.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckpointLimits {
+    /// How many bytes the journal grows by before the next checkpoint.
+    pub journal_bytes: usize,
+    /// How many bytes of anomalies a step writes, unless a single one is larger.
+    pub step_bytes: usize,
+    /// How many rows of the journal a step removes.
+    pub step_journal_rows: usize,
+}
+
+impl Default for CheckpointLimits {
+    /// Replaying so much of a journal takes well under a second, and a step some milliseconds.
+    fn default() -> Self {
+        Self { journal_bytes: 8 << 20, step_bytes: 512 << 10, step_journal_rows: 2_000 }
+    }
+}
 
 /// Which anomalies have changed since their row was written, and how far a checkpoint has come.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Checkpoint {
+    limits: CheckpointLimits,
     changed: BTreeSet<AnomalyKey>,
     journal_bytes: usize,
     running: Option<Running>,
@@ -32,6 +44,14 @@ struct Running {
 }
 
 impl Checkpoint {
+    pub(super) fn new(limits: CheckpointLimits) -> Self {
+        Self { limits, changed: BTreeSet::new(), journal_bytes: 0, running: None }
+    }
+
+    pub(super) fn limits(&self) -> CheckpointLimits {
+        self.limits
+    }
+
     /// Notes a journal row.
     pub(super) fn journalled(&mut self, keys: impl Iterator<Item = AnomalyKey>, bytes: usize) {
         self.changed.extend(keys);
@@ -49,7 +69,7 @@ impl Checkpoint {
     }
 
     pub(super) fn has_work(&self) -> bool {
-        self.running.is_some() || self.journal_bytes >= JOURNAL_BYTES
+        self.running.is_some() || self.journal_bytes >= self.limits.journal_bytes
     }
 
     /// Does one step, in one commit.
@@ -60,14 +80,14 @@ impl Checkpoint {
             Running { to_write, first_kept: file.last_sequence() }
         });
         if running.to_write.is_empty() {
-            if !file.trim_journal(running.first_kept, STEP_JOURNAL_ROWS)? {
+            if !file.trim_journal(running.first_kept, self.limits.step_journal_rows)? {
                 self.running = None;
             }
             return Ok(());
         }
         let mut rows = Vec::new();
         let mut bytes = 0;
-        while bytes < STEP_BYTES
+        while bytes < self.limits.step_bytes
             && let Some(key) = running.to_write.pop_first()
         {
             if let Some(anomaly) = state.read().anomaly(key) {

@@ -19,6 +19,7 @@ use crate::domain::{
     AnomalyKey, FixMark, FixRemoval, Occurrence, PermanentFix, RepairAttempt, Tally, Timestamp,
 };
 
+pub use checkpoint::CheckpointLimits;
 pub use file::OpenError as EmbeddedOpenError;
 
 /// A store in one file of `data_dir`, owned by one process.
@@ -35,8 +36,16 @@ impl EmbeddedStore {
     /// # Errors
     /// When the folder can't be written, another process has the file, or it can't be read.
     pub fn open(data_dir: &Path) -> Result<Self, EmbeddedOpenError> {
+        Self::open_with(data_dir, CheckpointLimits::default())
+    }
+
+    /// As [`EmbeddedStore::open`], with other limits than the default ones.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with(data_dir: &Path, limits: CheckpointLimits) -> Result<Self, EmbeddedOpenError> {
         let state = Arc::new(SharedState::default());
-        let writer = Writer::open(data_dir, Arc::clone(&state))?;
+        let writer = Writer::open(data_dir, limits, Arc::clone(&state))?;
         Ok(Self { state, writer: writer.start() })
     }
 }

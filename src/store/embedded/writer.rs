@@ -16,7 +16,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    checkpoint::Checkpoint,
+    checkpoint::{Checkpoint, CheckpointLimits},
     file::{FileError, OpenError, StoreFile},
     journal::{Change, JournalRow},
     state::{SharedState, State},
@@ -47,14 +47,18 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn open(data_dir: &Path, state: Arc<SharedState>) -> Result<Self, OpenError> {
+    pub(super) fn open(
+        data_dir: &Path,
+        limits: CheckpointLimits,
+        state: Arc<SharedState>,
+    ) -> Result<Self, OpenError> {
         let mut writer = Self {
             data_dir: data_dir.to_owned(),
             file: None,
             reopen_tried_at: Instant::now(),
             last_sequence: 0,
             state,
-            checkpoint: Checkpoint::default(),
+            checkpoint: Checkpoint::new(limits),
             swept_to: None,
         };
         writer.load(StoreFile::open(data_dir)?)?;
@@ -99,7 +103,7 @@ impl Writer {
     fn load(&mut self, file: StoreFile) -> Result<(), OpenError> {
         let unreadable = |fault| OpenError::unreadable(&self.data_dir, fault);
         let mut state = State::default();
-        let mut checkpoint = Checkpoint::default();
+        let mut checkpoint = Checkpoint::new(self.checkpoint.limits());
 
         let mut as_of = HashMap::new();
         file.read_anomalies(|key, row| {
@@ -152,7 +156,7 @@ impl Writer {
         if let Some(file) = self.file.take() {
             self.last_sequence = file.last_sequence();
         }
-        self.checkpoint = Checkpoint::default();
+        self.checkpoint = Checkpoint::new(self.checkpoint.limits());
         StoreError::Indeterminate(fault.to_string())
     }
 

@@ -9,7 +9,8 @@ pub(crate) use redis_server::RedisServer;
 pub(crate) use sentinel::Sentinel;
 pub(crate) use service::{Answer, Service};
 pub(crate) use stores::{
-    EmbeddedFixture, Fixture, RedisFixture, fix_mark, fix_removal, occurrence, start_of_tests,
+    CheckpointingFixture, EmbeddedFixture, Fixture, RedisFixture, fix_mark, fix_removal,
+    occurrence, start_of_tests,
 };
 
 use std::{

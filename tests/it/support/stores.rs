@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anomaly_counter::{
     domain::{AnomalyKey, EventId, FixMark, FixRemoval, Occurrence, Timestamp},
-    store::{EmbeddedStore, RedisConfig, RedisStore, RedisTlsConfig, Store},
+    store::{CheckpointLimits, EmbeddedStore, RedisConfig, RedisStore, RedisTlsConfig, Store},
 };
 use async_trait::async_trait;
 use tempfile::TempDir;
@@ -25,14 +25,48 @@ pub(crate) trait Fixture: Send + Sized {
     async fn clear(&mut self);
 }
 
+/// The embedded store with checkpoints all the time, in the smallest steps, so that nearly every
+/// restart is within one.
+pub(crate) struct CheckpointingFixture(EmbeddedFixture);
+
+const SMALLEST_STEPS: CheckpointLimits =
+    CheckpointLimits { journal_bytes: 1, step_bytes: 1, step_journal_rows: 1 };
+
+#[async_trait]
+impl Fixture for CheckpointingFixture {
+    async fn new() -> Self {
+        Self(EmbeddedFixture::with(SMALLEST_STEPS))
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        self.0.store()
+    }
+
+    async fn reopen(&mut self) {
+        self.0.reopen().await;
+    }
+
+    async fn clear(&mut self) {
+        self.0.clear().await;
+    }
+}
+
 pub(crate) struct EmbeddedFixture {
     dir: TempDir,
+    limits: CheckpointLimits,
     store: Option<Arc<dyn Store>>,
 }
 
 impl EmbeddedFixture {
+    fn with(limits: CheckpointLimits) -> Self {
+        let mut fixture = Self { dir: TempDir::new().unwrap(), limits, store: None };
+        fixture.open();
+        fixture
+    }
+
     fn open(&mut self) {
-        self.store = Some(Arc::new(EmbeddedStore::open(self.dir.path()).unwrap()));
+        let store = EmbeddedStore::open_with(self.dir.path(), self.limits).unwrap();
+        self.store = Some(Arc::new(store));
     }
 
     async fn close(&mut self) {
@@ -45,9 +79,7 @@ impl EmbeddedFixture {
 #[async_trait]
 impl Fixture for EmbeddedFixture {
     async fn new() -> Self {
-        let mut fixture = Self { dir: TempDir::new().unwrap(), store: None };
-        fixture.open();
-        fixture
+        Self::with(CheckpointLimits::default())
     }
 
     fn store(&self) -> Arc<dyn Store> {
