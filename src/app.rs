@@ -3,13 +3,13 @@
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, serve::ListenerExt as _};
-use tokio::{net::TcpListener, sync::Notify, time};
+use axum::Router;
+use tokio::{net::TcpListener, time};
 
 use crate::{
     config::Config,
     counter::{Counter, CounterConfig, SystemClock},
-    http::{self, AppState},
+    http::{self, AppState, HttpConfig},
     spool::SpoolOpenError,
     store::{EmbeddedOpenError, EmbeddedStore, RedisStore, RedisTlsError, Store},
 };
@@ -23,7 +23,7 @@ pub struct Application {
     address: SocketAddr,
     routes: Router,
     counter: Arc<Counter>,
-    shutdown_timeout: Duration,
+    limits: HttpConfig,
 }
 
 /// Why the service could not start.
@@ -81,8 +81,7 @@ impl Application {
             http: config.http,
             alertmanager: config.alertmanager,
         });
-        let shutdown_timeout = Duration::from_secs(config.http.shutdown_timeout_seconds);
-        Ok(Self { listener, address, routes, counter, shutdown_timeout })
+        Ok(Self { listener, address, routes, counter, limits: config.http })
     }
 
     /// Where it listens; with the port that port 0 came to.
@@ -91,41 +90,15 @@ impl Application {
     }
 
     /// Serves until `stop` is done, then lets what was accepted be answered, and closes the store.
-    ///
-    /// # Errors
-    /// When the listener fails.
-    pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
-        let Self { listener, address, routes, counter, shutdown_timeout } = self;
+    pub async fn run(self, stop: impl Future<Output = ()> + Send) {
+        let Self { listener, address, routes, counter, limits } = self;
         let maintenance = tokio::spawn(maintain(Arc::clone(&counter)));
         tracing::info!(%address, "listening on http://{address}");
 
-        let stopping = Arc::new(Notify::new());
-        let notified = Arc::clone(&stopping);
-        // An answer is small and complete: waiting to fill a segment only delays it.
-        let listener = listener.tap_io(|stream| {
-            let _ = stream.set_nodelay(true);
-        });
-        let serving = axum::serve(listener, routes).with_graceful_shutdown(async move {
-            stop.await;
-            tracing::info!("stopping: requests under way are answered first");
-            notified.notify_one();
-        });
-        let overdue = async {
-            stopping.notified().await;
-            time::sleep(shutdown_timeout).await;
-        };
-        let served = tokio::select! {
-            served = async { serving.await } => served,
-            () = overdue => {
-                let seconds = shutdown_timeout.as_secs();
-                tracing::warn!(seconds, "requests still under way after {seconds} s are cut off");
-                Ok(())
-            }
-        };
+        http::serve(listener, routes, limits, stop).await;
         maintenance.abort();
         counter.close().await;
         tracing::info!("stopped");
-        served
     }
 }
 

@@ -95,7 +95,7 @@ fn serve(config: &Config) -> Result<(), Failure> {
     logging::start(&config.log);
     Runtime::new()?.block_on(async {
         let stop = stop_signal()?;
-        Application::build(config).await?.run(stop).await?;
+        Application::build(config).await?.run(stop).await;
         Ok(())
     })
 }

@@ -13,6 +13,7 @@ mod path;
 mod permanent_fix;
 mod problem;
 mod repairs;
+mod server;
 mod spool;
 
 use std::{
@@ -32,6 +33,7 @@ use crate::counter::Counter;
 use self::problem::{Problem, ProblemKind};
 
 pub use alertmanager::{AlertmanagerConfig, CountBy};
+pub use server::serve;
 pub use spool::DeadLetterBody;
 
 /// The section `http` of the configuration.
@@ -40,6 +42,11 @@ pub use spool::DeadLetterBody;
 pub struct HttpConfig {
     /// The largest body that is read, in bytes.
     pub max_body_bytes: NonZeroUsize,
+    /// How many connections are served at the same time.
+    pub max_connections: NonZeroU16,
+    /// How long the head of a request may take to come, in seconds; also how long a connection may
+    /// be idle.
+    pub header_timeout_seconds: NonZeroU16,
     /// How long a body may take to come, in seconds.
     pub body_timeout_seconds: NonZeroU16,
     /// How long requests under way may take to end when the service stops, in seconds.

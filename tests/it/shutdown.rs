@@ -9,6 +9,10 @@ use std::{
 };
 
 use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use crate::support::Service;
 
@@ -59,4 +63,45 @@ async fn an_idle_connection_does_not_hold_up_the_end() {
     service.terminate();
     assert!(service.ended_well().await);
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_client_that_never_ends_its_request_is_cut_off_and_holds_up_nobody() {
+    let options = [
+        ("HTTP__HEADER_TIMEOUT_SECONDS", "1"),
+        ("HTTP__BODY_TIMEOUT_SECONDS", "1"),
+        ("HTTP__MAX_CONNECTIONS", "20"),
+    ];
+    let service = Service::with(&options).await;
+    let slow = |text: &'static str| {
+        let address = service.address().to_owned();
+        tokio::spawn(async move {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(text.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            // The end of the stream, or a reset: either way the service has let go.
+            let _ = stream.read_to_string(&mut answer).await;
+            answer
+        })
+    };
+    let head = slow("POST /anomalies HTTP/1.1\r\nHost: x\r\n");
+    let body = slow(
+        "POST /anomalies HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+         Content-Length: 100\r\nConnection: close\r\n\r\n{",
+    );
+    service.get("/healthz").await.ok();
+    let deadline = Duration::from_secs(5);
+    tokio::time::timeout(deadline, head).await.expect("it is cut off").unwrap();
+    let answer = tokio::time::timeout(deadline, body).await.expect("it is answered").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+
+    // More connections than are served: those beyond are told at once.
+    let mut idle = Vec::new();
+    for _ in 0..25 {
+        idle.push(TcpStream::connect(service.address()).await.unwrap());
+    }
+    let refused = slow("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+    let refused = tokio::time::timeout(deadline, refused).await.expect("an answer").unwrap();
+    assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("retry-after: 1"), "{refused}");
+    drop(idle);
 }

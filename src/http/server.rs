@@ -1,0 +1,105 @@
+//! Accepts connections and serves them: so many at most, none of them slow to say what it wants,
+//! and at the end each gets its answer.
+
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::Body,
+    http::{Request, Response},
+    response::IntoResponse as _,
+};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time,
+};
+
+use super::{
+    HttpConfig,
+    problem::{Problem, ProblemKind},
+};
+
+/// Without file descriptors or memory no connection can be taken: a pause lets others end.
+const PAUSE_AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
+
+/// Serves `routes` until `stop` is done, then lets what was accepted be answered.
+pub async fn serve(
+    listener: TcpListener,
+    routes: Router,
+    config: HttpConfig,
+    stop: impl Future<Output = ()> + Send,
+) {
+    let server = Server {
+        routes,
+        header_timeout: Duration::from_secs(config.header_timeout_seconds.get().into()),
+        graceful: GracefulShutdown::new(),
+    };
+    let places = Arc::new(Semaphore::new(config.max_connections.get().into()));
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut stop => break,
+        };
+        match accepted {
+            Ok((stream, _)) => server.take(stream, Arc::clone(&places).try_acquire_owned().ok()),
+            Err(error) => pause(&error).await,
+        }
+    }
+    drop(listener);
+    tracing::info!("stopping: requests under way are answered first");
+    let patience = Duration::from_secs(config.shutdown_timeout_seconds);
+    if time::timeout(patience, server.graceful.shutdown()).await.is_err() {
+        let seconds = config.shutdown_timeout_seconds;
+        tracing::warn!(seconds, "requests still under way after {seconds} s are cut off");
+    }
+}
+
+struct Server {
+    routes: Router,
+    header_timeout: Duration,
+    graceful: GracefulShutdown,
+}
+
+impl Server {
+    /// Serves a connection in a task of its own; one that has no place is told so.
+    fn take(&self, stream: TcpStream, place: Option<OwnedSemaphorePermit>) {
+        // An answer is small and complete: waiting to fill a segment only delays it. A stream that
+        // does not take the option serves all the same.
+        let _ = stream.set_nodelay(true);
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(self.header_timeout);
+        let stream = TokioIo::new(stream);
+        let Some(place) = place else {
+            let refused = builder.keep_alive(false).serve_connection(stream, service_fn(refuse));
+            // How a client takes its refusal is its own affair.
+            tokio::spawn(async move { drop(refused.await) });
+            return;
+        };
+        let routes = TowerToHyperService::new(self.routes.clone());
+        let served = self.graceful.watch(builder.serve_connection(stream, routes));
+        tokio::spawn(async move {
+            if let Err(error) = served.await {
+                tracing::debug!(%error, "a connection has broken");
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn refuse(_: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    let detail = "there are more connections than can be served: try again in a moment";
+    Ok(Problem::new(ProblemKind::Unavailable, detail).into_response())
+}
+
+async fn pause(error: &io::Error) {
+    tracing::warn!(%error, "a connection can't be accepted");
+    time::sleep(PAUSE_AFTER_FAILED_ACCEPT).await;
+}
