@@ -12,7 +12,6 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::reads::is_temporary;
 use crate::{
     domain::Timestamp,
     store::{Shard, StoreError},
@@ -64,8 +63,7 @@ impl Health {
     /// Takes note of how a call ended.
     pub(super) fn observe<T>(&self, now: Timestamp, shard: Shard, result: &Result<T, StoreError>) {
         match result {
-            Ok(_) | Err(StoreError::Permanent(_)) => self.observe_answer(shard),
-            Err(fault @ (StoreError::Transient(_) | StoreError::Indeterminate(_))) => {
+            Err(fault) if fault.is_temporary() => {
                 let faults = {
                     let mut record = self.record();
                     self.is_disturbed.store(true, Ordering::Relaxed);
@@ -77,13 +75,15 @@ impl Health {
                     self.begin_outage(now, shard, fault);
                 }
             }
+            // Also a refusal is an answer.
+            Ok(_) | Err(_) => self.observe_answer(shard),
         }
     }
 
     /// Takes note of a batch that has failed as a whole. A timeout of many calls together is as good
     /// as many of single ones.
     pub(super) fn observe_batch(&self, now: Timestamp, shard: Shard, fault: &StoreError) {
-        if is_temporary(fault) {
+        if fault.is_temporary() {
             self.begin_outage(now, shard, fault);
         }
     }
@@ -160,7 +160,7 @@ impl Health {
         self.fell_away.notified().await;
     }
 
-    pub(super) fn is_disturbed(&self) -> bool {
+    fn is_disturbed(&self) -> bool {
         self.is_disturbed.load(Ordering::Relaxed)
     }
 

@@ -56,16 +56,8 @@ impl Waiting {
                 self.occurrences.insert(occurrence.at, id.digest);
                 return;
             }
-            Operation::Repair(attempt) => Effect::Repaired(RecentAttempt {
-                action: attempt.action.to_string(),
-                success: attempt.success,
-                at: Some(attempt.at),
-            }),
-            Operation::Mark(mark) => Effect::Marked(PermanentFix {
-                description: Some(mark.description.clone()),
-                fixed_by: mark.fixed_by.clone(),
-                marked_at: mark.at,
-            }),
+            Operation::Repair(attempt) => Effect::Repaired(attempt.into()),
+            Operation::Mark(mark) => Effect::Marked(mark.clone().into()),
             Operation::Unmark(_) => Effect::Unmarked,
         };
         self.others.push_back((id, effect));

@@ -39,7 +39,7 @@ impl Counter {
                 }
                 Ok(tally.map(|tally| Answered::current(self.unchanged(key, tally))))
             }
-            (Err(fault), Some(standby)) if is_temporary(&fault) => {
+            (Err(fault), Some(standby)) if fault.is_temporary() => {
                 self.estimated_frequency(key, standby.estimate(key, now), Some(fault))
             }
             (Err(fault), _) => Err(fault.into()),
@@ -68,7 +68,7 @@ impl Counter {
         self.health.observe(now, self.store.shard(key), &result);
         let dossier = match result {
             Ok(dossier) => dossier,
-            Err(fault) if self.standby.is_some() && is_temporary(&fault) => {
+            Err(fault) if self.standby.is_some() && fault.is_temporary() => {
                 return estimated(Some(fault));
             }
             Err(fault) => return Err(fault.into()),
@@ -98,14 +98,6 @@ impl Counter {
         let estimate = estimate.ok_or_else(|| away(fault))?;
         let frequency = self.unchanged(key, estimate.tally);
         Ok(Some(Answered::estimated(frequency, estimate.as_of)))
-    }
-}
-
-/// Whether the store may answer later.
-pub(super) fn is_temporary(fault: &StoreError) -> bool {
-    match fault {
-        StoreError::Transient(_) | StoreError::Indeterminate(_) => true,
-        StoreError::Permanent(_) => false,
     }
 }
 

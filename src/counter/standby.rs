@@ -86,8 +86,7 @@ impl Standby {
                 let spool = spool.clone();
                 Box::pin(async move {
                     let count = operations.len();
-                    let appended = spool.append(operations).await.map(|_| ());
-                    vec![appended; count]
+                    vec![spool.append(operations).await; count]
                 })
             })
         });

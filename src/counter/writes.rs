@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{
     Answered, Counted, Counter, CounterError,
-    reads::{is_temporary, no_result},
+    reads::no_result,
     standby::{Accepted, Standby},
 };
 use crate::{
@@ -30,7 +30,7 @@ impl Counter {
     /// When neither the store nor the spool takes it.
     pub async fn record_one(&self, now: Timestamp, occurrence: Occurrence) -> Outcome<Counted> {
         let outcome = self.record(now, vec![occurrence]).await.pop();
-        outcome.unwrap_or_else(|| Err(CounterError::Unanswered("no result came back".to_owned())))
+        outcome.unwrap_or_else(|| Err(lost()))
     }
 
     /// Records occurrences in their order; one result for each.
@@ -59,12 +59,12 @@ impl Counter {
                     self.note_recorded(now, direct, &results);
                     for ((place, occurrence), result) in direct.iter().zip(results) {
                         match self.taken(now, occurrence.key, result) {
-                            Ok(recorded) => {
+                            Ok(Some(recorded)) => {
                                 let counted = self.judge(occurrence.key, recorded);
                                 outcomes[*place] = Some(Ok(Answered::current(counted)));
                             }
-                            Err(Untaken::Failed(error)) => outcomes[*place] = Some(Err(error)),
-                            Err(Untaken::ToSpool) => queued.push((*place, occurrence.clone())),
+                            Ok(None) => queued.push((*place, occurrence.clone())),
+                            Err(error) => outcomes[*place] = Some(Err(error)),
                         }
                     }
                 }
@@ -87,18 +87,15 @@ impl Counter {
         let key = attempt.key;
         if !self.must_queue(key) {
             let mut results = self.repairs.submit(now, vec![attempt.clone()]).await?;
-            match self.taken(now, key, results.pop().unwrap_or_else(no_result)) {
-                Ok(recorded) => {
-                    if recorded.is_some() {
-                        self.remember(now, || Operation::Repair(attempt));
-                    }
-                    if let (Some(standby), Some(recorded)) = (&self.standby, &recorded) {
+            let result = results.pop().unwrap_or_else(no_result);
+            if let Some(recorded) = self.taken(now, key, result)? {
+                if let Some(recorded) = &recorded {
+                    self.remember(now, || Operation::Repair(attempt));
+                    if let Some(standby) = &self.standby {
                         standby.note_repairs(key, &recorded.history);
                     }
-                    return Ok(recorded.map(Answered::current));
                 }
-                Err(Untaken::Failed(error)) => return Err(error),
-                Err(Untaken::ToSpool) => {}
+                return Ok(recorded.map(Answered::current));
             }
         }
         let (standby, accepted) = self.spool(now, Operation::Repair(attempt)).await?;
@@ -119,23 +116,16 @@ impl Counter {
     ) -> Result<Option<Answered<PermanentFix>>, CounterError> {
         let key = mark.key;
         if !self.must_queue(key) {
-            match self.taken(now, key, self.store.mark_fixed(now, mark.clone()).await) {
-                Ok(fix) => {
-                    if fix.is_some() {
-                        self.remember(now, || Operation::Mark(mark));
-                        tracing::info!(%key, "anomaly {key} is marked as permanently fixed");
-                    }
-                    return Ok(fix.map(Answered::current));
+            let result = self.store.mark_fixed(now, mark.clone()).await;
+            if let Some(fix) = self.taken(now, key, result)? {
+                if fix.is_some() {
+                    self.remember(now, || Operation::Mark(mark));
+                    tracing::info!(%key, "anomaly {key} is marked as permanently fixed");
                 }
-                Err(Untaken::Failed(error)) => return Err(error),
-                Err(Untaken::ToSpool) => {}
+                return Ok(fix.map(Answered::current));
             }
         }
-        let fix = PermanentFix {
-            description: Some(mark.description.clone()),
-            fixed_by: mark.fixed_by.clone(),
-            marked_at: mark.at,
-        };
+        let fix = PermanentFix::from(mark.clone());
         let (_, accepted) = self.spool(now, Operation::Mark(mark)).await?;
         Ok(Some(Answered::estimated(fix, accepted.estimate.as_of)))
     }
@@ -152,16 +142,13 @@ impl Counter {
     ) -> Result<Option<Answered<bool>>, CounterError> {
         let key = removal.key;
         if !self.must_queue(key) {
-            match self.taken(now, key, self.store.unmark_fixed(now, removal.clone()).await) {
-                Ok(removed) => {
-                    if removed == Some(true) {
-                        self.remember(now, || Operation::Unmark(removal));
-                        tracing::info!(%key, "the permanent fix of anomaly {key} is taken back");
-                    }
-                    return Ok(removed.map(Answered::current));
+            let result = self.store.unmark_fixed(now, removal.clone()).await;
+            if let Some(removed) = self.taken(now, key, result)? {
+                if removed == Some(true) {
+                    self.remember(now, || Operation::Unmark(removal));
+                    tracing::info!(%key, "the permanent fix of anomaly {key} is taken back");
                 }
-                Err(Untaken::Failed(error)) => return Err(error),
-                Err(Untaken::ToSpool) => {}
+                return Ok(removed.map(Answered::current));
             }
         }
         let (_, accepted) = self.spool(now, Operation::Unmark(removal)).await?;
@@ -174,23 +161,23 @@ impl Counter {
         self.health.is_away(self.store.shard(key)) || standby.holds(key)
     }
 
-    /// Takes note of how the store has taken a write.
+    /// Takes note of how the store has taken a write; `None` for one that is to wait in the spool.
     fn taken<T>(
         &self,
         now: Timestamp,
         key: AnomalyKey,
         result: Result<T, StoreError>,
-    ) -> Result<T, Untaken> {
+    ) -> Result<Option<T>, CounterError> {
         let shard = self.store.shard(key);
         self.health.observe(now, shard, &result);
         match result {
-            Ok(value) => Ok(value),
-            Err(fault) if self.standby.is_some() && is_temporary(&fault) => {
+            Ok(value) => Ok(Some(value)),
+            Err(fault) if self.standby.is_some() && fault.is_temporary() => {
                 // What follows about this anomaly must queue behind it: that is an outage.
                 self.health.begin_outage(now, shard, &fault);
-                Err(Untaken::ToSpool)
+                Ok(None)
             }
-            Err(fault) => Err(Untaken::Failed(fault.into())),
+            Err(fault) => Err(fault.into()),
         }
     }
 
@@ -293,13 +280,6 @@ impl Counter {
             );
         }
     }
-}
-
-/// Why the store has not taken a write.
-enum Untaken {
-    /// It is to wait in the spool.
-    ToSpool,
-    Failed(CounterError),
 }
 
 /// Makes operations wait, to the end, also when the caller goes away: half of it would leave

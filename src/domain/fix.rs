@@ -44,6 +44,13 @@ pub struct PermanentFix {
     pub marked_at: Timestamp,
 }
 
+impl From<FixMark> for PermanentFix {
+    fn from(mark: FixMark) -> Self {
+        let FixMark { description, fixed_by, at, .. } = mark;
+        Self { description: Some(description), fixed_by, marked_at: at }
+    }
+}
+
 impl PermanentFix {
     /// When the mark ends.
     pub fn expires_at(&self) -> Timestamp {

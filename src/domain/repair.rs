@@ -75,6 +75,13 @@ pub struct RecentAttempt {
     pub at: Option<Timestamp>,
 }
 
+impl From<&RepairAttempt> for RecentAttempt {
+    fn from(attempt: &RepairAttempt) -> Self {
+        let RepairAttempt { action, success, at, .. } = attempt;
+        Self { action: action.to_string(), success: *success, at: Some(*at) }
+    }
+}
+
 /// What is known of an anomaly's repairs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepairHistory {

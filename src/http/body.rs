@@ -16,8 +16,8 @@ use super::{
     problem::{Problem, ProblemKind},
 };
 
-/// What is read on of a body that is too large or no JSON, so that its sender gets to read the answer instead
-/// of a reset connection.
+/// What is read on of a body that is too large or no JSON, so that its sender gets to read the
+/// answer instead of a reset connection.
 const DRAIN_BYTES: usize = 32 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 

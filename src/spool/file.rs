@@ -63,14 +63,13 @@ impl SpoolFile {
     }
 
     /// Adds operations at the end, at most `room` bytes. They are durable when this returns.
-    /// Answers the sequence of the first (the others follow) and their bytes.
+    /// Answers how many bytes they take.
     pub(super) fn append(
         &mut self,
         operations: &[Operation],
         room: u64,
-    ) -> Result<(u64, u64), SpoolError> {
-        let first = self.next_sequence;
-        let mut sequence = first;
+    ) -> Result<u64, SpoolError> {
+        let mut sequence = self.next_sequence;
         let mut bytes = 0;
         self.transact(|transaction| {
             let mut waiting = transaction.open_table(WAITING)?;
@@ -86,7 +85,7 @@ impl SpoolFile {
             Ok(())
         })?;
         self.next_sequence = sequence;
-        Ok((first, bytes))
+        Ok(bytes)
     }
 
     /// Up to `limit` waiting operations from `first` on, oldest first.

@@ -81,18 +81,16 @@ impl Spool {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Adds operations at the end, in one commit. They are durable when this returns. Answers the
-    /// sequence of the first; the others follow it.
+    /// Adds operations at the end, in one commit. They are durable when this returns.
     ///
     /// # Errors
     /// When they do not fit, or the disk fails; none of them is accepted then.
-    pub async fn append(&self, operations: Vec<Operation>) -> Result<u64, SpoolError> {
+    pub async fn append(&self, operations: Vec<Operation>) -> Result<(), SpoolError> {
         let (max_bytes, bytes) = (self.max_bytes, Arc::clone(&self.bytes));
         self.with_file(move |file| {
             let room = max_bytes.saturating_sub(bytes.load(Ordering::Relaxed));
-            let (first, added) = file.append(&operations, room)?;
-            bytes.fetch_add(added, Ordering::Relaxed);
-            Ok(first)
+            bytes.fetch_add(file.append(&operations, room)?, Ordering::Relaxed);
+            Ok(())
         })
         .await
     }

@@ -13,3 +13,13 @@ pub enum StoreError {
     #[error("{0}")]
     Permanent(String),
 }
+
+impl StoreError {
+    /// Whether the same call may succeed later.
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Self::Transient(_) | Self::Indeterminate(_) => true,
+            Self::Permanent(_) => false,
+        }
+    }
+}

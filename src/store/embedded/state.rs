@@ -12,7 +12,7 @@ use super::{anomaly::Anomaly, journal::Change};
 use crate::{
     domain::{
         AnomalyKey, FixMark, FixRemoval, Insertion, Occurrence, PermanentFix, RETENTION,
-        RecentAttempt, RepairAttempt, Tally, Timestamp,
+        RepairAttempt, Tally, Timestamp,
     },
     store::{Dossier, RecordOutcome, Recorded, RepairRecorded},
 };
@@ -85,21 +85,20 @@ impl State {
         now: Timestamp,
         attempt: &RepairAttempt,
     ) -> Option<RepairRecorded> {
-        let RepairAttempt { key, id, action, success, at } = attempt;
-        self.kept(now, *key)?;
-        let attempt =
-            RecentAttempt { action: action.to_string(), success: *success, at: Some(*at) };
-        let change = Change::RepairAttempted { key: *key, id: id.digest(), attempt };
+        let key = attempt.key;
+        self.kept(now, key)?;
+        let id = attempt.id.digest();
+        let change = Change::RepairAttempted { key, id, attempt: attempt.into() };
         let counted = self.commit(now, change);
-        let history = self.kept(now, *key)?.repairs(now);
+        let history = self.kept(now, key)?.repairs(now);
         Some(RepairRecorded { counted, history })
     }
 
     pub(super) fn mark_fixed(&mut self, now: Timestamp, mark: FixMark) -> Option<PermanentFix> {
-        let FixMark { key, id, at, description, fixed_by } = mark;
+        let (key, id) = (mark.key, mark.id.digest());
         self.kept(now, key)?;
-        let fix = PermanentFix { description: Some(description), fixed_by, marked_at: at };
-        self.commit(now, Change::MarkedFixed { key, id: id.digest(), fix: fix.clone() });
+        let fix = PermanentFix::from(mark);
+        self.commit(now, Change::MarkedFixed { key, id, fix: fix.clone() });
         Some(fix)
     }
 

@@ -220,15 +220,12 @@ impl Store for RedisStore {
         now: Timestamp,
         mark: FixMark,
     ) -> Result<Option<PermanentFix>, StoreError> {
-        let FixMark { key, id, at, description, fixed_by } = mark;
-        let mut call = self.identified(Script::MarkFixed, now, key, &id);
-        call.argument(remaining_validity_seconds(now, at));
-        call.argument(to_iso8601(at));
-        call.argument(description.as_str());
-        call.argument(fixed_by.as_deref().unwrap_or_default());
-        self.run_one(call).await?.if_known("marked", |_| {
-            Ok(PermanentFix { description: Some(description), fixed_by, marked_at: at })
-        })
+        let mut call = self.identified(Script::MarkFixed, now, mark.key, &mark.id);
+        call.argument(remaining_validity_seconds(now, mark.at));
+        call.argument(to_iso8601(mark.at));
+        call.argument(mark.description.as_str());
+        call.argument(mark.fixed_by.as_deref().unwrap_or_default());
+        self.run_one(call).await?.if_known("marked", |_| Ok(mark.into()))
     }
 
     async fn unmark_fixed(
