@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use crate::{
     domain::Timestamp,
@@ -39,7 +39,8 @@ pub(super) struct Health {
     /// Whether anything in `record` is other than on a healthy day: all calls of one share this.
     is_disturbed: AtomicBool,
     record: Mutex<Record>,
-    fell_away: Notify,
+    /// Grows with each part of the store that falls away.
+    outages: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -56,7 +57,7 @@ impl Health {
             store,
             is_disturbed: AtomicBool::new(false),
             record: Mutex::default(),
-            fell_away: Notify::new(),
+            outages: watch::Sender::new(0),
         }
     }
 
@@ -93,7 +94,7 @@ impl Health {
         let mut record = self.record();
         self.is_disturbed.store(true, Ordering::Relaxed);
         if record.away.insert(shard) {
-            self.fell_away.notify_one();
+            self.outages.send_modify(|outages| *outages += 1);
         }
         if record.since.is_none() {
             record.since = Some(now);
@@ -114,8 +115,8 @@ impl Health {
         self.is_disturbed() && self.record().away.contains(&shard)
     }
 
-    pub(super) fn away(&self) -> Vec<Shard> {
-        self.record().away.iter().copied().collect()
+    pub(super) fn away(&self) -> BTreeSet<Shard> {
+        self.record().away.clone()
     }
 
     /// Since when the state has not been Healthy.
@@ -155,9 +156,9 @@ impl Health {
         self.is_disturbed.store(!record.faults.is_empty(), Ordering::Relaxed);
     }
 
-    /// Is done when a part of the store has fallen away since the last time.
-    pub(super) async fn fell_away(&self) {
-        self.fell_away.notified().await;
+    /// Changes whenever a part of the store falls away.
+    pub(super) fn outages(&self) -> watch::Receiver<u64> {
+        self.outages.subscribe()
     }
 
     fn is_disturbed(&self) -> bool {

@@ -4,15 +4,19 @@
 //! what was last known.
 
 mod batcher;
+mod batchers;
+mod carrier;
 mod clock;
 mod dead_letters;
 mod error;
 mod health;
 mod known;
 mod pending;
+mod probe;
 mod reads;
 mod recent;
 mod replay;
+mod resend;
 mod standby;
 mod writes;
 
@@ -20,26 +24,31 @@ use std::{
     num::{NonZeroU32, NonZeroU64, NonZeroUsize},
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
-use futures_util::future::BoxFuture;
+use futures_util::future::join_all;
 use serde::Deserialize;
+use tokio::sync::mpsc;
 
 use crate::{
     domain::{AnomalyKey, Frequency, Occurrence, RepairAttempt, Tally, Thresholds, Timestamp},
     spool::{Spool, SpoolConfig, SpoolOpenError},
-    store::{Dossier, Recorded, RepairRecorded, Shard, Store, StoreError},
+    store::{Dossier, Recorded, RepairRecorded, Shard, Store},
 };
 
 use self::{
-    batcher::Batcher, health::Health, pending::Pending, recent::Recent, replay::Replay,
-    standby::Standby,
+    batchers::Batchers, carrier::Carrier, health::Health, pending::Pending, recent::Recent,
+    replay::Replay, resend::Resend, standby::Standby,
 };
 
 pub use batcher::BatchConfig;
 pub use clock::{Clock, SystemClock};
 pub use error::CounterError;
 pub use health::HealthState;
+
+/// How many answers to probes may wait to be looked at.
+const MAX_ANSWERS: usize = 64;
 
 /// The section `degraded` of the configuration.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -81,9 +90,9 @@ pub struct Counter {
     recent: Option<Arc<Recent>>,
     /// Absent where the store is on the same disk as a spool would be.
     standby: Option<Arc<Standby>>,
-    occurrences: Batcher<Occurrence, Result<Recorded, StoreError>>,
-    tallies: Batcher<AnomalyKey, Result<Option<Tally>, StoreError>>,
-    repairs: Batcher<RepairAttempt, Result<Option<RepairRecorded>, StoreError>>,
+    occurrences: Batchers<Occurrence, Recorded>,
+    tallies: Batchers<AnomalyKey, Option<Tally>>,
+    repairs: Batchers<RepairAttempt, Option<RepairRecorded>>,
 }
 
 /// An answer, and how far it is to be trusted.
@@ -184,28 +193,33 @@ impl Counter {
             }
             standby = Some(Arc::new(Standby::new(spool, pending, degraded.known_anomalies, batch)));
         }
-        let resets = store.resets();
         let remembered =
             || Arc::new(Recent::new(degraded.remember_seconds, degraded.remember_operations));
-        let recent = resets.is_some().then(remembered);
-        let replay = Replay {
+        let resend = store.resets().map(|resets| Resend::new(remembered(), resets));
+        let recent = resend.as_ref().map(Resend::recent);
+        let (answering, answers) = mpsc::channel(MAX_ANSWERS);
+        tokio::spawn(probe::run(
+            Arc::clone(&store),
+            Arc::clone(&health),
+            health.outages(),
+            Duration::from_millis(degraded.probe_interval_ms.get()),
+            answering,
+        ));
+        let carrier = Carrier {
             store: Arc::clone(&store),
-            resets,
-            recent: recent.clone(),
             clock: Arc::clone(&clock),
             health: Arc::clone(&health),
             standby: standby.clone(),
-            config: degraded,
         };
-        tokio::spawn(replay.run());
+        tokio::spawn(Replay::new(carrier, resend, answers, degraded).run());
 
-        let occurrences = batcher(&store, &health, batch, |store, now, items| {
+        let occurrences = Batchers::new(&store, &health, batch, |store, now, items| {
             Box::pin(async move { store.record(now, items).await })
         });
-        let tallies = batcher(&store, &health, batch, |store, now, items| {
+        let tallies = Batchers::new(&store, &health, batch, |store, now, items| {
             Box::pin(async move { store.tallies(now, items).await })
         });
-        let repairs = batcher(&store, &health, batch, |store, now, items| {
+        let repairs = Batchers::new(&store, &health, batch, |store, now, items| {
             Box::pin(async move { store.record_repairs(now, items).await })
         });
         Ok(Self {
@@ -234,10 +248,13 @@ impl Counter {
     /// How calls can be served. Asks the store, unless that is known to be away.
     pub async fn readiness(&self) -> Readiness {
         let now = self.now();
-        if self.health.state() == HealthState::Healthy
-            && let Err(fault) = self.store.check(Shard::default()).await
-        {
-            self.health.begin_outage(now, Shard::default(), &fault);
+        if self.health.state() == HealthState::Healthy {
+            join_all(self.store.shards().into_iter().map(|shard| async move {
+                if let Err(fault) = self.store.check(shard).await {
+                    self.health.begin_outage(now, shard, &fault);
+                }
+            }))
+            .await;
         }
         let (operations, bytes, since) =
             self.standby.as_ref().map_or((0, 0, None), |standby| standby.depth());
@@ -255,6 +272,7 @@ impl Counter {
     pub async fn maintain(&self) {
         let now = self.now();
         if let Err(fault) = self.store.maintain(now).await {
+            // A store in more than one part keeps house by itself.
             self.health.begin_outage(now, Shard::default(), &fault);
         }
     }
@@ -274,39 +292,4 @@ impl Counter {
         let standby = self.standby.as_ref()?;
         self.health.is_away(self.store.shard(key)).then_some(standby)
     }
-}
-
-/// One of the store's calls that take a batch.
-type StoreCall<T, R> =
-    fn(Arc<dyn Store>, Timestamp, Vec<T>) -> BoxFuture<'static, Vec<Result<R, StoreError>>>;
-
-/// A batcher in front of one of the store's calls. What waits when the store falls away is answered
-/// at once: batch after batch running into the command timeout would keep the last ones waiting for
-/// many times that long.
-fn batcher<T: Send + 'static, R: Send + 'static>(
-    store: &Arc<dyn Store>,
-    health: &Arc<Health>,
-    config: BatchConfig,
-    call: StoreCall<T, R>,
-) -> Batcher<T, Result<R, StoreError>> {
-    let concurrent_batches = store.concurrent_batches();
-    let (store, health) = (Arc::clone(store), Arc::clone(health));
-    let work = Arc::new(move |now, items: Vec<T>| -> BoxFuture<'static, Vec<_>> {
-        let (store, health) = (Arc::clone(&store), Arc::clone(&health));
-        let count = items.len();
-        if health.is_away(Shard::default()) {
-            let away = StoreError::Transient("the store is away".to_owned());
-            return Box::pin(async move { (0..count).map(|_| Err(away.clone())).collect() });
-        }
-        Box::pin(async move {
-            let results = call(store, now, items).await;
-            // Before the place of this batch is free for the next one.
-            let fault = results.iter().find_map(|result| result.as_ref().err());
-            if let Some(fault) = fault.filter(|_| results.iter().all(Result::is_err)) {
-                health.observe_batch(now, Shard::default(), fault);
-            }
-            results
-        })
-    });
-    Batcher::start(config, concurrent_batches, work)
 }

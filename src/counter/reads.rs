@@ -19,9 +19,10 @@ impl Counter {
         if let Some(standby) = self.away_standby(key) {
             return self.estimated_frequency(key, standby.estimate(key, now), None);
         }
-        let mut results = self.tallies.submit(now, vec![key]).await?;
+        let shard = self.store.shard(key);
+        let mut results = self.tallies.submit(now, shard, vec![key]).await?;
         let result = results.pop().unwrap_or_else(no_result);
-        self.health.observe(now, self.store.shard(key), &result);
+        self.health.observe(now, shard, &result);
         match (result, &self.standby) {
             (Ok(tally), None) => {
                 Ok(tally.map(|tally| Answered::current(self.unchanged(key, tally))))
@@ -64,8 +65,9 @@ impl Counter {
         if self.away_standby(key).is_some() {
             return estimated(None);
         }
+        let shard = self.store.shard(key);
         let result = self.store.dossier(now, key).await;
-        self.health.observe(now, self.store.shard(key), &result);
+        self.health.observe(now, shard, &result);
         let dossier = match result {
             Ok(dossier) => dossier,
             Err(fault) if self.standby.is_some() && fault.is_temporary() => {

@@ -1,235 +1,214 @@
-//! Probes a store that does not answer, and carries out what has waited once it does: in order, in
-//! batches, at a bounded pace. Whatever it was doing when the process died it does again, and the
-//! ids make that harmless.
+//! Carries out what has waited once the store answers again: in order, in batches, at a bounded pace.
+//! What is about a part of the store that is still away is passed over. Whatever it was doing when the
+//! process died it does again, and the ids make that harmless.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    future::pending,
+    mem,
+    time::Duration,
+};
 
 use tokio::{
-    sync::watch,
-    time::{Instant, sleep, sleep_until},
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until, timeout},
 };
 
-use super::{Clock, DegradedConfig, health::Health, recent::Recent, standby::Standby};
+use super::{
+    DegradedConfig,
+    carrier::{BATCH_OPERATIONS, Carrier, End},
+    resend::Resend,
+};
 use crate::{
-    domain::{AnomalyKey, FixMark, FixRemoval, Occurrence, Operation, RepairAttempt, Timestamp},
-    spool::SpoolError,
-    store::{Store, StoreError},
+    domain::{AnomalyKey, Operation},
+    spool::{SpoolError, Spooled},
+    store::Shard,
 };
 
-/// What is carried out at once.
-const BATCH_OPERATIONS: usize = 256;
 /// How often a long replay tells of its progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Everything that probing and replaying need.
+/// Everything that replaying needs.
 #[derive(Debug)]
 pub(super) struct Replay {
-    pub(super) store: Arc<dyn Store>,
-    /// Grows when the store may have forgotten what is in `recent`.
-    pub(super) resets: Option<watch::Receiver<u64>>,
-    pub(super) recent: Option<Arc<Recent>>,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) health: Arc<Health>,
-    pub(super) standby: Option<Arc<Standby>>,
-    pub(super) config: DegradedConfig,
+    carrier: Carrier,
+    /// Absent where the store forgets nothing.
+    resend: Option<Resend>,
+    /// Grows with each part of the store that falls away.
+    outages: watch::Receiver<u64>,
+    /// Parts of the store that have answered a probe,
+    answering: mpsc::Receiver<Shard>,
+    /// and those of them that were taken from there.
+    answered: BTreeSet<Shard>,
+    config: DegradedConfig,
 }
 
-/// How one operation ended.
-enum End {
-    Done,
-    Refused(String),
-    /// The store has fallen away; it waits on.
-    Waits,
+/// How far the spool has been gone through since a part of the store has last come back.
+#[derive(Debug, Default)]
+struct Scan {
+    next: u64,
+    /// Anomalies of which something before `next` waits on: what follows about them waits too.
+    held: HashSet<AnomalyKey>,
+}
+
+/// What has become of a page.
+#[derive(Debug, Default)]
+struct Settled {
+    done: Vec<u64>,
+    refused: Vec<(u64, String)>,
+    all: Vec<Spooled>,
 }
 
 impl Replay {
+    pub(super) fn new(
+        carrier: Carrier,
+        resend: Option<Resend>,
+        answering: mpsc::Receiver<Shard>,
+        config: DegradedConfig,
+    ) -> Self {
+        let outages = carrier.health.outages();
+        Self { carrier, resend, outages, answering, answered: BTreeSet::new(), config }
+    }
+
     /// Runs for as long as the service does.
     pub(super) async fn run(mut self) {
         let probe_interval = Duration::from_millis(self.config.probe_interval_ms.get());
         let mut told_at = Instant::now();
+        let mut scan = Scan::default();
         loop {
-            self.probe().await;
-            // What the store may have forgotten comes before what it has never been told.
-            self.send_recent_again().await;
+            if self.end_outages().await {
+                scan = Scan::default();
+            }
             let began_at = Instant::now();
-            let carried_out = self.replay_batch().await;
-            let waiting = self.standby.as_ref().map_or(0, |standby| standby.depth().0);
+            let carried_out = self.replay_page(&mut scan).await;
+            let waiting = self.carrier.standby.as_ref().map_or(0, |standby| standby.depth().0);
+            let (health, now) = (&self.carrier.health, self.carrier.clock.now());
             if waiting == 0 {
-                self.health.settle(self.clock.now());
+                health.settle(now)
             } else {
-                self.health.begin_replay(self.clock.now());
+                health.begin_replay(now)
             }
             if carried_out > 0 && told_at.elapsed() > PROGRESS_INTERVAL {
                 told_at = Instant::now();
                 tracing::info!(waiting, "replaying: {waiting} operations wait");
             }
-            if waiting == 0 && self.health.away().is_empty() {
-                self.something_to_do().await;
-            } else if carried_out == 0 {
-                sleep(probe_interval).await;
-            } else {
+            if carried_out > 0 {
                 // A store that has just come back is not to be knocked over.
                 let pace = f64::from(self.config.replay_per_second.get());
                 sleep_until(began_at + Duration::from_secs_f64(carried_out as f64 / pace)).await;
+            } else if waiting == 0 {
+                self.something_to_do().await;
+            } else {
+                if health.away().is_empty() {
+                    // What is left was passed over, or is being written just now.
+                    scan = Scan::default();
+                }
+                let _ = timeout(probe_interval, self.something_to_do()).await;
             }
         }
     }
 
+    /// Waits for a reason to look.
     async fn something_to_do(&mut self) {
         let filled = async {
-            match &self.standby {
+            match &self.carrier.standby {
                 Some(standby) => standby.filled().await,
                 None => pending().await,
             }
         };
         let reset = async {
-            if let Some(resets) = &mut self.resets
-                && resets.changed().await.is_ok()
-            {
-                resets.mark_changed();
-            } else {
-                // There is no store that could forget, or it is no more.
-                pending().await
+            match &mut self.resend {
+                Some(resend) => resend.reset().await,
+                None => pending().await,
             }
         };
         tokio::select! {
             () = filled => {}
             () = reset => {}
-            () = self.health.fell_away() => {}
+            Some(shard) = self.answering.recv() => { self.answered.insert(shard); }
+            _ = self.outages.changed() => {}
         }
     }
 
-    /// Sends the last acknowledged writes again where the store may have forgotten them.
-    async fn send_recent_again(&mut self) {
-        let (Some(resets), Some(recent)) = (&mut self.resets, &self.recent) else { return };
-        if !resets.has_changed().unwrap_or(false) || !self.health.away().is_empty() {
-            return;
+    /// Ends the outages of the parts of the store that answer again, once those have been sent again
+    /// what they may have forgotten: that comes before what they have never been told. Says whether
+    /// anything may now go where it could not go before.
+    async fn end_outages(&mut self) -> bool {
+        let health = &self.carrier.health;
+        while let Ok(shard) = self.answering.try_recv() {
+            self.answered.insert(shard);
         }
-        resets.mark_unchanged();
-        let operations = recent.all();
-        let count = operations.len();
-        for batch in operations.chunks(BATCH_OPERATIONS) {
-            for run in batch.chunk_by(|a, b| a.kind() == b.kind()) {
-                self.carry_out(run).await;
-                if !self.health.away().is_empty() {
-                    // It is away again: all of them are sent again when it is back.
-                    if let Some(resets) = &mut self.resets {
-                        resets.mark_changed();
-                    }
-                    return;
-                }
-            }
+        self.outages.mark_unchanged();
+        let away: BTreeSet<Shard> = health.away();
+        let mut back: BTreeSet<Shard> = &mem::take(&mut self.answered) & &away;
+        let mut has_changed = !back.is_empty();
+        if let Some(resend) = &mut self.resend {
+            let still_away = &away - &back;
+            has_changed |= resend.note(&self.carrier, &away, &still_away);
+            back = &back - &resend.send(&self.carrier).await;
         }
-        tracing::debug!(count, "{count} acknowledged writes were sent again");
+        for shard in back {
+            health.end_outage(shard);
+        }
+        has_changed
     }
 
-    async fn probe(&self) {
-        for shard in self.health.away() {
-            if self.store.check(shard).await.is_ok() {
-                self.health.end_outage(shard);
-            }
-        }
-    }
-
-    /// Carries out the oldest of what waits, and answers how many are settled.
-    async fn replay_batch(&self) -> usize {
-        let Some(standby) = &self.standby else { return 0 };
-        let oldest = match standby.spool().waiting(0, BATCH_OPERATIONS).await {
-            Ok(oldest) => oldest,
+    /// Carries out the next of what waits, but for what must wait on. Answers how many are settled.
+    async fn replay_page(&self, scan: &mut Scan) -> usize {
+        let Some(standby) = &self.carrier.standby else { return 0 };
+        let page = match standby.spool().waiting(scan.next, BATCH_OPERATIONS).await {
+            Ok(page) => page,
             Err(error) => return spool_failed(&error),
         };
-        let mut settled = Vec::new();
-        let (mut done, mut refused) = (Vec::new(), Vec::new());
-        let runs = oldest.chunk_by(|a, b| a.operation.kind() == b.operation.kind());
-        for run in runs {
-            let operations: Vec<Operation> = run.iter().map(|s| s.operation.clone()).collect();
-            for (spooled, end) in run.iter().zip(self.carry_out(&operations).await) {
-                match end {
-                    End::Done => done.push(spooled.sequence),
-                    End::Refused(reason) => {
-                        let (kind, key) = (spooled.operation.kind(), spooled.operation.key());
-                        tracing::error!(%key, reason, "the store refuses a {kind} of anomaly {key}");
-                        refused.push((spooled.sequence, reason));
-                    }
-                    End::Waits => continue,
-                }
-                settled.push(spooled.clone());
-            }
-            if !self.health.away().is_empty() {
-                break;
-            }
+        let Some(last) = page.last() else { return 0 };
+        let mut settled = Settled::default();
+        for run in page.chunk_by(|a, b| a.operation.kind() == b.operation.kind()) {
+            self.replay_run(run, scan, &mut settled).await;
         }
-        if settled.is_empty() {
-            return 0;
-        }
-        match standby.spool().settle(done, refused).await {
-            Ok(()) => {
-                standby.forget(&settled);
-                settled.len()
-            }
+        if let Err(error) = standby.spool().settle(settled.done, settled.refused).await {
             // They are carried out again, which changes nothing.
-            Err(error) => spool_failed(&error),
+            return spool_failed(&error);
         }
+        standby.forget(&settled.all);
+        scan.next = last.sequence + 1;
+        settled.all.len()
     }
 
-    /// Carries out operations of one kind, in order.
-    async fn carry_out(&self, run: &[Operation]) -> Vec<End> {
-        let now = self.clock.now();
-        let mut occurrences: Vec<Occurrence> = Vec::new();
-        let mut repairs: Vec<RepairAttempt> = Vec::new();
-        let mut ends = Vec::new();
-        for operation in run {
-            match operation {
-                Operation::Occurrence(occurrence) => occurrences.push(occurrence.clone()),
-                Operation::Repair(attempt) => repairs.push(attempt.clone()),
-                Operation::Mark(mark) => ends.push(self.mark(now, mark.clone()).await),
-                Operation::Unmark(removal) => ends.push(self.unmark(now, removal.clone()).await),
+    /// Carries out operations of one kind.
+    async fn replay_run(&self, run: &[Spooled], scan: &mut Scan, settled: &mut Settled) {
+        let mut due = Vec::with_capacity(run.len());
+        for spooled in run {
+            let operation = &spooled.operation;
+            if scan.held.contains(&operation.key())
+                || self.carrier.health.is_away(self.carrier.shard(operation))
+            {
+                scan.held.insert(operation.key());
+            } else {
+                due.push(spooled);
             }
         }
-        if !occurrences.is_empty() {
-            let keys: Vec<AnomalyKey> = occurrences.iter().map(|o| o.key).collect();
-            let results = self.store.record(now, occurrences).await;
-            if let Some(standby) = &self.standby {
-                let recorded = keys.iter().zip(&results);
-                standby.note_recorded(
-                    now,
-                    recorded.filter_map(|(key, r)| Some((*key, r.as_ref().ok()?))),
-                );
+        let operations: Vec<Operation> = due.iter().map(|s| s.operation.clone()).collect();
+        let ends = self.carrier.carry_out(&operations).await;
+        for ((spooled, operation), end) in due.into_iter().zip(operations).zip(ends) {
+            let key = operation.key();
+            match end {
+                End::Waits => {
+                    scan.held.insert(key);
+                    continue;
+                }
+                End::Done => {
+                    settled.done.push(spooled.sequence);
+                    if let Some(resend) = &self.resend {
+                        resend.remember(self.carrier.clock.now(), operation);
+                    }
+                }
+                End::Refused(reason) => {
+                    let kind = operation.kind();
+                    tracing::error!(%key, reason, "the store refuses a {kind} of anomaly {key}");
+                    settled.refused.push((spooled.sequence, reason));
+                }
             }
-            ends.extend(keys.iter().zip(results).map(|(key, r)| self.end(now, *key, r.map(Some))));
-        }
-        if !repairs.is_empty() {
-            let keys: Vec<AnomalyKey> = repairs.iter().map(|repair| repair.key).collect();
-            let results = self.store.record_repairs(now, repairs).await;
-            ends.extend(keys.iter().zip(results).map(|(key, r)| self.end(now, *key, r)));
-        }
-        ends
-    }
-
-    async fn mark(&self, now: Timestamp, mark: FixMark) -> End {
-        let key = mark.key;
-        self.end(now, key, self.store.mark_fixed(now, mark).await)
-    }
-
-    async fn unmark(&self, now: Timestamp, removal: FixRemoval) -> End {
-        let key = removal.key;
-        self.end(now, key, self.store.unmark_fixed(now, removal).await)
-    }
-
-    fn end<T>(
-        &self,
-        now: Timestamp,
-        key: AnomalyKey,
-        result: Result<Option<T>, StoreError>,
-    ) -> End {
-        match result {
-            Ok(Some(_)) => End::Done,
-            Ok(None) => End::Refused("the anomaly is not known".to_owned()),
-            Err(StoreError::Permanent(reason)) => End::Refused(reason),
-            Err(fault @ (StoreError::Transient(_) | StoreError::Indeterminate(_))) => {
-                self.health.begin_outage(now, self.store.shard(key), &fault);
-                End::Waits
-            }
+            settled.all.push(spooled.clone());
         }
     }
 }

@@ -2,7 +2,9 @@
 //! anomaly waits already, it goes to the spool. A write that may have taken effect is spooled too:
 //! its id makes the second time harmless.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
+
+use futures_util::future::join_all;
 
 use super::{
     Answered, Counted, Counter, CounterError,
@@ -14,7 +16,7 @@ use crate::{
         AnomalyKey, FixMark, FixRemoval, Frequency, Occurrence, Operation, PermanentFix, RETENTION,
         RepairAttempt, Timestamp,
     },
-    store::{RecordOutcome, Recorded, RepairRecorded, StoreError},
+    store::{RecordOutcome, Recorded, RepairRecorded, Shard, StoreError},
 };
 
 /// How many items go to the store in one call at the most: a script of many thousands would hold up
@@ -40,38 +42,61 @@ impl Counter {
         occurrences: Vec<Occurrence>,
     ) -> Vec<Outcome<Counted>> {
         let mut outcomes: Vec<Option<Outcome<Counted>>> = Vec::new();
-        let (mut direct, mut queued) = (Vec::new(), Vec::new());
+        let (mut direct, mut queued) = (BTreeMap::<Shard, Vec<_>>::new(), Vec::new());
         for (place, occurrence) in occurrences.into_iter().enumerate() {
             outcomes.push(None);
-            let list = if self.must_queue(occurrence.key) { &mut queued } else { &mut direct };
-            list.push((place, occurrence));
+            if self.must_queue(occurrence.key) {
+                queued.push((place, occurrence));
+            } else {
+                direct
+                    .entry(self.store.shard(occurrence.key))
+                    .or_default()
+                    .push((place, occurrence));
+            }
         }
-        // One after the other, so that they take effect in their order.
-        for direct in direct.chunks(CALL_ITEMS) {
-            let items = direct.iter().map(|(_, occurrence)| occurrence.clone()).collect();
-            match self.occurrences.submit(now, items).await {
-                Err(no_results) => {
-                    for (place, _) in direct {
-                        outcomes[*place] = Some(Err(no_results.into()));
-                    }
-                }
-                Ok(results) => {
-                    self.note_recorded(now, direct, &results);
-                    for ((place, occurrence), result) in direct.iter().zip(results) {
-                        match self.taken(now, occurrence.key, result) {
-                            Ok(Some(recorded)) => {
-                                let counted = self.judge(occurrence.key, recorded);
-                                outcomes[*place] = Some(Ok(Answered::current(counted)));
-                            }
-                            Ok(None) => queued.push((*place, occurrence.clone())),
-                            Err(error) => outcomes[*place] = Some(Err(error)),
-                        }
-                    }
-                }
+        let parts = direct.into_iter().map(|(shard, part)| self.record_in(now, shard, part));
+        for (place, occurrence, outcome) in join_all(parts).await.into_iter().flatten() {
+            match outcome {
+                Ok(None) => queued.push((place, occurrence)),
+                Ok(Some(counted)) => outcomes[place] = Some(Ok(Answered::current(counted))),
+                Err(error) => outcomes[place] = Some(Err(error)),
             }
         }
         self.queue(now, queued, &mut outcomes).await;
         outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Err(lost()))).collect()
+    }
+
+    /// Records occurrences that are all in one part of the store; `None` for one that is to wait in
+    /// the spool.
+    async fn record_in(
+        &self,
+        now: Timestamp,
+        shard: Shard,
+        occurrences: Vec<(usize, Occurrence)>,
+    ) -> Vec<(usize, Occurrence, Result<Option<Counted>, CounterError>)> {
+        let mut outcomes = Vec::with_capacity(occurrences.len());
+        // One after the other, so that they take effect in their order.
+        for direct in occurrences.chunks(CALL_ITEMS) {
+            let items = direct.iter().map(|(_, occurrence)| occurrence.clone()).collect();
+            let submitted = self.occurrences.submit(now, shard, items).await;
+            if let Ok(results) = &submitted {
+                self.note_recorded(now, direct, results);
+            }
+            let mut results = submitted.map(Vec::into_iter);
+            for (place, occurrence) in direct {
+                let outcome = match &mut results {
+                    Err(no_results) => Err((*no_results).into()),
+                    Ok(results) => {
+                        let result = results.next().unwrap_or_else(no_result);
+                        let taken = self.taken(now, shard, result);
+                        taken
+                            .map(|taken| taken.map(|recorded| self.judge(occurrence.key, recorded)))
+                    }
+                };
+                outcomes.push((*place, occurrence.clone(), outcome));
+            }
+        }
+        outcomes
     }
 
     /// Records a repair attempt; `None` when its anomaly is unknown. While the store does not answer
@@ -86,9 +111,10 @@ impl Counter {
     ) -> Result<Option<Answered<RepairRecorded>>, CounterError> {
         let key = attempt.key;
         if !self.must_queue(key) {
-            let mut results = self.repairs.submit(now, vec![attempt.clone()]).await?;
+            let shard = self.store.shard(key);
+            let mut results = self.repairs.submit(now, shard, vec![attempt.clone()]).await?;
             let result = results.pop().unwrap_or_else(no_result);
-            if let Some(recorded) = self.taken(now, key, result)? {
+            if let Some(recorded) = self.taken(now, shard, result)? {
                 if let Some(recorded) = &recorded {
                     self.remember(now, || Operation::Repair(attempt));
                     if let Some(standby) = &self.standby {
@@ -116,8 +142,9 @@ impl Counter {
     ) -> Result<Option<Answered<PermanentFix>>, CounterError> {
         let key = mark.key;
         if !self.must_queue(key) {
+            let shard = self.store.shard(key);
             let result = self.store.mark_fixed(now, mark.clone()).await;
-            if let Some(fix) = self.taken(now, key, result)? {
+            if let Some(fix) = self.taken(now, shard, result)? {
                 if fix.is_some() {
                     self.remember(now, || Operation::Mark(mark));
                     tracing::info!(%key, "anomaly {key} is marked as permanently fixed");
@@ -142,8 +169,9 @@ impl Counter {
     ) -> Result<Option<Answered<bool>>, CounterError> {
         let key = removal.key;
         if !self.must_queue(key) {
+            let shard = self.store.shard(key);
             let result = self.store.unmark_fixed(now, removal.clone()).await;
-            if let Some(removed) = self.taken(now, key, result)? {
+            if let Some(removed) = self.taken(now, shard, result)? {
                 if removed == Some(true) {
                     self.remember(now, || Operation::Unmark(removal));
                     tracing::info!(%key, "the permanent fix of anomaly {key} is taken back");
@@ -165,10 +193,9 @@ impl Counter {
     fn taken<T>(
         &self,
         now: Timestamp,
-        key: AnomalyKey,
+        shard: Shard,
         result: Result<T, StoreError>,
     ) -> Result<Option<T>, CounterError> {
-        let shard = self.store.shard(key);
         self.health.observe(now, shard, &result);
         match result {
             Ok(value) => Ok(Some(value)),

@@ -83,6 +83,11 @@ impl Timeline {
         self.events.back().map(|newest| (oldest.at, newest.at))
     }
 
+    /// Whether there are events older than 30 days to forget.
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        self.first_inside(RETENTION, now) > 0
+    }
+
     fn first_inside(&self, window: Window, now: Timestamp) -> usize {
         let start = window.start(now);
         self.events.partition_point(|event| event.at < start)

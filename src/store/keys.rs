@@ -7,11 +7,13 @@ use crate::domain::AnomalyKey;
 #[derive(Clone, Debug)]
 pub(super) struct KeyNames {
     prefix: String,
+    /// Whether the anomaly's key stands in braces, by which a cluster puts all of its keys into one slot.
+    in_braces: bool,
 }
 
 impl KeyNames {
-    pub(super) fn new(prefix: impl Into<String>) -> Self {
-        Self { prefix: prefix.into() }
+    pub(super) fn new(prefix: impl Into<String>, in_braces: bool) -> Self {
+        Self { prefix: prefix.into(), in_braces }
     }
 
     /// Sorted set: member = event id, score = Unix seconds with a fraction.
@@ -46,6 +48,11 @@ impl KeyNames {
     }
 
     fn name(&self, kind: &str, key: AnomalyKey) -> String {
-        format!("{}{kind}:{key}", self.prefix)
+        let prefix = &self.prefix;
+        if self.in_braces {
+            format!("{prefix}{kind}:{{{key}}}")
+        } else {
+            format!("{prefix}{kind}:{key}")
+        }
     }
 }

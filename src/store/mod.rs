@@ -97,9 +97,14 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         removal: FixRemoval,
     ) -> Result<Option<bool>, StoreError>;
 
-    /// The part of the store that an anomaly is in.
+    /// The part of the store that an anomaly is in. It may change from call to call.
     fn shard(&self, _key: AnomalyKey) -> Shard {
         Shard::default()
+    }
+
+    /// All parts of the store.
+    fn shards(&self) -> Vec<Shard> {
+        vec![Shard::default()]
     }
 
     /// Grows whenever the store may have forgotten its last writes, as after a failover. `None` where
@@ -108,7 +113,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// Asks whether a part of the store answers at all.
+    /// Asks whether a part of the store answers at all. One that no anomaly is in any more does.
     ///
     /// # Errors
     /// The fault that a call would meet.

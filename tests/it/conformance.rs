@@ -8,7 +8,8 @@ use anomaly_counter::{
 };
 
 use crate::support::{
-    EmbeddedFixture, Fixture, RedisFixture, fix_mark, fix_removal, occurrence, start_of_tests,
+    ClusterFixture, EmbeddedFixture, Fixture, RedisFixture, fix_mark, fix_removal, occurrence,
+    start_of_tests,
 };
 
 macro_rules! conformance {
@@ -26,6 +27,14 @@ macro_rules! conformance {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $case() {
                 super::$case(RedisFixture::new().await).await;
+            })+
+        }
+
+        mod redis_cluster {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $case() {
+                super::$case(ClusterFixture::new().await).await;
             })+
         }
     };

@@ -5,6 +5,7 @@
 mod support;
 
 mod alertmanager;
+mod cluster;
 mod command_line;
 mod configuration;
 mod conformance;

@@ -12,8 +12,8 @@ use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 use tokio::runtime::Runtime;
 
 use crate::support::{
-    CheckpointingFixture, EmbeddedFixture, Fixture, RedisFixture, fix_mark, fix_removal,
-    occurrence, start_of_tests,
+    CheckpointingFixture, ClusterFixture, EmbeddedFixture, Fixture, RedisFixture, fix_mark,
+    fix_removal, occurrence, start_of_tests,
 };
 
 const KEYS: u64 = 3;
@@ -214,6 +214,22 @@ fn check<F: Fixture>(cases: u32) {
         .unwrap();
 }
 
+#[tokio::test]
+async fn what_a_duplicate_has_made_forgotten_stays_so_after_a_restart() {
+    let month = 30 * DAY;
+    let steps = [
+        // Far enough for the clock to go back later.
+        Step::Wait(HOUR),
+        Step::Record(vec![(2, 19, 0), (2, 0, month - 1)]),
+        Step::Wait(2),
+        Step::Record(vec![(2, 19, 0)]),
+        Step::Restart,
+        Step::Wait(-2),
+        Step::Record(vec![(2, 0, 0)]),
+    ];
+    compare(&mut EmbeddedFixture::new().await, &steps).await;
+}
+
 #[test]
 fn the_embedded_store_agrees_with_the_model() {
     check::<EmbeddedFixture>(200);
@@ -227,4 +243,9 @@ fn the_embedded_store_agrees_with_the_model_when_restarted_within_checkpoints() 
 #[test]
 fn the_redis_store_agrees_with_the_model() {
     check::<RedisFixture>(200);
+}
+
+#[test]
+fn the_redis_cluster_store_agrees_with_the_model() {
+    check::<ClusterFixture>(100);
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anomaly_counter::domain::Timestamp;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, RedisServer, Service, eventually};
+use crate::support::{Answer, RedisServer, Service, eventually, healthy_again, key_of};
 
 /// The key of `cpu()`.
 const KEY: &str = "af03baee239021c4";
@@ -29,14 +29,6 @@ fn accepted(answer: Answer) -> Value {
 
 async fn frequency(service: &Service) -> Answer {
     service.get(&format!("/anomalies/{KEY}/frequency")).await
-}
-
-async fn healthy_again(service: &Service) {
-    eventually("what has waited is carried out", || async {
-        let ready = service.get("/readyz").await.ok();
-        (ready["status"] == "ready" && ready["spool"]["operations"] == 0).then_some(())
-    })
-    .await;
 }
 
 #[tokio::test]
@@ -206,17 +198,11 @@ async fn what_the_store_refuses_for_good_does_not_hold_up_the_rest() {
     accepted(service.post("/anomalies", &cpu()).await);
     accepted(service.post("/anomalies", &json!({"alert_name": "Foreign"})).await);
     redis.restart();
-    let key = "anomaly:timeline:".to_owned() + &key_of("Foreign");
+    let key = "anomaly:timeline:".to_owned() + &key_of("Foreign").to_string();
     redis.client().await.run(&["SET", &key, "foreign"]).await;
     healthy_again(&service).await;
     assert_eq!(frequency(&service).await.ok()["count_1h"], 1);
     assert!(service.log().contains("the store refuses a repair of anomaly 0123456789abcdef"));
-}
-
-fn key_of(alert_name: &str) -> String {
-    let mut fields = serde_json::Map::new();
-    fields.insert("alert_name".to_owned(), alert_name.into());
-    anomaly_counter::domain::Signature::from_fields(&fields).unwrap().key().to_string()
 }
 
 #[tokio::test]

@@ -128,6 +128,10 @@ impl Anomaly {
         if now < self.repairs_kept_until { self.repairs.clone() } else { RepairHistory::default() }
     }
 
+    pub(super) fn has_expired_events(&self, now: Timestamp) -> bool {
+        self.timeline.has_expired(now)
+    }
+
     /// Gives back the memory of events that have left, of an anomaly that is quiet.
     pub(super) fn forget_expired_events(&mut self, now: Timestamp) {
         self.timeline.forget_expired(now);

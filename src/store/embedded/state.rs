@@ -73,8 +73,14 @@ impl State {
             RecordOutcome::TooOld
         } else {
             let (at, id) = (occurrence.at, occurrence.id.digest());
+            // Also a duplicate forgets, which a clock that goes back would bring to light.
+            let forgets = known.is_some_and(|anomaly| anomaly.has_expired_events(now));
             let change = Change::Occurred { key, at, id, signature_json };
-            if self.commit(now, change) { RecordOutcome::Counted } else { RecordOutcome::Duplicate }
+            let counts = self.apply(now, &change);
+            if counts || forgets {
+                self.changes.push(change);
+            }
+            if counts { RecordOutcome::Counted } else { RecordOutcome::Duplicate }
         };
         let tally = self.tally(now, key).unwrap_or_default();
         Recorded { outcome, previous_count_24h, tally }

@@ -1,29 +1,35 @@
-//! The connections to Redis. Turns fred's errors into the three classes of [`StoreError`], keeps
-//! trying to connect, and loads a script that the server has forgotten.
+//! The connections to one server, or to the master that a Sentinel names. Keeps trying to connect,
+//! replaces a connection that has fallen silent, and loads a script that the server has forgotten.
 
 use std::{
     future::Future,
     num::NonZeroU32,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use fred::{
-    clients::Pool,
-    error::{Error, ErrorKind},
+    clients::{Client as Connection, Pool},
+    error::Error,
     interfaces::{ClientLike as _, EventInterface as _},
     types::{
         ClusterHash, CustomCommand, Value,
-        config::{ConnectionConfig, PerformanceConfig, ReconnectPolicy, Server, TcpConfig},
+        config::{
+            Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, Server, ServerConfig,
+            TcpConfig,
+        },
     },
 };
+use futures_util::future::join_all;
 use tokio::{
     sync::{broadcast, watch},
     task::JoinHandle,
+    time::Instant,
 };
 
 use super::{
     config::{RedisConfig, RedisUrl},
+    fault::Declined,
     script::Call,
     tls::RedisTlsError,
 };
@@ -36,52 +42,101 @@ const RECONNECT_MAX_MS: u32 = 1_000;
 /// A socket whose data nobody acknowledges is dead after this long.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// A connection that is silent is connected anew, no more often than this.
+const FORCE_INTERVAL: Duration = Duration::from_secs(1);
+/// Where that does not help for so long, all connections are replaced.
+const REPLACE_AFTER: Duration = Duration::from_secs(3);
+
+/// All that it takes to connect, also once more.
+#[derive(Clone)]
+pub(super) struct ClientConfig {
+    server: Config,
+    /// What the log calls it.
+    shown: String,
+    connections: usize,
+    command_timeout: Duration,
+    connect_timeout: Duration,
+}
+
+impl ClientConfig {
+    pub(super) fn new(config: &RedisConfig, url: &RedisUrl) -> Result<Self, RedisTlsError> {
+        let mut server = url.server().clone();
+        if url.is_tls() {
+            server.tls = Some(config.tls.connector()?.into());
+        }
+        server.fail_fast = false;
+        Ok(Self {
+            server,
+            shown: url.to_string(),
+            connections: config.connections.get().into(),
+            command_timeout: milliseconds(config.command_timeout_ms),
+            connect_timeout: milliseconds(config.connect_timeout_ms),
+        })
+    }
+
+    /// The same for one server of a cluster.
+    pub(super) fn of_node(&self, node: Server) -> Self {
+        let mut config = Self { shown: node.to_string(), ..self.clone() };
+        config.server.server = ServerConfig::Centralized { server: node };
+        config
+    }
+
+    /// Where the server or servers are.
+    pub(super) fn servers(&self) -> &ServerConfig {
+        &self.server.server
+    }
+
+    pub(super) fn command_timeout(&self) -> Duration {
+        self.command_timeout
+    }
+}
+
 pub(super) struct Client {
-    pool: Pool,
-    /// Keeps each connection's tasks alive.
-    tasks: Vec<JoinHandle<()>>,
+    config: ClientConfig,
+    link: Mutex<Arc<Link>>,
     /// Grows with each reconnection, and when the server has forgotten a script.
     resets: Arc<watch::Sender<u64>>,
     /// Why the last connection failed.
-    last_error: Arc<Mutex<Option<Error>>>,
-    /// How long a call may take.
-    patience: Duration,
+    last_error: LastError,
+    silence: Mutex<Option<Silence>>,
+}
+
+type LastError = Arc<Mutex<Option<Error>>>;
+
+/// That a connection is up and does not answer.
+struct Silence {
+    since: Instant,
+    forced_at: Option<Instant>,
 }
 
 impl Client {
-    pub(super) async fn connect(
-        config: &RedisConfig,
-        url: &RedisUrl,
-    ) -> Result<Self, RedisTlsError> {
-        let pool = pool(config, url)?;
-        let resets = Arc::new(watch::Sender::new(0));
-        let last_error = Arc::default();
-        let mut tasks = Vec::new();
-        for client in pool.clients() {
-            // Before it connects, so that no reconnection goes unseen.
-            tasks.push(tokio::spawn(count_resets(client.reconnect_rx(), Arc::clone(&resets))));
-            tasks.push(tokio::spawn(keep_error(client.error_rx(), Arc::clone(&last_error))));
-            tasks.push(tokio::spawn(stay_connected(client.clone())));
-        }
-        // With a Redis that is there, the first call finds it. Without one, nobody waits for long.
-        let patience = milliseconds(config.command_timeout_ms);
-        let _ = tokio::time::timeout(patience, pool.wait_for_connect()).await;
-        Ok(Self { pool, tasks, resets, last_error, patience })
+    /// Begins to connect, and counts in `resets` when the server may have forgotten something.
+    pub(super) fn start(config: ClientConfig, resets: Arc<watch::Sender<u64>>) -> Self {
+        let last_error = LastError::default();
+        let link = Mutex::new(Arc::new(Link::open(&config, &resets, &last_error)));
+        Self { config, link, resets, last_error, silence: Mutex::default() }
+    }
+
+    /// Is done when it is connected or the time of a command has passed.
+    pub(super) async fn connected(&self) {
+        let link = self.link();
+        let _ =
+            tokio::time::timeout(self.config.command_timeout, link.pool.wait_for_connect()).await;
     }
 
     /// Runs a script to its end, also when the caller goes away.
-    pub(super) async fn run(&self, call: Call) -> Result<Value, StoreError> {
-        let client = self.connected()?;
+    pub(super) async fn run(&self, call: Call) -> Result<Value, Declined> {
+        let connection = self.connection().map_err(Declined::Fault)?;
         let resets = Arc::clone(&self.resets);
-        // A dropped future would leave its command on the way: what follows it must run too.
-        to_the_end(self.patience, async move {
-            let known = CustomCommand::new_static("EVALSHA", ClusterHash::Random, false);
-            match client.custom(known, call.command_line(call.script.sha())).await {
+        self.to_the_end(async move {
+            match connection.custom(command("EVALSHA"), call.command_line(call.script.sha())).await
+            {
                 Err(error) if error.details().starts_with("NOSCRIPT") => {
                     // A server that was started anew, or a replica that was promoted.
                     resets.send_modify(|resets| *resets += 1);
-                    let source = CustomCommand::new_static("EVAL", ClusterHash::Random, false);
-                    client.custom(source, call.command_line(call.script.source())).await
+                    connection
+                        .custom(command("EVAL"), call.command_line(call.script.source()))
+                        .await
                 }
                 answer => answer,
             }
@@ -89,50 +144,174 @@ impl Client {
         .await
     }
 
-    pub(super) fn resets(&self) -> watch::Receiver<u64> {
-        self.resets.subscribe()
+    /// Runs a script on the server that a slot is just moving to, which takes calls for it only so.
+    pub(super) async fn run_asking(&self, call: Call) -> Result<Value, Declined> {
+        let connection = self.connection().map_err(Declined::Fault)?;
+        self.to_the_end(async move {
+            let pipeline = connection.pipeline();
+            pipeline.custom::<(), _>(command("ASKING"), Vec::<Value>::new()).await?;
+            let line = call.command_line(call.script.source());
+            pipeline.custom::<(), _>(command("EVAL"), line).await?;
+            pipeline.last().await
+        })
+        .await
     }
 
-    pub(super) async fn ping(&self) -> Result<(), StoreError> {
-        let client = self.connected()?;
-        to_the_end(self.patience, async move { client.ping::<Value>(None).await }).await.map(|_| ())
+    /// Runs a command on one connection.
+    pub(super) async fn ask(&self, words: &'static [&'static str]) -> Result<Value, StoreError> {
+        let connection = self.connection()?;
+        Ok(self.to_the_end(async move { send(&connection, words).await }).await?)
+    }
+
+    /// Runs a command on every connection that is up, and gives the answer of one of them. A connection
+    /// that does not answer fails it, and is connected anew: the other end may have forgotten it
+    /// without telling, and fred does not notice.
+    pub(super) async fn probe(&self, words: &'static [&'static str]) -> Result<Value, StoreError> {
+        let link = self.link();
+        let up = link.pool.clients().iter().filter(|connection| connection.is_connected());
+        let probes = up.map(|connection| async move {
+            let asked = connection.clone();
+            (connection, self.to_the_end(async move { send(&asked, words).await }).await)
+        });
+        let mut answer = Err(self.not_connected());
+        let mut silent = Vec::new();
+        let mut silence = None;
+        for (connection, result) in join_all(probes).await {
+            match result {
+                Err(Declined::Fault(fault @ StoreError::Indeterminate(_))) => {
+                    silent.push(connection.clone());
+                    silence = Some(fault);
+                }
+                other => answer = other.map_err(StoreError::from),
+            }
+        }
+        self.unstick(silent);
+        silence.map_or(answer, Err)
     }
 
     pub(super) async fn close(&self) {
+        self.link().close().await;
+    }
+
+    /// A connection that is up. Without one the call fails at once: fred would keep the command,
+    /// and run it long after its caller was told that it failed.
+    fn connection(&self) -> Result<Connection, StoreError> {
+        let link = self.link();
+        let connection = link.pool.next_connected();
+        if connection.is_connected() { Ok(connection.clone()) } else { Err(self.not_connected()) }
+    }
+
+    fn not_connected(&self) -> StoreError {
+        let last_error = lock(&self.last_error);
+        let why = last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+        let shown = &self.config.shown;
+        StoreError::Transient(format!("there is no connection to Redis ({shown}){why}"))
+    }
+
+    /// Has a command run to its end, since a dropped future's command is written all the same and
+    /// what follows it must run too; and waits for that no longer than a command may take: for a script
+    /// that the server has forgotten two commands are sent, and nobody is to wait for two timeouts.
+    async fn to_the_end(
+        &self,
+        command: impl Future<Output = Result<Value, Error>> + Send + 'static,
+    ) -> Result<Value, Declined> {
+        let indeterminate = |what: &str| {
+            let fault = StoreError::Indeterminate(format!("{what} ({})", self.config.shown));
+            Err(Declined::Fault(fault))
+        };
+        match tokio::time::timeout(self.config.command_timeout, tokio::spawn(command)).await {
+            Ok(Ok(answer)) => answer.map_err(|error| Declined::from(&error)),
+            Ok(Err(_)) => indeterminate("a Redis command was cut off"),
+            Err(_) => indeterminate("Redis did not answer within the command timeout"),
+        }
+    }
+
+    /// Connects the silent ones anew and, where that has not helped, replaces all.
+    fn unstick(&self, silent: Vec<Connection>) {
+        let mut silence = lock(&self.silence);
+        if silent.is_empty() {
+            *silence = None;
+            return;
+        }
+        let now = Instant::now();
+        let begun = silence.get_or_insert(Silence { since: now, forced_at: None });
+        if now - begun.since >= REPLACE_AFTER {
+            *silence = None;
+            self.replace_link();
+        } else if begun.forced_at.is_none_or(|at| now - at >= FORCE_INTERVAL) {
+            begun.forced_at = Some(now);
+            let patience = self.config.connect_timeout;
+            for connection in silent {
+                tokio::spawn(async move {
+                    // What hangs here is replaced later.
+                    let _ = tokio::time::timeout(patience, connection.force_reconnection()).await;
+                });
+            }
+        }
+    }
+
+    fn replace_link(&self) {
+        tracing::debug!("the connections to Redis stay silent: they are replaced");
+        let fresh = Arc::new(Link::open(&self.config, &self.resets, &self.last_error));
+        let stuck = std::mem::replace(&mut *lock(&self.link), fresh);
+        self.resets.send_modify(|resets| *resets += 1);
+        let patience = self.config.connect_timeout;
+        tokio::spawn(async move { tokio::time::timeout(patience, stuck.close()).await });
+    }
+
+    fn link(&self) -> Arc<Link> {
+        Arc::clone(&lock(&self.link))
+    }
+}
+
+/// fred's connections, and the tasks that keep each of them alive.
+struct Link {
+    pool: Pool,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Link {
+    fn open(
+        config: &ClientConfig,
+        resets: &Arc<watch::Sender<u64>>,
+        last_error: &LastError,
+    ) -> Self {
+        let pool = pool(config);
+        let mut tasks = Vec::new();
+        for connection in pool.clients() {
+            // Before it connects, so that no reconnection goes unseen.
+            tasks.push(tokio::spawn(count_resets(connection.reconnect_rx(), Arc::clone(resets))));
+            tasks.push(tokio::spawn(keep_error(connection.error_rx(), Arc::clone(last_error))));
+            tasks.push(tokio::spawn(stay_connected(connection.clone())));
+        }
+        Self { pool, tasks }
+    }
+
+    async fn close(&self) {
         for task in &self.tasks {
             task.abort();
         }
         // It fails only where there is no connection to end.
         let _ = self.pool.quit().await;
     }
+}
 
-    /// A connection that is up. Without one the call fails at once: fred would keep the command,
-    /// and run it long after its caller was told that it failed.
-    fn connected(&self) -> Result<fred::clients::Client, StoreError> {
-        let client = self.pool.next_connected();
-        if client.is_connected() {
-            Ok(client.clone())
-        } else {
-            let last_error = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
-            let why = last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
-            Err(StoreError::Transient(format!("there is no connection to Redis{why}")))
+impl Drop for Link {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
         }
     }
 }
 
-fn pool(config: &RedisConfig, url: &RedisUrl) -> Result<Pool, RedisTlsError> {
-    let mut server = url.server().clone();
-    if url.is_tls() {
-        server.tls = Some(config.tls.connector()?.into());
-    }
-    server.fail_fast = false;
+fn pool(config: &ClientConfig) -> Pool {
     let performance = PerformanceConfig {
-        default_command_timeout: milliseconds(config.command_timeout_ms),
+        default_command_timeout: config.command_timeout,
         ..PerformanceConfig::default()
     };
     let connection = ConnectionConfig {
-        connection_timeout: milliseconds(config.connect_timeout_ms),
-        internal_command_timeout: milliseconds(config.connect_timeout_ms),
+        connection_timeout: config.connect_timeout,
+        internal_command_timeout: config.connect_timeout,
         // A command whose connection broke may have run: whether to send it again is decided by
         // whoever knows its id.
         max_command_attempts: 1,
@@ -144,9 +323,15 @@ fn pool(config: &RedisConfig, url: &RedisUrl) -> Result<Pool, RedisTlsError> {
         ..ConnectionConfig::default()
     };
     let reconnect = ReconnectPolicy::new_exponential(0, RECONNECT_MIN_MS, RECONNECT_MAX_MS, 2);
-    let size = usize::from(config.connections.get());
-    match Pool::new(server, Some(performance), Some(connection), Some(reconnect), size) {
-        Ok(pool) => Ok(pool),
+    let server = config.server.clone();
+    match Pool::new(
+        server,
+        Some(performance),
+        Some(connection),
+        Some(reconnect),
+        config.connections,
+    ) {
+        Ok(pool) => pool,
         Err(error) => unreachable!("a pool of at least one connection is refused: {error}"),
     }
 }
@@ -155,10 +340,19 @@ fn milliseconds(number: NonZeroU32) -> Duration {
     Duration::from_millis(number.get().into())
 }
 
+fn command(name: &'static str) -> CustomCommand {
+    CustomCommand::new_static(name, ClusterHash::Random, false)
+}
+
+async fn send(connection: &Connection, words: &'static [&'static str]) -> Result<Value, Error> {
+    let (name, arguments) = words.split_first().unwrap_or((&"PING", &[]));
+    connection.custom(command(name), arguments.to_vec()).await
+}
+
 /// Connects again whenever fred gives up for good, as it does on some errors of the server.
-async fn stay_connected(client: fred::clients::Client) {
+async fn stay_connected(connection: Connection) {
     loop {
-        let ended = client.connect().await;
+        let ended = connection.connect().await;
         if let Ok(Err(error)) = ended {
             tracing::debug!(%error, "the connection to Redis has ended");
         }
@@ -177,134 +371,16 @@ async fn count_resets(
 }
 
 /// fred's own log is off: an outage would be many lines of it. The last of its errors is in ours.
-async fn keep_error(
-    mut errors: broadcast::Receiver<(Error, Option<Server>)>,
-    last_error: Arc<Mutex<Option<Error>>>,
-) {
+async fn keep_error(mut errors: broadcast::Receiver<(Error, Option<Server>)>, last: LastError) {
     loop {
         match errors.recv().await {
-            Ok((error, _)) => {
-                *last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-            }
+            Ok((error, _)) => *lock(&last) = Some(error),
             Err(broadcast::error::RecvError::Lagged(_)) => {}
             Err(broadcast::error::RecvError::Closed) => return,
         }
     }
 }
 
-/// Has a command run to its end, and waits for that no longer than `patience`: for a script that the
-/// server has forgotten two commands are sent, and nobody is to wait for two timeouts.
-async fn to_the_end(
-    patience: Duration,
-    command: impl Future<Output = Result<Value, Error>> + Send + 'static,
-) -> Result<Value, StoreError> {
-    let indeterminate = |what: &str| Err(StoreError::Indeterminate(what.to_owned()));
-    match tokio::time::timeout(patience, tokio::spawn(command)).await {
-        Ok(Ok(answer)) => answer.map_err(|error| classify(&error)),
-        Ok(Err(_)) => indeterminate("a Redis command was cut off"),
-        Err(_) => indeterminate("Redis did not answer within the command timeout"),
-    }
-}
-
-fn classify(error: &Error) -> StoreError {
-    match error.kind() {
-        // Connecting, authenticating, finding the server: nothing was run.
-        ErrorKind::Config
-        | ErrorKind::Auth
-        | ErrorKind::Routing
-        | ErrorKind::Url
-        | ErrorKind::Cluster
-        | ErrorKind::Sentinel
-        | ErrorKind::Tls
-        | ErrorKind::Backpressure => StoreError::Transient(error.to_string()),
-        // The server's own words begin with a code in capitals, such as WRONGTYPE.
-        ErrorKind::Unknown | ErrorKind::InvalidArgument | ErrorKind::InvalidCommand
-            if is_code(error.details().split(' ').next().unwrap_or_default()) =>
-        {
-            server_fault(error.details())
-        }
-        // The command was on its way when the connection broke or the time ran out. fred says so
-        // in many ways, "Unknown" among them; none of them tells that it has not run.
-        _ => StoreError::Indeterminate(error.to_string()),
-    }
-}
-
-fn is_code(word: &str) -> bool {
-    word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_uppercase())
-}
-
-/// Classes an error that the server itself has answered: nothing of the element was written.
-pub(super) fn server_fault(message: &str) -> StoreError {
-    // The server's state and not the data; it changes without anyone mending the data.
-    const STATES: [&str; 12] = [
-        "LOADING",
-        "BUSY",
-        "OOM",
-        "READONLY",
-        "MISCONF",
-        "MASTERDOWN",
-        "NOREPLICAS",
-        "CLUSTERDOWN",
-        "TRYAGAIN",
-        "NOAUTH",
-        "NOPERM",
-        "UNKILLABLE",
-    ];
-    // Redis 6.2 says of an error raised in Lua: "@user_script: 113: -OOM command not allowed".
-    let mut words = message.split([' ', ':']).map(|word| word.trim_start_matches('-'));
-    if words.any(|word| STATES.contains(&word)) {
-        StoreError::Transient(message.to_owned())
-    } else {
-        StoreError::Permanent(message.to_owned())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn class(fault: &StoreError) -> &'static str {
-        match fault {
-            StoreError::Transient(_) => "transient",
-            StoreError::Indeterminate(_) => "indeterminate",
-            StoreError::Permanent(_) => "permanent",
-        }
-    }
-
-    #[test]
-    fn the_servers_words_tell_its_state_from_the_data_in_every_version() {
-        for (message, expected) in [
-            ("OOM command not allowed when used memory > 'maxmemory'.", "transient"),
-            ("@user_script: 113: -OOM command not allowed when used memory", "transient"),
-            ("READONLY You can't write against a read only replica.", "transient"),
-            ("@user_script: 113: -READONLY You can't write against a read", "transient"),
-            ("NOREPLICAS Not enough good replicas to write.", "transient"),
-            ("LOADING Redis is loading the dataset in memory", "transient"),
-            ("WRONGTYPE Operation against a key holding the wrong kind of value", "permanent"),
-            ("@user_script: 20: WRONGTYPE Operation against a key", "permanent"),
-            ("ERR value is not an integer or out of range", "permanent"),
-        ] {
-            assert_eq!(class(&server_fault(message)), expected, "{message}");
-        }
-    }
-
-    #[test]
-    fn what_fred_says_of_a_broken_connection_is_never_permanent() {
-        for (kind, details) in [
-            (ErrorKind::Unknown, "Failed to route command."),
-            (ErrorKind::Unknown, "Too many failed write attempts."),
-            (ErrorKind::Protocol, "Unexpected frame"),
-            (ErrorKind::Parse, "Could not convert"),
-            (ErrorKind::Canceled, "Canceled."),
-            (ErrorKind::IO, "Connection reset by peer"),
-            (ErrorKind::Timeout, "Request timed out."),
-        ] {
-            let fault = classify(&Error::new(kind, details));
-            assert_eq!(class(&fault), "indeterminate", "{details}");
-        }
-        let wrong_type = Error::new(ErrorKind::InvalidArgument, "WRONGTYPE Operation against");
-        assert_eq!(class(&classify(&wrong_type)), "permanent");
-        let no_password = Error::new(ErrorKind::Auth, "NOAUTH Authentication required.");
-        assert_eq!(class(&classify(&no_password)), "transient");
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -53,7 +53,7 @@ pub enum InvalidRedisUrl {
     /// A scheme of another kind of server.
     #[error(
         "the URL has the scheme `{0}`, which is not supported: use redis://, rediss:// (TLS), \
-         redis+unix:///path, redis-sentinel:// or rediss-sentinel://"
+         redis+unix:///path, redis-sentinel://, redis-cluster://, or the last two with rediss"
     )]
     Scheme(String),
 }
@@ -76,8 +76,8 @@ impl FromStr for RedisUrl {
     fn from_str(text: &str) -> Result<Self, InvalidRedisUrl> {
         let url = Url::parse(text).map_err(|e| InvalidRedisUrl::Malformed(e.to_string()))?;
         let is_tls = match url.scheme() {
-            "redis" | "redis+unix" | "redis-sentinel" => false,
-            "rediss" | "rediss-sentinel" => true,
+            "redis" | "redis+unix" | "redis-sentinel" | "redis-cluster" => false,
+            "rediss" | "rediss-sentinel" | "rediss-cluster" => true,
             other => return Err(InvalidRedisUrl::Scheme(other.to_owned())),
         };
         // With the scheme of TLS fred would load the system's certificates, wanted or not.
@@ -152,7 +152,7 @@ mod tests {
             "127.0.0.1:6379",
             "http://127.0.0.1",
             "redis://h:1/notanumber",
-            "redis-cluster://h",
+            "redis-cluster://h:1?node=h2",
             "redis-sentinel://h",
         ] {
             assert!(wrong.parse::<RedisUrl>().is_err(), "{wrong}");

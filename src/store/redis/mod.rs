@@ -1,24 +1,31 @@
 //! The store on Redis, shared by any number of instances and by older writers: the key layout is
-//! fixed, see "On Redis" in ARCHITECTURE.md. Each batch is one call of one Lua script.
+//! fixed, see "On Redis" in ARCHITECTURE.md. Each batch is one call of one Lua script; on a cluster
+//! one for each slot, which go out together.
 //! fred's types go no further than this folder.
 
 mod client;
+mod cluster;
 mod config;
+mod fault;
 mod reply;
 mod script;
+mod servers;
+mod slots;
 mod time;
 mod tls;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use fred::types::Value;
+use futures_util::future::join_all;
 use tokio::sync::watch;
 
 use self::{
-    client::Client,
+    client::ClientConfig,
     reply::Reply,
     script::{Call, Script},
+    servers::Servers,
     time::{to_iso8601, to_unix_seconds},
 };
 use super::{
@@ -33,9 +40,11 @@ use crate::domain::{
 pub use config::{InvalidRedisUrl, RedisConfig, RedisUrl};
 pub use tls::{RedisTlsConfig, RedisTlsError};
 
-/// A store on a Redis (or Valkey) server.
+/// A store on Redis (or Valkey): one server or a cluster.
 pub struct RedisStore {
-    client: Client,
+    servers: Servers,
+    /// Grows when a server may have forgotten its last writes.
+    resets: Arc<watch::Sender<u64>>,
     names: KeyNames,
     concurrent_batches: usize,
 }
@@ -48,9 +57,14 @@ impl RedisStore {
     /// # Errors
     /// When the files for TLS can't be used.
     pub async fn connect(config: &RedisConfig, url: &RedisUrl) -> Result<Self, RedisTlsError> {
+        let resets = Arc::new(watch::Sender::new(0));
+        let client = ClientConfig::new(config, url)?;
+        let servers = Servers::connect(client, Arc::clone(&resets)).await;
+        let in_braces = matches!(servers, Servers::Cluster(_));
         Ok(Self {
-            client: Client::connect(config, url).await?,
-            names: KeyNames::new(config.key_prefix.as_str()),
+            servers,
+            resets,
+            names: KeyNames::new(config.key_prefix.as_str(), in_braces),
             concurrent_batches: config.concurrent_batches.get().into(),
         })
     }
@@ -77,26 +91,54 @@ impl RedisStore {
         call
     }
 
-    /// Runs a script that answers with one reply for each of `elements`.
-    async fn run_batch<R>(
+    /// Runs a script over `elements`, which it takes any number of: `begin` and then `add` make a call
+    /// of those that share a slot. Gives one result for each, in their order.
+    async fn run_batch<T: Sync, R>(
         &self,
-        call: Call,
-        elements: usize,
+        elements: &[T],
+        key_of: impl Fn(&T) -> AnomalyKey,
+        begin: impl Fn() -> Call,
+        add: impl Fn(&mut Call, &T),
         read: impl Fn(Reply) -> Result<R, StoreError>,
     ) -> Vec<Result<R, StoreError>> {
-        let replies = match self.client.run(call).await.and_then(Reply::elements) {
-            Ok(replies) => replies,
-            Err(fault) => return (0..elements).map(|_| Err(fault.clone())).collect(),
-        };
-        if replies.len() != elements {
-            let fault = reply::unexpected("another number of results than was asked for");
-            return (0..elements).map(|_| Err(fault.clone())).collect();
-        }
-        replies.into_iter().map(read).collect()
+        let mut places: Vec<(u16, usize)> = elements
+            .iter()
+            .enumerate()
+            .map(|(place, element)| (self.servers.slot(key_of(element)), place))
+            .collect();
+        // By slot, and within each in the order of the elements.
+        places.sort_unstable();
+        let calls = places.chunk_by(|(slot, _), (other, _)| slot == other).map(|group| {
+            let mut call = begin();
+            for (_, place) in group {
+                add(&mut call, &elements[*place]);
+            }
+            self.replies(group[0].0, call, group.len())
+        });
+        let replies = join_all(calls.collect::<Vec<_>>()).await.into_iter().flatten();
+        let mut results: Vec<_> = places
+            .into_iter()
+            .zip(replies)
+            .map(|((_, place), reply)| (place, reply.and_then(&read)))
+            .collect();
+        results.sort_unstable_by_key(|(place, _)| *place);
+        results.into_iter().map(|(_, result)| result).collect()
     }
 
-    async fn run_one(&self, call: Call) -> Result<Reply, StoreError> {
-        Reply::one(self.client.run(call).await?)
+    /// Runs a script that answers with one reply for each of `count` elements.
+    async fn replies(&self, slot: u16, call: Call, count: usize) -> Vec<Result<Reply, StoreError>> {
+        match self.servers.run(slot, call).await.and_then(Reply::elements) {
+            Ok(replies) if replies.len() == count => replies.into_iter().map(Ok).collect(),
+            Ok(_) => {
+                let fault = reply::unexpected("another number of results than was asked for");
+                vec![Err(fault); count]
+            }
+            Err(fault) => vec![Err(fault); count],
+        }
+    }
+
+    async fn run_one(&self, key: AnomalyKey, call: Call) -> Result<Reply, StoreError> {
+        Reply::one(self.servers.run(self.servers.slot(key), call).await?)
     }
 }
 
@@ -121,11 +163,13 @@ impl Store for RedisStore {
         now: Timestamp,
         occurrences: Vec<Occurrence>,
     ) -> Vec<Result<Recorded, StoreError>> {
-        let mut call = Call::new(Script::Record);
-        call.arguments(window_starts(now));
-        call.argument(KEPT_SECONDS);
-        let elements = occurrences.len();
-        for occurrence in occurrences {
+        let begin = || {
+            let mut call = Call::new(Script::Record);
+            call.arguments(window_starts(now));
+            call.argument(KEPT_SECONDS);
+            call
+        };
+        let add = |call: &mut Call, occurrence: &Occurrence| {
             let key = occurrence.key;
             call.key(self.names.timeline(key));
             call.key(self.names.repair_count(key));
@@ -135,8 +179,8 @@ impl Store for RedisStore {
             call.argument(to_unix_seconds(occurrence.at));
             call.argument(to_iso8601(occurrence.at));
             call.argument(&*occurrence.signature_json);
-        }
-        self.run_batch(call, elements, |mut reply| {
+        };
+        let read = |mut reply: Reply| {
             let outcome = match reply.tag()?.as_str() {
                 "counted" => RecordOutcome::Counted,
                 "duplicate" => RecordOutcome::Duplicate,
@@ -145,8 +189,8 @@ impl Store for RedisStore {
             };
             let previous_count_24h = reply.number()?;
             Ok(Recorded { outcome, previous_count_24h, tally: reply.tally(now)? })
-        })
-        .await
+        };
+        self.run_batch(&occurrences, |occurrence| occurrence.key, begin, add, read).await
     }
 
     async fn tallies(
@@ -154,15 +198,14 @@ impl Store for RedisStore {
         now: Timestamp,
         keys: Vec<AnomalyKey>,
     ) -> Vec<Result<Option<Tally>, StoreError>> {
-        let mut call = Call::new(Script::Tallies);
-        call.arguments(window_starts(now));
-        for key in &keys {
-            call.keys(self.all_names(*key));
-        }
-        self.run_batch(call, keys.len(), |mut reply| {
-            reply.if_known("known", |reply| reply.tally(now))
-        })
-        .await
+        let begin = || {
+            let mut call = Call::new(Script::Tallies);
+            call.arguments(window_starts(now));
+            call
+        };
+        let add = |call: &mut Call, key: &AnomalyKey| call.keys(self.all_names(*key));
+        let read = |mut reply: Reply| reply.if_known("known", |reply| reply.tally(now));
+        self.run_batch(&keys, |key| *key, begin, add, read).await
     }
 
     async fn dossier(
@@ -173,7 +216,7 @@ impl Store for RedisStore {
         let mut call = Call::new(Script::Dossier);
         call.keys(self.all_names(key));
         call.arguments(window_starts(now));
-        self.run_one(call).await?.if_known("known", |reply| {
+        self.run_one(key, call).await?.if_known("known", |reply| {
             let signature_json = reply.text()?;
             let known_since = reply.iso8601()?;
             let description = reply.text()?;
@@ -192,16 +235,19 @@ impl Store for RedisStore {
         now: Timestamp,
         attempts: Vec<RepairAttempt>,
     ) -> Vec<Result<Option<RepairRecorded>, StoreError>> {
-        let mut call = Call::new(Script::Repair);
-        call.argument(KEPT_SECONDS);
-        call.argument(to_unix_seconds(now));
-        for attempt in &attempts {
+        let begin = || {
+            let mut call = Call::new(Script::Repair);
+            call.argument(KEPT_SECONDS);
+            call.argument(to_unix_seconds(now));
+            call
+        };
+        let add = |call: &mut Call, attempt: &RepairAttempt| {
             call.keys(self.all_names(attempt.key));
             call.key(self.names.operation_ids(attempt.key));
             call.argument(attempt.id.as_str());
             call.argument(reply::repair_attempt_json(attempt));
-        }
-        self.run_batch(call, attempts.len(), |mut reply| {
+        };
+        let read = |mut reply: Reply| {
             let counted = match reply.tag()?.as_str() {
                 "counted" => true,
                 "duplicate" => false,
@@ -211,8 +257,8 @@ impl Store for RedisStore {
             let total = reply.number()?;
             let recent = reply.repair_attempts()?;
             Ok(Some(RepairRecorded { counted, history: RepairHistory { total, recent } }))
-        })
-        .await
+        };
+        self.run_batch(&attempts, |attempt| attempt.key, begin, add, read).await
     }
 
     async fn mark_fixed(
@@ -225,7 +271,7 @@ impl Store for RedisStore {
         call.argument(to_iso8601(mark.at));
         call.argument(mark.description.as_str());
         call.argument(mark.fixed_by.as_deref().unwrap_or_default());
-        self.run_one(call).await?.if_known("marked", |_| Ok(mark.into()))
+        self.run_one(mark.key, call).await?.if_known("marked", |_| Ok(mark.into()))
     }
 
     async fn unmark_fixed(
@@ -234,7 +280,7 @@ impl Store for RedisStore {
         removal: FixRemoval,
     ) -> Result<Option<bool>, StoreError> {
         let call = self.identified(Script::UnmarkFixed, now, removal.key, &removal.id);
-        match self.run_one(call).await?.tag()?.as_str() {
+        match self.run_one(removal.key, call).await?.tag()?.as_str() {
             "unmarked" => Ok(Some(true)),
             "not_marked" => Ok(Some(false)),
             "unknown" => Ok(None),
@@ -242,12 +288,20 @@ impl Store for RedisStore {
         }
     }
 
-    fn resets(&self) -> Option<watch::Receiver<u64>> {
-        Some(self.client.resets())
+    fn shard(&self, key: AnomalyKey) -> Shard {
+        self.servers.shard(key)
     }
 
-    async fn check(&self, _shard: Shard) -> Result<(), StoreError> {
-        self.client.ping().await
+    fn shards(&self) -> Vec<Shard> {
+        self.servers.shards()
+    }
+
+    fn resets(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.resets.subscribe())
+    }
+
+    async fn check(&self, shard: Shard) -> Result<(), StoreError> {
+        self.servers.check(shard).await
     }
 
     async fn maintain(&self, _now: Timestamp) -> Result<(), StoreError> {
@@ -256,7 +310,7 @@ impl Store for RedisStore {
     }
 
     async fn close(&self) {
-        self.client.close().await;
+        self.servers.close().await;
     }
 }
 

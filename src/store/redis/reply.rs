@@ -4,7 +4,7 @@ use fred::types::Value;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    client,
+    fault,
     time::{from_iso8601, from_unix_seconds, to_iso8601},
 };
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// One script result, read from front to back. `''` stands for what there is not.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Reply(std::vec::IntoIter<Value>);
 
 impl Reply {
@@ -34,7 +34,7 @@ impl Reply {
     pub(super) fn tag(&mut self) -> Result<String, StoreError> {
         let tag = self.text()?.unwrap_or_default();
         if tag == "error" {
-            return Err(client::server_fault(&self.text()?.unwrap_or_default()));
+            return Err(fault::server_fault(&self.text()?.unwrap_or_default()));
         }
         Ok(tag)
     }
@@ -154,7 +154,8 @@ pub(super) fn unexpected(what: &str) -> StoreError {
     StoreError::Permanent(format!("Redis answered something unexpected: {what}"))
 }
 
-fn list(value: Value) -> Result<Vec<Value>, StoreError> {
+/// What a list holds.
+pub(super) fn list(value: Value) -> Result<Vec<Value>, StoreError> {
     match value {
         Value::Array(values) => Ok(values),
         other => Err(unexpected(&format!("{:?} where a list belongs", other.kind()))),

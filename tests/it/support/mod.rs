@@ -1,16 +1,18 @@
 //! What the tests stand on: a running service, a running Redis, stores by themselves.
 
+mod redis_cluster;
 mod redis_server;
 mod sentinel;
 mod service;
 mod stores;
 
-pub(crate) use redis_server::RedisServer;
+pub(crate) use redis_cluster::RedisCluster;
+pub(crate) use redis_server::{OtherClient, RedisServer};
 pub(crate) use sentinel::Sentinel;
 pub(crate) use service::{Answer, Service};
 pub(crate) use stores::{
-    CheckpointingFixture, EmbeddedFixture, Fixture, RedisFixture, fix_mark, fix_removal,
-    occurrence, start_of_tests,
+    CheckpointingFixture, ClusterFixture, EmbeddedFixture, Fixture, RedisFixture, fix_mark,
+    fix_removal, occurrence, start_of_tests,
 };
 
 use std::{
@@ -18,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anomaly_counter::domain::Timestamp;
+use anomaly_counter::domain::{AnomalyKey, Signature, Timestamp};
 
 /// Asks `probe` again and again until it gives a value.
 pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
@@ -33,6 +35,22 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
         assert!(Instant::now() < deadline, "not within 15 s: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Waits until the service is back from an outage.
+pub(crate) async fn healthy_again(service: &Service) {
+    eventually("what has waited is carried out", || async {
+        let ready = service.get("/readyz").await.ok();
+        (ready["status"] == "ready" && ready["spool"]["operations"] == 0).then_some(())
+    })
+    .await;
+}
+
+/// The key of an anomaly that has just a name.
+pub(crate) fn key_of(alert_name: &str) -> AnomalyKey {
+    let mut fields = serde_json::Map::new();
+    fields.insert("alert_name".to_owned(), alert_name.into());
+    Signature::from_fields(&fields).unwrap().key()
 }
 
 /// The time by the clock that the processes under test read too.

@@ -43,15 +43,20 @@ impl RedisServer {
     pub(crate) fn start_with(arguments: &[&str]) -> Self {
         // Another process may take a port between its choice and its use: then the next is tried.
         for _ in 0..10 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let arguments = arguments.iter().map(|a| a.replace(PORT, &port.to_string())).collect();
-            let dir = TempDir::new().unwrap();
-            let mut server = Self { port, dir, arguments, process: None };
-            if server.try_restart() {
+            let port = free_ports(1)[0];
+            let arguments: Vec<String> =
+                arguments.iter().map(|a| a.replace(PORT, &port.to_string())).collect();
+            if let Some(server) = Self::try_start(port, TempDir::new().unwrap(), arguments) {
                 return server;
             }
         }
         panic!("no redis-server could be started");
+    }
+
+    /// On a port that may have been taken meanwhile: then there is none.
+    pub(super) fn try_start(port: u16, dir: TempDir, arguments: Vec<String>) -> Option<Self> {
+        let mut server = Self { port, dir, arguments, process: None };
+        server.try_restart().then_some(server)
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -133,6 +138,12 @@ impl RedisServer {
         let read = File::open(self.log_file()).and_then(|mut file| file.read_to_string(&mut text));
         read.map_or_else(|error| error.to_string(), |_| text)
     }
+}
+
+/// Ports that nobody listens on, all different.
+pub(super) fn free_ports(count: usize) -> Vec<u16> {
+    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
 impl Drop for RedisServer {

@@ -9,7 +9,7 @@ use anomaly_counter::{
 use async_trait::async_trait;
 use tempfile::TempDir;
 
-use super::RedisServer;
+use super::{RedisCluster, RedisServer};
 
 /// A store with what it stands on.
 #[async_trait]
@@ -103,8 +103,13 @@ pub(crate) struct RedisFixture {
     store: Arc<dyn Store>,
 }
 
-async fn connect(server: &RedisServer) -> Arc<dyn Store> {
-    let url = server.url().parse().unwrap();
+pub(crate) struct ClusterFixture {
+    cluster: RedisCluster,
+    store: Arc<dyn Store>,
+}
+
+async fn connect(url: &str) -> Arc<dyn Store> {
+    let url = url.parse().unwrap();
     let config = RedisConfig {
         url: None,
         key_prefix: "anomaly:".to_owned(),
@@ -121,7 +126,7 @@ async fn connect(server: &RedisServer) -> Arc<dyn Store> {
 impl Fixture for RedisFixture {
     async fn new() -> Self {
         let server = RedisServer::start();
-        let store = connect(&server).await;
+        let store = connect(&server.url()).await;
         Self { server, store }
     }
 
@@ -131,11 +136,35 @@ impl Fixture for RedisFixture {
 
     async fn reopen(&mut self) {
         self.store.close().await;
-        self.store = connect(&self.server).await;
+        self.store = connect(&self.server.url()).await;
     }
 
     async fn clear(&mut self) {
         self.server.client().await.run(&["FLUSHALL"]).await;
+    }
+}
+
+#[async_trait]
+impl Fixture for ClusterFixture {
+    async fn new() -> Self {
+        let cluster = RedisCluster::of_masters(3).await;
+        let store = connect(&cluster.url()).await;
+        Self { cluster, store }
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store)
+    }
+
+    async fn reopen(&mut self) {
+        self.store.close().await;
+        self.store = connect(&self.cluster.url()).await;
+    }
+
+    async fn clear(&mut self) {
+        for master in self.cluster.masters() {
+            master.client().await.run(&["FLUSHALL"]).await;
+        }
     }
 }
 

@@ -1,0 +1,98 @@
+//! A batcher for each part of the store, so that one that does not answer holds up no other.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use futures_util::future::BoxFuture;
+
+use super::{
+    batcher::{BatchConfig, Batcher, NoResults, Work},
+    health::Health,
+};
+use crate::{
+    domain::Timestamp,
+    store::{Shard, Store, StoreError},
+};
+
+/// One of the store's calls that take a batch.
+pub(super) type StoreCall<T, R> =
+    fn(Arc<dyn Store>, Timestamp, Vec<T>) -> BoxFuture<'static, Vec<Result<R, StoreError>>>;
+
+/// One of the store's calls, with the batches that wait for it.
+pub(super) struct Batchers<T, R> {
+    store: Arc<dyn Store>,
+    health: Arc<Health>,
+    config: BatchConfig,
+    call: StoreCall<T, R>,
+    by_shard: RwLock<HashMap<Shard, Arc<StoreBatcher<T, R>>>>,
+}
+
+type StoreBatcher<T, R> = Batcher<T, Result<R, StoreError>>;
+
+impl<T: Send + 'static, R: Send + 'static> Batchers<T, R> {
+    pub(super) fn new(
+        store: &Arc<dyn Store>,
+        health: &Arc<Health>,
+        config: BatchConfig,
+        call: StoreCall<T, R>,
+    ) -> Self {
+        let (store, health) = (Arc::clone(store), Arc::clone(health));
+        Self { store, health, config, call, by_shard: RwLock::default() }
+    }
+
+    /// Has `items`, all of one part of the store, carried out with its next batch.
+    ///
+    /// # Errors
+    /// When too many calls wait already, or the batch came to no end.
+    pub(super) async fn submit(
+        &self,
+        now: Timestamp,
+        shard: Shard,
+        items: Vec<T>,
+    ) -> Result<Vec<Result<R, StoreError>>, NoResults> {
+        self.of(shard).submit(now, items).await
+    }
+
+    fn of(&self, shard: Shard) -> Arc<StoreBatcher<T, R>> {
+        let known = self.by_shard.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(batcher) = known.get(&shard) {
+            return Arc::clone(batcher);
+        }
+        drop(known);
+        let mut known = self.by_shard.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(known.entry(shard).or_insert_with(|| Arc::new(self.start(shard))))
+    }
+
+    /// What waits when its part of the store falls away is answered at once: batch after batch running
+    /// into the command timeout would keep the last ones waiting for many times that long.
+    fn start(&self, shard: Shard) -> StoreBatcher<T, R> {
+        let (store, health, call) = (Arc::clone(&self.store), Arc::clone(&self.health), self.call);
+        let work: Work<T, Result<R, StoreError>> = Arc::new(move |now, items: Vec<T>| {
+            let (store, health) = (Arc::clone(&store), Arc::clone(&health));
+            let count = items.len();
+            if health.is_away(shard) {
+                let away = StoreError::Transient("the store is away".to_owned());
+                return Box::pin(async move { (0..count).map(|_| Err(away.clone())).collect() });
+            }
+            Box::pin(async move {
+                let results = call(store, now, items).await;
+                // Before the place of this batch is free for the next one.
+                let fault = results.iter().find_map(|result| result.as_ref().err());
+                if let Some(fault) = fault.filter(|_| results.iter().all(Result::is_err)) {
+                    health.observe_batch(now, shard, fault);
+                }
+                results
+            })
+        });
+        Batcher::start(self.config, self.store.concurrent_batches(), work)
+    }
+}
+
+impl<T, R> fmt::Debug for Batchers<T, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batchers").field("config", &self.config).finish_non_exhaustive()
+    }
+}

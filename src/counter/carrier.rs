@@ -1,0 +1,107 @@
+//! Carries operations out on the store, outside the breaker: what has waited, and what the store may
+//! have forgotten. Their ids make it harmless to do so twice.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{Clock, health::Health, standby::Standby};
+use crate::{
+    domain::{AnomalyKey, FixMark, FixRemoval, Occurrence, Operation, RepairAttempt, Timestamp},
+    store::{Shard, Store, StoreError},
+};
+
+/// What is carried out at once.
+pub(super) const BATCH_OPERATIONS: usize = 256;
+
+/// All that carrying out needs.
+#[derive(Clone, Debug)]
+pub(super) struct Carrier {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) health: Arc<Health>,
+    pub(super) standby: Option<Arc<Standby>>,
+}
+
+/// How one operation ended.
+pub(super) enum End {
+    Done,
+    Refused(String),
+    /// Its part of the store has fallen away; it waits on.
+    Waits,
+}
+
+impl Carrier {
+    pub(super) fn shard(&self, operation: &Operation) -> Shard {
+        self.store.shard(operation.key())
+    }
+
+    /// Carries out operations of one kind, in order.
+    pub(super) async fn carry_out(&self, run: &[Operation]) -> Vec<End> {
+        let now = self.clock.now();
+        let mut occurrences: Vec<Occurrence> = Vec::new();
+        let mut repairs: Vec<RepairAttempt> = Vec::new();
+        let mut ends = Vec::new();
+        // With the first that waits its part of the store is away: the others need not find out.
+        let mut away = BTreeSet::new();
+        for operation in run {
+            let shard = self.shard(operation);
+            if away.contains(&shard) {
+                ends.push(End::Waits);
+                continue;
+            }
+            match operation {
+                Operation::Occurrence(occurrence) => occurrences.push(occurrence.clone()),
+                Operation::Repair(attempt) => repairs.push(attempt.clone()),
+                Operation::Mark(mark) => ends.push(self.mark(now, mark.clone()).await),
+                Operation::Unmark(removal) => ends.push(self.unmark(now, removal.clone()).await),
+            }
+            if matches!(ends.last(), Some(End::Waits)) {
+                away.insert(shard);
+            }
+        }
+        if !occurrences.is_empty() {
+            let keys: Vec<AnomalyKey> = occurrences.iter().map(|o| o.key).collect();
+            let results = self.store.record(now, occurrences).await;
+            if let Some(standby) = &self.standby {
+                let recorded = keys.iter().zip(&results);
+                standby.note_recorded(
+                    now,
+                    recorded.filter_map(|(key, r)| Some((*key, r.as_ref().ok()?))),
+                );
+            }
+            ends.extend(keys.iter().zip(results).map(|(key, r)| self.end(now, *key, r.map(Some))));
+        }
+        if !repairs.is_empty() {
+            let keys: Vec<AnomalyKey> = repairs.iter().map(|repair| repair.key).collect();
+            let results = self.store.record_repairs(now, repairs).await;
+            ends.extend(keys.iter().zip(results).map(|(key, r)| self.end(now, *key, r)));
+        }
+        ends
+    }
+
+    async fn mark(&self, now: Timestamp, mark: FixMark) -> End {
+        let key = mark.key;
+        self.end(now, key, self.store.mark_fixed(now, mark).await)
+    }
+
+    async fn unmark(&self, now: Timestamp, removal: FixRemoval) -> End {
+        let key = removal.key;
+        self.end(now, key, self.store.unmark_fixed(now, removal).await)
+    }
+
+    fn end<T>(
+        &self,
+        now: Timestamp,
+        key: AnomalyKey,
+        result: Result<Option<T>, StoreError>,
+    ) -> End {
+        match result {
+            Ok(Some(_)) => End::Done,
+            Ok(None) => End::Refused("the anomaly is not known".to_owned()),
+            Err(StoreError::Permanent(reason)) => End::Refused(reason),
+            Err(fault @ (StoreError::Transient(_) | StoreError::Indeterminate(_))) => {
+                self.health.begin_outage(now, self.store.shard(key), &fault);
+                End::Waits
+            }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The servers behind a URL: one (or the master that a Sentinel names), or the masters of a cluster.
+
+use std::sync::Arc;
+
+use fred::types::{Value, config::ServerConfig};
+use tokio::sync::watch;
+
+use super::{
+    client::{Client, ClientConfig},
+    cluster::Cluster,
+    script::Call,
+    slots::slot,
+};
+use crate::{
+    domain::AnomalyKey,
+    store::{Shard, StoreError},
+};
+
+pub(super) enum Servers {
+    One(Client),
+    Cluster(Cluster),
+}
+
+impl Servers {
+    /// Begins to connect, and counts in `resets` when a server may have forgotten something.
+    pub(super) async fn connect(config: ClientConfig, resets: Arc<watch::Sender<u64>>) -> Self {
+        if let ServerConfig::Clustered { hosts, .. } = config.servers() {
+            // The one that the URL begins with comes last there.
+            let seeds = hosts.iter().rev().cloned().collect();
+            return Self::Cluster(Cluster::start(config, seeds, resets).await);
+        }
+        let client = Client::start(config, resets);
+        // With a Redis that is there, the first call finds it. Without one, nobody waits for long.
+        client.connected().await;
+        Self::One(client)
+    }
+
+    /// What keys of one script must have in common.
+    pub(super) fn slot(&self, key: AnomalyKey) -> u16 {
+        match self {
+            Self::One(_) => 0,
+            Self::Cluster(_) => slot(key),
+        }
+    }
+
+    pub(super) async fn run(&self, slot: u16, call: Call) -> Result<Value, StoreError> {
+        match self {
+            Self::One(client) => Ok(client.run(call).await?),
+            Self::Cluster(cluster) => cluster.run(slot, call).await,
+        }
+    }
+
+    pub(super) fn shard(&self, key: AnomalyKey) -> Shard {
+        match self {
+            Self::One(_) => Shard::default(),
+            Self::Cluster(cluster) => cluster.shard(slot(key)),
+        }
+    }
+
+    pub(super) fn shards(&self) -> Vec<Shard> {
+        match self {
+            Self::One(_) => vec![Shard::default()],
+            Self::Cluster(cluster) => cluster.shards(),
+        }
+    }
+
+    pub(super) async fn check(&self, shard: Shard) -> Result<(), StoreError> {
+        match self {
+            Self::One(client) => client.probe(&["PING"]).await.map(|_| ()),
+            Self::Cluster(cluster) => cluster.check(shard).await,
+        }
+    }
+
+    pub(super) async fn close(&self) {
+        match self {
+            Self::One(client) => client.close().await,
+            Self::Cluster(cluster) => cluster.close().await,
+        }
+    }
+}

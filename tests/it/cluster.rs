@@ -1,0 +1,241 @@
+//! A Redis Cluster: a master that is away degrades its own anomalies only, and nothing is lost when
+//! its replica takes over or slots move.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::support::{OtherClient, RedisCluster, Service, eventually, healthy_again, key_of};
+
+const ANOMALIES: usize = 24;
+const CALLERS: usize = 6;
+
+async fn on(cluster: &RedisCluster) -> Arc<Service> {
+    Arc::new(Service::with(&[("REDIS__URL", &cluster.url_of_all())]).await)
+}
+
+fn name(anomaly: usize) -> String {
+    format!("Alert{anomaly}")
+}
+
+/// The master of each anomaly at the beginning.
+async fn masters_of(cluster: &RedisCluster) -> Vec<usize> {
+    let client = cluster.masters()[0].client().await;
+    let mut masters = Vec::new();
+    for anomaly in 0..ANOMALIES {
+        masters.push(cluster.master_of(&client, &key_of(&name(anomaly)).to_string()).await);
+    }
+    for master in 0..cluster.masters().len() {
+        assert!(masters.contains(&master), "anomalies on every master");
+    }
+    masters
+}
+
+/// A write as its caller saw it.
+struct Write {
+    anomaly: usize,
+    is_degraded: bool,
+    took: Duration,
+}
+
+/// Callers that write without a pause, each round over all anomalies.
+struct Load {
+    must_end: Arc<AtomicBool>,
+    callers: JoinSet<Vec<Write>>,
+}
+
+impl Load {
+    fn begin(service: &Arc<Service>) -> Self {
+        let must_end = Arc::new(AtomicBool::new(false));
+        let mut callers = JoinSet::new();
+        for caller in 0..CALLERS {
+            let (service, must_end) = (Arc::clone(service), Arc::clone(&must_end));
+            callers.spawn(async move {
+                let mut writes = Vec::new();
+                while !must_end.load(Ordering::Relaxed) {
+                    let anomaly = (writes.len() + caller) % ANOMALIES;
+                    let body = json!({"alert_name": name(anomaly)});
+                    let begun = Instant::now();
+                    let answer = service.post("/anomalies", &body).await;
+                    assert!(answer.status.is_success(), "{} {}", answer.status, answer.body);
+                    let is_degraded = answer.body["degraded"] == true;
+                    assert_eq!(answer.status == 202, is_degraded);
+                    writes.push(Write { anomaly, is_degraded, took: begun.elapsed() });
+                }
+                writes
+            });
+        }
+        Self { must_end, callers }
+    }
+
+    async fn end(self) -> Vec<Write> {
+        self.must_end.store(true, Ordering::Relaxed);
+        self.callers.join_all().await.into_iter().flatten().collect()
+    }
+}
+
+async fn every_write_is_counted_once(service: &Service, writes: &[Write]) {
+    for anomaly in 0..ANOMALIES {
+        let sent = writes.iter().filter(|write| write.anomaly == anomaly).count();
+        let path = format!("/anomalies/{}/frequency", key_of(&name(anomaly)));
+        let read = service.get(&path).await.ok();
+        assert_eq!(read["count_1h"], sent, "{}", name(anomaly));
+        assert_eq!(read["degraded"], false);
+    }
+}
+
+#[tokio::test]
+async fn all_of_an_anomalys_keys_share_a_slot() {
+    let cluster = RedisCluster::of_masters(3).await;
+    let service = Service::with(&[("REDIS__URL", &cluster.url())]).await;
+    for anomaly in 0..ANOMALIES {
+        let key = key_of(&name(anomaly)).to_string();
+        service.post("/anomalies", &json!({"alert_name": name(anomaly)})).await.ok();
+        let repair = json!({"anomaly_key": key, "action": "restart", "success": true});
+        service.post("/repairs", &repair).await.ok();
+        let fix = json!({"anomaly_key": key, "fix_description": "raised the limit"});
+        service.put("/permanent-fix", &fix).await.ok();
+        let known = service.get(&format!("/anomalies/{key}")).await.ok();
+        assert_eq!(known["frequency"]["auto_repair_count"], 1);
+        let master = cluster.master_of(&cluster.masters()[0].client().await, &key).await;
+        let client = cluster.masters()[master].client().await;
+        let mut names = client.texts(&["KEYS", &format!("*{key}*")]).await;
+        names.sort();
+        let kinds = [
+            "metadata",
+            "operation_ids",
+            "permanent_fix",
+            "repair_count",
+            "repair_history",
+            "timeline",
+        ];
+        assert_eq!(names, kinds.map(|kind| format!("anomaly:{kind}:{{{key}}}")));
+    }
+    // An array over all of them is answered in its order.
+    let array: Vec<_> =
+        (0..ANOMALIES).map(|anomaly| json!({"alert_name": name(anomaly)})).collect();
+    let answers = service.post("/anomalies", &json!(array)).await.ok();
+    for anomaly in 0..ANOMALIES {
+        assert_eq!(answers[anomaly]["anomaly_key"], key_of(&name(anomaly)).to_string());
+        assert_eq!(answers[anomaly]["count_1h"], 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_lost_for_good_degrades_only_its_own_anomalies_until_its_replica_takes_over() {
+    let mut cluster = RedisCluster::with_replicas(3).await;
+    let masters = masters_of(&cluster).await;
+    let service = on(&cluster).await;
+    let load = Load::begin(&service);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    cluster.node(1).kill();
+    let replica = cluster.node(4).client().await;
+    promoted(&replica).await;
+    healthy_again(&service).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let writes = load.end().await;
+    healthy_again(&service).await;
+
+    every_write_is_counted_once(&service, &writes).await;
+    let (lost, others): (Vec<&Write>, Vec<&Write>) =
+        writes.iter().partition(|write| masters[write.anomaly] == 1);
+    assert!(lost.iter().any(|write| write.is_degraded), "the outage was seen");
+    assert!(!others.iter().any(|write| write.is_degraded), "the others were never degraded");
+    let longest = |writes: &[&Write]| writes.iter().map(|write| write.took).max().unwrap();
+    assert!(longest(&lost) < Duration::from_secs(1), "{:?}", longest(&lost));
+    assert!(longest(&others) < Duration::from_millis(500), "{:?}", longest(&others));
+}
+
+async fn promoted(replica: &OtherClient) {
+    eventually("the replica is promoted", || async {
+        let info = replica.text(&["INFO", "replication"]).await?;
+        info.contains("role:master").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_that_stands_still_and_comes_back_as_a_replica_loses_nothing() {
+    let mut cluster = RedisCluster::with_replicas(3).await;
+    let masters = masters_of(&cluster).await;
+    let service = on(&cluster).await;
+    let load = Load::begin(&service);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    cluster.node(0).pause();
+    let replica = cluster.node(3).client().await;
+    promoted(&replica).await;
+    healthy_again(&service).await;
+    cluster.node(0).resume();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let writes = load.end().await;
+    healthy_again(&service).await;
+    every_write_is_counted_once(&service, &writes).await;
+    let others = writes.iter().filter(|write| masters[write.anomaly] != 0);
+    assert!(!others.clone().any(|write| write.is_degraded), "the others were never degraded");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_follow_slots_that_move() {
+    let cluster = RedisCluster::of_masters(3).await;
+    let masters = masters_of(&cluster).await;
+    let service = on(&cluster).await;
+    let load = Load::begin(&service);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    // The slot of each anomaly on the first master goes to the second, while its keys are written.
+    let (source, target) =
+        (cluster.masters()[0].client().await, cluster.masters()[1].client().await);
+    let source_id = source.text(&["CLUSTER", "MYID"]).await.unwrap();
+    let target_id = target.text(&["CLUSTER", "MYID"]).await.unwrap();
+    let target_port = cluster.masters()[1].port().to_string();
+    for anomaly in (0..ANOMALIES).filter(|anomaly| masters[*anomaly] == 0) {
+        let key = key_of(&name(anomaly)).to_string();
+        let slot = source.number(&["CLUSTER", "KEYSLOT", &key]).await.to_string();
+        target.run(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source_id]).await;
+        source.run(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target_id]).await;
+        loop {
+            let names = source.texts(&["CLUSTER", "GETKEYSINSLOT", &slot, "1"]).await;
+            let Some(name) = names.first() else { break };
+            source.run(&["MIGRATE", "127.0.0.1", &target_port, name, "0", "1000"]).await;
+            // Time for writes that find one key here and the other there.
+            tokio::time::sleep(Duration::from_millis(15)).await;
+        }
+        // Time for writes that are sent there by an ASK.
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        for client in [&target, &source] {
+            client.run(&["CLUSTER", "SETSLOT", &slot, "NODE", &target_id]).await;
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let writes = load.end().await;
+    healthy_again(&service).await;
+    every_write_is_counted_once(&service, &writes).await;
+    assert!(!writes.iter().any(|write| write.is_degraded), "no write was degraded");
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_not_there_at_the_start_is_found_later() {
+    let mut cluster = RedisCluster::of_masters(3).await;
+    for node in 0..3 {
+        cluster.node(node).kill();
+    }
+    let service = on(&cluster).await;
+    for anomaly in 0..ANOMALIES {
+        let answer = service.post("/anomalies", &json!({"alert_name": name(anomaly)})).await;
+        assert_eq!(answer.status, 202, "{}", answer.body);
+    }
+    for node in 0..3 {
+        cluster.node(node).restart();
+    }
+    healthy_again(&service).await;
+    for anomaly in 0..ANOMALIES {
+        let path = format!("/anomalies/{}/frequency", key_of(&name(anomaly)));
+        assert_eq!(service.get(&path).await.ok()["count_1h"], 1);
+    }
+}

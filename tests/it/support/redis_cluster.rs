@@ -1,0 +1,122 @@
+//! A Redis Cluster of the test's own: real servers on free ports, killed with the test.
+
+use std::{fmt::Write as _, fs};
+
+use tempfile::TempDir;
+
+use super::{
+    RedisServer, eventually,
+    redis_server::{OtherClient, free_ports},
+};
+
+const SLOTS: usize = 16_384;
+
+pub(crate) struct RedisCluster {
+    /// First the masters, then the replica of each where there are any.
+    nodes: Vec<RedisServer>,
+    masters: usize,
+}
+
+impl RedisCluster {
+    pub(crate) async fn of_masters(masters: usize) -> Self {
+        Self::start(masters, false).await
+    }
+
+    pub(crate) async fn with_replicas(masters: usize) -> Self {
+        Self::start(masters, true).await
+    }
+
+    async fn start(masters: usize, has_replicas: bool) -> Self {
+        let nodes = if has_replicas { 2 * masters } else { masters };
+        // Another process may take a port between its choice and its use: then others are tried.
+        let nodes = (0..5).find_map(|_| try_start(masters, nodes)).expect("a cluster starts");
+        let cluster = Self { nodes, masters };
+        for node in &cluster.nodes {
+            let client = node.client().await;
+            eventually("the cluster has formed", || async {
+                let info = client.text(&["CLUSTER", "INFO"]).await?;
+                let replication = client.text(&["INFO", "replication"]).await?;
+                let is_in_step = replication.contains("role:master")
+                    || replication.contains("master_link_status:up");
+                (info.contains("cluster_state:ok") && is_in_step).then_some(())
+            })
+            .await;
+        }
+        cluster
+    }
+
+    /// Names one server only, by which the others are found.
+    pub(crate) fn url(&self) -> String {
+        format!("redis-cluster://127.0.0.1:{}", self.nodes[0].port())
+    }
+
+    /// Names all servers.
+    pub(crate) fn url_of_all(&self) -> String {
+        let others: Vec<String> =
+            self.nodes[1..].iter().map(|node| format!("node=127.0.0.1:{}", node.port())).collect();
+        format!("{}?{}", self.url(), others.join("&"))
+    }
+
+    pub(crate) fn masters(&self) -> &[RedisServer] {
+        &self.nodes[..self.masters]
+    }
+
+    pub(crate) fn node(&mut self, place: usize) -> &mut RedisServer {
+        &mut self.nodes[place]
+    }
+
+    /// Which of the masters an anomaly was on at the beginning.
+    pub(crate) async fn master_of(&self, client: &OtherClient, anomaly: &str) -> usize {
+        let slot = client.number(&["CLUSTER", "KEYSLOT", anomaly]).await;
+        usize::try_from(slot).unwrap() / slots_each(self.masters)
+    }
+}
+
+fn slots_each(masters: usize) -> usize {
+    SLOTS.div_ceil(masters)
+}
+
+/// Starts the servers with what a cluster that has formed would have written down.
+fn try_start(masters: usize, nodes: usize) -> Option<Vec<RedisServer>> {
+    let (ports, bus_ports) = (free_ports(2 * nodes), nodes);
+    let (ports, bus_ports) = ports.split_at(bus_ports);
+    let mut servers = Vec::new();
+    for myself in 0..nodes {
+        let dir = TempDir::new().unwrap();
+        let file = dir.path().join("nodes.conf");
+        fs::write(file, nodes_file(masters, ports, bus_ports, myself)).unwrap();
+        let bus_port = bus_ports[myself].to_string();
+        let arguments = [
+            ("--cluster-enabled", "yes"),
+            ("--cluster-port", &bus_port),
+            ("--cluster-node-timeout", "1000"),
+            ("--cluster-require-full-coverage", "no"),
+            ("--repl-diskless-sync-delay", "0"),
+        ];
+        let arguments = arguments.iter().flat_map(|(name, value)| [*name, *value]);
+        let arguments = arguments.map(str::to_owned).collect();
+        servers.push(RedisServer::try_start(ports[myself], dir, arguments)?);
+    }
+    Some(servers)
+}
+
+/// One line for each node, as `CLUSTER NODES` has them.
+fn nodes_file(masters: usize, ports: &[u16], bus_ports: &[u16], myself: usize) -> String {
+    let id = |node: usize| format!("{node:040x}");
+    let mut file = String::new();
+    for node in 0..ports.len() {
+        let (port, bus_port) = (ports[node], bus_ports[node]);
+        let own = if node == myself { "myself," } else { "" };
+        let epoch = node % masters + 1;
+        let role = if node < masters {
+            let first = node * slots_each(masters);
+            let last = (first + slots_each(masters)).min(SLOTS) - 1;
+            format!("{own}master - 0 0 {epoch} connected {first}-{last}")
+        } else {
+            format!("{own}slave {} 0 0 {epoch} connected", id(node - masters))
+        };
+        writeln!(file, "{} 127.0.0.1:{port}@{bus_port} {role}", id(node)).unwrap();
+    }
+    writeln!(file, "vars currentEpoch {masters} lastVoteEpoch 0").unwrap();
+    file
+}
