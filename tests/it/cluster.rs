@@ -153,6 +153,34 @@ async fn a_master_lost_for_good_degrades_only_its_own_anomalies_until_its_replic
     assert!(longest(&others) < Duration::from_millis(500), "{:?}", longest(&others));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_lost_master_had_not_replicated_is_sent_again_to_its_replica() {
+    let mut cluster = RedisCluster::with_replicas(3).await;
+    let masters = masters_of(&cluster).await;
+    let service = on(&cluster).await;
+    let anomaly = masters.iter().position(|master| *master == 2).unwrap();
+    let alert = json!({"alert_name": name(anomaly)});
+    // From here on the replica hears nothing: what is acknowledged is on the master alone.
+    cluster.node(5).pause();
+    for count in 1..=35 {
+        let answer = service.post("/anomalies", &alert).await.ok();
+        assert_eq!((&answer["count_1h"], &answer["degraded"]), (&json!(count), &json!(false)));
+    }
+    cluster.node(2).kill();
+    cluster.node(5).resume();
+    let during = service.post("/anomalies", &alert).await;
+    assert_eq!(during.status, 202, "{}", during.body);
+    let key = key_of(&name(anomaly));
+    let timeline = format!("anomaly:timeline:{{{key}}}");
+    let replica = cluster.node(5).client().await;
+    promoted(&replica).await;
+    eventually("the replica has all of it", || async {
+        (replica.number(&["ZCARD", &timeline]).await == 36).then_some(())
+    })
+    .await;
+    healthy_again(&service).await;
+}
+
 async fn promoted(replica: &OtherClient) {
     eventually("the replica is promoted", || async {
         let info = replica.text(&["INFO", "replication"]).await?;

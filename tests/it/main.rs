@@ -16,6 +16,7 @@ mod frequency;
 mod hostile_input;
 mod house;
 mod model;
+mod network;
 mod older_writer;
 mod outage;
 mod permanent_fix;

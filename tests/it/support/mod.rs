@@ -1,11 +1,13 @@
 //! What the tests stand on: a running service, a running Redis, stores by themselves.
 
+mod proxy;
 mod redis_cluster;
 mod redis_server;
 mod sentinel;
 mod service;
 mod stores;
 
+pub(crate) use proxy::{Proxy, Weather};
 pub(crate) use redis_cluster::RedisCluster;
 pub(crate) use redis_server::{OtherClient, RedisServer};
 pub(crate) use sentinel::Sentinel;

@@ -1,0 +1,158 @@
+//! A TCP proxy of the test's own, which does to connections what networks do.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::{AbortHandle, JoinSet},
+};
+
+/// What happens to the bytes of all connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Weather {
+    Fair,
+    /// Each piece comes later by so much, in both directions.
+    Slow(Duration),
+    /// What the server answers is lost.
+    NoReplies,
+    /// Nothing comes through in either direction.
+    BlackHole,
+}
+
+/// Between a service and a server.
+pub(crate) struct Proxy {
+    port: u16,
+    state: Arc<State>,
+    accepting: AbortHandle,
+}
+
+struct State {
+    weather: Mutex<Weather>,
+    /// Connections before this one carry nothing any more.
+    first_alive: AtomicU64,
+    next: AtomicU64,
+    half_closes: watch::Sender<u64>,
+    connections: Mutex<JoinSet<()>>,
+}
+
+impl Proxy {
+    /// In front of a port of 127.0.0.1.
+    pub(crate) async fn to(server_port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let state = Arc::new(State {
+            weather: Mutex::new(Weather::Fair),
+            first_alive: AtomicU64::new(0),
+            next: AtomicU64::new(0),
+            half_closes: watch::Sender::new(0),
+            connections: Mutex::default(),
+        });
+        let accepting = tokio::spawn({
+            let state = Arc::clone(&state);
+            async move {
+                let server = SocketAddr::from(([127, 0, 0, 1], server_port));
+                loop {
+                    let Ok((client, _)) = listener.accept().await else { return };
+                    let number = state.next.fetch_add(1, Ordering::Relaxed);
+                    let carried = carry(Arc::clone(&state), number, client, server);
+                    state.connections.lock().unwrap().spawn(carried);
+                }
+            }
+        });
+        Self { port, state, accepting: accepting.abort_handle() }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn set(&self, weather: Weather) {
+        *self.state.weather.lock().unwrap() = weather;
+    }
+
+    /// Ends all connections at once.
+    pub(crate) fn cut(&self) {
+        self.state.connections.lock().unwrap().abort_all();
+    }
+
+    /// Forgets all connections, as a firewall does: they stay open and carry nothing. New ones work.
+    pub(crate) fn strand(&self) {
+        let next = self.state.next.load(Ordering::Relaxed);
+        self.state.first_alive.store(next, Ordering::Relaxed);
+    }
+
+    pub(crate) fn strand_all_but_the_last(&self) {
+        let next = self.state.next.load(Ordering::Relaxed);
+        self.state.first_alive.store(next - 1, Ordering::Relaxed);
+    }
+
+    /// Tells all clients that the server sends no more, and still takes what they send.
+    pub(crate) fn half_close(&self) {
+        self.state.half_closes.send_modify(|times| *times += 1);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        self.cut();
+    }
+}
+
+async fn carry(state: Arc<State>, number: u64, client: TcpStream, server: SocketAddr) {
+    let mut half_closes = state.half_closes.subscribe();
+    let Ok(server) = TcpStream::connect(server).await else { return };
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    let replies = async {
+        let mut to_client = to_client;
+        tokio::select! {
+            () = pass(&state, number, from_server, &mut to_client, true) => {}
+            _ = half_closes.changed() => {
+                let _ = to_client.shutdown().await;
+                std::future::pending().await
+            }
+        }
+    };
+    tokio::select! {
+        () = pass(&state, number, from_client, to_server, false) => {}
+        () = replies => {}
+    }
+}
+
+/// Ends when either side does.
+async fn pass(
+    state: &State,
+    number: u64,
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    are_replies: bool,
+) {
+    let mut bytes = vec![0; 65_536];
+    loop {
+        let Ok(count @ 1..) = from.read(&mut bytes).await else { return };
+        let weather = *state.weather.lock().unwrap();
+        let is_stranded = number < state.first_alive.load(Ordering::Relaxed);
+        let is_lost = is_stranded
+            || weather == Weather::BlackHole
+            || (weather == Weather::NoReplies && are_replies);
+        if is_lost {
+            continue;
+        }
+        if let Weather::Slow(delay) = weather {
+            tokio::time::sleep(delay).await;
+        }
+        if to.write_all(&bytes[..count]).await.is_err() {
+            return;
+        }
+    }
+}
