@@ -8,6 +8,7 @@ needed=(
   redis-server redis-server
   prometheus-alertmanager prometheus-alertmanager
   curl curl
+  prlimit util-linux
 )
 
 missing=()

@@ -95,10 +95,16 @@ fn serve(config: &Config) -> Result<(), Failure> {
     logging::start(&config.log);
     Runtime::new()?.block_on(async {
         let stop = stop_signal()?;
+        // A write beyond the largest file that is allowed must fail like one on a full disk, and not
+        // end the process, which it does where nobody listens for the signal.
+        let _listening = signal::unix::signal(SIGXFSZ)?;
         Application::build(config).await?.run(stop).await;
         Ok(())
     })
 }
+
+/// On Linux and macOS alike; tokio has no name for it.
+const SIGXFSZ: signal::unix::SignalKind = signal::unix::SignalKind::from_raw(25);
 
 /// Is done at the first SIGTERM or Ctrl-C from now on.
 fn stop_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {

@@ -85,6 +85,17 @@ impl Service {
         }
     }
 
+    /// Has every write beyond so many bytes into a file fail, as on a full disk; `None` for no limit.
+    pub(crate) fn limit_file_size(&self, bytes: Option<u64>) {
+        let limit = bytes.map_or("unlimited".to_owned(), |bytes| bytes.to_string());
+        let process = self.process.id().to_string();
+        let status = Command::new("prlimit")
+            .args(["--pid", &process, &format!("--fsize={limit}:")])
+            .status()
+            .expect("prlimit must be installed: apt-get install util-linux");
+        assert!(status.success());
+    }
+
     pub(crate) fn process_id(&self) -> u32 {
         self.process.id()
     }

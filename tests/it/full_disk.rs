@@ -1,0 +1,94 @@
+//! A disk that takes no more: a write is refused and never falsely accepted, and all is well again
+//! once there is room.
+
+use serde_json::{Value, json};
+
+use crate::support::{Answer, RedisServer, Service, eventually, healthy_again, key_of};
+
+/// Large enough to fill what redb's file has to spare within few writes.
+fn large(id: u64) -> Value {
+    json!({"alert_name": "HighCPU", "event_id": id.to_string(), "trace": "x".repeat(60_000)})
+}
+
+async fn count(service: &Service) -> Value {
+    let path = format!("/anomalies/{}/frequency", key_of("HighCPU"));
+    service.get(&path).await.ok()["count_1h"].clone()
+}
+
+/// Writes until one is refused. Answers how many were taken.
+async fn fill(service: &Service, event: impl Fn(u64) -> Value, first: u64) -> (u64, Answer) {
+    for id in first.. {
+        let answer = service.post("/anomalies", &event(id)).await;
+        if !answer.status.is_success() {
+            return (id - first, answer);
+        }
+        assert!(id < first + 2_000, "it never fills up");
+    }
+    unreachable!("there is no end of numbers")
+}
+
+#[tokio::test]
+async fn a_spool_on_a_full_disk_refuses_and_loses_nothing_that_it_took() {
+    let mut redis = RedisServer::start();
+    let service = Service::on_redis(&redis).await;
+    redis.kill();
+    assert_eq!(service.post("/anomalies", &large(0)).await.status, 202);
+    let file = service.data_dir().join("spool.redb");
+    service.limit_file_size(Some(std::fs::metadata(&file).unwrap().len()));
+    let (more, refused) = fill(&service, large, 1).await;
+    refused.problem(503);
+    assert_eq!(refused.headers["retry-after"], "1");
+    assert_eq!(count(&service).await, 1 + more);
+    // It stays refused, and nothing of it shows.
+    service.post("/anomalies", &large(10_000)).await.problem(503);
+    assert_eq!(count(&service).await, 1 + more);
+
+    service.limit_file_size(None);
+    let answer = eventually("it takes writes again", || async {
+        let answer = service.post("/anomalies", &large(20_000)).await;
+        (answer.status == 202).then_some(answer)
+    })
+    .await;
+    assert_eq!(answer.body["count_1h"], 2 + more);
+    // What was taken is on disk, and only that.
+    let service = service.restart().await;
+    assert_eq!(count(&service).await, 2 + more);
+    redis.restart();
+    healthy_again(&service).await;
+    assert_eq!(count(&service).await, 2 + more);
+}
+
+#[tokio::test]
+async fn the_embedded_store_on_a_full_disk_refuses_and_loses_nothing_that_it_took() {
+    let service = Service::embedded().await;
+    // A signature is kept once an anomaly, so it takes many of them to fill a disk.
+    let anomaly =
+        |id: u64| json!({"alert_name": format!("Alert{id}"), "trace": "x".repeat(60_000)});
+    service.post("/anomalies", &json!({"alert_name": "HighCPU"})).await.ok();
+    service.limit_file_size(Some(std::fs::metadata(largest_file(&service)).unwrap().len()));
+    let (taken, refused) = fill(&service, anomaly, 0).await;
+    refused.problem(503);
+    assert_eq!(refused.headers["retry-after"], "1");
+    // What is in memory may hold what never came to disk: rather no answer than a wrong one.
+    let path = format!("/anomalies/{}/frequency", key_of("HighCPU"));
+    service.get(&path).await.problem(503);
+
+    service.limit_file_size(None);
+    let event = json!({"alert_name": "HighCPU", "event_id": "once"});
+    eventually("it takes writes again", || async {
+        (service.post("/anomalies", &event).await.status == 200).then_some(())
+    })
+    .await;
+    assert_eq!(count(&service).await, 2);
+    let service = service.restart().await;
+    assert_eq!(count(&service).await, 2);
+    for id in 0..taken {
+        let path = format!("/anomalies/{}/frequency", key_of(&format!("Alert{id}")));
+        assert_eq!(service.get(&path).await.ok()["count_1h"], 1);
+    }
+}
+
+fn largest_file(service: &Service) -> std::path::PathBuf {
+    let files = std::fs::read_dir(service.data_dir()).unwrap().map(|entry| entry.unwrap());
+    files.max_by_key(|file| file.metadata().unwrap().len()).unwrap().path()
+}

@@ -1,0 +1,103 @@
+//! What has waited is carried out once, in whatever phase of it the process is killed.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{Proxy, RedisServer, Service, Weather, eventually, healthy_again, key_of};
+
+const WRITES: u64 = 3_000;
+const ARRAY: u64 = 500;
+
+/// A service with `WRITES` occurrences in its spool, a repair and a mark behind them, and Redis back.
+async fn with_a_full_spool() -> (RedisServer, Proxy, Service) {
+    let mut redis = RedisServer::start();
+    let proxy = Proxy::to(redis.port()).await;
+    let options = [("REDIS__URL", &*proxy.url()), ("DEGRADED__REPLAY_PER_SECOND", "5000")];
+    let service = Service::with(&options).await;
+    redis.kill();
+    for first in (0..WRITES).step_by(ARRAY as usize) {
+        let array: Vec<Value> = (first..first + ARRAY)
+            .map(|id| json!({"alert_name": format!("Alert{}", id % 3), "event_id": id.to_string()}))
+            .collect();
+        assert_eq!(service.post("/anomalies", &json!(array)).await.status, 202);
+    }
+    let key = key_of("Alert0").to_string();
+    let repair = json!({"anomaly_key": key, "action": "restart", "success": true});
+    assert_eq!(service.post("/repairs", &repair).await.status, 202);
+    let fix = json!({"anomaly_key": key, "fix_description": "raised the limit"});
+    assert_eq!(service.put("/permanent-fix", &fix).await.status, 202);
+    redis.restart();
+    (redis, proxy, service)
+}
+
+async fn everything_is_counted_once(redis: &RedisServer, service: &Service) {
+    healthy_again(service).await;
+    for anomaly in 0..3 {
+        let path = format!("/anomalies/{}", key_of(&format!("Alert{anomaly}")));
+        let known = service.get(&path).await.ok();
+        assert_eq!(known["frequency"]["count_1h"], WRITES / 3);
+        let repairs = u64::from(anomaly == 0);
+        assert_eq!(known["frequency"]["auto_repair_count"], repairs);
+        assert_eq!(known["frequency"]["permanent_fix_applied"], anomaly == 0);
+    }
+    let timeline = format!("anomaly:timeline:{}", key_of("Alert0"));
+    let counted = redis.client().await.number(&["ZCARD", &timeline]).await;
+    assert_eq!(counted, i64::try_from(WRITES / 3).unwrap());
+}
+
+async fn waiting(service: &Service) -> u64 {
+    service.get("/readyz").await.ok()["spool"]["operations"].as_u64().unwrap()
+}
+
+#[tokio::test]
+async fn a_replay_that_is_killed_again_and_again_counts_everything_once() {
+    let (redis, _proxy, mut service) = with_a_full_spool().await;
+    let mut was_within = 0;
+    for pause_ms in [0, 10, 40, 90, 120, 60, 30, 150] {
+        service = service.restart().await;
+        eventually("it has begun", || async {
+            (pause_ms == 0 || waiting(&service).await < WRITES + 2).then_some(())
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        was_within += u64::from((1..WRITES).contains(&waiting(&service).await));
+    }
+    assert!(was_within > 2, "killed within the replay {was_within} times");
+    let service = service.restart().await;
+    everything_is_counted_once(&redis, &service).await;
+}
+
+#[tokio::test]
+async fn a_replay_that_is_killed_before_its_answer_counts_everything_once() {
+    let (redis, proxy, service) = with_a_full_spool().await;
+    eventually("it has begun", || async { (waiting(&service).await < WRITES + 2).then_some(()) })
+        .await;
+    // From here on Redis carries out what it is sent, and the service never hears of it.
+    proxy.set(Weather::NoReplies);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let answered = WRITES + 2 - waiting(&service).await;
+    let other = redis.client().await;
+    let mut carried_out = 0;
+    for anomaly in 0..3 {
+        let timeline = format!("anomaly:timeline:{}", key_of(&format!("Alert{anomaly}")));
+        carried_out += other.number(&["ZCARD", &timeline]).await;
+    }
+    assert!(u64::try_from(carried_out).unwrap() > answered, "{carried_out} > {answered}");
+    let service = service.restart().await;
+    proxy.cut();
+    proxy.set(Weather::Fair);
+    everything_is_counted_once(&redis, &service).await;
+}
+
+#[tokio::test]
+async fn what_is_new_is_served_while_a_long_replay_goes_on() {
+    let (_redis, _proxy, service) = with_a_full_spool().await;
+    eventually("it has begun", || async { (waiting(&service).await < WRITES).then_some(()) }).await;
+    // An anomaly of which nothing waits goes to Redis directly; one of which something waits queues.
+    let fresh = service.post("/anomalies", &json!({"alert_name": "Fresh"})).await;
+    assert_eq!((fresh.status.as_u16(), &fresh.body["count_1h"]), (200, &json!(1)));
+    let queued = service.post("/anomalies", &json!({"alert_name": "Alert1"})).await;
+    assert_eq!((queued.status.as_u16(), &queued.body["count_1h"]), (202, &json!(WRITES / 3 + 1)));
+    healthy_again(&service).await;
+}
