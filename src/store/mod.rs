@@ -48,6 +48,9 @@ pub use redis::{
 /// forgotten 35 days after the last one. Occurrences make an anomaly known; repairs and fixes of
 /// an unknown one are refused.
 ///
+/// **Late** are a mark and a removal whose time is before `now`: they have waited. Where the store is
+/// shared ([`Store::resets`]) they change nothing if a later one was faster.
+///
 /// **Faults** are [`StoreError`]s; outcomes are values. A dropped future may or may not have taken
 /// effect.
 #[async_trait]

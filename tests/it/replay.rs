@@ -103,3 +103,26 @@ async fn what_is_new_is_served_while_a_long_replay_goes_on() {
     assert_eq!((queued.status.as_u16(), &queued.body["count_1h"]), (202, &json!(WRITES / 3 + 1)));
     healthy_again(&service).await;
 }
+
+#[tokio::test]
+async fn a_mark_that_has_waited_does_not_undo_what_was_done_elsewhere_after_it() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::to(redis.port()).await;
+    let cut_off = Service::with(&[("REDIS__URL", &proxy.url())]).await;
+    let other = Service::on_redis(&redis).await;
+    let key = key_of("HighCPU");
+    other.post("/anomalies", &json!({"alert_name": "HighCPU"})).await.ok();
+    proxy.set(Weather::BlackHole);
+    let fix = json!({"anomaly_key": key.to_string(), "fix_description": "raised the limit"});
+    assert_eq!(cut_off.put("/permanent-fix", &fix).await.status, 202);
+    other.put("/permanent-fix", &fix).await.ok();
+    other.delete(&format!("/permanent-fix/{key}")).await.ok();
+    proxy.set(Weather::Fair);
+    healthy_again(&cut_off).await;
+    let read = other.get(&format!("/anomalies/{key}/frequency")).await.ok();
+    assert_eq!(read["permanent_fix_applied"], false);
+    // What is done after it holds as ever.
+    cut_off.put("/permanent-fix", &fix).await.ok();
+    let read = other.get(&format!("/anomalies/{key}/frequency")).await.ok();
+    assert_eq!(read["permanent_fix_applied"], true);
+}

@@ -80,14 +80,22 @@ impl RedisStore {
         ]
     }
 
-    /// A call about one anomaly that takes effect once by its id.
-    fn identified(&self, script: Script, now: Timestamp, key: AnomalyKey, id: &EventId) -> Call {
+    /// A call that marks an anomaly as fixed or takes that back.
+    fn change_of_fix(
+        &self,
+        script: Script,
+        now: Timestamp,
+        key: AnomalyKey,
+        id: &EventId,
+        at: Timestamp,
+    ) -> Call {
         let mut call = Call::new(script);
         call.keys(self.all_names(key));
         call.key(self.names.operation_ids(key));
         call.argument(KEPT_SECONDS);
         call.argument(to_unix_seconds(now));
         call.argument(id.as_str());
+        call.argument(to_unix_seconds(at));
         call
     }
 
@@ -266,9 +274,9 @@ impl Store for RedisStore {
         now: Timestamp,
         mark: FixMark,
     ) -> Result<Option<PermanentFix>, StoreError> {
-        let mut call = self.identified(Script::MarkFixed, now, mark.key, &mark.id);
-        call.argument(remaining_validity_seconds(now, mark.at));
+        let mut call = self.change_of_fix(Script::MarkFixed, now, mark.key, &mark.id, mark.at);
         call.argument(to_iso8601(mark.at));
+        call.argument(remaining_validity_seconds(now, mark.at));
         call.argument(mark.description.as_str());
         call.argument(mark.fixed_by.as_deref().unwrap_or_default());
         self.run_one(mark.key, call).await?.if_known("marked", |_| Ok(mark.into()))
@@ -279,7 +287,8 @@ impl Store for RedisStore {
         now: Timestamp,
         removal: FixRemoval,
     ) -> Result<Option<bool>, StoreError> {
-        let call = self.identified(Script::UnmarkFixed, now, removal.key, &removal.id);
+        let FixRemoval { key, id, at } = &removal;
+        let call = self.change_of_fix(Script::UnmarkFixed, now, *key, id, *at);
         match self.run_one(removal.key, call).await?.tag()?.as_str() {
             "unmarked" => Ok(Some(true)),
             "not_marked" => Ok(Some(false)),

@@ -94,6 +94,13 @@ local function note(names, id, now, kept_seconds)
     string.format('%.6f', tonumber(now) - tonumber(kept_seconds)))
 end
 
+-- Whether a mark or removal of the time `at` comes late, and after one that is later than it: what has
+-- waited at one instance of the service must not undo what was done through another meanwhile.
+local function is_outdated(names, at, now)
+  local changed_at = redis.call('HGET', names.metadata, 'permanent_fix_changed')
+  return changed_at and tonumber(at) < tonumber(now) and tonumber(at) < tonumber(changed_at)
+end
+
 -- Answers what `work` answers, or {'error', message} when it fails, so that one anomaly with a
 -- key of a foreign type fails alone.
 local function guarded(work, ...)
