@@ -1,6 +1,12 @@
 # The same commands that CI runs. `make help` lists them.
 
-.PHONY: help run test lint needs
+.PHONY: help run test lint needs chaos
+
+# For `make chaos`: the same seed gives the same faults. ON is `single` or `cluster`.
+SEED ?= 1
+SECONDS ?= 600
+ON ?= single
+CHAOS_BUILD ?= --release
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -12,6 +18,9 @@ test: needs lint ## Lint, then all tests; installs what they need where it may
 	@if cargo nextest --version >/dev/null 2>&1; \
 	then cargo nextest run --locked --no-fail-fast; \
 	else cargo test --locked --no-fail-fast; fi
+
+chaos: needs ## Random faults under load, then a reckoning: SEED=1 SECONDS=600 ON=single|cluster
+	cargo test --locked $(CHAOS_BUILD) --test chaos -- --seed $(SEED) --seconds $(SECONDS) --on $(ON)
 
 lint: ## Format, clippy and documentation, with warnings as errors
 	cargo fmt --check

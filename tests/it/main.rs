@@ -2,6 +2,7 @@
 //! folders, gone with the test that started them.
 #![allow(clippy::unwrap_used, reason = "a test says what failed by failing")]
 
+#[allow(dead_code, reason = "`make chaos` uses the rest of it")]
 mod support;
 
 mod alertmanager;

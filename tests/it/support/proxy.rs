@@ -138,14 +138,16 @@ async fn pass(
     are_replies: bool,
 ) {
     let mut bytes = vec![0; 65_536];
+    let mut has_lost = false;
     loop {
         let Ok(count @ 1..) = from.read(&mut bytes).await else { return };
         let weather = *state.weather.lock().unwrap();
         let is_stranded = number < state.first_alive.load(Ordering::Relaxed);
-        let is_lost = is_stranded
+        // A connection that has lost something carries nothing after it.
+        has_lost |= is_stranded
             || weather == Weather::BlackHole
             || (weather == Weather::NoReplies && are_replies);
-        if is_lost {
+        if has_lost {
             continue;
         }
         if let Weather::Slow(delay) = weather {

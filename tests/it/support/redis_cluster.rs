@@ -19,17 +19,22 @@ pub(crate) struct RedisCluster {
 
 impl RedisCluster {
     pub(crate) async fn of_masters(masters: usize) -> Self {
-        Self::start(masters, false).await
+        Self::start(masters, masters, &[]).await
     }
 
     pub(crate) async fn with_replicas(masters: usize) -> Self {
-        Self::start(masters, true).await
+        Self::start(masters, 2 * masters, &[]).await
     }
 
-    async fn start(masters: usize, has_replicas: bool) -> Self {
-        let nodes = if has_replicas { 2 * masters } else { masters };
+    /// With replicas, and with all that is written on disk too.
+    pub(crate) async fn durable(masters: usize) -> Self {
+        Self::start(masters, 2 * masters, &["--appendonly", "yes"]).await
+    }
+
+    async fn start(masters: usize, nodes: usize, options: &[&str]) -> Self {
         // Another process may take a port between its choice and its use: then others are tried.
-        let nodes = (0..5).find_map(|_| try_start(masters, nodes)).expect("a cluster starts");
+        let started = (0..5).find_map(|_| try_start(masters, nodes, options));
+        let nodes = started.expect("a cluster starts");
         let cluster = Self { nodes, masters };
         for node in &cluster.nodes {
             let client = node.client().await;
@@ -65,6 +70,11 @@ impl RedisCluster {
         &mut self.nodes[place]
     }
 
+    /// The servers by themselves.
+    pub(crate) fn into_nodes(self) -> Vec<RedisServer> {
+        self.nodes
+    }
+
     /// Which of the masters an anomaly was on at the beginning.
     pub(crate) async fn master_of(&self, client: &OtherClient, anomaly: &str) -> usize {
         let slot = client.number(&["CLUSTER", "KEYSLOT", anomaly]).await;
@@ -77,7 +87,7 @@ fn slots_each(masters: usize) -> usize {
 }
 
 /// Starts the servers with what a cluster that has formed would have written down.
-fn try_start(masters: usize, nodes: usize) -> Option<Vec<RedisServer>> {
+fn try_start(masters: usize, nodes: usize, options: &[&str]) -> Option<Vec<RedisServer>> {
     let (ports, bus_ports) = (free_ports(2 * nodes), nodes);
     let (ports, bus_ports) = ports.split_at(bus_ports);
     let mut servers = Vec::new();
@@ -93,8 +103,8 @@ fn try_start(masters: usize, nodes: usize) -> Option<Vec<RedisServer>> {
             ("--cluster-require-full-coverage", "no"),
             ("--repl-diskless-sync-delay", "0"),
         ];
-        let arguments = arguments.iter().flat_map(|(name, value)| [*name, *value]);
-        let arguments = arguments.map(str::to_owned).collect();
+        let arguments = arguments.iter().flat_map(|(name, value)| [name, value]).chain(options);
+        let arguments = arguments.map(ToString::to_string).collect();
         servers.push(RedisServer::try_start(ports[myself], dir, arguments)?);
     }
     Some(servers)

@@ -16,6 +16,8 @@ use fred::{
 };
 use tempfile::TempDir;
 
+use super::eventually;
+
 /// Stands for the server's port in its arguments.
 const PORT: &str = "{port}";
 
@@ -70,7 +72,8 @@ impl RedisServer {
     /// A client beside the service's, for what other programs do to its data.
     pub(crate) async fn client(&self) -> OtherClient {
         let client = Client::new(Config::from_url(&self.url()).unwrap(), None, None, None);
-        client.init().await.unwrap();
+        // One that has just been restarted takes its time to load what it has saved.
+        eventually("redis-server takes a connection", || async { client.init().await.ok() }).await;
         OtherClient(client)
     }
 

@@ -65,12 +65,26 @@ impl Service {
     /// Starts it again in the same folder with the same options; on another port.
     pub(crate) async fn restart(mut self) -> Self {
         self.kill();
+        self.successor().await
+    }
+
+    /// Another process in the same folder with the same options, once this one has been killed.
+    pub(crate) async fn successor(&self) -> Self {
         Self::spawn(Arc::clone(&self.dir), self.environment.clone()).await
     }
 
     pub(crate) fn terminate(&self) {
+        self.signal("-TERM");
+    }
+
+    /// Ends the process without warning, also while others use it.
+    pub(crate) fn kill_in_use(&self) {
+        self.signal("-KILL");
+    }
+
+    fn signal(&self, signal: &str) {
         let id = self.process.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
     }
 
     /// Waits for the process to end, and says whether it ended well.
@@ -87,7 +101,7 @@ impl Service {
 
     /// Has every write beyond so many bytes into a file fail, as on a full disk; `None` for no limit.
     pub(crate) fn limit_file_size(&self, bytes: Option<u64>) {
-        let limit = bytes.map_or("unlimited".to_owned(), |bytes| bytes.to_string());
+        let limit = bytes.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string());
         let process = self.process.id().to_string();
         let status = Command::new("prlimit")
             .args(["--pid", &process, &format!("--fsize={limit}:")])

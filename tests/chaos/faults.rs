@@ -1,0 +1,107 @@
+//! What may go wrong, and when: a plan that follows from the seed.
+
+use std::{fmt, time::Duration};
+
+use rand::{Rng, RngExt as _, SeedableRng as _, rngs::StdRng};
+
+use crate::Topology;
+
+/// A fault. The first number is that of the instance or node that it hits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    RedisPaused(usize),
+    RedisKilled(usize),
+    ScriptsForgotten(usize),
+    ConnectionsCut(usize),
+    ConnectionsHalfClosed(usize),
+    ConnectionsStranded(usize),
+    NetworkSlow(usize, Duration),
+    RepliesLost(usize),
+    BlackHole(usize),
+    ServiceKilled(usize),
+    DiskFull(usize),
+}
+
+impl Fault {
+    /// What rows of the report are called.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::RedisPaused(_) => "redis paused",
+            Self::RedisKilled(_) => "redis killed",
+            Self::ScriptsForgotten(_) => "scripts forgotten",
+            Self::ConnectionsCut(_) => "connections cut",
+            Self::ConnectionsHalfClosed(_) => "connections half closed",
+            Self::ConnectionsStranded(_) => "connections stranded",
+            Self::NetworkSlow(..) => "network slow",
+            Self::RepliesLost(_) => "replies lost",
+            Self::BlackHole(_) => "black hole",
+            Self::ServiceKilled(_) => "service killed",
+            Self::DiskFull(_) => "disk full",
+        }
+    }
+}
+
+/// A fault with its time, counted from the beginning, and its length.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Planned {
+    pub(crate) at: Duration,
+    pub(crate) lasts: Duration,
+    pub(crate) fault: Fault,
+}
+
+impl fmt::Display for Planned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} for {:.1} s", self.fault, self.lasts.as_secs_f64())
+    }
+}
+
+/// The faults of a run. They may overlap; the last one ends some seconds before the run does.
+pub(crate) fn schedule(seed: u64, length: Duration, on: Topology) -> Vec<Planned> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut planned = Vec::new();
+    let mut at = Duration::from_secs(2);
+    loop {
+        let lasts = Duration::from_millis(random.random_range(300..5_000));
+        if at + lasts + Duration::from_secs(2) > length {
+            return planned;
+        }
+        let fault = match on {
+            Topology::Single => single(&mut random),
+            Topology::Cluster => cluster(&mut random),
+        };
+        planned.push(Planned { at, lasts, fault });
+        // One in three begins while the last goes on.
+        let share = if random.random_bool(0.33) { 0.5 } else { 1.0 };
+        at += lasts.mul_f64(share) + Duration::from_millis(random.random_range(200..2_500));
+    }
+}
+
+fn single(random: &mut impl Rng) -> Fault {
+    let instance = random.random_range(0..2);
+    match random.random_range(0..12) {
+        0 | 1 => Fault::RedisPaused(0),
+        2 | 3 => Fault::RedisKilled(0),
+        4 => Fault::ScriptsForgotten(0),
+        5 => Fault::ConnectionsCut(instance),
+        6 => Fault::ConnectionsHalfClosed(instance),
+        7 => Fault::ConnectionsStranded(instance),
+        8 => Fault::NetworkSlow(instance, Duration::from_millis(random.random_range(20..900))),
+        9 => Fault::RepliesLost(instance),
+        10 => Fault::BlackHole(instance),
+        _ => other(random, instance),
+    }
+}
+
+fn cluster(random: &mut impl Rng) -> Fault {
+    let (node, instance) = (random.random_range(0..6), random.random_range(0..2));
+    match random.random_range(0..5) {
+        0 => Fault::RedisPaused(node),
+        1 | 2 => Fault::RedisKilled(node),
+        3 => Fault::ScriptsForgotten(node),
+        _ => other(random, instance),
+    }
+}
+
+fn other(random: &mut impl Rng, instance: usize) -> Fault {
+    if random.random_bool(0.6) { Fault::ServiceKilled(instance) } else { Fault::DiskFull(instance) }
+}

@@ -1,0 +1,115 @@
+//! What was acknowledged, and whether the service has it, once.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Mutex,
+};
+
+use serde_json::Value;
+
+use crate::stage::Stage;
+
+/// All that was acknowledged, by anomaly.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger(Mutex<BTreeMap<String, Account>>);
+
+/// What was acknowledged about one anomaly.
+#[derive(Clone, Debug, Default)]
+struct Account {
+    occurrences: BTreeSet<String>,
+    repairs: u64,
+    is_fixed: bool,
+    fix_changes: u64,
+}
+
+impl Ledger {
+    pub(crate) fn occurred(&self, key: &str, ids: impl IntoIterator<Item = String>) {
+        self.with(key, |account| account.occurrences.extend(ids));
+    }
+
+    pub(crate) fn repaired(&self, key: &str) {
+        self.with(key, |account| account.repairs += 1);
+    }
+
+    pub(crate) fn fix_changed(&self, key: &str, is_fixed: bool) {
+        self.with(key, |account| {
+            account.is_fixed = is_fixed;
+            account.fix_changes += 1;
+        });
+    }
+
+    fn with(&self, key: &str, change: impl FnOnce(&mut Account)) {
+        change(self.0.lock().unwrap().entry(key.to_owned()).or_default());
+    }
+
+    /// Asks both instances and Redis itself.
+    pub(crate) async fn compare(&self, stage: &Stage) -> Verdict {
+        let accounts = self.0.lock().unwrap().clone();
+        let mut verdict = Verdict::default();
+        for (key, account) in accounts {
+            verdict.acknowledged += account.occurrences.len() as u64;
+            verdict.repairs += account.repairs;
+            verdict.fix_changes += account.fix_changes;
+            let there: BTreeSet<String> = stage.timeline(&key).await.into_iter().collect();
+            for id in account.occurrences.difference(&there) {
+                verdict.lost += 1;
+                verdict.faults.push(format!("occurrence {id} of {key} is lost"));
+            }
+            for id in there.difference(&account.occurrences) {
+                verdict.doubled += 1;
+                verdict.faults.push(format!("occurrence {id} of {key} came from nowhere"));
+            }
+            for service in stage.services() {
+                let known = service.get(&format!("/anomalies/{key}")).await.ok();
+                let mut expect = |what: &str, found: &Value, expected: u64| {
+                    let found = found.as_u64().unwrap_or_default();
+                    verdict.lost += expected.saturating_sub(found);
+                    verdict.doubled += found.saturating_sub(expected);
+                    if found != expected {
+                        verdict.faults.push(format!("{what} of {key}: {found}, not {expected}"));
+                    }
+                };
+                let frequency = &known["frequency"];
+                expect("occurrences", &frequency["count_24h"], account.occurrences.len() as u64);
+                expect("repairs", &frequency["auto_repair_count"], account.repairs);
+                let is_fixed = &frequency["permanent_fix_applied"];
+                if *is_fixed != account.is_fixed {
+                    verdict.lost += 1;
+                    verdict.faults.push(format!("the fix of {key} is {is_fixed}"));
+                }
+            }
+        }
+        verdict
+    }
+}
+
+/// What the comparison has found.
+#[derive(Debug, Default)]
+pub(crate) struct Verdict {
+    acknowledged: u64,
+    repairs: u64,
+    fix_changes: u64,
+    lost: u64,
+    doubled: u64,
+    faults: Vec<String>,
+}
+
+impl Verdict {
+    pub(crate) fn is_good(&self) -> bool {
+        self.lost == 0 && self.doubled == 0
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for fault in self.faults.iter().take(40) {
+            writeln!(f, "{fault}")?;
+        }
+        write!(
+            f,
+            "acknowledged: {} occurrences, {} repairs, {} changes of fixes; lost {}, doubled {}",
+            self.acknowledged, self.repairs, self.fix_changes, self.lost, self.doubled
+        )
+    }
+}

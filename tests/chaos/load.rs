@@ -1,0 +1,205 @@
+//! Callers that write and read without a pause, and try each write again under its id until it is
+//! acknowledged, as pipelines do.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::{ledger::Ledger, stage::Stage, support::key_of};
+
+const CALLERS: usize = 6;
+const ANOMALIES: usize = 40;
+/// Between two calls of a caller.
+const PAUSE: Duration = Duration::from_millis(5);
+/// Before a call that has failed is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+pub(crate) struct Load {
+    must_end: Arc<AtomicBool>,
+    callers: JoinSet<()>,
+}
+
+impl Load {
+    /// Makes all anomalies known, and begins.
+    pub(crate) async fn begin(seed: u64, stage: Arc<Stage>, ledger: Arc<Ledger>) -> Self {
+        let must_end = Arc::new(AtomicBool::new(false));
+        let mut callers = JoinSet::new();
+        for number in 0..CALLERS {
+            let mut caller = Caller {
+                number,
+                random: StdRng::seed_from_u64(seed ^ (number as u64 + 1) << 32),
+                stage: Arc::clone(&stage),
+                ledger: Arc::clone(&ledger),
+                sent: 0,
+            };
+            for anomaly in (number..ANOMALIES).step_by(CALLERS) {
+                caller.occur(&[anomaly]).await;
+            }
+            let must_end = Arc::clone(&must_end);
+            callers.spawn(async move {
+                while !must_end.load(Ordering::Relaxed) {
+                    caller.call().await;
+                    tokio::time::sleep(PAUSE).await;
+                }
+            });
+        }
+        Self { must_end, callers }
+    }
+
+    /// Ends once every write that was begun is acknowledged.
+    pub(crate) async fn end(self) {
+        self.must_end.store(true, Ordering::Relaxed);
+        self.callers.join_all().await;
+    }
+}
+
+struct Caller {
+    number: usize,
+    random: StdRng,
+    stage: Arc<Stage>,
+    ledger: Arc<Ledger>,
+    sent: u64,
+}
+
+impl Caller {
+    async fn call(&mut self) {
+        let anomaly = self.random.random_range(0..ANOMALIES);
+        match self.random.random_range(0..100) {
+            0..70 => self.occur(&[anomaly]).await,
+            70..78 => {
+                let count = self.random.random_range(2..20);
+                let anomalies: Vec<usize> =
+                    (0..count).map(|_| self.random.random_range(0..ANOMALIES)).collect();
+                self.occur(&anomalies).await;
+            }
+            78..86 => self.repair(anomaly).await,
+            86..92 => self.change_fix().await,
+            _ => self.read(anomaly).await,
+        }
+    }
+
+    fn next_id(&mut self) -> String {
+        self.sent += 1;
+        format!("{}-{}", self.number, self.sent)
+    }
+
+    async fn occur(&mut self, anomalies: &[usize]) {
+        let events: Vec<(String, String)> =
+            anomalies.iter().map(|anomaly| (name(*anomaly), self.next_id())).collect();
+        let mut body: Vec<Value> =
+            events.iter().map(|(name, id)| json!({"alert_name": name, "event_id": id})).collect();
+        let body = if body.len() == 1 { body.remove(0) } else { json!(body) };
+        loop {
+            let instance = self.random.random_range(0..2);
+            let answer =
+                self.try_until_acknowledged(Method::POST, "/anomalies", &body, instance).await;
+            // Of an array each element is answered by itself.
+            let elements = answer.as_array().cloned().unwrap_or_else(|| vec![answer]);
+            let mut are_all_taken = true;
+            for ((name, id), element) in events.iter().zip(&elements) {
+                if element["count_1h"].as_u64().is_some_and(|count| count > 0) {
+                    self.ledger.occurred(&key_of(name).to_string(), [id.clone()]);
+                } else {
+                    are_all_taken = false;
+                    assert_eq!(element["status"], 503, "a false zero: {element}");
+                }
+            }
+            if are_all_taken {
+                return;
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    async fn repair(&mut self, anomaly: usize) {
+        let key = key_of(&name(anomaly)).to_string();
+        let success = self.random.random_bool(0.5);
+        let id = self.next_id();
+        let body =
+            json!({"anomaly_key": key, "action": "restart", "success": success, "event_id": id});
+        let instance = self.random.random_range(0..2);
+        self.try_until_acknowledged(Method::POST, "/repairs", &body, instance).await;
+        self.ledger.repaired(&key);
+    }
+
+    /// Each anomaly's fix is changed by one caller, and through one instance: the order of what two
+    /// instances have accepted in an outage is that of their clocks.
+    async fn change_fix(&mut self) {
+        let anomaly = self.number + CALLERS * self.random.random_range(0..ANOMALIES / CALLERS);
+        let key = key_of(&name(anomaly)).to_string();
+        let instance = anomaly % 2;
+        let is_fixed = self.random.random_bool(0.5);
+        if is_fixed {
+            let body = json!({"anomaly_key": key, "fix_description": "raised the limit"});
+            self.try_until_acknowledged(Method::PUT, "/permanent-fix", &body, instance).await;
+        } else {
+            let path = format!("/permanent-fix/{key}");
+            self.try_until_acknowledged(Method::DELETE, &path, &Value::Null, instance).await;
+        }
+        self.ledger.fix_changed(&key, is_fixed);
+    }
+
+    async fn read(&mut self, anomaly: usize) {
+        let instance = self.random.random_range(0..2);
+        let service = self.stage.service(instance);
+        let path = format!("/anomalies/{}/frequency", key_of(&name(anomaly)));
+        if let Ok(answer) = service.request(Method::GET, &path).send().await {
+            let status = answer.status();
+            let body: Value = answer.json().await.unwrap_or_default();
+            let is_known = status == StatusCode::OK && body["count_24h"].as_u64() > Some(0);
+            let is_told = is_known || status == StatusCode::SERVICE_UNAVAILABLE || body.is_null();
+            assert!(is_told, "a false zero: {status} {body}");
+        }
+    }
+
+    /// Sends a write again and again. Where the instance is gone the other one is asked, unless it must
+    /// be this one.
+    async fn try_until_acknowledged(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: &Value,
+        first: usize,
+    ) -> Value {
+        let must_be_this = method != Method::POST;
+        let mut instance = first;
+        loop {
+            let service = self.stage.service(instance);
+            let before = self.stage.report().phases();
+            let begun = Instant::now();
+            let mut request = service.request(method.clone(), path);
+            if !body.is_null() {
+                request = request.json(body);
+            }
+            if let Ok(answer) = request.send().await {
+                let (took, status) = (begun.elapsed(), answer.status());
+                self.stage.report().answered(&before, took, !status.is_success());
+                // A service that dies within its answer has said nothing.
+                if let Ok(body) = answer.json::<Value>().await
+                    && status.is_success()
+                {
+                    return body;
+                }
+                let is_refused = status == StatusCode::SERVICE_UNAVAILABLE || status.is_success();
+                assert!(is_refused, "{method} {path} is answered {status}");
+            }
+            if !must_be_this {
+                instance = 1 - instance;
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+}
+
+fn name(anomaly: usize) -> String {
+    format!("Alert{anomaly}")
+}

@@ -1,0 +1,96 @@
+//! Random faults under a steady load, then a reckoning: is everything that was acknowledged there,
+//! once? A seed gives the same faults again.
+//!
+//! `make chaos SEED=7 SECONDS=600 ON=cluster`
+#![allow(clippy::unwrap_used, reason = "what can't be set up ends the run")]
+
+#[path = "../it/support/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the tests use more of it")]
+mod support;
+
+mod faults;
+mod ledger;
+mod load;
+mod report;
+mod stage;
+
+use std::{
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use clap::{Parser, ValueEnum};
+
+use self::{faults::schedule, ledger::Ledger, load::Load, report::Report, stage::Stage};
+
+/// How often the run tells where it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Torments two instances of the service and their Redis, and counts what is lost or doubled.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// The same seed gives the same faults.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// For how long.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// What the service stands on.
+    #[arg(long, value_enum, default_value_t = Topology::Single)]
+    on: Topology,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Topology {
+    /// One Redis, behind a network that fails too.
+    Single,
+    /// A cluster of three masters, each with a replica.
+    Cluster,
+}
+
+fn main() -> ExitCode {
+    let Arguments { seed, seconds, on } = Arguments::parse();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(run(seed, Duration::from_secs(seconds), on))
+}
+
+async fn run(seed: u64, length: Duration, on: Topology) -> ExitCode {
+    let length_seconds = length.as_secs();
+    println!("chaos: seed {seed}, {length_seconds} s, on {on:?}");
+    let (ledger, report) = (Arc::new(Ledger::default()), Arc::new(Report::default()));
+    let stage = Arc::new(Stage::build(on, Arc::clone(&report)).await);
+    let load = Load::begin(seed, Arc::clone(&stage), Arc::clone(&ledger)).await;
+    let begun = Instant::now();
+    let telling = tokio::spawn({
+        let report = Arc::clone(&report);
+        async move {
+            loop {
+                tokio::time::sleep(PROGRESS_INTERVAL).await;
+                println!("{:>5} s  {}", begun.elapsed().as_secs(), report.progress());
+            }
+        }
+    });
+    for planned in schedule(seed, length, on) {
+        tokio::time::sleep(planned.at.saturating_sub(begun.elapsed())).await;
+        println!("{:>7.1} s  {planned}", begun.elapsed().as_secs_f64());
+        stage.inflict(planned);
+    }
+    tokio::time::sleep(length.saturating_sub(begun.elapsed())).await;
+    println!("healing");
+    stage.heal().await;
+    load.end().await;
+    stage.settle().await;
+    telling.abort();
+
+    report.print();
+    let verdict = ledger.compare(&stage).await;
+    println!("\n{verdict}\nseed {seed}, {length_seconds} s, on {on:?}");
+    if verdict.is_good() && report.refusals_without_reason() == 0 {
+        ExitCode::SUCCESS
+    } else {
+        println!("FAILED: `make chaos SEED={seed}` gives the same faults again");
+        stage.print_logs();
+        ExitCode::FAILURE
+    }
+}
