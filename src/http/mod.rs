@@ -4,6 +4,7 @@
 mod alertmanager;
 mod anomalies;
 mod body;
+mod bounds;
 mod degraded;
 mod fields;
 mod health;
@@ -30,7 +31,10 @@ use serde::Deserialize;
 
 use crate::counter::Counter;
 
-use self::problem::{Problem, ProblemKind};
+use self::{
+    bounds::Limits,
+    problem::{Problem, ProblemKind},
+};
 
 pub use alertmanager::{AlertmanagerConfig, CountBy};
 pub use server::serve;
@@ -44,11 +48,17 @@ pub struct HttpConfig {
     pub max_body_bytes: NonZeroUsize,
     /// How many connections are served at the same time.
     pub max_connections: NonZeroU16,
+    /// How many requests are worked on at the same time.
+    pub max_concurrent_requests: NonZeroU16,
     /// How long the head of a request may take to come, in seconds; also how long a connection may
     /// be idle.
     pub header_timeout_seconds: NonZeroU16,
     /// How long a body may take to come, in seconds.
     pub body_timeout_seconds: NonZeroU16,
+    /// How long the answer to a request may take, its body included, in seconds.
+    pub response_timeout_seconds: NonZeroU16,
+    /// How long a client may take no more of its answer, in seconds.
+    pub send_timeout_seconds: NonZeroU16,
     /// How long requests under way may take to end when the service stops, in seconds.
     pub shutdown_timeout_seconds: u64,
 }
@@ -79,6 +89,8 @@ pub fn router(state: AppState) -> Router {
         .route("/spool/dead-letters", get(spool::list))
         .route("/spool/dead-letters/{sequence}", delete(spool::remove))
         .route("/spool/dead-letters/{sequence}/retry", post(spool::retry))
+        .route_layer(from_fn_with_state(Limits::new(state.http), bounds::within))
+        // Whoever looks after the service is answered also when it has more to do than it can.
         .route("/healthz", get(health::health))
         .route("/readyz", get(health::ready))
         .fallback(unknown_route)

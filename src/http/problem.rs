@@ -49,6 +49,7 @@ pub(super) enum ProblemKind {
     ContentTooLarge,
     RequestTimeout,
     Unavailable,
+    Overloaded,
     Internal,
 }
 
@@ -64,7 +65,7 @@ impl ProblemKind {
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::ContentTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -89,6 +90,9 @@ impl ProblemKind {
             Self::ContentTooLarge => ("/problems/content-too-large", "The body is too large"),
             Self::RequestTimeout => ("/problems/request-timeout", "The body came too slowly"),
             Self::Unavailable => ("/problems/unavailable", "The store does not answer"),
+            Self::Overloaded => {
+                ("/problems/overloaded", "More is asked of the service than it can do")
+            }
             Self::Internal => ("/problems/internal", "Something went wrong in the service"),
         }
     }
@@ -137,7 +141,7 @@ impl Problem {
 
     /// Whether the client may try the same again later.
     pub(super) fn is_temporary(&self) -> bool {
-        self.kind == ProblemKind::Unavailable
+        matches!(self.kind, ProblemKind::Unavailable | ProblemKind::Overloaded)
     }
 }
 
@@ -160,7 +164,7 @@ impl From<CounterError> for Problem {
                  effect: try again in a moment, with the same event_id so that it counts once",
             ),
             CounterError::Overloaded => Self::new(
-                ProblemKind::Unavailable,
+                ProblemKind::Overloaded,
                 "more calls are waiting than can be served, and nothing was recorded: try again \
                  in a moment",
             ),

@@ -15,6 +15,7 @@ use hyper_util::{
     server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
+use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -39,6 +40,7 @@ pub async fn serve(
     let server = Server {
         routes,
         header_timeout: Duration::from_secs(config.header_timeout_seconds.get().into()),
+        send_timeout: Duration::from_secs(config.send_timeout_seconds.get().into()),
         graceful: GracefulShutdown::new(),
     };
     let places = Arc::new(Semaphore::new(config.max_connections.get().into()));
@@ -65,6 +67,7 @@ pub async fn serve(
 struct Server {
     routes: Router,
     header_timeout: Duration,
+    send_timeout: Duration,
     graceful: GracefulShutdown,
 }
 
@@ -74,6 +77,8 @@ impl Server {
         // An answer is small and complete: waiting to fill a segment only delays it. A stream that
         // does not take the option serves all the same.
         let _ = stream.set_nodelay(true);
+        // A client that reads no answers would keep theirs in memory for ever.
+        let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(self.send_timeout));
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(self.header_timeout);
         let stream = TokioIo::new(stream);
@@ -96,7 +101,7 @@ impl Server {
 
 async fn refuse(_: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let detail = "there are more connections than can be served: try again in a moment";
-    Ok(Problem::new(ProblemKind::Unavailable, detail).into_response())
+    Ok(Problem::new(ProblemKind::Overloaded, detail).into_response())
 }
 
 async fn pause(error: &io::Error) {

@@ -32,7 +32,7 @@ impl Load {
     /// Makes all anomalies known, and begins.
     pub(crate) async fn begin(seed: u64, stage: Arc<Stage>, ledger: Arc<Ledger>) -> Self {
         let must_end = Arc::new(AtomicBool::new(false));
-        let mut callers = JoinSet::new();
+        let mut known = Vec::new();
         for number in 0..CALLERS {
             let mut caller = Caller {
                 number,
@@ -44,6 +44,10 @@ impl Load {
             for anomaly in (number..ANOMALIES).step_by(CALLERS) {
                 caller.occur(&[anomaly]).await;
             }
+            known.push(caller);
+        }
+        let mut callers = JoinSet::new();
+        for mut caller in known {
             let must_end = Arc::clone(&must_end);
             callers.spawn(async move {
                 while !must_end.load(Ordering::Relaxed) {

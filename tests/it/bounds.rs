@@ -1,0 +1,121 @@
+//! More than the service can do, and clients that want to hold it up: refused at once, told to come
+//! again, and no trouble for the others.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpSocket, TcpStream},
+};
+
+use crate::support::{Proxy, RedisServer, Service, Weather, eventually, healthy_again, key_of};
+
+/// A request of which the body does not come.
+const BEGUN: &str = "POST /anomalies HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+                     Content-Length: 100\r\n\r\n{";
+
+async fn connect(service: &Service) -> TcpStream {
+    TcpStream::connect(service.address()).await.unwrap()
+}
+
+#[tokio::test]
+async fn requests_beyond_the_limit_are_refused_at_once_and_probes_are_not() {
+    let service = Service::with(&[("HTTP__MAX_CONCURRENT_REQUESTS", "2")]).await;
+    let alert = json!({"alert_name": "HighCPU"});
+    service.post("/anomalies", &alert).await.ok();
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut stream = connect(&service).await;
+        stream.write_all(BEGUN.as_bytes()).await.unwrap();
+        held.push(stream);
+    }
+    let refused = eventually("both are held", || async {
+        let begun = Instant::now();
+        let answer = service.post("/anomalies", &alert).await;
+        assert!(begun.elapsed() < Duration::from_millis(200));
+        (answer.status == 503).then_some(answer)
+    })
+    .await;
+    assert!(refused.problem(503).contains("nothing was recorded"));
+    assert_eq!(refused.body["type"], "/problems/overloaded");
+    assert_eq!(refused.headers["retry-after"], "1");
+    service.get("/healthz").await.ok();
+    service.get("/readyz").await.ok();
+    drop(held);
+    eventually("it has room again", || async {
+        (service.post("/anomalies", &alert).await.status == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_answer_that_takes_too_long_is_a_503_and_the_write_counts_once() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::to(redis.port()).await;
+    let options = [
+        ("REDIS__URL", &*proxy.url()),
+        ("REDIS__COMMAND_TIMEOUT_MS", "8000"),
+        ("HTTP__RESPONSE_TIMEOUT_SECONDS", "1"),
+    ];
+    let service = Service::with(&options).await;
+    let event = json!({"alert_name": "HighCPU", "event_id": "once"});
+    proxy.set(Weather::Slow(Duration::from_millis(1_500)));
+    let begun = Instant::now();
+    let late = service.post("/anomalies", &event).await;
+    assert!(late.problem(503).contains("same event_id"));
+    assert!(begun.elapsed() < Duration::from_millis(1_300), "{:?}", begun.elapsed());
+    proxy.set(Weather::Fair);
+    eventually("the same event is taken", || async {
+        (service.post("/anomalies", &event).await.status.is_success()).then_some(())
+    })
+    .await;
+    healthy_again(&service).await;
+    let path = format!("/anomalies/{}/frequency", key_of("HighCPU"));
+    assert_eq!(service.get(&path).await.ok()["count_1h"], 1);
+}
+
+#[tokio::test]
+async fn a_client_that_reads_no_answers_loses_its_connection() {
+    let options = [("HTTP__SEND_TIMEOUT_SECONDS", "1"), ("HTTP__MAX_CONNECTIONS", "1")];
+    let service = Service::with(&options).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let mut stream = socket.connect(service.address().parse().unwrap()).await.unwrap();
+    let array = vec![json!({"alert_name": "HighCPU"}); 1_000];
+    let body = serde_json::to_string(&array).unwrap();
+    let request = format!(
+        "POST /anomalies HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    // Many requests one behind the other, and none of the answers read.
+    let sending = tokio::spawn(async move {
+        for _ in 0..200 {
+            if stream.write_all(request.as_bytes()).await.is_err() {
+                break;
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        drop(stream);
+    });
+    // It has the only place, until it is cut off.
+    eventually("the place is taken", || async {
+        let mut other = connect(&service).await;
+        other
+            .write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .await
+            .ok()?;
+        let mut answer = String::new();
+        other.read_to_string(&mut answer).await.ok()?;
+        answer.starts_with("HTTP/1.1 503").then_some(())
+    })
+    .await;
+    eventually("the place is free again", || async {
+        let answer = service.request(reqwest::Method::GET, "/healthz").send().await.ok()?;
+        answer.status().is_success().then_some(())
+    })
+    .await;
+    assert!(!sending.is_finished(), "the client itself has not let go");
+    sending.abort();
+}
