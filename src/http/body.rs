@@ -1,4 +1,4 @@
-//! Reads a JSON body: of the right type, within the limit, valid UTF-8, well-formed.
+//! Reads bodies: within their limits, and JSON of the right type, valid UTF-8, well-formed.
 
 use std::time::Duration;
 
@@ -12,31 +12,37 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::Value;
 
 use super::{
-    AppState,
+    HttpConfig,
     problem::{Problem, ProblemKind},
 };
 
-/// What is read on of a body that is too large or no JSON, so that its sender gets to read the
+/// What is read on of a body that is too large, so that its sender gets to read the
 /// answer instead of a reset connection.
 const DRAIN_BYTES: usize = 32 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(2);
+
+/// Takes in the whole body of a request.
+///
+/// # Errors
+/// When it is too large, too slow, or breaks off.
+pub(super) async fn buffered(request: Request, http: HttpConfig) -> Result<Request, Problem> {
+    let patience = Duration::from_secs(http.body_timeout_seconds.get().into());
+    let read = tokio::time::timeout(patience, read(request, http.max_body_bytes.get())).await;
+    read.map_err(|_| too_slow(patience))?
+}
 
 /// The JSON value of a request's body.
 #[derive(Debug)]
 pub(super) struct JsonBody(pub(super) Value);
 
-impl FromRequest<AppState> for JsonBody {
+impl<S: Send + Sync> FromRequest<S> for JsonBody {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
-        let http = state.http;
-        if let Err(problem) = check_content_type(request.headers()) {
-            drain_quickly(request.into_body()).await;
-            return Err(problem);
-        }
-        let patience = Duration::from_secs(http.body_timeout_seconds.get().into());
-        let read = tokio::time::timeout(patience, read(request, http.max_body_bytes.get())).await;
-        parse(&read.map_err(|_| too_slow(patience))??).map(Self)
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        check_content_type(request.headers())?;
+        // It is in memory already.
+        let collected = request.into_body().collect().await.map_err(|_| broken_off())?;
+        parse(&collected.to_bytes()).map(Self)
     }
 }
 
@@ -59,7 +65,7 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
     ))
 }
 
-async fn read(request: Request, max_body_bytes: usize) -> Result<Bytes, Problem> {
+async fn read(request: Request, max_body_bytes: usize) -> Result<Request, Problem> {
     let too_large = || {
         Problem::new(
             ProblemKind::ContentTooLarge,
@@ -76,25 +82,23 @@ async fn read(request: Request, max_body_bytes: usize) -> Result<Bytes, Problem>
         return Err(too_large());
     }
     match Limited::new(&mut body, max_body_bytes).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
+        Ok(collected) => Ok(Request::from_parts(parts, Body::from(collected.to_bytes()))),
         Err(error) if error.is::<LengthLimitError>() => {
-            drain_quickly(body).await;
+            // Whether the rest came in time makes no difference to the answer.
+            let _ = tokio::time::timeout(DRAIN_TIME, drain(body)).await;
             Err(too_large())
         }
-        Err(_) => Err(Problem::new(
-            ProblemKind::InvalidJson,
-            "the body broke off before its end: send it whole",
-        )),
+        Err(_) => Err(broken_off()),
     }
+}
+
+fn broken_off() -> Problem {
+    let detail = "the body broke off before its end: send it whole";
+    Problem::new(ProblemKind::InvalidJson, detail)
 }
 
 fn announced_length(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-async fn drain_quickly(body: Body) {
-    // Whether the rest came in time makes no difference to the answer.
-    let _ = tokio::time::timeout(DRAIN_TIME, drain(body)).await;
 }
 
 fn too_slow(patience: Duration) -> Problem {

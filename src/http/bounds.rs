@@ -1,50 +1,143 @@
-//! Keeps the work in bounds: so many requests at the same time, and none of them for ever. What is
-//! beyond is refused at once, so that what is accepted keeps its latency.
+//! Keeps the work in bounds: so many requests at the same time, and none of them for ever. A burst may
+//! wait for its turn; what comes while the service is overloaded for longer is refused at once, so
+//! that what is accepted keeps its latency.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{
     extract::{Request, State},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
-use tokio::{sync::Semaphore, time};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::{self, Instant},
+};
 
 use super::{
     HttpConfig,
+    body::buffered,
     problem::{Problem, ProblemKind},
 };
 
+/// How long a request waits for its turn: in a burst, and in an overload. This is "controlled delay" as
+/// in Ben Maurer, "Fail at Scale", ACM Queue 13 (8), 2015.
+const BURST_PATIENCE: Duration = Duration::from_millis(500);
+const OVERLOAD_PATIENCE: Duration = Duration::from_millis(10);
+/// An overload begins where no place was free for so long, and ends where none was refused for so long.
+const OVERLOADED_AFTER: Duration = Duration::from_millis(200);
+const RELIEVED_AFTER: Duration = Duration::from_millis(100);
+
 /// The places for requests, and for how long one may be kept.
 #[derive(Clone, Debug)]
-pub(super) struct Limits {
+pub(super) struct Bounds {
+    config: HttpConfig,
     places: Arc<Semaphore>,
-    response_timeout: Duration,
+    /// How many wait for a place.
+    waiting: Arc<AtomicU64>,
+    begun: Instant,
+    /// When a place was last free for one that came, and when one was last refused, in milliseconds
+    /// since `begun`.
+    last_free_ms: Arc<AtomicU64>,
+    last_refused_ms: Arc<AtomicU64>,
 }
 
-impl Limits {
+impl Bounds {
     pub(super) fn new(config: HttpConfig) -> Self {
         Self {
+            config,
             places: Arc::new(Semaphore::new(config.max_concurrent_requests.get().into())),
-            response_timeout: Duration::from_secs(config.response_timeout_seconds.get().into()),
+            waiting: Arc::default(),
+            begun: Instant::now(),
+            last_free_ms: Arc::default(),
+            last_refused_ms: Arc::default(),
         }
     }
+
+    /// A place, where there is one within the time that there is to wait.
+    async fn place(&self) -> Option<SemaphorePermit<'_>> {
+        if let Ok(place) = self.places.try_acquire() {
+            self.last_free_ms.store(self.now_ms(), Ordering::Relaxed);
+            return Some(place);
+        }
+        let patience = if self.is_overloaded() { OVERLOAD_PATIENCE } else { BURST_PATIENCE };
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waits = Waits(&self.waiting);
+        time::timeout(patience, self.places.acquire()).await.ok()?.ok()
+    }
+
+    /// Whether one more would wait in vain: a few that wait are enough to keep the places taken.
+    fn is_beyond(&self) -> bool {
+        let most = u64::from(self.config.max_concurrent_requests.get()) / 4;
+        self.is_overloaded() && self.waiting.load(Ordering::Relaxed) > most
+    }
+
+    fn is_overloaded(&self) -> bool {
+        if self.places.available_permits() > 0 {
+            return false;
+        }
+        let now_ms = self.now_ms();
+        let since = |last_ms: &AtomicU64| {
+            Duration::from_millis(now_ms.saturating_sub(last_ms.load(Ordering::Relaxed)))
+        };
+        let was_refused = self.last_refused_ms.load(Ordering::Relaxed) > 0;
+        since(&self.last_free_ms) > OVERLOADED_AFTER
+            || was_refused && since(&self.last_refused_ms) < RELIEVED_AFTER
+    }
+
+    fn refuse(&self) -> Response {
+        self.last_refused_ms.store(self.now_ms(), Ordering::Relaxed);
+        let detail = "more requests come than can be served, and nothing was recorded: try again in \
+                      a moment";
+        Problem::new(ProblemKind::Overloaded, detail).into_response()
+    }
+
+    fn now_ms(&self) -> u64 {
+        // For some five hundred million years it has room.
+        self.begun.elapsed().as_millis() as u64
+    }
+}
+
+/// One that waits; also one whose client has gone away meanwhile waits no more.
+struct Waits<'a>(&'a AtomicU64);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Refuses at once what would wait in vain, before any work is put into it.
+pub(super) async fn shed(State(bounds): State<Bounds>, request: Request, next: Next) -> Response {
+    if bounds.is_beyond() && !is_probe(request.uri().path()) {
+        return bounds.refuse();
+    }
+    next.run(request).await
 }
 
 /// Answers a request within the bounds, or with a 503.
-pub(super) async fn within(State(limits): State<Limits>, request: Request, next: Next) -> Response {
-    let Ok(_place) = limits.places.try_acquire() else {
-        let detail = "more requests are under way than can be served, and nothing was recorded: try \
-                      again in a moment";
-        return Problem::new(ProblemKind::Overloaded, detail).into_response();
+pub(super) async fn within(State(bounds): State<Bounds>, request: Request, next: Next) -> Response {
+    // Before it has a place: a sender that takes his time keeps it from nobody.
+    let request = match buffered(request, bounds.config).await {
+        Ok(request) => request,
+        Err(problem) => return problem.into_response(),
     };
-    match time::timeout(limits.response_timeout, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => {
-            let detail = "the answer took too long, so that a write may or may not have taken \
-                          effect: try again in a moment, with the same event_id so that it counts \
-                          once";
-            Problem::new(ProblemKind::Unavailable, detail).into_response()
-        }
-    }
+    let Some(_place) = bounds.place().await else { return bounds.refuse() };
+    let patience = Duration::from_secs(bounds.config.response_timeout_seconds.get().into());
+    time::timeout(patience, next.run(request)).await.unwrap_or_else(|_| {
+        let detail = "the answer took too long, so that a write may or may not have taken effect: try \
+                      again in a moment, with the same event_id so that it counts once";
+        Problem::new(ProblemKind::Unavailable, detail).into_response()
+    })
+}
+
+/// Whoever looks after the service is answered also when it has more to do than it can.
+fn is_probe(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz")
 }

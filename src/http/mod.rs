@@ -32,7 +32,7 @@ use serde::Deserialize;
 use crate::counter::Counter;
 
 use self::{
-    bounds::Limits,
+    bounds::Bounds,
     problem::{Problem, ProblemKind},
 };
 
@@ -55,7 +55,7 @@ pub struct HttpConfig {
     pub header_timeout_seconds: NonZeroU16,
     /// How long a body may take to come, in seconds.
     pub body_timeout_seconds: NonZeroU16,
-    /// How long the answer to a request may take, its body included, in seconds.
+    /// How long the answer to a request may take once its body is there, in seconds.
     pub response_timeout_seconds: NonZeroU16,
     /// How long a client may take no more of its answer, in seconds.
     pub send_timeout_seconds: NonZeroU16,
@@ -76,6 +76,7 @@ pub struct AppState {
 
 /// All routes, with the middleware around them.
 pub fn router(state: AppState) -> Router {
+    let bounds = Bounds::new(state.http);
     let routes = Router::new()
         .route("/anomalies", post(anomalies::record))
         .route("/anomalies/{key}", get(anomalies::anomaly))
@@ -89,15 +90,15 @@ pub fn router(state: AppState) -> Router {
         .route("/spool/dead-letters", get(spool::list))
         .route("/spool/dead-letters/{sequence}", delete(spool::remove))
         .route("/spool/dead-letters/{sequence}/retry", post(spool::retry))
-        .route_layer(from_fn_with_state(Limits::new(state.http), bounds::within))
-        // Whoever looks after the service is answered also when it has more to do than it can.
+        .route_layer(from_fn_with_state(bounds.clone(), bounds::within))
+        // Not bounded: whoever looks after the service is answered in any case.
         .route("/healthz", get(health::health))
         .route("/readyz", get(health::ready))
         .fallback(unknown_route)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(state.clone(), degraded::mark))
         .with_state(state);
-    middleware::around(routes)
+    middleware::around(routes, bounds)
 }
 
 async fn unknown_route(uri: axum::http::Uri) -> Problem {

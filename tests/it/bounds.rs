@@ -1,52 +1,93 @@
 //! More than the service can do, and clients that want to hold it up: refused at once, told to come
 //! again, and no trouble for the others.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
+    task::JoinSet,
 };
 
 use crate::support::{Proxy, RedisServer, Service, Weather, eventually, healthy_again, key_of};
-
-/// A request of which the body does not come.
-const BEGUN: &str = "POST /anomalies HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
-                     Content-Length: 100\r\n\r\n{";
 
 async fn connect(service: &Service) -> TcpStream {
     TcpStream::connect(service.address()).await.unwrap()
 }
 
+/// Two requests at a time, each of which takes 400 ms.
+async fn slow_service() -> (RedisServer, Proxy, Arc<Service>) {
+    let redis = RedisServer::start();
+    let proxy = Proxy::to(redis.port()).await;
+    let options = [
+        ("REDIS__URL", &*proxy.url()),
+        ("REDIS__COMMAND_TIMEOUT_MS", "8000"),
+        ("HTTP__MAX_CONCURRENT_REQUESTS", "2"),
+    ];
+    let service = Arc::new(Service::with(&options).await);
+    service.post("/anomalies", &json!({"alert_name": "HighCPU"})).await.ok();
+    proxy.set(Weather::Slow(Duration::from_millis(200)));
+    (redis, proxy, service)
+}
+
 #[tokio::test]
-async fn requests_beyond_the_limit_are_refused_at_once_and_probes_are_not() {
-    let service = Service::with(&[("HTTP__MAX_CONCURRENT_REQUESTS", "2")]).await;
-    let alert = json!({"alert_name": "HighCPU"});
-    service.post("/anomalies", &alert).await.ok();
-    let mut held = Vec::new();
-    for _ in 0..2 {
-        let mut stream = connect(&service).await;
-        stream.write_all(BEGUN.as_bytes()).await.unwrap();
-        held.push(stream);
+async fn a_burst_waits_for_its_turn() {
+    let (_redis, _proxy, service) = slow_service().await;
+    let mut burst = JoinSet::new();
+    for _ in 0..4 {
+        let service = Arc::clone(&service);
+        burst.spawn(async move {
+            service.post("/anomalies", &json!({"alert_name": "HighCPU"})).await.status
+        });
     }
-    let refused = eventually("both are held", || async {
-        let begun = Instant::now();
-        let answer = service.post("/anomalies", &alert).await;
-        assert!(begun.elapsed() < Duration::from_millis(200));
-        (answer.status == 503).then_some(answer)
-    })
-    .await;
-    assert!(refused.problem(503).contains("nothing was recorded"));
-    assert_eq!(refused.body["type"], "/problems/overloaded");
-    assert_eq!(refused.headers["retry-after"], "1");
+    for status in burst.join_all().await {
+        assert_eq!(status, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_lasting_overload_what_is_beyond_is_refused_at_once_and_the_rest_keeps_its_latency() {
+    let (_redis, proxy, service) = slow_service().await;
+    let begun = Instant::now();
+    let mut callers = JoinSet::new();
+    for _ in 0..20 {
+        let service = Arc::clone(&service);
+        callers.spawn(async move {
+            let mut answers = Vec::new();
+            while begun.elapsed() < Duration::from_secs(4) {
+                let asked = Instant::now();
+                let answer = service.post("/anomalies", &json!({"alert_name": "HighCPU"})).await;
+                answers.push((asked - begun, asked.elapsed(), answer));
+            }
+            answers
+        });
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    // Whoever looks after it is answered.
     service.get("/healthz").await.ok();
-    service.get("/readyz").await.ok();
-    drop(held);
-    eventually("it has room again", || async {
-        (service.post("/anomalies", &alert).await.status == 200).then_some(())
-    })
-    .await;
+    let answers: Vec<_> = callers.join_all().await.into_iter().flatten().collect();
+    let (accepted, refused): (Vec<_>, Vec<_>) =
+        answers.iter().partition(|(_, _, answer)| answer.status == 200);
+    for (_, took, _) in &accepted {
+        assert!(*took < Duration::from_millis(1_300), "{took:?}");
+    }
+    assert!(accepted.len() > 10, "{} accepted", accepted.len());
+    // The burst at the beginning may wait; then nobody does.
+    let lasting = refused.iter().filter(|(at, ..)| *at > Duration::from_millis(800));
+    assert!(lasting.clone().count() > 100);
+    for (_, took, answer) in lasting {
+        assert!(answer.problem(503).contains("nothing was recorded"));
+        assert_eq!(answer.body["type"], "/problems/overloaded");
+        assert_eq!(answer.headers["retry-after"], "1");
+        assert!(*took < Duration::from_millis(200), "{took:?}");
+    }
+    proxy.set(Weather::Fair);
+    let path = format!("/anomalies/{}/frequency", key_of("HighCPU"));
+    assert_eq!(service.get(&path).await.ok()["count_1h"], 1 + accepted.len());
 }
 
 #[tokio::test]
