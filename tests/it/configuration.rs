@@ -84,6 +84,7 @@ fn faults_stop_with_the_name_of_the_key() {
         ("ALERTMANAGER__COUNT", "alerts", "alertmanager.count"),
         ("REDIS__URL", "http://127.0.0.1", "redis.url"),
         ("REDIS__CONNECTIONS", "0", "redis.connections"),
+        ("REDIS__KEY_PREFIX", "{app}:", "redis.key_prefix"),
         ("REDIS__COMMAND_TIMEOUT_MS", "0", "redis.command_timeout_ms"),
         ("BATCH__MAX_WAITING_CALLS", "9223372036854775807", "batch.max_waiting_calls"),
         ("LOG__LEVEL", "a=b=c", "log.level"),

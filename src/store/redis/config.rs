@@ -7,7 +7,7 @@ use std::{
 };
 
 use fred::types::config::Config;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 use url::Url;
 
 use super::tls::RedisTlsConfig;
@@ -19,10 +19,11 @@ pub struct RedisConfig {
     /// Where Redis is; absent for the embedded store.
     pub url: Option<RedisUrl>,
     /// What every key's name begins with.
+    #[serde(deserialize_with = "key_prefix")]
     pub key_prefix: String,
-    /// Connections.
+    /// Connections to each server.
     pub connections: NonZeroU8,
-    /// Script calls under way at the same time.
+    /// Batches under way at the same time, to each server.
     pub concurrent_batches: NonZeroU8,
     /// How long a command may take, in milliseconds.
     pub command_timeout_ms: NonZeroU32,
@@ -56,6 +57,17 @@ pub enum InvalidRedisUrl {
          redis+unix:///path, redis-sentinel://, redis-cluster://, or the last two with rediss"
     )]
     Scheme(String),
+}
+
+fn key_prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let prefix = String::deserialize(deserializer)?;
+    if prefix.contains(['{', '}']) {
+        return Err(D::Error::custom(
+            "`redis.key_prefix` must not hold { or }: on a cluster they would decide which slot a \
+             key is in",
+        ));
+    }
+    Ok(prefix)
 }
 
 impl RedisUrl {
