@@ -14,7 +14,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::Service;
+use crate::support::{RedisServer, Service};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_sigterm_under_load_every_recorded_occurrence_is_answered() {
@@ -104,4 +104,24 @@ async fn a_client_that_never_ends_its_request_is_cut_off_and_holds_up_nobody() {
     let refused = tokio::time::timeout(deadline, refused).await.expect("an answer").unwrap();
     assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("retry-after: 1"), "{refused}");
     drop(idle);
+}
+
+#[tokio::test]
+async fn on_sigterm_in_an_outage_it_ends_quickly_and_keeps_what_it_has_accepted() {
+    let mut redis = RedisServer::start();
+    let mut service = Service::on_redis(&redis).await;
+    // A Redis that stands still keeps its connections, and answers no farewell.
+    redis.pause();
+    for id in 0..20 {
+        let event = json!({"alert_name": "HighCPU", "event_id": id.to_string()});
+        assert_eq!(service.post("/anomalies", &event).await.status, 202);
+    }
+    let begun = std::time::Instant::now();
+    service.terminate();
+    assert!(service.ended_well().await);
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    redis.kill();
+    let service = service.restart().await;
+    let after = service.get("/anomalies/af03baee239021c4/frequency").await.ok();
+    assert_eq!(after["count_1h"], 20);
 }
