@@ -40,11 +40,11 @@ impl Carrier {
         let mut occurrences: Vec<Occurrence> = Vec::new();
         let mut repairs: Vec<RepairAttempt> = Vec::new();
         let mut ends = Vec::new();
-        // With the first that waits its part of the store is away: the others need not find out.
-        let mut away = BTreeSet::new();
+        // Where the first has to wait, the others need not find out.
+        let mut waiting = BTreeSet::new();
         for operation in run {
             let shard = self.shard(operation);
-            if away.contains(&shard) {
+            if waiting.contains(&shard) {
                 ends.push(End::Waits);
                 continue;
             }
@@ -55,7 +55,7 @@ impl Carrier {
                 Operation::Unmark(removal) => ends.push(self.unmark(now, removal.clone()).await),
             }
             if matches!(ends.last(), Some(End::Waits)) {
-                away.insert(shard);
+                waiting.insert(shard);
             }
         }
         if !occurrences.is_empty() {
@@ -98,8 +98,10 @@ impl Carrier {
             Ok(Some(_)) => End::Done,
             Ok(None) => End::Refused("the anomaly is not known".to_owned()),
             Err(StoreError::Permanent(reason)) => End::Refused(reason),
-            Err(fault @ (StoreError::Transient(_) | StoreError::Indeterminate(_))) => {
-                self.health.begin_outage(now, self.store.shard(key), &fault);
+            Err(fault) => {
+                if fault.is_outage() {
+                    self.health.begin_outage(now, self.store.shard(key), &fault);
+                }
                 End::Waits
             }
         }

@@ -23,7 +23,7 @@ pub enum CounterError {
 impl From<StoreError> for CounterError {
     fn from(fault: StoreError) -> Self {
         match fault {
-            StoreError::Transient(text) => Self::Unavailable(text),
+            StoreError::Transient(text) | StoreError::Moving(text) => Self::Unavailable(text),
             StoreError::Indeterminate(text) => Self::Unanswered(text),
             StoreError::Permanent(text) => Self::Refused(text),
         }

@@ -47,6 +47,8 @@ pub(super) struct Health {
 struct Record {
     faults: BTreeMap<Shard, u32>,
     away: BTreeSet<Shard>,
+    /// Those of which the log has told in this outage: what flickers is told of once.
+    told: BTreeSet<Shard>,
     /// Since when the state has not been Healthy.
     since: Option<Timestamp>,
 }
@@ -64,7 +66,7 @@ impl Health {
     /// Takes note of how a call ended.
     pub(super) fn observe<T>(&self, now: Timestamp, shard: Shard, result: &Result<T, StoreError>) {
         match result {
-            Err(fault) if fault.is_temporary() => {
+            Err(fault) if fault.is_outage() => {
                 let faults = {
                     let mut record = self.record();
                     self.is_disturbed.store(true, Ordering::Relaxed);
@@ -84,7 +86,7 @@ impl Health {
     /// Takes note of a batch that has failed as a whole. A timeout of many calls together is as good
     /// as many of single ones.
     pub(super) fn observe_batch(&self, now: Timestamp, shard: Shard, fault: &StoreError) {
-        if fault.is_temporary() {
+        if fault.is_outage() {
             self.begin_outage(now, shard, fault);
         }
     }
@@ -96,10 +98,14 @@ impl Health {
         if record.away.insert(shard) {
             self.outages.send_modify(|outages| *outages += 1);
         }
-        if record.since.is_none() {
-            record.since = Some(now);
-            let store = self.store;
-            tracing::warn!(store, error = %fault, "the store does not answer");
+        let store = self.store;
+        record.since.get_or_insert(now);
+        if record.told.insert(shard) {
+            if record.told.len() == 1 {
+                tracing::warn!(store, error = %fault, "the store does not answer");
+            } else {
+                tracing::warn!(store, error = %fault, "another part of the store does not answer");
+            }
         }
     }
 
@@ -148,6 +154,7 @@ impl Health {
         if !record.away.is_empty() {
             return;
         }
+        record.told.clear();
         if let Some(since) = record.since.take() {
             let seconds = (now.as_micros() - since.as_micros()) / 1_000_000;
             let store = self.store;

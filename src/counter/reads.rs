@@ -108,7 +108,8 @@ pub(super) fn no_result<T>() -> Result<T, StoreError> {
     Err(StoreError::Indeterminate("no result came back".to_owned()))
 }
 
-fn away(fault: Option<StoreError>) -> CounterError {
+/// That nothing can be told.
+pub(super) fn away(fault: Option<StoreError>) -> CounterError {
     let away = || StoreError::Transient("the store is away".to_owned());
     fault.unwrap_or_else(away).into()
 }

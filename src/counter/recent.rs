@@ -35,9 +35,13 @@ impl Recent {
         }
     }
 
-    /// What is remembered, oldest first.
-    pub(super) fn all(&self) -> Vec<Operation> {
-        self.operations().iter().map(|(_, operation)| operation.clone()).collect()
+    /// Takes out what is remembered and `wanted`, oldest first.
+    pub(super) fn take(&self, wanted: impl Fn(&Operation) -> bool) -> Vec<Operation> {
+        let mut operations = self.operations();
+        let (taken, left): (VecDeque<_>, VecDeque<_>) =
+            operations.drain(..).partition(|(_, operation)| wanted(operation));
+        *operations = left;
+        taken.into_iter().map(|(_, operation)| operation).collect()
     }
 
     fn operations(&self) -> MutexGuard<'_, VecDeque<(Timestamp, Operation)>> {
@@ -57,17 +61,27 @@ mod tests {
 
     #[test]
     fn the_last_seconds_before_an_outage_are_remembered_and_no_more_than_the_limit() {
-        let recent = Recent::new(10, 3);
         let begin = Timestamp::from_micros(1_774_799_738_000_000);
-        let mut expected = Vec::new();
-        for second in [0, 8, 11, 12, 13] {
-            let now = begin.plus_seconds(second);
-            expected.push(operation(&second.to_string(), now));
-            recent.remember(now, expected.last().cloned().into_iter());
-            if second == 11 {
-                assert_eq!(recent.all(), expected[1..], "the first is older than 10 s");
+        let remembered_of = |seconds: &[i64]| {
+            let recent = Recent::new(10, 3);
+            for second in seconds {
+                let now = begin.plus_seconds(*second);
+                recent.remember(now, std::iter::once(operation(&second.to_string(), now)));
             }
-        }
-        assert_eq!(recent.all(), expected[2..], "no more than three");
+            let all = recent.take(|_| true);
+            all.iter().map(|operation| operation.id().to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(remembered_of(&[0, 8, 11]), ["8", "11"], "the first is older than 10 s");
+        assert_eq!(remembered_of(&[0, 8, 11, 12, 13]), ["11", "12", "13"], "no more than three");
+    }
+
+    #[test]
+    fn what_is_taken_is_remembered_no_more_and_the_rest_is() {
+        let recent = Recent::new(10, 10);
+        let now = Timestamp::from_micros(1_774_799_738_000_000);
+        recent.remember(now, ["a", "b", "c"].into_iter().map(|name| operation(name, now)));
+        let is_b = |operation: &Operation| operation.id().as_str() == "b";
+        assert_eq!(recent.take(is_b), [operation("b", now)]);
+        assert_eq!(recent.take(|_| true), [operation("a", now), operation("c", now)]);
     }
 }

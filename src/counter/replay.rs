@@ -43,12 +43,30 @@ pub(super) struct Replay {
     config: DegradedConfig,
 }
 
-/// How far the spool has been gone through since a part of the store has last come back.
-#[derive(Debug, Default)]
-struct Scan {
+/// One time through the spool, from the front to the end.
+#[derive(Debug)]
+struct Pass {
+    begun_at: Instant,
+    /// How long it took; absent before its end.
+    took: Option<Duration>,
     next: u64,
     /// Anomalies of which something before `next` waits on: what follows about them waits too.
     held: HashSet<AnomalyKey>,
+    /// Whether another pass may find more to do: a part of the store has come back, slots have moved,
+    /// or something had to wait though its part of the store answers.
+    must_repeat: bool,
+}
+
+impl Pass {
+    fn begin() -> Self {
+        Self {
+            begun_at: Instant::now(),
+            took: None,
+            next: 0,
+            held: HashSet::new(),
+            must_repeat: false,
+        }
+    }
 }
 
 /// What has become of a page.
@@ -74,13 +92,12 @@ impl Replay {
     pub(super) async fn run(mut self) {
         let probe_interval = Duration::from_millis(self.config.probe_interval_ms.get());
         let mut told_at = Instant::now();
-        let mut scan = Scan::default();
+        let mut pass = Pass::begin();
+        let mut repeat_at = Instant::now();
         loop {
-            if self.end_outages().await {
-                scan = Scan::default();
-            }
+            pass.must_repeat |= self.end_outages().await;
             let began_at = Instant::now();
-            let carried_out = self.replay_page(&mut scan).await;
+            let settled = self.replay_page(&mut pass).await;
             let waiting = self.carrier.standby.as_ref().map_or(0, |standby| standby.depth().0);
             let (health, now) = (&self.carrier.health, self.carrier.clock.now());
             if waiting == 0 {
@@ -88,21 +105,26 @@ impl Replay {
             } else {
                 health.begin_replay(now)
             }
-            if carried_out > 0 && told_at.elapsed() > PROGRESS_INTERVAL {
-                told_at = Instant::now();
-                tracing::info!(waiting, "replaying: {waiting} operations wait");
-            }
-            if carried_out > 0 {
+            if let Some(settled) = settled {
+                if settled > 0 && told_at.elapsed() > PROGRESS_INTERVAL {
+                    told_at = Instant::now();
+                    tracing::info!(waiting, "replaying: {waiting} operations wait");
+                }
                 // A store that has just come back is not to be knocked over.
                 let pace = f64::from(self.config.replay_per_second.get());
-                sleep_until(began_at + Duration::from_secs_f64(carried_out as f64 / pace)).await;
+                sleep_until(began_at + Duration::from_secs_f64(settled as f64 / pace)).await;
             } else if waiting == 0 {
                 self.something_to_do().await;
+                pass = Pass::begin();
+            } else if (pass.must_repeat || health.away().is_empty()) && Instant::now() >= repeat_at
+            {
+                // A store that answers probes and takes nothing is no reason to read all the time.
+                let took = pass.took.unwrap_or_else(|| pass.begun_at.elapsed());
+                let pause = probe_interval.max(took * 4);
+                repeat_at = Instant::now() + pause;
+                pass = Pass::begin();
             } else {
-                if health.away().is_empty() {
-                    // What is left was passed over, or is being written just now.
-                    scan = Scan::default();
-                }
+                pass.took.get_or_insert_with(|| pass.begun_at.elapsed());
                 let _ = timeout(probe_interval, self.something_to_do()).await;
             }
         }
@@ -153,36 +175,42 @@ impl Replay {
         has_changed
     }
 
-    /// Carries out the next of what waits, but for what must wait on. Answers how many are settled.
-    async fn replay_page(&self, scan: &mut Scan) -> usize {
-        let Some(standby) = &self.carrier.standby else { return 0 };
-        let page = match standby.spool().waiting(scan.next, BATCH_OPERATIONS).await {
+    /// Carries out the next of what waits, but for what must wait on. Answers how many are settled;
+    /// `None` at the end of the spool.
+    async fn replay_page(&self, pass: &mut Pass) -> Option<usize> {
+        let standby = self.carrier.standby.as_ref()?;
+        // Four a second at least, however slow the pace: outages are to be ended in between.
+        let per_page = self.config.replay_per_second.get() as usize / 4;
+        let limit = per_page.clamp(1, BATCH_OPERATIONS);
+        let page = match standby.spool().waiting(pass.next, limit).await {
             Ok(page) => page,
             Err(error) => return spool_failed(&error),
         };
-        let Some(last) = page.last() else { return 0 };
+        let last = page.last()?;
         let mut settled = Settled::default();
         for run in page.chunk_by(|a, b| a.operation.kind() == b.operation.kind()) {
-            self.replay_run(run, scan, &mut settled).await;
+            self.replay_run(run, pass, &mut settled).await;
         }
-        if let Err(error) = standby.spool().settle(settled.done, settled.refused).await {
-            // They are carried out again, which changes nothing.
-            return spool_failed(&error);
+        if !settled.all.is_empty() {
+            if let Err(error) = standby.spool().settle(settled.done, settled.refused).await {
+                // They are carried out again, which changes nothing.
+                return spool_failed(&error);
+            }
+            standby.forget(&settled.all);
         }
-        standby.forget(&settled.all);
-        scan.next = last.sequence + 1;
-        settled.all.len()
+        pass.next = last.sequence + 1;
+        Some(settled.all.len())
     }
 
     /// Carries out operations of one kind.
-    async fn replay_run(&self, run: &[Spooled], scan: &mut Scan, settled: &mut Settled) {
+    async fn replay_run(&self, run: &[Spooled], pass: &mut Pass, settled: &mut Settled) {
         let mut due = Vec::with_capacity(run.len());
         for spooled in run {
             let operation = &spooled.operation;
-            if scan.held.contains(&operation.key())
+            if pass.held.contains(&operation.key())
                 || self.carrier.health.is_away(self.carrier.shard(operation))
             {
-                scan.held.insert(operation.key());
+                pass.held.insert(operation.key());
             } else {
                 due.push(spooled);
             }
@@ -193,7 +221,8 @@ impl Replay {
             let key = operation.key();
             match end {
                 End::Waits => {
-                    scan.held.insert(key);
+                    pass.held.insert(key);
+                    pass.must_repeat |= !self.carrier.health.is_away(self.carrier.store.shard(key));
                     continue;
                 }
                 End::Done => {
@@ -213,7 +242,7 @@ impl Replay {
     }
 }
 
-fn spool_failed(error: &SpoolError) -> usize {
+fn spool_failed(error: &SpoolError) -> Option<usize> {
     tracing::error!(%error, "the spool can't be replayed; it is tried again");
-    0
+    None
 }

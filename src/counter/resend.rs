@@ -5,9 +5,10 @@ use std::{
     future::pending,
     mem,
     sync::Arc,
+    time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     carrier::{BATCH_OPERATIONS, Carrier, End},
@@ -18,20 +19,26 @@ use crate::{
     store::Shard,
 };
 
+/// How often it is looked for writes that were acknowledged just before their part of the store fell
+/// away, and whose answer came just after it was noticed.
+const STRAGGLER_INTERVAL: Duration = Duration::from_secs(1);
+
 /// The acknowledged writes of late, and which of them are to be sent again.
 #[derive(Debug)]
 pub(super) struct Resend {
     recent: Arc<Recent>,
-    /// Grows when the store may have forgotten what is in `recent`.
+    /// Changes when the store may have forgotten what is in `recent`.
     resets: watch::Receiver<u64>,
-    /// The last writes of the parts of the store that are away, as of when they fell away: while those
-    /// are gone, the writes of the others push them out of `recent`.
+    resets_seen: u64,
+    /// The last writes of the parts of the store that are away, taken out of `recent`: the writes of
+    /// the others would push them out of there.
     kept: BTreeMap<Shard, Kept>,
+    kept_at: Instant,
     /// What is to be sent now.
     due: Vec<Operation>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Kept {
     operations: Vec<Operation>,
     /// Whether the store may have forgotten them.
@@ -39,8 +46,10 @@ struct Kept {
 }
 
 impl Resend {
-    pub(super) fn new(recent: Arc<Recent>, resets: watch::Receiver<u64>) -> Self {
-        Self { recent, resets, kept: BTreeMap::new(), due: Vec::new() }
+    pub(super) fn new(recent: Arc<Recent>, mut resets: watch::Receiver<u64>) -> Self {
+        let resets_seen = *resets.borrow_and_update();
+        let (kept, due) = (BTreeMap::new(), Vec::new());
+        Self { recent, resets, resets_seen, kept, kept_at: Instant::now(), due }
     }
 
     pub(super) fn recent(&self) -> Arc<Recent> {
@@ -53,11 +62,12 @@ impl Resend {
 
     /// Is done when the store may have forgotten something that was not noted yet.
     pub(super) async fn reset(&mut self) {
-        if self.resets.changed().await.is_err() {
+        if *self.resets.borrow_and_update() == self.resets_seen
+            && self.resets.changed().await.is_err()
+        {
             // There is no store any more.
             pending::<()>().await;
         }
-        self.resets.mark_changed();
     }
 
     /// Takes note of what is away, and of what was and is no more. Says whether the store may have
@@ -68,56 +78,82 @@ impl Resend {
         away: &BTreeSet<Shard>,
         still_away: &BTreeSet<Shard>,
     ) -> bool {
-        let has_forgotten = self.resets.has_changed().unwrap_or(false);
-        self.resets.mark_unchanged();
-        for shard in away {
-            self.kept.entry(*shard).or_insert_with(|| {
-                let mut operations = self.recent.all();
-                operations.retain(|operation| carrier.shard(operation) == *shard);
-                Kept { operations, are_due: false }
-            });
-        }
+        let resets = *self.resets.borrow_and_update();
+        let has_forgotten = mem::replace(&mut self.resets_seen, resets) != resets;
+        self.keep(carrier, away);
         for (shard, mut kept) in mem::take(&mut self.kept) {
             kept.are_due |= has_forgotten;
             if still_away.contains(&shard) {
                 self.kept.insert(shard, kept);
             } else if kept.are_due {
                 self.due.append(&mut kept.operations);
+            } else {
+                self.recent.remember(carrier.clock.now(), kept.operations.into_iter());
             }
         }
         if has_forgotten {
-            let recent = self.recent.all().into_iter();
-            self.due.extend(recent.filter(|o| !still_away.contains(&carrier.shard(o))));
+            self.due.extend(self.recent.take(|o| !still_away.contains(&carrier.shard(o))));
         }
         has_forgotten
+    }
+
+    fn keep(&mut self, carrier: &Carrier, away: &BTreeSet<Shard>) {
+        let is_new = away.iter().any(|shard| !self.kept.contains_key(shard));
+        if away.is_empty() || !is_new && self.kept_at.elapsed() < STRAGGLER_INTERVAL {
+            return;
+        }
+        self.kept_at = Instant::now();
+        for shard in away {
+            self.kept.entry(*shard).or_default();
+        }
+        for operation in self.recent.take(|operation| away.contains(&carrier.shard(operation))) {
+            // Slots may have moved since.
+            self.kept.entry(carrier.shard(&operation)).or_default().operations.push(operation);
+        }
     }
 
     /// Sends what is due, and answers which parts of the store have failed at it.
     pub(super) async fn send(&mut self, carrier: &Carrier) -> BTreeSet<Shard> {
         let due = mem::take(&mut self.due);
+        if due.is_empty() {
+            return BTreeSet::new();
+        }
         let mut failed = BTreeSet::new();
         for batch in due.chunks(BATCH_OPERATIONS) {
             for run in batch.chunk_by(|a, b| a.kind() == b.kind()) {
                 let run: Vec<Operation> =
                     run.iter().filter(|o| !failed.contains(&carrier.shard(o))).cloned().collect();
-                let ends = carrier.carry_out(&run).await;
-                let waiting = run.iter().zip(ends).filter(|(_, end)| matches!(end, End::Waits));
-                failed.extend(waiting.map(|(operation, _)| carrier.shard(operation)));
+                for (operation, end) in run.iter().zip(carrier.carry_out(&run).await) {
+                    match end {
+                        End::Done => {}
+                        End::Waits => {
+                            failed.insert(carrier.shard(operation));
+                        }
+                        End::Refused(reason) => {
+                            let (kind, key) = (operation.kind(), operation.key());
+                            tracing::error!(
+                                %key,
+                                reason,
+                                "the store has forgotten a {kind} of anomaly {key} and refuses it now"
+                            );
+                        }
+                    }
+                }
             }
         }
         let count = due.len();
-        // All that is about them, since what has gone through may be forgotten by the same fault.
+        tracing::debug!(count, "{count} acknowledged writes were sent again");
+        let now = carrier.clock.now();
         for operation in due {
             let shard = carrier.shard(&operation);
             if failed.contains(&shard) {
-                let nothing = || Kept { operations: Vec::new(), are_due: true };
-                let kept = self.kept.entry(shard).or_insert_with(nothing);
+                // All of them, since what has gone through may be forgotten by the same fault.
+                let kept = self.kept.entry(shard).or_default();
                 kept.are_due = true;
                 kept.operations.push(operation);
+            } else {
+                self.remember(now, operation);
             }
-        }
-        if count > 0 {
-            tracing::debug!(count, "{count} acknowledged writes were sent again");
         }
         failed
     }

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 
 use super::{
     Answered, Counted, Counter, CounterError,
-    reads::no_result,
+    reads::{away, no_result},
     standby::{Accepted, Standby},
 };
 use crate::{
@@ -200,8 +200,11 @@ impl Counter {
         match result {
             Ok(value) => Ok(Some(value)),
             Err(fault) if self.standby.is_some() && fault.is_temporary() => {
-                // What follows about this anomaly must queue behind it: that is an outage.
-                self.health.begin_outage(now, shard, &fault);
+                // What follows about this anomaly must queue behind it. If not this anomaly alone is
+                // at fault, that is an outage.
+                if fault.is_outage() {
+                    self.health.begin_outage(now, shard, &fault);
+                }
                 Ok(None)
             }
             Err(fault) => Err(fault.into()),
@@ -251,12 +254,12 @@ impl Counter {
         let (mut places, mut operations) = (Vec::new(), Vec::new());
         for (place, occurrence) in queued {
             if occurrence.at < RETENTION.start(now) {
-                let estimate = standby.estimate(occurrence.key, now);
-                let (as_of, tally) = estimate
-                    .map_or((None, None), |estimate| (estimate.as_of, Some(estimate.tally)));
-                let frequency = self.unchanged(occurrence.key, tally.unwrap_or_default());
-                let counted = Counted { counted: false, frequency };
-                outcomes[place] = Some(Ok(Answered::estimated(counted, as_of)));
+                // Not to be counted; and where nothing is known, no zero to be told either.
+                let estimate = standby.estimate(occurrence.key, now).ok_or_else(|| away(None));
+                outcomes[place] = Some(estimate.map(|estimate| {
+                    let frequency = self.unchanged(occurrence.key, estimate.tally);
+                    Answered::estimated(Counted { counted: false, frequency }, estimate.as_of)
+                }));
                 continue;
             }
             places.push((place, occurrence.key));

@@ -27,11 +27,12 @@ use super::{
 };
 
 /// How long a request waits for its turn: in a burst, and in an overload. This is "controlled delay" as
-/// in Ben Maurer, "Fail at Scale", ACM Queue 13 (8), 2015.
-const BURST_PATIENCE: Duration = Duration::from_millis(500);
+/// in Ben Maurer, "Fail at Scale", ACM Queue 13 (8), 2015. The first outlasts the time of a command to
+/// Redis: one that hangs must not look like too much work, since the spool takes what it does not.
+const BURST_PATIENCE: Duration = Duration::from_millis(800);
 const OVERLOAD_PATIENCE: Duration = Duration::from_millis(10);
 /// An overload begins where no place was free for so long, and ends where none was refused for so long.
-const OVERLOADED_AFTER: Duration = Duration::from_millis(200);
+const OVERLOADED_AFTER: Duration = Duration::from_millis(800);
 const RELIEVED_AFTER: Duration = Duration::from_millis(100);
 
 /// The places for requests, and for how long one may be kept.

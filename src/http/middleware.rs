@@ -5,7 +5,6 @@ use std::any::Any;
 use axum::{
     Router,
     extract::Request,
-    middleware::from_fn_with_state,
     response::{IntoResponse as _, Response},
 };
 use tower::ServiceBuilder;
@@ -16,17 +15,12 @@ use tower_http::{
 };
 use tracing::{Level, Span, field::Empty};
 
-use super::{
-    bounds::{self, Bounds},
-    problem::{Problem, ProblemKind},
-};
+use super::problem::{Problem, ProblemKind};
 
 /// Wraps all routes, the fallbacks among them.
-pub(super) fn around(routes: Router, bounds: Bounds) -> Router {
+pub(super) fn around(routes: Router) -> Router {
     let stack = ServiceBuilder::new()
-        // Outermost: in an overload every step that a refusal takes is time lost for what is accepted.
-        .layer(from_fn_with_state(bounds, bounds::shed))
-        // Then the id, so that all that follows can name it.
+        // First the id, so that all that follows can name it.
         .layer(SetRequestIdLayer::x_request_id(NewRequestId))
         // The span is around all that is logged of a request. A line for each request only at
         // `debug`; errors are logged where they are known, and an outage is not one line a request.

@@ -96,9 +96,10 @@ pub fn router(state: AppState) -> Router {
         .route("/readyz", get(health::ready))
         .fallback(unknown_route)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(bounds, bounds::shed))
         .layer(from_fn_with_state(state.clone(), degraded::mark))
         .with_state(state);
-    middleware::around(routes, bounds)
+    middleware::around(routes)
 }
 
 async fn unknown_route(uri: axum::http::Uri) -> Problem {

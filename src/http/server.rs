@@ -18,7 +18,7 @@ use hyper_util::{
 use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::Semaphore,
     time,
 };
 
@@ -26,6 +26,11 @@ use super::{
     HttpConfig,
     problem::{Problem, ProblemKind},
 };
+
+/// So many connections at the same time are told that there is no place for them; the others are just
+/// ended. And for so long the head of their request is waited for.
+const MAX_REFUSALS: usize = 256;
+const REFUSAL_HEADER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Without file descriptors or memory no connection can be taken: a pause lets others end.
 const PAUSE_AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
@@ -41,9 +46,10 @@ pub async fn serve(
         routes,
         header_timeout: Duration::from_secs(config.header_timeout_seconds.get().into()),
         send_timeout: Duration::from_secs(config.send_timeout_seconds.get().into()),
+        places: Arc::new(Semaphore::new(config.max_connections.get().into())),
+        refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
         graceful: GracefulShutdown::new(),
     };
-    let places = Arc::new(Semaphore::new(config.max_connections.get().into()));
     let mut stop = std::pin::pin!(stop);
     loop {
         let accepted = tokio::select! {
@@ -51,7 +57,7 @@ pub async fn serve(
             () = &mut stop => break,
         };
         match accepted {
-            Ok((stream, _)) => server.take(stream, Arc::clone(&places).try_acquire_owned().ok()),
+            Ok((stream, _)) => server.take(stream),
             Err(error) => pause(&error).await,
         }
     }
@@ -68,27 +74,35 @@ struct Server {
     routes: Router,
     header_timeout: Duration,
     send_timeout: Duration,
+    places: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
     graceful: GracefulShutdown,
 }
 
 impl Server {
     /// Serves a connection in a task of its own; one that has no place is told so.
-    fn take(&self, stream: TcpStream, place: Option<OwnedSemaphorePermit>) {
+    fn take(&self, stream: TcpStream) {
         // An answer is small and complete: waiting to fill a segment only delays it. A stream that
         // does not take the option serves all the same.
         let _ = stream.set_nodelay(true);
         // A client that reads no answers would keep theirs in memory for ever.
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(self.send_timeout));
-        let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(self.header_timeout);
         let stream = TokioIo::new(stream);
-        let Some(place) = place else {
-            let refused = builder.keep_alive(false).serve_connection(stream, service_fn(refuse));
-            // How a client takes its refusal is its own affair.
-            tokio::spawn(async move { drop(refused.await) });
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            if let Ok(place) = Arc::clone(&self.refusals).try_acquire_owned() {
+                let mut builder = connection_builder(REFUSAL_HEADER_TIMEOUT);
+                let refused =
+                    builder.keep_alive(false).serve_connection(stream, service_fn(refuse));
+                tokio::spawn(async move {
+                    // How a client takes its refusal is its own affair.
+                    drop(refused.await);
+                    drop(place);
+                });
+            }
             return;
         };
         let routes = TowerToHyperService::new(self.routes.clone());
+        let builder = connection_builder(self.header_timeout);
         let served = self.graceful.watch(builder.serve_connection(stream, routes));
         tokio::spawn(async move {
             if let Err(error) = served.await {
@@ -97,6 +111,12 @@ impl Server {
             drop(place);
         });
     }
+}
+
+fn connection_builder(header_timeout: Duration) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(header_timeout);
+    builder
 }
 
 async fn refuse(_: Request<Incoming>) -> Result<Response<Body>, Infallible> {

@@ -1,4 +1,4 @@
-//! The faults of a store, in the three classes by which callers decide what to do next.
+//! The faults of a store, in the classes by which callers decide what to do next.
 
 /// Why a store did not answer. The text is for the log, not for clients.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -6,6 +6,10 @@ pub enum StoreError {
     /// It did not happen; the same call may succeed later.
     #[error("{0}")]
     Transient(String),
+    /// It did not happen, since this anomaly is just being moved to another server: the same call may
+    /// succeed later, and says nothing about other anomalies.
+    #[error("{0}")]
+    Moving(String),
     /// It may or may not have happened. The same call with the same id is safe.
     #[error("{0} (it may have taken effect)")]
     Indeterminate(String),
@@ -18,8 +22,16 @@ impl StoreError {
     /// Whether the same call may succeed later.
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::Transient(_) | Self::Indeterminate(_) => true,
+            Self::Transient(_) | Self::Moving(_) | Self::Indeterminate(_) => true,
             Self::Permanent(_) => false,
+        }
+    }
+
+    /// Whether the part of the store that gave it is at fault, and not the call.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Transient(_) | Self::Indeterminate(_) => true,
+            Self::Moving(_) | Self::Permanent(_) => false,
         }
     }
 }

@@ -114,6 +114,7 @@ impl Caller {
                     self.ledger.occurred(&key_of(name).to_string(), [id.clone()]);
                 } else {
                     are_all_taken = false;
+                    self.stage.report().unanswered(&[]);
                     assert_eq!(element["status"], 503, "a false zero: {element}");
                 }
             }
@@ -184,7 +185,12 @@ impl Caller {
             if !body.is_null() {
                 request = request.json(body);
             }
-            if let Ok(answer) = request.send().await {
+            let sent = request.send().await;
+            if sent.is_err() {
+                // It is gone; if nobody has killed it, that is a fault.
+                self.stage.report().unanswered(&before);
+            }
+            if let Ok(answer) = sent {
                 let (took, status) = (begun.elapsed(), answer.status());
                 self.stage.report().answered(&before, took, !status.is_success());
                 // A service that dies within its answer has said nothing.

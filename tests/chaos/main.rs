@@ -85,8 +85,10 @@ async fn run(seed: u64, length: Duration, on: Topology) -> ExitCode {
 
     report.print();
     let verdict = ledger.compare(&stage).await;
-    println!("\n{verdict}\nseed {seed}, {length_seconds} s, on {on:?}");
-    if verdict.is_good() && report.refusals_without_reason() == 0 {
+    let refused = report.refusals_without_reason();
+    println!("\n{verdict}; refused without reason {refused}");
+    println!("seed {seed}, {length_seconds} s, on {on:?}");
+    if verdict.is_good() && refused == 0 {
         ExitCode::SUCCESS
     } else {
         println!("FAILED: `make chaos SEED={seed}` gives the same faults again");

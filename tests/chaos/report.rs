@@ -68,6 +68,16 @@ impl Report {
         }
     }
 
+    /// Takes note of a write that was not answered, or not accepted as part of an array.
+    pub(crate) fn unanswered(&self, before: &[&'static str]) {
+        let mut figures = self.figures();
+        let excuses = [Fault::ServiceKilled(0).name(), Fault::DiskFull(0).name()];
+        let is_excused = |phase: &&str| excuses.contains(phase);
+        if !before.iter().any(is_excused) && !figures.active.keys().any(is_excused) {
+            figures.refused_without_reason += 1;
+        }
+    }
+
     /// Refusals while no disk was full, which nothing excuses.
     pub(crate) fn refusals_without_reason(&self) -> u64 {
         self.figures().refused_without_reason

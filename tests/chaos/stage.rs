@@ -223,9 +223,11 @@ async fn strike_network(proxy: &Proxy, fault: Fault, lasts: Duration) {
 
 /// Waits until every replica has all that its master has.
 async fn in_step(nodes: &[Node]) {
+    let deadline = Instant::now() + SETTLE_PATIENCE;
     for node in nodes {
         let client = node.lock().await.client().await;
         loop {
+            assert!(Instant::now() < deadline, "a replica does not get in step");
             let replication = client.text(&["INFO", "replication"]).await.unwrap_or_default();
             if replication.contains("role:master") || replication.contains("master_link_status:up")
             {

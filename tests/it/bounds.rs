@@ -58,7 +58,7 @@ async fn under_lasting_overload_what_is_beyond_is_refused_at_once_and_the_rest_k
         let service = Arc::clone(&service);
         callers.spawn(async move {
             let mut answers = Vec::new();
-            while begun.elapsed() < Duration::from_secs(4) {
+            while begun.elapsed() < Duration::from_secs(5) {
                 let asked = Instant::now();
                 let answer = service.post("/anomalies", &json!({"alert_name": "HighCPU"})).await;
                 answers.push((asked - begun, asked.elapsed(), answer));
@@ -66,18 +66,18 @@ async fn under_lasting_overload_what_is_beyond_is_refused_at_once_and_the_rest_k
             answers
         });
     }
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
     // Whoever looks after it is answered.
     service.get("/healthz").await.ok();
     let answers: Vec<_> = callers.join_all().await.into_iter().flatten().collect();
     let (accepted, refused): (Vec<_>, Vec<_>) =
         answers.iter().partition(|(_, _, answer)| answer.status == 200);
     for (_, took, _) in &accepted {
-        assert!(*took < Duration::from_millis(1_300), "{took:?}");
+        assert!(*took < Duration::from_millis(1_700), "{took:?}");
     }
     assert!(accepted.len() > 10, "{} accepted", accepted.len());
     // The burst at the beginning may wait; then nobody does.
-    let lasting = refused.iter().filter(|(at, ..)| *at > Duration::from_millis(800));
+    let lasting = refused.iter().filter(|(at, ..)| *at > Duration::from_millis(1_800));
     assert!(lasting.clone().count() > 100);
     for (_, took, answer) in lasting {
         assert!(answer.problem(503).contains("nothing was recorded"));

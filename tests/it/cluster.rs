@@ -12,7 +12,9 @@ use std::{
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::support::{OtherClient, RedisCluster, Service, eventually, healthy_again, key_of};
+use crate::support::{
+    OtherClient, RedisCluster, RedisServer, Service, eventually, healthy_again, key_of,
+};
 
 const ANOMALIES: usize = 24;
 const CALLERS: usize = 6;
@@ -209,42 +211,101 @@ async fn a_master_that_stands_still_and_comes_back_as_a_replica_loses_nothing() 
     assert!(!others.clone().any(|write| write.is_degraded), "the others were never degraded");
 }
 
+/// Moves all keys of a slot, one at a time. They are in part here and in part there meanwhile, and for a
+/// while all there, but asked for here first.
+async fn move_slot(slot: &str, source: &RedisServer, target: &RedisServer) {
+    let port = target.port().to_string();
+    let (source, target) = (source.client().await, target.client().await);
+    let source_id = source.text(&["CLUSTER", "MYID"]).await.unwrap();
+    let target_id = target.text(&["CLUSTER", "MYID"]).await.unwrap();
+    target.run(&["CLUSTER", "SETSLOT", slot, "IMPORTING", &source_id]).await;
+    source.run(&["CLUSTER", "SETSLOT", slot, "MIGRATING", &target_id]).await;
+    loop {
+        let names = source.texts(&["CLUSTER", "GETKEYSINSLOT", slot, "1"]).await;
+        let Some(name) = names.first() else { break };
+        source.run(&["MIGRATE", "127.0.0.1", &port, name, "0", "1000"]).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    for client in [&target, &source] {
+        client.run(&["CLUSTER", "SETSLOT", slot, "NODE", &target_id]).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn writes_follow_slots_that_move() {
-    let cluster = RedisCluster::of_masters(3).await;
+async fn slots_that_move_degrade_at_most_their_own_anomalies() {
+    let cluster = RedisCluster::with_a_newcomer(3).await;
     let masters = masters_of(&cluster).await;
     let service = on(&cluster).await;
     let load = Load::begin(&service);
     tokio::time::sleep(Duration::from_millis(200)).await;
-    // The slot of each anomaly on the first master goes to the second, while its keys are written.
-    let (source, target) =
-        (cluster.masters()[0].client().await, cluster.masters()[1].client().await);
-    let source_id = source.text(&["CLUSTER", "MYID"]).await.unwrap();
-    let target_id = target.text(&["CLUSTER", "MYID"]).await.unwrap();
-    let target_port = cluster.masters()[1].port().to_string();
+    let client = cluster.masters()[0].client().await;
     for anomaly in (0..ANOMALIES).filter(|anomaly| masters[*anomaly] == 0) {
         let key = key_of(&name(anomaly)).to_string();
-        let slot = source.number(&["CLUSTER", "KEYSLOT", &key]).await.to_string();
-        target.run(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source_id]).await;
-        source.run(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target_id]).await;
-        loop {
-            let names = source.texts(&["CLUSTER", "GETKEYSINSLOT", &slot, "1"]).await;
-            let Some(name) = names.first() else { break };
-            source.run(&["MIGRATE", "127.0.0.1", &target_port, name, "0", "1000"]).await;
-            // Time for writes that find one key here and the other there.
-            tokio::time::sleep(Duration::from_millis(15)).await;
-        }
-        // Time for writes that are sent there by an ASK.
-        tokio::time::sleep(Duration::from_millis(30)).await;
-        for client in [&target, &source] {
-            client.run(&["CLUSTER", "SETSLOT", &slot, "NODE", &target_id]).await;
-        }
+        let slot = client.number(&["CLUSTER", "KEYSLOT", &key]).await.to_string();
+        move_slot(&slot, &cluster.masters()[0], cluster.newcomer()).await;
     }
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    let writes = load.end().await;
     healthy_again(&service).await;
+    let writes = load.end().await;
     every_write_is_counted_once(&service, &writes).await;
-    assert!(!writes.iter().any(|write| write.is_degraded), "no write was degraded");
+    let others = writes.iter().filter(|write| masters[write.anomaly] != 0);
+    assert!(!others.clone().any(|write| write.is_degraded), "the others were never degraded");
+    let log = service.log();
+    assert!(!log.contains("does not answer"), "a slot that moves is no outage: {log}");
+}
+
+#[tokio::test]
+async fn an_anomaly_with_all_its_keys_is_written_by_asking_while_its_slot_moves() {
+    let cluster = RedisCluster::with_a_newcomer(3).await;
+    let masters = masters_of(&cluster).await;
+    let service = on(&cluster).await;
+    let anomaly = masters.iter().position(|master| *master == 0).unwrap();
+    let (alert, key) = (json!({"alert_name": name(anomaly)}), key_of(&name(anomaly)).to_string());
+    service.post("/anomalies", &alert).await.ok();
+    let repair = json!({"anomaly_key": key, "action": "restart", "success": true});
+    service.post("/repairs", &repair).await.ok();
+    let fix = json!({"anomaly_key": key, "fix_description": "raised the limit"});
+    service.put("/permanent-fix", &fix).await.ok();
+
+    let (source, target) = (cluster.masters()[0].client().await, cluster.newcomer().client().await);
+    let slot = source.number(&["CLUSTER", "KEYSLOT", &key]).await.to_string();
+    let source_id = source.text(&["CLUSTER", "MYID"]).await.unwrap();
+    let target_id = target.text(&["CLUSTER", "MYID"]).await.unwrap();
+    target.run(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source_id]).await;
+    source.run(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target_id]).await;
+    let port = cluster.newcomer().port().to_string();
+    for name in source.texts(&["CLUSTER", "GETKEYSINSLOT", &slot, "100"]).await {
+        source.run(&["MIGRATE", "127.0.0.1", &port, &name, "0", "1000"]).await;
+    }
+    // All keys are there, and the slot is still served here: written there by ASK, again and again.
+    for count in 2..5 {
+        let answer = service.post("/anomalies", &alert).await.ok();
+        assert_eq!((&answer["count_1h"], &answer["degraded"]), (&json!(count), &json!(false)));
+    }
+    for client in [&target, &source] {
+        client.run(&["CLUSTER", "SETSLOT", &slot, "NODE", &target_id]).await;
+    }
+    assert_eq!(service.post("/anomalies", &alert).await.ok()["count_1h"], 5);
+}
+
+#[tokio::test]
+async fn a_server_that_comes_back_without_its_cluster_is_not_believed() {
+    let mut cluster = RedisCluster::of_masters(3).await;
+    let masters = masters_of(&cluster).await;
+    let service = on(&cluster).await;
+    // It is the first that the URL names, and has lost all that it knew.
+    cluster.node(0).restart_empty();
+    let alert = |anomaly: usize| json!({"alert_name": name(anomaly)});
+    let degraded = masters.iter().position(|master| *master == 0).unwrap();
+    assert_eq!(service.post("/anomalies", &alert(degraded)).await.status, 202);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for anomaly in (0..ANOMALIES).filter(|anomaly| masters[*anomaly] != 0) {
+        service.post("/anomalies", &alert(anomaly)).await.ok();
+    }
+    let service = Service::with(&[("REDIS__URL", &cluster.url_of_all())]).await;
+    for anomaly in (0..ANOMALIES).filter(|anomaly| masters[*anomaly] != 0) {
+        service.post("/anomalies", &alert(anomaly)).await.ok();
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 use std::{
     future::Future,
+    mem,
     num::NonZeroU32,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -13,7 +14,7 @@ use fred::{
     error::Error,
     interfaces::{ClientLike as _, EventInterface as _},
     types::{
-        ClusterHash, CustomCommand, Value,
+        ClusterHash, ConnectHandle, CustomCommand, Value,
         config::{
             Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, Server, ServerConfig,
             TcpConfig,
@@ -41,6 +42,9 @@ const RECONNECT_MAX_MS: u32 = 1_000;
 
 /// A socket whose data nobody acknowledges is dead after this long.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// For taking leave of a server that may be gone.
+const FAREWELL_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// A connection that is silent is connected anew, no more often than this.
 const FORCE_INTERVAL: Duration = Duration::from_secs(1);
@@ -253,10 +257,9 @@ impl Client {
     fn replace_link(&self) {
         tracing::debug!("the connections to Redis stay silent: they are replaced");
         let fresh = Arc::new(Link::open(&self.config, &self.resets, &self.last_error));
-        let stuck = std::mem::replace(&mut *lock(&self.link), fresh);
+        let stuck = mem::replace(&mut *lock(&self.link), fresh);
         self.resets.send_modify(|resets| *resets += 1);
-        let patience = self.config.connect_timeout;
-        tokio::spawn(async move { tokio::time::timeout(patience, stuck.close()).await });
+        tokio::spawn(async move { stuck.close().await });
     }
 
     fn link(&self) -> Arc<Link> {
@@ -287,20 +290,32 @@ impl Link {
         Self { pool, tasks }
     }
 
+    /// Takes leave of the server where there is one. [`Drop`] ends the rest.
     async fn close(&self) {
+        let _ = tokio::time::timeout(FAREWELL_TIMEOUT, self.pool.quit()).await;
+        self.abort();
+    }
+
+    fn abort(&self) {
         for task in &self.tasks {
             task.abort();
         }
-        // It fails only where there is no connection to end.
-        let _ = self.pool.quit().await;
     }
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
-        }
+        self.abort();
+    }
+}
+
+/// fred's task of a connection. Left to itself it connects for ever: it hears a QUIT only between two
+/// attempts.
+struct ConnectionTask(ConnectHandle);
+
+impl Drop for ConnectionTask {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -352,7 +367,8 @@ async fn send(connection: &Connection, words: &'static [&'static str]) -> Result
 /// Connects again whenever fred gives up for good, as it does on some errors of the server.
 async fn stay_connected(connection: Connection) {
     loop {
-        let ended = connection.connect().await;
+        let mut task = ConnectionTask(connection.connect());
+        let ended = (&mut task.0).await;
         if let Ok(Err(error)) = ended {
             tracing::debug!(%error, "the connection to Redis has ended");
         }
@@ -360,13 +376,14 @@ async fn stay_connected(connection: Connection) {
     }
 }
 
-/// A reconnection may be to a server that was started anew or promoted.
-async fn count_resets(
-    mut reconnections: broadcast::Receiver<Server>,
-    resets: Arc<watch::Sender<u64>>,
-) {
-    while !matches!(reconnections.recv().await, Err(broadcast::error::RecvError::Closed)) {
-        resets.send_modify(|resets| *resets += 1);
+/// A reconnection may be to a server that was started anew or promoted. fred tells of the first
+/// connection too, before which there was nothing to forget.
+async fn count_resets(mut connected: broadcast::Receiver<Server>, resets: Arc<watch::Sender<u64>>) {
+    let mut is_first = true;
+    while !matches!(connected.recv().await, Err(broadcast::error::RecvError::Closed)) {
+        if !mem::take(&mut is_first) {
+            resets.send_modify(|resets| *resets += 1);
+        }
     }
 }
 

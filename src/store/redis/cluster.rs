@@ -6,13 +6,17 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    mem,
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
 use fred::types::{Value, config::Server};
 use futures_util::future::{join_all, select_ok};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::watch,
+    time::{self, Instant},
+};
 
 use super::{
     client::{Client, ClientConfig},
@@ -25,8 +29,8 @@ use crate::store::{Shard, StoreError};
 /// Slots that no known master serves: all of them until a server of the cluster was reached.
 const NOBODY: Shard = Shard(0);
 
-/// While a slot's keys are in part on another server, so long until the next try.
-const MOVING_PAUSE: Duration = Duration::from_millis(20);
+/// Where servers send a call to and fro, so long between two tries.
+const MOVED_PAUSE: Duration = Duration::from_millis(20);
 
 const SLOTS_COMMAND: &[&str] = &["CLUSTER", "SLOTS"];
 const STATE_COMMAND: &[&str] = &["CLUSTER", "INFO"];
@@ -37,8 +41,10 @@ pub(super) struct Cluster {
     /// Where the configuration says that servers of the cluster are.
     seeds: Vec<Server>,
     map: RwLock<Arc<SlotMap>>,
-    /// One at a time asks for the map.
-    refreshing: tokio::sync::Mutex<()>,
+    /// One at a time asks for the map. Holds how that went wrong the last time.
+    refreshing: tokio::sync::Mutex<Option<FailedRefresh>>,
+    /// Servers that slots are on their way to and that serve none of their own yet.
+    newcomers: tokio::sync::Mutex<HashMap<Server, Arc<Master>>>,
     /// The number of each server that has ever been a master; it stays the same.
     numbers: Mutex<HashMap<Server, Shard>>,
     resets: Arc<watch::Sender<u64>>,
@@ -55,6 +61,20 @@ struct Master {
     client: Client,
 }
 
+struct FailedRefresh {
+    at: Instant,
+    fault: StoreError,
+}
+
+/// Whom to ask for the map.
+#[derive(Clone, Copy)]
+enum Ask<'a> {
+    /// One that has sent a call away, and so knows where to.
+    Only(&'a Master),
+    /// Whoever answers first, but for one that may be cut off from the rest.
+    AllBut(Shard),
+}
+
 impl Cluster {
     /// Asks the first of the seeds that answers for the map, or goes on without one.
     pub(super) async fn start(
@@ -68,40 +88,52 @@ impl Cluster {
             seeds,
             map: RwLock::new(Arc::new(nothing)),
             refreshing: tokio::sync::Mutex::default(),
+            newcomers: tokio::sync::Mutex::default(),
             numbers: Mutex::default(),
             resets,
         };
-        if let Err(fault) = cluster.refresh(&cluster.map(), None).await {
+        if let Err(fault) = cluster.refresh(&cluster.map(), Ask::AllBut(NOBODY)).await {
             tracing::debug!(%fault, "no server of the cluster answers yet");
         }
         cluster
     }
 
-    /// Runs a script whose keys are all in `slot`, wherever that is or moves to.
+    /// Runs a script whose keys are all in `slot`, wherever that is or moves to; within the time of a
+    /// command.
     pub(super) async fn run(&self, slot: u16, call: Call) -> Result<Value, StoreError> {
-        let deadline = Instant::now() + self.config.command_timeout();
+        let patience = self.config.command_timeout();
+        time::timeout(patience, self.follow(slot, call)).await.unwrap_or_else(|_| {
+            let text = format!("slot {slot} of the Redis Cluster was not reached in time");
+            Err(StoreError::Indeterminate(text))
+        })
+    }
+
+    async fn follow(&self, slot: u16, call: Call) -> Result<Value, StoreError> {
+        let mut has_moved = false;
         loop {
             let map = self.map();
             let Some(master) = map.masters.get(&map.owners[usize::from(slot)]) else {
                 let text = format!("no server of the Redis Cluster serves slot {slot}");
                 return Err(StoreError::Transient(text));
             };
-            let declined = match master.client.run(call.clone()).await {
-                Ok(answer) => return Ok(answer),
-                Err(declined) => declined,
-            };
-            let is_late = Instant::now() > deadline;
+            let mut declined = master.client.run(call.clone()).await;
+            if let Err(Declined::Ask(address)) = &declined {
+                declined = self.run_asking(address, master, call.clone()).await;
+            }
             match declined {
-                // Whoever sends away knows where to.
-                Declined::Moved(_) if !is_late => self.refresh(&map, Some(master)).await?,
-                Declined::Ask(address) if !is_late => {
-                    match self.run_asking(&address, master, call.clone()).await {
-                        Err(Declined::TryAgain(_)) => tokio::time::sleep(MOVING_PAUSE).await,
-                        answer => return answer.map_err(StoreError::from),
+                Ok(answer) => return Ok(answer),
+                Err(Declined::Moved(_)) => {
+                    if mem::replace(&mut has_moved, true) {
+                        time::sleep(MOVED_PAUSE).await;
                     }
+                    self.refresh(&map, Ask::Only(master)).await?;
                 }
-                Declined::TryAgain(_) if !is_late => tokio::time::sleep(MOVING_PAUSE).await,
-                declined => return Err(declined.into()),
+                // Nobody takes a call about keys that are in part here and in part there, until all of
+                // them are there; and a key that does not exist is never there.
+                Err(Declined::TryAgain(text) | Declined::Ask(text)) => {
+                    return Err(StoreError::Moving(format!("slot {slot} is being moved: {text}")));
+                }
+                Err(Declined::Fault(fault)) => return Err(fault),
             }
         }
     }
@@ -127,7 +159,7 @@ impl Cluster {
             },
             None => StoreError::Transient("slots of the Redis Cluster have no server".to_owned()),
         };
-        self.refresh(&map, None).await?;
+        self.refresh(&map, Ask::AllBut(shard)).await?;
         let map = self.map();
         let is_away = map.owners.contains(&shard);
         if is_away { Err(fault) } else { Ok(()) }
@@ -150,51 +182,70 @@ impl Cluster {
         if let Some(master) = map.masters.values().find(|master| master.server == server) {
             return master.client.run_asking(call).await;
         }
-        // It serves no slot of its own yet.
-        let fresh = self.connect(server).await;
-        let answer = fresh.client.run_asking(call).await;
-        fresh.client.close().await;
-        answer
+        let mut newcomers = self.newcomers.lock().await;
+        let newcomer = match newcomers.get(&server) {
+            Some(newcomer) => Arc::clone(newcomer),
+            None => {
+                let newcomer = Arc::new(self.connect(server.clone()).await);
+                newcomers.insert(server, Arc::clone(&newcomer));
+                newcomer
+            }
+        };
+        drop(newcomers);
+        newcomer.client.run_asking(call).await
     }
 
-    /// Asks for the map anew: `knowing`, or else whoever answers first; unless somebody has done so
-    /// since `seen`.
-    async fn refresh(
-        &self,
-        seen: &Arc<SlotMap>,
-        knowing: Option<&Arc<Master>>,
-    ) -> Result<(), StoreError> {
-        let _one_at_a_time = self.refreshing.lock().await;
+    /// Asks for the map anew, unless somebody has done so since `seen`.
+    async fn refresh(&self, seen: &Arc<SlotMap>, whom: Ask<'_>) -> Result<(), StoreError> {
+        let asked_at = Instant::now();
+        let mut last_failure = self.refreshing.lock().await;
         let map = self.map();
         if !Arc::ptr_eq(&map, seen) {
             return Ok(());
         }
-        let ranges = match knowing {
-            Some(master) => master.slots().await?,
-            None => self.slots_of_anyone(&map).await?,
+        // It has gone wrong while this one waited for its turn.
+        if let Some(failed) = last_failure.as_ref().filter(|failed| failed.at >= asked_at) {
+            return Err(failed.fault.clone());
+        }
+        let ranges = match whom {
+            Ask::Only(master) => master.slots().await,
+            Ask::AllBut(suspect) => self.slots_of_anyone(&map, suspect).await,
         };
-        self.adopt(&map, ranges).await;
-        Ok(())
+        match ranges {
+            Ok(ranges) => {
+                self.adopt(&map, ranges).await;
+                Ok(())
+            }
+            Err(fault) => {
+                // Whatever it was, the call that asks for the map was not run.
+                let fault = StoreError::Transient(fault.to_string());
+                *last_failure = Some(FailedRefresh { at: Instant::now(), fault: fault.clone() });
+                Err(fault)
+            }
+        }
     }
 
-    async fn slots_of_anyone(&self, map: &SlotMap) -> Result<Vec<SlotRange>, StoreError> {
-        if !map.masters.is_empty() {
-            let asked = map.masters.values().map(|master| Box::pin(master.slots()));
-            if let Ok((ranges, _)) = select_ok(asked).await {
-                return Ok(ranges);
-            }
+    async fn slots_of_anyone(
+        &self,
+        map: &SlotMap,
+        suspect: Shard,
+    ) -> Result<Vec<SlotRange>, StoreError> {
+        let others = map.masters.iter().filter(|(shard, _)| **shard != suspect);
+        let asked: Vec<_> = others.map(|(_, master)| Box::pin(master.slots_if_well())).collect();
+        if !asked.is_empty()
+            && let Ok((ranges, _)) = select_ok(asked).await
+        {
+            return Ok(ranges);
         }
-        let mut last = StoreError::Transient("the URL names no server".to_owned());
-        for seed in &self.seeds {
+        // All at once: those that are gone must not hold up the start one after the other.
+        let answers = join_all(self.seeds.iter().map(|seed| async {
             let seed = self.connect(seed.clone()).await;
-            let answer = seed.slots().await;
+            let answer = seed.slots_if_well().await;
             seed.client.close().await;
-            match answer {
-                Ok(ranges) => return Ok(ranges),
-                Err(fault) => last = fault,
-            }
-        }
-        Err(last)
+            answer
+        }));
+        let none = Err(StoreError::Transient("the URL names no server".to_owned()));
+        answers.await.into_iter().fold(none, Result::or)
     }
 
     /// Makes `ranges` the map. Masters that stay keep their connections.
@@ -206,26 +257,29 @@ impl Cluster {
             owners[usize::from(first)..=usize::from(last)].fill(shard);
             servers.insert(shard, master);
         }
-        let masters = join_all(servers.into_iter().map(|(shard, server)| async move {
-            match old.masters.get(&shard) {
-                Some(master) => (shard, Arc::clone(master)),
-                None => (shard, Arc::new(self.connect(server).await)),
+        let newcomers = mem::take(&mut *self.newcomers.lock().await);
+        let masters = join_all(servers.into_iter().map(|(shard, server)| {
+            let known = old.masters.get(&shard).or_else(|| newcomers.get(&server)).cloned();
+            async move {
+                match known {
+                    Some(master) => (shard, master),
+                    None => (shard, Arc::new(self.connect(server).await)),
+                }
             }
         }));
         let masters: BTreeMap<_, _> = masters.await.into_iter().collect();
-        for (shard, master) in &old.masters {
-            if !masters.contains_key(shard) {
-                let gone = Arc::clone(master);
-                tokio::spawn(async move { gone.client.close().await });
-            }
-        }
         // A new master of a slot may lack what the one before it has acknowledged.
-        let has_moved = |(old, new): (&Shard, &Shard)| *old != NOBODY && old != new;
-        if old.owners.iter().zip(&owners).any(has_moved) {
+        let have_moved = !old.masters.is_empty() && old.owners != owners;
+        let map = Arc::new(SlotMap { owners, masters: masters.clone() });
+        *self.map.write().unwrap_or_else(PoisonError::into_inner) = map;
+        if have_moved {
             self.resets.send_modify(|resets| *resets += 1);
         }
-        *self.map.write().unwrap_or_else(PoisonError::into_inner) =
-            Arc::new(SlotMap { owners, masters });
+        let known = old.masters.values().chain(newcomers.values());
+        for gone in known.filter(|one| !masters.values().any(|stays| Arc::ptr_eq(one, stays))) {
+            let gone = Arc::clone(gone);
+            tokio::spawn(async move { gone.client.close().await });
+        }
     }
 
     async fn connect(&self, server: Server) -> Master {
@@ -248,7 +302,21 @@ impl Cluster {
 
 impl Master {
     async fn slots(&self) -> Result<Vec<SlotRange>, StoreError> {
-        read_slots(self.client.ask(SLOTS_COMMAND).await?, &self.server)
+        let ranges = read_slots(self.client.ask(SLOTS_COMMAND).await?, &self.server)?;
+        if ranges.is_empty() {
+            // One that was started anew without its nodes.conf belongs to no cluster any more.
+            let server = &self.server;
+            return Err(StoreError::Transient(format!(
+                "{server} knows no slots of a Redis Cluster"
+            )));
+        }
+        Ok(ranges)
+    }
+
+    /// What one says that is cut off from the others is out of date.
+    async fn slots_if_well(&self) -> Result<Vec<SlotRange>, StoreError> {
+        self.state().await?;
+        self.slots().await
     }
 
     /// Whether it answers, and is not cut off from the rest of the cluster.

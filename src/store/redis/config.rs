@@ -51,6 +51,9 @@ pub enum InvalidRedisUrl {
          redis://user:password@host:6379/0"
     )]
     Malformed(String),
+    /// A database number, which a cluster does not have.
+    #[error("the URL names a database, and a Redis Cluster has only one: end it after the port")]
+    Database,
     /// A scheme of another kind of server.
     #[error(
         "the URL has the scheme `{0}`, which is not supported: use redis://, rediss:// (TLS), \
@@ -92,6 +95,10 @@ impl FromStr for RedisUrl {
             "rediss" | "rediss-sentinel" | "rediss-cluster" => true,
             other => return Err(InvalidRedisUrl::Scheme(other.to_owned())),
         };
+        let is_cluster = url.scheme().ends_with("-cluster");
+        if is_cluster && !matches!(url.path(), "" | "/" | "/0") {
+            return Err(InvalidRedisUrl::Database);
+        }
         // With the scheme of TLS fred would load the system's certificates, wanted or not.
         let plain = if is_tls { text.replacen("rediss", "redis", 1) } else { text.to_owned() };
         let server = Config::from_url(&plain)
@@ -165,6 +172,7 @@ mod tests {
             "http://127.0.0.1",
             "redis://h:1/notanumber",
             "redis-cluster://h:1?node=h2",
+            "redis-cluster://h:1/2",
             "redis-sentinel://h",
         ] {
             assert!(wrong.parse::<RedisUrl>().is_err(), "{wrong}");

@@ -30,7 +30,7 @@ impl From<&Error> for Declined {
     }
 }
 
-/// For whoever can't follow the slots: nothing was run.
+/// For one server, which has no slots to follow: nothing was run.
 impl From<Declined> for StoreError {
     fn from(declined: Declined) -> Self {
         match declined {
@@ -53,7 +53,6 @@ fn classify(error: &Error) -> StoreError {
         | ErrorKind::Auth
         | ErrorKind::Routing
         | ErrorKind::Url
-        | ErrorKind::Cluster
         | ErrorKind::Sentinel
         | ErrorKind::Tls
         | ErrorKind::Backpressure => StoreError::Transient(error.to_string()),
@@ -64,7 +63,8 @@ fn classify(error: &Error) -> StoreError {
             server_fault(error.details())
         }
         // The command was on its way when the connection broke or the time ran out. fred says so
-        // in many ways, "Unknown" among them; none of them tells that it has not run.
+        // in many ways, "Unknown" among them; none of them tells that it has not run. Nor does
+        // "Cluster": with one CLUSTERDOWN fred fails all that was on its way.
         _ => StoreError::Indeterminate(error.to_string()),
     }
 }
@@ -106,6 +106,7 @@ mod tests {
     fn class(fault: &StoreError) -> &'static str {
         match fault {
             StoreError::Transient(_) => "transient",
+            StoreError::Moving(_) => "moving",
             StoreError::Indeterminate(_) => "indeterminate",
             StoreError::Permanent(_) => "permanent",
         }
@@ -138,7 +139,7 @@ mod tests {
         let later = "TRYAGAIN Multiple keys request during rehashing of slot";
         assert_eq!(declined(later), Declined::TryAgain(later.to_owned()));
         let down = "CLUSTERDOWN The cluster is down";
-        assert!(matches!(declined(down), Declined::Fault(StoreError::Transient(_))));
+        assert!(matches!(declined(down), Declined::Fault(StoreError::Indeterminate(_))));
     }
 
     #[test]

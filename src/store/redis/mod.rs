@@ -51,8 +51,8 @@ pub struct RedisStore {
 
 impl RedisStore {
     /// Begins to connect, and goes on trying for as long as the store lives: without Redis the
-    /// calls fail as transient, each at once. Returns when it is connected or the time of a command
-    /// has passed.
+    /// calls fail as transient, each at once. Returns when it is connected, or has tried for about
+    /// a second.
     ///
     /// # Errors
     /// When the files for TLS can't be used.

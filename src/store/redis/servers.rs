@@ -16,6 +16,7 @@ use crate::{
     store::{Shard, StoreError},
 };
 
+#[allow(clippy::large_enum_variant, reason = "there is one of it in a process")]
 pub(super) enum Servers {
     One(Client),
     Cluster(Cluster),

@@ -12,7 +12,7 @@ use super::{
 const SLOTS: usize = 16_384;
 
 pub(crate) struct RedisCluster {
-    /// First the masters, then the replica of each where there are any.
+    /// First the masters, then the replica of each where there are any, or a newcomer.
     nodes: Vec<RedisServer>,
     masters: usize,
 }
@@ -24,6 +24,11 @@ impl RedisCluster {
 
     pub(crate) async fn with_replicas(masters: usize) -> Self {
         Self::start(masters, 2 * masters, &[]).await
+    }
+
+    /// With one master more that serves no slots yet, the last of the nodes.
+    pub(crate) async fn with_a_newcomer(masters: usize) -> Self {
+        Self::start(masters, masters + 1, &[]).await
     }
 
     /// With replicas, and with all that is written on disk too.
@@ -64,6 +69,10 @@ impl RedisCluster {
 
     pub(crate) fn masters(&self) -> &[RedisServer] {
         &self.nodes[..self.masters]
+    }
+
+    pub(crate) fn newcomer(&self) -> &RedisServer {
+        &self.nodes[self.masters]
     }
 
     pub(crate) fn node(&mut self, place: usize) -> &mut RedisServer {
@@ -118,7 +127,10 @@ fn nodes_file(masters: usize, ports: &[u16], bus_ports: &[u16], myself: usize) -
         let (port, bus_port) = (ports[node], bus_ports[node]);
         let own = if node == myself { "myself," } else { "" };
         let epoch = node % masters + 1;
-        let role = if node < masters {
+        let has_replicas = ports.len() == 2 * masters;
+        let role = if node >= masters && !has_replicas {
+            format!("{own}master - 0 0 0 connected")
+        } else if node < masters {
             let first = node * slots_each(masters);
             let last = (first + slots_each(masters)).min(SLOTS) - 1;
             format!("{own}master - 0 0 {epoch} connected {first}-{last}")

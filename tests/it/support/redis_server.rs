@@ -91,6 +91,13 @@ impl RedisServer {
         assert!(self.try_restart(), "redis-server did not come back: {}", self.log());
     }
 
+    /// Starts it again without anything that it had written down.
+    pub(crate) fn restart_empty(&mut self) {
+        self.kill();
+        self.dir = TempDir::new().unwrap();
+        self.restart();
+    }
+
     /// Stops the process from answering, without ending a connection.
     pub(crate) fn pause(&self) {
         self.signal("-STOP");
