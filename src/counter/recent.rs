@@ -35,13 +35,21 @@ impl Recent {
         }
     }
 
-    /// Takes out what is remembered and `wanted`, oldest first.
-    pub(super) fn take(&self, wanted: impl Fn(&Operation) -> bool) -> Vec<Operation> {
+    /// Takes out what is remembered and `wanted`, oldest first, with the time of its acknowledgement.
+    pub(super) fn take(&self, wanted: impl Fn(&Operation) -> bool) -> Vec<(Timestamp, Operation)> {
         let mut operations = self.operations();
         let (taken, left): (VecDeque<_>, VecDeque<_>) =
             operations.drain(..).partition(|(_, operation)| wanted(operation));
         *operations = left;
-        taken.into_iter().map(|(_, operation)| operation).collect()
+        taken.into()
+    }
+
+    /// Remembers again what was taken out, for as long as it would have been.
+    pub(super) fn put_back(&self, taken: impl DoubleEndedIterator<Item = (Timestamp, Operation)>) {
+        let mut operations = self.operations();
+        for remembered in taken.rev() {
+            operations.push_front(remembered);
+        }
     }
 
     fn operations(&self) -> MutexGuard<'_, VecDeque<(Timestamp, Operation)>> {
@@ -69,7 +77,7 @@ mod tests {
                 recent.remember(now, std::iter::once(operation(&second.to_string(), now)));
             }
             let all = recent.take(|_| true);
-            all.iter().map(|operation| operation.id().to_string()).collect::<Vec<_>>()
+            all.iter().map(|(_, operation)| operation.id().to_string()).collect::<Vec<_>>()
         };
         assert_eq!(remembered_of(&[0, 8, 11]), ["8", "11"], "the first is older than 10 s");
         assert_eq!(remembered_of(&[0, 8, 11, 12, 13]), ["11", "12", "13"], "no more than three");
@@ -81,7 +89,10 @@ mod tests {
         let now = Timestamp::from_micros(1_774_799_738_000_000);
         recent.remember(now, ["a", "b", "c"].into_iter().map(|name| operation(name, now)));
         let is_b = |operation: &Operation| operation.id().as_str() == "b";
-        assert_eq!(recent.take(is_b), [operation("b", now)]);
-        assert_eq!(recent.take(|_| true), [operation("a", now), operation("c", now)]);
+        let b = recent.take(is_b);
+        assert_eq!(b, [(now, operation("b", now))]);
+        recent.put_back(b.into_iter());
+        let all = ["b", "a", "c"].map(|name| (now, operation(name, now)));
+        assert_eq!(recent.take(|_| true), all);
     }
 }

@@ -35,12 +35,12 @@ pub(super) struct Resend {
     kept: BTreeMap<Shard, Kept>,
     kept_at: Instant,
     /// What is to be sent now.
-    due: Vec<Operation>,
+    due: Vec<(Timestamp, Operation)>,
 }
 
 #[derive(Debug, Default)]
 struct Kept {
-    operations: Vec<Operation>,
+    operations: Vec<(Timestamp, Operation)>,
     /// Whether the store may have forgotten them.
     are_due: bool,
 }
@@ -88,7 +88,7 @@ impl Resend {
             } else if kept.are_due {
                 self.due.append(&mut kept.operations);
             } else {
-                self.recent.remember(carrier.clock.now(), kept.operations.into_iter());
+                self.recent.put_back(kept.operations.into_iter());
             }
         }
         if has_forgotten {
@@ -106,9 +106,9 @@ impl Resend {
         for shard in away {
             self.kept.entry(*shard).or_default();
         }
-        for operation in self.recent.take(|operation| away.contains(&carrier.shard(operation))) {
+        for taken in self.recent.take(|operation| away.contains(&carrier.shard(operation))) {
             // Slots may have moved since.
-            self.kept.entry(carrier.shard(&operation)).or_default().operations.push(operation);
+            self.kept.entry(carrier.shard(&taken.1)).or_default().operations.push(taken);
         }
     }
 
@@ -120,9 +120,13 @@ impl Resend {
         }
         let mut failed = BTreeSet::new();
         for batch in due.chunks(BATCH_OPERATIONS) {
-            for run in batch.chunk_by(|a, b| a.kind() == b.kind()) {
-                let run: Vec<Operation> =
-                    run.iter().filter(|o| !failed.contains(&carrier.shard(o))).cloned().collect();
+            for run in batch.chunk_by(|(_, a), (_, b)| a.kind() == b.kind()) {
+                let run: Vec<Operation> = run
+                    .iter()
+                    .map(|(_, o)| o)
+                    .filter(|o| !failed.contains(&carrier.shard(o)))
+                    .cloned()
+                    .collect();
                 for (operation, end) in run.iter().zip(carrier.carry_out(&run).await) {
                     match end {
                         End::Done => {}
@@ -143,18 +147,20 @@ impl Resend {
         }
         let count = due.len();
         tracing::debug!(count, "{count} acknowledged writes were sent again");
-        let now = carrier.clock.now();
-        for operation in due {
+        let mut sent = Vec::new();
+        for (acknowledged_at, operation) in due {
             let shard = carrier.shard(&operation);
             if failed.contains(&shard) {
                 // All of them, since what has gone through may be forgotten by the same fault.
                 let kept = self.kept.entry(shard).or_default();
                 kept.are_due = true;
-                kept.operations.push(operation);
+                kept.operations.push((acknowledged_at, operation));
             } else {
-                self.remember(now, operation);
+                sent.push((acknowledged_at, operation));
             }
         }
+        // By their first time: one sent again and again would be remembered for ever.
+        self.recent.put_back(sent.into_iter());
         failed
     }
 }
