@@ -7,7 +7,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::{Outcome, table::Line};
+use crate::{Outcome, stats::Samples, table::Line};
 
 /// How long a contestant runs before it is measured: connections, caches and scripts are then there.
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -25,6 +25,27 @@ pub(crate) struct Settings {
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Findings {
     pub(crate) lines: Vec<Line>,
+    pub(crate) curve: Vec<CurvePoint>,
+    pub(crate) depths: Vec<DepthPoint>,
+}
+
+/// How a server does under so many connections.
+#[derive(Debug, Serialize)]
+pub(crate) struct CurvePoint {
+    pub(crate) server: String,
+    pub(crate) connections: u16,
+    pub(crate) per_second: Samples,
+    pub(crate) p50_us: Samples,
+    pub(crate) p99_us: Samples,
+}
+
+/// What a key that has so many events costs.
+#[derive(Debug, Serialize)]
+pub(crate) struct DepthPoint {
+    pub(crate) store: &'static str,
+    pub(crate) events: u64,
+    pub(crate) record_us: Samples,
+    pub(crate) read_us: Samples,
 }
 
 /// A run under way.
@@ -81,7 +102,7 @@ impl Bench {
         mut contestants: Vec<Contestant<'_, T>>,
     ) -> Outcome<Vec<Vec<T>>> {
         for Contestant { name, measure } in &mut contestants {
-            let figures = measure(WARM_UP.min(window))?;
+            let figures = measure(WARM_UP)?;
             self.tell(format!("warm-up, {name}: {figures}"));
         }
         let rounds = self.settings.rounds;
@@ -98,6 +119,14 @@ impl Bench {
 
     pub(crate) fn found(&mut self, line: Line) {
         self.findings.lines.push(line);
+    }
+
+    pub(crate) fn draw_curve(&mut self, point: CurvePoint) {
+        self.findings.curve.push(point);
+    }
+
+    pub(crate) fn draw_depth(&mut self, point: DepthPoint) {
+        self.findings.depths.push(point);
     }
 
     pub(crate) fn into_findings(self) -> Findings {

@@ -6,6 +6,7 @@ mod bench;
 mod http;
 mod load;
 mod machine;
+mod plot;
 mod process;
 mod redis;
 mod rows;
@@ -94,5 +95,8 @@ fn save(machine: &machine::Machine, findings: &Findings) -> Outcome<()> {
     let file = dir.join("latest.json");
     fs::write(&file, serde_json::to_string_pretty(&json)?)?;
     println!("written: {}", file.display());
+    for plot in plot::draw(&dir, findings)? {
+        println!("written: {}", plot.display());
+    }
     Ok(())
 }

@@ -1,8 +1,13 @@
 //! The rows: one file each, in the order in which they run.
 
 mod array;
+mod curve;
+mod key_depth;
+mod many_keys;
+mod one_client;
 mod post;
 mod read;
+mod two_instances;
 
 use std::fmt::Write as _;
 
@@ -33,7 +38,7 @@ pub(crate) struct Group {
     pub(crate) run: fn(&mut Bench, &[Store]) -> Outcome<()>,
 }
 
-const GROUPS: [Group; 3] = [
+const GROUPS: [Group; 8] = [
     Group {
         name: "post",
         about: "POST /anomalies, 64 connections, 1,000 keys, against the HTTP ceiling",
@@ -54,6 +59,41 @@ const GROUPS: [Group; 3] = [
         stores: &[Redis, Embedded],
         seconds: 70,
         run: read::run,
+    },
+    Group {
+        name: "one-client",
+        about: "POST, one request at a time, against a PING of Redis and one of the ceiling",
+        stores: &[Redis, Embedded],
+        seconds: 50,
+        run: one_client::run,
+    },
+    Group {
+        name: "two-instances",
+        about: "POST to two instances on one Redis, against one instance",
+        stores: &[Redis],
+        seconds: 50,
+        run: two_instances::run,
+    },
+    Group {
+        name: "many-keys",
+        about: "a million keys: record and read, memory of a quiet key, restart",
+        stores: &[Redis, Embedded],
+        seconds: 150,
+        run: many_keys::run,
+    },
+    Group {
+        name: "key-depth",
+        about: "a key with ten to ten million occurrences: next record and read, memory in Redis",
+        stores: &[Redis, Embedded],
+        seconds: 240,
+        run: key_depth::run,
+    },
+    Group {
+        name: "curve",
+        about: "throughput against latency at 1 to 256 connections, for the plot",
+        stores: &[Redis, Embedded],
+        seconds: 100,
+        run: curve::run,
     },
 ];
 
