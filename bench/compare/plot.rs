@@ -10,8 +10,8 @@ use plotters::{
         ranged1d::{Ranged, ValueFormatter},
     },
     prelude::{
-        Circle, Color as _, DrawingArea, IntoDrawingArea as _, IntoLogRange as _, PathElement,
-        RGBColor, SVGBackend, Text,
+        Circle, Color as _, DrawingArea, EmptyElement, IntoDrawingArea as _, IntoLogRange as _,
+        PathElement, RGBColor, SVGBackend, Text,
     },
     series::{DashedLineSeries, LineSeries},
     style::{BLACK, ShapeStyle, TextStyle, WHITE},
@@ -60,14 +60,16 @@ fn throughput_against_latency(points: &[CurvePoint]) -> Outcome<String> {
             .margin(16)
             .x_label_area_size(44)
             .y_label_area_size(64)
-            .build_cartesian_2d(0.0..most * 1.1, (lowest * 0.8..highest * 1.5).log_scale())?;
+            .build_cartesian_2d(0.0..most * 1.1, (lowest * 0.8..highest * 3.0).log_scale())?;
         chart
             .configure_mesh()
             .x_desc("requests a second")
             .y_desc("latency in ms: p50 solid, p99 dashed")
             .x_label_formatter(&|rate| grouped(*rate))
             .y_label_formatter(&|ms| grouped(*ms))
-            .light_line_style(WHITE)
+            .max_light_lines(0)
+            .label_style((FONT, 14))
+            .axis_desc_style((FONT, 15))
             .draw()?;
         for server in names(points.iter().map(|point| &point.server[..])) {
             let of_server: Vec<_> = points.iter().filter(|point| point.server == server).collect();
@@ -81,7 +83,8 @@ fn throughput_against_latency(points: &[CurvePoint]) -> Outcome<String> {
             line(&mut chart, "", upper, color.stroke_width(1), Some(6))?;
             chart.draw_series(of_server.iter().map(|point| {
                 let text = point.connections.to_string();
-                Text::new(text, place(point), TextStyle::from((FONT, 13)).color(&color))
+                let style = TextStyle::from((FONT, 13)).color(&color);
+                EmptyElement::at(place(point)) + Text::new(text, (6, 2), style)
             }))?;
         }
         finish(&mut chart, SeriesLabelPosition::UpperRight)?;
@@ -109,7 +112,9 @@ fn cost_by_depth(points: &[DepthPoint]) -> Outcome<String> {
             .y_desc("median in µs: record solid, read dashed")
             .x_label_formatter(&|events| grouped(*events))
             .y_label_formatter(&|us| grouped(*us))
-            .light_line_style(WHITE)
+            .max_light_lines(0)
+            .label_style((FONT, 14))
+            .axis_desc_style((FONT, 15))
             .draw()?;
         for store in names(points.iter().map(|point| point.store)) {
             let of_store: Vec<_> = points.iter().filter(|point| point.store == store).collect();
@@ -166,6 +171,7 @@ where
     chart
         .configure_series_labels()
         .position(place)
+        .margin(12)
         .background_style(WHITE)
         .border_style(BLACK)
         .label_font((FONT, 14))

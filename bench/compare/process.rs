@@ -11,6 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tempfile::TempDir;
+
 use crate::Outcome;
 
 const START_PATIENCE: Duration = Duration::from_secs(120);
@@ -99,6 +101,12 @@ pub(crate) fn output(program: impl AsRef<OsStr>, arguments: &[&str]) -> Outcome<
         return Err(format!("{} has failed: {text}{error}", program.display()).into());
     }
     Ok(text)
+}
+
+/// A folder for one program's data. Beside the build and not in /tmp, which may be memory: an fsync
+/// costs nothing there.
+pub(crate) fn data_dir() -> io::Result<TempDir> {
+    TempDir::with_prefix_in("bench-", env!("CARGO_TARGET_TMPDIR"))
 }
 
 /// A port that nobody listens on.

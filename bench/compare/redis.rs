@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::{
     Outcome,
-    process::{Process, free_port, output},
+    process::{Process, data_dir, free_port, output},
     stats::median,
 };
 
@@ -52,7 +52,7 @@ impl RedisServer {
     }
 
     fn start_on(port: u16) -> Outcome<Self> {
-        let dir = TempDir::new()?;
+        let dir = data_dir()?;
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--port", &port.to_string()]).args([
             "--save",

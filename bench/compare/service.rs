@@ -11,8 +11,8 @@ use tempfile::TempDir;
 
 use crate::{
     Outcome,
-    http::{Connection, get},
-    process::{Process, free_port},
+    http::{Connection, get, post},
+    process::{Process, data_dir, free_port},
     redis::{RedisServer, START_ATTEMPTS},
     workload::Anomaly,
 };
@@ -52,17 +52,23 @@ impl Service {
             Store::Redis => Some(Rc::new(RedisServer::start()?)),
             Store::Embedded => None,
         };
-        Self::with(redis, TempDir::new()?)
+        Self::with(redis, data_dir()?)
     }
 
     /// Another instance on the same Redis.
     pub(crate) fn sibling(&self) -> Outcome<Self> {
-        Self::with(self.redis.clone(), TempDir::new()?)
+        Self::with(self.redis.clone(), data_dir()?)
     }
 
     fn with(redis: Option<Rc<RedisServer>>, dir: TempDir) -> Outcome<Self> {
         let url = redis.as_ref().map(|redis| redis.url());
         let (port, process) = start(|port| service_command(port, url.as_deref()), dir.path())?;
+        // A script that Redis meets for the first time looks like one that it has forgotten, and has
+        // the service send its last writes again: that is to happen before anything is measured.
+        let mut connection = Connection::open(port)?;
+        let first = Anomaly::new("first");
+        connection.call(&post("/anomalies", &first.body()))?;
+        connection.call(&get(&first.frequency_path()))?;
         Ok(Self { port, process, redis, dir })
     }
 
@@ -123,7 +129,7 @@ impl Ceiling {
         if !program.exists() {
             return Err(format!("{} is not built: use `make bench`", program.display()).into());
         }
-        let dir = TempDir::new()?;
+        let dir = data_dir()?;
         let (port, process) = start(|port| ceiling_command(&program, port), dir.path())?;
         Ok(Self { port, _process: process, _dir: dir })
     }

@@ -17,6 +17,10 @@ impl Samples {
         Self::new(rounds.iter().map(figure).collect())
     }
 
+    pub(crate) fn are_many(&self) -> bool {
+        self.0.len() > 1
+    }
+
     pub(crate) fn median(&self) -> f64 {
         median(&self.0)
     }

@@ -81,24 +81,26 @@ impl Line {
     /// Its cells, in the order of [`HEADINGS`].
     fn cells(&self) -> [String; 7] {
         let Self { row, what, unit, measured, against, goal, judged, met } = self;
-        let spread = format!("{}–{}", grouped(measured.min()), grouped(measured.max()));
-        let ratio = judged
-            .as_ref()
-            .filter(|_| against.is_some())
-            .map(|ratio| format!("{:.2} ({:.2}–{:.2})", ratio.median(), ratio.min(), ratio.max()));
+        let ratio = judged.as_ref().filter(|_| against.is_some());
         let verdict = met.map(|met| if met { "met" } else { "MISSED" });
         [
             row.clone(),
             format!("{what}, {unit}"),
-            format!("{} ({spread})", grouped(measured.median())),
+            with_spread(measured, grouped),
             against.as_ref().map_or_else(String::new, |(name, other)| {
                 format!("{name} {}", grouped(other.median()))
             }),
-            ratio.unwrap_or_default(),
+            ratio.map_or_else(String::new, |ratio| with_spread(ratio, |x| format!("{x:.2}"))),
             goal.map_or_else(String::new, |goal| goal.to_string()),
             verdict.unwrap_or_default().to_owned(),
         ]
     }
+}
+
+/// The median, and how far the rounds lie apart where there were several.
+fn with_spread(samples: &Samples, written: impl Fn(f64) -> String) -> String {
+    let [median, min, max] = [samples.median(), samples.min(), samples.max()].map(written);
+    if samples.are_many() { format!("{median} ({min}–{max})") } else { median }
 }
 
 const HEADINGS: [&str; 7] =
@@ -126,6 +128,9 @@ pub(crate) fn render(lines: &[Line]) -> String {
 
 /// A figure with as many digits as it deserves, thousands parted.
 pub(crate) fn grouped(value: f64) -> String {
+    if value == 0.0 {
+        return "0".to_owned();
+    }
     if value.abs() < 10.0 {
         return format!("{value:.2}");
     }

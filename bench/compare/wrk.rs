@@ -11,7 +11,11 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
-use crate::{Outcome, process::ending_with_parent, table::grouped};
+use crate::{
+    Outcome,
+    process::{data_dir, ending_with_parent},
+    table::grouped,
+};
 
 /// One is enough to saturate the servers on a small machine, and leaves them the most.
 const THREADS: &str = "1";
@@ -36,7 +40,7 @@ impl Requests {
     }
 
     fn write(method: &'static str, lines: impl IntoIterator<Item = String>) -> Outcome<Self> {
-        let dir = TempDir::new()?;
+        let dir = data_dir()?;
         let lines: Vec<String> = lines.into_iter().collect();
         fs::write(dir.path().join("requests"), lines.join("\n"))?;
         fs::write(dir.path().join("wrk.lua"), SCRIPT)?;
