@@ -65,6 +65,9 @@ fn main() -> ExitCode {
         }
     };
     println!("{machine}");
+    if machine.is_busy() {
+        println!("Other programs use this machine: the figures are theirs too.");
+    }
 
     let mut bench = Bench::new(settings, selections.iter().map(|row| row.group.seconds).sum());
     let mut failures = Vec::new();
