@@ -105,12 +105,13 @@ impl Application {
 async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
     if let Some(url) = &config.redis.url {
         tracing::info!(%url, "using Redis at {url}");
-        return Ok(Arc::new(RedisStore::connect(&config.redis, url).await?));
+        return Ok(Arc::new(RedisStore::connect(&config.redis, config.timeline, url).await?));
     }
-    let data_dir = config.data_dir.clone();
+    let (data_dir, timeline) = (config.data_dir.clone(), config.timeline);
     let shown = data_dir.display().to_string();
     tracing::info!(data_dir = shown, "using the embedded store in {shown}");
-    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&data_dir)).await?;
+    let opened =
+        tokio::task::spawn_blocking(move || EmbeddedStore::open(&data_dir, timeline)).await?;
     Ok(Arc::new(opened?))
 }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::{
     counter::{BatchConfig, DegradedConfig},
-    domain::Thresholds,
+    domain::{Thresholds, TimelineConfig},
     http::{AlertmanagerConfig, HttpConfig},
     logging::LogConfig,
     spool::SpoolConfig,
@@ -44,6 +44,8 @@ pub struct Config {
     pub degraded: DegradedConfig,
     /// Section `spool`.
     pub spool: SpoolConfig,
+    /// Section `timeline`.
+    pub timeline: TimelineConfig,
     /// Section `thresholds`.
     pub thresholds: Thresholds,
     /// Section `alertmanager`.

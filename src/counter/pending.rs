@@ -53,7 +53,7 @@ impl Waiting {
     fn insert(&mut self, id: Id, operation: &Operation) {
         let effect = match operation {
             Operation::Occurrence(occurrence) => {
-                self.occurrences.insert(occurrence.at, id.digest);
+                self.occurrences.insert_unbounded(occurrence.at, id.digest);
                 return;
             }
             Operation::Repair(attempt) => Effect::Repaired(attempt.into()),

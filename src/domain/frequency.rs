@@ -7,6 +7,9 @@ use super::{AnomalyKey, EscalationLevel, Thresholds, Timestamp, WindowCounts};
 pub struct Tally {
     /// Events in each window.
     pub counts: WindowCounts,
+    /// Whether a count may be too high, or the oldest event's time too early, by what lies in one
+    /// bucket of time: there are more events than are kept exactly.
+    pub is_approximate: bool,
     /// The oldest event inside 30 days.
     pub first_seen: Option<Timestamp>,
     /// The newest event inside 30 days.

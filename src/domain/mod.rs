@@ -4,6 +4,7 @@
 mod escalation;
 mod event;
 mod fix;
+mod folded;
 mod frequency;
 mod key;
 mod operation;
@@ -16,6 +17,7 @@ mod window;
 pub use escalation::{EscalationLevel, InvalidThresholds, Thresholds};
 pub use event::{EventDigest, EventId, InvalidEventId, MAX_AHEAD_SECONDS, Occurrence};
 pub use fix::{FIX_VALIDITY_SECONDS, FixMark, FixRemoval, PermanentFix};
+pub use folded::{COARSE_BUCKET_SECONDS, FINE_BUCKET_SECONDS};
 pub use frequency::{Frequency, Tally};
 pub use key::{AnomalyKey, InvalidKey};
 pub use operation::Operation;
@@ -24,6 +26,6 @@ pub use repair::{
     RepairHistory, RepairStatistics, SuccessRate,
 };
 pub use signature::{InvalidSignature, Signature, json_type_name};
-pub use timeline::{Insertion, Timeline};
+pub use timeline::{Insertion, Timeline, TimelineConfig};
 pub use timestamp::{InvalidTimestamp, Timestamp};
 pub use window::{RETENTION, Window, WindowCounts};

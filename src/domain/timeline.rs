@@ -1,19 +1,25 @@
-//! The times at which one anomaly happened, in order, each with the digest of its event id.
-//! It keeps every event exactly; the embedded store keeps one for each anomaly.
+//! The times at which one anomaly happened, in order: the newest events exactly, each with the digest
+//! of its id, older ones as numbers (`folded.rs`). The embedded store keeps one for each anomaly.
 
 use std::collections::{HashSet, VecDeque};
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-use super::{EventDigest, RETENTION, Timestamp, Window, WindowCounts};
+use super::{EventDigest, RETENTION, Timestamp, Window, WindowCounts, folded::Folded};
 
-/// An anomaly's events, oldest first.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(from = "VecDeque<Event>")]
+/// How many events are searched for an id one by one. Most anomalies never have more, and an index
+/// takes more memory than the events.
+const SEARCHED: usize = 32;
+
+/// An anomaly's events.
+#[derive(Clone, Debug, Default)]
 pub struct Timeline {
+    /// Oldest first, none older than what is folded.
     events: VecDeque<Event>,
-    /// The ids of `events`: a retry may carry another time, so the order does not find it.
-    ids: HashSet<EventDigest>,
+    /// The ids of `events` where they are many: a retry may carry another time, so the order does
+    /// not find it.
+    index: Option<HashSet<EventDigest>>,
+    folded: Option<Box<Folded>>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -31,44 +37,102 @@ pub enum Insertion {
     Duplicate,
 }
 
+/// How many events of an anomaly are kept exactly, the section `timeline` of the configuration.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TimelineConfig {
+    /// The newest so many events are exact; older ones are kept as numbers by buckets of time.
+    pub exact_events: std::num::NonZeroU32,
+}
+
+impl TimelineConfig {
+    /// How many more than the exact ones there may be before all of them are folded: folding many at
+    /// once costs little more than folding one.
+    pub fn fold_batch(self) -> usize {
+        self.exact_events() / 100
+    }
+
+    /// How many ids of folded events are remembered.
+    pub fn remembered_ids(self) -> usize {
+        self.exact_events() / 2
+    }
+
+    /// The newest so many events are exact.
+    pub fn exact_events(self) -> usize {
+        self.exact_events.get() as usize
+    }
+}
+
 impl Timeline {
-    /// Adds an event at its place in time, unless its id is known.
-    pub fn insert(&mut self, at: Timestamp, id: EventDigest) -> Insertion {
-        if !self.ids.insert(id) {
+    /// Adds an event at its place in time, unless its id is known. One that is older than what is
+    /// folded is folded too.
+    pub fn insert(
+        &mut self,
+        now: Timestamp,
+        at: Timestamp,
+        id: EventDigest,
+        config: TimelineConfig,
+    ) -> Insertion {
+        let is_remembered = self.folded.as_ref().is_some_and(|folded| folded.remembers(now, id));
+        if is_remembered || self.contains(id) {
             return Insertion::Duplicate;
         }
-        // Most events are the newest: then this is the end, and nothing moves.
-        let place = self.events.partition_point(|event| event.at <= at);
-        self.events.insert(place, Event { at, id });
+        if let Some(folded) = &mut self.folded
+            && at <= folded.edge()
+        {
+            folded.add(now, at, id, config.remembered_ids());
+            return Insertion::Inserted;
+        }
+        self.insert_exactly(at, id);
+        self.fold(now, config);
         Insertion::Inserted
     }
 
-    /// Takes an event out again.
+    /// Adds an event at its place in time, unless its id is known, and folds nothing.
+    pub fn insert_unbounded(&mut self, at: Timestamp, id: EventDigest) -> Insertion {
+        if self.contains(id) {
+            return Insertion::Duplicate;
+        }
+        self.insert_exactly(at, id);
+        Insertion::Inserted
+    }
+
+    /// Takes an event that is not folded out again.
     pub fn remove(&mut self, id: EventDigest) {
-        if self.ids.remove(&id)
-            // The oldest first: what was put in first is mostly what is taken out first.
-            && let Some(place) = self.events.iter().position(|event| event.id == id)
-        {
+        // The oldest first: what was put in first is mostly what is taken out first.
+        if let Some(place) = self.events.iter().position(|event| event.id == id) {
             self.events.remove(place);
+            self.unindex(id);
         }
     }
 
     /// Forgets what has left the longest window, and says whether there was any.
     pub fn forget_expired(&mut self, now: Timestamp) -> bool {
+        let start = RETENTION.start(now);
+        if self.folded.as_ref().is_some_and(|folded| folded.edge() < start) {
+            self.folded = None;
+        }
+        if let Some(folded) = &mut self.folded {
+            folded.tidy(now);
+        }
         let expired = self.first_inside(RETENTION, now);
-        for event in self.events.drain(..expired) {
-            self.ids.remove(&event.id);
+        for _ in 0..expired {
+            if let Some(event) = self.events.pop_front() {
+                self.unindex(event.id);
+            }
         }
         if self.events.len() < self.events.capacity() / 4 {
             self.events.shrink_to_fit();
-            self.ids.shrink_to_fit();
         }
         expired > 0
     }
 
-    /// How many events each window holds at `now`.
+    /// How many events each window holds at `now`. Exact, unless [`Timeline::is_approximate`].
     pub fn counts(&self, now: Timestamp) -> WindowCounts {
-        let count = |window| (self.events.len() - self.first_inside(window, now)) as u64;
+        let count = |window: Window| {
+            let exact = (self.events.len() - self.first_inside(window, now)) as u64;
+            exact + self.folded.as_ref().map_or(0, |folded| folded.count_since(window.start(now)))
+        };
         WindowCounts {
             hour: count(Window::Hour),
             day: count(Window::Day),
@@ -77,15 +141,82 @@ impl Timeline {
         }
     }
 
+    /// Whether a count may be too high by the events of the bucket that its window's start cuts.
+    pub fn is_approximate(&self, now: Timestamp) -> bool {
+        self.folded.as_ref().is_some_and(|folded| {
+            let windows = [Window::Hour, Window::Day, Window::Week, Window::Month];
+            windows.into_iter().any(|window| folded.is_cut_by(window.start(now)))
+        })
+    }
+
     /// The times of the oldest and the newest event inside the longest window at `now`.
     pub fn span(&self, now: Timestamp) -> Option<(Timestamp, Timestamp)> {
-        let oldest = self.events.get(self.first_inside(RETENTION, now))?;
-        self.events.back().map(|newest| (oldest.at, newest.at))
+        let folded = self.folded.as_ref();
+        let oldest_folded = folded.and_then(|folded| folded.oldest_since(RETENTION.start(now)));
+        let exact = self.events.get(self.first_inside(RETENTION, now)).map(|event| event.at);
+        let oldest = oldest_folded.or(exact)?;
+        let newest = self.events.back().map(|event| event.at);
+        Some((oldest, newest.or_else(|| folded.map(|folded| folded.edge()))?))
     }
 
     /// Whether there are events older than 30 days to forget.
     pub fn has_expired(&self, now: Timestamp) -> bool {
         self.first_inside(RETENTION, now) > 0
+    }
+
+    fn contains(&self, id: EventDigest) -> bool {
+        match &self.index {
+            Some(index) => index.contains(&id),
+            None => self.events.iter().any(|event| event.id == id),
+        }
+    }
+
+    fn insert_exactly(&mut self, at: Timestamp, id: EventDigest) {
+        if self.events.len() == self.events.capacity() && self.events.len() < 4 {
+            // A million anomalies have one event each: doubling from four would be most of their memory.
+            self.events.reserve_exact(1);
+        }
+        // Most events are the newest: then this is the end, and nothing moves.
+        let place = self.events.partition_point(|event| event.at <= at);
+        self.events.insert(place, Event { at, id });
+        match &mut self.index {
+            Some(index) => {
+                index.insert(id);
+            }
+            None if self.events.len() > SEARCHED => {
+                self.index = Some(self.events.iter().map(|event| event.id).collect());
+            }
+            None => {}
+        }
+    }
+
+    fn unindex(&mut self, id: EventDigest) {
+        if let Some(index) = &mut self.index {
+            index.remove(&id);
+            if index.len() <= SEARCHED / 2 {
+                self.index = None;
+            }
+        }
+    }
+
+    /// Folds the oldest events where there are too many.
+    fn fold(&mut self, now: Timestamp, config: TimelineConfig) {
+        if self.events.len() <= config.exact_events() + config.fold_batch() {
+            return;
+        }
+        while self.events.len() > config.exact_events()
+            && let Some(Event { at, id }) = self.events.pop_front()
+        {
+            self.unindex(id);
+            let remembered = config.remembered_ids();
+            match &mut self.folded {
+                Some(folded) => folded.add(now, at, id, remembered),
+                None => self.folded = Some(Box::new(Folded::new(at, id, remembered))),
+            }
+        }
+        if let Some(folded) = &mut self.folded {
+            folded.tidy(now);
+        }
     }
 
     fn first_inside(&self, window: Window, now: Timestamp) -> usize {
@@ -94,36 +225,58 @@ impl Timeline {
     }
 }
 
-impl From<VecDeque<Event>> for Timeline {
-    fn from(events: VecDeque<Event>) -> Self {
-        let ids = events.iter().map(|event| event.id).collect();
-        Self { events, ids }
-    }
+/// As it is written down.
+#[derive(Serialize, Deserialize)]
+struct Stored<E, F> {
+    events: E,
+    folded: F,
 }
 
 impl Serialize for Timeline {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.events.serialize(serializer)
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Stored { events: &self.events, folded: &self.folded }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timeline {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Stored { events, folded } =
+            Stored::<VecDeque<Event>, Option<Box<Folded>>>::deserialize(deserializer)?;
+        let index =
+            (events.len() > SEARCHED).then(|| events.iter().map(|event| event.id).collect());
+        Ok(Self { events, index, folded })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::domain::EventId;
+    use crate::domain::{COARSE_BUCKET_SECONDS, EventId, FINE_BUCKET_SECONDS};
+
+    const DAY: i64 = 86_400;
 
     fn id(name: &str) -> EventDigest {
         EventId::parse(name).unwrap().digest()
     }
 
+    fn config(exact_events: u32) -> TimelineConfig {
+        TimelineConfig { exact_events: exact_events.try_into().unwrap() }
+    }
+
+    fn start() -> Timestamp {
+        Timestamp::from_micros(1_774_799_738_123_456)
+    }
+
     #[test]
     fn both_ends_of_a_window_are_inside() {
-        let now = Timestamp::from_micros(1_774_799_738_123_456);
+        let now = start();
         let mut timeline = Timeline::default();
         for (window, name) in
             [(Window::Hour, "h"), (Window::Day, "d"), (Window::Week, "w"), (Window::Month, "m")]
         {
-            timeline.insert(window.start(now), id(name));
+            timeline.insert(now, window.start(now), id(name), config(10));
         }
         let on_the_edge = timeline.counts(now);
         assert_eq!(on_the_edge, WindowCounts { hour: 1, day: 2, week: 3, month: 4 });
@@ -134,23 +287,109 @@ mod tests {
 
     #[test]
     fn a_late_event_takes_its_place_in_time() {
-        let now = Timestamp::from_micros(0).plus_seconds(1_774_799_738);
+        let now = start();
         let mut timeline = Timeline::default();
-        timeline.insert(now, id("newest"));
-        timeline.insert(now.minus_seconds(90_000), id("late"));
+        timeline.insert(now, now, id("newest"), config(10));
+        timeline.insert(now, now.minus_seconds(90_000), id("late"), config(10));
         assert_eq!(timeline.counts(now), WindowCounts { hour: 1, day: 1, week: 2, month: 2 });
         assert_eq!(timeline.span(now), Some((now.minus_seconds(90_000), now)));
     }
 
     #[test]
     fn what_has_left_is_forgotten_with_its_id() {
-        let now = Timestamp::from_micros(0).plus_seconds(1_774_799_738);
+        let now = start();
+        for exact_events in [2, 100] {
+            let config = config(exact_events);
+            let mut timeline = Timeline::default();
+            for name in ["a", "b", "c"] {
+                timeline.insert(now, now, id(name), config);
+            }
+            let again = timeline.insert(now, now.plus_seconds(5), id("c"), config);
+            assert_eq!(again, Insertion::Duplicate);
+            let later = now.plus_seconds(RETENTION.length_seconds() + 1);
+            assert!(timeline.forget_expired(later));
+            assert_eq!(timeline.span(later), None);
+            assert_eq!(timeline.counts(later), WindowCounts::default());
+            for name in ["a", "b", "c"] {
+                let anew = timeline.insert(later, later, id(name), config);
+                assert_eq!(anew, Insertion::Inserted);
+            }
+        }
+    }
+
+    #[test]
+    fn ids_are_known_among_the_exact_events_and_the_last_that_were_folded() {
+        let now = start();
         let mut timeline = Timeline::default();
-        timeline.insert(now, id("a"));
-        assert_eq!(timeline.insert(now.plus_seconds(5), id("a")), Insertion::Duplicate);
-        let later = now.plus_seconds(RETENTION.length_seconds() + 1);
-        assert!(timeline.forget_expired(later));
-        assert_eq!(timeline.span(later), None);
-        assert_eq!(timeline.insert(later, id("a")), Insertion::Inserted);
+        for n in 0..20 {
+            timeline.insert(now, now.plus_seconds(n), id(&n.to_string()), config(10));
+        }
+        let mut again = |n: i64| timeline.insert(now, now, id(&n.to_string()), config(10));
+        for n in 5..20 {
+            assert_eq!(again(n), Insertion::Duplicate, "{n}");
+        }
+        assert_eq!(again(4), Insertion::Inserted, "its id is no longer remembered");
+    }
+
+    #[test]
+    fn a_key_takes_no_more_for_a_hundred_thousand_events() {
+        let mut timeline = Timeline::default();
+        let mut now = start();
+        for n in 0..100_000_i64 {
+            now = now.plus_seconds(30);
+            timeline.forget_expired(now);
+            timeline.insert(now, now, id(&n.to_string()), config(1_000));
+        }
+        assert!(timeline.events.len() <= 1_010);
+        let stored = postcard::to_stdvec(&timeline).unwrap();
+        assert!(stored.len() < 100_000, "{} bytes", stored.len());
+        // 30 days at one in 30 s; the oldest bucket may be cut.
+        let month = timeline.counts(now).month;
+        assert!((86_401..=86_401 + 120).contains(&month), "{month}");
+        assert!(timeline.is_approximate(now));
+    }
+
+    proptest! {
+        /// Totals are exact, and a window is wrong by no more than the bucket that its start cuts.
+        #[test]
+        fn folding_errs_by_one_bucket_at_most(
+            ages in prop::collection::vec(0..29 * DAY, 1..200),
+            look in 0..DAY,
+            exact_events in 1..50_u32,
+        ) {
+            let now = start();
+            let mut timeline = Timeline::default();
+            for (n, age) in ages.iter().enumerate() {
+                let at = now.minus_seconds(*age);
+                timeline.insert(now, at, id(&n.to_string()), config(exact_events));
+            }
+            let later = now.plus_seconds(look);
+            timeline.forget_expired(later);
+            let since = |from: Timestamp| {
+                ages.iter().filter(|age| now.minus_seconds(**age) >= from).count() as u64
+            };
+            let bucket_of = |from: Timestamp, seconds: i64| {
+                let width = seconds * 1_000_000;
+                Timestamp::from_micros(from.as_micros().div_euclid(width) * width)
+            };
+            let counts = timeline.counts(later);
+            for (window, count) in [
+                (Window::Hour, counts.hour),
+                (Window::Day, counts.day),
+                (Window::Week, counts.week),
+                (Window::Month, counts.month),
+            ] {
+                let from = window.start(later);
+                let seconds =
+                    if window == Window::Hour { FINE_BUCKET_SECONDS } else { COARSE_BUCKET_SECONDS };
+                let most = since(bucket_of(from, seconds));
+                prop_assert!((since(from)..=most).contains(&count), "{window:?} {count}");
+                if !timeline.is_approximate(later) {
+                    prop_assert_eq!(count, since(from));
+                }
+            }
+            let all = timeline.counts(now.minus_seconds(DAY));
+            prop_assert_eq!(all.month, ages.len() as u64);
+        }
     }
 }

@@ -42,8 +42,17 @@ pub(super) struct FrequencyBody {
     escalation_level: Option<EscalationLevel>,
     previous_level: Option<EscalationLevel>,
     regressed: bool,
+    /// Present where it is false: a count may be too high, or `first_seen` too early, by what lies in one
+    /// bucket of time.
+    #[serde(skip_serializing_if = "is_true")]
+    exact: bool,
     #[serde(flatten)]
     degraded: DegradedBody,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 impl FrequencyBody {
@@ -63,6 +72,7 @@ impl FrequencyBody {
             escalation_level: level,
             previous_level,
             regressed,
+            exact: !tally.is_approximate,
             degraded: degraded.into(),
         }
     }

@@ -3,56 +3,48 @@
 
 use crate::domain::AnomalyKey;
 
+/// The kinds of an anomaly's keys, in the order in which the scripts take the first few of them.
+const KINDS: [&str; 9] = [
+    // Sorted set: member = event id, score = Unix seconds with a fraction. The newest events.
+    "timeline",
+    // String: the number of repair attempts.
+    "repair_count",
+    // String: `1` while a permanent fix holds.
+    "permanent_fix",
+    // Hash: the signature as first posted, since when it is known, and the fix's particulars.
+    "metadata",
+    // The rest is this service's own, but for the history. What is folded of the timeline: see
+    // folding.lua.
+    "folded",
+    "folded_counts",
+    "folded_ids",
+    // List: the newest repair attempts as JSON, newest first.
+    "repair_history",
+    // Sorted set: the ids of repairs, marks and their removals, score = Unix seconds.
+    "operation_ids",
+];
+
 /// How the keys of a deployment are named.
 #[derive(Clone, Debug)]
 pub(super) struct KeyNames {
-    prefix: String,
-    /// Whether the anomaly's key stands in braces, by which a cluster puts all of its keys into one slot.
-    in_braces: bool,
+    /// What stands before an anomaly's key, by kind.
+    leads: [String; KINDS.len()],
+    /// What stands after it.
+    tail: &'static str,
 }
 
 impl KeyNames {
-    pub(super) fn new(prefix: impl Into<String>, in_braces: bool) -> Self {
-        Self { prefix: prefix.into(), in_braces }
+    /// With `in_braces` the anomaly's key stands in braces, by which a cluster puts all of its keys into
+    /// one slot.
+    pub(super) fn new(prefix: &str, in_braces: bool) -> Self {
+        let brace = if in_braces { "{" } else { "" };
+        let leads = KINDS.map(|kind| format!("{prefix}{kind}:{brace}"));
+        Self { leads, tail: if in_braces { "}" } else { "" } }
     }
 
-    /// Sorted set: member = event id, score = Unix seconds with a fraction.
-    pub(super) fn timeline(&self, key: AnomalyKey) -> String {
-        self.name("timeline", key)
-    }
-
-    /// String: the number of repair attempts.
-    pub(super) fn repair_count(&self, key: AnomalyKey) -> String {
-        self.name("repair_count", key)
-    }
-
-    /// List: the newest repair attempts as JSON, newest first.
-    pub(super) fn repair_history(&self, key: AnomalyKey) -> String {
-        self.name("repair_history", key)
-    }
-
-    /// Sorted set of this service's own: the ids of repairs, marks and their removals, score = Unix
-    /// seconds.
-    pub(super) fn operation_ids(&self, key: AnomalyKey) -> String {
-        self.name("operation_ids", key)
-    }
-
-    /// String: `1` while a permanent fix holds.
-    pub(super) fn permanent_fix(&self, key: AnomalyKey) -> String {
-        self.name("permanent_fix", key)
-    }
-
-    /// Hash: the signature as first posted, since when it is known, and the fix's particulars.
-    pub(super) fn metadata(&self, key: AnomalyKey) -> String {
-        self.name("metadata", key)
-    }
-
-    fn name(&self, kind: &str, key: AnomalyKey) -> String {
-        let prefix = &self.prefix;
-        if self.in_braces {
-            format!("{prefix}{kind}:{{{key}}}")
-        } else {
-            format!("{prefix}{kind}:{key}")
-        }
+    /// The first `count` of an anomaly's keys.
+    pub(super) fn first(&self, count: usize, key: AnomalyKey) -> impl Iterator<Item = String> {
+        let key = key.to_string();
+        self.leads[..count].iter().map(move |lead| [lead.as_str(), &key, self.tail].concat())
     }
 }

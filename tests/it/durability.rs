@@ -13,7 +13,7 @@ use anomaly_counter::{
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::{Service, occurrence, start_of_tests};
+use crate::support::{EXACT_EVENTS, Service, keeping, occurrence, start_of_tests};
 
 /// The key of `{"alert_name":"HighCPU"}`.
 const KEY: &str = "af03baee239021c4";
@@ -79,7 +79,7 @@ async fn a_restart_with_a_million_events_takes_seconds() {
     const BATCH: u64 = 2_000;
     const KEYS: u64 = 5_000;
     let (dir, now) = (TempDir::new().unwrap(), start_of_tests());
-    let store = EmbeddedStore::open(dir.path()).unwrap();
+    let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS)).unwrap();
     for first in (0..EVENTS).step_by(BATCH as usize) {
         let batch = (first..first + BATCH)
             .map(|i| occurrence(i % KEYS, &i.to_string(), now.minus_seconds(i as i64 % 3_000)));
@@ -89,7 +89,7 @@ async fn a_restart_with_a_million_events_takes_seconds() {
     drop(store);
 
     let begun = Instant::now();
-    let store = EmbeddedStore::open(dir.path()).unwrap();
+    let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS)).unwrap();
     let took = begun.elapsed();
     assert!(took < Duration::from_secs(10), "{took:?}");
     let keys = (0..KEYS).map(anomaly_counter::domain::AnomalyKey::from_bits).collect();
@@ -104,7 +104,7 @@ async fn a_restart_with_a_million_events_takes_seconds() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_has_expired_leaves_the_file_and_it_does_not_grow_for_ever() {
     let (dir, mut now) = (TempDir::new().unwrap(), start_of_tests());
-    let store = EmbeddedStore::open(dir.path()).unwrap();
+    let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS)).unwrap();
     let file = dir.path().join("anomalies.redb");
     let mut sizes = Vec::new();
     for month in 0..24_u64 {
@@ -124,7 +124,7 @@ async fn what_has_expired_leaves_the_file_and_it_does_not_grow_for_ever() {
     store.maintain(now).await.unwrap();
     store.close().await;
     drop(store);
-    let store = EmbeddedStore::open(dir.path()).unwrap();
+    let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS)).unwrap();
     let first_month = (0..100).map(anomaly_counter::domain::AnomalyKey::from_bits).collect();
     assert!(store.tallies(now, first_month).await.iter().all(|tally| *tally == Ok(None)));
     store.close().await;
@@ -149,12 +149,13 @@ async fn a_second_process_on_the_same_folder_is_told_so() {
 fn a_folder_that_cannot_be_made_and_a_file_of_another_kind_are_told() {
     let dir = TempDir::new().unwrap();
     std::fs::write(dir.path().join("file"), "x").unwrap();
-    let fault = EmbeddedStore::open(&dir.path().join("file/data")).unwrap_err();
+    let fault =
+        EmbeddedStore::open(&dir.path().join("file/data"), keeping(EXACT_EVENTS)).unwrap_err();
     assert!(matches!(fault, EmbeddedOpenError::DataDir { .. }), "{fault}");
     assert!(fault.to_string().contains("data_dir"), "{fault}");
 
     std::fs::write(dir.path().join("anomalies.redb"), "this is no database".repeat(1_000)).unwrap();
-    let fault = EmbeddedStore::open(dir.path()).unwrap_err();
+    let fault = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS)).unwrap_err();
     assert!(matches!(fault, EmbeddedOpenError::Unreadable { .. }), "{fault}");
     assert!(fault.to_string().contains("move it away"), "{fault}");
 }

@@ -8,37 +8,87 @@ use serde::{Deserialize, Serialize};
 use crate::{
     domain::{
         EventDigest, Insertion, PermanentFix, RecentAttempt, RepairHistory, Tally, Timeline,
-        Timestamp,
+        TimelineConfig, Timestamp,
     },
     store::{Dossier, KEPT_SECONDS},
 };
 
-/// All that is kept about one anomaly.
+/// All that is kept about one anomaly, but for its signature where that is on disk. Most anomalies are
+/// quiet, and there may be a million of them: what few of them have is out of line.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Anomaly {
-    signature_json: Arc<str>,
     known_since: Timestamp,
+    kept_until: Timestamp,
     timeline: Timeline,
+    care: Option<Box<Care>>,
+    /// Present until a checkpoint has written it down.
+    #[serde(skip)]
+    new_signature_json: Option<Arc<str>>,
+}
+
+/// What people and machines have done about an anomaly.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Care {
     repairs: RepairHistory,
-    /// Ids of repairs, marks and removals, and when each came.
-    operation_ids: HashMap<EventDigest, Timestamp>,
     repairs_kept_until: Timestamp,
     fix: Option<PermanentFix>,
-    kept_until: Timestamp,
+    /// Ids of repairs, marks and removals, and when each came.
+    operation_ids: HashMap<EventDigest, Timestamp>,
+}
+
+impl Default for Care {
+    fn default() -> Self {
+        Self {
+            repairs: RepairHistory::default(),
+            repairs_kept_until: Timestamp::MIN,
+            fix: None,
+            operation_ids: HashMap::new(),
+        }
+    }
+}
+
+impl Care {
+    /// Notes an id, and says whether it is a first.
+    fn is_first(&mut self, now: Timestamp, id: EventDigest) -> bool {
+        self.operation_ids.retain(|_, at| at.plus_seconds(KEPT_SECONDS) > now);
+        if self.operation_ids.contains_key(&id) {
+            return false;
+        }
+        self.operation_ids.insert(id, now);
+        true
+    }
+
+    fn fix(&self, now: Timestamp) -> Option<&PermanentFix> {
+        self.fix.as_ref().filter(|fix| now < fix.expires_at())
+    }
 }
 
 impl Anomaly {
     pub(super) fn new(signature_json: Arc<str>, known_since: Timestamp) -> Self {
         Self {
-            signature_json,
             known_since,
-            timeline: Timeline::default(),
-            repairs: RepairHistory::default(),
-            operation_ids: HashMap::new(),
-            repairs_kept_until: Timestamp::MIN,
-            fix: None,
             kept_until: Timestamp::MIN,
+            timeline: Timeline::default(),
+            care: None,
+            new_signature_json: Some(signature_json),
         }
+    }
+
+    /// As an earlier version has written it down.
+    pub(super) fn from_v1(old: AnomalyV1) -> Self {
+        let AnomalyV1 { signature_json, known_since, kept_until, .. } = old;
+        let care = Care {
+            repairs: old.repairs,
+            repairs_kept_until: old.repairs_kept_until,
+            fix: old.fix,
+            operation_ids: old.operation_ids,
+        };
+        let mut timeline = Timeline::default();
+        for (at, id) in old.timeline {
+            timeline.insert_unbounded(at, id);
+        }
+        let new_signature_json = Some(signature_json);
+        Self { known_since, kept_until, timeline, care: Some(Box::new(care)), new_signature_json }
     }
 
     pub(super) fn is_kept(&self, now: Timestamp) -> bool {
@@ -46,9 +96,15 @@ impl Anomaly {
     }
 
     /// Adds an occurrence that lies inside 30 days.
-    pub(super) fn occur(&mut self, now: Timestamp, at: Timestamp, id: EventDigest) -> Insertion {
+    pub(super) fn occur(
+        &mut self,
+        now: Timestamp,
+        at: Timestamp,
+        id: EventDigest,
+        config: TimelineConfig,
+    ) -> Insertion {
         self.timeline.forget_expired(now);
-        let insertion = self.timeline.insert(at, id);
+        let insertion = self.timeline.insert(now, at, id, config);
         if insertion == Insertion::Inserted {
             self.keep_for(now, KEPT_SECONDS);
         }
@@ -62,14 +118,15 @@ impl Anomaly {
         id: EventDigest,
         attempt: RecentAttempt,
     ) -> bool {
-        if now >= self.repairs_kept_until {
-            self.repairs = RepairHistory::default();
+        let care = self.care();
+        if now >= care.repairs_kept_until {
+            care.repairs = RepairHistory::default();
         }
-        if !self.is_first(now, id) {
+        if !care.is_first(now, id) {
             return false;
         }
-        self.repairs.push(attempt);
-        self.repairs_kept_until = now.plus_seconds(KEPT_SECONDS);
+        care.repairs.push(attempt);
+        care.repairs_kept_until = now.plus_seconds(KEPT_SECONDS);
         self.keep_for(now, KEPT_SECONDS);
         true
     }
@@ -81,21 +138,21 @@ impl Anomaly {
         id: EventDigest,
         fix: PermanentFix,
     ) -> bool {
-        if !self.is_first(now, id) {
+        if !self.care().is_first(now, id) {
             return false;
         }
         self.kept_until = self.kept_until.max(fix.expires_at());
         self.keep_for(now, KEPT_SECONDS);
-        self.fix = Some(fix);
+        self.care().fix = Some(fix);
         true
     }
 
     /// Takes the mark back, and says whether there was one.
     pub(super) fn unmark_fixed(&mut self, now: Timestamp, id: EventDigest) -> bool {
-        if self.fix(now).is_none() || !self.is_first(now, id) {
+        if self.fix(now).is_none() || !self.care().is_first(now, id) {
             return false;
         }
-        self.fix = None;
+        self.care().fix = None;
         true
     }
 
@@ -107,16 +164,18 @@ impl Anomaly {
         let span = self.timeline.span(now);
         Tally {
             counts: self.timeline.counts(now),
+            is_approximate: self.timeline.is_approximate(now),
             first_seen: span.map(|(first, _)| first),
             last_seen: span.map(|(_, last)| last),
-            repair_attempts: if now < self.repairs_kept_until { self.repairs.total } else { 0 },
+            repair_attempts: self.kept_repairs(now).map_or(0, |repairs| repairs.total),
             fixed_at: self.fix(now).map(|fix| fix.marked_at),
         }
     }
 
+    /// All of it; without the signature where that is on disk.
     pub(super) fn dossier(&self, now: Timestamp) -> Dossier {
         Dossier {
-            signature_json: Some(self.signature_json.to_string()),
+            signature_json: self.new_signature_json.as_deref().map(str::to_owned),
             known_since: Some(self.known_since),
             tally: self.tally(now),
             fix: self.fix(now).cloned(),
@@ -125,7 +184,17 @@ impl Anomaly {
     }
 
     pub(super) fn repairs(&self, now: Timestamp) -> RepairHistory {
-        if now < self.repairs_kept_until { self.repairs.clone() } else { RepairHistory::default() }
+        self.kept_repairs(now).cloned().unwrap_or_default()
+    }
+
+    /// The signature where it is not on disk yet.
+    pub(super) fn new_signature_json(&self) -> Option<&str> {
+        self.new_signature_json.as_deref()
+    }
+
+    /// Gives back the memory of a signature that is on disk.
+    pub(super) fn signature_is_written(&mut self) {
+        self.new_signature_json = None;
     }
 
     pub(super) fn has_expired_events(&self, now: Timestamp) -> bool {
@@ -138,20 +207,32 @@ impl Anomaly {
     }
 
     fn fix(&self, now: Timestamp) -> Option<&PermanentFix> {
-        self.fix.as_ref().filter(|fix| now < fix.expires_at())
+        self.care.as_ref()?.fix(now)
     }
 
-    /// Notes an id, and says whether it is a first.
-    fn is_first(&mut self, now: Timestamp, id: EventDigest) -> bool {
-        self.operation_ids.retain(|_, at| at.plus_seconds(KEPT_SECONDS) > now);
-        if self.operation_ids.contains_key(&id) {
-            return false;
-        }
-        self.operation_ids.insert(id, now);
-        true
+    fn kept_repairs(&self, now: Timestamp) -> Option<&RepairHistory> {
+        let care = self.care.as_ref()?;
+        (now < care.repairs_kept_until).then_some(&care.repairs)
+    }
+
+    fn care(&mut self) -> &mut Care {
+        self.care.get_or_insert_default()
     }
 
     fn keep_for(&mut self, now: Timestamp, seconds: i64) {
         self.kept_until = self.kept_until.max(now.plus_seconds(seconds));
     }
+}
+
+/// An anomaly as version 1 of the file has it.
+#[derive(Deserialize)]
+pub(super) struct AnomalyV1 {
+    signature_json: Arc<str>,
+    known_since: Timestamp,
+    timeline: Vec<(Timestamp, EventDigest)>,
+    repairs: RepairHistory,
+    operation_ids: HashMap<EventDigest, Timestamp>,
+    repairs_kept_until: Timestamp,
+    fix: Option<PermanentFix>,
+    kept_until: Timestamp,
 }

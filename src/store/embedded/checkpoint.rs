@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    file::{AnomalyRow, FileError, StoreFile, encode},
+    file::{AnomalyRows, FileError, StoreFile},
     state::SharedState,
 };
 use crate::domain::AnomalyKey;
@@ -85,17 +85,17 @@ impl Checkpoint {
             }
             return Ok(());
         }
-        let mut rows = Vec::new();
-        let mut bytes = 0;
-        while bytes < self.limits.step_bytes
+        let mut rows = AnomalyRows::default();
+        while rows.bytes < self.limits.step_bytes
             && let Some(key) = running.to_write.pop_first()
         {
             if let Some(anomaly) = state.read().anomaly(key) {
-                let row = encode(&AnomalyRow { as_of: file.last_sequence(), anomaly })?;
-                bytes += row.len();
-                rows.push((key, row));
+                rows.add(file.last_sequence(), key, anomaly)?;
             }
         }
-        file.write_anomalies(&rows)
+        file.write_anomalies(&rows)?;
+        let signed = rows.signatures.iter().map(|(key, _)| *key);
+        state.write().signatures_are_written(signed);
+        Ok(())
     }
 }

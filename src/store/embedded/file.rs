@@ -8,8 +8,7 @@ use std::{
 };
 
 use redb::{
-    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError,
-    TableDefinition,
+    Database, DatabaseError, ReadableDatabase as _, ReadableTable, StorageError, TableDefinition,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -17,7 +16,12 @@ use super::{anomaly::Anomaly, journal::JournalRow};
 use crate::domain::AnomalyKey;
 
 /// Anomaly key → [`AnomalyRow`].
-const ANOMALIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("anomalies_v1");
+const ANOMALIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("anomalies_v2");
+/// The same as an earlier version had it, with the signature inside.
+const ANOMALIES_V1: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("anomalies_v1");
+/// Anomaly key → the object as first posted, as JSON. Of a row of its own, since it never changes, and is
+/// not kept in memory.
+const SIGNATURES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("signatures_v1");
 /// Sequence → [`JournalRow`].
 const JOURNAL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("journal_v1");
 
@@ -31,6 +35,32 @@ const PAGE_CACHE_BYTES: usize = 8 << 20;
 pub(super) struct AnomalyRow<A> {
     pub(super) as_of: u64,
     pub(super) anomaly: A,
+}
+
+/// Rows of anomalies, and the signatures of those that have none on disk yet.
+#[derive(Debug, Default)]
+pub(super) struct AnomalyRows {
+    rows: Vec<(AnomalyKey, Vec<u8>)>,
+    pub(super) signatures: Vec<(AnomalyKey, String)>,
+    pub(super) bytes: usize,
+}
+
+impl AnomalyRows {
+    pub(super) fn add(
+        &mut self,
+        as_of: u64,
+        key: AnomalyKey,
+        anomaly: &Anomaly,
+    ) -> Result<(), FileError> {
+        let row = encode(&AnomalyRow { as_of, anomaly })?;
+        self.bytes += row.len();
+        self.rows.push((key, row));
+        if let Some(signature_json) = anomaly.new_signature_json() {
+            self.bytes += signature_json.len();
+            self.signatures.push((key, signature_json.to_owned()));
+        }
+        Ok(())
+    }
 }
 
 /// Why the store's file could not be opened.
@@ -172,23 +202,27 @@ impl StoreFile {
         self.next_sequence - 1
     }
 
-    /// Writes anomalies' rows.
-    pub(super) fn write_anomalies(&self, rows: &[(AnomalyKey, Vec<u8>)]) -> Result<(), FileError> {
-        self.transact(|transaction| {
-            let mut anomalies = transaction.open_table(ANOMALIES)?;
-            for (key, bytes) in rows {
-                anomalies.insert(key.to_bits(), bytes.as_slice())?;
-            }
-            Ok(())
-        })
+    /// Writes anomalies' rows, and their signatures with them.
+    pub(super) fn write_anomalies(&self, rows: &AnomalyRows) -> Result<(), FileError> {
+        self.transact(|transaction| insert(transaction, rows))
+    }
+
+    /// The object that made an anomaly known, as JSON.
+    pub(super) fn signature_json(&self, key: AnomalyKey) -> Result<Option<String>, FileError> {
+        let transaction = self.database.begin_read().map_err(redb::Error::from)?;
+        let signatures = transaction.open_table(SIGNATURES).map_err(redb::Error::from)?;
+        let row = signatures.get(key.to_bits()).map_err(redb::Error::from)?;
+        Ok(row.map(|row| String::from_utf8_lossy(row.value()).into_owned()))
     }
 
     /// Removes anomalies' rows.
     pub(super) fn remove_anomalies(&self, keys: &[AnomalyKey]) -> Result<(), FileError> {
         self.transact(|transaction| {
             let mut anomalies = transaction.open_table(ANOMALIES)?;
+            let mut signatures = transaction.open_table(SIGNATURES)?;
             for key in keys {
                 anomalies.remove(key.to_bits())?;
+                signatures.remove(key.to_bits())?;
             }
             Ok(())
         })
@@ -239,10 +273,16 @@ impl StoreFile {
     }
 }
 
-/// Makes the tables of an empty file, and answers the next sequence.
+/// Makes the tables of an empty file or of an earlier version, and answers the next sequence.
 fn prepare(database: &Database) -> Result<u64, FileError> {
     let transaction = database.begin_write().map_err(redb::Error::from)?;
-    transaction.open_table(ANOMALIES).map_err(redb::Error::from)?;
+    let old_rows = {
+        transaction.open_table(SIGNATURES).map_err(redb::Error::from)?;
+        transaction.open_table(ANOMALIES).map_err(redb::Error::from)?;
+        read_v1(&transaction.open_table(ANOMALIES_V1).map_err(redb::Error::from)?)?
+    };
+    insert(&transaction, &old_rows)?;
+    transaction.delete_table(ANOMALIES_V1).map_err(redb::Error::from)?;
     let journal = transaction.open_table(JOURNAL).map_err(redb::Error::from)?;
     let last = journal.last().map_err(redb::Error::from)?.map(|(sequence, _)| sequence.value());
     drop(journal);
@@ -250,12 +290,34 @@ fn prepare(database: &Database) -> Result<u64, FileError> {
     Ok(last.map_or(1, |last| last + 1))
 }
 
+fn read_v1(table: &impl ReadableTable<u64, &'static [u8]>) -> Result<AnomalyRows, FileError> {
+    let mut rows = AnomalyRows::default();
+    for entry in table.iter().map_err(redb::Error::from)? {
+        let (key, bytes) = entry.map_err(redb::Error::from)?;
+        let AnomalyRow { as_of, anomaly } = decode(bytes.value())?;
+        rows.add(as_of, AnomalyKey::from_bits(key.value()), &Anomaly::from_v1(anomaly))?;
+    }
+    Ok(rows)
+}
+
+fn insert(transaction: &redb::WriteTransaction, rows: &AnomalyRows) -> Result<(), redb::Error> {
+    let mut anomalies = transaction.open_table(ANOMALIES)?;
+    for (key, bytes) in &rows.rows {
+        anomalies.insert(key.to_bits(), bytes.as_slice())?;
+    }
+    let mut signatures = transaction.open_table(SIGNATURES)?;
+    for (key, json) in &rows.signatures {
+        signatures.insert(key.to_bits(), json.as_bytes())?;
+    }
+    Ok(())
+}
+
 /// Whether it is what the file holds that is at fault, and not the disk or its permissions.
 fn is_damage(fault: &io::Error) -> bool {
     matches!(fault.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
-pub(super) fn encode(row: &impl Serialize) -> Result<Vec<u8>, FileError> {
+fn encode(row: &impl Serialize) -> Result<Vec<u8>, FileError> {
     Ok(postcard::to_stdvec(row)?)
 }
 

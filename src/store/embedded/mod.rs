@@ -1,5 +1,5 @@
-//! The store that needs nothing installed: all anomalies in memory, and every change in a redb file
-//! before it is answered. One writer thread turns each batch into one commit (one fsync). Reads
+//! The store that needs nothing installed: all anomalies in memory, but for their signatures, and every
+//! change in a redb file before it is answered. One writer thread turns each batch into one commit (one fsync). Reads
 //! come from memory and wait for no disk, so they may see a batch a moment before it is durable.
 
 mod anomaly;
@@ -16,7 +16,8 @@ use async_trait::async_trait;
 use self::{state::SharedState, writer::Writer};
 use super::{Dossier, Recorded, RepairRecorded, Shard, Store, StoreError};
 use crate::domain::{
-    AnomalyKey, FixMark, FixRemoval, Occurrence, PermanentFix, RepairAttempt, Tally, Timestamp,
+    AnomalyKey, FixMark, FixRemoval, Occurrence, PermanentFix, RepairAttempt, Tally,
+    TimelineConfig, Timestamp,
 };
 
 pub use checkpoint::CheckpointLimits;
@@ -35,17 +36,21 @@ impl EmbeddedStore {
     ///
     /// # Errors
     /// When the folder can't be written, another process has the file, or it can't be read.
-    pub fn open(data_dir: &Path) -> Result<Self, EmbeddedOpenError> {
-        Self::open_with(data_dir, CheckpointLimits::default())
+    pub fn open(data_dir: &Path, timeline: TimelineConfig) -> Result<Self, EmbeddedOpenError> {
+        Self::open_with(data_dir, timeline, CheckpointLimits::default())
     }
 
     /// As [`EmbeddedStore::open`], with other limits than the default ones.
     ///
     /// # Errors
     /// As there.
-    pub fn open_with(data_dir: &Path, limits: CheckpointLimits) -> Result<Self, EmbeddedOpenError> {
-        let state = Arc::new(SharedState::default());
-        let writer = Writer::open(data_dir, limits, Arc::clone(&state))?;
+    pub fn open_with(
+        data_dir: &Path,
+        timeline: TimelineConfig,
+        limits: CheckpointLimits,
+    ) -> Result<Self, EmbeddedOpenError> {
+        let state = Arc::new(SharedState::new(timeline));
+        let writer = Writer::open(data_dir, limits, timeline, Arc::clone(&state))?;
         Ok(Self { state, writer: writer.start() })
     }
 }
@@ -87,7 +92,14 @@ impl Store for EmbeddedStore {
         now: Timestamp,
         key: AnomalyKey,
     ) -> Result<Option<Dossier>, StoreError> {
-        Ok(self.state.read().dossier(now, key))
+        let dossier = self.state.read().dossier(now, key);
+        match dossier {
+            Some(dossier) if dossier.signature_json.is_none() => {
+                let signature_json = self.writer.signature_json(key).await?;
+                Ok(Some(Dossier { signature_json, ..dossier }))
+            }
+            dossier => Ok(dossier),
+        }
     }
 
     async fn record_repairs(

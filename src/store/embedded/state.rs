@@ -12,16 +12,20 @@ use super::{anomaly::Anomaly, journal::Change};
 use crate::{
     domain::{
         AnomalyKey, FixMark, FixRemoval, Insertion, Occurrence, PermanentFix, RETENTION,
-        RepairAttempt, Tally, Timestamp,
+        RepairAttempt, Tally, TimelineConfig, Timestamp,
     },
     store::{Dossier, RecordOutcome, Recorded, RepairRecorded},
 };
 
 /// The state as the writer and the readers share it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct SharedState(RwLock<State>);
 
 impl SharedState {
+    pub(super) fn new(timeline: TimelineConfig) -> Self {
+        Self(RwLock::new(State::new(timeline)))
+    }
+
     pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
         // A panic while the lock was held has ended the writer thread, and with it all writes;
         // what is in memory is still the best answer there is.
@@ -33,14 +37,19 @@ impl SharedState {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct State {
+    timeline: TimelineConfig,
     anomalies: BTreeMap<AnomalyKey, Anomaly>,
     /// Changes since [`State::take_changes`].
     changes: Vec<Change>,
 }
 
 impl State {
+    pub(super) fn new(timeline: TimelineConfig) -> Self {
+        Self { timeline, anomalies: BTreeMap::new(), changes: Vec::new() }
+    }
+
     /// Puts an anomaly in as it was read from the file.
     pub(super) fn restore(&mut self, key: AnomalyKey, anomaly: Anomaly) {
         self.anomalies.insert(key, anomaly);
@@ -48,6 +57,15 @@ impl State {
 
     pub(super) fn anomaly(&self, key: AnomalyKey) -> Option<&Anomaly> {
         self.anomalies.get(&key)
+    }
+
+    /// Gives back the memory of signatures that are on disk.
+    pub(super) fn signatures_are_written(&mut self, keys: impl Iterator<Item = AnomalyKey>) {
+        for key in keys {
+            if let Some(anomaly) = self.anomalies.get_mut(&key) {
+                anomaly.signature_is_written();
+            }
+        }
     }
 
     /// The changes that have been made since the last call, in order.
@@ -123,7 +141,10 @@ impl State {
                     // Also in place of one that has expired: it begins anew.
                     self.anomalies.insert(key, Anomaly::new(Arc::clone(signature_json), *at));
                 }
-                self.with(key, |anomaly| anomaly.occur(now, *at, *id) == Insertion::Inserted)
+                let config = self.timeline;
+                self.with(key, |anomaly| {
+                    anomaly.occur(now, *at, *id, config) == Insertion::Inserted
+                })
             }
             Change::RepairAttempted { id, attempt, .. } => {
                 self.with(key, |anomaly| anomaly.attempt_repair(now, *id, attempt.clone()))

@@ -22,7 +22,7 @@ use super::{
     state::{SharedState, State},
 };
 use crate::{
-    domain::{AnomalyKey, Timestamp},
+    domain::{AnomalyKey, TimelineConfig, Timestamp},
     store::StoreError,
 };
 
@@ -42,6 +42,7 @@ pub(super) struct Writer {
     /// The newest sequence before the fault.
     last_sequence: u64,
     state: Arc<SharedState>,
+    timeline: TimelineConfig,
     checkpoint: Checkpoint,
     swept_to: Option<AnomalyKey>,
 }
@@ -50,6 +51,7 @@ impl Writer {
     pub(super) fn open(
         data_dir: &Path,
         limits: CheckpointLimits,
+        timeline: TimelineConfig,
         state: Arc<SharedState>,
     ) -> Result<Self, OpenError> {
         let mut writer = Self {
@@ -58,6 +60,7 @@ impl Writer {
             reopen_tried_at: Instant::now(),
             last_sequence: 0,
             state,
+            timeline,
             checkpoint: Checkpoint::new(limits),
             swept_to: None,
         };
@@ -102,7 +105,7 @@ impl Writer {
     /// Puts what the file holds in place of the state.
     fn load(&mut self, file: StoreFile) -> Result<(), OpenError> {
         let unreadable = |fault| OpenError::unreadable(&self.data_dir, fault);
-        let mut state = State::default();
+        let mut state = State::new(self.timeline);
         let mut checkpoint = Checkpoint::new(self.checkpoint.limits());
 
         let mut as_of = HashMap::new();
@@ -181,6 +184,10 @@ impl Writer {
         Ok(result)
     }
 
+    fn signature_json(&mut self, key: AnomalyKey) -> Result<Option<String>, StoreError> {
+        self.file()?.signature_json(key).map_err(|fault| self.fail(&fault))
+    }
+
     fn forget_expired(&mut self, now: Timestamp) -> Result<(), StoreError> {
         self.file()?;
         let (expired, swept_to) =
@@ -217,6 +224,14 @@ impl Handle {
         change: impl FnOnce(&mut State) -> R + Send + 'static,
     ) -> Result<R, StoreError> {
         self.run(move |writer| writer.commit(now, change)).await
+    }
+
+    /// An anomaly's signature, of which memory has none any more.
+    pub(super) async fn signature_json(
+        &self,
+        key: AnomalyKey,
+    ) -> Result<Option<String>, StoreError> {
+        self.run(move |writer| writer.signature_json(key)).await
     }
 
     pub(super) async fn check(&self) -> Result<(), StoreError> {

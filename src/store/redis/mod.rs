@@ -34,7 +34,7 @@ use super::{
 };
 use crate::domain::{
     AnomalyKey, EventId, FIX_VALIDITY_SECONDS, FixMark, FixRemoval, Occurrence, PermanentFix,
-    RepairAttempt, RepairHistory, Tally, Timestamp, Window,
+    RepairAttempt, RepairHistory, Tally, TimelineConfig, Timestamp, Window,
 };
 
 pub use config::{InvalidRedisUrl, RedisConfig, RedisUrl};
@@ -47,6 +47,7 @@ pub struct RedisStore {
     resets: Arc<watch::Sender<u64>>,
     names: KeyNames,
     concurrent_batches: usize,
+    timeline: TimelineConfig,
 }
 
 impl RedisStore {
@@ -56,7 +57,11 @@ impl RedisStore {
     ///
     /// # Errors
     /// When the files for TLS can't be used.
-    pub async fn connect(config: &RedisConfig, url: &RedisUrl) -> Result<Self, RedisTlsError> {
+    pub async fn connect(
+        config: &RedisConfig,
+        timeline: TimelineConfig,
+        url: &RedisUrl,
+    ) -> Result<Self, RedisTlsError> {
         let resets = Arc::new(watch::Sender::new(0));
         let client = ClientConfig::new(config, url)?;
         let servers = Servers::connect(client, Arc::clone(&resets)).await;
@@ -64,20 +69,15 @@ impl RedisStore {
         Ok(Self {
             servers,
             resets,
-            names: KeyNames::new(config.key_prefix.as_str(), in_braces),
+            names: KeyNames::new(&config.key_prefix, in_braces),
             concurrent_batches: config.concurrent_batches.get().into(),
+            timeline,
         })
     }
 
-    /// The keys by which every script but `record` and `repair` knows an anomaly.
-    fn all_names(&self, key: AnomalyKey) -> [String; 5] {
-        [
-            self.names.timeline(key),
-            self.names.repair_count(key),
-            self.names.permanent_fix(key),
-            self.names.metadata(key),
-            self.names.repair_history(key),
-        ]
+    /// Adds an anomaly's keys to a call.
+    fn add_keys(&self, call: &mut Call, key: AnomalyKey) {
+        call.keys(self.names.first(call.script.keys_each(), key));
     }
 
     /// A call that marks an anomaly as fixed or takes that back.
@@ -90,8 +90,7 @@ impl RedisStore {
         at: Timestamp,
     ) -> Call {
         let mut call = Call::new(script);
-        call.keys(self.all_names(key));
-        call.key(self.names.operation_ids(key));
+        self.add_keys(&mut call, key);
         call.argument(KEPT_SECONDS);
         call.argument(to_unix_seconds(now));
         call.argument(id.as_str());
@@ -100,14 +99,15 @@ impl RedisStore {
     }
 
     /// Runs a script over `elements`, which it takes any number of: `begin` and then `add` make a call
-    /// of those that share a slot. Gives one result for each, in their order.
+    /// of those that share a slot, and `read` is given each one's place and reply. One result for each, in
+    /// their order.
     async fn run_batch<T: Sync, R>(
         &self,
         elements: &[T],
         key_of: impl Fn(&T) -> AnomalyKey,
         begin: impl Fn() -> Call,
         add: impl Fn(&mut Call, &T),
-        read: impl Fn(Reply) -> Result<R, StoreError>,
+        read: impl Fn(usize, Reply) -> Result<R, StoreError>,
     ) -> Vec<Result<R, StoreError>> {
         let mut places: Vec<(u16, usize)> = elements
             .iter()
@@ -127,7 +127,7 @@ impl RedisStore {
         let mut results: Vec<_> = places
             .into_iter()
             .zip(replies)
-            .map(|((_, place), reply)| (place, reply.and_then(&read)))
+            .map(|((_, place), reply)| (place, reply.and_then(|reply| read(place, reply))))
             .collect();
         results.sort_unstable_by_key(|(place, _)| *place);
         results.into_iter().map(|(_, result)| result).collect()
@@ -175,28 +175,31 @@ impl Store for RedisStore {
             let mut call = Call::new(Script::Record);
             call.arguments(window_starts(now));
             call.argument(KEPT_SECONDS);
+            call.argument(self.timeline.exact_events() as i64);
+            call.argument(self.timeline.fold_batch() as i64);
+            call.argument(self.timeline.remembered_ids() as i64);
             call
         };
         let add = |call: &mut Call, occurrence: &Occurrence| {
-            let key = occurrence.key;
-            call.key(self.names.timeline(key));
-            call.key(self.names.repair_count(key));
-            call.key(self.names.permanent_fix(key));
-            call.key(self.names.metadata(key));
+            self.add_keys(call, occurrence.key);
             call.argument(occurrence.id.as_str());
             call.argument(to_unix_seconds(occurrence.at));
             call.argument(to_iso8601(occurrence.at));
             call.argument(&*occurrence.signature_json);
         };
-        let read = |mut reply: Reply| {
-            let outcome = match reply.tag()?.as_str() {
+        let start_of_day = Window::Day.start(now);
+        let times: Vec<Timestamp> = occurrences.iter().map(|occurrence| occurrence.at).collect();
+        let read = |place: usize, reply: Reply| {
+            let outcome = match reply.tag()? {
                 "counted" => RecordOutcome::Counted,
                 "duplicate" => RecordOutcome::Duplicate,
                 "too_old" => RecordOutcome::TooOld,
                 other => return Err(reply::unexpected(other)),
             };
-            let previous_count_24h = reply.number()?;
-            Ok(Recorded { outcome, previous_count_24h, tally: reply.tally(now)? })
+            let tally = reply.tally(now)?;
+            let is_one_more = outcome == RecordOutcome::Counted && times[place] >= start_of_day;
+            let previous_count_24h = tally.counts.day - u64::from(is_one_more);
+            Ok(Recorded { outcome, previous_count_24h, tally })
         };
         self.run_batch(&occurrences, |occurrence| occurrence.key, begin, add, read).await
     }
@@ -211,8 +214,8 @@ impl Store for RedisStore {
             call.arguments(window_starts(now));
             call
         };
-        let add = |call: &mut Call, key: &AnomalyKey| call.keys(self.all_names(*key));
-        let read = |mut reply: Reply| reply.if_known("known", |reply| reply.tally(now));
+        let add = |call: &mut Call, key: &AnomalyKey| self.add_keys(call, *key);
+        let read = |_, mut reply: Reply| reply.if_known("known", |reply| reply.tally(now));
         self.run_batch(&keys, |key| *key, begin, add, read).await
     }
 
@@ -222,15 +225,15 @@ impl Store for RedisStore {
         key: AnomalyKey,
     ) -> Result<Option<Dossier>, StoreError> {
         let mut call = Call::new(Script::Dossier);
-        call.keys(self.all_names(key));
+        self.add_keys(&mut call, key);
         call.arguments(window_starts(now));
         self.run_one(key, call).await?.if_known("known", |reply| {
+            let tally = reply.tally(now)?;
             let signature_json = reply.text()?;
             let known_since = reply.iso8601()?;
             let description = reply.text()?;
             let fixed_by = reply.text()?;
             let recent = reply.repair_attempts()?;
-            let tally = reply.tally(now)?;
             let fix =
                 tally.fixed_at.map(|marked_at| PermanentFix { description, fixed_by, marked_at });
             let repairs = RepairHistory { total: tally.repair_attempts, recent };
@@ -250,13 +253,12 @@ impl Store for RedisStore {
             call
         };
         let add = |call: &mut Call, attempt: &RepairAttempt| {
-            call.keys(self.all_names(attempt.key));
-            call.key(self.names.operation_ids(attempt.key));
+            self.add_keys(call, attempt.key);
             call.argument(attempt.id.as_str());
             call.argument(reply::repair_attempt_json(attempt));
         };
-        let read = |mut reply: Reply| {
-            let counted = match reply.tag()?.as_str() {
+        let read = |_, mut reply: Reply| {
+            let counted = match reply.tag()? {
                 "counted" => true,
                 "duplicate" => false,
                 "unknown" => return Ok(None),
@@ -289,7 +291,7 @@ impl Store for RedisStore {
     ) -> Result<Option<bool>, StoreError> {
         let FixRemoval { key, id, at } = &removal;
         let call = self.change_of_fix(Script::UnmarkFixed, now, *key, id, *at);
-        match self.run_one(removal.key, call).await?.tag()?.as_str() {
+        match self.run_one(removal.key, call).await?.tag()? {
             "unmarked" => Ok(Some(true)),
             "not_marked" => Ok(Some(false)),
             "unknown" => Ok(None),

@@ -1,5 +1,6 @@
 //! Reads what the scripts answer, and the JSON that the repair history holds.
 
+use fred::bytes_utils::Str;
 use fred::types::Value;
 use serde::{Deserialize, Serialize};
 
@@ -12,9 +13,13 @@ use crate::{
     store::StoreError,
 };
 
-/// One script result, read from front to back. `''` stands for what there is not.
+/// One script result: a text that begins with a word, and other values after it, which are read from
+/// front to back. `''` stands for what there is not.
 #[derive(Clone, Debug)]
-pub(super) struct Reply(std::vec::IntoIter<Value>);
+pub(super) struct Reply {
+    told: Str,
+    values: std::vec::IntoIter<Value>,
+}
 
 impl Reply {
     /// The results of a script that answers with one for each element.
@@ -22,21 +27,32 @@ impl Reply {
         list(value)?.into_iter().map(Self::one).collect()
     }
 
-    /// A single result.
+    /// A single result: a list, or the text that it would begin with.
     pub(super) fn one(value: Value) -> Result<Self, StoreError> {
-        list(value).map(|values| Self(values.into_iter()))
+        let mut values = match value {
+            Value::Array(values) => values.into_iter(),
+            text => vec![text].into_iter(),
+        };
+        match values.next() {
+            Some(Value::String(told)) => Ok(Self { told, values }),
+            // Part of it is a foreign key's text that is no UTF-8.
+            Some(Value::Bytes(told)) => {
+                Ok(Self { told: String::from_utf8_lossy(&told).into_owned().into(), values })
+            }
+            _ => Err(unexpected("no text at the beginning of a result")),
+        }
     }
 
     /// The word that a result begins with.
     ///
     /// # Errors
     /// The script's own, where the word is `error`.
-    pub(super) fn tag(&mut self) -> Result<String, StoreError> {
-        let tag = self.text()?.unwrap_or_default();
-        if tag == "error" {
-            return Err(fault::server_fault(&self.text()?.unwrap_or_default()));
+    pub(super) fn tag(&self) -> Result<&str, StoreError> {
+        match self.told.split_once(' ') {
+            Some(("error", message)) => Err(fault::server_fault(message)),
+            Some((tag, _)) => Ok(tag),
+            None => Ok(&self.told),
         }
-        Ok(tag)
     }
 
     /// Reads on where the tag is `known_tag`; `None` where it is `unknown`.
@@ -45,11 +61,29 @@ impl Reply {
         known_tag: &str,
         read: impl FnOnce(&mut Self) -> Result<R, StoreError>,
     ) -> Result<Option<R>, StoreError> {
-        match self.tag()?.as_str() {
+        match self.tag()? {
             "unknown" => Ok(None),
             tag if tag == known_tag => read(self).map(Some),
             other => Err(unexpected(other)),
         }
+    }
+
+    /// What `told` in `library.lua` tells after the tag.
+    pub(super) fn tally(&self, now: Timestamp) -> Result<Tally, StoreError> {
+        // The last, a mark's time, may be of two words.
+        let mut words = self.told.splitn(9, ' ').skip(1);
+        let mut next = || words.next().filter(|word| *word != "-");
+        let counts = window_counts(next())?;
+        let first_seen = score(next())?;
+        let last_seen = score(next())?;
+        let is_approximate = next() == Some("approximate");
+        let repair_attempts = next().map_or(Ok(0), count)?;
+        let is_marked = next() == Some("marked");
+        let remaining_ms = next().and_then(|text| text.parse::<i64>().ok());
+        let marked_at = next().and_then(from_iso8601);
+        let fixed_at = is_marked
+            .then(|| marked_at.unwrap_or_else(|| mark_time_from_remaining(now, remaining_ms)));
+        Ok(Tally { counts, is_approximate, first_seen, last_seen, repair_attempts, fixed_at })
     }
 
     pub(super) fn text(&mut self) -> Result<Option<String>, StoreError> {
@@ -58,36 +92,11 @@ impl Reply {
     }
 
     pub(super) fn number(&mut self) -> Result<u64, StoreError> {
-        let text = self.text()?;
-        text.map_or(Ok(0), |text| {
-            text.parse().map_err(|_| unexpected("no number where a count belongs"))
-        })
+        self.text()?.map_or(Ok(0), |text| count(&text))
     }
 
     pub(super) fn iso8601(&mut self) -> Result<Option<Timestamp>, StoreError> {
         Ok(self.text()?.and_then(|text| from_iso8601(&text)))
-    }
-
-    /// What `tally` in `library.lua` answers.
-    pub(super) fn tally(&mut self, now: Timestamp) -> Result<Tally, StoreError> {
-        let month = self.number()?;
-        let week = self.number()?;
-        let day = self.number()?;
-        let hour = self.number()?;
-        let first_seen = self.score()?;
-        let last_seen = self.score()?;
-        let repair_attempts = self.number()?;
-        let is_marked = self.text()?.as_deref() == Some("1");
-        let marked_at = self.iso8601()?;
-        let remaining_ms = self.text()?.and_then(|text| text.parse::<i64>().ok());
-        Ok(Tally {
-            counts: WindowCounts { hour, day, week, month },
-            first_seen,
-            last_seen,
-            repair_attempts,
-            fixed_at: is_marked
-                .then(|| marked_at.unwrap_or_else(|| mark_time_from_remaining(now, remaining_ms))),
-        })
     }
 
     /// The newest repair attempts. An entry that can't be read is passed over.
@@ -105,16 +114,28 @@ impl Reply {
             .collect())
     }
 
-    fn score(&mut self) -> Result<Option<Timestamp>, StoreError> {
-        self.text()?.map_or(Ok(None), |text| {
-            let score: f64 = text.parse().map_err(|_| unexpected("no number in a score"))?;
-            Ok(Some(from_unix_seconds(score)))
-        })
-    }
-
     fn next(&mut self) -> Result<Value, StoreError> {
-        self.0.next().ok_or_else(|| unexpected("too few values"))
+        self.values.next().ok_or_else(|| unexpected("too few values"))
     }
+}
+
+/// Events by window: all alike where it is one number, else from the longest on.
+fn window_counts(text: Option<&str>) -> Result<WindowCounts, StoreError> {
+    let mut counts = text.unwrap_or_default().split(',');
+    let month = count(counts.next().unwrap_or_default())?;
+    let mut next = || counts.next().map_or(Ok(month), count);
+    Ok(WindowCounts { month, week: next()?, day: next()?, hour: next()? })
+}
+
+fn count(text: &str) -> Result<u64, StoreError> {
+    text.parse().map_err(|_| unexpected("no number where a count belongs"))
+}
+
+fn score(text: Option<&str>) -> Result<Option<Timestamp>, StoreError> {
+    text.map_or(Ok(None), |text| {
+        let score: f64 = text.parse().map_err(|_| unexpected("no number in a score"))?;
+        Ok(Some(from_unix_seconds(score)))
+    })
 }
 
 /// Where the mark's time is missing (an older writer's metadata expire before its mark does) or can't

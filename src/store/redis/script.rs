@@ -6,8 +6,11 @@ use std::sync::LazyLock;
 use fred::types::Value;
 
 macro_rules! script {
-    ($file:literal) => {
-        concat!(include_str!("../scripts/library.lua"), include_str!(concat!("../scripts/", $file)))
+    ($($file:literal),+) => {
+        concat!(
+            include_str!("../scripts/library.lua"),
+            $(include_str!(concat!("../scripts/", $file))),+
+        )
     };
 }
 
@@ -34,12 +37,21 @@ impl Script {
 
     pub(super) const fn source(self) -> &'static str {
         match self {
-            Self::Record => script!("record.lua"),
+            Self::Record => script!("folding.lua", "record.lua"),
             Self::Tallies => script!("tallies.lua"),
             Self::Dossier => script!("dossier.lua"),
             Self::Repair => script!("repair.lua"),
             Self::MarkFixed => script!("mark_fixed.lua"),
             Self::UnmarkFixed => script!("unmark_fixed.lua"),
+        }
+    }
+
+    /// How many of an anomaly's keys it takes.
+    pub(super) const fn keys_each(self) -> usize {
+        match self {
+            Self::Record => 7,
+            Self::Tallies | Self::Dossier => 8,
+            Self::Repair | Self::MarkFixed | Self::UnmarkFixed => 9,
         }
     }
 
@@ -62,10 +74,6 @@ pub(super) struct Call {
 impl Call {
     pub(super) fn new(script: Script) -> Self {
         Self { script, keys: Vec::new(), arguments: Vec::new() }
-    }
-
-    pub(super) fn key(&mut self, name: String) {
-        self.keys.push(name.into());
     }
 
     pub(super) fn keys(&mut self, names: impl IntoIterator<Item = String>) {
@@ -94,6 +102,15 @@ impl Call {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{COARSE_BUCKET_SECONDS, FINE_BUCKET_SECONDS};
+
+    #[test]
+    fn the_scripts_have_the_buckets_of_the_domain() {
+        let buckets = format!(
+            "FINE_SECONDS, COARSE_SECONDS = {FINE_BUCKET_SECONDS}, {COARSE_BUCKET_SECONDS}\n"
+        );
+        assert!(Script::Record.source().contains(&buckets));
+    }
 
     #[test]
     fn each_script_stands_at_its_place_in_the_list() {

@@ -1,24 +1,27 @@
 -- Reads all that is kept about one anomaly.
 --
--- KEYS  timeline, repair_count, permanent_fix, metadata, repair_history
+-- KEYS  timeline, repair_count, permanent_fix, metadata, folded, folded_counts, folded_ids,
+--       repair_history
 -- ARGV  1-4  the starts of the windows of 30 days, 7 days, 24 hours, 1 hour (Unix seconds)
--- Gives {'known', signature, first_seen, fix description, fixed by, {repair history}, tally...},
---       or {'unknown'} or {'error', message}; '' stands for what there is not
+-- Gives {"known" and its tally (`told` in library.lua), signature, first_seen, fix description, fixed by,
+--       {repair history}}, where '' stands for what there is not, or {"unknown"}, or {"error" and a
+--       message}
 --
 -- A script and not single commands: all figures of an answer are of the same moment.
 
-local starts = { ARGV[1], ARGV[2], ARGV[3], ARGV[4] }
-
-local function read(names)
-  if not is_known(names) then
+local function read()
+  if not is_known(1) then
     return { 'unknown' }
   end
-  local texts = redis.call('HMGET', names.metadata, 'signature', 'first_seen',
+  local tally = read_tally(1, window_starts(), false)
+  tally.newest = tally[1] > 0 and newest_event(1, tally)
+  local texts = call('HMGET', KEYS[1 + METADATA], 'signature', 'first_seen',
     'permanent_fix_description', 'permanent_fix_by')
-  local history = redis.call('LRANGE', names.repair_history, 0, 99)
-  return { 'known', texts[1] or '', texts[2] or '', texts[3] or '', texts[4] or '', history,
-    unpack(tally(names, starts)) }
+  local history = call('LRANGE', KEYS[1 + REPAIR_HISTORY], '0', '99')
+  return { told(1, 'known', tally), texts[1] or '', texts[2] or '', texts[3] or '', texts[4] or '',
+    history }
 end
 
-elements(5, 4, 0)
-return guarded(read, names_of(1, 5))
+elements(8, 4, 0)
+local result = guarded(read)
+return type(result) == 'table' and result or { result }

@@ -1,13 +1,19 @@
 -- Functions that the scripts beside this file share. It is put in front of each of them, since a
--- script can load no other. Only `keep` and `note` write.
+-- script can load no other. Only `read_tally` (where it forgets), `keep` and `note` write.
 --
--- `names` are an anomaly's Redis keys by kind.
--- `starts` are the earliest times inside the windows of 30 days, 7 days, 24 hours and 1 hour, as
--- texts: a number of Lua's could not carry the microseconds through `tostring`.
+-- `k` is the place of an anomaly's first key in KEYS. Its keys stand there in the order below, and a
+-- script takes the first few of them. (Places, since to make a table of names for each anomaly takes
+-- longer than many a command.) Numbers go to Redis as texts: one of Lua's is printed anew each time.
 
--- The kinds of keys, in the order in which KEYS lists those of an anomaly.
-local KINDS =
-  { 'timeline', 'repair_count', 'permanent_fix', 'metadata', 'repair_history', 'operation_ids' }
+local TIMELINE, REPAIR_COUNT, PERMANENT_FIX, METADATA = 0, 1, 2, 3
+local FOLDED, FOLDED_COUNTS, FOLDED_IDS = 4, 5, 6
+local REPAIR_HISTORY, OPERATION_IDS = 7, 8
+
+-- How wide the buckets of folded events are: of the last day, and older ones.
+local FINE_SECONDS, COARSE_SECONDS = 120, 3600
+
+local KEYS, ARGV = KEYS, ARGV
+local call, tonumber = redis.call, tonumber
 
 -- Fails unless the call has `fixed` arguments and, for each element, `keys_each` keys and
 -- `arguments_each` arguments. Answers the number of elements.
@@ -19,94 +25,162 @@ local function elements(keys_each, fixed, arguments_each)
   return count
 end
 
--- The names of the keys of the element `i`, of which each has `keys_each`.
-local function names_of(i, keys_each)
-  local names = {}
-  for kind = 1, keys_each do
-    names[KINDS[kind]] = KEYS[(i - 1) * keys_each + kind]
+-- ARGV 1-4, the earliest times inside the windows of 30 days, 7 days, 24 hours and 1 hour: as texts,
+-- which carry the microseconds, and then the same as numbers.
+local function window_starts()
+  local starts = { ARGV[1], ARGV[2], ARGV[3], ARGV[4] }
+  for window = 1, 4 do
+    starts[window + 4] = tonumber(starts[window])
   end
-  return names
+  return starts
 end
 
--- Answers the event times: a count for each window, the oldest and the newest inside 30 days.
--- A window that begins before the oldest event holds them all, and need not be counted.
-local function count_windows(timeline, starts)
-  local month = redis.call('ZCOUNT', timeline, starts[1], '+inf')
-  if month == 0 then
-    return { 0, 0, 0, 0, '', '' }
+-- What the key `folded` tells: the oldest folded event, the newest (what is later is in the timeline), how
+-- many there are, and before which time their buckets are of an hour. None where all have left.
+local function read_folded(text, starts)
+  local first, edge, total, tidied = string.match(text or '', '^(%S+) (%S+) (%S+) (%S+)$')
+  if not first or tonumber(edge) < starts[5] then
+    return nil
   end
-  local oldest =
-    redis.call('ZRANGEBYSCORE', timeline, starts[1], '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
-  local newest = redis.call('ZRANGE', timeline, -1, -1, 'WITHSCORES')[2]
-  local counts = { month }
-  for window = 2, 4 do
-    if tonumber(oldest) >= tonumber(starts[window]) then
-      counts[window] = counts[window - 1]
-    else
-      counts[window] = redis.call('ZCOUNT', timeline, starts[window], '+inf')
+  return { first = first, edge = edge, total = tonumber(total), tidied = tonumber(tidied),
+    first_at = tonumber(first), edge_at = tonumber(edge) }
+end
+
+-- How many folded events lie before a time, but for those in the bucket that it cuts.
+local function folded_before(k, time)
+  local before = call('ZREVRANGEBYSCORE', KEYS[k + FOLDED_COUNTS], '(' .. time, '-inf', 'LIMIT', '0',
+    '1')
+  return tonumber(before[1]) or 0
+end
+
+-- Adds the folded events to a tally.
+local function add_folded(k, starts, tally)
+  local folded = tally.folded
+  for window = 1, 4 do
+    local start_at = starts[window + 4]
+    if start_at <= folded.first_at then
+      tally[window] = tally[window] + folded.total
+    elseif start_at <= folded.edge_at then
+      tally[window] = tally[window] + folded.total - folded_before(k, starts[window])
+      tally.is_approximate = true
     end
   end
-  return { counts[1], counts[2], counts[3], counts[4], oldest, newest }
+  tally.oldest = folded.first
+  if starts[5] > folded.first_at then
+    -- Its bucket may be one of an hour, and cut.
+    local bucket = call('ZRANGEBYSCORE', KEYS[k + FOLDED_COUNTS], starts[1], '+inf', 'WITHSCORES',
+      'LIMIT', '0', '1')
+    local ends_at = tonumber(bucket[2]) or folded.edge_at
+    tally.oldest = string.format('%.6f', math.max(ends_at - ends_at % COARSE_SECONDS, starts[5]))
+  end
 end
 
--- Answers an anomaly's tally: {30d, 7d, 24h, 1h, oldest, newest, repair attempts, mark,
--- mark's time, mark's remaining milliseconds}; '' stands for what there is not. The last is for
--- marks without a readable time: an older writer's metadata expire before its mark does.
-local function tally(names, starts)
-  local result = count_windows(names.timeline, starts)
-  local values = redis.call('MGET', names.repair_count, names.permanent_fix)
-  local marked_at, remaining = '', ''
-  if values[2] == '1' then
-    marked_at = redis.call('HGET', names.metadata, 'permanent_fix_time') or ''
-    remaining = redis.call('PTTL', names.permanent_fix)
+-- Reads how often an anomaly has happened, as numbers 1 to 4 by window, and what is told beside it; forgets
+-- what has left where it is to. `length` is that of the timeline. Looks before it forgets: after any
+-- write, though it removes nothing, Redis lets a script exceed maxmemory.
+local function read_tally(k, starts, forgets)
+  local timeline = KEYS[k]
+  local values = call('MGET', KEYS[k + REPAIR_COUNT], KEYS[k + PERMANENT_FIX], KEYS[k + FOLDED])
+  local oldest = call('ZRANGE', timeline, '0', '0', 'WITHSCORES')[2]
+  local oldest_at = tonumber(oldest)
+  local has_expired = oldest and oldest_at < starts[5]
+  if has_expired then
+    if forgets then
+      call('ZREMRANGEBYSCORE', timeline, '-inf', '(' .. starts[1])
+      has_expired = false
+    end
+    oldest = call('ZRANGEBYSCORE', timeline, starts[1], '+inf', 'WITHSCORES', 'LIMIT', '0', '1')[2]
+    oldest_at = tonumber(oldest)
   end
-  result[7] = tonumber(values[1]) and values[1] or ''
-  result[8] = values[2] or ''
-  result[9] = marked_at
-  result[10] = remaining
-  return result
+  local length, month, week, day, hour = 0, 0, 0, 0, 0
+  if oldest then
+    length = call('ZCARD', timeline)
+    month = has_expired and call('ZCOUNT', timeline, starts[1], '+inf') or length
+    -- A window that begins before the oldest event holds them all, and need not be counted.
+    week = oldest_at >= starts[6] and month or call('ZCOUNT', timeline, starts[2], '+inf')
+    day = oldest_at >= starts[7] and week or call('ZCOUNT', timeline, starts[3], '+inf')
+    hour = oldest_at >= starts[8] and day or call('ZCOUNT', timeline, starts[4], '+inf')
+  end
+  local tally = { month, week, day, hour, length = length, oldest = oldest, newest = false,
+    repairs = values[1], mark = values[2], folded = false, is_approximate = false }
+  local folded = read_folded(values[3], starts)
+  if folded then
+    tally.folded = folded
+    add_folded(k, starts, tally)
+  end
+  return tally
+end
+
+-- The newest event's time.
+local function newest_event(k, tally)
+  return call('ZRANGE', KEYS[k], '-1', '-1', 'WITHSCORES')[2] or tally.folded and tally.folded.edge
+end
+
+-- Answers a tally as one text, which takes Redis and its reader less than a list of values: `word`, then
+-- the events of 30 days and, where they differ, ",7 days,24 hours,1 hour", the oldest and the newest.
+-- Where there is more to tell follow "approximate" or "exact", the number of repair attempts,
+-- "marked", the mark's remaining milliseconds and its time. `-` stands for what there is not. The
+-- milliseconds are for marks without a readable time: an older writer's metadata expire before its
+-- mark does.
+local function told(k, word, tally)
+  local text = word .. ' ' .. tally[1]
+  if tally[4] ~= tally[1] then
+    text = text .. ',' .. tally[2] .. ',' .. tally[3] .. ',' .. tally[4]
+  end
+  text = text .. ' ' .. (tally.oldest or '-') .. ' ' .. (tally.newest or '-')
+  if not (tally.repairs or tally.mark or tally.is_approximate) then
+    return text
+  end
+  text = text .. (tally.is_approximate and ' approximate ' or ' exact ')
+    .. (tonumber(tally.repairs) and tally.repairs or '-')
+  if tally.mark ~= '1' then
+    return text
+  end
+  return text .. ' marked ' .. call('PTTL', KEYS[k + PERMANENT_FIX]) .. ' '
+    .. (call('HGET', KEYS[k + METADATA], 'permanent_fix_time') or '-')
 end
 
 -- Whether anything is kept about an anomaly.
-local function is_known(names)
-  return redis.call('EXISTS', names.metadata, names.timeline, names.permanent_fix,
-    names.repair_count, names.repair_history) > 0
+local function is_known(k)
+  return call('EXISTS', KEYS[k + METADATA], KEYS[k + TIMELINE], KEYS[k + PERMANENT_FIX],
+    KEYS[k + REPAIR_COUNT], KEYS[k + REPAIR_HISTORY]) > 0
 end
 
 -- Makes a key live for at least `seconds` more. (EXPIRE's own GT is not in Redis 6.2.)
 local function keep(name, seconds)
-  if redis.call('TTL', name) < tonumber(seconds) then
-    redis.call('EXPIRE', name, seconds)
+  if call('TTL', name) < tonumber(seconds) then
+    call('EXPIRE', name, seconds)
   end
 end
 
 -- Whether an id has been noted within the last `kept_seconds`.
-local function is_noted(names, id, now, kept_seconds)
-  local noted_at = redis.call('ZSCORE', names.operation_ids, id)
+local function is_noted(k, id, now, kept_seconds)
+  local noted_at = call('ZSCORE', KEYS[k + OPERATION_IDS], id)
   return noted_at and tonumber(noted_at) > tonumber(now) - tonumber(kept_seconds)
 end
 
 -- Notes an id. To be called last: an operation that fails half-way must not count as done.
-local function note(names, id, now, kept_seconds)
-  redis.call('ZADD', names.operation_ids, now, id)
-  redis.call('EXPIRE', names.operation_ids, kept_seconds)
-  redis.call('ZREMRANGEBYSCORE', names.operation_ids, '-inf',
+local function note(k, id, now, kept_seconds)
+  local ids = KEYS[k + OPERATION_IDS]
+  call('ZADD', ids, now, id)
+  call('EXPIRE', ids, kept_seconds)
+  call('ZREMRANGEBYSCORE', ids, '-inf',
     string.format('%.6f', tonumber(now) - tonumber(kept_seconds)))
 end
 
 -- Whether a mark or removal of the time `at` comes late, and after one that is later than it: what has
 -- waited at one instance of the service must not undo what was done through another meanwhile.
-local function is_outdated(names, at, now)
-  local changed_at = redis.call('HGET', names.metadata, 'permanent_fix_changed')
+local function is_outdated(k, at, now)
+  local changed_at = call('HGET', KEYS[k + METADATA], 'permanent_fix_changed')
   return changed_at and tonumber(at) < tonumber(now) and tonumber(at) < tonumber(changed_at)
 end
 
--- Answers what `work` answers, or {'error', message} when it fails, so that one anomaly with a
+-- Answers what `work` answers, or "error" and its message when it fails, so that one anomaly with a
 -- key of a foreign type fails alone.
 local function guarded(work, ...)
   local ok, result = pcall(work, ...)
   if ok then
     return result
   end
-  return { 'error', type(result) == 'table' and result.err or tostring(result) }
+  return 'error ' .. (type(result) == 'table' and result.err or tostring(result))
 end

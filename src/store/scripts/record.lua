@@ -1,55 +1,141 @@
 -- Records occurrences, one after the other, and tallies each one's anomaly after it.
 --
--- KEYS  for each occurrence: timeline, repair_count, permanent_fix, metadata
+-- KEYS  for each occurrence: timeline, repair_count, permanent_fix, metadata, folded, folded_counts,
+--       folded_ids
 -- ARGV  1-4  the starts of the windows of 30 days, 7 days, 24 hours, 1 hour (Unix seconds)
 --       5    seconds to keep an anomaly
+--       6    how many of an anomaly's newest events are kept exactly
+--       7    how many more there may be before they are folded
+--       8    how many ids of folded events are remembered
 --       then for each occurrence: event id, its time (Unix seconds), its time (ISO 8601),
 --       the posted object as JSON
--- Gives for each occurrence: {outcome, count of 24 hours before, tally...}, where outcome is
---       'counted', 'duplicate' or 'too_old'; or {'error', message}
+-- Gives for each occurrence a text: "counted", "duplicate" or "too_old" and the tally after it (`told` in
+--       library.lua); or "error" and a message
 --
--- A script and not MULTI: whether an id is new decides about the writes that follow, and the count
--- before must be of the same moment as the count after.
+-- A script and not MULTI: whether an id is new decides about the writes that follow, and all figures of
+-- an answer are of the same moment.
+--
+-- An anomaly that several occurrences of a batch are about is read once, and its tally kept up to date in
+-- Lua: a command costs more than most of what it does.
 
-local starts = { ARGV[1], ARGV[2], ARGV[3], ARGV[4] }
+local starts = window_starts()
 local kept_seconds = ARGV[5]
+local exact_events, fold_batch, remembered_ids = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+-- Renewing a key's life with each event would be a write for nothing.
+local RENEWED_BELOW_SECONDS = tonumber(kept_seconds) - 60
+-- Up to 128 short members Redis (7.0) parses all scores anew with each ZADD, ten times as slow as the other
+-- encoding, which a set takes for good once it holds a longer member.
+local PACKED_EVENTS, LONG_MEMBER = 32, string.rep('-', 65)
 
--- Looks first: after any write, though it removes nothing, Redis lets a script exceed maxmemory.
-local function forget_expired(timeline)
-  local oldest = redis.call('ZRANGE', timeline, 0, 0, 'WITHSCORES')[2]
-  if oldest and tonumber(oldest) < tonumber(starts[1]) then
-    redis.call('ZREMRANGEBYSCORE', timeline, '-inf', '(' .. starts[1])
+local tallies = {}
+
+-- Folds what is too much of an anomaly, and writes down what has changed.
+local function settle(tally)
+  if tally.length > exact_events + fold_batch then
+    fold_oldest(tally.k, tally, tally.length - exact_events, starts, remembered_ids)
+  end
+  if tally.folded and tally.folded.changed_ids then
+    write_folded(tally.k, tally.folded, starts, kept_seconds)
   end
 end
 
-local function record(names, id, at, at_iso, signature)
-  local outcome = 'too_old'
-  if tonumber(at) >= tonumber(starts[1]) then
-    forget_expired(names.timeline)
-    -- Read before anything is written, so that metadata of a foreign type change nothing.
-    local has_signature = redis.call('HEXISTS', names.metadata, 'signature') == 1
-    if redis.call('ZADD', names.timeline, 'NX', at, id) == 1 then
-      outcome = 'counted'
-      redis.call('EXPIRE', names.timeline, kept_seconds)
-      if not has_signature then
-        redis.call('HSET', names.metadata, 'signature', signature)
-        redis.call('HSETNX', names.metadata, 'first_seen', at_iso)
-      end
-      keep(names.metadata, kept_seconds)
-    else
-      outcome = 'duplicate'
+-- Puts an event into the timeline, and says whether its id is new there.
+local function insert(k, tally, id, at, at_iso, signature)
+  local timeline, metadata = KEYS[k], KEYS[k + METADATA]
+  -- Read before anything is written, so that metadata of a foreign type change nothing.
+  local is_due, metadata_ttl, has_signature = not tally.is_renewed, nil, true
+  if is_due then
+    metadata_ttl = call('TTL', metadata)
+    is_due = metadata_ttl < RENEWED_BELOW_SECONDS or call('TTL', timeline) < RENEWED_BELOW_SECONDS
+    has_signature = not is_due or call('HEXISTS', metadata, 'signature') == 1
+  end
+  if call('ZADD', timeline, 'NX', at, id) == 0 then
+    return false
+  end
+  tally.is_renewed = true
+  if is_due then
+    call('EXPIRE', timeline, kept_seconds)
+    if not has_signature then
+      call('HSET', metadata, 'signature', signature)
+      call('HSETNX', metadata, 'first_seen', at_iso)
+    end
+    if metadata_ttl < tonumber(kept_seconds) then
+      call('EXPIRE', metadata, kept_seconds)
     end
   end
-  local result = tally(names, starts)
-  local before = result[3]
-  if outcome == 'counted' and tonumber(at) >= tonumber(starts[3]) then
-    before = before - 1
+  tally.length = tally.length + 1
+  if tally.length == PACKED_EVENTS then
+    call('ZADD', timeline, at, LONG_MEMBER)
+    call('ZREM', timeline, LONG_MEMBER)
   end
-  return { outcome, before, unpack(result) }
+  return true
+end
+
+-- Puts an event in, wherever it belongs, and says whether it counts.
+local function take(k, tally, id, at, at_number, at_iso, signature)
+  local folded = tally.folded
+  if folded then
+    if remembers(k, folded, id, starts) then
+      return false
+    end
+    if at_number <= folded.edge_at then
+      if call('ZSCORE', KEYS[k], id) then
+        return false
+      end
+      fold_late(folded, at, at_number)
+      remember(k, folded, id, at_number, remembered_ids)
+      return true
+    end
+  end
+  if not insert(k, tally, id, at, at_iso, signature) then
+    return false
+  end
+  if not tally.newest and call('ZREVRANK', KEYS[k], id) == 0 then
+    tally.newest, tally.newest_at = at, at_number
+  end
+  return true
+end
+
+local function record(k, a)
+  local id, at, at_number = ARGV[a], ARGV[a + 1], tonumber(ARGV[a + 1])
+  local is_inside = at_number >= starts[5]
+  local tally = tallies[KEYS[k]]
+  if not tally or is_inside and not tally.has_forgotten then
+    tally = read_tally(k, starts, is_inside)
+    tally.k, tally.has_forgotten = k, is_inside
+    tallies[KEYS[k]] = tally
+  end
+  local outcome = 'too_old'
+  if is_inside then
+    outcome = 'duplicate'
+    if take(k, tally, id, at, at_number, ARGV[a + 2], ARGV[a + 3]) then
+      outcome = 'counted'
+      tally[1] = tally[1] + 1
+      for window = 2, 4 do
+        if at_number >= starts[window + 4] then
+          tally[window] = tally[window] + 1
+        end
+      end
+      if not tally.oldest or at_number < tonumber(tally.oldest) then
+        tally.oldest = at
+      end
+    end
+  end
+  if not tally.newest then
+    tally.newest = tally[1] > 0 and newest_event(k, tally)
+    tally.newest_at = tonumber(tally.newest)
+  elseif outcome == 'counted' and at_number > tally.newest_at then
+    tally.newest, tally.newest_at = at, at_number
+  end
+  return told(k, outcome, tally)
 end
 
 local results = {}
-for i = 1, elements(4, 5, 4) do
-  results[i] = guarded(record, names_of(i, 4), unpack(ARGV, i * 4 + 2, i * 4 + 5))
+for i = 1, elements(7, 8, 4) do
+  results[i] = guarded(record, i * 7 - 6, i * 4 + 5)
+end
+for _, tally in pairs(tallies) do
+  -- Where it fails, since a key is of a foreign type, no event does: they are in the timeline.
+  guarded(settle, tally)
 end
 return results

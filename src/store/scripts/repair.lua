@@ -1,40 +1,41 @@
 -- Adds repair attempts to the histories of known anomalies, one after the other.
 --
--- KEYS  for each attempt: timeline, repair_count, permanent_fix, metadata, repair_history,
---       operation_ids
+-- KEYS  for each attempt: timeline, repair_count, permanent_fix, metadata, folded, folded_counts,
+--       folded_ids, repair_history, operation_ids
 -- ARGV  1  seconds to keep an anomaly
 --       2  now (Unix seconds)
 --       then for each attempt: event id, the attempt as JSON
 -- Gives for each attempt: {'counted' or 'duplicate', number of attempts, {repair history}},
---       or {'unknown'} or {'error', message}
+--       or {'unknown'}, or {"error" and a message}
 --
 -- A script and not MULTI: whether the anomaly is known and the id is new decides about the writes.
 
 local kept_seconds, now = ARGV[1], ARGV[2]
 
-local function add(names, id, attempt)
-  if not is_known(names) then
+local function add(k, id, attempt)
+  if not is_known(k) then
     return { 'unknown' }
   end
+  local repair_count, repair_history = KEYS[k + REPAIR_COUNT], KEYS[k + REPAIR_HISTORY]
   -- Read before anything is written, so that a history of a foreign type changes nothing.
-  redis.call('LLEN', names.repair_history)
+  call('LLEN', repair_history)
   local outcome = 'duplicate'
-  if not is_noted(names, id, now, kept_seconds) then
+  if not is_noted(k, id, now, kept_seconds) then
     outcome = 'counted'
-    redis.call('INCR', names.repair_count)
-    redis.call('EXPIRE', names.repair_count, kept_seconds)
-    redis.call('LPUSH', names.repair_history, attempt)
-    redis.call('LTRIM', names.repair_history, 0, 99)
-    redis.call('EXPIRE', names.repair_history, kept_seconds)
-    keep(names.metadata, kept_seconds)
-    note(names, id, now, kept_seconds)
+    call('INCR', repair_count)
+    call('EXPIRE', repair_count, kept_seconds)
+    call('LPUSH', repair_history, attempt)
+    call('LTRIM', repair_history, '0', '99')
+    call('EXPIRE', repair_history, kept_seconds)
+    keep(KEYS[k + METADATA], kept_seconds)
+    note(k, id, now, kept_seconds)
   end
-  local history = redis.call('LRANGE', names.repair_history, 0, 99)
-  return { outcome, redis.call('GET', names.repair_count) or '', history }
+  return { outcome, call('GET', repair_count) or '', call('LRANGE', repair_history, '0', '99') }
 end
 
 local results = {}
-for i = 1, elements(6, 2, 2) do
-  results[i] = guarded(add, names_of(i, 6), unpack(ARGV, i * 2 + 1, i * 2 + 2))
+for i = 1, elements(9, 2, 2) do
+  local result = guarded(add, i * 9 - 8, ARGV[i * 2 + 1], ARGV[i * 2 + 2])
+  results[i] = type(result) == 'table' and result or { result }
 end
 return results

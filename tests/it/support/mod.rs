@@ -13,8 +13,8 @@ pub(crate) use redis_server::{OtherClient, RedisServer};
 pub(crate) use sentinel::Sentinel;
 pub(crate) use service::{Answer, Service};
 pub(crate) use stores::{
-    CheckpointingFixture, ClusterFixture, EmbeddedFixture, Fixture, RedisFixture, fix_mark,
-    fix_removal, occurrence, start_of_tests,
+    CheckpointingFixture, ClusterFixture, EXACT_EVENTS, EmbeddedFixture, Fixture, RedisFixture,
+    fix_mark, fix_removal, keeping, occurrence, start_of_tests,
 };
 
 use std::{

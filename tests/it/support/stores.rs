@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anomaly_counter::{
-    domain::{AnomalyKey, EventId, FixMark, FixRemoval, Occurrence, Timestamp},
+    domain::{AnomalyKey, EventId, FixMark, FixRemoval, Occurrence, TimelineConfig, Timestamp},
     store::{CheckpointLimits, EmbeddedStore, RedisConfig, RedisStore, RedisTlsConfig, Store},
 };
 use async_trait::async_trait;
@@ -11,10 +11,18 @@ use tempfile::TempDir;
 
 use super::{RedisCluster, RedisServer};
 
+/// More than a test has that does not say how many.
+pub(crate) const EXACT_EVENTS: u32 = 10_000;
+
 /// A store with what it stands on.
 #[async_trait]
 pub(crate) trait Fixture: Send + Sized {
-    async fn new() -> Self;
+    async fn new() -> Self {
+        Self::keeping(EXACT_EVENTS).await
+    }
+
+    /// A store that keeps so many events of an anomaly exactly.
+    async fn keeping(exact_events: u32) -> Self;
 
     fn store(&self) -> Arc<dyn Store>;
 
@@ -34,8 +42,8 @@ const SMALLEST_STEPS: CheckpointLimits =
 
 #[async_trait]
 impl Fixture for CheckpointingFixture {
-    async fn new() -> Self {
-        Self(EmbeddedFixture::with(SMALLEST_STEPS))
+    async fn keeping(exact_events: u32) -> Self {
+        Self(EmbeddedFixture::with(SMALLEST_STEPS, exact_events))
     }
 
     fn store(&self) -> Arc<dyn Store> {
@@ -54,18 +62,20 @@ impl Fixture for CheckpointingFixture {
 pub(crate) struct EmbeddedFixture {
     dir: TempDir,
     limits: CheckpointLimits,
+    timeline: TimelineConfig,
     store: Option<Arc<dyn Store>>,
 }
 
 impl EmbeddedFixture {
-    fn with(limits: CheckpointLimits) -> Self {
-        let mut fixture = Self { dir: TempDir::new().unwrap(), limits, store: None };
+    fn with(limits: CheckpointLimits, exact_events: u32) -> Self {
+        let (dir, timeline) = (TempDir::new().unwrap(), keeping(exact_events));
+        let mut fixture = Self { dir, limits, timeline, store: None };
         fixture.open();
         fixture
     }
 
     fn open(&mut self) {
-        let store = EmbeddedStore::open_with(self.dir.path(), self.limits).unwrap();
+        let store = EmbeddedStore::open_with(self.dir.path(), self.timeline, self.limits).unwrap();
         self.store = Some(Arc::new(store));
     }
 
@@ -78,8 +88,8 @@ impl EmbeddedFixture {
 
 #[async_trait]
 impl Fixture for EmbeddedFixture {
-    async fn new() -> Self {
-        Self::with(CheckpointLimits::default())
+    async fn keeping(exact_events: u32) -> Self {
+        Self::with(CheckpointLimits::default(), exact_events)
     }
 
     fn store(&self) -> Arc<dyn Store> {
@@ -98,17 +108,24 @@ impl Fixture for EmbeddedFixture {
     }
 }
 
+/// The section `timeline` of a configuration.
+pub(crate) fn keeping(exact_events: u32) -> TimelineConfig {
+    TimelineConfig { exact_events: exact_events.try_into().unwrap() }
+}
+
 pub(crate) struct RedisFixture {
     server: RedisServer,
+    timeline: TimelineConfig,
     store: Arc<dyn Store>,
 }
 
 pub(crate) struct ClusterFixture {
     cluster: RedisCluster,
+    timeline: TimelineConfig,
     store: Arc<dyn Store>,
 }
 
-async fn connect(url: &str) -> Arc<dyn Store> {
+async fn connect(url: &str, timeline: TimelineConfig) -> Arc<dyn Store> {
     let url = url.parse().unwrap();
     let config = RedisConfig {
         url: None,
@@ -119,15 +136,15 @@ async fn connect(url: &str) -> Arc<dyn Store> {
         connect_timeout_ms: 5_000.try_into().unwrap(),
         tls: RedisTlsConfig::default(),
     };
-    Arc::new(RedisStore::connect(&config, &url).await.unwrap())
+    Arc::new(RedisStore::connect(&config, timeline, &url).await.unwrap())
 }
 
 #[async_trait]
 impl Fixture for RedisFixture {
-    async fn new() -> Self {
-        let server = RedisServer::start();
-        let store = connect(&server.url()).await;
-        Self { server, store }
+    async fn keeping(exact_events: u32) -> Self {
+        let (server, timeline) = (RedisServer::start(), keeping(exact_events));
+        let store = connect(&server.url(), timeline).await;
+        Self { server, timeline, store }
     }
 
     fn store(&self) -> Arc<dyn Store> {
@@ -136,7 +153,7 @@ impl Fixture for RedisFixture {
 
     async fn reopen(&mut self) {
         self.store.close().await;
-        self.store = connect(&self.server.url()).await;
+        self.store = connect(&self.server.url(), self.timeline).await;
     }
 
     async fn clear(&mut self) {
@@ -146,10 +163,10 @@ impl Fixture for RedisFixture {
 
 #[async_trait]
 impl Fixture for ClusterFixture {
-    async fn new() -> Self {
-        let cluster = RedisCluster::of_masters(3).await;
-        let store = connect(&cluster.url()).await;
-        Self { cluster, store }
+    async fn keeping(exact_events: u32) -> Self {
+        let (cluster, timeline) = (RedisCluster::of_masters(3).await, keeping(exact_events));
+        let store = connect(&cluster.url(), timeline).await;
+        Self { cluster, timeline, store }
     }
 
     fn store(&self) -> Arc<dyn Store> {
@@ -158,7 +175,7 @@ impl Fixture for ClusterFixture {
 
     async fn reopen(&mut self) {
         self.store.close().await;
-        self.store = connect(&self.cluster.url()).await;
+        self.store = connect(&self.cluster.url(), self.timeline).await;
     }
 
     async fn clear(&mut self) {
