@@ -4,15 +4,15 @@
 
 use std::hint::black_box;
 
-use anomaly_counter::domain::{EventId, Signature, Timeline, Timestamp};
+use anomaly_counter::{
+    config::LoadedConfig,
+    domain::{EventId, Signature, Timeline, TimelineConfig, Timestamp},
+};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use serde_json::{Map, Value};
 
 const BODY: &str = r#"{"alert_name":"Bench","service":"svc-1","namespace":"prod","error_type":"OOMKilled","pod":"svc-1-7d9f8b6c5d-x2x8z","node":"node-3"}"#;
 const NOW: &str = "2026-11-22T14:21:22.587413Z";
-/// As many as a timeline keeps exactly by default.
-const EVENTS: i64 = 10_000;
-
 fn hashing(criterion: &mut Criterion) {
     let fields: Map<String, Value> = serde_json::from_str(BODY).unwrap();
     let signature = Signature::from_fields(&fields).unwrap();
@@ -44,31 +44,33 @@ fn parsing(criterion: &mut Criterion) {
     });
 }
 
-/// A timeline of [`EVENTS`] over the last 29 days, and the time after them.
-fn long_timeline() -> (Timeline, Timestamp) {
+/// A timeline of `events` over the last 29 days, and the time after them.
+fn timeline_of(events: i64, config: TimelineConfig) -> (Timeline, Timestamp) {
     let now = Timestamp::parse_rfc3339(NOW).unwrap();
     let mut timeline = Timeline::default();
-    for number in 0..EVENTS {
-        let ago = 29 * 86_400 * (EVENTS - number) / EVENTS;
-        timeline.insert(now.minus_seconds(ago), EventId::unique().digest());
+    for number in 0..events {
+        let ago = 29 * 86_400 * (events - number) / events;
+        timeline.insert(now, now.minus_seconds(ago), EventId::unique().digest(), config);
     }
     (timeline, now)
 }
 
 fn timelines(criterion: &mut Criterion) {
-    let (timeline, now) = long_timeline();
-    criterion.bench_function("timeline of 10,000: counts", |bencher| {
-        bencher.iter(|| black_box(&timeline).counts(now));
-    });
-    criterion.bench_function("timeline of 10,000: insert at the end", |bencher| {
-        let next = || (timeline.clone(), EventId::unique().digest());
-        // The timeline is given back, so that the time to drop it is not counted.
-        let insert = |(mut timeline, id): (Timeline, _)| {
-            timeline.insert(now, id);
-            timeline
-        };
-        bencher.iter_batched(next, insert, BatchSize::LargeInput);
-    });
+    let config = LoadedConfig::load(None).unwrap().config.timeline;
+    // As many as are kept exactly by default, and so many that nearly all are folded.
+    for (name, events) in [("10,000", 10_000), ("1,000,000", 1_000_000)] {
+        let (timeline, now) = timeline_of(events, config);
+        criterion.bench_function(&format!("timeline of {name}: counts"), |bencher| {
+            bencher.iter(|| black_box(&timeline).counts(now));
+        });
+        let mut growing = timeline;
+        // It grows, and folds what is beyond: each insertion has its share of that.
+        criterion.bench_function(&format!("timeline of {name}: insert at the end"), |bencher| {
+            let next = || EventId::unique().digest();
+            let insert = |id| growing.insert(now, now, id, config);
+            bencher.iter_batched(next, insert, BatchSize::SmallInput);
+        });
+    }
 }
 
 criterion_group!(benches, hashing, parsing, timelines);
