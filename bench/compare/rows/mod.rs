@@ -85,7 +85,7 @@ const GROUPS: [Group; 8] = [
         name: "key-depth",
         about: "a key with ten to ten million occurrences: next record and read, memory in Redis",
         stores: &[Redis, Embedded],
-        seconds: 240,
+        seconds: 285,
         run: key_depth::run,
     },
     Group {
