@@ -1,6 +1,6 @@
 # The same commands that CI runs. `make help` lists them.
 
-.PHONY: help run test lint needs chaos
+.PHONY: help run test lint needs chaos bench bench-micro
 
 # For `make chaos`: the same seed gives the same faults. ON is `single` or `cluster`.
 SEED ?= 1
@@ -8,8 +8,12 @@ SECONDS ?= 600
 ON ?= single
 CHAOS_BUILD ?= --release
 
+# For `make bench`: one row (`make bench ROW=post-redis`) or all, and more options of the tool.
+ROW ?=
+BENCH_OPTIONS ?=
+
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Serve on 127.0.0.1:8080, with the data in ./data
 	cargo run --release
@@ -21,6 +25,14 @@ test: needs lint ## Lint, then all tests; installs what they need where it may
 
 chaos: needs ## Random faults under load, then a reckoning: SEED=1 SECONDS=600 ON=single|cluster
 	cargo test --locked $(CHAOS_BUILD) --test chaos -- --seed $(SEED) --seconds $(SECONDS) --on $(ON)
+
+bench: ## What it costs, beside an HTTP ceiling and raw Redis: ROW=post-redis for one row
+	@tests/install-programs.sh bench
+	cargo build --locked --release --example ceiling
+	cargo bench --locked --bench compare -- $(if $(ROW),--row $(ROW)) $(BENCH_OPTIONS)
+
+bench-micro: ## Micro-benchmarks of what every request does
+	cargo bench --locked --bench micro
 
 lint: ## Format, clippy and documentation, with warnings as errors
 	cargo fmt --check

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the programs that the tests start, from Debian's packages, where they are missing and
-# this user may. Else says what to install.
+# this user may. Else says what to install. With `bench`, those of the benchmarks instead.
 set -euo pipefail
 
 # Program and package, in pairs.
@@ -10,6 +10,14 @@ needed=(
   curl curl
   prlimit util-linux
 )
+if [ "${1:-}" = bench ]; then
+  needed=(
+    redis-server redis-server
+    redis-benchmark redis-tools
+    wrk wrk
+    setpriv util-linux
+  )
+fi
 
 missing=()
 for ((i = 0; i < ${#needed[@]}; i += 2)); do
@@ -18,7 +26,7 @@ done
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
-  echo "The tests need these programs: ${missing[*]}" >&2
+  echo "These programs are needed: ${missing[*]}" >&2
   echo "On Debian and Ubuntu: sudo apt-get install ${missing[*]}" >&2
   exit 1
 fi

@@ -1,0 +1,92 @@
+//! One client that sends one request at a time, for loading and for what is to be timed one by one:
+//! a full HTTP client would add as much time again as it is to measure.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::TcpStream,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::Outcome;
+
+const HEAD_END: &[u8] = b"\r\n\r\n";
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A connection that is kept.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: TcpStream,
+    /// The answer as far as it has come.
+    answer: Vec<u8>,
+}
+
+impl Connection {
+    pub(crate) fn open(port: u16) -> io::Result<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self { stream, answer: Vec::new() })
+    }
+
+    /// Sends a request as [`get`] and [`post`] make it, and gives the body of a 200.
+    pub(crate) fn call(&mut self, request: &[u8]) -> Outcome<&[u8]> {
+        self.stream.write_all(request)?;
+        self.answer.clear();
+        let mut piece = [0; 64 << 10];
+        let (head_length, body_length) = loop {
+            if let Some(at) = find(&self.answer, HEAD_END) {
+                let head = str::from_utf8(&self.answer[..at])?;
+                if !head.starts_with("HTTP/1.1 200") {
+                    return Err(format!("not a 200: {}", head.lines().next().unwrap_or("")).into());
+                }
+                break (at + HEAD_END.len(), content_length(head)?);
+            }
+            self.read_on(&mut piece)?;
+        };
+        while self.answer.len() < head_length + body_length {
+            self.read_on(&mut piece)?;
+        }
+        Ok(&self.answer[head_length..])
+    }
+
+    /// The same, read as JSON.
+    pub(crate) fn ask(&mut self, request: &[u8]) -> Outcome<Value> {
+        Ok(serde_json::from_slice(self.call(request)?)?)
+    }
+
+    fn read_on(&mut self, piece: &mut [u8]) -> io::Result<()> {
+        match self.stream.read(piece)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            length => {
+                self.answer.extend_from_slice(&piece[..length]);
+                Ok(())
+            }
+        }
+    }
+}
+
+pub(crate) fn get(path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
+}
+
+pub(crate) fn post(path: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
+fn content_length(head: &str) -> Outcome<usize> {
+    let mut fields = head.lines().filter_map(|line| line.split_once(':'));
+    let length = fields.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let (_, length) = length.ok_or("an answer without a length")?;
+    Ok(length.trim().parse()?)
+}
+
+fn find(text: &[u8], part: &[u8]) -> Option<usize> {
+    text.windows(part.len()).position(|window| window == part)
+}

@@ -1,0 +1,127 @@
+//! A million anomalies: whether many make each one slower, what a quiet one takes in memory, and how
+//! long the embedded store takes to read them all at its start.
+
+use std::{thread, time::Duration};
+
+use super::{CONNECTIONS, per_second, row};
+use crate::{
+    Outcome,
+    bench::{Bench, Contestant},
+    load::fill,
+    service::{Service, Store},
+    stats::Samples,
+    table::{Goal, Line, grouped},
+    workload::{Anomaly, array},
+    wrk::Requests,
+};
+
+const FEW: u64 = 1_000;
+const ARRAY_LENGTH: u64 = 1_000;
+/// Of many keys, evenly chosen, so many are recorded and read: rendering requests for all of them
+/// would take the load generator longer than the window.
+const SAMPLE: u64 = 50_000;
+const WINDOW: Duration = Duration::from_secs(2);
+/// What was put off while it was loaded is done then.
+const REST: Duration = Duration::from_secs(3);
+const RESTARTS: usize = 3;
+
+/// Slower by a fifth at the most.
+const RATE_GOAL: Goal = Goal::RatioAtLeast(1.0 / 1.2);
+const MEMORY_GOAL_BYTES: Goal = Goal::AtMost(300.0);
+const RESTART_GOAL_SECONDS: Goal = Goal::AtMost(5.0);
+
+pub(crate) fn run(bench: &mut Bench, stores: &[Store]) -> Outcome<()> {
+    for store in stores {
+        let few = Service::on(*store)?;
+        record_each(bench, FEW, few.port())?;
+        let mut many = Service::on(*store)?;
+        let count = bench.settings.many_keys;
+        // What is allocated at the first record is none of a key's.
+        record_each(bench, ARRAY_LENGTH, many.port())?;
+        let before = many.resident_bytes()?;
+        record_each(bench, count, many.port())?;
+        thread::sleep(REST);
+        let grown = many.resident_bytes()?.saturating_sub(before);
+        let sample: Vec<Anomaly> =
+            (0..SAMPLE).map(|number| anomaly(number * count / SAMPLE)).collect();
+        many.must_have_counted(&sample[..1_000], 1_000)?;
+
+        if *store == Store::Embedded {
+            let each = Samples::new(vec![grown as f64 / count as f64]);
+            let line = Line::new(row("many-keys", *store), "memory a quiet key", "bytes", each);
+            bench.found(line.goal(MEMORY_GOAL_BYTES));
+        }
+        rates(bench, *store, (&few, &many), &sample)?;
+        if *store == Store::Embedded {
+            restarts(bench, &mut many, &sample)?;
+        }
+    }
+    Ok(())
+}
+
+fn anomaly(number: u64) -> Anomaly {
+    Anomaly::new(format!("quiet-{number}"))
+}
+
+/// One occurrence of each of `count` anomalies.
+fn record_each(bench: &Bench, count: u64, port: u16) -> Outcome<()> {
+    let array_of = |number: u64| {
+        let first = number * ARRAY_LENGTH;
+        array((first..count.min(first + ARRAY_LENGTH)).map(|number| anomaly(number).body()))
+    };
+    let size = (count.div_ceil(ARRAY_LENGTH), ARRAY_LENGTH);
+    fill(bench, &format!("{} keys", grouped(count as f64)), port, size, array_of)
+}
+
+/// Records and reads among many keys beside the same among few.
+fn rates(
+    bench: &mut Bench,
+    store: Store,
+    (few, many): (&Service, &Service),
+    sample: &[Anomaly],
+) -> Outcome<()> {
+    let of_few: Vec<Anomaly> = (0..FEW).map(anomaly).collect();
+    let records = |anomalies: &[Anomaly]| Requests::post(anomalies.iter().map(Anomaly::body));
+    let reads =
+        |anomalies: &[Anomaly]| Requests::get(anomalies.iter().map(Anomaly::frequency_path));
+    let (few_name, many_name) = (
+        format!("{} keys", grouped(FEW as f64)),
+        format!("{} keys", grouped(bench.settings.many_keys as f64)),
+    );
+    let places = [
+        ("record", &few_name, few.port(), records(&of_few)?),
+        ("record", &many_name, many.port(), records(sample)?),
+        ("read", &few_name, few.port(), reads(&of_few)?),
+        ("read", &many_name, many.port(), reads(sample)?),
+    ];
+    let contestants = places
+        .iter()
+        .map(|(what, keys, port, requests)| {
+            let name = format!("{}, {what} among {keys}", store.name());
+            Contestant::new(name, |window| requests.send(*port, CONNECTIONS, window))
+        })
+        .collect();
+    let found = bench.take_turns(WINDOW.min(bench.settings.window), contestants)?;
+    for (what, pair) in ["record", "read"].into_iter().zip(found.chunks(2)) {
+        let what = format!("{what}, {many_name}");
+        bench.found(
+            Line::new(row("many-keys", store), what, "requests/s", per_second(&pair[1]))
+                .against(&few_name, &per_second(&pair[0]))
+                .goal(RATE_GOAL),
+        );
+    }
+    Ok(())
+}
+
+fn restarts(bench: &mut Bench, service: &mut Service, sample: &[Anomaly]) -> Outcome<()> {
+    let mut seconds = Vec::new();
+    for _ in 0..RESTARTS {
+        seconds.push(service.restart()?.as_secs_f64());
+        bench.tell(format!("ready again after {:.2} s", seconds.last().unwrap()));
+    }
+    service.must_have_counted(&sample[..1_000], 1_000)?;
+    let what = format!("restart with {} keys", grouped(bench.settings.many_keys as f64));
+    let line = Line::new(row("many-keys", Store::Embedded), what, "seconds", Samples::new(seconds));
+    bench.found(line.goal(RESTART_GOAL_SECONDS));
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! The rows: one file each, in the order in which they run.
+
+mod array;
+mod curve;
+mod key_depth;
+mod many_keys;
+mod one_client;
+mod post;
+mod read;
+mod two_instances;
+
+use std::fmt::Write as _;
+
+use crate::{
+    Outcome,
+    bench::{Bench, Contestant},
+    service::{
+        Ceiling, Service,
+        Store::{self, Embedded, Redis},
+    },
+    stats::Samples,
+    wrk::{Load, Requests},
+};
+
+/// As many as alert pipelines may have in a storm.
+const CONNECTIONS: u16 = 64;
+/// The anomalies that are recorded and read, where not said otherwise.
+const ANOMALIES: usize = 1_000;
+
+/// Rows of one kind, which share what they are measured against.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) name: &'static str,
+    about: &'static str,
+    stores: &'static [Store],
+    /// About how long it takes with the default settings.
+    pub(crate) seconds: u64,
+    pub(crate) run: fn(&mut Bench, &[Store]) -> Outcome<()>,
+}
+
+const GROUPS: [Group; 8] = [
+    Group {
+        name: "post",
+        about: "POST /anomalies, 64 connections, 1,000 keys, against the HTTP ceiling",
+        stores: &[Redis, Embedded],
+        seconds: 70,
+        run: post::run,
+    },
+    Group {
+        name: "array",
+        about: "POST of arrays of 100, against pipelined raw ZADD by redis-benchmark",
+        stores: &[Redis, Embedded],
+        seconds: 70,
+        run: array::run,
+    },
+    Group {
+        name: "read",
+        about: "GET of a frequency, 64 connections, 1,000 keys, against the HTTP ceiling",
+        stores: &[Redis, Embedded],
+        seconds: 70,
+        run: read::run,
+    },
+    Group {
+        name: "one-client",
+        about: "POST, one request at a time, against a PING of Redis and one of the ceiling",
+        stores: &[Redis, Embedded],
+        seconds: 50,
+        run: one_client::run,
+    },
+    Group {
+        name: "two-instances",
+        about: "POST to two instances on one Redis, against one instance",
+        stores: &[Redis],
+        seconds: 50,
+        run: two_instances::run,
+    },
+    Group {
+        name: "many-keys",
+        about: "a million keys: record and read, memory of a quiet key, restart",
+        stores: &[Redis, Embedded],
+        seconds: 150,
+        run: many_keys::run,
+    },
+    Group {
+        name: "key-depth",
+        about: "a key with ten to ten million occurrences: next record and read, memory in Redis",
+        stores: &[Redis, Embedded],
+        seconds: 285,
+        run: key_depth::run,
+    },
+    Group {
+        name: "curve",
+        about: "throughput against latency at 1 to 256 connections, for the plot",
+        stores: &[Redis, Embedded],
+        seconds: 100,
+        run: curve::run,
+    },
+];
+
+/// Rows that were asked for: a group, on some of its stores.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Selection {
+    pub(crate) group: &'static Group,
+    pub(crate) stores: &'static [Store],
+}
+
+/// Every row.
+pub(crate) fn all() -> Vec<Selection> {
+    GROUPS.iter().map(|group| Selection { group, stores: group.stores }).collect()
+}
+
+/// The rows that `name` means: `post`, or `post-redis`.
+pub(crate) fn parse(name: &str) -> Result<Selection, String> {
+    for group in &GROUPS {
+        if name == group.name {
+            return Ok(Selection { group, stores: group.stores });
+        }
+        for store in group.stores.chunks(1) {
+            if name == row(group.name, store[0]) {
+                return Ok(Selection { group, stores: store });
+            }
+        }
+    }
+    Err(format!("there is no such row. {}", list()))
+}
+
+/// The names of all rows, for who asks.
+pub(crate) fn list() -> String {
+    let mut text = "Rows:\n".to_owned();
+    for group in &GROUPS {
+        let names: Vec<String> = group.stores.iter().map(|store| row(group.name, *store)).collect();
+        // Writing to a String can't fail.
+        let _ = writeln!(text, "  {}\n      {}", names.join(", "), group.about);
+    }
+    text
+}
+
+/// The name of a group's row on a store.
+fn row(group: &str, store: Store) -> String {
+    format!("{group}-{}", store.name())
+}
+
+fn per_second(rounds: &[Load]) -> Samples {
+    Samples::of(rounds, Load::per_second)
+}
+
+/// Lets servers take turns under the same storm of requests.
+fn storm(
+    bench: &Bench,
+    requests: &Requests,
+    servers: Vec<(String, u16)>,
+) -> Outcome<Vec<Vec<Load>>> {
+    let contestant = |(name, port)| {
+        Contestant::new(name, move |window| requests.send(port, CONNECTIONS, window))
+    };
+    let contestants = servers.into_iter().map(contestant).collect();
+    bench.take_turns(bench.settings.window, contestants)
+}
+
+/// The service on each of `stores`.
+fn services(stores: &[Store]) -> Outcome<Vec<Service>> {
+    stores.iter().map(|store| Service::on(*store)).collect()
+}
+
+/// The ceiling, and the service on each of `stores`, by name and port.
+fn beside_ceiling(ceiling: &Ceiling, stores: &[Store], services: &[Service]) -> Vec<(String, u16)> {
+    let mut servers = vec![("ceiling".to_owned(), ceiling.port())];
+    let named = |(store, service): (&Store, &Service)| (store.name().to_owned(), service.port());
+    servers.extend(stores.iter().zip(services).map(named));
+    servers
+}

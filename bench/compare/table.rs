@@ -1,0 +1,149 @@
+//! What was found: lines of one table, each with its ratio to what it is measured against and to its
+//! goal.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::stats::Samples;
+
+/// A measurement beside another one, and the goal of the two.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Line {
+    row: String,
+    what: String,
+    unit: &'static str,
+    measured: Samples,
+    /// What it is measured against, in the same unit.
+    against: Option<(String, Samples)>,
+    goal: Option<Goal>,
+    /// What is compared with the goal: the median of the rounds' ratios, or the figure itself.
+    judged: Option<Samples>,
+    met: Option<bool>,
+}
+
+/// What is to be reached.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) enum Goal {
+    /// The ratio to what it is measured against.
+    RatioAtLeast(f64),
+    RatioAtMost(f64),
+    /// The figure itself.
+    AtMost(f64),
+}
+
+impl Goal {
+    fn is_met_by(self, judged: f64) -> bool {
+        match self {
+            Self::RatioAtLeast(least) => judged >= least,
+            Self::RatioAtMost(most) | Self::AtMost(most) => judged <= most,
+        }
+    }
+}
+
+impl fmt::Display for Goal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RatioAtLeast(least) => write!(f, "≥ {least:.2} ×"),
+            Self::RatioAtMost(most) => write!(f, "≤ {most:.2} ×"),
+            Self::AtMost(most) => write!(f, "≤ {}", grouped(*most)),
+        }
+    }
+}
+
+impl Line {
+    pub(crate) fn new(
+        row: impl Into<String>,
+        what: impl Into<String>,
+        unit: &'static str,
+        measured: Samples,
+    ) -> Self {
+        let (row, what) = (row.into(), what.into());
+        Self { row, what, unit, measured, against: None, goal: None, judged: None, met: None }
+    }
+
+    /// Beside `other`, which is called `name`.
+    pub(crate) fn against(mut self, name: impl Into<String>, other: &Samples) -> Self {
+        self.judged = Some(self.measured.ratio_to(other));
+        self.against = Some((name.into(), other.clone()));
+        self
+    }
+
+    pub(crate) fn goal(mut self, goal: Goal) -> Self {
+        if let Goal::AtMost(_) = goal {
+            self.judged = Some(self.measured.clone());
+        }
+        self.met = self.judged.as_ref().map(|judged| goal.is_met_by(judged.median()));
+        self.goal = Some(goal);
+        self
+    }
+
+    /// Its cells, in the order of [`HEADINGS`].
+    fn cells(&self) -> [String; 7] {
+        let Self { row, what, unit, measured, against, goal, judged, met } = self;
+        let ratio = judged.as_ref().filter(|_| against.is_some());
+        let verdict = met.map(|met| if met { "met" } else { "MISSED" });
+        [
+            row.clone(),
+            format!("{what}, {unit}"),
+            with_spread(measured, grouped),
+            against.as_ref().map_or_else(String::new, |(name, other)| {
+                format!("{name} {}", grouped(other.median()))
+            }),
+            ratio.map_or_else(String::new, |ratio| with_spread(ratio, |x| format!("{x:.2}"))),
+            goal.map_or_else(String::new, |goal| goal.to_string()),
+            verdict.unwrap_or_default().to_owned(),
+        ]
+    }
+}
+
+/// The median, and how far the rounds lie apart where there were several.
+fn with_spread(samples: &Samples, written: impl Fn(f64) -> String) -> String {
+    let [median, min, max] = [samples.median(), samples.min(), samples.max()].map(written);
+    if samples.are_many() { format!("{median} ({min}–{max})") } else { median }
+}
+
+const HEADINGS: [&str; 7] =
+    ["row", "what", "median (min–max)", "against", "ratio (min–max)", "goal", ""];
+
+/// All lines, as a table that is also one in Markdown.
+pub(crate) fn render(lines: &[Line]) -> String {
+    let mut rows = vec![HEADINGS.map(str::to_owned)];
+    rows.extend(lines.iter().map(Line::cells));
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: [usize; 7] = std::array::from_fn(|column| width(column).unwrap_or_default());
+    let mut table = String::new();
+    for (number, row) in rows.iter().enumerate() {
+        for (cell, width) in row.iter().zip(widths) {
+            table.push_str(&format!("| {cell:width$} "));
+        }
+        table.push_str("|\n");
+        if number == 0 {
+            table.extend(widths.map(|width| format!("| {} ", "-".repeat(width))));
+            table.push_str("|\n");
+        }
+    }
+    table
+}
+
+/// A figure with as many digits as it deserves, thousands parted.
+pub(crate) fn grouped(value: f64) -> String {
+    if value == 0.0 {
+        return "0".to_owned();
+    }
+    if value.abs() < 10.0 {
+        return format!("{value:.2}");
+    }
+    if value.abs() < 1_000.0 {
+        return format!("{value:.0}");
+    }
+    let digits = format!("{value:.0}");
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

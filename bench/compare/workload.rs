@@ -1,0 +1,71 @@
+//! The anomalies that are recorded and asked for, and how requests about them read.
+
+use std::fmt::Write as _;
+
+use anomaly_counter::domain::{AnomalyKey, Signature, Timestamp};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use serde_json::Map;
+
+/// An anomaly by the name of the service that it happens to.
+#[derive(Clone, Debug)]
+pub(crate) struct Anomaly {
+    service: String,
+}
+
+impl Anomaly {
+    pub(crate) fn new(service: impl Into<String>) -> Self {
+        Self { service: service.into() }
+    }
+
+    /// So many of them, all different.
+    pub(crate) fn many(count: usize) -> Vec<Self> {
+        (0..count).map(|number| Self::new(format!("svc-{number}"))).collect()
+    }
+
+    /// An occurrence: four identifying fields and two others, as an alert has them.
+    pub(crate) fn body(&self) -> String {
+        let service = &self.service;
+        format!(
+            r#"{{"alert_name":"Bench","service":"{service}","namespace":"prod","error_type":"OOMKilled","pod":"{service}-7d9f8b6c5d-x2x8z","node":"node-3"}}"#
+        )
+    }
+
+    /// The same with its time.
+    pub(crate) fn body_at(&self, at: Timestamp) -> String {
+        let mut body = self.body();
+        body.pop();
+        // Writing to a String can't fail.
+        let _ = write!(body, r#","occurred_at":"{at}"}}"#);
+        body
+    }
+
+    pub(crate) fn key(&self) -> AnomalyKey {
+        let service = self.service.as_str();
+        let fields = [
+            ("alert_name", "Bench"),
+            ("service", service),
+            ("namespace", "prod"),
+            ("error_type", "OOMKilled"),
+        ];
+        let fields: Map<_, _> =
+            fields.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+        Signature::from_fields(&fields).expect("four strings are a signature").key()
+    }
+
+    pub(crate) fn frequency_path(&self) -> String {
+        format!("/anomalies/{}/frequency", self.key())
+    }
+}
+
+/// An array of occurrences as a body.
+pub(crate) fn array(bodies: impl IntoIterator<Item = String>) -> String {
+    let bodies: Vec<String> = bodies.into_iter().collect();
+    format!("[{}]", bodies.join(","))
+}
+
+/// `count` arrays of `length` occurrences of anomalies at random; the same ones each time.
+pub(crate) fn random_arrays(anomalies: &[Anomaly], count: usize, length: usize) -> Vec<String> {
+    let mut random = StdRng::seed_from_u64(7);
+    let mut any = || anomalies[random.random_range(0..anomalies.len())].body();
+    (0..count).map(|_| array((0..length).map(|_| any()).collect::<Vec<_>>())).collect()
+}
