@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
 
-/// Faster than the system's here, in less memory: see "Measured" in ARCHITECTURE.md.
+/// A fifth less time than the system's for what a request allocates: see "Measured" in ARCHITECTURE.md.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

@@ -1,6 +1,6 @@
 //! Reads bodies: within their limits, and JSON of the right type, valid UTF-8, well-formed.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use axum::{
     body::Body,
@@ -8,6 +8,7 @@ use axum::{
     http::{HeaderMap, header},
 };
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::Value;
 
@@ -26,9 +27,13 @@ const DRAIN_TIME: Duration = Duration::from_secs(2);
 /// # Errors
 /// When it is too large, too slow, or breaks off.
 pub(super) async fn buffered(request: Request, http: HttpConfig) -> Result<Request, Problem> {
+    let mut read = pin!(read(request, http.max_body_bytes.get()));
+    // Most bodies have come with the head, and need no timer.
+    if let Some(request) = read.as_mut().now_or_never() {
+        return request;
+    }
     let patience = Duration::from_secs(http.body_timeout_seconds.get().into());
-    let read = tokio::time::timeout(patience, read(request, http.max_body_bytes.get())).await;
-    read.map_err(|_| too_slow(patience))?
+    tokio::time::timeout(patience, read).await.map_err(|_| too_slow(patience))?
 }
 
 /// The JSON value of a request's body.
