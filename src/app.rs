@@ -3,13 +3,12 @@
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::Router;
 use tokio::{net::TcpListener, time};
 
 use crate::{
     config::Config,
     counter::{Counter, CounterConfig, SystemClock},
-    http::{self, AppState, HttpConfig},
+    http::{self, AppState, HttpConfig, HttpService},
     spool::SpoolOpenError,
     store::{EmbeddedOpenError, EmbeddedStore, RedisStore, RedisTlsError, Store},
 };
@@ -21,7 +20,7 @@ const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Application {
     listener: TcpListener,
     address: SocketAddr,
-    routes: Router,
+    service: HttpService,
     counter: Arc<Counter>,
     limits: HttpConfig,
 }
@@ -76,12 +75,12 @@ impl Application {
         let spool_dir = config.redis.url.as_ref().map(|_| config.data_dir.as_path());
         let counter = Counter::start(store, Arc::new(SystemClock), counting, spool_dir)?;
         let counter = Arc::new(counter);
-        let routes = http::router(AppState {
+        let service = http::service(AppState {
             counter: Arc::clone(&counter),
             http: config.http,
             alertmanager: config.alertmanager,
         });
-        Ok(Self { listener, address, routes, counter, limits: config.http })
+        Ok(Self { listener, address, service, counter, limits: config.http })
     }
 
     /// Where it listens; with the port that port 0 came to.
@@ -91,11 +90,11 @@ impl Application {
 
     /// Serves until `stop` is done, then lets what was accepted be answered, and closes the store.
     pub async fn run(self, stop: impl Future<Output = ()> + Send) {
-        let Self { listener, address, routes, counter, limits } = self;
+        let Self { listener, address, service, counter, limits } = self;
         let maintenance = tokio::spawn(maintain(Arc::clone(&counter)));
         tracing::info!(%address, "listening on http://{address}");
 
-        http::serve(listener, routes, limits, stop).await;
+        http::serve(listener, service, limits, stop).await;
         maintenance.abort();
         counter.close().await;
         tracing::info!("stopped");

@@ -1,12 +1,10 @@
 //! A batcher for each part of the store, so that one that does not answer holds up no other.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use futures_util::future::BoxFuture;
+
+use parking_lot::RwLock;
 
 use super::{
     batcher::{BatchConfig, Batcher, NoResults, Work},
@@ -57,12 +55,12 @@ impl<T: Send + 'static, R: Send + 'static> Batchers<T, R> {
     }
 
     fn of(&self, shard: Shard) -> Arc<StoreBatcher<T, R>> {
-        let known = self.by_shard.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.by_shard.read();
         if let Some(batcher) = known.get(&shard) {
             return Arc::clone(batcher);
         }
         drop(known);
-        let mut known = self.by_shard.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.by_shard.write();
         Arc::clone(known.entry(shard).or_insert_with(|| Arc::new(self.start(shard))))
     }
 
@@ -74,7 +72,7 @@ impl<T: Send + 'static, R: Send + 'static> Batchers<T, R> {
             let (store, health) = (Arc::clone(&store), Arc::clone(&health));
             let count = items.len();
             if health.is_away(shard) {
-                let away = StoreError::Transient("the store is away".to_owned());
+                let away = StoreError::away();
                 return Box::pin(async move { (0..count).map(|_| Err(away.clone())).collect() });
             }
             Box::pin(async move {

@@ -62,11 +62,7 @@ impl Carrier {
             let keys: Vec<AnomalyKey> = occurrences.iter().map(|o| o.key).collect();
             let results = self.store.record(now, occurrences).await;
             if let Some(standby) = &self.standby {
-                let recorded = keys.iter().zip(&results);
-                standby.note_recorded(
-                    now,
-                    recorded.filter_map(|(key, r)| Some((*key, r.as_ref().ok()?))),
-                );
+                standby.note_recorded(now, keys.iter().copied(), &results);
             }
             ends.extend(keys.iter().zip(results).map(|(key, r)| self.end(now, *key, r.map(Some))));
         }

@@ -110,6 +110,5 @@ pub(super) fn no_result<T>() -> Result<T, StoreError> {
 
 /// That nothing can be told.
 pub(super) fn away(fault: Option<StoreError>) -> CounterError {
-    let away = || StoreError::Transient("the store is away".to_owned());
-    fault.unwrap_or_else(away).into()
+    fault.unwrap_or_else(StoreError::away).into()
 }

@@ -2,10 +2,9 @@
 //! dies takes with it what its replica had not got yet. So after a reconnection the last writes are
 //! sent again; by their ids that changes nothing where nothing was lost.
 
-use std::{
-    collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::VecDeque;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::domain::{Operation, Timestamp};
 
@@ -53,7 +52,7 @@ impl Recent {
     }
 
     fn operations(&self) -> MutexGuard<'_, VecDeque<(Timestamp, Operation)>> {
-        self.operations.lock().unwrap_or_else(PoisonError::into_inner)
+        self.operations.lock()
     }
 }
 

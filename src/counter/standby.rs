@@ -4,11 +4,12 @@
 use std::{
     num::NonZeroUsize,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::{
@@ -20,7 +21,7 @@ use super::{
 use crate::{
     domain::{AnomalyKey, Operation, PermanentFix, RepairHistory, Tally, Timestamp},
     spool::{Spool, SpoolError, Spooled},
-    store::{Dossier, Recorded},
+    store::{Dossier, Recorded, StoreError},
 };
 
 /// The spool, and what is in memory beside it.
@@ -175,14 +176,18 @@ impl Standby {
         self.waiting.load(Ordering::Acquire) > 0 && self.memory().pending.holds(key)
     }
 
-    pub(super) fn note_recorded<'a>(
+    /// Takes note of what has come of occurrences, each of the anomaly beside it.
+    pub(super) fn note_recorded(
         &self,
         as_of: Timestamp,
-        recorded: impl Iterator<Item = (AnomalyKey, &'a Recorded)>,
+        keys: impl Iterator<Item = AnomalyKey>,
+        results: &[Result<Recorded, StoreError>],
     ) {
         let mut memory = self.memory();
-        for (key, recorded) in recorded {
-            memory.known.note(key, as_of, &recorded.tally);
+        for (key, result) in keys.zip(results) {
+            if let Ok(recorded) = result {
+                memory.known.note(key, as_of, &recorded.tally);
+            }
         }
     }
 
@@ -255,7 +260,7 @@ impl Standby {
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        self.memory.lock()
     }
 }
 

@@ -234,12 +234,8 @@ impl Counter {
             recent.remember(now, counted.map(operation));
         }
         if let Some(standby) = &self.standby {
-            let recorded = direct.iter().zip(results);
-            let keyed = |((_, occurrence), result): (&(usize, Occurrence), _)| {
-                let recorded: &Result<Recorded, StoreError> = result;
-                Some((occurrence.key, recorded.as_ref().ok()?))
-            };
-            standby.note_recorded(now, recorded.filter_map(keyed));
+            let keys = direct.iter().map(|(_, occurrence)| occurrence.key);
+            standby.note_recorded(now, keys, results);
         }
     }
 

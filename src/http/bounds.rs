@@ -3,22 +3,25 @@
 //! that what is accepted keeps its latency.
 
 use std::{
+    convert::Infallible,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
 use axum::{
-    extract::{Request, State},
-    middleware::Next,
-    response::{IntoResponse as _, Response},
+    extract::Request,
+    response::{IntoResponse, Response},
 };
+use futures_util::future::BoxFuture;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::{self, Instant},
 };
+use tower::Service;
 
 use super::{
     HttpConfig,
@@ -35,30 +38,57 @@ const OVERLOAD_PATIENCE: Duration = Duration::from_millis(10);
 const OVERLOADED_AFTER: Duration = Duration::from_millis(800);
 const RELIEVED_AFTER: Duration = Duration::from_millis(100);
 
-/// The places for requests, and for how long one may be kept.
-#[derive(Clone, Debug)]
+/// The places for requests, and for how long one may be kept. As a layer, it answers a request within these
+/// bounds or with a 503.
+#[derive(Debug)]
 pub(super) struct Bounds {
     config: HttpConfig,
-    places: Arc<Semaphore>,
+    places: Semaphore,
     /// How many wait for a place.
-    waiting: Arc<AtomicU64>,
+    waiting: AtomicU64,
     begun: Instant,
     /// When a place was last free for one that came, and when one was last refused, in milliseconds
     /// since `begun`.
-    last_free_ms: Arc<AtomicU64>,
-    last_refused_ms: Arc<AtomicU64>,
+    last_free_ms: AtomicU64,
+    last_refused_ms: AtomicU64,
 }
 
 impl Bounds {
     pub(super) fn new(config: HttpConfig) -> Self {
         Self {
             config,
-            places: Arc::new(Semaphore::new(config.max_concurrent_requests.get().into())),
-            waiting: Arc::default(),
+            places: Semaphore::new(config.max_concurrent_requests.get().into()),
+            waiting: AtomicU64::new(0),
             begun: Instant::now(),
-            last_free_ms: Arc::default(),
-            last_refused_ms: Arc::default(),
+            last_free_ms: AtomicU64::new(0),
+            last_refused_ms: AtomicU64::new(0),
         }
+    }
+
+    /// Answers a request by `routes`, or refuses it.
+    async fn answer<S: Routes>(&self, request: Request, mut routes: S) -> Response {
+        if is_probe(request.uri().path()) {
+            return routes.call(request).await.into_response();
+        }
+        if self.is_beyond() {
+            return self.refuse();
+        }
+        // Before it has a place: a sender that takes his time keeps it from nobody.
+        let request = match buffered(request, self.config).await {
+            Ok(request) => request,
+            Err(problem) => return problem.into_response(),
+        };
+        let Some(_place) = self.place().await else { return self.refuse() };
+        let patience = Duration::from_secs(self.config.response_timeout_seconds.get().into());
+        time::timeout(patience, routes.call(request)).await.map_or_else(
+            |_| {
+                let detail =
+                    "the answer took too long, so that a write may or may not have taken effect: \
+                     try again in a moment, with the same event_id so that it counts once";
+                Problem::new(ProblemKind::Unavailable, detail).into_response()
+            },
+            IntoResponse::into_response,
+        )
     }
 
     /// A place, where there is one within the time that there is to wait.
@@ -114,28 +144,47 @@ impl Drop for Waits<'_> {
     }
 }
 
-/// Refuses at once what would wait in vain, before any work is put into it.
-pub(super) async fn shed(State(bounds): State<Bounds>, request: Request, next: Next) -> Response {
-    if bounds.is_beyond() && !is_probe(request.uri().path()) {
-        return bounds.refuse();
-    }
-    next.run(request).await
+/// What is within the bounds.
+pub(super) trait Routes:
+    Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
+{
 }
 
-/// Answers a request within the bounds, or with a 503.
-pub(super) async fn within(State(bounds): State<Bounds>, request: Request, next: Next) -> Response {
-    // Before it has a place: a sender that takes his time keeps it from nobody.
-    let request = match buffered(request, bounds.config).await {
-        Ok(request) => request,
-        Err(problem) => return problem.into_response(),
-    };
-    let Some(_place) = bounds.place().await else { return bounds.refuse() };
-    let patience = Duration::from_secs(bounds.config.response_timeout_seconds.get().into());
-    time::timeout(patience, next.run(request)).await.unwrap_or_else(|_| {
-        let detail = "the answer took too long, so that a write may or may not have taken effect: try \
-                      again in a moment, with the same event_id so that it counts once";
-        Problem::new(ProblemKind::Unavailable, detail).into_response()
-    })
+impl<S> Routes for S where
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static
+{
+}
+
+/// Routes within bounds.
+#[derive(Clone, Debug)]
+pub(super) struct Bounded<S> {
+    bounds: Arc<Bounds>,
+    routes: S,
+}
+
+impl<S> Bounded<S> {
+    pub(super) fn new(bounds: Bounds, routes: S) -> Self {
+        Self { bounds: Arc::new(bounds), routes }
+    }
+}
+
+impl<S: Routes> Service<Request> for Bounded<S> {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    /// Axum's routes always are; that there is no place is an answer too.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let (bounds, routes) = (Arc::clone(&self.bounds), self.routes.clone());
+        Box::pin(async move { Ok(bounds.answer(request, routes).await) })
+    }
 }
 
 /// Whoever looks after the service is answered also when it has more to do than it can.

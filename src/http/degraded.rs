@@ -1,16 +1,14 @@
 //! How answers tell that the store had no part in them.
 
 use axum::{
-    extract::{Request, State},
     http::{HeaderValue, StatusCode},
-    middleware::Next,
     response::Response,
 };
 use serde::Serialize;
 
-use super::{AppState, problem::Problem};
+use super::problem::Problem;
 use crate::{
-    counter::{Answered, Degraded},
+    counter::{Answered, Counter, Degraded},
     domain::Timestamp,
 };
 
@@ -46,10 +44,9 @@ pub(super) fn written_all<T>(results: &[Result<Option<Answered<T>>, Problem>]) -
     if results.iter().any(waits) { StatusCode::ACCEPTED } else { StatusCode::OK }
 }
 
-/// Marks every response while the state is not Healthy. It only reads the state.
-pub(super) async fn mark(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
-    if let Some(store) = state.counter.degraded_store() {
+/// Marks a response while the state is not Healthy. It only reads the state.
+pub(super) fn marked(counter: &Counter, mut response: Response) -> Response {
+    if let Some(store) = counter.degraded_store() {
         response.headers_mut().insert(DEGRADED_HEADER, HeaderValue::from_static(store));
     }
     response

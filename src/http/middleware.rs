@@ -1,29 +1,43 @@
 //! What happens around every request.
 
-use std::any::Any;
+use std::{any::Any, convert::Infallible};
 
 use axum::{
     Router,
+    body::Body,
     extract::Request,
     response::{IntoResponse as _, Response},
 };
-use tower::ServiceBuilder;
+use hyper::body::Incoming;
+use tower::{ServiceBuilder, util::BoxCloneSyncService};
 use tower_http::{
     catch_panic::CatchPanicLayer,
     request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer},
     trace::{DefaultOnResponse, TraceLayer},
 };
-use tracing::{Level, Span, field::Empty};
+use tracing::{Level, Span};
 
-use super::problem::{Problem, ProblemKind};
+use super::{
+    AppState,
+    bounds::{Bounded, Bounds},
+    degraded,
+    problem::{Problem, ProblemKind},
+};
 
-/// Wraps all routes, the fallbacks among them.
-pub(super) fn around(routes: Router) -> Router {
+/// All routes with what happens around them.
+pub type HttpService = BoxCloneSyncService<axum::http::Request<Incoming>, Response, Infallible>;
+
+/// Wraps all routes, the fallbacks among them. As a whole, and not by `Router::layer`, which would wrap each
+/// route in a box for each layer, and clone them all for each request.
+pub(super) fn around(routes: Router, state: AppState) -> HttpService {
+    let AppState { counter, http, .. } = state;
     let stack = ServiceBuilder::new()
+        .map_request(|request: axum::http::Request<Incoming>| request.map(Body::new))
         // First the id, so that all that follows can name it.
         .layer(SetRequestIdLayer::x_request_id(NewRequestId))
         // The span is around all that is logged of a request. A line for each request only at
         // `debug`; errors are logged where they are known, and an outage is not one line a request.
+        .map_response(Response::into_response)
         .layer(
             TraceLayer::new_for_http()
                 .make_span_with(span)
@@ -33,8 +47,9 @@ pub(super) fn around(routes: Router) -> Router {
         )
         // Inside the span, so that the answer to a panic has the id too.
         .layer(PropagateRequestIdLayer::x_request_id())
-        .layer(CatchPanicLayer::custom(panicked));
-    routes.layer(stack)
+        .layer(CatchPanicLayer::custom(panicked))
+        .map_response(move |response| degraded::marked(&counter, response));
+    BoxCloneSyncService::new(stack.service(Bounded::new(Bounds::new(http), routes)))
 }
 
 /// Gives requests that come without an id one of ours.
@@ -49,16 +64,15 @@ impl MakeRequestId for NewRequestId {
 }
 
 fn span(request: &Request) -> Span {
-    let span = tracing::info_span!(
+    let id = request.extensions().get::<RequestId>();
+    let id = id.and_then(|id| id.header_value().to_str().ok()).unwrap_or_default();
+    // All at once: a field that is recorded later is written and read again.
+    tracing::info_span!(
         "request",
-        method = %request.method(),
+        method = request.method().as_str(),
         path = request.uri().path(),
-        request_id = Empty
-    );
-    if let Some(id) = request.extensions().get::<RequestId>() {
-        span.record("request_id", id.header_value().to_str().unwrap_or_default());
-    }
-    span
+        request_id = id
+    )
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the layer's handler takes it so")]

@@ -24,19 +24,16 @@ use std::{
 
 use axum::{
     Router,
-    middleware::from_fn_with_state,
     routing::{delete, get, post, put},
 };
 use serde::Deserialize;
 
 use crate::counter::Counter;
 
-use self::{
-    bounds::Bounds,
-    problem::{Problem, ProblemKind},
-};
+use self::problem::{Problem, ProblemKind};
 
 pub use alertmanager::{AlertmanagerConfig, CountBy};
+pub use middleware::HttpService;
 pub use server::serve;
 pub use spool::DeadLetterBody;
 
@@ -75,8 +72,7 @@ pub struct AppState {
 }
 
 /// All routes, with the middleware around them.
-pub fn router(state: AppState) -> Router {
-    let bounds = Bounds::new(state.http);
+pub fn service(state: AppState) -> HttpService {
     let routes = Router::new()
         .route("/anomalies", post(anomalies::record))
         .route("/anomalies/{key}", get(anomalies::anomaly))
@@ -90,16 +86,12 @@ pub fn router(state: AppState) -> Router {
         .route("/spool/dead-letters", get(spool::list))
         .route("/spool/dead-letters/{sequence}", delete(spool::remove))
         .route("/spool/dead-letters/{sequence}/retry", post(spool::retry))
-        .route_layer(from_fn_with_state(bounds.clone(), bounds::within))
-        // Not bounded: whoever looks after the service is answered in any case.
         .route("/healthz", get(health::health))
         .route("/readyz", get(health::ready))
         .fallback(unknown_route)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn_with_state(bounds, bounds::shed))
-        .layer(from_fn_with_state(state.clone(), degraded::mark))
-        .with_state(state);
-    middleware::around(routes)
+        .with_state(state.clone());
+    middleware::around(routes, state)
 }
 
 async fn unknown_route(uri: axum::http::Uri) -> Problem {

@@ -4,7 +4,6 @@
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
     body::Body,
     http::{Request, Response},
     response::IntoResponse as _,
@@ -21,6 +20,7 @@ use tokio::{
     sync::Semaphore,
     time,
 };
+use tower::Service;
 
 use super::{
     HttpConfig,
@@ -36,12 +36,16 @@ const REFUSAL_HEADER_TIMEOUT: Duration = Duration::from_secs(2);
 const PAUSE_AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
 
 /// Serves `routes` until `stop` is done, then lets what was accepted be answered.
-pub async fn serve(
+pub async fn serve<S>(
     listener: TcpListener,
-    routes: Router,
+    routes: S,
     config: HttpConfig,
     stop: impl Future<Output = ()> + Send,
-) {
+) where
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+{
     let server = Server {
         routes,
         header_timeout: Duration::from_secs(config.header_timeout_seconds.get().into()),
@@ -70,8 +74,8 @@ pub async fn serve(
     }
 }
 
-struct Server {
-    routes: Router,
+struct Server<S> {
+    routes: S,
     header_timeout: Duration,
     send_timeout: Duration,
     places: Arc<Semaphore>,
@@ -79,7 +83,12 @@ struct Server {
     graceful: GracefulShutdown,
 }
 
-impl Server {
+impl<S> Server<S>
+where
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+{
     /// Serves a connection in a task of its own; one that has no place is told so.
     fn take(&self, stream: TcpStream) {
         // An answer is small and complete: waiting to fill a segment only delays it. A stream that

@@ -9,11 +9,12 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
 
+use parking_lot::Mutex;
 use serde::Deserialize;
 
 use crate::domain::{Operation, Timestamp};
@@ -158,7 +159,7 @@ impl Spool {
     ) -> Result<R, SpoolError> {
         let (file, data_dir) = (Arc::clone(&self.file), self.data_dir.clone());
         let worked = tokio::task::spawn_blocking(move || {
-            let mut place = file.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut place = file.lock();
             let open = match place.take() {
                 Some(open) => open,
                 // A redb file that has failed once fails until it is opened anew.

@@ -19,6 +19,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// That of a part of the store which is known to be away.
+    pub fn away() -> Self {
+        Self::Transient("the store is away".to_owned())
+    }
+
     /// Whether the same call may succeed later.
     pub fn is_temporary(&self) -> bool {
         match self {

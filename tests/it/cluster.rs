@@ -211,25 +211,52 @@ async fn a_master_that_stands_still_and_comes_back_as_a_replica_loses_nothing() 
     assert!(!others.clone().any(|write| write.is_degraded), "the others were never degraded");
 }
 
+/// A slot on its way from a server to another.
+struct MovingSlot {
+    slot: String,
+    source: OtherClient,
+    target: OtherClient,
+    target_id: String,
+    target_port: String,
+}
+
+impl MovingSlot {
+    async fn begin(slot: &str, source: &RedisServer, target: &RedisServer) -> Self {
+        let target_port = target.port().to_string();
+        let (source, target) = (source.client().await, target.client().await);
+        let source_id = source.text(&["CLUSTER", "MYID"]).await.unwrap();
+        let target_id = target.text(&["CLUSTER", "MYID"]).await.unwrap();
+        target.run(&["CLUSTER", "SETSLOT", slot, "IMPORTING", &source_id]).await;
+        source.run(&["CLUSTER", "SETSLOT", slot, "MIGRATING", &target_id]).await;
+        Self { slot: slot.to_owned(), source, target, target_id, target_port }
+    }
+
+    /// Moves up to `count` keys, and says whether there were any.
+    async fn move_keys(&self, count: &str) -> bool {
+        let names = self.source.texts(&["CLUSTER", "GETKEYSINSLOT", &self.slot, count]).await;
+        for name in &names {
+            let to = ["MIGRATE", "127.0.0.1", &self.target_port, name, "0", "1000"];
+            self.source.run(&to).await;
+        }
+        !names.is_empty()
+    }
+
+    async fn end(self) {
+        for client in [&self.target, &self.source] {
+            client.run(&["CLUSTER", "SETSLOT", &self.slot, "NODE", &self.target_id]).await;
+        }
+    }
+}
+
 /// Moves all keys of a slot, one at a time. They are in part here and in part there meanwhile, and for a
 /// while all there, but asked for here first.
 async fn move_slot(slot: &str, source: &RedisServer, target: &RedisServer) {
-    let port = target.port().to_string();
-    let (source, target) = (source.client().await, target.client().await);
-    let source_id = source.text(&["CLUSTER", "MYID"]).await.unwrap();
-    let target_id = target.text(&["CLUSTER", "MYID"]).await.unwrap();
-    target.run(&["CLUSTER", "SETSLOT", slot, "IMPORTING", &source_id]).await;
-    source.run(&["CLUSTER", "SETSLOT", slot, "MIGRATING", &target_id]).await;
-    loop {
-        let names = source.texts(&["CLUSTER", "GETKEYSINSLOT", slot, "1"]).await;
-        let Some(name) = names.first() else { break };
-        source.run(&["MIGRATE", "127.0.0.1", &port, name, "0", "1000"]).await;
+    let moving = MovingSlot::begin(slot, source, target).await;
+    while moving.move_keys("1").await {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     tokio::time::sleep(Duration::from_millis(50)).await;
-    for client in [&target, &source] {
-        client.run(&["CLUSTER", "SETSLOT", slot, "NODE", &target_id]).await;
-    }
+    moving.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -273,24 +300,16 @@ async fn an_anomaly_with_all_its_keys_is_written_by_asking_while_its_slot_moves(
     let fix = json!({"anomaly_key": key, "fix_description": "raised the limit"});
     service.put("/permanent-fix", &fix).await.ok();
 
-    let (source, target) = (cluster.masters()[0].client().await, cluster.newcomer().client().await);
-    let slot = source.number(&["CLUSTER", "KEYSLOT", &key]).await.to_string();
-    let source_id = source.text(&["CLUSTER", "MYID"]).await.unwrap();
-    let target_id = target.text(&["CLUSTER", "MYID"]).await.unwrap();
-    target.run(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source_id]).await;
-    source.run(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target_id]).await;
-    let port = cluster.newcomer().port().to_string();
-    for name in source.texts(&["CLUSTER", "GETKEYSINSLOT", &slot, "100"]).await {
-        source.run(&["MIGRATE", "127.0.0.1", &port, &name, "0", "1000"]).await;
-    }
+    let source = &cluster.masters()[0];
+    let slot = source.client().await.number(&["CLUSTER", "KEYSLOT", &key]).await.to_string();
+    let moving = MovingSlot::begin(&slot, source, cluster.newcomer()).await;
+    moving.move_keys("100").await;
     // All keys are there, and the slot is still served here: written there by ASK, again and again.
     for count in 5..8 {
         let answer = service.post("/anomalies", &alert).await.ok();
         assert_eq!((&answer["count_1h"], &answer["degraded"]), (&json!(count), &json!(false)));
     }
-    for client in [&target, &source] {
-        client.run(&["CLUSTER", "SETSLOT", &slot, "NODE", &target_id]).await;
-    }
+    moving.end().await;
     assert_eq!(service.post("/anomalies", &alert).await.ok()["count_1h"], 8);
 }
 

@@ -6,6 +6,7 @@
 mod support;
 
 mod alertmanager;
+mod bounded_timelines;
 mod bounds;
 mod cluster;
 mod command_line;

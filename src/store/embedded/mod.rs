@@ -13,7 +13,10 @@ use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
 
-use self::{state::SharedState, writer::Writer};
+use self::{
+    state::{SharedState, State},
+    writer::Writer,
+};
 use super::{Dossier, Recorded, RepairRecorded, Shard, Store, StoreError};
 use crate::domain::{
     AnomalyKey, FixMark, FixRemoval, Occurrence, PermanentFix, RepairAttempt, Tally,
@@ -49,7 +52,7 @@ impl EmbeddedStore {
         timeline: TimelineConfig,
         limits: CheckpointLimits,
     ) -> Result<Self, EmbeddedOpenError> {
-        let state = Arc::new(SharedState::new(timeline));
+        let state = Arc::new(SharedState::new(State::new(timeline)));
         let writer = Writer::open(data_dir, limits, timeline, Arc::clone(&state))?;
         Ok(Self { state, writer: writer.start() })
     }

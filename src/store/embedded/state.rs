@@ -2,11 +2,9 @@
 //! effect becomes a [`Change`], which is applied here and written down by the writer. Replaying
 //! the journal goes through the same [`State::apply`].
 
-use std::{
-    collections::BTreeMap,
-    ops::Bound,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
-};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+
+use parking_lot::RwLock;
 
 use super::{anomaly::Anomaly, journal::Change};
 use crate::{
@@ -18,24 +16,7 @@ use crate::{
 };
 
 /// The state as the writer and the readers share it.
-#[derive(Debug)]
-pub(super) struct SharedState(RwLock<State>);
-
-impl SharedState {
-    pub(super) fn new(timeline: TimelineConfig) -> Self {
-        Self(RwLock::new(State::new(timeline)))
-    }
-
-    pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
-        // A panic while the lock was held has ended the writer thread, and with it all writes;
-        // what is in memory is still the best answer there is.
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn write(&self) -> RwLockWriteGuard<'_, State> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+pub(super) type SharedState = RwLock<State>;
 
 #[derive(Debug)]
 pub(super) struct State {

@@ -1,13 +1,7 @@
 //! The connections to one server, or to the master that a Sentinel names. Keeps trying to connect,
 //! replaces a connection that has fallen silent, and loads a script that the server has forgotten.
 
-use std::{
-    future::Future,
-    mem,
-    num::NonZeroU32,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{future::Future, mem, num::NonZeroU32, sync::Arc, time::Duration};
 
 use fred::{
     clients::{Client as Connection, Pool},
@@ -22,6 +16,7 @@ use fred::{
     },
 };
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use tokio::{
     sync::{broadcast, watch},
     task::JoinHandle,
@@ -206,7 +201,7 @@ impl Client {
     }
 
     fn not_connected(&self) -> StoreError {
-        let last_error = lock(&self.last_error);
+        let last_error = self.last_error.lock();
         let why = last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
         let shown = &self.config.shown;
         StoreError::Transient(format!("there is no connection to Redis ({shown}){why}"))
@@ -232,7 +227,7 @@ impl Client {
 
     /// Connects the silent ones anew and, where that has not helped, replaces all.
     fn unstick(&self, silent: Vec<Connection>) {
-        let mut silence = lock(&self.silence);
+        let mut silence = self.silence.lock();
         if silent.is_empty() {
             *silence = None;
             return;
@@ -257,13 +252,13 @@ impl Client {
     fn replace_link(&self) {
         tracing::debug!("the connections to Redis stay silent: they are replaced");
         let fresh = Arc::new(Link::open(&self.config, &self.resets, &self.last_error));
-        let stuck = mem::replace(&mut *lock(&self.link), fresh);
+        let stuck = mem::replace(&mut *self.link.lock(), fresh);
         self.resets.send_modify(|resets| *resets += 1);
         tokio::spawn(async move { stuck.close().await });
     }
 
     fn link(&self) -> Arc<Link> {
-        Arc::clone(&lock(&self.link))
+        Arc::clone(&self.link.lock())
     }
 }
 
@@ -391,13 +386,9 @@ async fn count_resets(mut connected: broadcast::Receiver<Server>, resets: Arc<wa
 async fn keep_error(mut errors: broadcast::Receiver<(Error, Option<Server>)>, last: LastError) {
     loop {
         match errors.recv().await {
-            Ok((error, _)) => *lock(&last) = Some(error),
+            Ok((error, _)) => *last.lock() = Some(error),
             Err(broadcast::error::RecvError::Lagged(_)) => {}
             Err(broadcast::error::RecvError::Closed) => return,
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,12 +7,13 @@
 use std::{
     collections::{BTreeMap, HashMap},
     mem,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::Arc,
     time::Duration,
 };
 
 use fred::types::{Value, config::Server};
 use futures_util::future::{join_all, select_ok};
+use parking_lot::{Mutex, RwLock};
 use tokio::{
     sync::watch,
     time::{self, Instant},
@@ -271,7 +272,7 @@ impl Cluster {
         // A new master of a slot may lack what the one before it has acknowledged.
         let have_moved = !old.masters.is_empty() && old.owners != owners;
         let map = Arc::new(SlotMap { owners, masters: masters.clone() });
-        *self.map.write().unwrap_or_else(PoisonError::into_inner) = map;
+        *self.map.write() = map;
         if have_moved {
             self.resets.send_modify(|resets| *resets += 1);
         }
@@ -290,13 +291,13 @@ impl Cluster {
     }
 
     fn number(&self, server: &Server) -> Shard {
-        let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut numbers = self.numbers.lock();
         let next = u16::try_from(numbers.len() + 1).unwrap_or(u16::MAX);
         *numbers.entry(server.clone()).or_insert(Shard(next))
     }
 
     fn map(&self) -> Arc<SlotMap> {
-        Arc::clone(&self.map.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.map.read())
     }
 }
 

@@ -7,6 +7,7 @@ mod client;
 mod cluster;
 mod config;
 mod fault;
+mod renewal;
 mod reply;
 mod script;
 mod servers;
@@ -23,6 +24,7 @@ use tokio::sync::watch;
 
 use self::{
     client::ClientConfig,
+    renewal::Renewals,
     reply::Reply,
     script::{Call, Script},
     servers::Servers,
@@ -48,6 +50,7 @@ pub struct RedisStore {
     names: KeyNames,
     concurrent_batches: usize,
     timeline: TimelineConfig,
+    renewals: Renewals,
 }
 
 impl RedisStore {
@@ -63,6 +66,7 @@ impl RedisStore {
         url: &RedisUrl,
     ) -> Result<Self, RedisTlsError> {
         let resets = Arc::new(watch::Sender::new(0));
+        let renewals = Renewals::new(resets.subscribe());
         let client = ClientConfig::new(config, url)?;
         let servers = Servers::connect(client, Arc::clone(&resets)).await;
         let in_braces = matches!(servers, Servers::Cluster(_));
@@ -72,6 +76,7 @@ impl RedisStore {
             names: KeyNames::new(&config.key_prefix, in_braces),
             concurrent_batches: config.concurrent_batches.get().into(),
             timeline,
+            renewals,
         })
     }
 
@@ -182,13 +187,13 @@ impl Store for RedisStore {
         };
         let add = |call: &mut Call, occurrence: &Occurrence| {
             self.add_keys(call, occurrence.key);
+            call.argument(i64::from(self.renewals.is_due(now, occurrence.key)));
             call.argument(occurrence.id.as_str());
             call.argument(to_unix_seconds(occurrence.at));
             call.argument(to_iso8601(occurrence.at));
             call.argument(&*occurrence.signature_json);
         };
         let start_of_day = Window::Day.start(now);
-        let times: Vec<Timestamp> = occurrences.iter().map(|occurrence| occurrence.at).collect();
         let read = |place: usize, reply: Reply| {
             let outcome = match reply.tag()? {
                 "counted" => RecordOutcome::Counted,
@@ -197,7 +202,11 @@ impl Store for RedisStore {
                 other => return Err(reply::unexpected(other)),
             };
             let tally = reply.tally(now)?;
-            let is_one_more = outcome == RecordOutcome::Counted && times[place] >= start_of_day;
+            let is_counted = outcome == RecordOutcome::Counted;
+            if is_counted {
+                self.renewals.note(now, occurrences[place].key);
+            }
+            let is_one_more = is_counted && occurrences[place].at >= start_of_day;
             let previous_count_24h = tally.counts.day - u64::from(is_one_more);
             Ok(Recorded { outcome, previous_count_24h, tally })
         };

@@ -13,7 +13,7 @@ local function read()
   if not is_known(1) then
     return { 'unknown' }
   end
-  local tally = read_tally(1, window_starts(), false)
+  local tally = read_tally(1, window_starts(), false, read_texts(1, 8), 1)
   tally.newest = tally[1] > 0 and newest_event(1, tally)
   local texts = call('HMGET', KEYS[1 + METADATA], 'signature', 'first_seen',
     'permanent_fix_description', 'permanent_fix_by')

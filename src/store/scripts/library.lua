@@ -38,7 +38,7 @@ end
 -- What the key `folded` tells: the oldest folded event, the newest (what is later is in the timeline), how
 -- many there are, and before which time their buckets are of an hour. None where all have left.
 local function read_folded(text, starts)
-  local first, edge, total, tidied = string.match(text or '', '^(%S+) (%S+) (%S+) (%S+)$')
+  local first, edge, total, tidied = string.match(text, '^(%S+) (%S+) (%S+) (%S+)$')
   if not first or tonumber(edge) < starts[5] then
     return nil
   end
@@ -75,12 +75,23 @@ local function add_folded(k, starts, tally)
   end
 end
 
+-- What the keys hold that are texts, of all elements at once: a command costs more than what it does.
+local function read_texts(count, keys_each)
+  local names = {}
+  for i = 1, count do
+    local k = (i - 1) * keys_each + 1
+    names[i * 3 - 2], names[i * 3 - 1] = KEYS[k + REPAIR_COUNT], KEYS[k + PERMANENT_FIX]
+    names[i * 3] = KEYS[k + FOLDED]
+  end
+  return count > 0 and call('MGET', unpack(names)) or {}
+end
+
 -- Reads how often an anomaly has happened, as numbers 1 to 4 by window, and what is told beside it; forgets
--- what has left where it is to. `length` is that of the timeline. Looks before it forgets: after any
+-- what has left where it is to. `texts` are those of all elements, of which this is the `i`th. `length` is
+-- that of the timeline. Looks before it forgets: after any
 -- write, though it removes nothing, Redis lets a script exceed maxmemory.
-local function read_tally(k, starts, forgets)
+local function read_tally(k, starts, forgets, texts, i)
   local timeline = KEYS[k]
-  local values = call('MGET', KEYS[k + REPAIR_COUNT], KEYS[k + PERMANENT_FIX], KEYS[k + FOLDED])
   local oldest = call('ZRANGE', timeline, '0', '0', 'WITHSCORES')[2]
   local oldest_at = tonumber(oldest)
   local has_expired = oldest and oldest_at < starts[5]
@@ -102,8 +113,8 @@ local function read_tally(k, starts, forgets)
     hour = oldest_at >= starts[8] and day or call('ZCOUNT', timeline, starts[4], '+inf')
   end
   local tally = { month, week, day, hour, length = length, oldest = oldest, newest = false,
-    repairs = values[1], mark = values[2], folded = false, is_approximate = false }
-  local folded = read_folded(values[3], starts)
+    repairs = texts[i * 3 - 2], mark = texts[i * 3 - 1], folded = false, is_approximate = false }
+  local folded = texts[i * 3] and read_folded(texts[i * 3], starts)
   if folded then
     tally.folded = folded
     add_folded(k, starts, tally)

@@ -7,7 +7,7 @@
 --       6    how many of an anomaly's newest events are kept exactly
 --       7    how many more there may be before they are folded
 --       8    how many ids of folded events are remembered
---       then for each occurrence: event id, its time (Unix seconds), its time (ISO 8601),
+--       then for each occurrence: 1 where its keys' lives are to be renewed, event id, its time (Unix seconds), its time (ISO 8601),
 --       the posted object as JSON
 -- Gives for each occurrence a text: "counted", "duplicate" or "too_old" and the tally after it (`told` in
 --       library.lua); or "error" and a message
@@ -21,12 +21,12 @@
 local starts = window_starts()
 local kept_seconds = ARGV[5]
 local exact_events, fold_batch, remembered_ids = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
--- Renewing a key's life with each event would be a write for nothing.
-local RENEWED_BELOW_SECONDS = tonumber(kept_seconds) - 60
 -- Up to 128 short members Redis (7.0) parses all scores anew with each ZADD, ten times as slow as the other
 -- encoding, which a set takes for good once it holds a longer member.
 local PACKED_EVENTS, LONG_MEMBER = 32, string.rep('-', 65)
 
+local count = elements(7, 8, 5)
+local texts = read_texts(count, 7)
 local tallies = {}
 
 -- Folds what is too much of an anomaly, and writes down what has changed.
@@ -40,28 +40,22 @@ local function settle(tally)
 end
 
 -- Puts an event into the timeline, and says whether its id is new there.
-local function insert(k, tally, id, at, at_iso, signature)
+local function insert(k, a, tally, id, at)
   local timeline, metadata = KEYS[k], KEYS[k + METADATA]
+  local is_due = not tally.is_renewed and (ARGV[a] == '1' or tally.length == 0)
   -- Read before anything is written, so that metadata of a foreign type change nothing.
-  local is_due, metadata_ttl, has_signature = not tally.is_renewed, nil, true
-  if is_due then
-    metadata_ttl = call('TTL', metadata)
-    is_due = metadata_ttl < RENEWED_BELOW_SECONDS or call('TTL', timeline) < RENEWED_BELOW_SECONDS
-    has_signature = not is_due or call('HEXISTS', metadata, 'signature') == 1
-  end
+  local has_signature = not is_due or call('HEXISTS', metadata, 'signature') == 1
   if call('ZADD', timeline, 'NX', at, id) == 0 then
     return false
   end
-  tally.is_renewed = true
   if is_due then
     call('EXPIRE', timeline, kept_seconds)
     if not has_signature then
-      call('HSET', metadata, 'signature', signature)
-      call('HSETNX', metadata, 'first_seen', at_iso)
+      call('HSET', metadata, 'signature', ARGV[a + 4])
+      call('HSETNX', metadata, 'first_seen', ARGV[a + 3])
     end
-    if metadata_ttl < tonumber(kept_seconds) then
-      call('EXPIRE', metadata, kept_seconds)
-    end
+    keep(metadata, kept_seconds)
+    tally.is_renewed = true
   end
   tally.length = tally.length + 1
   if tally.length == PACKED_EVENTS then
@@ -72,7 +66,7 @@ local function insert(k, tally, id, at, at_iso, signature)
 end
 
 -- Puts an event in, wherever it belongs, and says whether it counts.
-local function take(k, tally, id, at, at_number, at_iso, signature)
+local function take(k, a, tally, id, at, at_number)
   local folded = tally.folded
   if folded then
     if remembers(k, folded, id, starts) then
@@ -87,7 +81,7 @@ local function take(k, tally, id, at, at_number, at_iso, signature)
       return true
     end
   end
-  if not insert(k, tally, id, at, at_iso, signature) then
+  if not insert(k, a, tally, id, at) then
     return false
   end
   if not tally.newest and call('ZREVRANK', KEYS[k], id) == 0 then
@@ -96,19 +90,20 @@ local function take(k, tally, id, at, at_number, at_iso, signature)
   return true
 end
 
-local function record(k, a)
-  local id, at, at_number = ARGV[a], ARGV[a + 1], tonumber(ARGV[a + 1])
+local function record(i)
+  local k, a = i * 7 - 6, i * 5 + 4
+  local id, at, at_number = ARGV[a + 1], ARGV[a + 2], tonumber(ARGV[a + 2])
   local is_inside = at_number >= starts[5]
   local tally = tallies[KEYS[k]]
   if not tally or is_inside and not tally.has_forgotten then
-    tally = read_tally(k, starts, is_inside)
+    tally = read_tally(k, starts, is_inside, texts, i)
     tally.k, tally.has_forgotten = k, is_inside
     tallies[KEYS[k]] = tally
   end
   local outcome = 'too_old'
   if is_inside then
     outcome = 'duplicate'
-    if take(k, tally, id, at, at_number, ARGV[a + 2], ARGV[a + 3]) then
+    if take(k, a, tally, id, at, at_number) then
       outcome = 'counted'
       tally[1] = tally[1] + 1
       for window = 2, 4 do
@@ -131,8 +126,8 @@ local function record(k, a)
 end
 
 local results = {}
-for i = 1, elements(7, 8, 4) do
-  results[i] = guarded(record, i * 7 - 6, i * 4 + 5)
+for i = 1, count do
+  results[i] = guarded(record, i)
 end
 for _, tally in pairs(tallies) do
   -- Where it fails, since a key is of a foreign type, no event does: they are in the timeline.

@@ -10,8 +10,12 @@
 
 local starts = window_starts()
 
-local function read(k)
-  local tally = read_tally(k, starts, false)
+local count = elements(8, 4, 0)
+local texts = read_texts(count, 8)
+
+local function read(i)
+  local k = i * 8 - 7
+  local tally = read_tally(k, starts, false, texts, i)
   if tally[1] == 0 and not is_known(k) then
     return 'unknown'
   end
@@ -20,7 +24,7 @@ local function read(k)
 end
 
 local results = {}
-for i = 1, elements(8, 4, 0) do
-  results[i] = guarded(read, i * 8 - 7)
+for i = 1, count do
+  results[i] = guarded(read, i)
 end
 return results

@@ -2,14 +2,13 @@
 
 use std::{
     fs,
-    net::TcpListener,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
 
-use super::RedisServer;
+use super::redis_server::{RedisServer, free_ports};
 
 pub(crate) struct Sentinel {
     port: u16,
@@ -21,7 +20,7 @@ impl Sentinel {
     /// One by itself is a quorum, and loses patience after half a second.
     pub(crate) fn start(master: &RedisServer) -> Self {
         let dir = TempDir::new().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_ports(1)[0];
         let configuration = format!(
             "port {port}\nbind 127.0.0.1\ndir {}\n\
              sentinel monitor main 127.0.0.1 {} 1\n\

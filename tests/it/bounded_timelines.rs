@@ -1,0 +1,199 @@
+//! Anomalies with more events than are kept exactly: what is told of them, what they take, and what
+//! others see of them.
+
+use std::sync::Arc;
+
+use anomaly_counter::{
+    domain::{AnomalyKey, FINE_BUCKET_SECONDS, Tally, Timestamp},
+    store::{RecordOutcome, Store},
+};
+use serde_json::json;
+
+use crate::support::{
+    EmbeddedFixture, Fixture, OtherClient, RedisFixture, RedisServer, Service, occurrence,
+    start_of_tests, wall_clock,
+};
+
+const KEY: u64 = 0xb119_b2ed_aa9f_b08c;
+const DAY: i64 = 86_400;
+
+/// Records events of the anomaly at these times, with their number as id.
+async fn record(store: &Arc<dyn Store>, now: Timestamp, times: &[(u64, Timestamp)]) {
+    for batch in times.chunks(500) {
+        let batch = batch.iter().map(|(id, at)| occurrence(KEY, &id.to_string(), *at)).collect();
+        for result in store.record(now, batch).await {
+            assert_eq!(result.unwrap().outcome, RecordOutcome::Counted);
+        }
+    }
+}
+
+async fn tally(store: &Arc<dyn Store>, now: Timestamp) -> Tally {
+    let mut tallies = store.tallies(now, vec![AnomalyKey::from_bits(KEY)]).await;
+    tallies.pop().unwrap().unwrap().unwrap()
+}
+
+/// Events at each of `seconds` before now, oldest first.
+fn ago(now: Timestamp, seconds: impl Iterator<Item = i64>) -> Vec<(u64, Timestamp)> {
+    seconds.enumerate().map(|(id, ago)| (id as u64, now.minus_seconds(ago))).collect()
+}
+
+async fn totals_are_exact_and_windows_err_by_one_bucket(fixture: impl Fixture) {
+    let (store, now) = (fixture.store(), start_of_tests());
+    // One every ten minutes for 29 days, and then one a second for an hour and a half.
+    let month = (0..29 * DAY / 600).map(|n| 29 * DAY - n * 600).filter(|ago| *ago > 5_400);
+    let times = ago(now, month.chain((0..5_400).rev()));
+    record(&store, now, &times).await;
+    let since = |seconds: i64| {
+        times.iter().filter(|(_, at)| *at >= now.minus_seconds(seconds)).count() as u64
+    };
+    let told = tally(&store, now).await;
+    assert!(told.is_approximate);
+    assert_eq!(told.counts.month, since(30 * DAY));
+    assert_eq!(told.first_seen, times.first().map(|(_, at)| *at));
+    assert_eq!(told.last_seen, Some(now));
+    let beyond = |count: u64, seconds: i64| count - since(seconds);
+    assert!(beyond(told.counts.hour, 3_600) <= FINE_BUCKET_SECONDS as u64, "{told:?}");
+    assert!(beyond(told.counts.day, DAY) <= 6, "{told:?}");
+    assert!(beyond(told.counts.week, 7 * DAY) <= 6, "{told:?}");
+    // Of the last minutes all events are there one by one.
+    let later = now.plus_seconds(3_000);
+    assert_eq!(tally(&store, later).await.counts.hour, since(600));
+}
+
+#[tokio::test]
+async fn totals_are_exact_and_windows_err_by_one_bucket_on_the_embedded_store() {
+    totals_are_exact_and_windows_err_by_one_bucket(EmbeddedFixture::keeping(1_000).await).await;
+}
+
+#[tokio::test]
+async fn totals_are_exact_and_windows_err_by_one_bucket_on_redis() {
+    totals_are_exact_and_windows_err_by_one_bucket(RedisFixture::keeping(1_000).await).await;
+}
+
+async fn late_events_are_added_to_their_buckets_once(mut fixture: impl Fixture) {
+    let (store, now) = (fixture.store(), start_of_tests());
+    record(&store, now, &ago(now, (0..20 * DAY / 600).map(|n| 20 * DAY - n * 600))).await;
+    let before = tally(&store, now).await;
+    // From before all that is folded to its end, in no order, and as one batch twice.
+    let late: Vec<_> = (0..100)
+        .map(|n| (n * 791_919) % (24 * DAY) + 3 * DAY)
+        .map(|ago| occurrence(KEY, &format!("late-{ago}"), now.minus_seconds(ago)))
+        .collect();
+    for outcome in [RecordOutcome::Counted, RecordOutcome::Duplicate] {
+        for result in store.record(now, late.clone()).await {
+            assert_eq!(result.unwrap().outcome, outcome);
+        }
+    }
+    drop(store);
+    fixture.reopen().await;
+    let store = fixture.store();
+    let after = tally(&store, now).await;
+    assert_eq!(after.counts.month, before.counts.month + 100);
+    assert_eq!(after.counts.day, before.counts.day);
+    assert_eq!(after.first_seen, late.iter().map(|occurrence| occurrence.at).min());
+    let in_week = late.iter().filter(|late| late.at >= now.minus_seconds(7 * DAY)).count() as u64;
+    // The bucket that the window's start cuts may take one more of the late, and six of the others.
+    let week = after.counts.week - before.counts.week;
+    assert!((in_week..=in_week + 2).contains(&week), "{in_week} {week}");
+    for result in store.record(now, late).await {
+        assert_eq!(result.unwrap().outcome, RecordOutcome::Duplicate);
+    }
+}
+
+#[tokio::test]
+async fn late_events_are_added_to_their_buckets_once_on_the_embedded_store() {
+    late_events_are_added_to_their_buckets_once(EmbeddedFixture::keeping(500).await).await;
+}
+
+#[tokio::test]
+async fn late_events_are_added_to_their_buckets_once_on_redis() {
+    late_events_are_added_to_their_buckets_once(RedisFixture::keeping(500).await).await;
+}
+
+async fn what_is_folded_leaves_after_thirty_days(fixture: impl Fixture) {
+    let (store, now) = (fixture.store(), start_of_tests());
+    record(&store, now, &ago(now, (0..1_000).rev())).await;
+    let later = now.plus_seconds(30 * DAY + 1);
+    assert_eq!(tally(&store, later).await.counts.month, 0);
+    let batch = vec![occurrence(KEY, "0", later)];
+    let recorded = store.record(later, batch).await.pop().unwrap().unwrap();
+    assert_eq!(recorded.outcome, RecordOutcome::Counted, "its first copy has left");
+    assert_eq!(recorded.tally.counts.month, 1);
+    assert_eq!(recorded.tally.first_seen, Some(later));
+    assert!(!recorded.tally.is_approximate);
+}
+
+#[tokio::test]
+async fn what_is_folded_leaves_after_thirty_days_on_the_embedded_store() {
+    what_is_folded_leaves_after_thirty_days(EmbeddedFixture::keeping(100).await).await;
+}
+
+#[tokio::test]
+async fn what_is_folded_leaves_after_thirty_days_on_redis() {
+    what_is_folded_leaves_after_thirty_days(RedisFixture::keeping(100).await).await;
+}
+
+async fn keys(client: &OtherClient) -> Vec<String> {
+    let mut keys = client.texts(&["KEYS", "anomaly:*"]).await;
+    keys.sort();
+    keys
+}
+
+/// A service on Redis that keeps ten events of an anomaly, of which it has got a hundred.
+async fn with_a_hundred_events(redis: &RedisServer) -> Service {
+    let options = [("REDIS__URL", redis.url()), ("TIMELINE__EXACT_EVENTS", "10".to_owned())];
+    let options = options.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let service = Service::with(&options).await;
+    let now = wall_clock();
+    let times = (0..100).map(|n| now.minus_seconds(7_000 - n * 70).to_string());
+    let events: Vec<_> = times
+        .enumerate()
+        .map(|(id, at)| {
+            json!({"alert_name": "HighCPU", "event_id": id.to_string(), "occurred_at": at})
+        })
+        .collect();
+    service.post("/anomalies", &events.into()).await.ok();
+    service
+}
+
+#[tokio::test]
+async fn a_frequency_says_when_it_is_not_exact_and_an_older_reader_sees_the_newest_events() {
+    let redis = RedisServer::start();
+    let service = with_a_hundred_events(&redis).await;
+    let client = redis.client().await;
+    let keys = keys(&client).await;
+    let timeline = keys.iter().find(|key| key.contains("timeline")).unwrap();
+    let newest: Vec<String> = (90..100).map(|id| id.to_string()).collect();
+    assert_eq!(client.texts(&["ZRANGE", timeline, "0", "-1"]).await, newest);
+    for key in &keys {
+        assert!(client.number(&["TTL", key]).await > 34 * DAY, "{key}");
+    }
+
+    let key = timeline.rsplit(':').next().unwrap();
+    let told = service.get(&format!("/anomalies/{key}/frequency")).await.ok();
+    assert_eq!((&told["count_30d"], &told["exact"]), (&json!(100), &json!(false)));
+    assert!((51..=53).contains(&told["count_1h"].as_i64().unwrap()), "{told}");
+    let anomaly = service.get(&format!("/anomalies/{key}")).await.ok();
+    assert_eq!(anomaly["frequency"]["exact"], false);
+    // Nothing is said where nothing is folded.
+    let other = service.post("/anomalies", &json!({"alert_name": "Other"})).await.ok();
+    assert!(other.get("exact").is_none(), "{other}");
+}
+
+#[tokio::test]
+async fn a_foreign_key_where_events_are_to_be_folded_loses_none() {
+    let redis = RedisServer::start();
+    let service = with_a_hundred_events(&redis).await;
+    let client = redis.client().await;
+    let timeline = keys(&client).await.into_iter().find(|key| key.contains("timeline")).unwrap();
+    let key = timeline.rsplit(':').next().unwrap().to_owned();
+    for kind in ["folded", "folded_counts", "folded_ids"] {
+        client.run(&["DEL", &format!("anomaly:{kind}:{key}")]).await;
+    }
+    client.run(&["SET", &format!("anomaly:folded_ids:{key}"), "foreign"]).await;
+    client.run(&["SET", &format!("anomaly:folded:{key}"), "foreign"]).await;
+    let events: Vec<_> = (0..50).map(|_| json!({"alert_name": "HighCPU"})).collect();
+    service.post("/anomalies", &events.into()).await.ok();
+    let told = service.get(&format!("/anomalies/{key}/frequency")).await.ok();
+    assert_eq!(told["count_30d"], 60, "ten that were left, and fifty");
+}
