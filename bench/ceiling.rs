@@ -18,9 +18,14 @@ use axum::{
     routing::{get, post},
 };
 use clap::Parser;
+use mimalloc::MiMalloc;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::{net::TcpListener, runtime::Runtime};
+
+/// The service's own.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Answers like the service, from nothing.
 #[derive(Debug, Parser)]

@@ -9,7 +9,12 @@ use anomaly_counter::{
     domain::{EventId, Signature, Timeline, TimelineConfig, Timestamp},
 };
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use mimalloc::MiMalloc;
 use serde_json::{Map, Value};
+
+/// The service's own.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 const BODY: &str = r#"{"alert_name":"Bench","service":"svc-1","namespace":"prod","error_type":"OOMKilled","pod":"svc-1-7d9f8b6c5d-x2x8z","node":"node-3"}"#;
 const NOW: &str = "2026-11-22T14:21:22.587413Z";

@@ -58,6 +58,7 @@ fn throughput_against_latency(points: &[CurvePoint]) -> Outcome<String> {
         let mut chart = ChartBuilder::on(&canvas)
             .caption("POST /anomalies from 1 to 256 connections", (FONT, 20))
             .margin(16)
+            .margin_right(40)
             .x_label_area_size(44)
             .y_label_area_size(64)
             .build_cartesian_2d(0.0..most * 1.1, (lowest * 0.8..highest * 3.0).log_scale())?;
@@ -103,6 +104,7 @@ fn cost_by_depth(points: &[DepthPoint]) -> Outcome<String> {
         let mut chart = ChartBuilder::on(&canvas)
             .caption("One more call about a key that has so many events", (FONT, 20))
             .margin(16)
+            .margin_right(40)
             .x_label_area_size(44)
             .y_label_area_size(64)
             .build_cartesian_2d((8.0..deepest * 1.2).log_scale(), 0.0..highest * 1.3)?;
