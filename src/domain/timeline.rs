@@ -176,9 +176,13 @@ impl Timeline {
             // A million anomalies have one event each: doubling from four would be most of their memory.
             self.events.reserve_exact(1);
         }
-        // Most events are the newest: then this is the end, and nothing moves.
-        let place = self.events.partition_point(|event| event.at <= at);
-        self.events.insert(place, Event { at, id });
+        match self.events.back() {
+            Some(newest) if newest.at > at => {
+                let place = self.events.partition_point(|event| event.at <= at);
+                self.events.insert(place, Event { at, id });
+            }
+            _ => self.events.push_back(Event { at, id }),
+        }
         match &mut self.index {
             Some(index) => {
                 index.insert(id);
@@ -221,7 +225,13 @@ impl Timeline {
 
     fn first_inside(&self, window: Window, now: Timestamp) -> usize {
         let start = window.start(now);
-        self.events.partition_point(|event| event.at < start)
+        match self.events.front() {
+            // Of most anomalies all events are inside.
+            Some(oldest) if oldest.at < start => {
+                self.events.partition_point(|event| event.at < start)
+            }
+            _ => 0,
+        }
     }
 }
 

@@ -255,6 +255,22 @@ async fn scripts_that_the_server_has_forgotten_are_loaded_again_unseen() {
 }
 
 #[tokio::test]
+async fn the_first_use_of_a_script_is_no_reason_to_send_anything_again() {
+    let redis = RedisServer::start();
+    let service = Service::on_redis(&redis).await;
+    for id in 0..20 {
+        service.post("/anomalies", &cpu_event(id)).await.ok();
+    }
+    frequency(&service).await.ok();
+    service.get(&format!("/anomalies/{KEY}")).await.ok();
+    // What is sent again is sent within a probe's time.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let stats = redis.client().await.text(&["INFO", "commandstats"]).await.unwrap();
+    let zadd = stats.lines().find(|line| line.starts_with("cmdstat_zadd:")).unwrap();
+    assert!(zadd.starts_with("cmdstat_zadd:calls=20,"), "{zadd}");
+}
+
+#[tokio::test]
 async fn a_redis_that_is_full_makes_writes_wait() {
     let redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;

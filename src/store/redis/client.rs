@@ -1,7 +1,16 @@
 //! The connections to one server, or to the master that a Sentinel names. Keeps trying to connect,
 //! replaces a connection that has fallen silent, and loads a script that the server has forgotten.
 
-use std::{future::Future, mem, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    mem,
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
 
 use fred::{
     clients::{Client as Connection, Pool},
@@ -26,7 +35,7 @@ use tokio::{
 use super::{
     config::{RedisConfig, RedisUrl},
     fault::Declined,
-    script::Call,
+    script::{Call, Script},
     tls::RedisTlsError,
 };
 use crate::store::StoreError;
@@ -98,6 +107,27 @@ pub(super) struct Client {
     /// Why the last connection failed.
     last_error: LastError,
     silence: Mutex<Option<Silence>>,
+    seen: Arc<SeenScripts>,
+}
+
+/// The scripts that the server has run by their names: where it does not know one of them any more, it has
+/// forgotten. One that it has never been told is no sign of that.
+#[derive(Default)]
+struct SeenScripts(AtomicU8);
+
+impl SeenScripts {
+    fn note(&self, script: Script) {
+        self.0.fetch_or(1 << script as u8, Ordering::Relaxed);
+    }
+
+    /// Says whether it was there. A server forgets all of them at once.
+    fn forget(&self, script: Script) -> bool {
+        let was_seen = self.0.load(Ordering::Relaxed) & (1 << script as u8) != 0;
+        if was_seen {
+            self.0.store(0, Ordering::Relaxed);
+        }
+        was_seen
+    }
 }
 
 type LastError = Arc<Mutex<Option<Error>>>;
@@ -113,7 +143,7 @@ impl Client {
     pub(super) fn start(config: ClientConfig, resets: Arc<watch::Sender<u64>>) -> Self {
         let last_error = LastError::default();
         let link = Mutex::new(Arc::new(Link::open(&config, &resets, &last_error)));
-        Self { config, link, resets, last_error, silence: Mutex::default() }
+        Self { config, link, resets, last_error, silence: Mutex::default(), seen: Arc::default() }
     }
 
     /// Is done when it is connected or the time of a command has passed.
@@ -126,18 +156,25 @@ impl Client {
     /// Runs a script to its end, also when the caller goes away.
     pub(super) async fn run(&self, call: Call) -> Result<Value, Declined> {
         let connection = self.connection().map_err(Declined::Fault)?;
-        let resets = Arc::clone(&self.resets);
+        let (resets, seen) = (Arc::clone(&self.resets), Arc::clone(&self.seen));
         self.to_the_end(async move {
             match connection.custom(command("EVALSHA"), call.command_line(call.script.sha())).await
             {
                 Err(error) if error.details().starts_with("NOSCRIPT") => {
-                    // A server that was started anew, or a replica that was promoted.
-                    resets.send_modify(|resets| *resets += 1);
+                    if seen.forget(call.script) {
+                        // A server that was started anew, or a replica that was promoted.
+                        resets.send_modify(|resets| *resets += 1);
+                    }
                     connection
                         .custom(command("EVAL"), call.command_line(call.script.source()))
                         .await
                 }
-                answer => answer,
+                answer => {
+                    if answer.is_ok() {
+                        seen.note(call.script);
+                    }
+                    answer
+                }
             }
         })
         .await
