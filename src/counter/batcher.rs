@@ -2,11 +2,7 @@
 //! their way, the next one gathers; a free store gets whatever is there at once. There is no timer
 //! and no added wait: a lone call is a batch of one.
 
-use std::{
-    fmt,
-    num::{NonZeroU16, NonZeroUsize},
-    sync::Arc,
-};
+use std::{fmt, num::NonZeroU16, sync::Arc};
 
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
@@ -18,8 +14,6 @@ use crate::domain::Timestamp;
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BatchConfig {
-    /// A batch that has so many items takes no further call.
-    pub max_items: NonZeroUsize,
     /// How many calls may wait for a batch; beyond them calls are refused.
     pub max_waiting_calls: NonZeroU16,
 }
@@ -37,6 +31,15 @@ pub(super) enum NoResults {
 pub(super) type Work<T, R> =
     Arc<dyn Fn(Timestamp, Vec<T>) -> BoxFuture<'static, Vec<R>> + Send + Sync>;
 
+/// What whoever carries batches out can do well.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Capacity {
+    /// A batch that has so many items takes no further call.
+    pub(super) items: usize,
+    /// How many batches may be on their way at the same time.
+    pub(super) batches: usize,
+}
+
 /// One kind of call and the batches it goes in.
 pub(super) struct Batcher<T, R> {
     queue: mpsc::Sender<Waiting<T, R>>,
@@ -51,9 +54,9 @@ struct Waiting<T, R> {
 
 impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
     /// Starts the gathering. It ends with the batcher.
-    pub(super) fn start(config: BatchConfig, concurrent_batches: usize, work: Work<T, R>) -> Self {
+    pub(super) fn start(config: BatchConfig, capacity: Capacity, work: Work<T, R>) -> Self {
         let (queue, waiting) = mpsc::channel(config.max_waiting_calls.get().into());
-        tokio::spawn(gather(waiting, config.max_items.get(), concurrent_batches, work));
+        tokio::spawn(gather(waiting, capacity, work));
         Self { queue }
     }
 
@@ -73,11 +76,10 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
 
 async fn gather<T: Send + 'static, R: Send + 'static>(
     mut waiting: mpsc::Receiver<Waiting<T, R>>,
-    max_items: usize,
-    concurrent_batches: usize,
+    capacity: Capacity,
     work: Work<T, R>,
 ) {
-    let places = Arc::new(Semaphore::new(concurrent_batches.max(1)));
+    let places = Arc::new(Semaphore::new(capacity.batches.max(1)));
     loop {
         // First a free place, then the calls: those that come meanwhile share the batch.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
@@ -88,7 +90,7 @@ async fn gather<T: Send + 'static, R: Send + 'static>(
         };
         let mut calls = vec![first];
         let mut items = calls[0].items.len();
-        while items < max_items
+        while items < capacity.items
             && let Ok(call) = waiting.try_recv()
         {
             items += call.items.len();
@@ -136,11 +138,8 @@ mod tests {
 
     const NOW: i64 = 1_774_799_738_000_000;
 
-    fn config(max_items: usize, max_waiting_calls: u16) -> BatchConfig {
-        BatchConfig {
-            max_items: NonZeroUsize::new(max_items).unwrap(),
-            max_waiting_calls: NonZeroU16::new(max_waiting_calls).unwrap(),
-        }
+    fn config(max_waiting_calls: u16) -> BatchConfig {
+        BatchConfig { max_waiting_calls: NonZeroU16::new(max_waiting_calls).unwrap() }
     }
 
     /// Echoes each item, notes each batch's size, and holds every batch until the gate opens.
@@ -151,7 +150,7 @@ mod tests {
         gate: Arc<Semaphore>,
     }
 
-    fn gated(config: BatchConfig) -> Gated {
+    fn gated(items: usize, config: BatchConfig) -> Gated {
         let sizes = Arc::new(Mutex::new(Vec::new()));
         let started = Arc::new(Notify::new());
         let gate = Arc::new(Semaphore::new(0));
@@ -167,12 +166,17 @@ mod tests {
                 })
             }
         });
-        Gated { batcher: Batcher::start(config, 1, work), sizes, started, gate }
+        Gated {
+            batcher: Batcher::start(config, Capacity { items, batches: 1 }, work),
+            sizes,
+            started,
+            gate,
+        }
     }
 
     #[tokio::test]
     async fn calls_that_come_while_a_batch_is_on_its_way_share_the_next() {
-        let Gated { batcher, sizes, started, gate } = gated(config(100, 100));
+        let Gated { batcher, sizes, started, gate } = gated(100, config(100));
         let batcher = Arc::new(batcher);
         let now = Timestamp::from_micros(NOW);
         let submit = |items: Vec<usize>| {
@@ -196,7 +200,7 @@ mod tests {
 
     #[tokio::test]
     async fn beyond_the_waiting_places_calls_are_refused_at_once() {
-        let Gated { batcher, started, gate, .. } = gated(config(1, 1));
+        let Gated { batcher, started, gate, .. } = gated(1, config(1));
         let batcher = Arc::new(batcher);
         let now = Timestamp::from_micros(NOW);
         let running = tokio::spawn({

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::RwLock;
 
 use super::{
-    batcher::{BatchConfig, Batcher, NoResults, Work},
+    batcher::{BatchConfig, Batcher, Capacity, NoResults, Work},
     health::Health,
 };
 use crate::{
@@ -85,7 +85,9 @@ impl<T: Send + 'static, R: Send + 'static> Batchers<T, R> {
                 results
             })
         });
-        Batcher::start(self.config, self.store.concurrent_batches(), work)
+        let items = self.store.batch_items();
+        let batches = self.store.concurrent_batches();
+        Batcher::start(self.config, Capacity { items, batches }, work)
     }
 }
 

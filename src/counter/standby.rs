@@ -13,7 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::{
-    batcher::{BatchConfig, Batcher, NoResults},
+    batcher::{BatchConfig, Batcher, Capacity, NoResults},
     error::CounterError,
     known::LastKnown,
     pending::Pending,
@@ -23,6 +23,9 @@ use crate::{
     spool::{Spool, SpoolError, Spooled},
     store::{Dossier, Recorded, StoreError},
 };
+
+/// How many operations are appended to the spool with one fsync.
+const APPENDED_OPERATIONS: usize = 1_000;
 
 /// The spool, and what is in memory beside it.
 #[derive(Debug)]
@@ -81,7 +84,8 @@ impl Standby {
         known_anomalies: NonZeroUsize,
         batch: BatchConfig,
     ) -> Self {
-        let appends = Batcher::start(batch, 1, {
+        let capacity = Capacity { items: APPENDED_OPERATIONS, batches: 1 };
+        let appends = Batcher::start(batch, capacity, {
             let spool = spool.clone();
             Arc::new(move |_, operations: Vec<Operation>| {
                 let spool = spool.clone();

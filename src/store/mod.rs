@@ -61,6 +61,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// How many batches it works on at the same time. More than that only wait.
     fn concurrent_batches(&self) -> usize;
 
+    /// How many elements a batch should have at the most, unless a single call has more.
+    fn batch_items(&self) -> usize;
+
     /// Records occurrences, and tallies each one's anomaly as it stands after it.
     async fn record(
         &self,

@@ -27,7 +27,7 @@ fn line(printed: &str, key: &str) -> String {
 fn each_source_goes_over_the_one_before_and_is_named() {
     let dir = TempDir::new().unwrap();
     fs::create_dir(dir.path().join("config")).unwrap();
-    let file = "[thresholds]\nrepeat = 2\nescalate = 4\n[batch]\nmax_items = 7\n";
+    let file = "[thresholds]\nrepeat = 2\nescalate = 4\n[batch]\nmax_waiting_calls = 7\n";
     fs::write(dir.path().join("config/site.toml"), file).unwrap();
     // As in a clone: the defaults are in the binary, and their copy goes over nothing.
     let defaults = anomaly_counter::config::DEFAULTS.replace("repeat = 3", "repeat = 4");
@@ -45,7 +45,10 @@ fn each_source_goes_over_the_one_before_and_is_named() {
     let (good, printed) = check_config(&dir, &["--config", "other.toml"], &[]);
     assert!(good, "{printed}");
     assert_eq!(line(&printed, "data_dir"), r#"data_dir = "/tmp/elsewhere" # other.toml"#);
-    assert!(line(&printed, "batch.max_items").ends_with("# built-in"), "only the named file");
+    assert!(
+        line(&printed, "batch.max_waiting_calls").ends_with("# built-in"),
+        "only the named file"
+    );
 }
 
 #[test]
@@ -77,8 +80,8 @@ fn faults_stop_with_the_name_of_the_key() {
         ("LISTNE", "x", "listne"),
         ("REDIS__HOST", "x", "host"),
         ("LISTEN", "8080", "listen"),
-        ("BATCH__MAX_ITEMS", "many", "batch.max_items"),
-        ("BATCH__MAX_ITEMS", "0", "batch.max_items"),
+        ("BATCH__MAX_WAITING_CALLS", "many", "batch.max_waiting_calls"),
+        ("BATCH__MAX_WAITING_CALLS", "0", "batch.max_waiting_calls"),
         ("THRESHOLDS__REPEAT", "5", "thresholds"),
         ("THRESHOLDS__REPEAT", "0", "thresholds"),
         ("ALERTMANAGER__COUNT", "alerts", "alertmanager.count"),

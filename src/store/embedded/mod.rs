@@ -69,6 +69,11 @@ impl Store for EmbeddedStore {
         1
     }
 
+    fn batch_items(&self) -> usize {
+        // Each batch waits for the disk once, whatever its size.
+        2_000
+    }
+
     async fn record(
         &self,
         now: Timestamp,

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    num::{NonZeroU8, NonZeroU32},
+    num::{NonZeroU8, NonZeroU16, NonZeroU32},
     str::FromStr,
 };
 
@@ -25,6 +25,8 @@ pub struct RedisConfig {
     pub connections: NonZeroU8,
     /// Batches under way at the same time, to each server.
     pub concurrent_batches: NonZeroU8,
+    /// A batch that has so many elements takes no further call.
+    pub batch_items: NonZeroU16,
     /// How long a command may take, in milliseconds.
     pub command_timeout_ms: NonZeroU32,
     /// How long connecting may take, in milliseconds.

@@ -49,6 +49,7 @@ pub struct RedisStore {
     resets: Arc<watch::Sender<u64>>,
     names: KeyNames,
     concurrent_batches: usize,
+    batch_items: usize,
     timeline: TimelineConfig,
     renewals: Renewals,
 }
@@ -75,6 +76,7 @@ impl RedisStore {
             resets,
             names: KeyNames::new(&config.key_prefix, in_braces),
             concurrent_batches: config.concurrent_batches.get().into(),
+            batch_items: config.batch_items.get().into(),
             timeline,
             renewals,
         })
@@ -169,6 +171,10 @@ impl Store for RedisStore {
 
     fn concurrent_batches(&self) -> usize {
         self.concurrent_batches
+    }
+
+    fn batch_items(&self) -> usize {
+        self.batch_items
     }
 
     async fn record(

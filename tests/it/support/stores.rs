@@ -132,6 +132,7 @@ async fn connect(url: &str, timeline: TimelineConfig) -> Arc<dyn Store> {
         key_prefix: "anomaly:".to_owned(),
         connections: 2.try_into().unwrap(),
         concurrent_batches: 4.try_into().unwrap(),
+        batch_items: 512.try_into().unwrap(),
         command_timeout_ms: 5_000.try_into().unwrap(),
         connect_timeout_ms: 5_000.try_into().unwrap(),
         tls: RedisTlsConfig::default(),
