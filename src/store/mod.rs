@@ -34,17 +34,20 @@ pub use redis::{
 /// Only the deadlines by which whole anomalies expire may follow the store's own clock.
 ///
 /// **Once.** Within an anomaly an occurrence's id counts once for as long as its first copy is
-/// inside 30 days, and the id of a repair, a mark or its removal for 35 days; whatever comes between two copies, also within
-/// one batch or from two processes at the same time.
+/// inside 30 days and among the events that are kept exactly or the last that were folded
+/// ([`TimelineConfig`](crate::domain::TimelineConfig)), and the id of a repair, a mark or its removal
+/// for 35 days; whatever comes between two copies, also within one batch or from two processes at
+/// the same time.
 ///
 /// **Durable.** What was answered `Ok` survives the end of this process.
 ///
 /// **Windows.** An event is inside a window when its time ≥ `now` − length. One older than 30 days
 /// is not recorded. Recording an occurrence forgets the anomaly's events that are older; reading
-/// forgets nothing, and does not see them.
+/// forgets nothing, and does not see them. A count may be too high by the events of one bucket of
+/// time, and then the tally says so; never too low.
 ///
-/// **Known** is an anomaly about which anything is kept. It is kept for 35 days after the last
-/// occurrence or repair, and for 90 days after a mark, taken back or not. Repairs are
+/// **Known** is an anomaly about which anything is kept. It is kept for 35 days, or a minute less,
+/// after the last occurrence or repair, and for 90 days after a mark, taken back or not. Repairs are
 /// forgotten 35 days after the last one. Occurrences make an anomaly known; repairs and fixes of
 /// an unknown one are refused.
 ///
