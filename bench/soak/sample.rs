@@ -114,6 +114,16 @@ impl fmt::Display for Sample {
     }
 }
 
+/// Which share of the occurrences that were to come in the steady time has come; None where there was none.
+pub(crate) fn share_of_pace(store: Store, samples: &[Sample], pace: u32) -> Option<f64> {
+    let is_steady =
+        |sample: &&Sample| sample.store == store.name() && sample.phase == Phase::Steady;
+    let first = samples.iter().find(is_steady)?;
+    let last = samples.iter().rfind(is_steady)?;
+    let expected = (last.elapsed_seconds - first.elapsed_seconds) * f64::from(pace);
+    Some((last.spread - first.spread) as f64 / expected)
+}
+
 /// Of sorted microseconds; 0 where there were no calls.
 fn percentile_ms(sorted_us: &[u32], share: f64) -> f64 {
     let place = (sorted_us.len().saturating_sub(1) as f64 * share).round() as usize;
