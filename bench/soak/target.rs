@@ -6,7 +6,8 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -18,6 +19,7 @@ use crate::{
 
 /// How many anomalies are compared in the end, evenly chosen, beside the hot one.
 const COMPARED: usize = 2_000;
+const READY_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A service and the ledger of what it has acknowledged.
 #[derive(Debug)]
@@ -146,6 +148,7 @@ impl Target {
             expected.push((hot_anomaly(), hot));
         }
         let mut connection = Connection::open(self.port)?;
+        wait_until_ready(&mut connection)?;
         for (anomaly, acknowledged) in &expected {
             let frequency = connection.ask(&get(&anomaly.frequency_path()))?;
             if frequency["count_30d"] != *acknowledged {
@@ -220,6 +223,21 @@ impl<'a> Caller<'a> {
         let connection = self.connection.as_mut().ok_or("no connection")?;
         let (status, answer) = connection.exchange(request)?;
         Ok((status, str::from_utf8(answer)?.to_owned()))
+    }
+}
+
+/// What Redis did not take in time is to be carried out first.
+fn wait_until_ready(connection: &mut Connection) -> Outcome<()> {
+    let deadline = Instant::now() + READY_PATIENCE;
+    loop {
+        let ready = connection.ask(&get("/readyz"))?;
+        if ready["status"] == "ready" {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(format!("the service stays unwell: {ready}").into());
+        }
+        thread::sleep(Duration::from_millis(50));
     }
 }
 
