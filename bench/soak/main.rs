@@ -105,7 +105,11 @@ fn run(arguments: &Arguments) -> Outcome<bool> {
         "samples": samples, "verdicts": verdicts,
     }))?;
     let has_grown = verdicts.iter().any(|verdict| verdict.has_grown());
-    println!("soak: {}", if has_grown { "something GREW" } else { "nothing grew" });
+    let growth = if has_grown { "something GREW" } else { "nothing grew" };
+    println!(
+        "soak: {growth}, {}",
+        if is_right { "all calls and counts are right" } else { "FAILED" }
+    );
     Ok(is_right && !has_grown)
 }
 
