@@ -1,12 +1,17 @@
 # The same commands that CI runs. `make help` lists them.
 
-.PHONY: help run test lint needs chaos bench bench-micro
+.PHONY: help run test lint needs chaos soak bench bench-micro
 
 # For `make chaos`: the same seed gives the same faults. ON is `single` or `cluster`.
 SEED ?= 1
 SECONDS ?= 600
 ON ?= single
 CHAOS_BUILD ?= --release
+
+# For `make soak`; its options are those of `cargo bench --bench soak -- --help`.
+SOAK_SECONDS ?= 1800
+SOAK_BUILD ?=
+SOAK_OPTIONS ?=
 
 # For `make bench`: one row (`make bench ROW=post-redis`) or all, and more options of the tool.
 ROW ?=
@@ -25,6 +30,9 @@ test: needs lint ## Lint, then all tests; installs what they need where it may
 
 chaos: needs ## Random faults under load, then a reckoning: SEED=1 SECONDS=600 ON=single|cluster
 	cargo test --locked $(CHAOS_BUILD) --test chaos -- --seed $(SEED) --seconds $(SECONDS) --on $(ON)
+
+soak: needs ## A steady load with storms, and whether anything grows: SOAK_SECONDS=1800
+	cargo bench --locked $(SOAK_BUILD) --bench soak -- --seconds $(SOAK_SECONDS) $(SOAK_OPTIONS)
 
 bench: ## What it costs, beside an HTTP ceiling and raw Redis: ROW=post-redis for one row
 	@tests/install-programs.sh bench

@@ -10,7 +10,7 @@ use crate::{
     Outcome,
     bench::Bench,
     http::{Connection, post},
-    table::grouped,
+    markdown::grouped,
 };
 
 /// Enough that the service always has a next batch; more would only compete with it.

@@ -2,18 +2,15 @@
 //! machine. bench/README.md says what each row is and what flatters or hurts it.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what can't be set up ends the run")]
 
+#[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "the soak uses more of it")]
+mod support;
+
 mod bench;
-mod http;
 mod load;
-mod machine;
 mod plot;
-mod process;
-mod redis;
 mod rows;
-mod service;
-mod stats;
 mod table;
-mod workload;
 mod wrk;
 
 use std::{fs, path::Path, process::ExitCode, time::Duration};
@@ -23,6 +20,7 @@ use clap::Parser;
 use self::{
     bench::{Bench, Findings, Settings},
     rows::Selection,
+    support::{http, machine, markdown, process, redis, service, stats, workload},
 };
 
 /// What a step gives, or why it could not.

@@ -20,7 +20,7 @@ use plotters::{
 use crate::{
     Outcome,
     bench::{CurvePoint, DepthPoint, Findings},
-    table::grouped,
+    markdown::grouped,
 };
 
 const SIZE: (u32, u32) = (900, 560);

@@ -5,7 +5,10 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::stats::Samples;
+use crate::{
+    markdown::{self, grouped},
+    stats::Samples,
+};
 
 /// A measurement beside another one, and the goal of the two.
 #[derive(Clone, Debug, Serialize)]
@@ -110,40 +113,5 @@ const HEADINGS: [&str; 7] =
 pub(crate) fn render(lines: &[Line]) -> String {
     let mut rows = vec![HEADINGS.map(str::to_owned)];
     rows.extend(lines.iter().map(Line::cells));
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: [usize; 7] = std::array::from_fn(|column| width(column).unwrap_or_default());
-    let mut table = String::new();
-    for (number, row) in rows.iter().enumerate() {
-        for (cell, width) in row.iter().zip(widths) {
-            table.push_str(&format!("| {cell:width$} "));
-        }
-        table.push_str("|\n");
-        if number == 0 {
-            table.extend(widths.map(|width| format!("| {} ", "-".repeat(width))));
-            table.push_str("|\n");
-        }
-    }
-    table
-}
-
-/// A figure with as many digits as it deserves, thousands parted.
-pub(crate) fn grouped(value: f64) -> String {
-    if value == 0.0 {
-        return "0".to_owned();
-    }
-    if value.abs() < 10.0 {
-        return format!("{value:.2}");
-    }
-    if value.abs() < 1_000.0 {
-        return format!("{value:.0}");
-    }
-    let digits = format!("{value:.0}");
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place) % 3 == 0 {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    markdown::table(&rows)
 }

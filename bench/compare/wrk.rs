@@ -13,8 +13,8 @@ use tempfile::TempDir;
 
 use crate::{
     Outcome,
+    markdown::grouped,
     process::{data_dir, ending_with_parent},
-    table::grouped,
 };
 
 /// One is enough to saturate the servers on a small machine, and leaves them the most.

@@ -6,10 +6,11 @@ use super::{ANOMALIES, CONNECTIONS, row, services};
 use crate::{
     Outcome,
     bench::{Bench, Contestant},
+    markdown::grouped,
     redis::RedisServer,
     service::Store,
     stats::Samples,
-    table::{Goal, Line, grouped},
+    table::{Goal, Line},
     workload::{Anomaly, random_arrays},
     wrk::Requests,
 };

@@ -17,10 +17,11 @@ use crate::{
     bench::{Bench, Contestant, DepthPoint},
     http::{Connection, get, post},
     load::fill,
+    markdown::grouped,
     redis::{Client, RedisServer},
     service::{Service, Store},
     stats::{Samples, median},
-    table::{Goal, Line, grouped},
+    table::{Goal, Line},
     workload::{Anomaly, array},
 };
 

@@ -8,9 +8,10 @@ use crate::{
     Outcome,
     bench::{Bench, Contestant},
     load::fill,
+    markdown::grouped,
     service::{Service, Store},
     stats::Samples,
-    table::{Goal, Line, grouped},
+    table::{Goal, Line},
     workload::{Anomaly, array},
     wrk::Requests,
 };

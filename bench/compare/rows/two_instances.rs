@@ -7,9 +7,10 @@ use super::{ANOMALIES, CONNECTIONS, row};
 use crate::{
     Outcome,
     bench::{Bench, Contestant},
+    markdown::grouped,
     service::{Service, Store},
     stats::Samples,
-    table::{Goal, Line, grouped},
+    table::{Goal, Line},
     workload::Anomaly,
     wrk::{Load, Requests},
 };

@@ -13,7 +13,8 @@ pub(crate) struct Machine {
     cores: usize,
     kernel: String,
     redis: String,
-    wrk: String,
+    /// Where it is installed: not every tool needs it.
+    wrk: Option<String>,
     commit: String,
     /// What others took of the cores before the run began, in percent.
     busy_percent: f64,
@@ -35,9 +36,12 @@ impl fmt::Display for Machine {
         let Self { cpu, cores, kernel, redis, wrk, commit, busy_percent } = self;
         write!(
             f,
-            "{cores} cores of {cpu}, {busy_percent:.0} % busy before, Linux {kernel}, Redis {redis}, \
-             wrk {wrk}, commit {commit}"
-        )
+            "{cores} cores of {cpu}, {busy_percent:.0} % busy before, Linux {kernel}, Redis {redis}, "
+        )?;
+        if let Some(wrk) = wrk {
+            write!(f, "wrk {wrk}, ")?;
+        }
+        write!(f, "commit {commit}")
     }
 }
 
@@ -51,7 +55,7 @@ pub(crate) fn facts() -> Outcome<Machine> {
         cores: thread::available_parallelism()?.get(),
         kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
         redis: redis.unwrap_or("of an unknown version").to_owned(),
-        wrk: wrk_version()?,
+        wrk: wrk_version(),
         commit: commit().unwrap_or_else(|_| "unknown".to_owned()),
         busy_percent: busy_percent()?,
     })
@@ -92,8 +96,8 @@ fn commit() -> Outcome<String> {
 }
 
 /// `wrk debian/4.1.0-3+b2 [epoll] …`, which it ends with a failure, since nothing is to be done.
-fn wrk_version() -> Outcome<String> {
-    let printed = Command::new("wrk").arg("--version").output()?.stdout;
+fn wrk_version() -> Option<String> {
+    let printed = Command::new("wrk").arg("--version").output().ok()?.stdout;
     let text = String::from_utf8_lossy(&printed);
-    Ok(text.split_whitespace().nth(1).unwrap_or("of an unknown version").to_owned())
+    Some(text.split_whitespace().nth(1).unwrap_or("of an unknown version").to_owned())
 }

@@ -30,25 +30,33 @@ impl Connection {
         Ok(Self { stream, answer: Vec::new() })
     }
 
-    /// Sends a request as [`get`] and [`post`] make it, and gives the body of a 200.
+    /// Sends a request as [`get`] and [`send`] make it, and gives the body of a 200.
     pub(crate) fn call(&mut self, request: &[u8]) -> Outcome<&[u8]> {
+        match self.exchange(request)? {
+            (200, body) => Ok(body),
+            (status, body) => {
+                Err(format!("not a 200: {status} {}", String::from_utf8_lossy(body)).into())
+            }
+        }
+    }
+
+    /// The same, whatever the answer is: its status and its body.
+    pub(crate) fn exchange(&mut self, request: &[u8]) -> Outcome<(u16, &[u8])> {
         self.stream.write_all(request)?;
         self.answer.clear();
         let mut piece = [0; 64 << 10];
-        let (head_length, body_length) = loop {
+        let (status, head_length, body_length) = loop {
             if let Some(at) = find(&self.answer, HEAD_END) {
                 let head = str::from_utf8(&self.answer[..at])?;
-                if !head.starts_with("HTTP/1.1 200") {
-                    return Err(format!("not a 200: {}", head.lines().next().unwrap_or("")).into());
-                }
-                break (at + HEAD_END.len(), content_length(head)?);
+                let status = head.split(' ').nth(1).ok_or("an answer without a status")?;
+                break (status.parse()?, at + HEAD_END.len(), content_length(head)?);
             }
             self.read_on(&mut piece)?;
         };
         while self.answer.len() < head_length + body_length {
             self.read_on(&mut piece)?;
         }
-        Ok(&self.answer[head_length..])
+        Ok((status, &self.answer[head_length..]))
     }
 
     /// The same, read as JSON.
@@ -72,9 +80,14 @@ pub(crate) fn get(path: &str) -> Vec<u8> {
 }
 
 pub(crate) fn post(path: &str, body: &str) -> Vec<u8> {
+    send("POST", path, body)
+}
+
+/// A request with a body, which may be empty.
+pub(crate) fn send(method: &str, path: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!(
-        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
          Content-Length: {length}\r\n\r\n{body}"
     )
     .into_bytes()

@@ -1,6 +1,8 @@
 //! The servers under load: the service on either store, and the ceiling.
 
 use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::Command,
     rc::Rc,
@@ -18,6 +20,9 @@ use crate::{
 };
 
 const SERVICE: &str = env!("CARGO_BIN_EXE_anomaly-counter");
+
+/// In which stat(2) counts, whatever the file system's own are.
+const BLOCK_BYTES: u64 = 512;
 
 /// What the service stands on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +88,15 @@ impl Service {
 
     pub(crate) fn resident_bytes(&self) -> Outcome<u64> {
         self.process.resident_bytes()
+    }
+
+    /// What its files take of the disk, in bytes. Not their lengths: a file may have holes.
+    pub(crate) fn disk_bytes(&self) -> Outcome<u64> {
+        let mut bytes = 0;
+        for file in fs::read_dir(self.dir.path().join("data"))? {
+            bytes += file?.metadata()?.blocks() * BLOCK_BYTES;
+        }
+        Ok(bytes)
     }
 
     /// Ends it without warning, starts it again on the same data, and gives the time until it was ready.

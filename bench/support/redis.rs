@@ -130,6 +130,15 @@ impl Client {
         Ok(median(&took_us))
     }
 
+    /// What all its data take in memory, in bytes.
+    pub(crate) fn used_bytes(&mut self) -> Outcome<u64> {
+        let Reply::Text(facts) = self.run(&["INFO", "memory"])? else {
+            return Err("INFO gave no text".into());
+        };
+        let used = facts.lines().find_map(|line| line.strip_prefix("used_memory:"));
+        Ok(used.ok_or("INFO says nothing of memory")?.trim().parse()?)
+    }
+
     /// What all keys whose names match `pattern` take, in bytes, with nothing estimated.
     pub(crate) fn memory_bytes(&mut self, pattern: &str) -> Outcome<u64> {
         let mut bytes = 0;
