@@ -16,6 +16,8 @@ pub struct CheckpointLimits {
     pub journal_bytes: usize,
     /// How many bytes of anomalies a step writes, unless a single one is larger.
     pub step_bytes: usize,
+    /// How many anomalies a step writes: each may be on a page of its own, which is written anew.
+    pub step_rows: usize,
     /// How many rows of the journal a step removes.
     pub step_journal_rows: usize,
 }
@@ -23,7 +25,12 @@ pub struct CheckpointLimits {
 impl Default for CheckpointLimits {
     /// Replaying so much of a journal takes well under a second, and a step some milliseconds.
     fn default() -> Self {
-        Self { journal_bytes: 8 << 20, step_bytes: 512 << 10, step_journal_rows: 2_000 }
+        Self {
+            journal_bytes: 8 << 20,
+            step_bytes: 512 << 10,
+            step_rows: 128,
+            step_journal_rows: 500,
+        }
     }
 }
 
@@ -87,6 +94,7 @@ impl Checkpoint {
         }
         let mut rows = AnomalyRows::default();
         while rows.bytes < self.limits.step_bytes
+            && rows.len() < self.limits.step_rows
             && let Some(key) = running.to_write.pop_first()
         {
             if let Some(anomaly) = state.read().anomaly(key) {

@@ -46,6 +46,10 @@ pub(super) struct AnomalyRows {
 }
 
 impl AnomalyRows {
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
     pub(super) fn add(
         &mut self,
         as_of: u64,

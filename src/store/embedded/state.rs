@@ -139,19 +139,24 @@ impl State {
         }
     }
 
-    /// Looks at up to `limit` anomalies after `cursor`, and forgets what has expired of them.
-    /// Answers the anomalies that are gone and where to go on; `None` when it has been through.
+    /// Looks at anomalies after `cursor`, and forgets what has expired of them: so many of each at the
+    /// most. Answers the anomalies that are gone and where to go on; `None` when it has been
+    /// through.
     pub(super) fn forget_expired(
         &mut self,
         now: Timestamp,
         cursor: Option<AnomalyKey>,
-        limit: usize,
+        most_seen: usize,
+        most_gone: usize,
     ) -> (Vec<AnomalyKey>, Option<AnomalyKey>) {
         let after = cursor.map_or(Bound::Unbounded, Bound::Excluded);
         let mut looked_at = 0;
         let mut last = None;
         let mut expired = Vec::new();
-        for (key, anomaly) in self.anomalies.range_mut((after, Bound::Unbounded)).take(limit) {
+        for (key, anomaly) in self.anomalies.range_mut((after, Bound::Unbounded)) {
+            if looked_at == most_seen || expired.len() == most_gone {
+                break;
+            }
             looked_at += 1;
             last = Some(*key);
             if anomaly.is_kept(now) {
@@ -163,7 +168,8 @@ impl State {
         for key in &expired {
             self.anomalies.remove(key);
         }
-        (expired, last.filter(|_| looked_at == limit))
+        let has_stopped = looked_at == most_seen || expired.len() == most_gone;
+        (expired, last.filter(|_| has_stopped))
     }
 
     fn commit(&mut self, now: Timestamp, change: Change) -> bool {

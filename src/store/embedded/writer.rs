@@ -29,6 +29,8 @@ use crate::{
 
 /// How many anomalies one call of house-keeping looks at.
 const SWEEP_ANOMALIES: usize = 10_000;
+/// How many of them it takes out of the file: each is on a page of its own, and a batch waits meanwhile.
+const SWEEP_REMOVALS: usize = 500;
 /// A file that has failed is opened anew at most this often.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -192,7 +194,7 @@ impl Writer {
     fn forget_expired(&mut self, now: Timestamp) -> Result<(), StoreError> {
         self.file()?;
         let (expired, swept_to) =
-            self.state.write().forget_expired(now, self.swept_to, SWEEP_ANOMALIES);
+            self.state.write().forget_expired(now, self.swept_to, SWEEP_ANOMALIES, SWEEP_REMOVALS);
         self.swept_to = swept_to;
         if expired.is_empty() {
             return Ok(());
