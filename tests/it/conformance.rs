@@ -52,6 +52,7 @@ conformance!(
     the_count_before_is_that_of_the_moment_before,
     a_late_event_changes_only_the_windows_that_hold_it,
     a_batch_answers_in_its_order,
+    a_large_batch_is_answered_whole,
     unknown_anomalies_are_told_from_quiet_ones,
     repairs_of_unknown_anomalies_are_refused,
     a_repair_counts_once_by_its_id,
@@ -219,6 +220,21 @@ async fn a_batch_answers_in_its_order(fixture: impl Fixture) {
     let months: Vec<_> = found.iter().map(|tally| tally.as_ref().map(|t| t.counts.month)).collect();
     let wanted: Vec<_> = expected.iter().map(|n| Some(*n)).chain([None, None]).collect();
     assert_eq!(months, wanted);
+}
+
+async fn a_large_batch_is_answered_whole(fixture: impl Fixture) {
+    let (store, now) = (fixture.store(), start_of_tests());
+    let events: Vec<_> = (0..1_300).map(|n| (n % 700, n.to_string())).collect();
+    let batch = events.iter().map(|(key, id)| occurrence(*key, id, now)).collect();
+    for ((_, id), result) in events.iter().zip(store.record(now, batch).await) {
+        let expected = 1 + u64::from(id.parse::<u64>().unwrap() >= 700);
+        assert_eq!(result.unwrap().tally.counts.hour, expected, "{id}");
+    }
+    let keys = events.iter().map(|(bits, _)| key(*bits)).collect();
+    for ((bits, _), tally) in events.iter().zip(store.tallies(now, keys).await) {
+        let expected = 1 + u64::from(*bits < 600);
+        assert_eq!(tally.unwrap().unwrap().counts.hour, expected, "{bits}");
+    }
 }
 
 async fn unknown_anomalies_are_told_from_quiet_ones(fixture: impl Fixture) {

@@ -1,7 +1,11 @@
 //! Folds the journal into the anomalies' rows, in steps small enough to go between two batches, so
 //! that the file does not grow for ever and a start has little to replay.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    ops::RangeInclusive,
+    time::{Duration, Instant},
+};
 
 use super::{
     file::{AnomalyRows, FileError, StoreFile},
@@ -16,8 +20,6 @@ pub struct CheckpointLimits {
     pub journal_bytes: usize,
     /// How many bytes of anomalies a step writes, unless a single one is larger.
     pub step_bytes: usize,
-    /// How many anomalies a step writes: each may be on a page of its own, which is written anew.
-    pub step_rows: usize,
     /// How many rows of the journal a step removes.
     pub step_journal_rows: usize,
 }
@@ -25,14 +27,14 @@ pub struct CheckpointLimits {
 impl Default for CheckpointLimits {
     /// Replaying so much of a journal takes well under a second, and a step some milliseconds.
     fn default() -> Self {
-        Self {
-            journal_bytes: 8 << 20,
-            step_bytes: 512 << 10,
-            step_rows: 128,
-            step_journal_rows: 500,
-        }
+        Self { journal_bytes: 8 << 20, step_bytes: 512 << 10, step_journal_rows: 500 }
     }
 }
+
+/// How long a step should take: a batch may wait for it.
+const STEP_TIME: Duration = Duration::from_millis(10);
+/// How many anomalies a step writes at the least and at the most.
+const STEP_ROWS: RangeInclusive<usize> = 32..=8_192;
 
 /// Which anomalies have changed since their row was written, and how far a checkpoint has come.
 #[derive(Debug)]
@@ -41,6 +43,9 @@ pub(super) struct Checkpoint {
     changed: BTreeSet<AnomalyKey>,
     journal_bytes: usize,
     running: Option<Running>,
+    /// How many anomalies the next step writes. Neighbours share a page, and others are each on one of
+    /// their own, which is written anew: only the time tells.
+    step_rows: usize,
 }
 
 #[derive(Debug)]
@@ -52,7 +57,13 @@ struct Running {
 
 impl Checkpoint {
     pub(super) fn new(limits: CheckpointLimits) -> Self {
-        Self { limits, changed: BTreeSet::new(), journal_bytes: 0, running: None }
+        Self {
+            limits,
+            changed: BTreeSet::new(),
+            journal_bytes: 0,
+            running: None,
+            step_rows: *STEP_ROWS.start(),
+        }
     }
 
     pub(super) fn limits(&self) -> CheckpointLimits {
@@ -92,9 +103,10 @@ impl Checkpoint {
             }
             return Ok(());
         }
+        let begun = Instant::now();
         let mut rows = AnomalyRows::default();
         while rows.bytes < self.limits.step_bytes
-            && rows.len() < self.limits.step_rows
+            && rows.len() < self.step_rows
             && let Some(key) = running.to_write.pop_first()
         {
             if let Some(anomaly) = state.read().anomaly(key) {
@@ -104,6 +116,8 @@ impl Checkpoint {
         file.write_anomalies(&rows)?;
         let signed = rows.signatures.iter().map(|(key, _)| *key);
         state.write().signatures_are_written(signed);
+        let fits = if begun.elapsed() > STEP_TIME { rows.len() / 2 } else { self.step_rows * 2 };
+        self.step_rows = fits.clamp(*STEP_ROWS.start(), *STEP_ROWS.end());
         Ok(())
     }
 }

@@ -75,15 +75,25 @@ local function add_folded(k, starts, tally)
   end
 end
 
--- What the keys hold that are texts, of all elements at once: a command costs more than what it does.
+-- What the keys hold that are texts, of all elements at once, for a command costs more than what it does;
+-- but of so many at the most, since Lua's stack takes some thousands.
+local ELEMENTS_AT_ONCE = 500
+
 local function read_texts(count, keys_each)
-  local names = {}
-  for i = 1, count do
-    local k = (i - 1) * keys_each + 1
-    names[i * 3 - 2], names[i * 3 - 1] = KEYS[k + REPAIR_COUNT], KEYS[k + PERMANENT_FIX]
-    names[i * 3] = KEYS[k + FOLDED]
+  local texts = {}
+  for first = 1, count, ELEMENTS_AT_ONCE do
+    local names, place = {}, 0
+    for i = first, math.min(first + ELEMENTS_AT_ONCE - 1, count) do
+      local k = (i - 1) * keys_each + 1
+      names[place + 1], names[place + 2] = KEYS[k + REPAIR_COUNT], KEYS[k + PERMANENT_FIX]
+      names[place + 3] = KEYS[k + FOLDED]
+      place = place + 3
+    end
+    for j, text in ipairs(call('MGET', unpack(names))) do
+      texts[(first - 1) * 3 + j] = text
+    end
   end
-  return count > 0 and call('MGET', unpack(names)) or {}
+  return texts
 end
 
 -- Reads how often an anomaly has happened, as numbers 1 to 4 by window, and what is told beside it; forgets

@@ -31,7 +31,7 @@ local tallies = {}
 
 -- Folds what is too much of an anomaly, and writes down what has changed.
 local function settle(tally)
-  if tally.length > exact_events + fold_batch then
+  if tally.has_forgotten and tally.length > exact_events + fold_batch then
     fold_oldest(tally.k, tally, tally.length - exact_events, starts, remembered_ids)
   end
   if tally.folded and tally.folded.changed_ids then

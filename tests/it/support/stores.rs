@@ -38,7 +38,7 @@ pub(crate) trait Fixture: Send + Sized {
 pub(crate) struct CheckpointingFixture(EmbeddedFixture);
 
 const SMALLEST_STEPS: CheckpointLimits =
-    CheckpointLimits { journal_bytes: 1, step_bytes: 1, step_rows: 1, step_journal_rows: 1 };
+    CheckpointLimits { journal_bytes: 1, step_bytes: 1, step_journal_rows: 1 };
 
 #[async_trait]
 impl Fixture for CheckpointingFixture {
