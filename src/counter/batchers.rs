@@ -3,7 +3,6 @@
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use futures_util::future::BoxFuture;
-
 use parking_lot::RwLock;
 
 use super::{

@@ -7,7 +7,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{
@@ -66,7 +66,7 @@ impl Health {
         match result {
             Err(fault) if fault.is_outage() => {
                 let faults = {
-                    let mut record = self.record();
+                    let mut record = self.record.lock();
                     self.is_disturbed.store(true, Ordering::Relaxed);
                     let faults = record.faults.entry(shard).or_default();
                     *faults += 1;
@@ -91,7 +91,7 @@ impl Health {
 
     /// Opens the breaker of a part of the store.
     pub(super) fn begin_outage(&self, now: Timestamp, shard: Shard, fault: &StoreError) {
-        let mut record = self.record();
+        let mut record = self.record.lock();
         self.is_disturbed.store(true, Ordering::Relaxed);
         if record.away.insert(shard) {
             self.outages.send_modify(|outages| *outages += 1);
@@ -109,30 +109,30 @@ impl Health {
 
     /// Closes the breaker again: a probe was answered.
     pub(super) fn end_outage(&self, shard: Shard) {
-        let mut record = self.record();
+        let mut record = self.record.lock();
         record.away.remove(&shard);
         record.faults.remove(&shard);
     }
 
     /// Whether calls are to be kept from this part of the store.
     pub(super) fn is_away(&self, shard: Shard) -> bool {
-        self.is_disturbed() && self.record().away.contains(&shard)
+        self.is_disturbed() && self.record.lock().away.contains(&shard)
     }
 
     pub(super) fn away(&self) -> BTreeSet<Shard> {
-        self.record().away.clone()
+        self.record.lock().away.clone()
     }
 
     /// Since when the state has not been Healthy.
     pub(super) fn since(&self) -> Option<Timestamp> {
-        if self.is_disturbed() { self.record().since } else { None }
+        if self.is_disturbed() { self.record.lock().since } else { None }
     }
 
     pub(super) fn state(&self) -> HealthState {
         if !self.is_disturbed() {
             return HealthState::Healthy;
         }
-        let record = self.record();
+        let record = self.record.lock();
         match (record.away.is_empty(), record.since) {
             (false, _) => HealthState::Degraded,
             (true, Some(_)) => HealthState::Replaying,
@@ -142,13 +142,13 @@ impl Health {
 
     /// Begins to replay what an earlier process has left.
     pub(super) fn begin_replay(&self, now: Timestamp) {
-        self.record().since.get_or_insert(now);
+        self.record.lock().since.get_or_insert(now);
         self.is_disturbed.store(true, Ordering::Relaxed);
     }
 
     /// Is Healthy again where nothing is away. To be called when nothing waits.
     pub(super) fn settle(&self, now: Timestamp) {
-        let mut record = self.record();
+        let mut record = self.record.lock();
         if !record.away.is_empty() {
             return;
         }
@@ -172,15 +172,11 @@ impl Health {
 
     fn observe_answer(&self, shard: Shard) {
         if self.is_disturbed() {
-            let mut record = self.record();
+            let mut record = self.record.lock();
             record.faults.remove(&shard);
             let is_undisturbed = record.faults.is_empty() && record.since.is_none();
             self.is_disturbed.store(!is_undisturbed, Ordering::Relaxed);
         }
-    }
-
-    fn record(&self) -> MutexGuard<'_, Record> {
-        self.record.lock()
     }
 }
 

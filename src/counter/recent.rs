@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use crate::domain::{Operation, Timestamp};
 
@@ -23,7 +23,7 @@ impl Recent {
 
     /// Remembers writes that were acknowledged just now.
     pub(super) fn remember(&self, now: Timestamp, acknowledged: impl Iterator<Item = Operation>) {
-        let mut operations = self.operations();
+        let mut operations = self.operations.lock();
         operations.extend(acknowledged.map(|operation| (now, operation)));
         // Only here: in an outage nothing is acknowledged, and what came before it stays.
         let oldest_kept = now.minus_seconds(self.remember_seconds);
@@ -36,7 +36,7 @@ impl Recent {
 
     /// Takes out what is remembered and `wanted`, oldest first, with the time of its acknowledgement.
     pub(super) fn take(&self, wanted: impl Fn(&Operation) -> bool) -> Vec<(Timestamp, Operation)> {
-        let mut operations = self.operations();
+        let mut operations = self.operations.lock();
         let (taken, left): (VecDeque<_>, VecDeque<_>) =
             operations.drain(..).partition(|(_, operation)| wanted(operation));
         *operations = left;
@@ -45,14 +45,10 @@ impl Recent {
 
     /// Remembers again what was taken out, for as long as it would have been.
     pub(super) fn put_back(&self, taken: impl DoubleEndedIterator<Item = (Timestamp, Operation)>) {
-        let mut operations = self.operations();
+        let mut operations = self.operations.lock();
         for remembered in taken.rev() {
             operations.push_front(remembered);
         }
-    }
-
-    fn operations(&self) -> MutexGuard<'_, VecDeque<(Timestamp, Operation)>> {
-        self.operations.lock()
     }
 }
 

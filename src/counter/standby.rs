@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{
@@ -108,7 +108,7 @@ impl Standby {
     ) -> Vec<Result<Accepted, CounterError>> {
         // In memory first, so that from here on whatever is about the same anomaly queues behind.
         let accepted: Vec<Accepted> = {
-            let mut memory = self.memory();
+            let mut memory = self.memory.lock();
             let reserved = operations.iter().map(|o| reserve(&mut memory, now, o)).collect();
             self.count(&memory);
             reserved
@@ -122,7 +122,7 @@ impl Standby {
             };
             vec![Err(error); operations.len()]
         });
-        let mut memory = self.memory();
+        let mut memory = self.memory.lock();
         let settled: Vec<_> = operations
             .iter()
             .zip(accepted)
@@ -140,7 +140,7 @@ impl Standby {
     }
 
     pub(super) fn estimate(&self, key: AnomalyKey, now: Timestamp) -> Option<Estimate> {
-        self.memory().estimate(key, now)
+        self.memory.lock().estimate(key, now)
     }
 
     /// All that can be said of an anomaly; `None` where nothing is known of it.
@@ -149,7 +149,7 @@ impl Standby {
         key: AnomalyKey,
         now: Timestamp,
     ) -> Option<(Option<Timestamp>, Dossier)> {
-        let mut memory = self.memory();
+        let mut memory = self.memory.lock();
         let Estimate { as_of, tally } = memory.estimate(key, now)?;
         let known = memory.known.get(key).and_then(|known| known.dossier.clone());
         let mut dossier = known.unwrap_or_default();
@@ -172,12 +172,12 @@ impl Standby {
 
     /// Adds what waits to what the store has just told.
     pub(super) fn add_waiting(&self, key: AnomalyKey, now: Timestamp, tally: &mut Tally) {
-        self.memory().pending.add_to(key, now, tally);
+        self.memory.lock().pending.add_to(key, now, tally);
     }
 
     /// Whether anything about this anomaly waits.
     pub(super) fn holds(&self, key: AnomalyKey) -> bool {
-        self.waiting.load(Ordering::Acquire) > 0 && self.memory().pending.holds(key)
+        self.waiting.load(Ordering::Acquire) > 0 && self.memory.lock().pending.holds(key)
     }
 
     /// Takes note of what has come of occurrences, each of the anomaly beside it.
@@ -187,7 +187,7 @@ impl Standby {
         keys: impl Iterator<Item = AnomalyKey>,
         results: &[Result<Recorded, StoreError>],
     ) {
-        let mut memory = self.memory();
+        let mut memory = self.memory.lock();
         for (key, result) in keys.zip(results) {
             if let Ok(recorded) = result {
                 memory.known.note(key, as_of, &recorded.tally);
@@ -196,20 +196,20 @@ impl Standby {
     }
 
     pub(super) fn note_tally(&self, key: AnomalyKey, as_of: Timestamp, tally: &Tally) {
-        self.memory().known.note(key, as_of, tally);
+        self.memory.lock().known.note(key, as_of, tally);
     }
 
     pub(super) fn note_dossier(&self, key: AnomalyKey, as_of: Timestamp, dossier: &Dossier) {
-        self.memory().known.note_dossier(key, as_of, dossier);
+        self.memory.lock().known.note_dossier(key, as_of, dossier);
     }
 
     pub(super) fn note_repairs(&self, key: AnomalyKey, history: &RepairHistory) {
-        self.memory().known.note_repairs(key, history);
+        self.memory.lock().known.note_repairs(key, history);
     }
 
     /// How much waits: operations, bytes, and since when there has been anything.
     pub(super) fn depth(&self) -> (usize, u64, Option<Timestamp>) {
-        let memory = self.memory();
+        let memory = self.memory.lock();
         (memory.pending.operations(), self.spool.bytes(), memory.pending.since())
     }
 
@@ -244,7 +244,7 @@ impl Standby {
     }
 
     fn change_pending<R>(&self, change: impl FnOnce(&mut Pending) -> R) -> R {
-        let mut memory = self.memory();
+        let mut memory = self.memory.lock();
         let result = change(&mut memory.pending);
         self.count(&memory);
         result
@@ -261,10 +261,6 @@ impl Standby {
 
     fn count(&self, memory: &Memory) {
         self.waiting.store(memory.pending.operations(), Ordering::Release);
-    }
-
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock()
     }
 }
 

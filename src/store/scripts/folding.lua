@@ -13,9 +13,9 @@ local ID_FIELDS, ID_BYTES = 64, 10
 -- How many arguments a command is given at once: Lua's stack takes some thousands.
 local ARGUMENTS = 2000
 
--- The start of the bucket of an event that is folded now.
-local function bucket_start(at, day_at)
-  return at - at % (at < day_at and COARSE_SECONDS or FINE_SECONDS)
+-- How wide the bucket of an event is that is folded now.
+local function bucket_seconds(at, day_at)
+  return at < day_at and COARSE_SECONDS or FINE_SECONDS
 end
 
 local function call_in_parts(command, key, arguments)
@@ -92,7 +92,7 @@ local function fold_oldest(k, tally, count, starts, limit)
       -- Another writer has put it there.
       fold_late(folded, at, at_number)
     else
-      if bucket_start(at_number, starts[7]) > folded.edge_at then
+      if at_number - at_number % bucket_seconds(at_number, starts[7]) > folded.edge_at then
         table.insert(ends, at)
         table.insert(ends, 0)
       elseif #ends == 0 then
@@ -124,9 +124,10 @@ local function add_late(k, folded, starts)
     local ends_at = tonumber(after[i + 1])
     while late[added + 1] and late[added + 1].number <= ends_at do
       local event = late[added + 1]
-      local start = bucket_start(event.number, starts[7])
+      local seconds = bucket_seconds(event.number, starts[7])
+      local start = event.number - event.number % seconds
       added = added + 1
-      if ends_at - ends_at % (event.number < starts[7] and COARSE_SECONDS or FINE_SECONDS) > start then
+      if ends_at - ends_at % seconds > start then
         -- A bucket of its own, or of the late event before it.
         if start > newest then
           table.insert(ends, 0)
