@@ -10,8 +10,8 @@ use anomaly_counter::{
 use serde_json::json;
 
 use crate::support::{
-    EmbeddedFixture, Fixture, OtherClient, RedisFixture, RedisServer, Service, occurrence,
-    start_of_tests, wall_clock,
+    Fixture, OtherClient, RedisServer, Service, occurrence, over_every_store, start_of_tests,
+    wall_clock,
 };
 
 const KEY: u64 = 0xb119_b2ed_aa9f_b08c;
@@ -60,15 +60,7 @@ async fn totals_are_exact_and_windows_err_by_one_bucket(fixture: impl Fixture) {
     assert_eq!(tally(&store, later).await.counts.hour, since(600));
 }
 
-#[tokio::test]
-async fn totals_are_exact_and_windows_err_by_one_bucket_on_the_embedded_store() {
-    totals_are_exact_and_windows_err_by_one_bucket(EmbeddedFixture::keeping(1_000).await).await;
-}
-
-#[tokio::test]
-async fn totals_are_exact_and_windows_err_by_one_bucket_on_redis() {
-    totals_are_exact_and_windows_err_by_one_bucket(RedisFixture::keeping(1_000).await).await;
-}
+over_every_store!(1_000; totals_are_exact_and_windows_err_by_one_bucket);
 
 async fn late_events_are_added_to_their_buckets_once(mut fixture: impl Fixture) {
     let (store, now) = (fixture.store(), start_of_tests());
@@ -100,15 +92,7 @@ async fn late_events_are_added_to_their_buckets_once(mut fixture: impl Fixture) 
     }
 }
 
-#[tokio::test]
-async fn late_events_are_added_to_their_buckets_once_on_the_embedded_store() {
-    late_events_are_added_to_their_buckets_once(EmbeddedFixture::keeping(500).await).await;
-}
-
-#[tokio::test]
-async fn late_events_are_added_to_their_buckets_once_on_redis() {
-    late_events_are_added_to_their_buckets_once(RedisFixture::keeping(500).await).await;
-}
+over_every_store!(500; late_events_are_added_to_their_buckets_once);
 
 async fn what_is_folded_leaves_after_thirty_days(fixture: impl Fixture) {
     let (store, now) = (fixture.store(), start_of_tests());
@@ -123,15 +107,7 @@ async fn what_is_folded_leaves_after_thirty_days(fixture: impl Fixture) {
     assert!(!recorded.tally.is_approximate);
 }
 
-#[tokio::test]
-async fn what_is_folded_leaves_after_thirty_days_on_the_embedded_store() {
-    what_is_folded_leaves_after_thirty_days(EmbeddedFixture::keeping(100).await).await;
-}
-
-#[tokio::test]
-async fn what_is_folded_leaves_after_thirty_days_on_redis() {
-    what_is_folded_leaves_after_thirty_days(RedisFixture::keeping(100).await).await;
-}
+over_every_store!(100; what_is_folded_leaves_after_thirty_days);
 
 async fn keys(client: &OtherClient) -> Vec<String> {
     let mut keys = client.texts(&["KEYS", "anomaly:*"]).await;

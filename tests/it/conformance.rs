@@ -8,39 +8,11 @@ use anomaly_counter::{
 };
 
 use crate::support::{
-    ClusterFixture, EmbeddedFixture, Fixture, RedisFixture, fix_mark, fix_removal, occurrence,
-    start_of_tests,
+    EXACT_EVENTS, Fixture, fix_mark, fix_removal, occurrence, over_every_store, start_of_tests,
 };
 
-macro_rules! conformance {
-    ($($case:ident),+ $(,)?) => {
-        mod embedded {
-            use super::*;
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $case() {
-                super::$case(EmbeddedFixture::new().await).await;
-            })+
-        }
-
-        mod redis {
-            use super::*;
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $case() {
-                super::$case(RedisFixture::new().await).await;
-            })+
-        }
-
-        mod redis_cluster {
-            use super::*;
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $case() {
-                super::$case(ClusterFixture::new().await).await;
-            })+
-        }
-    };
-}
-
-conformance!(
+over_every_store!(
+    EXACT_EVENTS;
     an_occurrence_counts_in_every_window,
     an_event_on_the_start_of_a_window_is_inside,
     an_id_counts_once_within_a_batch_and_after_it,

@@ -33,6 +33,32 @@ pub(crate) trait Fixture: Send + Sized {
     async fn clear(&mut self);
 }
 
+/// Runs each case over every store, which keeps so many events of an anomaly exactly.
+macro_rules! over_every_store {
+    ($exact_events:expr; $($case:ident),+ $(,)?) => {
+        $(mod $case {
+            use super::*;
+            use crate::support::{ClusterFixture, EmbeddedFixture, RedisFixture};
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn embedded() {
+                super::$case(EmbeddedFixture::keeping($exact_events).await).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn redis() {
+                super::$case(RedisFixture::keeping($exact_events).await).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn redis_cluster() {
+                super::$case(ClusterFixture::keeping($exact_events).await).await;
+            }
+        })+
+    };
+}
+pub(crate) use over_every_store;
+
 /// The embedded store with checkpoints all the time, in the smallest steps, so that nearly every
 /// restart is within one.
 pub(crate) struct CheckpointingFixture(EmbeddedFixture);
