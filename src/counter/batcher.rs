@@ -2,11 +2,12 @@
 //! their way, the next one gathers; a free store gets whatever is there at once. There is no timer
 //! and no added wait: a lone call is a batch of one.
 
-use std::{fmt, num::NonZeroU16, sync::Arc};
+use std::{collections::VecDeque, fmt, num::NonZeroU16, sync::Arc};
 
 use futures_util::future::BoxFuture;
+use parking_lot::{Mutex, MutexGuard};
 use serde::Deserialize;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::{runtime::Handle, sync::oneshot, task::yield_now};
 
 use crate::domain::Timestamp;
 
@@ -41,8 +42,22 @@ pub(super) struct Capacity {
 }
 
 /// One kind of call and the batches it goes in.
-pub(super) struct Batcher<T, R> {
-    queue: mpsc::Sender<Waiting<T, R>>,
+pub(super) struct Batcher<T, R>(Arc<Gathering<T, R>>);
+
+struct Gathering<T, R> {
+    config: BatchConfig,
+    capacity: Capacity,
+    work: Work<T, R>,
+    runtime: Handle,
+    queue: Mutex<Queue<T, R>>,
+}
+
+struct Queue<T, R> {
+    calls: VecDeque<Waiting<T, R>>,
+    /// How many batches are on their way, with the one that is about to take its calls.
+    batches: usize,
+    /// Whether there is one that is about to: it takes along what comes until then.
+    is_about_to_take: bool,
 }
 
 /// A call's items. They stay together, so that they take effect in their order.
@@ -53,11 +68,11 @@ struct Waiting<T, R> {
 }
 
 impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
-    /// Starts the gathering. It ends with the batcher.
-    pub(super) fn start(config: BatchConfig, capacity: Capacity, work: Work<T, R>) -> Self {
-        let (queue, waiting) = mpsc::channel(config.max_waiting_calls.get().into());
-        tokio::spawn(gather(waiting, capacity, work));
-        Self { queue }
+    /// To be called within a runtime, where the batches are carried out.
+    pub(super) fn new(config: BatchConfig, capacity: Capacity, work: Work<T, R>) -> Self {
+        let queue = Queue { calls: VecDeque::new(), batches: 0, is_about_to_take: false };
+        let (runtime, queue) = (Handle::current(), Mutex::new(queue));
+        Self(Arc::new(Gathering { config, capacity, work, runtime, queue }))
     }
 
     /// Has `items` carried out with the next batch.
@@ -69,38 +84,69 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
             return Ok(Vec::new());
         }
         let (answer, answered) = oneshot::channel();
-        self.queue.try_send(Waiting { now, items, answer }).map_err(|_| NoResults::QueueFull)?;
+        self.0.add(Waiting { now, items, answer })?;
         answered.await.map_err(|_| NoResults::CutOff)
     }
 }
 
-async fn gather<T: Send + 'static, R: Send + 'static>(
-    mut waiting: mpsc::Receiver<Waiting<T, R>>,
-    capacity: Capacity,
-    work: Work<T, R>,
-) {
-    let places = Arc::new(Semaphore::new(capacity.batches.max(1)));
-    loop {
-        // First a free place, then the calls: those that come meanwhile share the batch.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+impl<T: Send + 'static, R: Send + 'static> Gathering<T, R> {
+    fn add(self: &Arc<Self>, call: Waiting<T, R>) -> Result<(), NoResults> {
+        let mut queue = self.queue.lock();
+        if queue.calls.len() >= self.config.max_waiting_calls.get().into() {
+            return Err(NoResults::QueueFull);
+        }
+        queue.calls.push_back(call);
+        self.begin_batch(queue);
+        Ok(())
+    }
+
+    /// Begins a batch, if there are calls for one and a place is free. In a task of its own: a caller that goes
+    /// away must not take the others' calls with it.
+    fn begin_batch(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue<T, R>>) {
+        let is_full = queue.batches >= self.capacity.batches.max(1);
+        if queue.calls.is_empty() || queue.is_about_to_take || is_full {
             return;
-        };
-        let Some(first) = waiting.recv().await else {
-            return;
-        };
-        let mut calls = vec![first];
-        let mut items = calls[0].items.len();
-        while items < capacity.items
-            && let Ok(call) = waiting.try_recv()
+        }
+        queue.batches += 1;
+        queue.is_about_to_take = true;
+        let is_lone = queue.calls.len() == 1;
+        // A runtime that ends drops the batch at once.
+        drop(queue);
+        let batch = Batch(Arc::clone(self));
+        self.runtime.spawn(async move {
+            if is_lone {
+                // Those that are ready to call do so first, and share the batch.
+                yield_now().await;
+            }
+            let calls = batch.0.take_calls();
+            carry_out(calls, &batch.0.work).await;
+        });
+    }
+
+    fn take_calls(self: &Arc<Self>) -> Vec<Waiting<T, R>> {
+        let mut queue = self.queue.lock();
+        queue.is_about_to_take = false;
+        let mut calls = Vec::new();
+        let mut items = 0;
+        while items < self.capacity.items
+            && let Some(call) = queue.calls.pop_front()
         {
             items += call.items.len();
             calls.push(call);
         }
-        let work = Arc::clone(&work);
-        tokio::spawn(async move {
-            carry_out(calls, &work).await;
-            drop(place);
-        });
+        self.begin_batch(queue);
+        calls
+    }
+}
+
+/// A batch on its way. However it ends, its place is free for the next one then.
+struct Batch<T: Send + 'static, R: Send + 'static>(Arc<Gathering<T, R>>);
+
+impl<T: Send + 'static, R: Send + 'static> Drop for Batch<T, R> {
+    fn drop(&mut self) {
+        let mut queue = self.0.queue.lock();
+        queue.batches -= 1;
+        self.0.begin_batch(queue);
     }
 }
 
@@ -124,15 +170,13 @@ async fn carry_out<T, R>(calls: Vec<Waiting<T, R>>, work: &Work<T, R>) {
 
 impl<T, R> fmt::Debug for Batcher<T, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Batcher").field("free_places", &self.queue.capacity()).finish()
+        f.debug_struct("Batcher").field("waiting", &self.0.queue.lock().calls.len()).finish()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
-    use tokio::sync::Notify;
+    use tokio::sync::{Notify, Semaphore};
 
     use super::*;
 
@@ -157,7 +201,7 @@ mod tests {
         let work: Work<usize, usize> = Arc::new({
             let (sizes, started, gate) = (sizes.clone(), started.clone(), gate.clone());
             move |_, items: Vec<usize>| {
-                sizes.lock().unwrap().push(items.len());
+                sizes.lock().push(items.len());
                 started.notify_one();
                 let gate = gate.clone();
                 Box::pin(async move {
@@ -167,7 +211,7 @@ mod tests {
             }
         });
         Gated {
-            batcher: Batcher::start(config, Capacity { items, batches: 1 }, work),
+            batcher: Batcher::new(config, Capacity { items, batches: 1 }, work),
             sizes,
             started,
             gate,
@@ -186,7 +230,7 @@ mod tests {
         let first = submit(vec![0]);
         started.notified().await;
         let others: Vec<_> = (1..=5).map(|i| submit(vec![i, i + 10])).collect();
-        while batcher.queue.capacity() > 95 {
+        while batcher.0.queue.lock().calls.len() < 5 {
             tokio::task::yield_now().await;
         }
         gate.add_permits(2);
@@ -195,7 +239,7 @@ mod tests {
         for (i, other) in others.into_iter().enumerate() {
             assert_eq!(other.await.unwrap(), [i + 1, i + 11]);
         }
-        assert_eq!(*sizes.lock().unwrap(), [1, 10]);
+        assert_eq!(*sizes.lock(), [1, 10]);
     }
 
     #[tokio::test]
@@ -212,7 +256,7 @@ mod tests {
             let batcher = batcher.clone();
             async move { batcher.submit(now, vec![2]).await }
         });
-        while batcher.queue.capacity() > 0 {
+        while batcher.0.queue.lock().calls.is_empty() {
             tokio::task::yield_now().await;
         }
         assert_eq!(batcher.submit(now, vec![3]).await, Err(NoResults::QueueFull));

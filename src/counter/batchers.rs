@@ -24,6 +24,8 @@ pub(super) struct Batchers<T, R> {
     health: Arc<Health>,
     config: BatchConfig,
     call: StoreCall<T, R>,
+    /// Whether there is nothing to gain from gathering.
+    at_once: bool,
     by_shard: RwLock<HashMap<Shard, Arc<StoreBatcher<T, R>>>>,
 }
 
@@ -37,7 +39,12 @@ impl<T: Send + 'static, R: Send + 'static> Batchers<T, R> {
         call: StoreCall<T, R>,
     ) -> Self {
         let (store, health) = (Arc::clone(store), Arc::clone(health));
-        Self { store, health, config, call, by_shard: RwLock::default() }
+        Self { store, health, config, call, at_once: false, by_shard: RwLock::default() }
+    }
+
+    /// Makes each call by itself, where `at_once` is true.
+    pub(super) fn at_once(self, at_once: bool) -> Self {
+        Self { at_once, ..self }
     }
 
     /// Has `items`, all of one part of the store, carried out with its next batch.
@@ -50,6 +57,9 @@ impl<T: Send + 'static, R: Send + 'static> Batchers<T, R> {
         shard: Shard,
         items: Vec<T>,
     ) -> Result<Vec<Result<R, StoreError>>, NoResults> {
+        if self.at_once {
+            return Ok((self.work(shard))(now, items).await);
+        }
         self.of(shard).submit(now, items).await
     }
 
@@ -63,11 +73,17 @@ impl<T: Send + 'static, R: Send + 'static> Batchers<T, R> {
         Arc::clone(known.entry(shard).or_insert_with(|| Arc::new(self.start(shard))))
     }
 
+    fn start(&self, shard: Shard) -> StoreBatcher<T, R> {
+        let items = self.store.batch_items();
+        let batches = self.store.concurrent_batches();
+        Batcher::new(self.config, Capacity { items, batches }, self.work(shard))
+    }
+
     /// What waits when its part of the store falls away is answered at once: batch after batch running
     /// into the command timeout would keep the last ones waiting for many times that long.
-    fn start(&self, shard: Shard) -> StoreBatcher<T, R> {
+    fn work(&self, shard: Shard) -> Work<T, Result<R, StoreError>> {
         let (store, health, call) = (Arc::clone(&self.store), Arc::clone(&self.health), self.call);
-        let work: Work<T, Result<R, StoreError>> = Arc::new(move |now, items: Vec<T>| {
+        Arc::new(move |now, items: Vec<T>| {
             let (store, health) = (Arc::clone(&store), Arc::clone(&health));
             let count = items.len();
             if health.is_away(shard) {
@@ -83,10 +99,7 @@ impl<T: Send + 'static, R: Send + 'static> Batchers<T, R> {
                 }
                 results
             })
-        });
-        let items = self.store.batch_items();
-        let batches = self.store.concurrent_batches();
-        Batcher::start(self.config, Capacity { items, batches }, work)
+        })
     }
 }
 

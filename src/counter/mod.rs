@@ -219,6 +219,7 @@ impl Counter {
         let tallies = Batchers::new(&store, &health, batch, |store, now, items| {
             Box::pin(async move { store.tallies(now, items).await })
         });
+        let tallies = tallies.at_once(store.tallies_from_memory());
         let repairs = Batchers::new(&store, &health, batch, |store, now, items| {
             Box::pin(async move { store.record_repairs(now, items).await })
         });

@@ -85,7 +85,7 @@ impl Standby {
         batch: BatchConfig,
     ) -> Self {
         let capacity = Capacity { items: APPENDED_OPERATIONS, batches: 1 };
-        let appends = Batcher::start(batch, capacity, {
+        let appends = Batcher::new(batch, capacity, {
             let spool = spool.clone();
             Arc::new(move |_, operations: Vec<Operation>| {
                 let spool = spool.clone();

@@ -81,6 +81,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         keys: Vec<AnomalyKey>,
     ) -> Vec<Result<Option<Tally>, StoreError>>;
 
+    /// Whether tallies are in memory, so that there is nothing to gain from gathering reads.
+    fn tallies_from_memory(&self) -> bool {
+        false
+    }
+
     /// All that is kept about one anomaly; `None` when it is unknown.
     async fn dossier(&self, now: Timestamp, key: AnomalyKey)
     -> Result<Option<Dossier>, StoreError>;

@@ -95,6 +95,10 @@ impl Store for EmbeddedStore {
         keys.into_iter().map(|key| Ok(state.tally(now, key))).collect()
     }
 
+    fn tallies_from_memory(&self) -> bool {
+        true
+    }
+
     async fn dossier(
         &self,
         now: Timestamp,

@@ -107,7 +107,7 @@ pub(super) struct Client {
     /// Why the last connection failed.
     last_error: LastError,
     silence: Mutex<Option<Silence>>,
-    seen: Arc<SeenScripts>,
+    seen: SeenScripts,
 }
 
 /// The scripts that the server has run by their names: where it does not know one of them any more, it has
@@ -143,7 +143,14 @@ impl Client {
     pub(super) fn start(config: ClientConfig, resets: Arc<watch::Sender<u64>>) -> Self {
         let last_error = LastError::default();
         let link = Mutex::new(Arc::new(Link::open(&config, &resets, &last_error)));
-        Self { config, link, resets, last_error, silence: Mutex::default(), seen: Arc::default() }
+        Self {
+            config,
+            link,
+            resets,
+            last_error,
+            silence: Mutex::default(),
+            seen: SeenScripts::default(),
+        }
     }
 
     /// Is done when it is connected or the time of a command has passed.
@@ -153,11 +160,11 @@ impl Client {
             tokio::time::timeout(self.config.command_timeout, link.pool.wait_for_connect()).await;
     }
 
-    /// Runs a script to its end, also when the caller goes away.
+    /// Runs a script.
     pub(super) async fn run(&self, call: Call) -> Result<Value, Declined> {
         let connection = self.connection().map_err(Declined::Fault)?;
-        let (resets, seen) = (Arc::clone(&self.resets), Arc::clone(&self.seen));
-        self.to_the_end(async move {
+        let (resets, seen) = (&self.resets, &self.seen);
+        self.in_time(async move {
             match connection.custom(command("EVALSHA"), call.command_line(call.script.sha())).await
             {
                 Err(error) if error.details().starts_with("NOSCRIPT") => {
@@ -183,7 +190,7 @@ impl Client {
     /// Runs a script on the server that a slot is just moving to, which takes calls for it only so.
     pub(super) async fn run_asking(&self, call: Call) -> Result<Value, Declined> {
         let connection = self.connection().map_err(Declined::Fault)?;
-        self.to_the_end(async move {
+        self.in_time(async move {
             let pipeline = connection.pipeline();
             pipeline.custom::<(), _>(command("ASKING"), Vec::<Value>::new()).await?;
             let line = call.command_line(call.script.source());
@@ -196,7 +203,7 @@ impl Client {
     /// Runs a command on one connection.
     pub(super) async fn ask(&self, words: &'static [&'static str]) -> Result<Value, StoreError> {
         let connection = self.connection()?;
-        Ok(self.to_the_end(async move { send(&connection, words).await }).await?)
+        Ok(self.in_time(send(&connection, words)).await?)
     }
 
     /// Runs a command on every connection that is up, and gives the answer of one of them. A connection
@@ -206,8 +213,7 @@ impl Client {
         let link = self.link();
         let up = link.pool.clients().iter().filter(|connection| connection.is_connected());
         let probes = up.map(|connection| async move {
-            let asked = connection.clone();
-            (connection, self.to_the_end(async move { send(&asked, words).await }).await)
+            (connection, self.in_time(send(connection, words)).await)
         });
         let mut answer = Err(self.not_connected());
         let mut silent = Vec::new();
@@ -244,21 +250,19 @@ impl Client {
         StoreError::Transient(format!("there is no connection to Redis ({shown}){why}"))
     }
 
-    /// Has a command run to its end, since a dropped future's command is written all the same and
-    /// what follows it must run too; and waits for that no longer than a command may take: for a script
-    /// that the server has forgotten two commands are sent, and nobody is to wait for two timeouts.
-    async fn to_the_end(
+    /// Waits for an answer no longer than a command may take: for a script that the server has forgotten two
+    /// commands are sent, and nobody is to wait for two timeouts.
+    async fn in_time(
         &self,
-        command: impl Future<Output = Result<Value, Error>> + Send + 'static,
+        answer: impl Future<Output = Result<Value, Error>> + Send,
     ) -> Result<Value, Declined> {
-        let indeterminate = |what: &str| {
-            let fault = StoreError::Indeterminate(format!("{what} ({})", self.config.shown));
-            Err(Declined::Fault(fault))
-        };
-        match tokio::time::timeout(self.config.command_timeout, tokio::spawn(command)).await {
-            Ok(Ok(answer)) => answer.map_err(|error| Declined::from(&error)),
-            Ok(Err(_)) => indeterminate("a Redis command was cut off"),
-            Err(_) => indeterminate("Redis did not answer within the command timeout"),
+        match tokio::time::timeout(self.config.command_timeout, answer).await {
+            Ok(answer) => answer.map_err(|error| Declined::from(&error)),
+            Err(_) => {
+                let shown = &self.config.shown;
+                let late = format!("Redis did not answer within the command timeout ({shown})");
+                Err(Declined::Fault(StoreError::Indeterminate(late)))
+            }
         }
     }
 
