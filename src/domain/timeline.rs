@@ -17,8 +17,9 @@ pub struct Timeline {
     /// Oldest first, none older than what is folded.
     events: VecDeque<Event>,
     /// The ids of `events` where they are many: a retry may carry another time, so the order does
-    /// not find it.
-    index: Option<HashSet<EventDigest>>,
+    /// not find it. Out of line: most anomalies have none.
+    #[expect(clippy::box_collection, reason = "a place for none takes a sixth of one for a set")]
+    index: Option<Box<HashSet<EventDigest>>>,
     folded: Option<Box<Folded>>,
 }
 
@@ -187,10 +188,13 @@ impl Timeline {
             Some(index) => {
                 index.insert(id);
             }
-            None if self.events.len() > SEARCHED => {
-                self.index = Some(self.events.iter().map(|event| event.id).collect());
-            }
-            None => {}
+            None => self.index_where_many(),
+        }
+    }
+
+    fn index_where_many(&mut self) {
+        if self.events.len() > SEARCHED {
+            self.index = Some(Box::new(self.events.iter().map(|event| event.id).collect()));
         }
     }
 
@@ -252,9 +256,9 @@ impl<'de> Deserialize<'de> for Timeline {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Stored { events, folded } =
             Stored::<VecDeque<Event>, Option<Box<Folded>>>::deserialize(deserializer)?;
-        let index =
-            (events.len() > SEARCHED).then(|| events.iter().map(|event| event.id).collect());
-        Ok(Self { events, index, folded })
+        let mut timeline = Self { events, index: None, folded };
+        timeline.index_where_many();
+        Ok(timeline)
     }
 }
 
