@@ -3,9 +3,10 @@
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, time};
+use tokio::{net::TcpListener, signal::unix::Signal, time};
 
 use crate::{
+    auth::{AuthError, Gate},
     config::Config,
     counter::{Counter, CounterConfig, SystemClock},
     http::{self, AppState, HttpConfig, HttpService},
@@ -22,6 +23,7 @@ pub struct Application {
     address: SocketAddr,
     service: HttpService,
     counter: Arc<Counter>,
+    gate: Arc<Gate>,
     limits: HttpConfig,
 }
 
@@ -39,6 +41,9 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// Nobody can be let in as configured, or everybody would be.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// The embedded store can't be opened.
     #[error(transparent)]
     Store(#[from] EmbeddedOpenError),
@@ -64,6 +69,8 @@ impl Application {
         let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
         let address = listener.local_addr().map_err(listening)?;
 
+        let gate = Arc::new(Gate::open(config.auth.clone(), address)?);
+
         let store = open_store(config).await?;
         let counting = CounterConfig {
             thresholds: config.thresholds,
@@ -75,12 +82,15 @@ impl Application {
         let spool_dir = config.redis.url.as_ref().map(|_| config.data_dir.as_path());
         let counter = Counter::start(store, Arc::new(SystemClock), counting, spool_dir)?;
         let counter = Arc::new(counter);
-        let service = http::service(AppState {
+        let state = AppState {
             counter: Arc::clone(&counter),
+            gate: Arc::clone(&gate),
             http: config.http,
             alertmanager: config.alertmanager,
-        });
-        Ok(Self { listener, address, service, counter, limits: config.http })
+        };
+        let is_local = address.ip().is_loopback();
+        let service = http::service(state, config.browser.clone(), is_local);
+        Ok(Self { listener, address, service, counter, gate, limits: config.http })
     }
 
     /// Where it listens; with the port that port 0 came to.
@@ -88,14 +98,17 @@ impl Application {
         self.address
     }
 
-    /// Serves until `stop` is done, then lets what was accepted be answered, and closes the store.
-    pub async fn run(self, stop: impl Future<Output = ()> + Send) {
-        let Self { listener, address, service, counter, limits } = self;
+    /// Serves until `stop` is done, then lets what was accepted be answered, and closes the store. Reads
+    /// files of secrets again at each of `hangups`.
+    pub async fn run(self, stop: impl Future<Output = ()> + Send, hangups: Signal) {
+        let Self { listener, address, service, counter, gate, limits } = self;
+        let reloading = tokio::spawn(reload(gate, hangups));
         let maintenance = tokio::spawn(maintain(Arc::clone(&counter)));
         tracing::info!(%address, "listening on http://{address}");
 
         http::serve(listener, service, limits, stop).await;
         maintenance.abort();
+        reloading.abort();
         counter.close().await;
         tracing::info!("stopped");
     }
@@ -112,6 +125,17 @@ async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
     let opened =
         tokio::task::spawn_blocking(move || EmbeddedStore::open(&data_dir, timeline)).await?;
     Ok(Arc::new(opened?))
+}
+
+async fn reload(gate: Arc<Gate>, mut hangups: Signal) {
+    while hangups.recv().await.is_some() {
+        match gate.reload() {
+            Ok(tokens) => tracing::info!(tokens, "read again: {tokens} tokens are in force"),
+            Err(error) => {
+                tracing::error!(%error, "what was in force stays so, since: {error}");
+            }
+        }
+    }
 }
 
 async fn maintain(counter: Arc<Counter>) {

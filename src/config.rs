@@ -12,9 +12,10 @@ use config::{Environment, File, FileFormat, Value, ValueKind};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::{
+    auth::AuthConfig,
     counter::{BatchConfig, DegradedConfig},
     domain::{Thresholds, TimelineConfig},
-    http::{AlertmanagerConfig, HttpConfig},
+    http::{AlertmanagerConfig, BrowserConfig, HttpConfig},
     logging::LogConfig,
     spool::SpoolConfig,
     store::{RedisConfig, RedisUrl},
@@ -52,6 +53,10 @@ pub struct Config {
     pub alertmanager: AlertmanagerConfig,
     /// Section `http`.
     pub http: HttpConfig,
+    /// Section `auth`.
+    pub auth: AuthConfig,
+    /// Section `browser`.
+    pub browser: BrowserConfig,
     /// Section `log`.
     pub log: LogConfig,
 }
@@ -185,11 +190,25 @@ fn list_settings(value: &Value, key: String, settings: &mut Vec<Setting>) {
         Some("the environment") => environment_variable(&key),
         Some(file) => file.to_owned(),
     };
-    let value = match &value.kind {
+    settings.push(Setting { key, value: toml_of(value), origin });
+}
+
+/// A value as TOML has it.
+fn toml_of(value: &Value) -> String {
+    match &value.kind {
         ValueKind::String(text) => quoted(text),
+        ValueKind::Array(elements) => {
+            let elements: Vec<String> = elements.iter().map(toml_of).collect();
+            format!("[{}]", elements.join(", "))
+        }
+        ValueKind::Table(table) => {
+            let mut members: Vec<String> =
+                table.iter().map(|(name, value)| format!("{name} = {}", toml_of(value))).collect();
+            members.sort();
+            format!("{{ {} }}", members.join(", "))
+        }
         _ => value.to_string(),
-    };
-    settings.push(Setting { key, value, origin });
+    }
 }
 
 fn environment_variable(key: &str) -> String {

@@ -2,9 +2,10 @@
 //! the cause. The binary is a thin shell around this library; ARCHITECTURE.md is the map.
 //!
 //! Modules import from left to right only:
-//! `domain → store | spool → counter → http → logging → config → app → cli → main`.
+//! `domain → store | spool → counter → auth → http → logging → config → app → cli → main`.
 
 pub mod app;
+pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod counter;

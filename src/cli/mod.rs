@@ -1,6 +1,7 @@
 //! The command line: what each command does, and how it ends.
 
 mod spool;
+mod token;
 
 use std::{
     future::Future,
@@ -16,7 +17,7 @@ use reqwest::StatusCode;
 use serde_json::Value;
 use tokio::{runtime::Runtime, signal};
 
-use self::spool::SpoolCommand;
+use self::{spool::SpoolCommand, token::TokenCommand};
 use crate::{
     app::Application,
     config::{Config, LoadedConfig},
@@ -52,6 +53,9 @@ enum Command {
     /// Look at the writes that Redis has refused for good, and have them tried again or dropped
     #[command(subcommand)]
     Spool(SpoolCommand),
+    /// Make a token, by which a caller shows who it is
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Ask the running service whether it is ready; ends with 0 if so, for containers
     Healthcheck,
 }
@@ -63,7 +67,7 @@ Try it:
 
 Configuration, each over the one before: built-in defaults, config/*.toml or --config FILE, the
 environment. A key such as `url` in section `redis` is ANOMALY_COUNTER__REDIS__URL there:
-  ANOMALY_COUNTER__LISTEN=0.0.0.0:9000 anomaly-counter
+  ANOMALY_COUNTER__LISTEN=127.0.0.1:9000 anomaly-counter
   ANOMALY_COUNTER__REDIS__URL=redis://127.0.0.1:6379 anomaly-counter
 config/default.toml lists and explains every option.";
 
@@ -77,6 +81,10 @@ pub fn run() -> ExitCode {
         Some(Command::Healthcheck) => load().and_then(|loaded| healthcheck(&loaded.config)),
         Some(Command::Spool(command)) => {
             load().and_then(|loaded| Runtime::new()?.block_on(spool::run(command, &loaded.config)))
+        }
+        Some(Command::Token(command)) => {
+            token::run(&command);
+            Ok(())
         }
         None => load().and_then(|loaded| serve(&loaded.config)),
     };
@@ -98,7 +106,8 @@ fn serve(config: &Config) -> Result<(), Failure> {
         // A write beyond the largest file that is allowed must fail like one on a full disk, and not
         // end the process, which it does where nobody listens for the signal.
         let _listening = signal::unix::signal(SIGXFSZ)?;
-        Application::build(config).await?.run(stop).await;
+        let hangups = signal::unix::signal(signal::unix::SignalKind::hangup())?;
+        Application::build(config).await?.run(stop, hangups).await;
         Ok(())
     })
 }

@@ -12,6 +12,9 @@ use crate::{
     spool::{Spool, SpoolOpenError},
 };
 
+/// The environment variable that has the token to show to a running service.
+const TOKEN_VARIABLE: &str = "ANOMALY_COUNTER_TOKEN";
+
 /// What to do with the writes that Redis has refused for good.
 #[derive(Debug, Subcommand)]
 pub(super) enum SpoolCommand {
@@ -81,11 +84,20 @@ async fn through_service(command: SpoolCommand, config: &Config) -> Result<(), F
 
 async fn send(method: Method, url: &str) -> Result<Response, Failure> {
     let client = Client::builder().timeout(super::REQUEST_TIMEOUT).no_proxy().build()?;
-    let answer = client.request(method, url).send().await.map_err(|error| {
+    let mut request = client.request(method, url);
+    if let Ok(token) = std::env::var(TOKEN_VARIABLE) {
+        request = request.bearer_auth(token);
+    }
+    let answer = request.send().await.map_err(|error| {
         format!("the spool is in use, but {url} does not answer ({error}): is `listen` the same?")
     })?;
     if answer.status().is_success() || answer.status() == StatusCode::NOT_FOUND {
         return Ok(answer);
+    }
+    if matches!(answer.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        let why = answer.text().await?;
+        let needed = "the scopes read (to list) and operate (to retry and drop)";
+        return Err(format!("put a token with {needed} into {TOKEN_VARIABLE}: {why}").into());
     }
     Err(format!("{url} answers {}: {}", answer.status(), answer.text().await?).into())
 }

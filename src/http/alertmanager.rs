@@ -6,13 +6,13 @@
 //! delivery after a 5xx and drops it after a 4xx, so that a 4xx is only for what no repetition
 //! would mend.
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{Extension, Json, extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::{
-    AppState,
+    AppState, access,
     anomalies::CountedBody,
     body::JsonBody,
     degraded::written_all,
@@ -21,6 +21,7 @@ use super::{
     problem::Problem,
 };
 use crate::{
+    auth::Caller,
     counter::{Answered, Counted},
     domain::{EventId, MAX_AHEAD_SECONDS, Occurrence, Timestamp},
 };
@@ -73,11 +74,13 @@ enum AlertResult {
 /// `POST /webhooks/alertmanager`.
 pub(super) async fn receive(
     State(state): State<AppState>,
+    Extension(caller): Extension<Caller>,
     body: Result<JsonBody, Problem>,
 ) -> Result<(StatusCode, Json<DeliveryBody>), Problem> {
     // Alertmanager drops what is answered 4xx: somebody has to know.
     let refused = |problem: &Problem| tracing::warn!(%problem, "a delivery is refused and lost");
     let delivered = body.and_then(|JsonBody(body)| alerts_of(body)).inspect_err(refused)?;
+    access::admit_events(&caller, delivered.len())?;
     let now = state.counter.now();
     let mut fingerprints = Vec::new();
     let mut read = Vec::new();

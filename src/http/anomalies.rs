@@ -1,7 +1,7 @@
 //! `/anomalies`: recording occurrences, and what is known of an anomaly.
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     http::HeaderMap,
     response::{IntoResponse, Response},
@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
-    AppState,
+    AppState, access,
     body::JsonBody,
     degraded::{DegradedBody, written, written_all},
     occurrence,
@@ -20,6 +20,7 @@ use super::{
     repairs::ActionBody,
 };
 use crate::{
+    auth::Caller,
     counter::{Anomaly, Answered, Counted, Degraded},
     domain::{AnomalyKey, EscalationLevel, Frequency, Signature, Timestamp},
 };
@@ -137,6 +138,7 @@ impl From<Answered<Anomaly>> for AnomalyBody {
 /// `POST /anomalies`: an occurrence, or an array of them.
 pub(super) async fn record(
     State(state): State<AppState>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
@@ -149,8 +151,10 @@ pub(super) async fn record(
                 "goes with a single occurrence: give each element of an array its own event_id",
             ));
         }
+        access::admit_events(&caller, elements.len())?;
         return record_all(&state, now, elements).await;
     }
+    access::admit_events(&caller, 1)?;
     let occurrence = occurrence::read(body, id, now)?;
     let counted = state.counter.record_one(now, occurrence).await?;
     let status = written(counted.degraded);

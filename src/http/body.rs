@@ -13,9 +13,11 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::Value;
 
 use super::{
-    HttpConfig,
+    AppState, HttpConfig,
     problem::{Problem, ProblemKind},
 };
+
+use crate::auth::SignedDelivery;
 
 /// What is read on of a body that is too large, so that its sender gets to read the
 /// answer instead of a reset connection.
@@ -40,14 +42,19 @@ pub(super) async fn buffered(request: Request, http: HttpConfig) -> Result<Reque
 #[derive(Debug)]
 pub(super) struct JsonBody(pub(super) Value);
 
-impl<S: Send + Sync> FromRequest<S> for JsonBody {
+impl FromRequest<AppState> for JsonBody {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
         check_content_type(request.headers())?;
+        let signed = request.extensions().get::<SignedDelivery>().cloned();
         // It is in memory already.
         let collected = request.into_body().collect().await.map_err(|_| broken_off())?;
-        parse(&collected.to_bytes()).map(Self)
+        let bytes = collected.to_bytes();
+        if signed.is_some_and(|signed| !signed.matches(state.counter.now(), &bytes)) {
+            return Err(state.gate.refuse_delivery().into());
+        }
+        parse(&bytes).map(Self)
     }
 }
 

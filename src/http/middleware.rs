@@ -1,6 +1,6 @@
 //! What happens around every request.
 
-use std::{any::Any, convert::Infallible};
+use std::{any::Any, convert::Infallible, sync::Arc};
 
 use axum::{
     Router,
@@ -19,7 +19,9 @@ use tracing::{Level, Span};
 
 use super::{
     AppState,
+    access::{Access, Guarded},
     bounds::{Bounded, Bounds},
+    browser::{BrowserConfig, Browsers},
     degraded,
     problem::{Problem, ProblemKind},
 };
@@ -29,8 +31,14 @@ pub type HttpService = BoxCloneSyncService<axum::http::Request<Incoming>, Respon
 
 /// Wraps all routes, the fallbacks among them. As a whole, and not by `Router::layer`, which would wrap each
 /// route in a box for each layer, and clone them all for each request.
-pub(super) fn around(routes: Router, state: AppState) -> HttpService {
-    let AppState { counter, http, .. } = state;
+pub(super) fn around(
+    routes: Router,
+    state: AppState,
+    browser: BrowserConfig,
+    is_local: bool,
+) -> HttpService {
+    let counter = Arc::clone(&state.counter);
+    let cors = Browsers::cors(&browser);
     let stack = ServiceBuilder::new()
         .map_request(|request: axum::http::Request<Incoming>| request.map(Body::new))
         // First the id, so that all that follows can name it.
@@ -48,8 +56,11 @@ pub(super) fn around(routes: Router, state: AppState) -> HttpService {
         // Inside the span, so that the answer to a panic has the id too.
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(CatchPanicLayer::custom(panicked))
-        .map_response(move |response| degraded::marked(&counter, response));
-    BoxCloneSyncService::new(stack.service(Bounded::new(Bounds::new(http), routes)))
+        .map_response(move |response| degraded::marked(&counter, response))
+        .option_layer(cors);
+    let bounded = Bounded::new(Bounds::new(state.http), routes);
+    let access = Access::new(state, Browsers::new(browser, is_local));
+    BoxCloneSyncService::new(stack.service(Guarded::new(access, bounded)))
 }
 
 /// Gives requests that come without an id one of ours.

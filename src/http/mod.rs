@@ -1,10 +1,12 @@
 //! The HTTP face: one file a resource, each with its handlers and what they answer. Errors become
 //! problems in `problem.rs` and nowhere else.
 
+mod access;
 mod alertmanager;
 mod anomalies;
 mod body;
 mod bounds;
+mod browser;
 mod degraded;
 mod fields;
 mod health;
@@ -28,11 +30,12 @@ use axum::{
 };
 use serde::Deserialize;
 
-use crate::counter::Counter;
+use crate::{auth::Gate, counter::Counter};
 
 use self::problem::{Problem, ProblemKind};
 
 pub use alertmanager::{AlertmanagerConfig, CountBy};
+pub use browser::BrowserConfig;
 pub use middleware::HttpService;
 pub use server::serve;
 pub use spool::DeadLetterBody;
@@ -65,6 +68,8 @@ pub struct HttpConfig {
 pub struct AppState {
     /// The counter.
     pub counter: Arc<Counter>,
+    /// Where callers are let in.
+    pub gate: Arc<Gate>,
     /// The section `http`.
     pub http: HttpConfig,
     /// The section `alertmanager`.
@@ -72,7 +77,8 @@ pub struct AppState {
 }
 
 /// All routes, with the middleware around them.
-pub fn service(state: AppState) -> HttpService {
+/// `is_local` where only programs of this machine reach them.
+pub fn service(state: AppState, browser: BrowserConfig, is_local: bool) -> HttpService {
     let routes = Router::new()
         .route("/anomalies", post(anomalies::record))
         .route("/anomalies/{key}", get(anomalies::anomaly))
@@ -82,7 +88,7 @@ pub fn service(state: AppState) -> HttpService {
         .route("/repairs", post(repairs::report))
         .route("/permanent-fix", put(permanent_fix::mark))
         .route("/permanent-fix/{key}", delete(permanent_fix::unmark))
-        .route("/webhooks/alertmanager", post(alertmanager::receive))
+        .route(access::WEBHOOK_PATH, post(alertmanager::receive))
         .route("/spool/dead-letters", get(spool::list))
         .route("/spool/dead-letters/{sequence}", delete(spool::remove))
         .route("/spool/dead-letters/{sequence}/retry", post(spool::retry))
@@ -91,7 +97,7 @@ pub fn service(state: AppState) -> HttpService {
         .fallback(unknown_route)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(state.clone());
-    middleware::around(routes, state)
+    middleware::around(routes, state, browser, is_local)
 }
 
 async fn unknown_route(uri: axum::http::Uri) -> Problem {

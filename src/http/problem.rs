@@ -1,7 +1,7 @@
 //! Every error that a client sees: an RFC 9457 problem that says what to do. Causes stay in the
 //! log. This is the one place that turns errors into status codes.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use axum::{
     Json,
@@ -27,6 +27,11 @@ pub(super) struct Problem {
     /// Where broken JSON breaks, from 1.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     place: Option<Place>,
+    /// The headers beside it.
+    #[serde(skip)]
+    retry_after_seconds: Option<u32>,
+    #[serde(skip)]
+    challenge: Option<Box<str>>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -41,6 +46,10 @@ pub(super) enum ProblemKind {
     InvalidJson,
     InvalidKey,
     InvalidField,
+    Unauthorized,
+    Forbidden,
+    CrossOrigin,
+    UnknownHost,
     UnknownAnomaly,
     UnknownRoute,
     UnknownDeadLetter,
@@ -48,6 +57,7 @@ pub(super) enum ProblemKind {
     UnsupportedMediaType,
     ContentTooLarge,
     RequestTimeout,
+    TooManyRequests,
     Unavailable,
     Overloaded,
     Internal,
@@ -58,6 +68,9 @@ impl ProblemKind {
         match self {
             Self::InvalidJson | Self::InvalidKey => StatusCode::BAD_REQUEST,
             Self::InvalidField => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden | Self::CrossOrigin => StatusCode::FORBIDDEN,
+            Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
             Self::UnknownAnomaly | Self::UnknownRoute | Self::UnknownDeadLetter => {
                 StatusCode::NOT_FOUND
             }
@@ -65,9 +78,14 @@ impl ProblemKind {
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::ContentTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
+    }
+
+    const fn is_temporary(self) -> bool {
+        matches!(self, Self::Unavailable | Self::Overloaded)
     }
 
     /// The `type`, relative to the service, and the `title`.
@@ -76,6 +94,12 @@ impl ProblemKind {
             Self::InvalidJson => ("/problems/invalid-json", "The body is not valid JSON"),
             Self::InvalidKey => ("/problems/invalid-key", "The anomaly key is malformed"),
             Self::InvalidField => ("/problems/invalid-field", "A field is not as it must be"),
+            Self::Unauthorized => ("/problems/unauthorized", "A token is needed"),
+            Self::Forbidden => ("/problems/forbidden", "The token is not good for this"),
+            Self::CrossOrigin => ("/problems/cross-origin", "A page of another site has asked"),
+            Self::UnknownHost => {
+                ("/problems/unknown-host", "The service does not answer to this name")
+            }
             Self::UnknownAnomaly => ("/problems/unknown-anomaly", "The anomaly is not known"),
             Self::UnknownRoute => ("/problems/unknown-route", "There is nothing at this path"),
             Self::UnknownDeadLetter => {
@@ -89,6 +113,9 @@ impl ProblemKind {
             }
             Self::ContentTooLarge => ("/problems/content-too-large", "The body is too large"),
             Self::RequestTimeout => ("/problems/request-timeout", "The body came too slowly"),
+            Self::TooManyRequests => {
+                ("/problems/too-many-requests", "The token's limit is reached")
+            }
             Self::Unavailable => ("/problems/unavailable", "The store does not answer"),
             Self::Overloaded => {
                 ("/problems/overloaded", "More is asked of the service than it can do")
@@ -112,7 +139,15 @@ impl Serialize for ProblemKind {
 
 impl Problem {
     pub(super) fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), field: None, place: None }
+        let retry_after_seconds = kind.is_temporary().then_some(RETRY_AFTER_SECONDS);
+        Self {
+            kind,
+            detail: detail.into(),
+            field: None,
+            place: None,
+            retry_after_seconds,
+            challenge: None,
+        }
     }
 
     /// A field that is missing, of a wrong type or out of bounds. `fault` follows its name.
@@ -139,9 +174,22 @@ impl Problem {
         self
     }
 
+    /// Says when to try again, to the second above.
+    pub(super) fn retry_after(mut self, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        self.retry_after_seconds = Some(u32::try_from(seconds).unwrap_or(u32::MAX).max(1));
+        self
+    }
+
+    /// Says in `WWW-Authenticate` how to show who one is.
+    pub(super) fn challenge(mut self, challenge: String) -> Self {
+        self.challenge = Some(challenge.into());
+        self
+    }
+
     /// Whether the client may try the same again later.
     pub(super) fn is_temporary(&self) -> bool {
-        matches!(self.kind, ProblemKind::Unavailable | ProblemKind::Overloaded)
+        self.kind.is_temporary()
     }
 }
 
@@ -184,8 +232,11 @@ impl IntoResponse for Problem {
         let mut response = (self.kind.status(), Json(&self)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if self.is_temporary() {
-            headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+        if let Some(seconds) = self.retry_after_seconds {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if let Some(challenge) = self.challenge.and_then(|text| text.parse().ok()) {
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         response
     }

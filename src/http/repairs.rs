@@ -1,14 +1,14 @@
 //! `/repairs`: reporting repair attempts, and which actions are worth trying.
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{RawQuery, State},
     http::{HeaderMap, StatusCode},
 };
 use serde::Serialize;
 
 use super::{
-    AppState,
+    AppState, access,
     body::JsonBody,
     degraded::{DegradedBody, written},
     fields::Fields,
@@ -17,6 +17,7 @@ use super::{
     problem::Problem,
 };
 use crate::{
+    auth::Caller,
     counter::Answered,
     domain::{
         Action, AnomalyKey, InvalidSuccessRate, RepairAttempt, RepairHistory, RepairStatistics,
@@ -96,9 +97,11 @@ pub(super) struct ActionAdviceBody {
 /// `POST /repairs`.
 pub(super) async fn report(
     State(state): State<AppState>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     JsonBody(body): JsonBody,
 ) -> Result<(StatusCode, Json<RepairBody>), Problem> {
+    access::admit_events(&caller, 1)?;
     let now = state.counter.now();
     let mut fields = Fields::of("a repair", body)?;
     let key = fields.anomaly_key()?;

@@ -54,7 +54,14 @@ fn each_source_goes_over_the_one_before_and_is_named() {
 #[test]
 fn the_printed_configuration_is_one() {
     let dir = TempDir::new().unwrap();
-    let (_, printed) = check_config(&dir, &[], &[("REDIS__KEY_PREFIX", "a\"b:")]);
+    let digest = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+    let tokens = format!(
+        "[[auth.tokens]]\nname = \"ci\"\nsha256 = \"{digest}\"\nscopes = [\"read\", \"ingest\"]\n"
+    );
+    fs::write(dir.path().join("tokens.toml"), tokens).unwrap();
+    let options = ["--config", "tokens.toml"];
+    let (_, printed) = check_config(&dir, &options, &[("REDIS__KEY_PREFIX", "a\"b:")]);
+    assert!(line(&printed, "auth.tokens").contains("scopes = [\"read\", \"ingest\"]"));
     fs::write(dir.path().join("printed.toml"), &printed).unwrap();
     let (good, again) = check_config(&dir, &["--config", "printed.toml"], &[]);
     assert!(good, "{again}");

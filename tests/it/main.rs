@@ -5,6 +5,7 @@
 #[allow(dead_code, reason = "`make chaos` uses the rest of it")]
 mod support;
 
+mod access;
 mod alertmanager;
 mod bounded_timelines;
 mod bounds;

@@ -56,6 +56,23 @@ impl Service {
         Self::spawn(Arc::new(TempDir::new().unwrap()), environment).await
     }
 
+    /// With a configuration file, and other files, in its working folder.
+    pub(crate) async fn with_files(config: &str, files: &[(&str, &str)]) -> Self {
+        let dir = Arc::new(TempDir::new().unwrap());
+        std::fs::create_dir(dir.path().join("config")).unwrap();
+        std::fs::write(dir.path().join("config/test.toml"), config).unwrap();
+        for (name, text) in files {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
+        Self::spawn(dir, Vec::new()).await
+    }
+
+    /// Puts another text into a file of its working folder, and has the service read it.
+    pub(crate) fn replace_file(&self, name: &str, text: &str) {
+        std::fs::write(self.dir.path().join(name), text).unwrap();
+        self.signal("-HUP");
+    }
+
     /// Ends the process without warning, as a power cut would.
     pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();

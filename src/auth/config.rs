@@ -1,0 +1,109 @@
+//! The section `auth` of the configuration, and the file of tokens that it names.
+
+use std::{fs, net::SocketAddr, path::PathBuf};
+
+use serde::Deserialize;
+
+use super::{token::TokenConfig, webhook::WebhookSecret};
+
+/// Who may do what.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthConfig {
+    /// Everybody may do everything, wherever the service listens.
+    pub disabled: bool,
+    /// Tokens.
+    pub tokens: Vec<TokenConfig>,
+    /// A TOML file with more of them, read again on SIGHUP.
+    pub file: Option<PathBuf>,
+    /// A file that holds the secret with which Grafana signs its deliveries, read again on SIGHUP.
+    pub grafana_secret_file: Option<PathBuf>,
+    /// The header in which Grafana sends the time that it signs; deliveries without it are refused then.
+    pub grafana_timestamp_header: Option<String>,
+}
+
+/// Why nobody can be let in as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// Others could reach the service, and it would let all of them in.
+    #[error(
+        "refusing to listen on {0} without tokens, since whoever reaches it could do everything. \
+         Make a token: `anomaly-counter token new --name NAME --scope ingest` prints it and its \
+         entry for the configuration. Or, in a network in which everybody may do everything, set \
+         `auth.disabled = true` (ANOMALY_COUNTER__AUTH__DISABLED=true)"
+    )]
+    Open(SocketAddr),
+    /// A file can't be used.
+    #[error("{file}: {why}. Mend it, or set another `{option}`")]
+    File {
+        /// Which.
+        file: String,
+        /// What is wrong with it.
+        why: String,
+        /// What names it.
+        option: &'static str,
+    },
+    /// Two tokens can't be told apart, or one is good for nothing.
+    #[error("{0}")]
+    Entry(String),
+}
+
+/// What `auth.file` holds.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenFile {
+    #[serde(default)]
+    tokens: Vec<TokenConfig>,
+}
+
+impl AuthConfig {
+    /// All tokens, those of the file after the others.
+    pub(super) fn all_tokens(&self) -> Result<Vec<TokenConfig>, AuthError> {
+        let mut tokens = self.tokens.clone();
+        if let Some(file) = &self.file {
+            let unusable = |why| AuthError::File {
+                file: file.display().to_string(),
+                why,
+                option: "auth.file",
+            };
+            let text = fs::read_to_string(file).map_err(|error| unusable(error.to_string()))?;
+            // Not the text around a fault: a token may have been put there.
+            let read: TokenFile =
+                toml::from_str(&text).map_err(|error| unusable(error.message().to_owned()))?;
+            tokens.extend(read.tokens);
+        }
+        check(&tokens)?;
+        Ok(tokens)
+    }
+
+    pub(super) fn grafana_secret(&self) -> Result<Option<WebhookSecret>, AuthError> {
+        let Some(file) = &self.grafana_secret_file else { return Ok(None) };
+        WebhookSecret::read(file).map(Some).map_err(|error| AuthError::File {
+            file: file.display().to_string(),
+            why: error.to_string(),
+            option: "auth.grafana_secret_file",
+        })
+    }
+}
+
+fn check(tokens: &[TokenConfig]) -> Result<(), AuthError> {
+    for (place, token) in tokens.iter().enumerate() {
+        let name = &token.name;
+        let fault = |what: String| Err(AuthError::Entry(what));
+        if name.is_empty() || name.len() > 64 || name.chars().any(char::is_control) {
+            return fault(format!("a token's `name` is {name:?}: give 1 to 64 characters"));
+        }
+        if token.scopes.is_empty() {
+            return fault(format!("the token {name:?} has no `scopes`: ingest, read or operate"));
+        }
+        let before = &tokens[..place];
+        if before.iter().any(|other| other.name == *name) {
+            return fault(format!("two tokens have the name {name:?}: rename one of them"));
+        }
+        if let Some(other) = before.iter().find(|other| other.sha256 == token.sha256) {
+            let other = &other.name;
+            return fault(format!("{other:?} and {name:?} are one token: make one for each"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! Lets callers in, or not. What is in force can be replaced while callers come.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use parking_lot::RwLock;
+use subtle::ConstantTimeEq as _;
+
+use super::{
+    config::{AuthConfig, AuthError},
+    failures::{Denied, Failures},
+    token::{Scope, Token, TokenDigest, Wait},
+    webhook::{SignedDelivery, WebhookSecret},
+};
+use crate::domain::Timestamp;
+
+/// Whoever was let in.
+#[derive(Clone, Debug, Default)]
+pub struct Caller(Option<Arc<Token>>);
+
+impl Caller {
+    /// The name of the token that was shown; `None` where none is asked for.
+    pub fn name(&self) -> Option<&str> {
+        self.0.as_ref().map(|token| token.config.name.as_str())
+    }
+
+    /// Takes `count` events from what may be recorded.
+    ///
+    /// # Errors
+    /// For how long to wait, when that is too many.
+    pub fn admit_events(&self, count: usize) -> Result<(), Wait> {
+        self.0.as_ref().map_or(Ok(()), |token| token.admit_events(count))
+    }
+
+    /// Takes a request from what may be asked.
+    ///
+    /// # Errors
+    /// For how long to wait, when that is too many.
+    pub fn admit_request(&self) -> Result<(), Wait> {
+        self.0.as_ref().map_or(Ok(()), |token| token.admit_request())
+    }
+}
+
+/// What is in force.
+#[derive(Debug, Default)]
+struct Policy {
+    tokens: Vec<Arc<Token>>,
+    grafana_secret: Option<WebhookSecret>,
+}
+
+/// Where callers are let in.
+#[derive(Debug)]
+pub struct Gate {
+    config: AuthConfig,
+    listen: SocketAddr,
+    policy: RwLock<Arc<Policy>>,
+    failures: Failures,
+}
+
+impl Gate {
+    /// Reads the tokens for a service that listens on `listen`.
+    ///
+    /// # Errors
+    /// When there are none and others than this machine's programs could come, or a file or an entry
+    /// can't be used.
+    pub fn open(config: AuthConfig, listen: SocketAddr) -> Result<Self, AuthError> {
+        let gate =
+            Self { config, listen, policy: RwLock::default(), failures: Failures::default() };
+        gate.reload()?;
+        if gate.config.disabled {
+            tracing::warn!("auth.disabled is true: whoever reaches {listen} may do everything");
+        }
+        Ok(gate)
+    }
+
+    /// Reads the files again, and answers how many tokens there are. A token that is as before keeps what
+    /// it has used of its limits.
+    ///
+    /// # Errors
+    /// As in [`Gate::open`]; what was in force stays so.
+    pub fn reload(&self) -> Result<usize, AuthError> {
+        let configs = self.config.all_tokens()?;
+        let grafana_secret = self.config.grafana_secret()?;
+        let asks_nobody = configs.is_empty() && grafana_secret.is_none();
+        if asks_nobody && !self.config.disabled && !self.listen.ip().is_loopback() {
+            return Err(AuthError::Open(self.listen));
+        }
+        let before = Arc::clone(&self.policy.read());
+        let tokens: Vec<_> = configs
+            .into_iter()
+            .map(|config| {
+                let same = before.tokens.iter().find(|token| token.config == config);
+                same.map_or_else(|| Arc::new(Token::new(config.clone())), Arc::clone)
+            })
+            .collect();
+        let count = tokens.len();
+        *self.policy.write() = Arc::new(Policy { tokens, grafana_secret });
+        Ok(count)
+    }
+
+    /// Whether anybody may do anything.
+    pub fn is_open(&self) -> bool {
+        let policy = self.policy.read();
+        self.config.disabled || policy.tokens.is_empty() && policy.grafana_secret.is_none()
+    }
+
+    /// Lets in a caller who has shown `secret`, where its token is good for `scope`.
+    ///
+    /// # Errors
+    /// Why not; counted and logged.
+    pub fn admit(
+        &self,
+        now: Timestamp,
+        secret: Option<&str>,
+        scope: Scope,
+    ) -> Result<Caller, Denied> {
+        if self.is_open() {
+            return Ok(Caller::default());
+        }
+        self.check(now, secret, scope).inspect_err(|denied| self.failures.note(denied))
+    }
+
+    /// The header in which Grafana sends the time that it signs.
+    pub fn grafana_timestamp_header(&self) -> Option<&str> {
+        self.config.grafana_timestamp_header.as_deref()
+    }
+
+    /// Takes a delivery that is to be believed once its body is there; `None` where no such signature
+    /// is believed, or the time that has to be signed is missing.
+    pub fn signed_delivery(&self, signature: &str, time: Option<&str>) -> Option<SignedDelivery> {
+        let secret = self.policy.read().grafana_secret.clone()?;
+        if self.config.grafana_timestamp_header.is_some() != time.is_some() {
+            return None;
+        }
+        Some(SignedDelivery {
+            secret,
+            signature: signature.to_owned(),
+            time: time.map(str::to_owned),
+        })
+    }
+
+    /// Turns away a delivery that is not what was signed.
+    pub fn refuse_delivery(&self) -> Denied {
+        let denied = Denied::Unknown;
+        self.failures.note(&denied);
+        denied
+    }
+
+    /// Who was turned away.
+    pub fn failures(&self) -> &Failures {
+        &self.failures
+    }
+
+    fn check(&self, now: Timestamp, secret: Option<&str>, needed: Scope) -> Result<Caller, Denied> {
+        let secret = secret.ok_or(Denied::Missing)?;
+        let policy = Arc::clone(&self.policy.read());
+        let digest = TokenDigest::of(secret);
+        // All of them, so that the time does not tell which came near.
+        let mut found = None;
+        for token in &policy.tokens {
+            if bool::from(token.config.sha256.ct_eq(&digest)) {
+                found = Some(token);
+            }
+        }
+        let token = found.ok_or(Denied::Unknown)?;
+        let name = || token.config.name.clone();
+        if token.config.expires_at.is_some_and(|expires_at| expires_at <= now) {
+            return Err(Denied::Expired { name: name() });
+        }
+        if !token.config.scopes.contains(&needed) {
+            return Err(Denied::Forbidden { name: name(), needed });
+        }
+        Ok(Caller(Some(Arc::clone(token))))
+    }
+}

@@ -1,0 +1,58 @@
+//! The command `token`: makes tokens. Only the digest goes into the configuration.
+
+use clap::Subcommand;
+
+use crate::{
+    auth::{NewToken, Scope, TokenDigest},
+    counter::{Clock as _, SystemClock},
+};
+
+const SECONDS_PER_DAY: i64 = 86_400;
+
+/// What to do with tokens.
+#[derive(Debug, Subcommand)]
+pub(super) enum TokenCommand {
+    /// Print a new token, which is kept nowhere, and its entry for the configuration
+    New {
+        /// Whose it is, for logs and audits
+        #[arg(long, value_parser = name)]
+        name: String,
+        /// What it is good for: ingest, read or operate; give it again for each
+        #[arg(long = "scope", required = true)]
+        scopes: Vec<Scope>,
+        /// After so many days it is good for nothing
+        #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..))]
+        expires_in_days: Option<u16>,
+    },
+}
+
+pub(super) fn run(command: &TokenCommand) {
+    let TokenCommand::New { name, scopes, expires_in_days } = command;
+    let token = NewToken::generate();
+    let mut names: Vec<String> = scopes.iter().map(|scope| format!("\"{scope}\"")).collect();
+    names.dedup();
+    eprintln!("The token, which is shown only here:\n");
+    println!("{}", token.reveal());
+    eprintln!(
+        "\nIts entry. In the file that `auth.file` names (SIGHUP has it read again) it begins with\n\
+         [[tokens]], among the service's other options with [[auth.tokens]]:\n"
+    );
+    eprintln!("[[tokens]]");
+    // Rust's escapes of such a text are TOML's.
+    eprintln!("name = {name:?}");
+    eprintln!("sha256 = \"{}\"", TokenDigest::of(token.reveal()));
+    eprintln!("scopes = [{}]", names.join(", "));
+    if let Some(days) = expires_in_days {
+        let expires_at = SystemClock.now().plus_seconds(i64::from(*days) * SECONDS_PER_DAY);
+        eprintln!("expires_at = \"{expires_at}\"");
+    }
+}
+
+fn name(text: &str) -> Result<String, String> {
+    let is_printable = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if is_printable && (1..=64).contains(&text.len()) {
+        Ok(text.to_owned())
+    } else {
+        Err("a name has 1 to 64 printable ASCII characters".to_owned())
+    }
+}
