@@ -12,6 +12,7 @@ use crate::{
     http::{self, AppState, HttpConfig, HttpService},
     spool::SpoolOpenError,
     store::{EmbeddedOpenError, EmbeddedStore, RedisStore, RedisTlsError, Store},
+    telemetry::Recorder,
 };
 
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
@@ -24,6 +25,7 @@ pub struct Application {
     service: HttpService,
     counter: Arc<Counter>,
     gate: Arc<Gate>,
+    recorder: Arc<Recorder>,
     limits: HttpConfig,
 }
 
@@ -53,6 +55,9 @@ pub enum StartError {
     /// The spool can't be opened.
     #[error(transparent)]
     Spool(#[from] SpoolOpenError),
+    /// The process gathers metrics for another service already.
+    #[error("metrics can't be gathered: {0}")]
+    Telemetry(#[from] metrics_exporter_prometheus::BuildError),
     /// Opening the store was cut off.
     #[error("opening the store was cut off: {0}")]
     CutOff(#[from] tokio::task::JoinError),
@@ -72,6 +77,7 @@ impl Application {
         let gate = Arc::new(Gate::open(config.auth.clone(), address)?);
 
         let store = open_store(config).await?;
+        let recorder = Recorder::install(store.name())?;
         let counting = CounterConfig {
             thresholds: config.thresholds,
             batch: config.batch,
@@ -82,15 +88,17 @@ impl Application {
         let spool_dir = config.redis.url.as_ref().map(|_| config.data_dir.as_path());
         let counter = Counter::start(store, Arc::new(SystemClock), counting, spool_dir)?;
         let counter = Arc::new(counter);
+        let recorder = Arc::new(recorder);
         let state = AppState {
             counter: Arc::clone(&counter),
             gate: Arc::clone(&gate),
+            recorder: Arc::clone(&recorder),
             http: config.http,
             alertmanager: config.alertmanager,
         };
         let is_local = address.ip().is_loopback();
         let service = http::service(state, config.browser.clone(), is_local);
-        Ok(Self { listener, address, service, counter, gate, limits: config.http })
+        Ok(Self { listener, address, service, counter, gate, recorder, limits: config.http })
     }
 
     /// Where it listens; with the port that port 0 came to.
@@ -101,9 +109,9 @@ impl Application {
     /// Serves until `stop` is done, then lets what was accepted be answered, and closes the store. Reads
     /// files of secrets again at each of `hangups`.
     pub async fn run(self, stop: impl Future<Output = ()> + Send, hangups: Signal) {
-        let Self { listener, address, service, counter, gate, limits } = self;
+        let Self { listener, address, service, counter, gate, recorder, limits } = self;
         let reloading = tokio::spawn(reload(gate, hangups));
-        let maintenance = tokio::spawn(maintain(Arc::clone(&counter)));
+        let maintenance = tokio::spawn(maintain(Arc::clone(&counter), recorder));
         tracing::info!(%address, "listening on http://{address}");
 
         http::serve(listener, service, limits, stop).await;
@@ -138,11 +146,12 @@ async fn reload(gate: Arc<Gate>, mut hangups: Signal) {
     }
 }
 
-async fn maintain(counter: Arc<Counter>) {
+async fn maintain(counter: Arc<Counter>, recorder: Arc<Recorder>) {
     let mut ticks = time::interval(MAINTENANCE_INTERVAL);
     ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        recorder.keep_up();
         counter.maintain().await;
     }
 }

@@ -7,6 +7,7 @@ set -euo pipefail
 needed=(
   redis-server redis-server
   prometheus-alertmanager prometheus-alertmanager
+  prometheus prometheus
   curl curl
   prlimit util-linux
 )

@@ -1,13 +1,11 @@
 //! Who was turned away and why: counted, and told to the log without the token.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use super::token::Scope;
+use crate::telemetry::{self, Denial};
 
 /// A flood of wrong tokens is one line in so long.
 const TOLD_INTERVAL: Duration = Duration::from_secs(1);
@@ -34,20 +32,12 @@ pub enum Denied {
 }
 
 impl Denied {
-    /// The reasons, as metrics name them.
-    pub const REASONS: [&'static str; 4] = ["missing", "unknown", "expired", "forbidden"];
-
-    /// One of [`Denied::REASONS`].
-    pub const fn reason(&self) -> &'static str {
-        Self::REASONS[self.place()]
-    }
-
-    const fn place(&self) -> usize {
+    fn reason(&self) -> Denial {
         match self {
-            Self::Missing => 0,
-            Self::Unknown => 1,
-            Self::Expired { .. } => 2,
-            Self::Forbidden { .. } => 3,
+            Self::Missing => Denial::Missing,
+            Self::Unknown => Denial::Unknown,
+            Self::Expired { .. } => Denial::Expired,
+            Self::Forbidden { .. } => Denial::Forbidden,
         }
     }
 
@@ -59,33 +49,22 @@ impl Denied {
     }
 }
 
-/// How many were turned away since the start.
+/// When the log was last told, and of how many it was not told since.
 #[derive(Debug, Default)]
-pub struct Failures {
-    counts: [AtomicU64; Denied::REASONS.len()],
-    /// When the log was last told, and how many it was not told of since.
-    told: Mutex<(Option<Instant>, u64)>,
-}
+pub(super) struct Failures(Mutex<(Option<Instant>, u64)>);
 
 impl Failures {
-    /// How many were turned away for one of [`Denied::REASONS`].
-    pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        Denied::REASONS
-            .into_iter()
-            .zip(self.counts.iter().map(|count| count.load(Ordering::Relaxed)))
-    }
-
     pub(super) fn note(&self, denied: &Denied) {
-        self.counts[denied.place()].fetch_add(1, Ordering::Relaxed);
-        let mut told = self.told.lock();
+        telemetry::auth_failure(denied.reason());
+        let mut told = self.0.lock();
         let (told_at, untold) = *told;
         if told_at.is_some_and(|at| at.elapsed() < TOLD_INTERVAL) {
-            *told = (told_at, untold + 1);
+            told.1 += 1;
             return;
         }
         *told = (Some(Instant::now()), 0);
         drop(told);
-        let (reason, token_name) = (denied.reason(), denied.name());
+        let (reason, token_name) = (denied.reason().as_str(), denied.name());
         tracing::warn!(reason, token_name, untold, "a caller is turned away: {reason} token");
     }
 }

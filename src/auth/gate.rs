@@ -145,11 +145,6 @@ impl Gate {
         denied
     }
 
-    /// Who was turned away.
-    pub fn failures(&self) -> &Failures {
-        &self.failures
-    }
-
     fn check(&self, now: Timestamp, secret: Option<&str>, needed: Scope) -> Result<Caller, Denied> {
         let secret = secret.ok_or(Denied::Missing)?;
         let policy = Arc::clone(&self.policy.read());

@@ -7,7 +7,7 @@ mod token;
 mod webhook;
 
 pub use config::{AuthConfig, AuthError};
-pub use failures::{Denied, Failures};
+pub use failures::Denied;
 pub use gate::{Caller, Gate};
 pub use token::{InvalidScope, NewToken, Scope, TokenConfig, TokenDigest, Wait};
 pub use webhook::{SignedDelivery, WebhookSecret};

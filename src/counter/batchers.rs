@@ -1,6 +1,6 @@
 //! A batcher for each part of the store, so that one that does not answer holds up no other.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc, time::Instant};
 
 use futures_util::future::BoxFuture;
 use parking_lot::RwLock;
@@ -12,6 +12,7 @@ use super::{
 use crate::{
     domain::Timestamp,
     store::{Shard, Store, StoreError},
+    telemetry::{self, Shed},
 };
 
 /// One of the store's calls that take a batch.
@@ -24,6 +25,8 @@ pub(super) struct Batchers<T, R> {
     health: Arc<Health>,
     config: BatchConfig,
     call: StoreCall<T, R>,
+    /// As metrics name the call.
+    name: &'static str,
     /// Whether there is nothing to gain from gathering.
     at_once: bool,
     by_shard: RwLock<HashMap<Shard, Arc<StoreBatcher<T, R>>>>,
@@ -36,10 +39,11 @@ impl<T: Send + 'static, R: Send + 'static> Batchers<T, R> {
         store: &Arc<dyn Store>,
         health: &Arc<Health>,
         config: BatchConfig,
+        name: &'static str,
         call: StoreCall<T, R>,
     ) -> Self {
         let (store, health) = (Arc::clone(store), Arc::clone(health));
-        Self { store, health, config, call, at_once: false, by_shard: RwLock::default() }
+        Self { store, health, config, call, name, at_once: false, by_shard: RwLock::default() }
     }
 
     /// Makes each call by itself, where `at_once` is true.
@@ -60,7 +64,11 @@ impl<T: Send + 'static, R: Send + 'static> Batchers<T, R> {
         if self.at_once {
             return Ok((self.work(shard))(now, items).await);
         }
-        self.of(shard).submit(now, items).await
+        let results = self.of(shard).submit(now, items).await;
+        results.inspect_err(|no_results| match no_results {
+            NoResults::QueueFull => telemetry::shed(Shed::Batch),
+            NoResults::CutOff => {}
+        })
     }
 
     fn of(&self, shard: Shard) -> Arc<StoreBatcher<T, R>> {
@@ -82,7 +90,8 @@ impl<T: Send + 'static, R: Send + 'static> Batchers<T, R> {
     /// What waits when its part of the store falls away is answered at once: batch after batch running
     /// into the command timeout would keep the last ones waiting for many times that long.
     fn work(&self, shard: Shard) -> Work<T, Result<R, StoreError>> {
-        let (store, health, call) = (Arc::clone(&self.store), Arc::clone(&self.health), self.call);
+        let (store, health) = (Arc::clone(&self.store), Arc::clone(&self.health));
+        let (call, name) = (self.call, self.name);
         Arc::new(move |now, items: Vec<T>| {
             let (store, health) = (Arc::clone(&store), Arc::clone(&health));
             let count = items.len();
@@ -91,7 +100,9 @@ impl<T: Send + 'static, R: Send + 'static> Batchers<T, R> {
                 return Box::pin(async move { (0..count).map(|_| Err(away.clone())).collect() });
             }
             Box::pin(async move {
+                let begun = Instant::now();
                 let results = call(store, now, items).await;
+                telemetry::batch(name, count, begun.elapsed());
                 // Before the place of this batch is free for the next one.
                 let fault = results.iter().find_map(|result| result.as_ref().err());
                 if let Some(fault) = fault.filter(|_| results.iter().all(Result::is_err)) {

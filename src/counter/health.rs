@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::{
     domain::Timestamp,
     store::{Shard, StoreError},
+    telemetry::{self, State},
 };
 
 /// So many faults in a row, and no answer between them, are an outage. A write that was made to
@@ -28,6 +29,16 @@ pub enum HealthState {
     Degraded,
     /// The store answers, and what has waited is being carried out.
     Replaying,
+}
+
+impl From<HealthState> for State {
+    fn from(state: HealthState) -> Self {
+        match state {
+            HealthState::Healthy => Self::Healthy,
+            HealthState::Degraded => Self::Degraded,
+            HealthState::Replaying => Self::Replaying,
+        }
+    }
 }
 
 /// Takes note of faults and answers.
@@ -63,6 +74,9 @@ impl Health {
 
     /// Takes note of how a call ended.
     pub(super) fn observe<T>(&self, now: Timestamp, shard: Shard, result: &Result<T, StoreError>) {
+        if let Err(fault) = result {
+            telemetry::store_error(fault.class());
+        }
         match result {
             Err(fault) if fault.is_outage() => {
                 let faults = {
@@ -94,6 +108,7 @@ impl Health {
         let mut record = self.record.lock();
         self.is_disturbed.store(true, Ordering::Relaxed);
         if record.away.insert(shard) {
+            telemetry::outage();
             self.outages.send_modify(|outages| *outages += 1);
         }
         let store = self.store;

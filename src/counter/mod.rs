@@ -35,6 +35,7 @@ use crate::{
     domain::{AnomalyKey, Frequency, Occurrence, RepairAttempt, Tally, Thresholds, Timestamp},
     spool::{Spool, SpoolConfig, SpoolOpenError},
     store::{Dossier, Recorded, RepairRecorded, Shard, Store},
+    telemetry::Standing,
 };
 
 use self::{
@@ -213,14 +214,14 @@ impl Counter {
         };
         tokio::spawn(Replay::new(carrier, resend, answers, degraded).run());
 
-        let occurrences = Batchers::new(&store, &health, batch, |store, now, items| {
+        let occurrences = Batchers::new(&store, &health, batch, "record", |store, now, items| {
             Box::pin(async move { store.record(now, items).await })
         });
-        let tallies = Batchers::new(&store, &health, batch, |store, now, items| {
+        let tallies = Batchers::new(&store, &health, batch, "tally", |store, now, items| {
             Box::pin(async move { store.tallies(now, items).await })
         });
         let tallies = tallies.at_once(store.tallies_from_memory());
-        let repairs = Batchers::new(&store, &health, batch, |store, now, items| {
+        let repairs = Batchers::new(&store, &health, batch, "repair", |store, now, items| {
             Box::pin(async move { store.record_repairs(now, items).await })
         });
         Ok(Self {
@@ -248,6 +249,35 @@ impl Counter {
 
     /// How calls can be served. Asks the store, unless that is known to be away.
     pub async fn readiness(&self) -> Readiness {
+        self.ask_store().await;
+        let now = self.now();
+        let (operations, bytes, since) = self.depth();
+        Readiness {
+            store: self.store.name(),
+            state: self.health.state(),
+            since: self.health.since(),
+            spool: Depth { operations, bytes, age_seconds: age_seconds(now, since) },
+        }
+    }
+
+    /// The same and more for metrics, without asking the store.
+    pub fn standing(&self) -> Standing {
+        let (spool_operations, spool_bytes, since) = self.depth();
+        Standing {
+            state: self.health.state().into(),
+            parts_away: self.health.away().len(),
+            spool_operations,
+            spool_bytes,
+            spool_max_bytes: self.standby.as_ref().map_or(0, |standby| standby.spool().max_bytes()),
+            spool_age_seconds: age_seconds(self.now(), since),
+        }
+    }
+
+    fn depth(&self) -> (usize, u64, Option<Timestamp>) {
+        self.standby.as_ref().map_or((0, 0, None), |standby| standby.depth())
+    }
+
+    async fn ask_store(&self) {
         let now = self.now();
         if self.health.state() == HealthState::Healthy {
             join_all(self.store.shards().into_iter().map(|shard| async move {
@@ -256,16 +286,6 @@ impl Counter {
                 }
             }))
             .await;
-        }
-        let (operations, bytes, since) =
-            self.standby.as_ref().map_or((0, 0, None), |standby| standby.depth());
-        let age_seconds =
-            since.map_or(0, |since| (now.as_micros() - since.as_micros()) / 1_000_000);
-        Readiness {
-            store: self.store.name(),
-            state: self.health.state(),
-            since: self.health.since(),
-            spool: Depth { operations, bytes, age_seconds },
         }
     }
 
@@ -293,4 +313,8 @@ impl Counter {
         let standby = self.standby.as_ref()?;
         self.health.is_away(self.store.shard(key)).then_some(standby)
     }
+}
+
+fn age_seconds(now: Timestamp, since: Option<Timestamp>) -> i64 {
+    since.map_or(0, |since| (now.as_micros() - since.as_micros()) / 1_000_000)
 }

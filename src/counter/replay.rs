@@ -23,6 +23,7 @@ use crate::{
     domain::{AnomalyKey, Operation},
     spool::{SpoolError, Spooled},
     store::Shard,
+    telemetry,
 };
 
 /// How often a long replay tells of its progress.
@@ -192,11 +193,13 @@ impl Replay {
             self.replay_run(run, pass, &mut settled).await;
         }
         if !settled.all.is_empty() {
+            let (done, refused) = (settled.done.len(), settled.refused.len());
             if let Err(error) = standby.spool().settle(settled.done, settled.refused).await {
                 // They are carried out again, which changes nothing.
                 return spool_failed(&error);
             }
             standby.forget(&settled.all);
+            telemetry::replayed(done, refused);
         }
         pass.next = last.sequence + 1;
         Some(settled.all.len())

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     domain::{Operation, Timestamp},
     store::Shard,
+    telemetry,
 };
 
 /// How often it is looked for writes that were acknowledged just before their part of the store fell
@@ -146,6 +147,7 @@ impl Resend {
             }
         }
         let count = due.len();
+        telemetry::resent(count);
         tracing::debug!(count, "{count} acknowledged writes were sent again");
         let mut sent = Vec::new();
         for (acknowledged_at, operation) in due {

@@ -22,6 +22,7 @@ use crate::{
     domain::{AnomalyKey, Operation, PermanentFix, RepairHistory, Tally, Timestamp},
     spool::{Spool, SpoolError, Spooled},
     store::{Dossier, Recorded, StoreError},
+    telemetry,
 };
 
 /// How many operations are appended to the spool with one fsync.
@@ -136,6 +137,8 @@ impl Standby {
             })
             .collect();
         self.count(&memory);
+        drop(memory);
+        telemetry::spooled(settled.iter().filter(|result| result.is_ok()).count());
         settled
     }
 

@@ -17,6 +17,7 @@ use crate::{
         RepairAttempt, Timestamp,
     },
     store::{RecordOutcome, Recorded, RepairRecorded, Shard, StoreError},
+    telemetry,
 };
 
 /// How many items go to the store in one call at the most: a script of many thousands would hold up
@@ -250,6 +251,7 @@ impl Counter {
         let (mut places, mut operations) = (Vec::new(), Vec::new());
         for (place, occurrence) in queued {
             if occurrence.at < RETENTION.start(now) {
+                telemetry::occurrence(telemetry::Outcome::TooOld, None, None);
                 // Not to be counted; and where nothing is known, no zero to be told either.
                 let estimate = standby.estimate(occurrence.key, now).ok_or_else(|| away(None));
                 outcomes[place] = Some(estimate.map(|estimate| {
@@ -268,7 +270,8 @@ impl Counter {
                 let Accepted { is_first, previous_count_24h, estimate } = accepted;
                 let frequency =
                     Frequency::judge(key, estimate.tally, previous_count_24h, self.thresholds);
-                self.tell_of_step(&frequency);
+                use telemetry::Outcome::{Duplicate, Spooled};
+                tell(if is_first { Spooled } else { Duplicate }, &frequency);
                 Answered::estimated(Counted { counted: is_first, frequency }, estimate.as_of)
             }));
         }
@@ -288,23 +291,28 @@ impl Counter {
     fn judge(&self, key: AnomalyKey, recorded: Recorded) -> Counted {
         let Recorded { outcome, previous_count_24h, tally } = recorded;
         let frequency = Frequency::judge(key, tally, previous_count_24h, self.thresholds);
-        self.tell_of_step(&frequency);
+        let told = match outcome {
+            RecordOutcome::Counted => telemetry::Outcome::Counted,
+            RecordOutcome::Duplicate => telemetry::Outcome::Duplicate,
+            RecordOutcome::TooOld => telemetry::Outcome::TooOld,
+        };
+        tell(told, &frequency);
         Counted { counted: outcome == RecordOutcome::Counted, frequency }
     }
+}
 
-    fn tell_of_step(&self, frequency: &Frequency) {
-        if let Some(level) = frequency.level
-            && frequency.level > frequency.previous_level
-        {
-            let (key, count_24h) = (frequency.key, frequency.tally.counts.day);
-            let escalation_level = level.as_str();
-            tracing::info!(
-                %key,
-                escalation_level,
-                count_24h,
-                "anomaly {key} has reached {escalation_level}"
-            );
-        }
+/// Counts an occurrence, and logs the step where it is one to another level.
+fn tell(outcome: telemetry::Outcome, frequency: &Frequency) {
+    let Frequency { key, level, previous_level, tally } = frequency;
+    telemetry::occurrence(outcome, *level, *previous_level);
+    if let Some(reached) = level.filter(|_| level > previous_level) {
+        let (escalation_level, count_24h) = (reached.as_str(), tally.counts.day);
+        tracing::info!(
+            %key,
+            escalation_level,
+            count_24h,
+            "anomaly {key} has reached {escalation_level}"
+        );
     }
 }
 

@@ -21,7 +21,10 @@ use super::{
     browser::Browsers,
     problem::{Problem, ProblemKind},
 };
-use crate::auth::{Caller, Denied, Scope, SignedDelivery, Wait};
+use crate::{
+    auth::{Caller, Denied, Scope, SignedDelivery, Wait},
+    telemetry::{self, Shed},
+};
 
 /// Where Alertmanager and Grafana deliver.
 pub(super) const WEBHOOK_PATH: &str = "/webhooks/alertmanager";
@@ -136,6 +139,7 @@ fn shown_secret(headers: &HeaderMap) -> Option<String> {
 
 /// Alertmanager drops what is answered 429, and tries again after a 503.
 fn limited(scope: Scope, Wait(wait): Wait) -> Problem {
+    telemetry::shed(Shed::Token);
     let (kind, what) = match scope {
         Scope::Ingest => (ProblemKind::Overloaded, "and nothing was recorded"),
         Scope::Read | Scope::Operate => (ProblemKind::TooManyRequests, "and nothing was done"),

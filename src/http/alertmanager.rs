@@ -24,6 +24,7 @@ use crate::{
     auth::Caller,
     counter::{Answered, Counted},
     domain::{EventId, MAX_AHEAD_SECONDS, Occurrence, Timestamp},
+    telemetry,
 };
 
 /// The section `alertmanager` of the configuration.
@@ -102,7 +103,9 @@ pub(super) async fn receive(
         if let Err(problem) = &result {
             tracing::warn!(?fingerprint, %problem, "an alert of a delivery was not counted");
         }
-        AlertBody { fingerprint, result: result.into() }
+        let result = AlertResult::from(result);
+        telemetry::webhook_alert(result.told());
+        AlertBody { fingerprint, result }
     });
     Ok((status, Json(DeliveryBody::new(alerts.collect()))))
 }
@@ -129,12 +132,24 @@ impl From<Result<Option<Answered<Counted>>, Problem>> for AlertResult {
     }
 }
 
+impl AlertResult {
+    fn told(&self) -> telemetry::AlertResult {
+        match self {
+            Self::Firing(body) if body.counted() => telemetry::AlertResult::Counted,
+            Self::Firing(_) => telemetry::AlertResult::NotCounted,
+            Self::Resolved { .. } => telemetry::AlertResult::Resolved,
+            Self::Failed { .. } => telemetry::AlertResult::Failed,
+        }
+    }
+}
+
 /// The alerts of a delivery, unread: one that is malformed fails itself alone.
 fn alerts_of(body: Value) -> Result<Vec<Value>, Problem> {
     let mut delivery = Fields::of("a delivery", body)?.rest();
     if let Some(truncated) = delivery.get("truncatedAlerts").and_then(Value::as_u64)
         && truncated > 0
     {
+        telemetry::truncated_alerts(truncated);
         tracing::warn!(truncated, "a delivery left {truncated} alerts out: raise max_alerts");
     }
     match delivery.remove("alerts") {

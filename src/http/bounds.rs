@@ -28,6 +28,7 @@ use super::{
     body::buffered,
     problem::{Problem, ProblemKind},
 };
+use crate::telemetry::{self, Shed};
 
 /// How long a request waits for its turn: in a burst, and in an overload. This is "controlled delay" as
 /// in Ben Maurer, "Fail at Scale", ACM Queue 13 (8), 2015. The first outlasts the time of a command to
@@ -98,6 +99,7 @@ impl Bounds {
             return Some(place);
         }
         let patience = if self.is_overloaded() { OVERLOAD_PATIENCE } else { BURST_PATIENCE };
+        let _told = telemetry::waiting_request();
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let _waits = Waits(&self.waiting);
         time::timeout(patience, self.places.acquire()).await.ok()?.ok()
@@ -123,6 +125,7 @@ impl Bounds {
     }
 
     fn refuse(&self) -> Response {
+        telemetry::shed(Shed::Requests);
         self.last_refused_ms.store(self.now_ms(), Ordering::Relaxed);
         let detail = "more requests come than can be served, and nothing was recorded: try again in \
                       a moment";

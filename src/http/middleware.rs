@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use hyper::body::Incoming;
-use tower::{ServiceBuilder, util::BoxCloneSyncService};
+use tower::{ServiceBuilder, layer::layer_fn, util::BoxCloneSyncService};
 use tower_http::{
     catch_panic::CatchPanicLayer,
     request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer},
@@ -23,6 +23,7 @@ use super::{
     bounds::{Bounded, Bounds},
     browser::{BrowserConfig, Browsers},
     degraded,
+    metrics::{Measured, RouteNames},
     problem::{Problem, ProblemKind},
 };
 
@@ -33,11 +34,13 @@ pub type HttpService = BoxCloneSyncService<axum::http::Request<Incoming>, Respon
 /// route in a box for each layer, and clone them all for each request.
 pub(super) fn around(
     routes: Router,
+    names: RouteNames,
     state: AppState,
     browser: BrowserConfig,
     is_local: bool,
 ) -> HttpService {
     let counter = Arc::clone(&state.counter);
+    let names = Arc::new(names);
     let cors = Browsers::cors(&browser);
     let stack = ServiceBuilder::new()
         .map_request(|request: axum::http::Request<Incoming>| request.map(Body::new))
@@ -45,6 +48,7 @@ pub(super) fn around(
         .layer(SetRequestIdLayer::x_request_id(NewRequestId))
         // The span is around all that is logged of a request. A line for each request only at
         // `debug`; errors are logged where they are known, and an outage is not one line a request.
+        .layer(layer_fn(move |inner| Measured::new(Arc::clone(&names), inner)))
         .map_response(Response::into_response)
         .layer(
             TraceLayer::new_for_http()

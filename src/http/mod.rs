@@ -10,6 +10,7 @@ mod browser;
 mod degraded;
 mod fields;
 mod health;
+mod metrics;
 mod middleware;
 mod occurrence;
 mod path;
@@ -26,13 +27,16 @@ use std::{
 
 use axum::{
     Router,
-    routing::{delete, get, post, put},
+    routing::{MethodRouter, delete, get, post, put},
 };
 use serde::Deserialize;
 
-use crate::{auth::Gate, counter::Counter};
+use crate::{auth::Gate, counter::Counter, telemetry::Recorder};
 
-use self::problem::{Problem, ProblemKind};
+use self::{
+    metrics::RouteNames,
+    problem::{Problem, ProblemKind},
+};
 
 pub use alertmanager::{AlertmanagerConfig, CountBy};
 pub use browser::BrowserConfig;
@@ -70,6 +74,8 @@ pub struct AppState {
     pub counter: Arc<Counter>,
     /// Where callers are let in.
     pub gate: Arc<Gate>,
+    /// What `/metrics` renders.
+    pub recorder: Arc<Recorder>,
     /// The section `http`.
     pub http: HttpConfig,
     /// The section `alertmanager`.
@@ -79,7 +85,7 @@ pub struct AppState {
 /// All routes, with the middleware around them.
 /// `is_local` where only programs of this machine reach them.
 pub fn service(state: AppState, browser: BrowserConfig, is_local: bool) -> HttpService {
-    let routes = Router::new()
+    let Routes { router, names } = Routes::default()
         .route("/anomalies", post(anomalies::record))
         .route("/anomalies/{key}", get(anomalies::anomaly))
         .route("/anomalies/{key}/frequency", get(anomalies::frequency))
@@ -94,10 +100,27 @@ pub fn service(state: AppState, browser: BrowserConfig, is_local: bool) -> HttpS
         .route("/spool/dead-letters/{sequence}/retry", post(spool::retry))
         .route("/healthz", get(health::health))
         .route("/readyz", get(health::ready))
+        .route("/metrics", get(metrics::render));
+    let routes = router
         .fallback(unknown_route)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(state.clone());
-    middleware::around(routes, state, browser, is_local)
+    middleware::around(routes, names, state, browser, is_local)
+}
+
+/// Routes, and their names for metrics.
+#[derive(Default)]
+struct Routes {
+    router: Router<AppState>,
+    names: RouteNames,
+}
+
+impl Routes {
+    fn route(mut self, path: &'static str, methods: MethodRouter<AppState>) -> Self {
+        // The router itself refuses a path that is there already.
+        let _ = self.names.insert(path, path);
+        Self { router: self.router.route(path, methods), names: self.names }
+    }
 }
 
 async fn unknown_route(uri: axum::http::Uri) -> Problem {

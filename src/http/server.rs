@@ -26,6 +26,7 @@ use super::{
     HttpConfig,
     problem::{Problem, ProblemKind},
 };
+use crate::telemetry::{self, Shed};
 
 /// So many connections at the same time are told that there is no place for them; the others are just
 /// ended. And for so long the head of their request is waited for.
@@ -98,6 +99,7 @@ where
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(self.send_timeout));
         let stream = TokioIo::new(stream);
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            telemetry::shed(Shed::Connections);
             if let Ok(place) = Arc::clone(&self.refusals).try_acquire_owned() {
                 let mut builder = connection_builder(REFUSAL_HEADER_TIMEOUT);
                 let refused =
@@ -113,11 +115,12 @@ where
         let routes = TowerToHyperService::new(self.routes.clone());
         let builder = connection_builder(self.header_timeout);
         let served = self.graceful.watch(builder.serve_connection(stream, routes));
+        let told = telemetry::connection();
         tokio::spawn(async move {
             if let Err(error) = served.await {
                 tracing::debug!(%error, "a connection has broken");
             }
-            drop(place);
+            drop((place, told));
         });
     }
 }

@@ -44,6 +44,11 @@ pub struct Spool {
 }
 
 impl Spool {
+    /// How many bytes may wait.
+    pub fn max_bytes(&self) -> u64 {
+        self.max_bytes
+    }
+
     /// Opens the spool in `data_dir`, which is made when it is missing, and hands over what waits
     /// in it, oldest first. Blocks. A damaged file is set aside, and what can be read of it kept.
     ///

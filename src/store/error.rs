@@ -1,5 +1,7 @@
 //! The faults of a store, in the classes by which callers decide what to do next.
 
+use crate::telemetry::Fault;
+
 /// Why a store did not answer. The text is for the log, not for clients.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -19,6 +21,16 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Its class, as metrics name it.
+    pub fn class(&self) -> Fault {
+        match self {
+            Self::Transient(_) => Fault::Transient,
+            Self::Moving(_) => Fault::Moving,
+            Self::Indeterminate(_) => Fault::Indeterminate,
+            Self::Permanent(_) => Fault::Permanent,
+        }
+    }
+
     /// That of a part of the store which is known to be away.
     pub fn away() -> Self {
         Self::Transient("the store is away".to_owned())

@@ -20,6 +20,7 @@ mod frequency;
 mod full_disk;
 mod hostile_input;
 mod house;
+mod metrics;
 mod model;
 mod network;
 mod older_writer;
