@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route("/anomalies/{key}/frequency", get(frequency));
     Runtime::new()?.block_on(async {
         let listener = TcpListener::bind(listen).await?;
-        http::serve(listener, routes, limits, future::pending()).await;
+        http::serve(listener, None, routes, limits, future::pending()).await;
         Ok(())
     })
 }

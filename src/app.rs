@@ -9,7 +9,7 @@ use crate::{
     auth::{AuthError, Gate},
     config::Config,
     counter::{Counter, CounterConfig, SystemClock},
-    http::{self, AppState, HttpConfig, HttpService},
+    http::{self, AppState, HttpConfig, HttpService, Tls, TlsError},
     spool::SpoolOpenError,
     store::{EmbeddedOpenError, EmbeddedStore, RedisStore, RedisTlsError, Store},
     telemetry::Recorder,
@@ -26,6 +26,7 @@ pub struct Application {
     counter: Arc<Counter>,
     gate: Arc<Gate>,
     recorder: Arc<Recorder>,
+    tls: Option<Arc<Tls>>,
     limits: HttpConfig,
 }
 
@@ -46,6 +47,9 @@ pub enum StartError {
     /// Nobody can be let in as configured, or everybody would be.
     #[error(transparent)]
     Auth(#[from] AuthError),
+    /// TLS can't be used as configured.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The embedded store can't be opened.
     #[error(transparent)]
     Store(#[from] EmbeddedOpenError),
@@ -76,6 +80,8 @@ impl Application {
 
         let gate = Arc::new(Gate::open(config.auth.clone(), address)?);
 
+        let tls = Tls::load(&config.tls)?.map(Arc::new);
+
         let store = open_store(config).await?;
         let recorder = Recorder::install(store.name())?;
         let counting = CounterConfig {
@@ -98,7 +104,7 @@ impl Application {
         };
         let is_local = address.ip().is_loopback();
         let service = http::service(state, config.browser.clone(), is_local);
-        Ok(Self { listener, address, service, counter, gate, recorder, limits: config.http })
+        Ok(Self { listener, address, service, counter, gate, recorder, tls, limits: config.http })
     }
 
     /// Where it listens; with the port that port 0 came to.
@@ -109,12 +115,13 @@ impl Application {
     /// Serves until `stop` is done, then lets what was accepted be answered, and closes the store. Reads
     /// files of secrets again at each of `hangups`.
     pub async fn run(self, stop: impl Future<Output = ()> + Send, hangups: Signal) {
-        let Self { listener, address, service, counter, gate, recorder, limits } = self;
-        let reloading = tokio::spawn(reload(gate, hangups));
+        let Self { listener, address, service, counter, gate, recorder, tls, limits } = self;
+        let reloading = tokio::spawn(reload(gate, tls.clone(), hangups));
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let maintenance = tokio::spawn(maintain(Arc::clone(&counter), recorder));
-        tracing::info!(%address, "listening on http://{address}");
+        tracing::info!(%address, "listening on {scheme}://{address}");
 
-        http::serve(listener, service, limits, stop).await;
+        http::serve(listener, tls, service, limits, stop).await;
         maintenance.abort();
         reloading.abort();
         counter.close().await;
@@ -135,8 +142,15 @@ async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
     Ok(Arc::new(opened?))
 }
 
-async fn reload(gate: Arc<Gate>, mut hangups: Signal) {
+async fn reload(gate: Arc<Gate>, tls: Option<Arc<Tls>>, mut hangups: Signal) {
     while hangups.recv().await.is_some() {
+        match tls.as_ref().map(|tls| tls.reload()) {
+            Some(Err(error)) => {
+                tracing::error!(%error, "the certificate in force stays so, since: {error}");
+            }
+            Some(Ok(())) => tracing::info!("the certificate was read again"),
+            None => {}
+        }
         match gate.reload() {
             Ok(tokens) => tracing::info!(tokens, "read again: {tokens} tokens are in force"),
             Err(error) => {

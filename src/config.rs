@@ -15,7 +15,7 @@ use crate::{
     auth::AuthConfig,
     counter::{BatchConfig, DegradedConfig},
     domain::{Thresholds, TimelineConfig},
-    http::{AlertmanagerConfig, BrowserConfig, HttpConfig},
+    http::{AlertmanagerConfig, BrowserConfig, HttpConfig, TlsConfig},
     logging::LogConfig,
     spool::SpoolConfig,
     store::{RedisConfig, RedisUrl},
@@ -53,6 +53,8 @@ pub struct Config {
     pub alertmanager: AlertmanagerConfig,
     /// Section `http`.
     pub http: HttpConfig,
+    /// Section `tls`.
+    pub tls: TlsConfig,
     /// Section `auth`.
     pub auth: AuthConfig,
     /// Section `browser`.

@@ -2,7 +2,7 @@
 //! the cause. The binary is a thin shell around this library; ARCHITECTURE.md is the map.
 //!
 //! Modules import from left to right only:
-//! `domain → telemetry → store | spool → counter → auth → http → logging → config → app → cli → main`.
+//! `domain → telemetry → tls → store | spool → counter → auth → http → logging → config → app → cli → main`.
 
 pub mod app;
 pub mod auth;
@@ -15,3 +15,4 @@ pub mod logging;
 pub mod spool;
 pub mod store;
 pub mod telemetry;
+pub mod tls;

@@ -1,31 +1,28 @@
 //! The command line: what each command does, and how it ends.
 
+mod local;
 mod spool;
 mod token;
 
 use std::{
     future::Future,
     io::{self, Read as _},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     process::ExitCode,
-    time::Duration,
 };
 
 use clap::{Parser, Subcommand};
-use reqwest::StatusCode;
+use reqwest::Method;
 use serde_json::Value;
 use tokio::{runtime::Runtime, signal};
 
-use self::{spool::SpoolCommand, token::TokenCommand};
+use self::{local::Local, spool::SpoolCommand, token::TokenCommand};
 use crate::{
     app::Application,
     config::{Config, LoadedConfig},
     domain::Signature,
     logging,
 };
-
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Counts how often an anomaly happens, and says when to stop restarting and fix the cause.
 ///
@@ -146,31 +143,15 @@ fn print_key(signature: &str) -> Result<(), Failure> {
 }
 
 fn healthcheck(config: &Config) -> Result<(), Failure> {
-    let url = local_url(config, "/readyz");
-    let (status, body) = Runtime::new()?.block_on(get(&url)).map_err(|error| {
+    let local = Local::of(config)?;
+    let url = local.url("/readyz");
+    let asked = async {
+        let answer = local.send(Method::GET, "/readyz").await?;
+        Ok::<_, reqwest::Error>((answer.status(), answer.text().await?))
+    };
+    let (status, body) = Runtime::new()?.block_on(asked).map_err(|error| {
         format!("{url} does not answer ({error}): is the service running, and `listen` the same?")
     })?;
     println!("{body}");
     if status.is_success() { Ok(()) } else { Err(format!("{url} answers {status}").into()) }
-}
-
-async fn get(url: &str) -> reqwest::Result<(StatusCode, String)> {
-    let client = reqwest::Client::builder().timeout(REQUEST_TIMEOUT).no_proxy().build()?;
-    let answer = client.get(url).send().await?;
-    Ok((answer.status(), answer.text().await?))
-}
-
-/// Where the running service is reached from its own machine.
-fn local_url(config: &Config, path: &str) -> String {
-    format!("http://{}{path}", reachable(config.listen))
-}
-
-/// An address that listens on all interfaces is reached by the loopback one.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listen.port())
 }

@@ -2,18 +2,18 @@
 //! again or dropped. A running service does it itself; without one the file is opened here.
 
 use clap::Subcommand;
-use reqwest::{Client, Method, Response, StatusCode};
+use reqwest::{Method, Response, StatusCode};
 
-use super::{Failure, local_url};
+use super::{
+    Failure,
+    local::{Local, TOKEN_VARIABLE},
+};
 use crate::{
     config::Config,
     counter::{Clock as _, SystemClock},
     http::DeadLetterBody,
     spool::{Spool, SpoolOpenError},
 };
-
-/// The environment variable that has the token to show to a running service.
-const TOKEN_VARIABLE: &str = "ANOMALY_COUNTER_TOKEN";
 
 /// What to do with the writes that Redis has refused for good.
 #[derive(Debug, Subcommand)]
@@ -62,19 +62,22 @@ async fn on_file(command: SpoolCommand, spool: &Spool) -> Result<(), Failure> {
 }
 
 async fn through_service(command: SpoolCommand, config: &Config) -> Result<(), Failure> {
-    let letters = local_url(config, "/spool/dead-letters");
+    let local = Local::of(config)?;
+    let letters = "/spool/dead-letters";
     match command {
         SpoolCommand::List => {
-            let listed: Vec<DeadLetterBody> = send(Method::GET, &letters).await?.json().await?;
+            let listed: Vec<DeadLetterBody> =
+                send(&local, Method::GET, letters).await?.json().await?;
             print(listed);
         }
         SpoolCommand::Retry { sequence } => {
-            let answer = send(Method::POST, &format!("{letters}/{sequence}/retry")).await?;
+            let retry = format!("{letters}/{sequence}/retry");
+            let answer = send(&local, Method::POST, &retry).await?;
             found(sequence, answer.status() != StatusCode::NOT_FOUND)?;
             println!("{sequence} is being tried again");
         }
         SpoolCommand::Drop { sequence } => {
-            let answer = send(Method::DELETE, &format!("{letters}/{sequence}")).await?;
+            let answer = send(&local, Method::DELETE, &format!("{letters}/{sequence}")).await?;
             found(sequence, answer.status() != StatusCode::NOT_FOUND)?;
             println!("{sequence} is dropped");
         }
@@ -82,13 +85,9 @@ async fn through_service(command: SpoolCommand, config: &Config) -> Result<(), F
     Ok(())
 }
 
-async fn send(method: Method, url: &str) -> Result<Response, Failure> {
-    let client = Client::builder().timeout(super::REQUEST_TIMEOUT).no_proxy().build()?;
-    let mut request = client.request(method, url);
-    if let Ok(token) = std::env::var(TOKEN_VARIABLE) {
-        request = request.bearer_auth(token);
-    }
-    let answer = request.send().await.map_err(|error| {
+async fn send(local: &Local, method: Method, path: &str) -> Result<Response, Failure> {
+    let url = local.url(path);
+    let answer = local.send(method, path).await.map_err(|error| {
         format!("the spool is in use, but {url} does not answer ({error}): is `listen` the same?")
     })?;
     if answer.status().is_success() || answer.status() == StatusCode::NOT_FOUND {

@@ -19,6 +19,7 @@ mod problem;
 mod repairs;
 mod server;
 mod spool;
+mod tls;
 
 use std::{
     num::{NonZeroU16, NonZeroUsize},
@@ -43,6 +44,7 @@ pub use browser::BrowserConfig;
 pub use middleware::HttpService;
 pub use server::serve;
 pub use spool::DeadLetterBody;
+pub use tls::{Tls, TlsConfig, TlsError};
 
 /// The section `http` of the configuration.
 #[derive(Clone, Copy, Debug, Deserialize)]

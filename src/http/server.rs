@@ -11,11 +11,12 @@ use axum::{
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
+    server::graceful::{GracefulShutdown, Watcher},
     service::TowerToHyperService,
 };
 use socket2::SockRef;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     time,
@@ -25,6 +26,7 @@ use tower::Service;
 use super::{
     HttpConfig,
     problem::{Problem, ProblemKind},
+    tls::Tls,
 };
 use crate::telemetry::{self, Shed};
 
@@ -36,9 +38,13 @@ const REFUSAL_HEADER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Without file descriptors or memory no connection can be taken: a pause lets others end.
 const PAUSE_AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
 
+/// How long a client may take to agree on TLS.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Serves `routes` until `stop` is done, then lets what was accepted be answered.
 pub async fn serve<S>(
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
     routes: S,
     config: HttpConfig,
     stop: impl Future<Output = ()> + Send,
@@ -48,6 +54,7 @@ pub async fn serve<S>(
     S::Future: Send,
 {
     let server = Server {
+        tls,
         routes,
         header_timeout: Duration::from_secs(config.header_timeout_seconds.get().into()),
         send_timeout: Duration::from_secs(config.send_timeout_seconds.get().into()),
@@ -76,6 +83,7 @@ pub async fn serve<S>(
 }
 
 struct Server<S> {
+    tls: Option<Arc<Tls>>,
     routes: S,
     header_timeout: Duration,
     send_timeout: Duration,
@@ -97,31 +105,69 @@ where
         let _ = stream.set_nodelay(true);
         // A client that reads no answers would keep theirs in memory for ever.
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(self.send_timeout));
-        let stream = TokioIo::new(stream);
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            telemetry::shed(Shed::Connections);
-            if let Ok(place) = Arc::clone(&self.refusals).try_acquire_owned() {
-                let mut builder = connection_builder(REFUSAL_HEADER_TIMEOUT);
-                let refused =
-                    builder.keep_alive(false).serve_connection(stream, service_fn(refuse));
-                tokio::spawn(async move {
-                    // How a client takes its refusal is its own affair.
-                    drop(refused.await);
-                    drop(place);
-                });
-            }
+            self.refuse(stream);
             return;
         };
-        let routes = TowerToHyperService::new(self.routes.clone());
-        let builder = connection_builder(self.header_timeout);
-        let served = self.graceful.watch(builder.serve_connection(stream, routes));
-        let told = telemetry::connection();
+        let held = (place, telemetry::connection());
+        let served = Connection {
+            routes: self.routes.clone(),
+            builder: connection_builder(self.header_timeout),
+            watcher: self.graceful.watcher(),
+        };
+        let acceptor = self.tls.as_ref().map(|tls| tls.acceptor());
         tokio::spawn(async move {
-            if let Err(error) = served.await {
-                tracing::debug!(%error, "a connection has broken");
+            match acceptor {
+                None => served.serve(stream).await,
+                Some(acceptor) => {
+                    match time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+                        Ok(Ok(stream)) => served.serve(stream).await,
+                        Ok(Err(error)) => tracing::debug!(%error, "no TLS was agreed on"),
+                        Err(_) => tracing::debug!("a client took too long to agree on TLS"),
+                    }
+                }
             }
-            drop((place, told));
+            drop(held);
         });
+    }
+
+    /// Tells a connection that there is no place for it, unless that would take an agreement on TLS.
+    fn refuse(&self, stream: TcpStream) {
+        telemetry::shed(Shed::Connections);
+        let Ok(place) = Arc::clone(&self.refusals).try_acquire_owned() else { return };
+        if self.tls.is_some() {
+            return;
+        }
+        let mut builder = connection_builder(REFUSAL_HEADER_TIMEOUT);
+        let stream = TokioIo::new(stream);
+        let refused = builder.keep_alive(false).serve_connection(stream, service_fn(refuse));
+        tokio::spawn(async move {
+            // How a client takes its refusal is its own affair.
+            drop(refused.await);
+            drop(place);
+        });
+    }
+}
+
+/// A connection that has its place.
+struct Connection<S> {
+    routes: S,
+    builder: http1::Builder,
+    watcher: Watcher,
+}
+
+impl<S> Connection<S>
+where
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+{
+    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
+        let routes = TowerToHyperService::new(self.routes);
+        let served = self.builder.serve_connection(TokioIo::new(stream), routes);
+        if let Err(error) = self.watcher.watch(served).await {
+            tracing::debug!(%error, "a connection has broken");
+        }
     }
 }
 

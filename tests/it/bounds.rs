@@ -126,7 +126,7 @@ async fn a_client_that_reads_no_answers_loses_its_connection() {
     let array = vec![json!({"alert_name": "HighCPU"}); 1_000];
     let body = serde_json::to_string(&array).unwrap();
     let request = format!(
-        "POST /anomalies HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+        "POST /anomalies HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\n\r\n{body}",
         body.len()
     );
@@ -144,7 +144,7 @@ async fn a_client_that_reads_no_answers_loses_its_connection() {
     eventually("the place is taken", || async {
         let mut other = connect(&service).await;
         other
-            .write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             .await
             .ok()?;
         let mut answer = String::new();

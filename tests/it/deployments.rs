@@ -1,12 +1,9 @@
 //! Redis as it is deployed: with users and passwords, on a unix socket, behind TLS, under Sentinel.
 
-use std::{fs, path::Path};
-
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{RedisServer, Sentinel, Service, eventually};
+use crate::support::{RedisServer, Sentinel, Service, eventually, write_certificates};
 
 async fn records(service: &Service) -> Value {
     service.post("/anomalies", &json!({"alert_name": "HighCPU"})).await.ok()
@@ -41,24 +38,6 @@ async fn a_unix_socket_serves() {
     let url = format!("redis+unix://{}", socket.display());
     let service = Service::with(&[("REDIS__URL", &url)]).await;
     assert_eq!(records(&service).await["degraded"], false);
-}
-
-/// Writes a CA, and certificates for the server and the client that it has signed.
-fn write_certificates(dir: &Path) {
-    let mut ca = CertificateParams::new(Vec::<String>::new()).unwrap();
-    // OpenSSL takes a certificate whose issuer has its own name for one that has signed itself.
-    ca.distinguished_name.push(DnType::CommonName, "the CA of the test");
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
-    fs::write(dir.join("ca.pem"), ca.pem()).unwrap();
-    for name in ["server", "client"] {
-        let key = KeyPair::generate().unwrap();
-        let mut certificate = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        certificate.distinguished_name.push(DnType::CommonName, name);
-        let certificate = certificate.signed_by(&key, &ca).unwrap();
-        fs::write(dir.join(format!("{name}.pem")), certificate.pem()).unwrap();
-        fs::write(dir.join(format!("{name}.key")), key.serialize_pem()).unwrap();
-    }
 }
 
 #[tokio::test]

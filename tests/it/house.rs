@@ -6,9 +6,10 @@ use std::{
 };
 
 /// From left to right: a module imports only from its left.
-const ORDER: [&str; 11] = [
+const ORDER: [&str; 12] = [
     "domain",
     "telemetry",
+    "tls",
     "store",
     "spool",
     "counter",

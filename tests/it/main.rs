@@ -31,4 +31,5 @@ mod repairs;
 mod replay;
 mod shutdown;
 mod signature;
+mod tls;
 mod weight;

@@ -9,11 +9,12 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use reqwest::Client;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{RedisServer, Service, eventually, healthy_again, key_of, wall_clock};
+use crate::support::{
+    RedisServer, Service, eventually, healthy_again, http_client, key_of, wall_clock,
+};
 
 /// Families by name, with their types, and the figures of each series.
 struct Metrics {
@@ -195,7 +196,7 @@ impl Prometheus {
     }
 
     async fn ask(&self, path: &str) -> Option<Value> {
-        let client = Client::builder().no_proxy().build().unwrap();
+        let client = http_client().build().unwrap();
         let answer = client.get(format!("{}{path}", self.base)).send().await.ok()?;
         answer.json().await.ok()
     }

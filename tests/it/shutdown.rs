@@ -84,9 +84,9 @@ async fn a_client_that_never_ends_its_request_is_cut_off_and_holds_up_nobody() {
             answer
         })
     };
-    let head = slow("POST /anomalies HTTP/1.1\r\nHost: x\r\n");
+    let head = slow("POST /anomalies HTTP/1.1\r\nHost: localhost\r\n");
     let body = slow(
-        "POST /anomalies HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+        "POST /anomalies HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
          Content-Length: 100\r\nConnection: close\r\n\r\n{",
     );
     service.get("/healthz").await.ok();
@@ -100,7 +100,7 @@ async fn a_client_that_never_ends_its_request_is_cut_off_and_holds_up_nobody() {
     for _ in 0..25 {
         idle.push(TcpStream::connect(service.address()).await.unwrap());
     }
-    let refused = slow("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+    let refused = slow("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let refused = tokio::time::timeout(deadline, refused).await.expect("an answer").unwrap();
     assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("retry-after: 1"), "{refused}");
     drop(idle);

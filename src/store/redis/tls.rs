@@ -1,21 +1,13 @@
 //! TLS to Redis by rustls (ring): the system's certificates or a private CA, and a client
 //! certificate where the server asks for one.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::path::PathBuf;
 
 use fred::types::config::TlsConnector;
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::ring,
-    pki_types::{
-        CertificateDer, PrivateKeyDer,
-        pem::{self, PemObject as _},
-    },
-};
+use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
+
+use crate::tls::{self, PemFileError, certificates, private_key, provider};
 
 /// The section `redis.tls` of the configuration, for `rediss://` URLs.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -33,13 +25,8 @@ pub struct RedisTlsConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum RedisTlsError {
     /// A file can't be read or holds nothing of use.
-    #[error("redis.tls: {}: {source}. It must be a PEM file that this user can read", file.display())]
-    File {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong with it.
-        source: pem::Error,
-    },
+    #[error("redis.tls: {0}")]
+    File(#[from] PemFileError),
     /// One of certificate and key is missing.
     #[error("redis.tls: certificate_file and key_file go together, and one of them is missing")]
     HalfAPair,
@@ -54,16 +41,14 @@ pub enum RedisTlsError {
 impl RedisTlsConfig {
     /// What fred connects with.
     pub(super) fn connector(&self) -> Result<TlsConnector, RedisTlsError> {
-        let provider = Arc::new(ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
+        let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
             .with_root_certificates(self.roots()?);
         let config = match (&self.certificate_file, &self.key_file) {
             (None, None) => builder.with_no_client_auth(),
             (Some(certificate_file), Some(key_file)) => {
-                let key = PrivateKeyDer::from_pem_file(key_file)
-                    .map_err(|source| RedisTlsError::File { file: key_file.clone(), source })?;
-                builder.with_client_auth_cert(certificates(certificate_file)?, key)?
+                let pair = (certificates(certificate_file)?, private_key(key_file)?);
+                builder.with_client_auth_cert(pair.0, pair.1)?
             }
             _ => return Err(RedisTlsError::HalfAPair),
         };
@@ -71,25 +56,14 @@ impl RedisTlsConfig {
     }
 
     fn roots(&self) -> Result<RootCertStore, RedisTlsError> {
-        let mut roots = RootCertStore::empty();
-        match &self.ca_file {
-            Some(ca_file) => {
-                for certificate in certificates(ca_file)? {
-                    roots.add(certificate)?;
-                }
-            }
-            None => {
-                let system = rustls_native_certs::load_native_certs();
-                roots.add_parsable_certificates(system.certs);
-            }
-        }
+        let roots = if let Some(ca_file) = &self.ca_file {
+            tls::roots(ca_file)?
+        } else {
+            let mut roots = RootCertStore::empty();
+            let system = rustls_native_certs::load_native_certs();
+            roots.add_parsable_certificates(system.certs);
+            roots
+        };
         if roots.is_empty() { Err(RedisTlsError::NoSystemCas) } else { Ok(roots) }
     }
-}
-
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, RedisTlsError> {
-    let unusable = |source| RedisTlsError::File { file: file.to_owned(), source };
-    let read = CertificateDer::pem_file_iter(file).map_err(unusable)?;
-    let found: Vec<_> = read.collect::<Result<_, _>>().map_err(unusable)?;
-    if found.is_empty() { Err(unusable(pem::Error::NoItemsFound)) } else { Ok(found) }
 }

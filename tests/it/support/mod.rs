@@ -1,5 +1,6 @@
 //! What the tests stand on: a running service, a running Redis, stores by themselves.
 
+mod certificates;
 mod proxy;
 mod redis_cluster;
 mod redis_server;
@@ -7,11 +8,12 @@ mod sentinel;
 mod service;
 mod stores;
 
+pub(crate) use certificates::write_certificates;
 pub(crate) use proxy::{Proxy, Weather};
 pub(crate) use redis_cluster::RedisCluster;
 pub(crate) use redis_server::{OtherClient, RedisServer};
 pub(crate) use sentinel::Sentinel;
-pub(crate) use service::{Answer, Service};
+pub(crate) use service::{Answer, Service, http_client};
 pub(crate) use stores::{
     CheckpointingFixture, ClusterFixture, EXACT_EVENTS, EmbeddedFixture, Fixture, RedisFixture,
     fix_mark, fix_removal, keeping, occurrence, over_every_store, start_of_tests,

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use reqwest::{Client, ClientBuilder, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -70,7 +70,7 @@ impl Service {
     /// Puts another text into a file of its working folder, and has the service read it.
     pub(crate) fn replace_file(&self, name: &str, text: &str) {
         std::fs::write(self.dir.path().join(name), text).unwrap();
-        self.signal("-HUP");
+        self.hang_up();
     }
 
     /// Ends the process without warning, as a power cut would.
@@ -131,6 +131,16 @@ impl Service {
         self.process.id()
     }
 
+    /// Its working folder.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Has it read its files of secrets again.
+    pub(crate) fn hang_up(&self) {
+        self.signal("-HUP");
+    }
+
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.dir.path().join("data")
     }
@@ -180,7 +190,7 @@ impl Service {
             .stderr(log)
             .spawn()
             .unwrap();
-        let client = Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().unwrap();
+        let client = http_client().build().unwrap();
         let mut service = Self { process, base: String::new(), client, dir, environment };
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
@@ -193,6 +203,13 @@ impl Service {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
+}
+
+/// A client of HTTP that goes straight to where it is sent.
+pub(crate) fn http_client() -> ClientBuilder {
+    // An error tells that an earlier test of the process has done so.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder().no_proxy().timeout(Duration::from_secs(10))
 }
 
 impl Drop for Service {

@@ -1,0 +1,68 @@
+//! Talks to the service that runs on this machine, for commands that ask it.
+
+use std::{
+    env, fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use reqwest::{Client, Identity, Method, Response};
+
+use super::Failure;
+use crate::{config::Config, tls};
+
+/// The environment variable that has the token to show.
+pub(super) const TOKEN_VARIABLE: &str = "ANOMALY_COUNTER_TOKEN";
+
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The running service.
+pub(super) struct Local {
+    client: Client,
+    base: String,
+}
+
+impl Local {
+    pub(super) fn of(config: &Config) -> Result<Self, Failure> {
+        // An error tells that another one is in force, which serves as well.
+        let _ = tls::provider().as_ref().clone().install_default();
+        let mut client = Client::builder().timeout(REQUEST_TIMEOUT).no_proxy();
+        let scheme = if config.tls.is_used() { "https" } else { "http" };
+        if config.tls.is_used() {
+            // It is called by its address, which its certificate need not name.
+            client = client.tls_danger_accept_invalid_certs(true);
+        }
+        if let (Some(_), Some(certificate_file), Some(key_file)) =
+            (&config.tls.client_ca_file, &config.tls.certificate_file, &config.tls.key_file)
+        {
+            let mut pem = fs::read(certificate_file)?;
+            pem.extend(fs::read(key_file)?);
+            client = client.identity(Identity::from_pem(&pem)?);
+        }
+        let base = format!("{scheme}://{}", reachable(config.listen));
+        Ok(Self { client: client.build()?, base })
+    }
+
+    pub(super) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    /// Sends a request, with the token of the environment where there is one.
+    pub(super) async fn send(&self, method: Method, path: &str) -> reqwest::Result<Response> {
+        let mut request = self.client.request(method, self.url(path));
+        if let Ok(token) = env::var(TOKEN_VARIABLE) {
+            request = request.bearer_auth(token);
+        }
+        request.send().await
+    }
+}
+
+/// An address that listens on all interfaces is reached by the loopback one.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}

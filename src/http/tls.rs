@@ -1,0 +1,105 @@
+//! TLS for the listener. The certificate can be replaced while connections come.
+
+use std::{path::PathBuf, sync::Arc};
+
+use parking_lot::RwLock;
+use rustls::{
+    ServerConfig,
+    server::{VerifierBuilderError, WebPkiClientVerifier},
+};
+use serde::Deserialize;
+use tokio_rustls::TlsAcceptor;
+
+use crate::tls::{PemFileError, certificates, private_key, provider, roots};
+
+/// The section `tls` of the configuration. Without a certificate the listener speaks plain HTTP.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// PEM file of the certificate, and after it those between it and its CA. Read again on SIGHUP, as
+    /// the others.
+    pub certificate_file: Option<PathBuf>,
+    /// PEM file of its private key.
+    pub key_file: Option<PathBuf>,
+    /// PEM file of the CAs of which a client has to show a certificate; absent where none is asked for.
+    pub client_ca_file: Option<PathBuf>,
+}
+
+/// Why TLS can't be used as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file can't be used.
+    #[error("tls: {0}")]
+    File(#[from] PemFileError),
+    /// One of certificate and key is missing.
+    #[error("tls: certificate_file and key_file go together, and one of them is missing")]
+    HalfAPair,
+    /// The CAs of clients can't be used.
+    #[error("tls.client_ca_file: {0}")]
+    ClientCas(#[from] VerifierBuilderError),
+    /// rustls refuses what the files hold.
+    #[error("tls: {0}: are certificate and key of one pair?")]
+    Refused(#[from] rustls::Error),
+}
+
+/// TLS as it is in force.
+#[derive(Debug)]
+pub struct Tls {
+    config: TlsConfig,
+    current: RwLock<Arc<ServerConfig>>,
+}
+
+impl Tls {
+    /// Reads the files; `None` where no certificate is configured.
+    ///
+    /// # Errors
+    /// When they can't be used.
+    pub fn load(config: &TlsConfig) -> Result<Option<Self>, TlsError> {
+        let Some(current) = config.read()? else { return Ok(None) };
+        Ok(Some(Self { config: config.clone(), current: RwLock::new(Arc::new(current)) }))
+    }
+
+    /// Reads the files again, for connections to come.
+    ///
+    /// # Errors
+    /// When they can't be used; what was in force stays so.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        if let Some(fresh) = self.config.read()? {
+            *self.current.write() = Arc::new(fresh);
+        }
+        Ok(())
+    }
+
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        Arc::clone(&self.current.read()).into()
+    }
+}
+
+impl TlsConfig {
+    /// Whether clients have to speak TLS.
+    pub fn is_used(&self) -> bool {
+        self.certificate_file.is_some()
+    }
+
+    fn read(&self) -> Result<Option<ServerConfig>, TlsError> {
+        let (certificate_file, key_file) = match (&self.certificate_file, &self.key_file) {
+            (None, None) => return Ok(None),
+            (Some(certificate_file), Some(key_file)) => (certificate_file, key_file),
+            _ => return Err(TlsError::HalfAPair),
+        };
+        let builder = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?;
+        let builder = match &self.client_ca_file {
+            None => builder.with_no_client_auth(),
+            Some(client_ca_file) => {
+                let cas = Arc::new(roots(client_ca_file)?);
+                let verifier = WebPkiClientVerifier::builder_with_provider(cas, provider());
+                builder.with_client_cert_verifier(verifier.build()?)
+            }
+        };
+        let pair = (certificates(certificate_file)?, private_key(key_file)?);
+        let mut config = builder.with_single_cert(pair.0, pair.1)?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Some(config))
+    }
+}

@@ -1,0 +1,152 @@
+//! The listener behind TLS: certificates, of clients too, that are replaced while it serves; and clients that
+//! stall.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+    time::Instant,
+};
+
+use reqwest::{Certificate, Client, Identity};
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+use crate::support::{Service, eventually, http_client, write_certificates};
+
+const PAIR: &str = "tls.certificate_file = \"server.pem\"\ntls.key_file = \"server.key\"\n";
+const CLIENT_CA: &str = "tls.client_ca_file = \"ca.pem\"\n";
+
+/// What `write_certificates` writes, as texts.
+fn certificates() -> Vec<(&'static str, String)> {
+    let dir = TempDir::new().unwrap();
+    write_certificates(dir.path());
+    ["ca.pem", "server.pem", "server.key", "client.pem", "client.key"]
+        .map(|name| (name, fs::read_to_string(dir.path().join(name)).unwrap()))
+        .into()
+}
+
+async fn service(config: &str) -> Service {
+    let certificates = certificates();
+    let files: Vec<_> = certificates.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    Service::with_files(config, &files).await
+}
+
+/// One that believes the CA in the service's folder.
+fn client(service: &Service, identity: Option<Identity>) -> Client {
+    let ca = Certificate::from_pem(&fs::read(service.dir().join("ca.pem")).unwrap()).unwrap();
+    let builder = http_client().tls_certs_only([ca]);
+    match identity {
+        Some(identity) => builder.identity(identity).build().unwrap(),
+        None => builder.build().unwrap(),
+    }
+}
+
+async fn is_ready(service: &Service, client: &Client) -> bool {
+    let answer = client.get(format!("https://{}/readyz", service.address())).send().await;
+    answer.is_ok_and(|answer| answer.status() == 200)
+}
+
+/// The command `healthcheck`, as a container runs it.
+fn healthcheck(service: &Service) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_anomaly-counter"))
+        .arg("healthcheck")
+        .env("ANOMALY_COUNTER__LISTEN", service.address())
+        .current_dir(service.dir())
+        .output()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn it_serves_by_tls_and_by_nothing_else() {
+    let service = service(PAIR).await;
+    let trusting = client(&service, None);
+    let posted = trusting
+        .post(format!("https://{}/anomalies", service.address()))
+        .json(&json!({"alert_name": "HighCPU"}))
+        .send();
+    assert_eq!(posted.await.unwrap().status(), 200);
+    let plain = http_client().build().unwrap().get(format!("http://{}/readyz", service.address()));
+    assert!(plain.send().await.is_err());
+    // Who does not know the CA goes no further.
+    assert!(!is_ready(&service, &http_client().build().unwrap()).await);
+    let checked = healthcheck(&service);
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+}
+
+#[tokio::test]
+async fn another_certificate_is_shown_after_sighup_and_a_broken_one_never() {
+    let service = service(PAIR).await;
+    let before = client(&service, None);
+    assert!(is_ready(&service, &before).await);
+    write_certificates(service.dir());
+    service.hang_up();
+    let after = client(&service, None);
+    eventually("the other certificate is shown", || async {
+        is_ready(&service, &after).await.then_some(())
+    })
+    .await;
+
+    fs::write(service.dir().join("server.pem"), "no certificate").unwrap();
+    service.hang_up();
+    eventually("the fault is told", || async {
+        service.log().contains("the certificate in force stays so").then_some(())
+    })
+    .await;
+    assert!(is_ready(&service, &client(&service, None)).await);
+}
+
+#[tokio::test]
+async fn a_client_without_a_certificate_is_not_served_where_one_is_asked_for() {
+    let service = service(&[PAIR, CLIENT_CA].concat()).await;
+    let identity = |name: &str| {
+        let file = |kind: &str| fs::read(service.dir().join(format!("{name}.{kind}"))).unwrap();
+        Identity::from_pem(&[file("pem"), file("key")].concat()).unwrap()
+    };
+    assert!(is_ready(&service, &client(&service, Some(identity("client")))).await);
+    assert!(!is_ready(&service, &client(&service, None)).await);
+    let stranger = TempDir::new().unwrap();
+    write_certificates(stranger.path());
+    let read = |kind: &str| fs::read(stranger.path().join(format!("client.{kind}"))).unwrap();
+    let stranger = Identity::from_pem(&[read("pem"), read("key")].concat()).unwrap();
+    assert!(!is_ready(&service, &client(&service, Some(stranger))).await);
+    let checked = healthcheck(&service);
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+}
+
+#[tokio::test]
+async fn clients_that_stall_before_tls_hold_up_nobody() {
+    let service = service(PAIR).await;
+    let mut stalled = Vec::new();
+    for _ in 0..200 {
+        stalled.push(TcpStream::connect(service.address()).await.unwrap());
+    }
+    let begun = Instant::now();
+    assert!(is_ready(&service, &client(&service, None)).await);
+    assert!(begun.elapsed().as_secs_f64() < 2.0, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_certificate_that_is_none_stops_the_start_and_is_named() {
+    let dir = TempDir::new().unwrap();
+    write_certificates(dir.path());
+    let start = |config: &str| {
+        fs::write(dir.path().join("c.toml"), config).unwrap();
+        told_at_start(dir.path())
+    };
+    assert!(start("tls.certificate_file = \"server.pem\"").contains("go together"));
+    assert!(start(&PAIR.replace("server.pem", "nowhere.pem")).contains("nowhere.pem"));
+    assert!(start(&PAIR.replace("server.key", "client.key")).contains("of one pair"));
+}
+
+fn told_at_start(dir: &Path) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_anomaly-counter"))
+        .args(["--config", "c.toml"])
+        .env("ANOMALY_COUNTER__LISTEN", "127.0.0.1:0")
+        .current_dir(dir)
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    String::from_utf8(output.stderr).unwrap()
+}
