@@ -1,6 +1,6 @@
 # The same commands that CI runs. `make help` lists them.
 
-.PHONY: help run test lint needs chaos soak bench bench-micro
+.PHONY: help run test lint needs chaos soak bench bench-micro deb
 
 # For `make chaos`: the same seed gives the same faults. ON is `single` or `cluster`.
 SEED ?= 1
@@ -41,6 +41,9 @@ bench: ## What it costs, beside an HTTP ceiling and raw Redis: ROW=post-redis fo
 
 bench-micro: ## Micro-benchmarks of what every request does
 	cargo bench --locked --bench micro
+
+deb: ## The Debian package, in target/debian; takes cargo-deb
+	cargo deb --locked --strip
 
 lint: ## Format, clippy and documentation, with warnings as errors
 	cargo fmt --check
