@@ -2,7 +2,7 @@
 
 use super::{Anomaly, Answered, Counter, CounterError, standby::Estimate};
 use crate::{
-    domain::{AnomalyKey, Frequency, Timestamp},
+    domain::{AnomalyKey, AuditEntry, Frequency, Timestamp},
     store::StoreError,
 };
 
@@ -87,6 +87,25 @@ impl Counter {
             let frequency = self.unchanged(key, dossier.tally.clone());
             Answered::current(Anomaly { frequency, dossier })
         }))
+    }
+
+    /// Who has done what about an anomaly, newest first; `None` when it is unknown. What waits is not among
+    /// it: nothing was done yet.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn audit(
+        &self,
+        now: Timestamp,
+        key: AnomalyKey,
+    ) -> Result<Option<Vec<AuditEntry>>, CounterError> {
+        let shard = self.store.shard(key);
+        if self.health.is_away(shard) {
+            return Err(away(None));
+        }
+        let result = self.store.audit(now, key).await;
+        self.health.observe(now, shard, &result);
+        Ok(result?)
     }
 
     /// Never a zero and never an unknown that is not known to be true: where nothing is known, the

@@ -55,11 +55,12 @@ impl Recent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{AnomalyKey, EventId, FixRemoval};
+    use crate::domain::{AnomalyKey, EventId, FixRemoval, Origin};
 
     fn operation(name: &str, at: Timestamp) -> Operation {
         let id = EventId::parse(name).unwrap();
-        Operation::Unmark(FixRemoval { key: AnomalyKey::from_bits(1), id, at })
+        let origin = Origin::default();
+        Operation::Unmark(FixRemoval { key: AnomalyKey::from_bits(1), id, at, origin })
     }
 
     #[test]

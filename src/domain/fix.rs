@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AnomalyKey, EventId, Timestamp};
+use super::{AnomalyKey, EventId, Origin, Timestamp};
 
 /// How long a mark holds: 90 days, in seconds.
 pub const FIX_VALIDITY_SECONDS: i64 = 90 * 86_400;
@@ -20,6 +20,8 @@ pub struct FixMark {
     pub description: String,
     /// Who says so.
     pub fixed_by: Option<String>,
+    /// Where it came from.
+    pub origin: Origin,
 }
 
 /// A mark to be taken back.
@@ -31,6 +33,8 @@ pub struct FixRemoval {
     pub id: EventId,
     /// When it was taken back.
     pub at: Timestamp,
+    /// Where that came from.
+    pub origin: Origin,
 }
 
 /// A mark that holds.

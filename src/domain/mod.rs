@@ -1,6 +1,7 @@
 //! The pure heart: what an anomaly is, and how occurrences, levels, repairs and fixes are reckoned.
 //! No I/O, no async, no clock: whoever needs the time is handed it. Everything else imports from here.
 
+mod audit;
 mod escalation;
 mod event;
 mod fix;
@@ -14,6 +15,7 @@ mod timeline;
 mod timestamp;
 mod window;
 
+pub use audit::{AUDIT_ENTRIES, AuditEntry, Deed, Origin};
 pub use escalation::{EscalationLevel, InvalidThresholds, Thresholds};
 pub use event::{EventDigest, EventId, InvalidEventId, MAX_AHEAD_SECONDS, Occurrence};
 pub use fix::{FIX_VALIDITY_SECONDS, FixMark, FixRemoval, PermanentFix};

@@ -3,10 +3,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AnomalyKey, EventId, FixMark, FixRemoval, Occurrence, RepairAttempt, Timestamp};
+use super::{
+    Action, AnomalyKey, EventId, FixMark, FixRemoval, Occurrence, Origin, RepairAttempt, Timestamp,
+};
 
-/// A write. The order of the variants is part of the spool's file format.
+/// A write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Stored", into = "Stored")]
 pub enum Operation {
     /// An occurrence of an anomaly.
     Occurrence(Occurrence),
@@ -56,6 +59,67 @@ impl Operation {
             Self::Repair(_) => "repair",
             Self::Mark(_) => "permanent fix",
             Self::Unmark(_) => "undoing of a permanent fix",
+        }
+    }
+}
+
+/// An operation as a spool's file has it. The order of the variants and of their fields is its format.
+#[derive(Serialize, Deserialize)]
+enum Stored {
+    Occurrence(Occurrence),
+    RepairOfNobody {
+        key: AnomalyKey,
+        id: EventId,
+        action: Action,
+        success: bool,
+        at: Timestamp,
+    },
+    MarkOfNobody {
+        key: AnomalyKey,
+        id: EventId,
+        at: Timestamp,
+        description: String,
+        fixed_by: Option<String>,
+    },
+    UnmarkOfNobody {
+        key: AnomalyKey,
+        id: EventId,
+        at: Timestamp,
+    },
+    Repair(RepairAttempt),
+    Mark(FixMark),
+    Unmark(FixRemoval),
+}
+
+impl From<Operation> for Stored {
+    fn from(operation: Operation) -> Self {
+        match operation {
+            Operation::Occurrence(occurrence) => Self::Occurrence(occurrence),
+            Operation::Repair(attempt) => Self::Repair(attempt),
+            Operation::Mark(mark) => Self::Mark(mark),
+            Operation::Unmark(removal) => Self::Unmark(removal),
+        }
+    }
+}
+
+/// Those of nobody are from an earlier version, which did not keep where they came from.
+impl From<Stored> for Operation {
+    fn from(stored: Stored) -> Self {
+        let origin = Origin::default();
+        match stored {
+            Stored::Occurrence(occurrence) => Self::Occurrence(occurrence),
+            Stored::RepairOfNobody { key, id, action, success, at } => {
+                Self::Repair(RepairAttempt { key, id, action, success, at, origin })
+            }
+            Stored::MarkOfNobody { key, id, at, description, fixed_by } => {
+                Self::Mark(FixMark { key, id, at, description, fixed_by, origin })
+            }
+            Stored::UnmarkOfNobody { key, id, at } => {
+                Self::Unmark(FixRemoval { key, id, at, origin })
+            }
+            Stored::Repair(attempt) => Self::Repair(attempt),
+            Stored::Mark(mark) => Self::Mark(mark),
+            Stored::Unmark(removal) => Self::Unmark(removal),
         }
     }
 }

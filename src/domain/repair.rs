@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use super::{AnomalyKey, EventId, Timestamp};
+use super::{AnomalyKey, EventId, Origin, Timestamp};
 
 /// How many attempts an anomaly's history keeps.
 pub const RECENT_ATTEMPTS: usize = 100;
@@ -62,6 +62,8 @@ pub struct RepairAttempt {
     pub success: bool,
     /// When it was reported.
     pub at: Timestamp,
+    /// Where the report came from.
+    pub origin: Origin,
 }
 
 /// One attempt as the history keeps it.

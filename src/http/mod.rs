@@ -4,6 +4,7 @@
 mod access;
 mod alertmanager;
 mod anomalies;
+mod audit;
 mod body;
 mod bounds;
 mod browser;
@@ -90,6 +91,7 @@ pub fn service(state: AppState, browser: BrowserConfig, is_local: bool) -> HttpS
     let Routes { router, names } = Routes::default()
         .route("/anomalies", post(anomalies::record))
         .route("/anomalies/{key}", get(anomalies::anomaly))
+        .route("/anomalies/{key}/audit", get(audit::audit))
         .route("/anomalies/{key}/frequency", get(anomalies::frequency))
         .route("/anomalies/{key}/repairs", get(repairs::repairs))
         .route("/anomalies/{key}/repairs/{action}", get(repairs::advice))

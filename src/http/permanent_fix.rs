@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::{
     AppState,
+    audit::CameFrom,
     body::JsonBody,
     degraded::{DegradedBody, written},
     fields::Fields,
@@ -64,6 +65,7 @@ pub(super) struct UnmarkedBody {
 /// `PUT /permanent-fix`.
 pub(super) async fn mark(
     State(state): State<AppState>,
+    came_from: CameFrom,
     JsonBody(body): JsonBody,
 ) -> Result<(StatusCode, Json<FixBody>), Problem> {
     let mut fields = Fields::of("a permanent fix", body)?;
@@ -77,7 +79,8 @@ pub(super) async fn mark(
     }
 
     let now = state.counter.now();
-    let mark = FixMark { key, id: EventId::unique(), at: now, description, fixed_by };
+    let origin = came_from.said_by(fixed_by.as_deref());
+    let mark = FixMark { key, id: EventId::unique(), at: now, description, fixed_by, origin };
     let fix = state.counter.mark_fixed(now, mark).await?;
     let Answered { value, degraded } = fix.ok_or_else(|| Problem::unknown_anomaly(key))?;
     Ok((written(degraded), Json(FixBody::new(key, value, degraded))))
@@ -87,9 +90,11 @@ pub(super) async fn mark(
 pub(super) async fn unmark(
     State(state): State<AppState>,
     KeyPath(key): KeyPath,
+    came_from: CameFrom,
 ) -> Result<(StatusCode, Json<UnmarkedBody>), Problem> {
     let now = state.counter.now();
-    let removal = FixRemoval { key, id: EventId::unique(), at: now };
+    let origin = came_from.said_by(None);
+    let removal = FixRemoval { key, id: EventId::unique(), at: now, origin };
     let removed = state.counter.unmark_fixed(now, removal).await?;
     let Answered { value, degraded } = removed.ok_or_else(|| Problem::unknown_anomaly(key))?;
     let body = UnmarkedBody {

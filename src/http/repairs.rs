@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{
     AppState, access,
+    audit::CameFrom,
     body::JsonBody,
     degraded::{DegradedBody, written},
     fields::Fields,
@@ -98,6 +99,7 @@ pub(super) struct ActionAdviceBody {
 pub(super) async fn report(
     State(state): State<AppState>,
     Extension(caller): Extension<Caller>,
+    came_from: CameFrom,
     headers: HeaderMap,
     JsonBody(body): JsonBody,
 ) -> Result<(StatusCode, Json<RepairBody>), Problem> {
@@ -111,7 +113,8 @@ pub(super) async fn report(
     let id = occurrence::event_id(&mut fields, occurrence::idempotency_key(&headers)?)?;
     fields.finish()?;
 
-    let attempt = RepairAttempt { key, id, action: action.clone(), success, at: now };
+    let origin = came_from.said_by(None);
+    let attempt = RepairAttempt { key, id, action: action.clone(), success, at: now, origin };
     let recorded = state.counter.record_repair(now, attempt).await?;
     let Answered { value: recorded, degraded } =
         recorded.ok_or_else(|| Problem::unknown_anomaly(key))?;

@@ -60,13 +60,14 @@ fn little_endian(bytes: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{AnomalyKey, EventId, FixRemoval, Timestamp};
+    use crate::domain::{AnomalyKey, EventId, FixRemoval, Origin, Timestamp};
 
     fn operation(id: &str) -> Operation {
         Operation::Unmark(FixRemoval {
             key: AnomalyKey::from_bits(7),
             id: EventId::parse(id).unwrap(),
             at: Timestamp::from_micros(1_774_799_738_123_456),
+            origin: Origin { by: Some("ops".to_owned()), request_id: None },
         })
     }
 
@@ -82,6 +83,20 @@ mod tests {
             damaged[place] ^= 1;
             assert!(decode(&damaged).is_err(), "a bit of byte {place} has turned");
         }
+    }
+
+    #[test]
+    fn a_record_of_the_version_that_kept_no_origin_is_read() {
+        // The fourth variant with its three fields.
+        let payload = postcard::to_stdvec(&(3_u32, 7_u64, "a", 1_774_799_738_000_000_i64)).unwrap();
+        let mut record = MARK.to_vec();
+        record.extend((payload.len() as u32).to_le_bytes());
+        record.extend(crc32fast::hash(&payload).to_le_bytes());
+        record.extend(&payload);
+        let Operation::Unmark(removal) = decode(&record).unwrap() else { panic!("another kind") };
+        assert_eq!((removal.key.to_bits(), removal.id.as_str()), (7, "a"));
+        assert_eq!(removal.at, Timestamp::from_micros(1_774_799_738_000_000));
+        assert_eq!(removal.origin, Origin::default());
     }
 
     #[test]

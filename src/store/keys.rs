@@ -4,7 +4,7 @@
 use crate::domain::AnomalyKey;
 
 /// The kinds of an anomaly's keys, in the order in which the scripts take the first few of them.
-const KINDS: [&str; 9] = [
+const KINDS: [&str; 10] = [
     // Sorted set: member = event id, score = Unix seconds with a fraction. The newest events.
     "timeline",
     // String: the number of repair attempts.
@@ -22,6 +22,8 @@ const KINDS: [&str; 9] = [
     "repair_history",
     // Sorted set: the ids of repairs, marks and their removals, score = Unix seconds.
     "operation_ids",
+    // List: who has done what, as JSON, newest first.
+    "audit",
 ];
 
 /// How the keys of a deployment are named.

@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::domain::{
-    AnomalyKey, FixMark, FixRemoval, Occurrence, PermanentFix, RepairAttempt, RepairHistory, Tally,
-    Timestamp,
+    AnomalyKey, AuditEntry, FixMark, FixRemoval, Occurrence, PermanentFix, RepairAttempt,
+    RepairHistory, Tally, Timestamp,
 };
 
 pub use embedded::{CheckpointLimits, EmbeddedOpenError, EmbeddedStore};
@@ -96,6 +96,15 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         now: Timestamp,
         attempts: Vec<RepairAttempt>,
     ) -> Vec<Result<Option<RepairRecorded>, StoreError>>;
+
+    /// Who has done what about an anomaly: the newest [`AUDIT_ENTRIES`] of marks, their removals and repairs that
+    /// had an effect, newest first; `None` when it is unknown. Kept for as long as the anomaly is, and 90
+    /// days at the most.
+    async fn audit(
+        &self,
+        now: Timestamp,
+        key: AnomalyKey,
+    ) -> Result<Option<Vec<AuditEntry>>, StoreError>;
 
     /// Marks an anomaly as permanently fixed, in place of an earlier mark; `None` when it is unknown.
     async fn mark_fixed(

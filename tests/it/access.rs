@@ -237,6 +237,45 @@ async fn a_page_of_an_allowed_origin_may_call() {
     posted.ok();
 }
 
+#[tokio::test]
+async fn the_audit_says_whose_token_it_was_and_in_which_request() {
+    let service = guarded().await;
+    let ask = |call: &str, token: &'static str, id: &'static str| {
+        Answer::of(request(&service, call).bearer_auth(token).header("x-request-id", id))
+    };
+    ask("POST /anomalies", "ingest", "a").await.ok();
+    ask("POST /repairs", "ingest", "b").await.ok();
+    ask("PUT /permanent-fix", "operate", "c").await.ok();
+    ask("DELETE /permanent-fix/{key}", "operate", "d").await.ok();
+    let audit = ask("GET /anomalies/{key}/audit", "read", "e").await.ok();
+    let told: Vec<_> = audit["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| ["deed", "by", "request_id"].map(|name| entry[name].as_str().unwrap()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ["unmarked_fixed", "operate", "d"],
+            ["marked_fixed", "operate", "c"],
+            ["repair_attempted", "ingest", "b"],
+        ]
+    );
+    assert_eq!(audit["entries"][1]["fix_description"], "more memory");
+}
+
+#[tokio::test]
+async fn without_a_token_the_audit_has_the_name_that_was_given() {
+    let service = Service::embedded().await;
+    Answer::of(request(&service, "POST /anomalies")).await.ok();
+    let key = key_of("HighCPU").to_string();
+    let mark = json!({"anomaly_key": key, "fix_description": "more memory", "fixed_by": "ana"});
+    service.put("/permanent-fix", &mark).await.ok();
+    let audit = Answer::of(request(&service, "GET /anomalies/{key}/audit")).await.ok();
+    assert_eq!(audit["entries"][0]["by"], "ana");
+}
+
 fn run(arguments: &[&str], environment: &[(&str, &str)]) -> (bool, String, String) {
     let dir = tempfile::TempDir::new().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_anomaly-counter"))

@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use anomaly_counter::{
-    domain::{Action, AnomalyKey, EventId, RepairAttempt, Timestamp, Window, WindowCounts},
+    domain::{
+        AUDIT_ENTRIES, Action, AnomalyKey, AuditEntry, EventId, RepairAttempt, Timestamp, Window,
+        WindowCounts,
+    },
     store::{RecordOutcome, Recorded, Store},
 };
 
 use crate::support::{
-    EXACT_EVENTS, Fixture, fix_mark, fix_removal, occurrence, over_every_store, start_of_tests,
+    EXACT_EVENTS, Fixture, fix_mark, fix_removal, occurrence, origin, over_every_store,
+    start_of_tests,
 };
 
 over_every_store!(
@@ -30,6 +34,8 @@ over_every_store!(
     a_repair_counts_once_by_its_id,
     the_history_keeps_the_newest_hundred_repairs,
     a_mark_holds_until_it_is_taken_back,
+    what_had_an_effect_is_audited_newest_first,
+    the_audit_keeps_the_newest_hundred_entries,
     the_signature_is_kept_as_first_posted,
     everything_is_there_after_a_restart,
 );
@@ -58,6 +64,7 @@ fn attempt(bits: u64, id: &str, success: bool, at: Timestamp) -> RepairAttempt {
         action: Action::parse("restart_pod").unwrap(),
         success,
         at,
+        origin: origin(),
     }
 }
 
@@ -230,6 +237,47 @@ async fn repairs_of_unknown_anomalies_are_refused(fixture: impl Fixture) {
     assert_eq!(store.mark_fixed(now, fix_mark(1, "m1", now)).await, Ok(None));
     assert_eq!(store.unmark_fixed(now, fix_removal(1, "u1", now)).await, Ok(None));
     assert_eq!(store.dossier(now, key(1)).await, Ok(None));
+}
+
+async fn what_had_an_effect_is_audited_newest_first(mut fixture: impl Fixture) {
+    let (store, now) = (fixture.store(), start_of_tests());
+    assert_eq!(store.audit(now, key(KEY)).await, Ok(None));
+    record_at(&store, now, "e1").await;
+    assert_eq!(store.audit(now, key(KEY)).await, Ok(Some(Vec::new())));
+
+    let repair = attempt(KEY, "r1", false, now);
+    let mark = fix_mark(KEY, "m1", now.plus_seconds(1));
+    let removal = fix_removal(KEY, "u1", now.plus_seconds(2));
+    let nothing_to_remove = fix_removal(KEY, "u2", now.plus_seconds(3));
+    store.record_repairs(now, vec![repair.clone(), repair.clone()]).await;
+    for _ in 0..2 {
+        store.mark_fixed(now, mark.clone()).await.unwrap();
+    }
+    store.unmark_fixed(now, removal.clone()).await.unwrap();
+    store.unmark_fixed(now, nothing_to_remove).await.unwrap();
+
+    let expected: Vec<AuditEntry> = vec![(&removal).into(), (&mark).into(), (&repair).into()];
+    assert_eq!(expected[0].origin, origin());
+    assert_eq!(store.audit(now, key(KEY)).await, Ok(Some(expected.clone())));
+    drop(store);
+    fixture.reopen().await;
+    assert_eq!(fixture.store().audit(now, key(KEY)).await, Ok(Some(expected)));
+    // Another anomaly's is another.
+    assert_eq!(fixture.store().audit(now, key(KEY + 1)).await, Ok(None));
+}
+
+async fn the_audit_keeps_the_newest_hundred_entries(fixture: impl Fixture) {
+    let (store, now) = (fixture.store(), start_of_tests());
+    record_at(&store, now, "e1").await;
+    let at = |number: i64| now.plus_seconds(number);
+    let batch: Vec<_> =
+        (0..130).map(|number| attempt(KEY, &number.to_string(), true, at(number))).collect();
+    store.record_repairs(now, batch[..60].to_vec()).await;
+    store.record_repairs(now, batch[60..].to_vec()).await;
+    let entries = store.audit(now, key(KEY)).await.unwrap().unwrap();
+    let times: Vec<_> = entries.iter().map(|entry| entry.at).collect();
+    assert_eq!(times, (30..130).rev().map(at).collect::<Vec<_>>());
+    assert_eq!(entries.len(), AUDIT_ENTRIES);
 }
 
 async fn a_repair_counts_once_by_its_id(fixture: impl Fixture) {

@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 
 use crate::support::{
     CheckpointingFixture, ClusterFixture, EXACT_EVENTS, EmbeddedFixture, Fixture, RedisFixture,
-    fix_mark, fix_removal, occurrence, start_of_tests,
+    fix_mark, fix_removal, occurrence, origin, start_of_tests,
 };
 
 const KEYS: u64 = 3;
@@ -219,6 +219,7 @@ async fn compare(fixture: &mut impl Fixture, exact_events: u32, steps: &[Step]) 
                     action: Action::parse("restart_pod").unwrap(),
                     success: *success,
                     at: now,
+                    origin: origin(),
                 });
                 let results = store.record_repairs(now, attempts.collect()).await;
                 for ((key, id, success), result) in batch.iter().zip(results) {

@@ -4,16 +4,21 @@
 use std::{
     fs::{self, File},
     io,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
 };
 
 use redb::{
-    Database, DatabaseError, ReadableDatabase as _, ReadableTable, StorageError, TableDefinition,
+    Database, DatabaseError, ReadableDatabase as _, ReadableTable, StorageError, Table,
+    TableDefinition,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{anomaly::Anomaly, journal::JournalRow};
-use crate::domain::AnomalyKey;
+use super::{
+    anomaly::Anomaly,
+    journal::{Audit, JournalRow},
+};
+use crate::domain::{AUDIT_ENTRIES, AnomalyKey, AuditEntry};
 
 /// Anomaly key → [`AnomalyRow`].
 const ANOMALIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("anomalies_v2");
@@ -22,6 +27,9 @@ const ANOMALIES_V1: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("anom
 /// Anomaly key → the object as first posted, as JSON. Of a row of its own, since it never changes, and is
 /// not kept in memory.
 const SIGNATURES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("signatures_v1");
+/// Anomaly key, journal sequence and place in its batch → [`AuditEntry`]. On disk only, since they are few and
+/// seldom asked for.
+const AUDIT: TableDefinition<'_, (u64, u64, u32), &[u8]> = TableDefinition::new("audit_v1");
 /// Sequence → [`JournalRow`].
 const JOURNAL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("journal_v1");
 
@@ -189,12 +197,25 @@ impl StoreFile {
         })
     }
 
-    /// Adds a row to the journal. It is durable when this returns. Answers its size in bytes.
-    pub(super) fn append(&mut self, row: &JournalRow) -> Result<usize, FileError> {
+    /// Adds a row to the journal, and what it has for the audit. It is durable when this returns. Answers the
+    /// row's size in bytes.
+    pub(super) fn append(&mut self, row: &JournalRow, audit: &Audit) -> Result<usize, FileError> {
         let sequence = self.next_sequence;
         let bytes = encode(row)?;
+        let mut entries = Vec::with_capacity(audit.len());
+        for (place, (key, entry)) in (0..).zip(audit) {
+            entries.push(((key.to_bits(), sequence, place), encode(entry)?));
+        }
         self.transact(|transaction| {
             transaction.open_table(JOURNAL)?.insert(sequence, bytes.as_slice())?;
+            if entries.is_empty() {
+                return Ok(());
+            }
+            let mut audit = transaction.open_table(AUDIT)?;
+            for (key, entry) in &entries {
+                audit.insert(key, entry.as_slice())?;
+                trim_audit(&mut audit, key.0)?;
+            }
             Ok(())
         })?;
         self.next_sequence += 1;
@@ -219,14 +240,28 @@ impl StoreFile {
         Ok(row.map(|row| String::from_utf8_lossy(row.value()).into_owned()))
     }
 
+    /// Who has done what about an anomaly, newest first.
+    pub(super) fn audit(&self, key: AnomalyKey) -> Result<Vec<AuditEntry>, FileError> {
+        let transaction = self.database.begin_read().map_err(redb::Error::from)?;
+        let audit = transaction.open_table(AUDIT).map_err(redb::Error::from)?;
+        let mut entries = Vec::new();
+        for row in audit.range(audit_of(key.to_bits())).map_err(redb::Error::from)?.rev() {
+            let (_, entry) = row.map_err(redb::Error::from)?;
+            entries.push(decode(entry.value())?);
+        }
+        Ok(entries)
+    }
+
     /// Removes anomalies' rows.
     pub(super) fn remove_anomalies(&self, keys: &[AnomalyKey]) -> Result<(), FileError> {
         self.transact(|transaction| {
             let mut anomalies = transaction.open_table(ANOMALIES)?;
             let mut signatures = transaction.open_table(SIGNATURES)?;
+            let mut audit = transaction.open_table(AUDIT)?;
             for key in keys {
                 anomalies.remove(key.to_bits())?;
                 signatures.remove(key.to_bits())?;
+                audit.retain_in(audit_of(key.to_bits()), |_, _| false)?;
             }
             Ok(())
         })
@@ -282,6 +317,7 @@ fn prepare(database: &Database) -> Result<u64, FileError> {
     let transaction = database.begin_write().map_err(redb::Error::from)?;
     let old_rows = {
         transaction.open_table(SIGNATURES).map_err(redb::Error::from)?;
+        transaction.open_table(AUDIT).map_err(redb::Error::from)?;
         transaction.open_table(ANOMALIES).map_err(redb::Error::from)?;
         read_v1(&transaction.open_table(ANOMALIES_V1).map_err(redb::Error::from)?)?
     };
@@ -313,6 +349,22 @@ fn insert(transaction: &redb::WriteTransaction, rows: &AnomalyRows) -> Result<()
     for (key, json) in &rows.signatures {
         signatures.insert(key.to_bits(), json.as_bytes())?;
     }
+    Ok(())
+}
+
+/// The keys of an anomaly's entries in the audit.
+fn audit_of(key: u64) -> RangeInclusive<(u64, u64, u32)> {
+    (key, 0, 0)..=(key, u64::MAX, u32::MAX)
+}
+
+/// Removes what is beyond the newest of an anomaly's entries.
+fn trim_audit(
+    audit: &mut Table<'_, (u64, u64, u32), &'static [u8]>,
+    key: u64,
+) -> Result<(), redb::Error> {
+    let oldest = audit.range(audit_of(key))?.rev().nth(AUDIT_ENTRIES).transpose()?;
+    let Some(oldest) = oldest.map(|(key, _)| key.value()) else { return Ok(()) };
+    audit.retain_in((key, 0, 0)..=oldest, |_, _| false)?;
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{AnomalyKey, EventDigest, PermanentFix, RecentAttempt, Timestamp};
+use crate::domain::{AnomalyKey, AuditEntry, EventDigest, PermanentFix, RecentAttempt, Timestamp};
 
 /// The changes of one batch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -14,6 +14,9 @@ pub(super) struct JournalRow {
     pub(super) now: Timestamp,
     pub(super) changes: Vec<Change>,
 }
+
+/// What a batch has for the audits of its anomalies.
+pub(super) type Audit = Vec<(AnomalyKey, AuditEntry)>;
 
 /// One change of one anomaly. The order of the variants is part of the file format.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -19,7 +19,7 @@ use self::{
 };
 use super::{Dossier, Recorded, RepairRecorded, Shard, Store, StoreError};
 use crate::domain::{
-    AnomalyKey, FixMark, FixRemoval, Occurrence, PermanentFix, RepairAttempt, Tally,
+    AnomalyKey, AuditEntry, FixMark, FixRemoval, Occurrence, PermanentFix, RepairAttempt, Tally,
     TimelineConfig, Timestamp,
 };
 
@@ -124,6 +124,17 @@ impl Store for EmbeddedStore {
             attempts.iter().map(|attempt| state.record_repair(now, attempt)).collect()
         });
         for_each_element(elements, written.await)
+    }
+
+    async fn audit(
+        &self,
+        now: Timestamp,
+        key: AnomalyKey,
+    ) -> Result<Option<Vec<AuditEntry>>, StoreError> {
+        if self.state.read().tally(now, key).is_none() {
+            return Ok(None);
+        }
+        self.writer.audit(key).await.map(Some)
     }
 
     async fn mark_fixed(

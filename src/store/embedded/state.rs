@@ -6,11 +6,14 @@ use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use parking_lot::RwLock;
 
-use super::{anomaly::Anomaly, journal::Change};
+use super::{
+    anomaly::Anomaly,
+    journal::{Audit, Change},
+};
 use crate::{
     domain::{
-        AnomalyKey, FixMark, FixRemoval, Insertion, Occurrence, PermanentFix, RETENTION,
-        RepairAttempt, Tally, TimelineConfig, Timestamp,
+        AnomalyKey, AuditEntry, FixMark, FixRemoval, Insertion, Occurrence, PermanentFix,
+        RETENTION, RepairAttempt, Tally, TimelineConfig, Timestamp,
     },
     store::{Dossier, RecordOutcome, Recorded, RepairRecorded},
 };
@@ -24,11 +27,13 @@ pub(super) struct State {
     anomalies: BTreeMap<AnomalyKey, Anomaly>,
     /// Changes since [`State::take_changes`].
     changes: Vec<Change>,
+    /// What they have for the audit.
+    audit: Audit,
 }
 
 impl State {
     pub(super) fn new(timeline: TimelineConfig) -> Self {
-        Self { timeline, anomalies: BTreeMap::new(), changes: Vec::new() }
+        Self { timeline, anomalies: BTreeMap::new(), changes: Vec::new(), audit: Audit::new() }
     }
 
     /// Puts an anomaly in as it was read from the file.
@@ -50,8 +55,8 @@ impl State {
     }
 
     /// The changes that have been made since the last call, in order.
-    pub(super) fn take_changes(&mut self) -> Vec<Change> {
-        std::mem::take(&mut self.changes)
+    pub(super) fn take_changes(&mut self) -> (Vec<Change>, Audit) {
+        (std::mem::take(&mut self.changes), std::mem::take(&mut self.audit))
     }
 
     pub(super) fn tally(&self, now: Timestamp, key: AnomalyKey) -> Option<Tally> {
@@ -95,6 +100,9 @@ impl State {
         let id = attempt.id.digest();
         let change = Change::RepairAttempted { key, id, attempt: attempt.into() };
         let counted = self.commit(now, change);
+        if counted {
+            self.audit.push((key, attempt.into()));
+        }
         let history = self.kept(now, key)?.repairs(now);
         Some(RepairRecorded { counted, history })
     }
@@ -102,15 +110,22 @@ impl State {
     pub(super) fn mark_fixed(&mut self, now: Timestamp, mark: FixMark) -> Option<PermanentFix> {
         let (key, id) = (mark.key, mark.id.digest());
         self.kept(now, key)?;
+        let entry = AuditEntry::from(&mark);
         let fix = PermanentFix::from(mark);
-        self.commit(now, Change::MarkedFixed { key, id, fix: fix.clone() });
+        if self.commit(now, Change::MarkedFixed { key, id, fix: fix.clone() }) {
+            self.audit.push((key, entry));
+        }
         Some(fix)
     }
 
     pub(super) fn unmark_fixed(&mut self, now: Timestamp, removal: &FixRemoval) -> Option<bool> {
         let FixRemoval { key, id, .. } = removal;
         self.kept(now, *key)?;
-        Some(self.commit(now, Change::UnmarkedFixed { key: *key, id: id.digest() }))
+        let removed = self.commit(now, Change::UnmarkedFixed { key: *key, id: id.digest() });
+        if removed {
+            self.audit.push((*key, removal.into()));
+        }
+        Some(removed)
     }
 
     /// Applies a change, and says whether it had an effect.

@@ -19,11 +19,11 @@ use tokio::sync::oneshot;
 use super::{
     checkpoint::{Checkpoint, CheckpointLimits},
     file::{FileError, OpenError, StoreFile},
-    journal::{Change, JournalRow},
+    journal::{Audit, Change, JournalRow},
     state::{SharedState, State},
 };
 use crate::{
-    domain::{AnomalyKey, TimelineConfig, Timestamp},
+    domain::{AnomalyKey, AuditEntry, TimelineConfig, Timestamp},
     store::StoreError,
 };
 
@@ -149,7 +149,8 @@ impl Writer {
     fn reopen(&mut self) -> Result<(), OpenError> {
         let mut file = StoreFile::reopen(&self.data_dir, self.last_sequence)?;
         let nothing = JournalRow { now: Timestamp::MIN, changes: Vec::new() };
-        file.append(&nothing).map_err(|fault| OpenError::unreadable(&self.data_dir, fault))?;
+        file.append(&nothing, &Audit::new())
+            .map_err(|fault| OpenError::unreadable(&self.data_dir, fault))?;
         self.load(file)
     }
 
@@ -173,7 +174,7 @@ impl Writer {
         change: impl FnOnce(&mut State) -> R,
     ) -> Result<R, StoreError> {
         self.file()?;
-        let (result, changes) = {
+        let (result, (changes, audit)) = {
             let mut state = self.state.write();
             let result = change(&mut state);
             (result, state.take_changes())
@@ -182,9 +183,13 @@ impl Writer {
             return Ok(result);
         }
         let row = JournalRow { now, changes };
-        let bytes = self.file()?.append(&row).map_err(|fault| self.fail(&fault))?;
+        let bytes = self.file()?.append(&row, &audit).map_err(|fault| self.fail(&fault))?;
         self.checkpoint.journalled(row.changes.iter().map(Change::key), bytes);
         Ok(result)
+    }
+
+    fn audit(&mut self, key: AnomalyKey) -> Result<Vec<AuditEntry>, StoreError> {
+        self.file()?.audit(key).map_err(|fault| self.fail(&fault))
     }
 
     fn signature_json(&mut self, key: AnomalyKey) -> Result<Option<String>, StoreError> {
@@ -235,6 +240,11 @@ impl Handle {
         key: AnomalyKey,
     ) -> Result<Option<String>, StoreError> {
         self.run(move |writer| writer.signature_json(key)).await
+    }
+
+    /// Who has done what about an anomaly.
+    pub(super) async fn audit(&self, key: AnomalyKey) -> Result<Vec<AuditEntry>, StoreError> {
+        self.run(move |writer| writer.audit(key)).await
     }
 
     pub(super) async fn check(&self) -> Result<(), StoreError> {

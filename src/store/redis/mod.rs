@@ -3,6 +3,7 @@
 //! one for each slot, which go out together.
 //! fred's types go no further than this folder.
 
+mod audit;
 mod client;
 mod cluster;
 mod config;
@@ -35,8 +36,8 @@ use super::{
     keys::KeyNames,
 };
 use crate::domain::{
-    AnomalyKey, EventId, FIX_VALIDITY_SECONDS, FixMark, FixRemoval, Occurrence, PermanentFix,
-    RepairAttempt, RepairHistory, Tally, TimelineConfig, Timestamp, Window,
+    AnomalyKey, AuditEntry, EventId, FIX_VALIDITY_SECONDS, FixMark, FixRemoval, Occurrence,
+    PermanentFix, RepairAttempt, RepairHistory, Tally, TimelineConfig, Timestamp, Window,
 };
 
 pub use config::{InvalidRedisUrl, RedisConfig, RedisUrl};
@@ -271,6 +272,7 @@ impl Store for RedisStore {
             self.add_keys(call, attempt.key);
             call.argument(attempt.id.as_str());
             call.argument(reply::repair_attempt_json(attempt));
+            call.argument(audit::to_json(&attempt.into()));
         };
         let read = |_, mut reply: Reply| {
             let counted = match reply.tag()? {
@@ -286,6 +288,18 @@ impl Store for RedisStore {
         self.run_batch(&attempts, |attempt| attempt.key, begin, add, read).await
     }
 
+    async fn audit(
+        &self,
+        _now: Timestamp,
+        key: AnomalyKey,
+    ) -> Result<Option<Vec<AuditEntry>>, StoreError> {
+        let mut call = Call::new(Script::Audit);
+        self.add_keys(&mut call, key);
+        self.run_one(key, call).await?.if_known("known", |reply| {
+            Ok(reply.texts()?.iter().filter_map(|entry| audit::from_json(entry)).collect())
+        })
+    }
+
     async fn mark_fixed(
         &self,
         now: Timestamp,
@@ -296,6 +310,7 @@ impl Store for RedisStore {
         call.argument(remaining_validity_seconds(now, mark.at));
         call.argument(mark.description.as_str());
         call.argument(mark.fixed_by.as_deref().unwrap_or_default());
+        call.argument(audit::to_json(&(&mark).into()));
         self.run_one(mark.key, call).await?.if_known("marked", |_| Ok(mark.into()))
     }
 
@@ -304,8 +319,9 @@ impl Store for RedisStore {
         now: Timestamp,
         removal: FixRemoval,
     ) -> Result<Option<bool>, StoreError> {
-        let FixRemoval { key, id, at } = &removal;
-        let call = self.change_of_fix(Script::UnmarkFixed, now, *key, id, *at);
+        let FixRemoval { key, id, at, .. } = &removal;
+        let mut call = self.change_of_fix(Script::UnmarkFixed, now, *key, id, *at);
+        call.argument(audit::to_json(&(&removal).into()));
         match self.run_one(removal.key, call).await?.tag()? {
             "unmarked" => Ok(Some(true)),
             "not_marked" => Ok(Some(false)),

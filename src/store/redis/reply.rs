@@ -101,10 +101,9 @@ impl Reply {
 
     /// The newest repair attempts. An entry that can't be read is passed over.
     pub(super) fn repair_attempts(&mut self) -> Result<Vec<RecentAttempt>, StoreError> {
-        let entries = list(self.next()?)?;
+        let entries = self.texts()?;
         Ok(entries
             .into_iter()
-            .filter_map(Value::into_string)
             .filter_map(|entry| serde_json::from_str::<HistoryEntry>(&entry).ok())
             .map(|entry| RecentAttempt {
                 at: entry.timestamp.as_deref().and_then(from_iso8601),
@@ -112,6 +111,10 @@ impl Reply {
                 success: entry.success,
             })
             .collect())
+    }
+
+    pub(super) fn texts(&mut self) -> Result<Vec<String>, StoreError> {
+        Ok(list(self.next()?)?.into_iter().filter_map(Value::into_string).collect())
     }
 
     fn next(&mut self) -> Result<Value, StoreError> {

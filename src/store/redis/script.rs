@@ -23,16 +23,18 @@ pub(super) enum Script {
     Repair,
     MarkFixed,
     UnmarkFixed,
+    Audit,
 }
 
 impl Script {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Record,
         Self::Tallies,
         Self::Dossier,
         Self::Repair,
         Self::MarkFixed,
         Self::UnmarkFixed,
+        Self::Audit,
     ];
 
     pub(super) const fn source(self) -> &'static str {
@@ -43,6 +45,7 @@ impl Script {
             Self::Repair => script!("repair.lua"),
             Self::MarkFixed => script!("mark_fixed.lua"),
             Self::UnmarkFixed => script!("unmark_fixed.lua"),
+            Self::Audit => script!("audit.lua"),
         }
     }
 
@@ -51,7 +54,7 @@ impl Script {
         match self {
             Self::Record => 7,
             Self::Tallies | Self::Dossier => 8,
-            Self::Repair | Self::MarkFixed | Self::UnmarkFixed => 9,
+            Self::Repair | Self::MarkFixed | Self::UnmarkFixed | Self::Audit => 10,
         }
     }
 

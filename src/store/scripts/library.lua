@@ -1,5 +1,5 @@
 -- Functions that the scripts beside this file share. It is put in front of each of them, since a
--- script can load no other. Only `read_tally` (where it forgets), `keep` and `note` write.
+-- script can load no other. Only `read_tally` (where it forgets), `keep`, `note` and `audit` write.
 --
 -- `k` is the place of an anomaly's first key in KEYS. Its keys stand there in the order below, and a
 -- script takes the first few of them. (Places, since to make a table of names for each anomaly takes
@@ -7,7 +7,7 @@
 
 local TIMELINE, REPAIR_COUNT, PERMANENT_FIX, METADATA = 0, 1, 2, 3
 local FOLDED, FOLDED_COUNTS, FOLDED_IDS = 4, 5, 6
-local REPAIR_HISTORY, OPERATION_IDS = 7, 8
+local REPAIR_HISTORY, OPERATION_IDS, AUDIT = 7, 8, 9
 
 -- How wide the buckets of folded events are: of the last day, and older ones.
 local FINE_SECONDS, COARSE_SECONDS = 120, 3600
@@ -187,6 +187,14 @@ local function note(k, id, now, kept_seconds)
   call('EXPIRE', ids, kept_seconds)
   call('ZREMRANGEBYSCORE', ids, '-inf',
     string.format('%.6f', tonumber(now) - tonumber(kept_seconds)))
+end
+
+-- Keeps an entry of the audit, of which there are the newest 100, for as long as a mark may hold.
+local function audit(k, entry)
+  local entries = KEYS[k + AUDIT]
+  call('LPUSH', entries, entry)
+  call('LTRIM', entries, '0', '99')
+  call('EXPIRE', entries, '7776000')
 end
 
 -- Whether a mark or removal of the time `at` comes late, and after one that is later than it: what has

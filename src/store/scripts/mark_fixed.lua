@@ -1,7 +1,7 @@
 -- Marks a known anomaly as permanently fixed, in place of an earlier mark.
 --
 -- KEYS  timeline, repair_count, permanent_fix, metadata, folded, folded_counts, folded_ids,
---       repair_history, operation_ids
+--       repair_history, operation_ids, audit
 -- ARGV  1  seconds to keep an id
 --       2  now (Unix seconds)
 --       3  event id
@@ -10,13 +10,14 @@
 --       6  seconds that the mark holds from now on
 --       7  what was done
 --       8  who says so; '' for nobody
+--       9  the entry of the audit (JSON)
 -- Gives {'marked'}, also where nothing has changed since this id was known or something later has been
 --       done; or {'unknown'}, or {"error" and a message}
 --
 -- A script and not MULTI: a mark on an unknown anomaly is refused, and the metadata must not
 -- expire before it.
 
-local kept_seconds, now, id, at, at_iso, validity_seconds, description, fixed_by = unpack(ARGV)
+local kept_seconds, now, id, at, at_iso, validity_seconds, description, fixed_by, entry = unpack(ARGV)
 
 local function mark()
   if not is_known(1) then
@@ -29,6 +30,8 @@ local function mark()
     note(1, id, now, kept_seconds)
     return 'marked'
   end
+  -- Before anything is written, so that an audit of a foreign type changes nothing.
+  call('LLEN', KEYS[1 + AUDIT])
   local metadata = KEYS[1 + METADATA]
   call('HSET', metadata, 'permanent_fix_applied', 'true', 'permanent_fix_description', description,
     'permanent_fix_time', at_iso, 'permanent_fix_changed', at)
@@ -39,9 +42,10 @@ local function mark()
   end
   keep(metadata, validity_seconds)
   call('SET', KEYS[1 + PERMANENT_FIX], '1', 'EX', validity_seconds)
+  audit(1, entry)
   note(1, id, now, kept_seconds)
   return 'marked'
 end
 
-elements(9, 8, 0)
+elements(10, 9, 0)
 return { guarded(mark) }

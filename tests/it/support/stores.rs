@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use anomaly_counter::{
-    domain::{AnomalyKey, EventId, FixMark, FixRemoval, Occurrence, TimelineConfig, Timestamp},
+    domain::{
+        AnomalyKey, EventId, FixMark, FixRemoval, Occurrence, Origin, TimelineConfig, Timestamp,
+    },
     store::{CheckpointLimits, EmbeddedStore, RedisConfig, RedisStore, RedisTlsConfig, Store},
 };
 use async_trait::async_trait;
@@ -233,9 +235,16 @@ pub(crate) fn fix_mark(key: u64, id: &str, at: Timestamp) -> FixMark {
         at,
         description: "raised the limit".to_owned(),
         fixed_by: Some("ops".to_owned()),
+        origin: origin(),
     }
 }
 
 pub(crate) fn fix_removal(key: u64, id: &str, at: Timestamp) -> FixRemoval {
-    FixRemoval { key: AnomalyKey::from_bits(key), id: EventId::parse(id).unwrap(), at }
+    let id = EventId::parse(id).unwrap();
+    FixRemoval { key: AnomalyKey::from_bits(key), id, at, origin: origin() }
+}
+
+/// Where all writes of the tests come from.
+pub(crate) fn origin() -> Origin {
+    Origin { by: Some("ops".to_owned()), request_id: Some("r-1".to_owned()) }
 }

@@ -1,0 +1,96 @@
+//! `/anomalies/{key}/audit`: who has done what about an anomaly; and where a write comes from.
+
+use std::convert::Infallible;
+
+use axum::{
+    Json,
+    extract::{FromRequestParts, State},
+    http::request::Parts,
+};
+use serde::Serialize;
+use tower_http::request_id::RequestId;
+
+use super::{AppState, path::KeyPath, problem::Problem};
+use crate::{
+    auth::Caller,
+    domain::{AnomalyKey, AuditEntry, Deed, Origin, Timestamp},
+};
+
+/// Who has done what about an anomaly.
+#[derive(Debug, Serialize)]
+pub(super) struct AuditBody {
+    anomaly_key: AnomalyKey,
+    /// Newest first, 100 at the most.
+    entries: Vec<EntryBody>,
+}
+
+/// One deed that had an effect.
+#[derive(Debug, Serialize)]
+struct EntryBody {
+    at: Timestamp,
+    /// The name of the token that was shown, or else the `fixed_by` that was given; null where there
+    /// was neither.
+    by: Option<String>,
+    /// The `x-request-id` of the request.
+    request_id: Option<String>,
+    #[serde(flatten)]
+    deed: DeedBody,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(tag = "deed", rename_all = "snake_case")]
+enum DeedBody {
+    MarkedFixed { fix_description: String },
+    UnmarkedFixed,
+    RepairAttempted { action: String, success: bool },
+}
+
+impl From<AuditEntry> for EntryBody {
+    fn from(AuditEntry { at, origin, deed }: AuditEntry) -> Self {
+        let Origin { by, request_id } = origin;
+        let deed = match deed {
+            Deed::MarkedFixed { description } => {
+                DeedBody::MarkedFixed { fix_description: description }
+            }
+            Deed::UnmarkedFixed => DeedBody::UnmarkedFixed,
+            Deed::RepairAttempted { action, success } => {
+                DeedBody::RepairAttempted { action, success }
+            }
+        };
+        Self { at, by, request_id, deed }
+    }
+}
+
+/// `GET /anomalies/{key}/audit`.
+pub(super) async fn audit(
+    State(state): State<AppState>,
+    KeyPath(key): KeyPath,
+) -> Result<Json<AuditBody>, Problem> {
+    let entries = state.counter.audit(state.counter.now(), key).await?;
+    let entries = entries.ok_or_else(|| Problem::unknown_anomaly(key))?;
+    Ok(Json(AuditBody { anomaly_key: key, entries: entries.into_iter().map(Into::into).collect() }))
+}
+
+/// Where a request comes from.
+#[derive(Debug)]
+pub(super) struct CameFrom(Origin);
+
+impl CameFrom {
+    /// For a write. Without a token it is by whom the caller says.
+    pub(super) fn said_by(self, who: Option<&str>) -> Origin {
+        let Origin { by, request_id } = self.0;
+        Origin { by: by.or_else(|| who.map(str::to_owned)), request_id }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for CameFrom {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let caller = parts.extensions.get::<Caller>();
+        let by = caller.and_then(Caller::name).map(str::to_owned);
+        let id = parts.extensions.get::<RequestId>();
+        let request_id = id.and_then(|id| id.header_value().to_str().ok()).map(str::to_owned);
+        Ok(Self(Origin { by, request_id }))
+    }
+}
