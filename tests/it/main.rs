@@ -23,6 +23,7 @@ mod house;
 mod model;
 mod network;
 mod older_writer;
+mod openapi;
 mod outage;
 mod permanent_fix;
 mod readme;
