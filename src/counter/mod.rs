@@ -259,8 +259,9 @@ impl Counter {
         }
         let (operations, bytes, since) =
             self.standby.as_ref().map_or((0, 0, None), |standby| standby.depth());
+        // A clock that was set back makes nothing younger than new.
         let age_seconds =
-            since.map_or(0, |since| (now.as_micros() - since.as_micros()) / 1_000_000);
+            since.map_or(0, |since| ((now.as_micros() - since.as_micros()) / 1_000_000).max(0));
         Readiness {
             store: self.store.name(),
             state: self.health.state(),

@@ -193,11 +193,11 @@ impl From<Answered<Anomaly>> for AnomalyBody {
 }
 
 /// An occurrence, or an array of them.
-enum RecordRequest {}
+enum Posted {}
 
-impl ToSchema for RecordRequest {}
+impl ToSchema for Posted {}
 
-impl PartialSchema for RecordRequest {
+impl PartialSchema for Posted {
     fn schema() -> RefOr<Schema> {
         let many = schemas::array_of_anything_like::<OccurrenceRequest>();
         OneOfBuilder::new()
@@ -229,7 +229,7 @@ pub(super) enum RecordedBody {
         description = "Means the same as `event_id`, and goes with a single occurrence only. Where both are given \
                        they must be the same.",
     )),
-    request_body = RecordRequest,
+    request_body = Posted,
     responses(
         (status = 200, description = "It is recorded, or was before.", body = RecordedBody),
         (status = 202, description = "The store is away: it waits, and will count.", body = RecordedBody),

@@ -41,7 +41,12 @@ pub(super) fn prepare() {
     get,
     path = "/openapi.json",
     tag = "documentation",
-    responses((status = 200, description = "The API as OpenAPI 3.1 has it.", body = Object, content_type = "application/json")),
+    responses((
+        status = 200,
+        description = "The API as OpenAPI 3.1 has it.",
+        body = Object,
+        content_type = "application/json",
+    )),
 )]
 pub(super) async fn document() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.clone())

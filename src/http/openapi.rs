@@ -53,7 +53,7 @@ pub(super) fn document(described: utoipa::openapi::OpenApi) -> Value {
         "basic": {"type": "http", "scheme": "basic", "description": "The token as the password of any user."},
         "grafana": {
             "type": "apiKey", "in": "header", "name": GRAFANA_SIGNATURE.as_str(),
-            "description": "The HMAC-SHA256 by which Grafana signs a delivery, where `auth.grafana_secret_file` is set.",
+            "description": "Grafana's HMAC-SHA256 of a delivery, where `auth.grafana_secret_file` is set.",
         },
     });
     document
@@ -91,13 +91,13 @@ fn security(scope: Scope, path: &str) -> Value {
 /// With which statuses a call may be refused.
 fn problem_statuses(scope: Option<Scope>, path: &str, has_body: bool) -> Vec<StatusCode> {
     let takes_key = path.contains("{key}");
-    let names_anomaly = takes_key || matches!(path, "/repairs" | "/permanent-fix");
+    let names_something = path.contains('{') || matches!(path, "/repairs" | "/permanent-fix");
     let checks_parameters = path.contains("{sequence}") || path.contains("{action}");
     let conditions = [
         (StatusCode::BAD_REQUEST, has_body || takes_key),
         (StatusCode::UNAUTHORIZED, scope.is_some()),
         (StatusCode::FORBIDDEN, scope.is_some()),
-        (StatusCode::NOT_FOUND, names_anomaly || path.contains('{')),
+        (StatusCode::NOT_FOUND, names_something),
         (StatusCode::REQUEST_TIMEOUT, has_body),
         (StatusCode::PAYLOAD_TOO_LARGE, has_body),
         (StatusCode::UNSUPPORTED_MEDIA_TYPE, has_body),

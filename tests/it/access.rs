@@ -22,7 +22,7 @@ fn entries() -> String {
     [of("ingest"), of("read"), of("operate"), entry("expired", expired)].concat()
 }
 
-async fn guarded() -> Service {
+pub(crate) async fn guarded() -> Service {
     Service::with_files("auth.file = \"tokens.toml\"", &[("tokens.toml", &entries())]).await
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     access,
-    support::{Answer, Service, key_of, wall_clock},
+    support::{Answer, RedisServer, Service, key_of, wall_clock},
 };
 
 const RENEW: &str = "RENEW_OPENAPI";
@@ -56,6 +56,13 @@ impl Description {
         self.validator(schema, false).is_valid(body)
     }
 
+    /// Makes sure that a text is of the type that is described.
+    fn check_type(&self, call: &str, response: &reqwest::Response) {
+        let media_type = response.headers()["content-type"].to_str().unwrap();
+        let content = &self.operation(call)["responses"]["200"]["content"];
+        assert!(content[media_type].is_object(), "{call} answers {media_type}");
+    }
+
     /// Makes sure that an answer is one that is described: its status, type, members and headers.
     #[track_caller]
     fn check(&self, call: &str, answer: &Answer) {
@@ -69,7 +76,7 @@ impl Description {
         let media_type = answer.headers["content-type"].to_str().unwrap();
         let schema = &response["content"][media_type]["schema"];
         assert!(schema.is_object(), "{call} is not described to answer {media_type}");
-        for error in self.validator(schema, true).iter_errors(&answer.body) {
+        if let Err(error) = self.validator(schema, true).validate(&answer.body) {
             panic!("{call}, {status}: {error} at {} in {}", error.instance_path(), answer.body);
         }
         for (name, header) in response["headers"].as_object().unwrap() {
@@ -108,8 +115,8 @@ async fn it_describes_the_readmes_calls_and_no_others() {
 #[tokio::test]
 async fn every_type_of_problem_is_explained_at_its_address() {
     let service = Service::embedded().await;
-    let Description(document) = Description::of(&service).await;
-    let properties = &document["components"]["schemas"]["ProblemKind"]["properties"];
+    let description = Description::of(&service).await;
+    let properties = &description.0["components"]["schemas"]["ProblemKind"]["properties"];
     let types = properties["type"]["enum"].as_array().unwrap();
     let titles = properties["title"]["enum"].as_array().unwrap();
     assert!(types.len() > 10);
@@ -117,7 +124,7 @@ async fn every_type_of_problem_is_explained_at_its_address() {
         let request = service.request(Method::GET, address.as_str().unwrap());
         let response = request.send().await.unwrap();
         assert_eq!(response.status(), 200, "{address}");
-        assert_eq!(response.headers()["content-type"], "text/plain; charset=utf-8");
+        description.check_type("GET /problems/{name}", &response);
         let text = response.text().await.unwrap();
         assert!(text.starts_with(title.as_str().unwrap()), "{text}");
         assert!(text.contains("What to do: "), "{text}");
@@ -131,7 +138,8 @@ async fn every_type_of_problem_is_explained_at_its_address() {
 async fn the_page_to_try_it_needs_nothing_from_elsewhere() {
     let service = Service::embedded().await;
     let page = service.request(Method::GET, "/docs").send().await.unwrap();
-    assert_eq!(page.headers()["content-type"], "text/html; charset=utf-8");
+    Description::of(&service).await.check_type("GET /docs", &page);
+    assert!(page.headers()["content-type"].to_str().unwrap().starts_with("text/html"));
     let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
     for source in policy.split(';').flat_map(|rule| rule.split_whitespace().skip(1)) {
         assert!(["'none'", "'self'", "'unsafe-inline'", "data:"].contains(&source), "{source}");
@@ -285,4 +293,24 @@ async fn its_answers_are_as_described() {
     description.check("POST /anomalies", &Answer::of(form).await);
     let rebound = service.request(Method::GET, "/readyz").header("host", "evil.example");
     description.check("GET /readyz", &Answer::of(rebound).await);
+}
+
+#[tokio::test]
+async fn its_answers_are_as_described_also_while_redis_is_away_and_to_strangers() {
+    let mut redis = RedisServer::start();
+    redis.kill();
+    let service = Service::on_redis(&redis).await;
+    let description = Description::of(&service).await;
+    let frequency = format!("/anomalies/{}/frequency", key_of("HighCPU"));
+    description.check("GET /anomalies/{key}/frequency", &service.get(&frequency).await);
+    let posted = service.post("/anomalies", &json!({"alert_name": "HighCPU"})).await;
+    assert_eq!(posted.status, 202);
+    description.check("POST /anomalies", &posted);
+    description.check("GET /anomalies/{key}/frequency", &service.get(&frequency).await);
+    description.check("GET /readyz", &service.get("/readyz").await);
+
+    let guarded = access::guarded().await;
+    description.check("GET /anomalies/{key}/frequency", &guarded.get(&frequency).await);
+    let forbidden = guarded.request(Method::GET, &frequency).bearer_auth("ingest");
+    description.check("GET /anomalies/{key}/frequency", &Answer::of(forbidden).await);
 }

@@ -117,7 +117,7 @@ impl ProblemKind {
             Self::InvalidField => Explanation {
                 name: "invalid-field",
                 title: "A field is not as it must be",
-                meaning: "A field or parameter is missing, unknown, of a wrong type or out of bounds. `field` names it.",
+                meaning: "A field is missing, unknown, of a wrong type or out of bounds. `field` names it.",
                 remedy: "Correct it as `detail` says. Nothing was recorded.",
             },
             Self::Unauthorized => Explanation {
@@ -150,7 +150,7 @@ impl ProblemKind {
             Self::UnknownAnomaly => Explanation {
                 name: "unknown-anomaly",
                 title: "The anomaly is not known",
-                meaning: "No anomaly has this key. Anomalies are forgotten 35 days after their last occurrence or repair.",
+                meaning: "No anomaly has this key. One is forgotten 35 days after its last occurrence or repair.",
                 remedy: "Check the key for a typo. An anomaly is known once an occurrence of it was recorded.",
             },
             Self::UnknownRoute => Explanation {
@@ -163,7 +163,7 @@ impl ProblemKind {
                 name: "unknown-dead-letter",
                 title: "There is no such dead letter",
                 meaning: "No write that the store has refused for good has this number, or its record is damaged.",
-                remedy: "Look the number up with GET /spool/dead-letters; it may have been retried or dropped meanwhile.",
+                remedy: "Look the number up with GET /spool/dead-letters. It may be done with meanwhile.",
             },
             Self::MethodNotAllowed => Explanation {
                 name: "method-not-allowed",
