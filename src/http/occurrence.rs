@@ -27,14 +27,15 @@ pub(super) struct OccurrenceRequest {
     /// What is wrong.
     #[schema(nullable = false, example = "HighCPU")]
     alert_name: Option<String>,
-    /// Another name of `alert_name`, as Prometheus has it.
-    #[schema(nullable = false)]
+    /// Another name of `alert_name`, as Prometheus has it: a text, too. Where `alert_name` is there, it is one of the other
+    /// fields.
+    #[schema(value_type = Option<Value>)]
     alertname: Option<String>,
     /// With what.
     #[schema(nullable = false, example = "api")]
     service: Option<String>,
-    /// Another name of `service`, as Prometheus has it.
-    #[schema(nullable = false)]
+    /// Another name of `service`, in the same way.
+    #[schema(value_type = Option<Value>)]
     job: Option<String>,
     /// Where.
     #[schema(nullable = false, example = "shop")]
@@ -42,8 +43,8 @@ pub(super) struct OccurrenceRequest {
     /// In which way.
     #[schema(nullable = false, example = "OOMKilled")]
     error_type: Option<String>,
-    /// Another name of `error_type`.
-    #[schema(nullable = false)]
+    /// Another name of `error_type`, in the same way.
+    #[schema(value_type = Option<Value>)]
     reason: Option<String>,
     /// By what a retry is recognised, so that it counts once; the service makes one up where none is given.
     #[schema(value_type = Option<schemas::EventId>)]

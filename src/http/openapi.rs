@@ -40,7 +40,9 @@ pub(super) fn document(described: utoipa::openapi::OpenApi) -> Value {
         item["parameters"] = json!([reference("parameters", "RequestId")]);
     }
     let components = &mut document["components"];
-    components["schemas"]["Occurrence"]["anyOf"] = identified_by();
+    let occurrence = &mut components["schemas"]["Occurrence"];
+    occurrence["anyOf"] = identified_by();
+    occurrence["allOf"] = aliases();
     components["responses"] = responses();
     components["parameters"] = json!({"RequestId": {
         "name": "x-request-id", "in": "header",
@@ -204,4 +206,14 @@ fn identified_by() -> Value {
         }
     }
     alternatives.into()
+}
+
+/// An alias must be a text where its name is not there, and is like any other field where it is.
+fn aliases() -> Value {
+    let alternatives = |(name, alias): (&str, &str)| {
+        let text = json!({"properties": {alias: {"type": "string"}}});
+        json!({"anyOf": [{"required": [name]}, text]})
+    };
+    let pairs = Signature::FIELDS.into_iter().filter_map(|(name, alias)| Some((name, alias?)));
+    pairs.map(alternatives).collect()
 }

@@ -172,6 +172,8 @@ fn bodies() -> Vec<(&'static str, Value)> {
         json!({"alertname": "HighCPU", "pod": "api-1", "labels": {"a": [1]}}),
         json!({"alert_name": "", "alertname": "HighCPU"}),
         json!({"alert_name": "", "job": "api"}),
+        json!({"alert_name": "HighCPU", "alertname": 7}),
+        json!({"alert_name": "HighCPU", "job": 7}),
         json!({"alert_name": null}),
         json!({"service": 7}),
         json!({}),
