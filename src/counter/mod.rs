@@ -315,6 +315,7 @@ impl Counter {
     }
 }
 
+/// A clock that was set back makes nothing younger than new.
 fn age_seconds(now: Timestamp, since: Option<Timestamp>) -> i64 {
-    since.map_or(0, |since| (now.as_micros() - since.as_micros()) / 1_000_000)
+    since.map_or(0, |since| ((now.as_micros() - since.as_micros()) / 1_000_000).max(0))
 }

@@ -43,6 +43,10 @@ const NAMESPACE: (&str, Option<&str>) = ("namespace", None);
 const ERROR_TYPE: (&str, Option<&str>) = ("error_type", Some("reason"));
 
 impl Signature {
+    /// The identifying fields: each by its name, and the alias that it goes by in Prometheus' labels.
+    pub const FIELDS: [(&'static str, Option<&'static str>); 4] =
+        [ALERT_NAME, SERVICE, NAMESPACE, ERROR_TYPE];
+
     /// Reads the identifying fields of `fields` and passes over all others.
     ///
     /// # Errors
@@ -72,10 +76,8 @@ impl Signature {
 
     /// Those of `fields` that do not identify the anomaly.
     pub fn other_fields(fields: &Map<String, Value>) -> Map<String, Value> {
-        let identifying: Vec<&str> = [ALERT_NAME, SERVICE, NAMESPACE, ERROR_TYPE]
-            .into_iter()
-            .filter_map(|names| present(fields, names))
-            .collect();
+        let identifying: Vec<&str> =
+            Self::FIELDS.into_iter().filter_map(|names| present(fields, names)).collect();
         fields
             .iter()
             .filter(|(name, _)| !identifying.contains(&name.as_str()))

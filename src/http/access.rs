@@ -30,12 +30,15 @@ use crate::{
 pub(super) const WEBHOOK_PATH: &str = "/webhooks/alertmanager";
 
 /// The header in which Grafana signs a delivery.
-const GRAFANA_SIGNATURE: HeaderName = HeaderName::from_static("x-grafana-alerting-signature");
+pub(super) const GRAFANA_SIGNATURE: HeaderName =
+    HeaderName::from_static("x-grafana-alerting-signature");
 
 /// What a request takes; `None` for what everybody may ask. What is not named here takes the most.
-fn needed(request: &Request) -> Option<Scope> {
-    match (request.method(), request.uri().path()) {
-        (_, "/healthz" | "/readyz") => None,
+pub(super) fn needed(method: &Method, path: &str) -> Option<Scope> {
+    match (method, path) {
+        (_, "/healthz" | "/readyz" | "/openapi.json" | "/docs") => None,
+        // The parts of the page, and what the types of problems lead to.
+        (_, path) if path.starts_with("/docs/") || path.starts_with("/problems/") => None,
         (&Method::GET | &Method::HEAD, _) => Some(Scope::Read),
         (&Method::POST, "/anomalies" | "/repairs" | WEBHOOK_PATH) => Some(Scope::Ingest),
         _ => Some(Scope::Operate),
@@ -58,7 +61,7 @@ impl Access {
     fn admit(&self, request: &mut Request) -> Result<(), Problem> {
         let gate = &self.state.gate;
         self.browsers.admit(request, gate.is_open())?;
-        let Some(scope) = needed(request) else { return Ok(()) };
+        let Some(scope) = needed(request.method(), request.uri().path()) else { return Ok(()) };
         if let Some(delivery) = self.signed_delivery(request) {
             // Believed once its body is there.
             request.extensions_mut().insert(delivery);

@@ -10,6 +10,7 @@ use axum::{Extension, Json, extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 
 use super::{
     AppState, access,
@@ -19,6 +20,7 @@ use super::{
     fields::{Fields, wrong_type},
     occurrence,
     problem::Problem,
+    schemas,
 };
 use crate::{
     auth::Caller,
@@ -45,34 +47,103 @@ pub enum CountBy {
     Delivery,
 }
 
+/// A delivery of Alertmanager (version 4) or Grafana (version 1). Its other fields are passed over.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it describes what is read field by field")]
+#[schema(
+    as = Delivery,
+    example = json!({"version": "4", "alerts": [{
+        "status": "firing", "startsAt": "2026-11-22T14:21:22Z", "fingerprint": "e3b6f5c0a1d2b4f7",
+        "labels": {"alertname": "HighCPU", "service": "api"}, "annotations": {"summary": "CPU above 90 %"},
+    }]})
+)]
+struct DeliveryRequest {
+    /// The alerts; whatever is no alert fails itself alone.
+    #[schema(schema_with = schemas::array_of_anything_like::<AlertRequest>)]
+    alerts: Vec<AlertRequest>,
+}
+
+/// An alert of a delivery. Its labels are the fields of an occurrence; they and the annotations are kept with the
+/// anomaly.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it describes what is read field by field")]
+#[schema(as = Alert, rename_all = "camelCase")]
+pub(super) struct AlertRequest {
+    /// `firing`, or `resolved`, which does not count.
+    #[schema(pattern = "^(firing|resolved)$", example = "firing")]
+    status: String,
+    /// What identifies the anomaly, and more.
+    #[schema(value_type = Object)]
+    labels: Map<String, Value>,
+    /// Texts for people.
+    #[schema(value_type = Option<Object>, nullable = false)]
+    annotations: Option<Map<String, Value>>,
+    /// When the episode began. What is ahead of the service's clock counts as of now.
+    #[schema(value_type = schemas::Time)]
+    starts_at: String,
+    /// What identifies the alert; made from the labels where it is missing.
+    #[schema(nullable = false, max_length = 100, example = "e3b6f5c0a1d2b4f7")]
+    fingerprint: Option<String>,
+}
+
 /// The answer to a delivery.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeliveryResult)]
 pub(super) struct DeliveryBody {
     /// How many of `alerts` count from this delivery on.
+    #[schema(example = 1)]
     counted: usize,
     /// How many of `alerts` could not be read.
+    #[schema(example = 0)]
     failed: usize,
     /// For each alert of the delivery, in its order.
     alerts: Vec<AlertBody>,
 }
 
 /// What became of an alert.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AlertResult)]
 struct AlertBody {
+    /// The alert's own, where it is a text.
+    #[schema(required, example = "e3b6f5c0a1d2b4f7")]
     fingerprint: Option<String>,
     #[serde(flatten)]
     result: AlertResult,
 }
 
-#[derive(Debug, Serialize)]
+/// What became of it, by its status.
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase", tag = "status")]
+#[schema(as = AlertStatus)]
 enum AlertResult {
+    /// An alert that fires, and its anomaly's frequency.
     Firing(Box<CountedBody>),
-    Resolved { counted: bool },
-    Failed { counted: bool, problem: Problem },
+    /// The end of an episode.
+    Resolved {
+        /// Always false.
+        counted: bool,
+    },
+    /// An alert that could not be read, or that the store refuses.
+    Failed {
+        /// Always false.
+        counted: bool,
+        problem: Problem,
+    },
 }
 
-/// `POST /webhooks/alertmanager`.
+/// Take a delivery of Alertmanager or Grafana.
+///
+/// An occurrence is the beginning of an episode, told by `fingerprint` and `startsAt`: what is sent again counts once.
+#[utoipa::path(
+    post,
+    path = access::WEBHOOK_PATH,
+    tag = "anomalies",
+    request_body = DeliveryRequest,
+    responses(
+        (status = 200, description = "What became of each alert.", body = DeliveryBody),
+        (status = 202, description = "The store is away: some wait for it, and will count.", body = DeliveryBody),
+    ),
+)]
 pub(super) async fn receive(
     State(state): State<AppState>,
     Extension(caller): Extension<Caller>,

@@ -3,21 +3,28 @@
 use axum::{
     Extension, Json,
     extract::State,
-    http::HeaderMap,
-    response::{IntoResponse, Response},
+    http::{HeaderMap, StatusCode},
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        RefOr, Schema,
+        schema::{OneOfBuilder, Ref},
+    },
+};
 
 use super::{
     AppState, access,
     body::JsonBody,
     degraded::{DegradedBody, written, written_all},
-    occurrence,
+    occurrence::{self, OccurrenceRequest},
     path::KeyPath,
     permanent_fix::FixBody,
     problem::{Problem, ProblemKind},
     repairs::ActionBody,
+    schemas,
 };
 use crate::{
     auth::Caller,
@@ -29,23 +36,46 @@ use crate::{
 const MAX_ARRAY: usize = 1_000;
 
 /// How often an anomaly has happened. The first ten names are fixed by contract.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Frequency)]
 pub(super) struct FrequencyBody {
+    #[schema(value_type = schemas::AnomalyKey)]
     anomaly_key: AnomalyKey,
+    /// Occurrences within the last hour.
+    #[schema(example = 1)]
     count_1h: u64,
+    /// Occurrences within the last 24 hours.
+    #[schema(example = 4)]
     count_24h: u64,
+    /// Occurrences within the last 7 days.
+    #[schema(example = 9)]
     count_7d: u64,
+    /// Occurrences within the last 30 days.
+    #[schema(example = 20)]
     count_30d: u64,
+    /// The oldest occurrence within 30 days; null where there is none.
+    #[schema(required, value_type = Option<schemas::Time>)]
     first_seen: Option<Timestamp>,
+    /// The newest occurrence within 30 days; null where there is none.
+    #[schema(required, value_type = Option<schemas::Time>)]
     last_seen: Option<Timestamp>,
+    /// How many repair attempts the anomaly has had.
+    #[schema(example = 2)]
     auto_repair_count: u64,
+    /// Whether the mark of a permanent fix holds.
     permanent_fix_applied: bool,
+    /// What the occurrences of 24 hours ask for; null where they are few.
+    #[schema(required, value_type = Option<schemas::EscalationLevel>)]
     escalation_level: Option<EscalationLevel>,
+    /// The level just before this occurrence: act where the two differ. Where nothing was recorded they are the same.
+    #[schema(required, value_type = Option<schemas::EscalationLevel>)]
     previous_level: Option<EscalationLevel>,
+    /// Whether the anomaly has come back after its cause was marked as fixed.
     regressed: bool,
     /// Present where it is false: a count may be too high, or `first_seen` too early, by what lies in one
     /// bucket of time.
     #[serde(skip_serializing_if = "is_true")]
+    #[schema(required = false)]
     exact: bool,
     #[serde(flatten)]
     degraded: DegradedBody,
@@ -80,10 +110,12 @@ impl FrequencyBody {
 }
 
 /// The answer to an occurrence.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Counted)]
 pub(super) struct CountedBody {
     #[serde(flatten)]
     frequency: FrequencyBody,
+    /// False for a retry, and for an occurrence that is older than 30 days.
     counted: bool,
 }
 
@@ -101,17 +133,42 @@ impl From<Answered<Counted>> for CountedBody {
 }
 
 /// All that is known of an anomaly.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Anomaly)]
 pub(super) struct AnomalyBody {
+    #[schema(value_type = schemas::AnomalyKey)]
     anomaly_key: AnomalyKey,
-    /// The identifying fields by their canonical names.
+    /// The identifying fields by their canonical names; null where the store has not told.
+    #[schema(required, value_type = Option<SignatureBody>)]
     signature: Option<Map<String, Value>>,
-    /// The other fields as first posted.
+    /// The other fields as first posted; null where the store has not told.
+    #[schema(required, value_type = Option<Object>)]
     metadata: Option<Map<String, Value>>,
+    /// When it was first recorded; null where the store has not told.
+    #[schema(required, value_type = Option<schemas::Time>)]
     known_since: Option<Timestamp>,
     frequency: FrequencyBody,
+    /// The mark of a permanent fix; null where none holds.
+    #[schema(required)]
     permanent_fix: Option<FixBody>,
+    /// The figures of each action among the newest 100 attempts, the most tried first.
+    #[schema(max_items = 100)]
     repairs: Vec<ActionBody>,
+}
+
+/// What identifies an anomaly.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it describes what is written from a map")]
+#[schema(as = Signature)]
+struct SignatureBody {
+    #[schema(example = "HighCPU")]
+    alert_name: String,
+    #[schema(example = "api")]
+    service: String,
+    #[schema(example = "shop")]
+    namespace: String,
+    #[schema(example = "OOMKilled")]
+    error_type: String,
 }
 
 impl From<Answered<Anomaly>> for AnomalyBody {
@@ -135,13 +192,55 @@ impl From<Answered<Anomaly>> for AnomalyBody {
     }
 }
 
-/// `POST /anomalies`: an occurrence, or an array of them.
+/// An occurrence, or an array of them.
+enum Posted {}
+
+impl ToSchema for Posted {}
+
+impl PartialSchema for Posted {
+    fn schema() -> RefOr<Schema> {
+        let many = schemas::array_of_anything_like::<OccurrenceRequest>();
+        OneOfBuilder::new()
+            .item(Ref::from_schema_name(OccurrenceRequest::name()))
+            .item(many.max_items(Some(MAX_ARRAY)))
+            .into()
+    }
+}
+
+/// The answer to an occurrence, or to an array of them.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = Recorded)]
+pub(super) enum RecordedBody {
+    One(CountedBody),
+    Many(Vec<ElementBody>),
+}
+
+/// Record an occurrence, or an array of them.
+///
+/// Each element of an array is answered in its place, by its frequency or by a problem; one that is faulty fails itself
+/// alone. Where nothing could be recorded, of some for a reason that passes, the whole is answered with that problem.
+#[utoipa::path(
+    post,
+    path = "/anomalies",
+    tag = "anomalies",
+    params((
+        "Idempotency-Key" = Option<schemas::EventId>, Header, nullable = false,
+        description = "Means the same as `event_id`, and goes with a single occurrence only. Where both are given \
+                       they must be the same.",
+    )),
+    request_body = Posted,
+    responses(
+        (status = 200, description = "It is recorded, or was before.", body = RecordedBody),
+        (status = 202, description = "The store is away: it waits, and will count.", body = RecordedBody),
+    ),
+)]
 pub(super) async fn record(
     State(state): State<AppState>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     JsonBody(body): JsonBody,
-) -> Result<Response, Problem> {
+) -> Result<(StatusCode, Json<RecordedBody>), Problem> {
     let id = occurrence::idempotency_key(&headers)?;
     let now = state.counter.now();
     if let Value::Array(elements) = body {
@@ -158,14 +257,14 @@ pub(super) async fn record(
     let occurrence = occurrence::read(body, id, now)?;
     let counted = state.counter.record_one(now, occurrence).await?;
     let status = written(counted.degraded);
-    Ok((status, Json(CountedBody::from(counted))).into_response())
+    Ok((status, Json(RecordedBody::One(counted.into()))))
 }
 
 async fn record_all(
     state: &AppState,
     now: Timestamp,
     elements: Vec<Value>,
-) -> Result<Response, Problem> {
+) -> Result<(StatusCode, Json<RecordedBody>), Problem> {
     if elements.len() > MAX_ARRAY {
         let detail = format!(
             "an array holds at most {MAX_ARRAY} occurrences, and this one holds {}: send it in \
@@ -189,14 +288,15 @@ async fn record_all(
         return Err(problem);
     }
     let status = written_all(&results);
-    let bodies: Vec<ElementBody> = results.into_iter().filter_map(ElementBody::of).collect();
-    Ok((status, Json(bodies)).into_response())
+    let bodies = results.into_iter().filter_map(ElementBody::of).collect();
+    Ok((status, Json(RecordedBody::Many(bodies))))
 }
 
 /// An element of the answer to an array.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
-enum ElementBody {
+#[schema(as = Element)]
+pub(super) enum ElementBody {
     Counted(Box<CountedBody>),
     Problem(Problem),
 }
@@ -210,7 +310,16 @@ impl ElementBody {
     }
 }
 
-/// `GET /anomalies/{key}/frequency`.
+/// Ask how often an anomaly has happened.
+///
+/// Nothing is recorded.
+#[utoipa::path(
+    get,
+    path = "/anomalies/{key}/frequency",
+    tag = "anomalies",
+    params(("key" = schemas::AnomalyKey, Path)),
+    responses((status = 200, description = "Its frequency.", body = FrequencyBody)),
+)]
 pub(super) async fn frequency(
     State(state): State<AppState>,
     KeyPath(key): KeyPath,
@@ -220,7 +329,14 @@ pub(super) async fn frequency(
     Ok(Json(FrequencyBody::new(frequency.value, frequency.degraded)))
 }
 
-/// `GET /anomalies/{key}`.
+/// Ask for all that is known of an anomaly.
+#[utoipa::path(
+    get,
+    path = "/anomalies/{key}",
+    tag = "anomalies",
+    params(("key" = schemas::AnomalyKey, Path)),
+    responses((status = 200, description = "All that is known.", body = AnomalyBody)),
+)]
 pub(super) async fn anomaly(
     State(state): State<AppState>,
     KeyPath(key): KeyPath,

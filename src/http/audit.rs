@@ -9,40 +9,61 @@ use axum::{
 };
 use serde::Serialize;
 use tower_http::request_id::RequestId;
+use utoipa::ToSchema;
 
-use super::{AppState, path::KeyPath, problem::Problem};
+use super::{AppState, path::KeyPath, problem::Problem, schemas};
 use crate::{
     auth::Caller,
     domain::{AnomalyKey, AuditEntry, Deed, Origin, Timestamp},
 };
 
 /// Who has done what about an anomaly.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Audit)]
 pub(super) struct AuditBody {
+    #[schema(value_type = schemas::AnomalyKey)]
     anomaly_key: AnomalyKey,
     /// Newest first, 100 at the most.
+    #[schema(max_items = 100)]
     entries: Vec<EntryBody>,
 }
 
 /// One deed that had an effect.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AuditEntry)]
 struct EntryBody {
+    #[schema(value_type = schemas::Time)]
     at: Timestamp,
     /// The name of the token that was shown, or else the `fixed_by` that was given; null where there
     /// was neither.
+    #[schema(required, example = "ana")]
     by: Option<String>,
     /// The `x-request-id` of the request.
+    #[schema(required, example = "0192f3c1-7d1e-7c63-9a0f-6f8a7f3b2c11")]
     request_id: Option<String>,
     #[serde(flatten)]
     deed: DeedBody,
 }
 
-#[derive(Debug, Serialize)]
+/// What was done.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Deed)]
 #[serde(tag = "deed", rename_all = "snake_case")]
 enum DeedBody {
-    MarkedFixed { fix_description: String },
+    /// It was marked as permanently fixed.
+    MarkedFixed {
+        /// What was done about the cause.
+        fix_description: String,
+    },
+    /// The mark was taken back.
     UnmarkedFixed,
-    RepairAttempted { action: String, success: bool },
+    /// A repair was tried.
+    RepairAttempted {
+        /// What was tried.
+        action: String,
+        /// Whether it worked.
+        success: bool,
+    },
 }
 
 impl From<AuditEntry> for EntryBody {
@@ -61,7 +82,16 @@ impl From<AuditEntry> for EntryBody {
     }
 }
 
-/// `GET /anomalies/{key}/audit`.
+/// Ask who has done what about an anomaly.
+///
+/// Marks of a permanent fix, their removals and repairs that had an effect.
+#[utoipa::path(
+    get,
+    path = "/anomalies/{key}/audit",
+    tag = "anomalies",
+    params(("key" = schemas::AnomalyKey, Path)),
+    responses((status = 200, description = "The newest 100, newest first.", body = AuditBody)),
+)]
 pub(super) async fn audit(
     State(state): State<AppState>,
     KeyPath(key): KeyPath,

@@ -5,8 +5,9 @@ use axum::{
     response::Response,
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::problem::Problem;
+use super::{problem::Problem, schemas};
 use crate::{
     counter::{Answered, Counter, Degraded},
     domain::Timestamp,
@@ -16,11 +17,14 @@ use crate::{
 const DEGRADED_HEADER: &str = "x-degraded";
 
 /// The members that every answer about an anomaly ends with.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[schema(as = Degraded)]
 pub(super) struct DegradedBody {
+    /// Whether the store had no part in the answer: it is made of what was last known and what waits.
     degraded: bool,
     /// When the store's part of the answer was current, where that is not now.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<schemas::Time>)]
     as_of: Option<Timestamp>,
 }
 

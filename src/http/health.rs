@@ -2,44 +2,76 @@
 
 use axum::{Json, extract::State};
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::AppState;
+use super::{AppState, schemas};
 use crate::{counter::HealthState, domain::Timestamp};
 
 /// That the process lives.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Health)]
 pub(super) struct HealthBody {
+    /// Always `ok`.
+    #[schema(pattern = "^ok$", example = "ok")]
     status: &'static str,
 }
 
 /// How it can take work.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Readiness)]
 pub(super) struct ReadyBody {
     /// `ready`; `degraded` while the store does not answer; `replaying` while what has waited is
     /// being carried out.
+    #[schema(pattern = "^(ready|degraded|replaying)$", example = "ready")]
     status: &'static str,
+    /// Where anomalies are kept: `embedded` or `redis`.
+    #[schema(pattern = "^(embedded|redis)$", example = "redis")]
     store: &'static str,
+    /// Whether answers may be made without the store: while `status` is not `ready`.
     degraded: bool,
+    /// Since when; only while degraded.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<schemas::Time>)]
     degraded_since: Option<Timestamp>,
     spool: SpoolBody,
 }
 
 /// What waits for the store.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Spool)]
 struct SpoolBody {
+    /// How many writes wait.
+    #[schema(example = 0)]
     operations: usize,
+    /// What they take on disk, in bytes.
+    #[schema(example = 0)]
     bytes: u64,
+    /// How long the oldest of them has waited, in seconds.
+    #[schema(minimum = 0, example = 0)]
     age_seconds: i64,
 }
 
-/// `GET /healthz`.
+/// Ask whether the process lives.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "operation",
+    responses((status = 200, description = "It does.", body = HealthBody)),
+)]
 pub(super) async fn health() -> Json<HealthBody> {
     Json(HealthBody { status: "ok" })
 }
 
-/// `GET /readyz`. Degraded is still ready: taking every instance out of service when the store
-/// that they share is away would turn answers into refused connections.
+/// Ask whether the service can take work, and how much waits.
+///
+/// Degraded is still ready: taking every instance out of service when the store that they share is away would turn
+/// answers into refused connections.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "operation",
+    responses((status = 200, description = "It can.", body = ReadyBody)),
+)]
 pub(super) async fn ready(State(state): State<AppState>) -> Json<ReadyBody> {
     let readiness = state.counter.readiness().await;
     let status = match readiness.state {

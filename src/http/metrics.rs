@@ -24,7 +24,20 @@ const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The route of requests that have none.
 const NO_ROUTE: &str = "none";
 
-/// `GET /metrics`.
+/// Ask for what is counted of the service itself.
+///
+/// For Prometheus. The README has a table of all metrics.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "operation",
+    responses((
+        status = 200,
+        description = "Prometheus' text format, version 0.0.4.",
+        body = String,
+        content_type = "text/plain; version=0.0.4; charset=utf-8",
+    )),
+)]
 pub(super) async fn render(State(state): State<AppState>) -> impl IntoResponse {
     let text = state.recorder.render(state.counter.standing());
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], text)

@@ -1,5 +1,5 @@
 //! The HTTP face: one file a resource, each with its handlers and what they answer. Errors become
-//! problems in `problem.rs` and nowhere else.
+//! problems in `problem/` and nowhere else.
 
 mod access;
 mod alertmanager;
@@ -9,15 +9,18 @@ mod body;
 mod bounds;
 mod browser;
 mod degraded;
+mod docs;
 mod fields;
 mod health;
 mod metrics;
 mod middleware;
 mod occurrence;
+mod openapi;
 mod path;
 mod permanent_fix;
 mod problem;
 mod repairs;
+mod schemas;
 mod server;
 mod spool;
 mod tls;
@@ -27,11 +30,10 @@ use std::{
     sync::Arc,
 };
 
-use axum::{
-    Router,
-    routing::{MethodRouter, delete, get, post, put},
-};
+use axum::routing::get;
 use serde::Deserialize;
+use utoipa::OpenApi as _;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{auth::Gate, counter::Counter, telemetry::Recorder};
 
@@ -88,50 +90,49 @@ pub struct AppState {
 /// All routes, with the middleware around them.
 /// `is_local` where only programs of this machine reach them.
 pub fn service(state: AppState, browser: BrowserConfig, is_local: bool) -> HttpService {
-    let Routes { router, names } = Routes::default()
-        .route("/anomalies", post(anomalies::record))
-        .route("/anomalies/{key}", get(anomalies::anomaly))
-        .route("/anomalies/{key}/audit", get(audit::audit))
-        .route("/anomalies/{key}/frequency", get(anomalies::frequency))
-        .route("/anomalies/{key}/repairs", get(repairs::repairs))
-        .route("/anomalies/{key}/repairs/{action}", get(repairs::advice))
-        .route("/repairs", post(repairs::report))
-        .route("/permanent-fix", put(permanent_fix::mark))
-        .route("/permanent-fix/{key}", delete(permanent_fix::unmark))
-        .route(access::WEBHOOK_PATH, post(alertmanager::receive))
-        .route("/spool/dead-letters", get(spool::list))
-        .route("/spool/dead-letters/{sequence}", delete(spool::remove))
-        .route("/spool/dead-letters/{sequence}/retry", post(spool::retry))
-        .route("/healthz", get(health::health))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(metrics::render));
-    let routes = router
+    let (routes, described) = api().split_for_parts();
+    let mut names = RouteNames::new();
+    for path in described.paths.paths.into_keys().chain([docs::PART_PATH.to_owned()]) {
+        // The router itself refuses two paths that are alike.
+        let _ = names.insert(path.clone(), &*path.leak());
+    }
+    let routes = routes
+        .route(docs::PART_PATH, get(docs::part))
         .fallback(unknown_route)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(state.clone());
     middleware::around(routes, names, state, browser, is_local)
 }
 
-/// Routes, and their names for metrics.
-#[derive(Default)]
-struct Routes {
-    router: Router<AppState>,
-    names: RouteNames,
-}
-
-impl Routes {
-    fn route(mut self, path: &'static str, methods: MethodRouter<AppState>) -> Self {
-        // The router itself refuses a path that is there already.
-        let _ = self.names.insert(path, path);
-        Self { router: self.router.route(path, methods), names: self.names }
-    }
+/// All calls: what is here is served, and described.
+fn api() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(openapi::Outline::openapi())
+        .routes(routes!(anomalies::record))
+        .routes(routes!(anomalies::frequency))
+        .routes(routes!(anomalies::anomaly))
+        .routes(routes!(audit::audit))
+        .routes(routes!(repairs::report))
+        .routes(routes!(repairs::repairs))
+        .routes(routes!(repairs::advice))
+        .routes(routes!(permanent_fix::mark))
+        .routes(routes!(permanent_fix::unmark))
+        .routes(routes!(alertmanager::receive))
+        .routes(routes!(health::health))
+        .routes(routes!(health::ready))
+        .routes(routes!(metrics::render))
+        .routes(routes!(spool::list))
+        .routes(routes!(spool::retry))
+        .routes(routes!(spool::remove))
+        .routes(routes!(docs::document))
+        .routes(routes!(docs::page))
+        .routes(routes!(problem::explain))
 }
 
 async fn unknown_route(uri: axum::http::Uri) -> Problem {
     let path = uri.path();
     Problem::new(
         ProblemKind::UnknownRoute,
-        format!("there is nothing at {path}: the README has a table of all paths"),
+        format!("there is nothing at {path}: /docs and /openapi.json have all paths"),
     )
 }
 

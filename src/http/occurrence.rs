@@ -2,15 +2,58 @@
 
 use axum::http::HeaderMap;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::{
     fields::Fields,
     problem::{Problem, ProblemKind},
+    schemas,
 };
 use crate::{
     counter::{Answered, Counted, Counter},
     domain::{EventId, InvalidSignature, MAX_AHEAD_SECONDS, Occurrence, Signature, Timestamp},
 };
+
+/// An occurrence to record. Four fields identify its anomaly: `alert_name`, `service`, `namespace` and `error_type`; a
+/// missing one is empty, and one at least must not be. Where a name and its alias are given, the name counts.
+/// All other fields are kept with the anomaly, as first posted.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it describes what is read field by field")]
+#[schema(
+    as = Occurrence,
+    example = json!({"alert_name": "HighCPU", "service": "api", "namespace": "shop", "pod": "api-1"})
+)]
+pub(super) struct OccurrenceRequest {
+    /// What is wrong.
+    #[schema(nullable = false, example = "HighCPU")]
+    alert_name: Option<String>,
+    /// Another name of `alert_name`, as Prometheus has it: a text, too. Where `alert_name` is there, it is one of the other
+    /// fields.
+    #[schema(value_type = Option<Value>)]
+    alertname: Option<String>,
+    /// With what.
+    #[schema(nullable = false, example = "api")]
+    service: Option<String>,
+    /// Another name of `service`, in the same way.
+    #[schema(value_type = Option<Value>)]
+    job: Option<String>,
+    /// Where.
+    #[schema(nullable = false, example = "shop")]
+    namespace: Option<String>,
+    /// In which way.
+    #[schema(nullable = false, example = "OOMKilled")]
+    error_type: Option<String>,
+    /// Another name of `error_type`, in the same way.
+    #[schema(value_type = Option<Value>)]
+    reason: Option<String>,
+    /// By what a retry is recognised, so that it counts once; the service makes one up where none is given.
+    #[schema(value_type = Option<schemas::EventId>)]
+    event_id: Option<String>,
+    /// When it happened, where that is not now: at most 60 seconds ahead of the service's clock. What is older than 30
+    /// days does not count.
+    #[schema(value_type = Option<schemas::Time>)]
+    occurred_at: Option<String>,
+}
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 

@@ -1,7 +1,8 @@
 //! `/permanent-fix`: an operator's mark that the cause is fixed.
 
 use axum::{Json, extract::State, http::StatusCode};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
     AppState,
@@ -11,6 +12,7 @@ use super::{
     fields::Fields,
     path::KeyPath,
     problem::Problem,
+    schemas,
 };
 use crate::{
     counter::{Answered, Degraded},
@@ -20,14 +22,42 @@ use crate::{
 /// How long a description or a name may be, in characters.
 const MAX_CHARACTERS: usize = 4_000;
 
-/// A mark that holds.
-#[derive(Debug, Serialize)]
-pub(super) struct FixBody {
+/// A permanent fix to mark.
+#[derive(Deserialize, ToSchema)]
+#[expect(dead_code, reason = "it describes what is read field by field")]
+#[serde(deny_unknown_fields)]
+#[schema(as = FixToMark)]
+struct MarkRequest {
+    /// Whose cause is fixed.
+    #[schema(value_type = schemas::AnomalyKey)]
     anomaly_key: AnomalyKey,
-    permanent_fix_applied: bool,
-    fix_description: Option<String>,
+    /// What was done.
+    #[schema(value_type = schemas::Prose, example = "raised the CPU limit")]
+    fix_description: String,
+    /// Who did it.
+    #[schema(value_type = Option<schemas::Prose>, example = "ops")]
     fixed_by: Option<String>,
+}
+
+/// A mark that holds.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Fix)]
+pub(super) struct FixBody {
+    #[schema(value_type = schemas::AnomalyKey)]
+    anomaly_key: AnomalyKey,
+    /// Always true.
+    permanent_fix_applied: bool,
+    /// What was done; null where an older writer has not said.
+    #[schema(required, example = "raised the CPU limit")]
+    fix_description: Option<String>,
+    /// Who did it, where that was said.
+    #[schema(required, example = "ops")]
+    fixed_by: Option<String>,
+    /// When it was marked.
+    #[schema(value_type = schemas::Time)]
     fixed_at: Timestamp,
+    /// When the mark ends: 90 days later.
+    #[schema(value_type = schemas::Time)]
     expires_at: Timestamp,
     #[serde(flatten)]
     degraded: DegradedBody,
@@ -52,9 +82,12 @@ impl FixBody {
 }
 
 /// The answer when a mark is taken back.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Unmarked)]
 pub(super) struct UnmarkedBody {
+    #[schema(value_type = schemas::AnomalyKey)]
     anomaly_key: AnomalyKey,
+    /// Always false.
     permanent_fix_applied: bool,
     /// False when there was no mark to take back.
     removed: bool,
@@ -62,7 +95,19 @@ pub(super) struct UnmarkedBody {
     degraded: DegradedBody,
 }
 
-/// `PUT /permanent-fix`.
+/// Mark an anomaly's cause as fixed.
+///
+/// The mark holds for 90 days. An occurrence after it has `regressed`.
+#[utoipa::path(
+    put,
+    path = "/permanent-fix",
+    tag = "permanent fixes",
+    request_body = MarkRequest,
+    responses(
+        (status = 200, description = "It is marked.", body = FixBody),
+        (status = 202, description = "The store is away: the mark waits for it, and will hold.", body = FixBody),
+    ),
+)]
 pub(super) async fn mark(
     State(state): State<AppState>,
     came_from: CameFrom,
@@ -86,7 +131,17 @@ pub(super) async fn mark(
     Ok((written(degraded), Json(FixBody::new(key, value, degraded))))
 }
 
-/// `DELETE /permanent-fix/{key}`.
+/// Take the mark of a permanent fix back.
+#[utoipa::path(
+    delete,
+    path = "/permanent-fix/{key}",
+    tag = "permanent fixes",
+    params(("key" = schemas::AnomalyKey, Path)),
+    responses(
+        (status = 200, description = "No mark holds.", body = UnmarkedBody),
+        (status = 202, description = "The store is away: the removal waits for it.", body = UnmarkedBody),
+    ),
+)]
 pub(super) async fn unmark(
     State(state): State<AppState>,
     KeyPath(key): KeyPath,

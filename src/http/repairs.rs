@@ -5,7 +5,8 @@ use axum::{
     extract::{RawQuery, State},
     http::{HeaderMap, StatusCode},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
     AppState, access,
@@ -16,6 +17,7 @@ use super::{
     occurrence,
     path::{ActionPath, KeyPath},
     problem::Problem,
+    schemas,
 };
 use crate::{
     auth::Caller,
@@ -26,12 +28,38 @@ use crate::{
     },
 };
 
-/// How one action has fared among the newest attempts.
-#[derive(Debug, Serialize)]
-pub(super) struct ActionBody {
+/// A repair attempt to report.
+#[derive(Deserialize, ToSchema)]
+#[expect(dead_code, reason = "it describes what is read field by field")]
+#[serde(deny_unknown_fields)]
+#[schema(as = RepairToReport)]
+struct ReportRequest {
+    /// The anomaly it was made on.
+    #[schema(value_type = schemas::AnomalyKey)]
+    anomaly_key: AnomalyKey,
+    #[schema(value_type = schemas::ActionName)]
     action: String,
+    /// Whether it worked.
+    success: bool,
+    /// By what a retry of the report is recognised; the header `Idempotency-Key` means the same.
+    #[schema(value_type = Option<schemas::EventId>)]
+    event_id: Option<String>,
+}
+
+/// How one action has fared among the anomaly's newest 100 attempts.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Action)]
+pub(super) struct ActionBody {
+    /// What was tried.
+    #[schema(example = "restart_pod")]
+    action: String,
+    /// How often.
+    #[schema(maximum = 100, example = 2)]
     attempts: u64,
+    /// How often it worked.
+    #[schema(maximum = 100, example = 1)]
     successes: u64,
+    #[schema(value_type = schemas::SuccessRate)]
     success_rate: SuccessRate,
 }
 
@@ -52,11 +80,15 @@ impl ActionBody {
 }
 
 /// The answer to a reported attempt.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Repair)]
 pub(super) struct RepairBody {
+    #[schema(value_type = schemas::AnomalyKey)]
     anomaly_key: AnomalyKey,
     #[serde(flatten)]
     action: ActionBody,
+    /// How many attempts of any action the anomaly has had.
+    #[schema(example = 2)]
     auto_repair_count: u64,
     /// False when this `event_id` was reported before.
     counted: bool,
@@ -65,37 +97,70 @@ pub(super) struct RepairBody {
 }
 
 /// An anomaly's repairs.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Repairs)]
 pub(super) struct RepairsBody {
+    #[schema(value_type = schemas::AnomalyKey)]
     anomaly_key: AnomalyKey,
+    /// How many attempts of any action the anomaly has had.
+    #[schema(example = 2)]
     auto_repair_count: u64,
+    /// The figures of each action among the newest 100 attempts, the most tried first.
+    #[schema(max_items = 100)]
     actions: Vec<ActionBody>,
     /// The newest attempts, newest first.
+    #[schema(max_items = 100)]
     attempts: Vec<AttemptBody>,
     #[serde(flatten)]
     degraded: DegradedBody,
 }
 
-#[derive(Debug, Serialize)]
+/// One attempt.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Attempt)]
 struct AttemptBody {
+    /// What was tried.
+    #[schema(example = "restart_pod")]
     action: String,
+    /// Whether it worked.
     success: bool,
+    /// When; null where an older writer has left no readable time.
+    #[schema(required, value_type = Option<schemas::Time>)]
     timestamp: Option<Timestamp>,
 }
 
 /// Whether an action is worth trying.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Advice)]
 pub(super) struct ActionAdviceBody {
+    #[schema(value_type = schemas::AnomalyKey)]
     anomaly_key: AnomalyKey,
     #[serde(flatten)]
     action: ActionBody,
+    /// The rate below which it is to be skipped.
+    #[schema(value_type = schemas::SuccessRate)]
     min_success_rate: SuccessRate,
+    /// Whether it was tried at least twice and works too seldom.
     should_skip: bool,
     #[serde(flatten)]
     degraded: DegradedBody,
 }
 
-/// `POST /repairs`.
+/// Report a repair attempt.
+#[utoipa::path(
+    post,
+    path = "/repairs",
+    tag = "repairs",
+    params((
+        "Idempotency-Key" = Option<schemas::EventId>, Header, nullable = false,
+        description = "Means the same as `event_id`. Where both are given they must be the same.",
+    )),
+    request_body = ReportRequest,
+    responses(
+        (status = 200, description = "It is recorded, or was before.", body = RepairBody),
+        (status = 202, description = "The store is away: it waits, and will count.", body = RepairBody),
+    ),
+)]
 pub(super) async fn report(
     State(state): State<AppState>,
     Extension(caller): Extension<Caller>,
@@ -129,7 +194,14 @@ pub(super) async fn report(
     Ok((written(degraded), Json(body)))
 }
 
-/// `GET /anomalies/{key}/repairs`.
+/// Ask which repairs were tried on an anomaly.
+#[utoipa::path(
+    get,
+    path = "/anomalies/{key}/repairs",
+    tag = "repairs",
+    params(("key" = schemas::AnomalyKey, Path)),
+    responses((status = 200, description = "Totals, and the newest 100 attempts.", body = RepairsBody)),
+)]
 pub(super) async fn repairs(
     State(state): State<AppState>,
     KeyPath(key): KeyPath,
@@ -152,7 +224,23 @@ pub(super) async fn repairs(
     }))
 }
 
-/// `GET /anomalies/{key}/repairs/{action}?min_success_rate=0.2`.
+/// Ask whether an action is worth trying.
+///
+/// An action that was never tried has figures of 0, and is not to be skipped.
+#[utoipa::path(
+    get,
+    path = "/anomalies/{key}/repairs/{action}",
+    tag = "repairs",
+    params(
+        ("key" = schemas::AnomalyKey, Path),
+        ("action" = String, Path, description = "What would be tried.", example = "restart_pod"),
+        (
+            "min_success_rate" = Option<f64>, Query, nullable = false, minimum = 0, maximum = 1, example = 0.2,
+            description = "The rate below which it is to be skipped; 0.2 where none is given.",
+        ),
+    ),
+    responses((status = 200, description = "Its figures, and `should_skip`.", body = ActionAdviceBody)),
+)]
 pub(super) async fn advice(
     State(state): State<AppState>,
     ActionPath(key, action): ActionPath,

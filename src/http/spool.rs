@@ -1,15 +1,15 @@
 //! `/spool/dead-letters`: the writes that the store has refused for good, for operators. The command
 //! `spool` of the command line uses it while the service runs.
 
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
     AppState,
+    path::TextPath,
     problem::{Problem, ProblemKind},
+    schemas,
 };
 use crate::{
     domain::{AnomalyKey, Timestamp},
@@ -17,20 +17,27 @@ use crate::{
 };
 
 /// A write that the store has refused for good.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = DeadLetter)]
 pub struct DeadLetterBody {
     /// Its number, by which it is retried or dropped.
+    #[schema(example = 17)]
     pub sequence: u64,
     /// Why it was refused.
+    #[schema(example = "the anomaly is not known")]
     pub reason: String,
-    /// What it was: `occurrence`, `repair`, `permanent fix` and so on; absent, like all that
+    /// What it was: `occurrence`, `repair`, `permanent fix` and so on; null, like all that
     /// follows, where its record is damaged.
+    #[schema(required, example = "repair")]
     pub kind: Option<String>,
     /// Whose it was.
+    #[schema(required, value_type = Option<schemas::AnomalyKey>)]
     pub anomaly_key: Option<AnomalyKey>,
     /// Its id.
+    #[schema(required, value_type = Option<schemas::EventId>)]
     pub event_id: Option<String>,
     /// When it happened.
+    #[schema(required, value_type = Option<schemas::Time>)]
     pub at: Option<Timestamp>,
 }
 
@@ -50,12 +57,23 @@ impl From<DeadLetter> for DeadLetterBody {
 }
 
 /// The answer to a retry or a drop.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeadLetterDone)]
 pub(super) struct DoneBody {
+    /// The number of the dead letter that it was about.
+    #[schema(example = 17)]
     sequence: u64,
 }
 
-/// `GET /spool/dead-letters`.
+/// List the writes that the store has refused for good.
+///
+/// On the embedded store there are none.
+#[utoipa::path(
+    get,
+    path = "/spool/dead-letters",
+    tag = "operation",
+    responses((status = 200, description = "The dead letters, oldest first.", body = [DeadLetterBody])),
+)]
 pub(super) async fn list(
     State(state): State<AppState>,
 ) -> Result<Json<Vec<DeadLetterBody>>, Problem> {
@@ -63,19 +81,35 @@ pub(super) async fn list(
     Ok(Json(letters.into_iter().map(DeadLetterBody::from).collect()))
 }
 
-/// `POST /spool/dead-letters/{sequence}/retry`.
+/// Try a dead letter again.
+///
+/// What is refused again comes back with another number.
+#[utoipa::path(
+    post,
+    path = "/spool/dead-letters/{sequence}/retry",
+    tag = "operation",
+    params(("sequence" = u64, Path, description = "Its number in the list.", example = 17)),
+    responses((status = 200, description = "It is tried again.", body = DoneBody)),
+)]
 pub(super) async fn retry(
     State(state): State<AppState>,
-    Path(sequence): Path<String>,
+    TextPath(sequence): TextPath,
 ) -> Result<Json<DoneBody>, Problem> {
     let sequence = parse(&sequence)?;
     done(sequence, state.counter.retry_dead_letter(sequence).await?)
 }
 
-/// `DELETE /spool/dead-letters/{sequence}`.
+/// Drop a dead letter.
+#[utoipa::path(
+    delete,
+    path = "/spool/dead-letters/{sequence}",
+    tag = "operation",
+    params(("sequence" = u64, Path, description = "Its number in the list.", example = 17)),
+    responses((status = 200, description = "It is gone.", body = DoneBody)),
+)]
 pub(super) async fn remove(
     State(state): State<AppState>,
-    Path(sequence): Path<String>,
+    TextPath(sequence): TextPath,
 ) -> Result<Json<DoneBody>, Problem> {
     let sequence = parse(&sequence)?;
     done(sequence, state.counter.drop_dead_letter(sequence).await?)

@@ -22,7 +22,7 @@ fn entries() -> String {
     [of("ingest"), of("read"), of("operate"), entry("expired", expired)].concat()
 }
 
-async fn guarded() -> Service {
+pub(crate) async fn guarded() -> Service {
     Service::with_files("auth.file = \"tokens.toml\"", &[("tokens.toml", &entries())]).await
 }
 
@@ -39,6 +39,7 @@ fn request(service: &Service, call: &str) -> RequestBuilder {
     let key = key_of("HighCPU").to_string();
     let path =
         path.replace("{key}", &key).replace("{action}", "restart").replace("{sequence}", "1");
+    let path = path.replace("{name}", "forbidden");
     let request = service.request(method.parse::<Method>().unwrap(), &path);
     match call {
         "POST /anomalies" => request.json(&json!({"alert_name": "HighCPU"})),
@@ -54,7 +55,7 @@ fn request(service: &Service, call: &str) -> RequestBuilder {
 }
 
 /// The rows of the README's tables whose first column is a call.
-fn calls(columns: usize) -> Vec<Vec<&'static str>> {
+pub(crate) fn calls(columns: usize) -> Vec<Vec<&'static str>> {
     include_str!("../../README.md")
         .lines()
         .filter_map(|line| line.strip_prefix('|')?.strip_suffix('|'))

@@ -111,6 +111,7 @@ async fn all_of_an_anomalys_keys_share_a_slot() {
         let mut names = client.texts(&["KEYS", &format!("*{key}*")]).await;
         names.sort();
         let kinds = [
+            "audit",
             "metadata",
             "operation_ids",
             "permanent_fix",

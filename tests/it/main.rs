@@ -24,6 +24,7 @@ mod metrics;
 mod model;
 mod network;
 mod older_writer;
+mod openapi;
 mod outage;
 mod permanent_fix;
 mod readme;

@@ -1,0 +1,157 @@
+//! Every error that a client sees: an RFC 9457 problem that says what to do. Causes stay in the
+//! log. This is the one place that turns errors into status codes.
+
+mod kind;
+mod page;
+
+use std::{fmt, time::Duration};
+
+use axum::{
+    Json,
+    http::{HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{counter::CounterError, domain::AnomalyKey};
+
+pub(super) use kind::ProblemKind;
+pub(super) use page::{__path_explain, explain};
+
+/// When to try again after a 503, in seconds.
+const RETRY_AFTER_SECONDS: u32 = 1;
+
+/// An error as RFC 9457 has it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct Problem {
+    #[serde(flatten)]
+    kind: ProblemKind,
+    /// What is wrong with this call, and what to do.
+    #[schema(example = "`success` is missing")]
+    detail: String,
+    /// The field that is at fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "success")]
+    field: Option<String>,
+    /// The line in which broken JSON breaks, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = 1)]
+    line: Option<usize>,
+    /// The column at which it breaks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = 14)]
+    column: Option<usize>,
+    /// The headers beside it.
+    #[serde(skip)]
+    retry_after_seconds: Option<u32>,
+    #[serde(skip)]
+    challenge: Option<Box<str>>,
+}
+
+impl Problem {
+    pub(super) fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
+        let retry_after_seconds = kind.is_temporary().then_some(RETRY_AFTER_SECONDS);
+        Self {
+            kind,
+            detail: detail.into(),
+            field: None,
+            line: None,
+            column: None,
+            retry_after_seconds,
+            challenge: None,
+        }
+    }
+
+    /// A field that is missing, of a wrong type or out of bounds. `fault` follows its name.
+    pub(super) fn field(field: &str, fault: impl fmt::Display) -> Self {
+        Self::new(ProblemKind::InvalidField, format!("`{field}` {fault}")).at_field(field)
+    }
+
+    /// An anomaly of which nothing is kept.
+    pub(super) fn unknown_anomaly(key: AnomalyKey) -> Self {
+        let detail = format!(
+            "no anomaly has the key {key}: check it for a typo; anomalies are forgotten 35 days \
+             after their last occurrence"
+        );
+        Self::new(ProblemKind::UnknownAnomaly, detail)
+    }
+
+    pub(super) fn at_field(mut self, field: &str) -> Self {
+        self.field = Some(field.to_owned());
+        self
+    }
+
+    pub(super) fn at_place(mut self, line: usize, column: usize) -> Self {
+        self.line = Some(line);
+        self.column = Some(column);
+        self
+    }
+
+    /// Says when to try again, to the second above.
+    pub(super) fn retry_after(mut self, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        self.retry_after_seconds = Some(u32::try_from(seconds).unwrap_or(u32::MAX).max(1));
+        self
+    }
+
+    /// Says in `WWW-Authenticate` how to show who one is.
+    pub(super) fn challenge(mut self, challenge: String) -> Self {
+        self.challenge = Some(challenge.into());
+        self
+    }
+
+    /// Whether the client may try the same again later.
+    pub(super) fn is_temporary(&self) -> bool {
+        self.kind.is_temporary()
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+impl From<CounterError> for Problem {
+    fn from(error: CounterError) -> Self {
+        match &error {
+            CounterError::Unavailable(_) => Self::new(
+                ProblemKind::Unavailable,
+                "the store can't be reached, and nothing was recorded: try again in a moment",
+            ),
+            CounterError::Unanswered(_) => Self::new(
+                ProblemKind::Unavailable,
+                "the store did not answer in time, so that a write may or may not have taken \
+                 effect: try again in a moment, with the same event_id so that it counts once",
+            ),
+            CounterError::Overloaded => Self::new(
+                ProblemKind::Overloaded,
+                "more calls are waiting than can be served, and nothing was recorded: try again \
+                 in a moment",
+            ),
+            CounterError::Refused(cause) => {
+                tracing::error!(%cause, "the store refuses a call");
+                Self::new(
+                    ProblemKind::Internal,
+                    "the store refuses this call; the service's log says why",
+                )
+            }
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = (self.kind.status(), Json(&self)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = self.retry_after_seconds {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if let Some(challenge) = self.challenge.and_then(|text| text.parse().ok()) {
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+}

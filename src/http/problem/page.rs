@@ -1,0 +1,52 @@
+//! `/problems/{name}`: what the `type` of a problem leads to.
+
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, Type},
+};
+
+use super::{Problem, ProblemKind};
+use crate::http::path::TextPath;
+
+/// The end of a problem's `type`.
+pub(in crate::http) struct ProblemName;
+
+impl ToSchema for ProblemName {}
+
+impl PartialSchema for ProblemName {
+    fn schema() -> RefOr<Schema> {
+        let names = ProblemKind::ALL.map(|kind| kind.explanation().name);
+        ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)).into()
+    }
+}
+
+/// Explain a type of problem.
+///
+/// The `type` of each problem leads here. It is plain text, for people.
+#[utoipa::path(
+    get,
+    path = "/problems/{name}",
+    tag = "documentation",
+    params(("name" = inline(ProblemName), Path, description = "The end of the problem's `type`.")),
+    responses((
+        status = 200,
+        description = "Its title and status, what it means, and what to do.",
+        body = String,
+        content_type = "text/plain; charset=utf-8",
+    )),
+)]
+pub(in crate::http) async fn explain(TextPath(name): TextPath) -> Result<String, Problem> {
+    let kind = ProblemKind::ALL.into_iter().find(|kind| kind.explanation().name == name);
+    let kind = kind.ok_or_else(|| {
+        let detail = "there is no type of problem of this name: /openapi.json has all of them";
+        Problem::new(ProblemKind::UnknownRoute, detail)
+    })?;
+    let explanation = kind.explanation();
+    Ok(format!(
+        "{title} ({status})\n\n{meaning}\n\nWhat to do: {remedy}\n",
+        title = explanation.title,
+        status = kind.status(),
+        meaning = explanation.meaning,
+        remedy = explanation.remedy,
+    ))
+}
