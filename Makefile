@@ -1,6 +1,6 @@
 # The same commands that CI runs. `make help` lists them.
 
-.PHONY: help run test lint needs chaos soak bench bench-micro deb
+.PHONY: help run test lint needs chaos soak attack bench bench-micro deb
 
 # For `make chaos`: the same seed gives the same faults. ON is `single` or `cluster`.
 SEED ?= 1
@@ -12,6 +12,9 @@ CHAOS_BUILD ?= --release
 SOAK_SECONDS ?= 1800
 SOAK_BUILD ?=
 SOAK_OPTIONS ?=
+
+# For `make attack`: how many calls of each route.
+ATTACK_CASES ?= 300
 
 # For `make bench`: one row (`make bench ROW=post-redis`) or all, and more options of the tool.
 ROW ?=
@@ -33,6 +36,10 @@ chaos: needs ## Random faults under load, then a reckoning: SEED=1 SECONDS=600 O
 
 soak: needs ## A steady load with storms, and whether anything grows: SOAK_SECONDS=1800
 	cargo bench --locked $(SOAK_BUILD) --bench soak -- --seconds $(SOAK_SECONDS) $(SOAK_OPTIONS)
+
+attack: ## Random and hostile calls of every route, on both stores: ATTACK_CASES=300 of each
+	@tests/install-programs.sh attack
+	tests/attack/run.sh $(ATTACK_CASES)
 
 bench: ## What it costs, beside an HTTP ceiling and raw Redis: ROW=post-redis for one row
 	@tests/install-programs.sh bench

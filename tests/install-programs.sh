@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the programs that the tests start, from Debian's packages, where they are missing and
-# this user may. Else says what to install. With `bench`, those of the benchmarks instead.
+# this user may. Else says what to install. With `bench` or `attack`, what those take instead.
 set -euo pipefail
 
 # Program and package, in pairs.
@@ -19,11 +19,22 @@ if [ "${1:-}" = bench ]; then
     setpriv util-linux
   )
 fi
+if [ "${1:-}" = attack ]; then
+  needed=(
+    redis-server redis-server
+    redis-cli redis-tools
+    curl curl
+    python3 python3
+  )
+fi
 
 missing=()
 for ((i = 0; i < ${#needed[@]}; i += 2)); do
   command -v "${needed[i]}" >/dev/null || missing+=("${needed[i + 1]}")
 done
+if [ "${1:-}" = attack ] && ! python3 -c 'import ensurepip' 2>/dev/null; then
+  missing+=(python3-venv)
+fi
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then

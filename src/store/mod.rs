@@ -97,7 +97,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         attempts: Vec<RepairAttempt>,
     ) -> Vec<Result<Option<RepairRecorded>, StoreError>>;
 
-    /// Who has done what about an anomaly: the newest [`AUDIT_ENTRIES`] of marks, their removals and repairs that
+    /// Who has done what about an anomaly: the newest [`AUDIT_ENTRIES`](crate::domain::AUDIT_ENTRIES) of marks, their removals and repairs that
     /// had an effect, newest first; `None` when it is unknown. Kept for as long as the anomaly is, and 90
     /// days at the most.
     async fn audit(

@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Schemathesis against the running service, on both stores: every call of /openapi.json with data that fit it and
+# data that do not, and sequences of calls. Nothing may end in a 5xx, or differ from the description.
+#
+#   tests/attack/run.sh CASES_EACH
+set -euo pipefail
+cd "$(dirname "$0")"
+cases=$1
+# Becomes the service itself, wherever cargo has built it.
+service=(cargo run --quiet --locked --manifest-path "$PWD/../../Cargo.toml" --)
+version=4.32.5
+
+dir=$(mktemp -d)
+started=()
+end() {
+  for process in "${started[@]}"; do kill "$process" 2>/dev/null || true; done
+  wait 2>/dev/null || true
+  rm -rf "$dir"
+}
+trap end EXIT
+
+# Its own environment, so that nothing of the machine's Python is changed. Kept for the next time.
+environment=${CARGO_TARGET_DIR:-../../target}/attack/$version
+if [ ! -x "$environment/bin/schemathesis" ]; then
+  echo "installing schemathesis $version"
+  python3 -m venv "$environment"
+  "$environment/bin/pip" install --quiet --disable-pip-version-check "schemathesis==$version"
+fi
+
+free_port() {
+  python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+# Waits until a command succeeds.
+await() {
+  for _ in $(seq 100); do
+    "$@" >/dev/null 2>&1 && return
+    sleep 0.1
+  done
+  echo "does not come up: $*" >&2
+  cat "$dir"/*.log >&2
+  return 1
+}
+
+# A token that may do everything: what is attacked is not the door alone.
+token=$("${service[@]}" token new --name attack --scope ingest --scope read --scope operate 2>"$dir/entry")
+sed -n '/^name = /,$p' "$dir/entry" | sed '1i [[tokens]]' >"$dir/tokens.toml"
+export ANOMALY_COUNTER__AUTH__FILE=$dir/tokens.toml
+
+attack() {
+  local store=$1 url=$2 port
+  port=$(free_port)
+  mkdir "$dir/$store"
+  (
+    cd "$dir/$store"
+    ANOMALY_COUNTER__LISTEN=127.0.0.1:$port ANOMALY_COUNTER__REDIS__URL=$url exec "${service[@]}"
+  ) 2>"$dir/$store.log" &
+  started+=($!)
+  await curl --fail --silent "http://127.0.0.1:$port/readyz"
+  echo "--- on the store $store"
+  "$environment/bin/schemathesis" --config-file schemathesis.toml run \
+    "http://127.0.0.1:$port/openapi.json" --header "Authorization: Bearer $token" \
+    --max-examples "$cases" --continue-on-failure
+  # A panic would be a 500; what the log calls an error is a finding too.
+  if grep --quiet '"level":"ERROR"' "$dir/$store.log"; then
+    echo "the service has logged errors:" >&2
+    grep '"level":"ERROR"' "$dir/$store.log" | head -5 >&2
+    return 1
+  fi
+}
+
+redis_port=$(free_port)
+redis-server --port "$redis_port" --bind 127.0.0.1 --save '' --dir "$dir" >"$dir/redis.log" &
+started+=($!)
+await redis-cli -p "$redis_port" ping
+
+attack embedded ""
+attack redis "redis://127.0.0.1:$redis_port"
