@@ -134,10 +134,10 @@ where
     /// Tells a connection that there is no place for it, unless that would take an agreement on TLS.
     fn refuse(&self, stream: TcpStream) {
         telemetry::shed(Shed::Connections);
-        let Ok(place) = Arc::clone(&self.refusals).try_acquire_owned() else { return };
         if self.tls.is_some() {
             return;
         }
+        let Ok(place) = Arc::clone(&self.refusals).try_acquire_owned() else { return };
         let mut builder = connection_builder(REFUSAL_HEADER_TIMEOUT);
         let stream = TokioIo::new(stream);
         let refused = builder.keep_alive(false).serve_connection(stream, service_fn(refuse));
