@@ -9,6 +9,7 @@ mod access;
 mod alertmanager;
 mod bounded_timelines;
 mod bounds;
+mod callers;
 mod cluster;
 mod command_line;
 mod configuration;

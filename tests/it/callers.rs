@@ -1,0 +1,93 @@
+//! A real Alertmanager shows a token, in both ways that it can. (Prometheus does so in `metrics.rs`.)
+
+use std::{
+    fs::{self, File},
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::{Answer, Service, eventually, http_client, key_of};
+
+/// A running Alertmanager; ended with the test.
+struct Alertmanager {
+    process: Child,
+    base: String,
+    dir: TempDir,
+}
+
+impl Alertmanager {
+    /// One that delivers to `service`, with this `http_config`.
+    fn start(service: &Service, http_config: &Value) -> Self {
+        let dir = TempDir::new().unwrap();
+        let webhook = json!({
+            "url": format!("http://{}/webhooks/alertmanager", service.address()),
+            "http_config": http_config,
+        });
+        let config = json!({
+            "route": {"receiver": "counter", "group_wait": "100ms", "group_interval": "1s"},
+            "receivers": [{"name": "counter", "webhook_configs": [webhook]}],
+        });
+        // JSON is YAML.
+        fs::write(dir.path().join("alertmanager.yml"), config.to_string()).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let process = Command::new("prometheus-alertmanager")
+            .args([
+                "--config.file=alertmanager.yml",
+                "--storage.path=data",
+                "--cluster.listen-address=",
+            ])
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .current_dir(dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(dir.path().join("log")).unwrap())
+            .spawn()
+            .expect("Alertmanager must be installed: apt-get install prometheus-alertmanager");
+        Self { process, base: format!("http://127.0.0.1:{port}"), dir }
+    }
+
+    /// Has an alert fire.
+    async fn fire(&self, name: &str) {
+        let client = http_client().build().unwrap();
+        let alerts = json!([{"labels": {"alertname": name}}]);
+        eventually("Alertmanager takes an alert", || async {
+            let url = format!("{}/api/v2/alerts", self.base);
+            let answer = client.post(url).json(&alerts).send().await.ok()?;
+            answer.status().is_success().then_some(())
+        })
+        .await;
+    }
+}
+
+impl Drop for Alertmanager {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+            eprintln!("--- Alertmanager's log ---\n{log}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn alertmanager_shows_a_token_as_bearer_and_as_basic() {
+    let service = crate::access::guarded().await;
+    for (name, http_config) in [
+        ("Bearer", json!({"authorization": {"credentials": "ingest"}})),
+        ("Basic", json!({"basic_auth": {"username": "alertmanager", "password": "ingest"}})),
+    ] {
+        let alertmanager = Alertmanager::start(&service, &http_config);
+        alertmanager.fire(name).await;
+        eventually("the alert is counted", || async {
+            let path = format!("/anomalies/{}/frequency", key_of(name));
+            let asked = service.request(reqwest::Method::GET, &path).bearer_auth("read");
+            let answer = Answer::of(asked).await;
+            (answer.body["count_1h"] == 1).then_some(())
+        })
+        .await;
+    }
+}
