@@ -142,3 +142,15 @@ fn parse(bytes: &[u8]) -> Result<Value, Problem> {
             .at_place(error.line(), error.column())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_read_to_its_last_digit() {
+        // One that serde_json reads otherwise without its feature `float_roundtrip`.
+        let text = "98349.74407370955";
+        assert_eq!(parse(text.as_bytes()).unwrap().to_string(), text);
+    }
+}
