@@ -1,6 +1,6 @@
 # The same commands that CI runs. `make help` lists them.
 
-.PHONY: help run test lint needs chaos soak bench bench-micro deb
+.PHONY: help run test lint needs chaos soak fuzz bench bench-micro deb
 
 # For `make chaos`: the same seed gives the same faults. ON is `single` or `cluster`.
 SEED ?= 1
@@ -12,6 +12,10 @@ CHAOS_BUILD ?= --release
 SOAK_SECONDS ?= 1800
 SOAK_BUILD ?=
 SOAK_OPTIONS ?=
+
+# For `make fuzz`: how long each target, and which (all).
+FUZZ_SECONDS ?= 180
+FUZZ_TARGETS ?=
 
 # For `make bench`: one row (`make bench ROW=post-redis`) or all, and more options of the tool.
 ROW ?=
@@ -34,6 +38,9 @@ chaos: needs ## Random faults under load, then a reckoning: SEED=1 SECONDS=600 O
 soak: needs ## A steady load with storms, and whether anything grows: SOAK_SECONDS=1800
 	cargo bench --locked $(SOAK_BUILD) --bench soak -- --seconds $(SOAK_SECONDS) $(SOAK_OPTIONS)
 
+fuzz: ## Random input to parsers and the timeline, for so long each: FUZZ_SECONDS=180
+	fuzz/run.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+
 bench: ## What it costs, beside an HTTP ceiling and raw Redis: ROW=post-redis for one row
 	@tests/install-programs.sh bench
 	cargo build --locked --release --example ceiling
@@ -47,6 +54,7 @@ deb: ## The Debian package, in target/debian; takes cargo-deb
 
 lint: ## Format, clippy and documentation, with warnings as errors
 	cargo fmt --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 

@@ -130,7 +130,7 @@ async fn drain(mut body: Body) {
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<Value, Problem> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Value, Problem> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         Problem::new(
             ProblemKind::InvalidJson,

@@ -9,6 +9,8 @@ mod bounds;
 mod browser;
 mod degraded;
 mod fields;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod health;
 mod metrics;
 mod middleware;
