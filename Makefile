@@ -1,6 +1,6 @@
 # The same commands that CI runs. `make help` lists them.
 
-.PHONY: help run test lint needs chaos soak attack bench bench-micro deb
+.PHONY: help run test lint needs chaos soak attack fuzz bench bench-micro deb
 
 # For `make chaos`: the same seed gives the same faults. ON is `single` or `cluster`.
 SEED ?= 1
@@ -15,6 +15,10 @@ SOAK_OPTIONS ?=
 
 # For `make attack`: how many calls of each route.
 ATTACK_CASES ?= 300
+
+# For `make fuzz`: how long each target, and which (all).
+FUZZ_SECONDS ?= 180
+FUZZ_TARGETS ?=
 
 # For `make bench`: one row (`make bench ROW=post-redis`) or all, and more options of the tool.
 ROW ?=
@@ -41,6 +45,9 @@ attack: ## Random and hostile calls of every route, on both stores: ATTACK_CASES
 	@tests/install-programs.sh attack
 	tests/attack/run.sh $(ATTACK_CASES)
 
+fuzz: ## Random input to parsers and the timeline, for so long each: FUZZ_SECONDS=180
+	fuzz/run.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+
 bench: ## What it costs, beside an HTTP ceiling and raw Redis: ROW=post-redis for one row
 	@tests/install-programs.sh bench
 	cargo build --locked --release --example ceiling
@@ -54,6 +61,7 @@ deb: ## The Debian package, in target/debian; takes cargo-deb
 
 lint: ## Format, clippy and documentation, with warnings as errors
 	cargo fmt --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 

@@ -215,7 +215,7 @@ impl AlertResult {
 }
 
 /// The alerts of a delivery, unread: one that is malformed fails itself alone.
-fn alerts_of(body: Value) -> Result<Vec<Value>, Problem> {
+pub(super) fn alerts_of(body: Value) -> Result<Vec<Value>, Problem> {
     let mut delivery = Fields::of("a delivery", body)?.rest();
     if let Some(truncated) = delivery.get("truncatedAlerts").and_then(Value::as_u64)
         && truncated > 0
@@ -231,7 +231,7 @@ fn alerts_of(body: Value) -> Result<Vec<Value>, Problem> {
 }
 
 /// Reads an alert; `None` for a resolved one, since the end of an episode is no occurrence.
-fn read_alert(
+pub(super) fn read_alert(
     alert: &Value,
     count: CountBy,
     now: Timestamp,

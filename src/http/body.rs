@@ -130,7 +130,7 @@ async fn drain(mut body: Body) {
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<Value, Problem> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Value, Problem> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         Problem::new(
             ProblemKind::InvalidJson,
@@ -141,4 +141,16 @@ fn parse(bytes: &[u8]) -> Result<Value, Problem> {
         Problem::new(ProblemKind::InvalidJson, format!("the body can't be read as JSON: {error}"))
             .at_place(error.line(), error.column())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_read_to_its_last_digit() {
+        // One that serde_json reads otherwise without its feature `float_roundtrip`.
+        let text = "98349.74407370955";
+        assert_eq!(parse(text.as_bytes()).unwrap().to_string(), text);
+    }
 }

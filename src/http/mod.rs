@@ -11,6 +11,8 @@ mod browser;
 mod degraded;
 mod docs;
 mod fields;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod health;
 mod metrics;
 mod middleware;

@@ -3,6 +3,8 @@
 //! to replay.
 
 mod file;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod record;
 
 use std::{

@@ -33,6 +33,11 @@ pub(super) fn encode(operation: &Operation) -> Result<Vec<u8>, postcard::Error> 
 
 /// The operation of a record.
 pub(super) fn decode(record: &[u8]) -> Result<Operation, Damage> {
+    read(record).map(|(operation, _)| operation)
+}
+
+/// The operation of the record at the beginning of `record`, and the record's length.
+fn read(record: &[u8]) -> Result<(Operation, usize), Damage> {
     let header = record.get(..HEADER_BYTES).ok_or(Damage::Torn)?;
     let (mark, numbers) = header.split_at(MARK.len());
     let (length, checksum) = numbers.split_at(4);
@@ -44,13 +49,27 @@ pub(super) fn decode(record: &[u8]) -> Result<Operation, Damage> {
     if crc32fast::hash(payload) as usize != little_endian(checksum) {
         return Err(Damage::Checksum);
     }
-    postcard::from_bytes(payload).map_err(Damage::Content)
+    let operation = postcard::from_bytes(payload).map_err(Damage::Content)?;
+    Ok((operation, HEADER_BYTES + length))
 }
 
-/// Every operation whose record stands whole anywhere in `bytes`, in the order of its place.
+/// Every operation whose record stands whole anywhere in `bytes`, in the order of its place. None is
+/// looked for within another, whose texts could spell one.
 pub(super) fn salvage(bytes: &[u8]) -> Vec<Operation> {
-    let marks = bytes.windows(MARK.len()).enumerate().filter(|(_, window)| *window == MARK);
-    marks.filter_map(|(place, _)| decode(&bytes[place..]).ok()).collect()
+    let mut operations = Vec::new();
+    let mut rest = bytes;
+    while let Some(place) = rest.windows(MARK.len()).position(|window| window == MARK) {
+        rest = &rest[place..];
+        let length = match read(rest) {
+            Ok((operation, length)) => {
+                operations.push(operation);
+                length
+            }
+            Err(_) => MARK.len(),
+        };
+        rest = &rest[length..];
+    }
+    operations
 }
 
 fn little_endian(bytes: &[u8]) -> usize {
@@ -60,7 +79,7 @@ fn little_endian(bytes: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{AnomalyKey, EventId, FixRemoval, Origin, Timestamp};
+    use crate::domain::{AnomalyKey, EventId, FixMark, FixRemoval, Origin, Timestamp};
 
     fn operation(id: &str) -> Operation {
         Operation::Unmark(FixRemoval {
@@ -109,5 +128,30 @@ mod tests {
         file.extend(MARK);
         file.extend(encode(&operation("c")).unwrap());
         assert_eq!(salvage(&file), [operation("a"), operation("c")]);
+    }
+
+    #[test]
+    fn a_text_that_spells_a_record_is_none() {
+        // The mark's first byte is the last of a euro sign; of some ids the checksum is a text too.
+        let spell = |id: &str| {
+            let inner = Operation::Unmark(FixRemoval {
+                key: AnomalyKey::from_bits(7),
+                id: EventId::parse(id).unwrap(),
+                at: Timestamp::from_micros(7),
+                origin: Origin::default(),
+            });
+            String::from_utf8([b"\xE2\x82", &encode(&inner).unwrap()[..]].concat()).ok()
+        };
+        let description = (0..1_000).find_map(|n| spell(&n.to_string())).unwrap();
+        let mark = Operation::Mark(FixMark {
+            key: AnomalyKey::from_bits(7),
+            id: EventId::parse("a").unwrap(),
+            at: Timestamp::from_micros(7),
+            description,
+            fixed_by: None,
+            origin: Origin::default(),
+        });
+        let file = [encode(&mark).unwrap(), encode(&operation("b")).unwrap()].concat();
+        assert_eq!(salvage(&file), [mark, operation("b")]);
     }
 }

@@ -109,6 +109,7 @@ fn every_file_opens_by_saying_what_it_is_for_and_is_not_too_long() {
     let mut files = rust_files(&root().join("src"));
     files.extend(rust_files(&root().join("tests")));
     files.extend(rust_files(&root().join("bench")));
+    files.extend(rust_files(&root().join("fuzz/fuzz_targets")));
     for file in files {
         let source = fs::read_to_string(&file).unwrap();
         assert!(source.starts_with("//! "), "{}", file.display());

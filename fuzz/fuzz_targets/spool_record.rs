@@ -1,0 +1,128 @@
+//! Any bytes as the spool's file: reading and salvaging never panic, what is written down reads back,
+//! and salvage finds just the records that were written, wherever they lie.
+#![no_main]
+
+use anomaly_counter::{
+    domain::{
+        Action, AnomalyKey, EventId, FixMark, FixRemoval, Occurrence, Operation, Origin,
+        RepairAttempt, Timestamp,
+    },
+    spool::fuzzing::{decode, encode, salvage},
+};
+use arbitrary::{Arbitrary, Unstructured};
+use libfuzzer_sys::fuzz_target;
+
+/// As in the files that are there: it must not change.
+const MARK: &[u8] = b"\xACspool1\n";
+
+#[derive(Arbitrary, Debug)]
+struct Fields<'a> {
+    kind: Kind,
+    key: u64,
+    id: &'a str,
+    micros: i64,
+    text: Text<'a>,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Kind {
+    Occurrence,
+    Repair,
+    Mark,
+    Unmark,
+}
+
+/// A text of a caller's, which may spell a record.
+#[derive(Arbitrary, Debug)]
+enum Text<'a> {
+    Plain(&'a str),
+    Record { key: u8, micros: u8 },
+}
+
+impl Text<'_> {
+    fn spelled(self) -> Option<String> {
+        match self {
+            Self::Plain(text) => Some(text.to_owned()),
+            Self::Record { key, micros } => {
+                let record = written(&Operation::Unmark(FixRemoval {
+                    key: AnomalyKey::from_bits(key.into()),
+                    id: EventId::parse("id").ok()?,
+                    at: Timestamp::from_micros(micros.into()),
+                }));
+                // The mark's first byte is the last of a euro sign; the checksum may be no text.
+                String::from_utf8([b"\xE2\x82", &record[..]].concat()).ok()
+            }
+        }
+    }
+}
+
+impl Fields<'_> {
+    fn operation(self) -> Option<Operation> {
+        let key = AnomalyKey::from_bits(self.key);
+        let id = EventId::parse(self.id).ok()?;
+        let at = Timestamp::from_micros(self.micros);
+        let text = self.text.spelled()?;
+        let origin = Origin { by: Some(text.clone()), request_id: None };
+        Some(match self.kind {
+            Kind::Occurrence => {
+                Operation::Occurrence(Occurrence { key, id, at, signature_json: text.into() })
+            }
+            Kind::Repair => {
+                let action = Action::parse(&text).ok()?;
+                Operation::Repair(RepairAttempt { key, id, action, success: true, at, origin })
+            }
+            Kind::Mark => {
+                let fixed_by = Some(id.to_string());
+                Operation::Mark(FixMark { key, id, at, description: text, fixed_by, origin })
+            }
+            Kind::Unmark => Operation::Unmark(FixRemoval { key, id, at, origin }),
+        })
+    }
+}
+
+fn written(operation: &Operation) -> Vec<u8> {
+    encode(operation).expect("an operation can be written down")
+}
+
+fn holds_mark(bytes: &[u8]) -> bool {
+    bytes.windows(MARK.len()).any(|window| window == MARK)
+}
+
+/// Operations between arbitrary bytes are found, and nothing else.
+fn check_salvage(mut parts: Unstructured<'_>) -> arbitrary::Result<()> {
+    let mut file = Vec::new();
+    let mut operations = Vec::new();
+    while !parts.is_empty() {
+        let rubbish: &[u8] = parts.arbitrary()?;
+        let Some(operation) = parts.arbitrary::<Fields<'_>>()?.operation() else { continue };
+        if !holds_mark(rubbish) {
+            file.extend(rubbish);
+        }
+        let record = written(&operation);
+        assert_eq!(decode(&record).as_ref(), Ok(&operation));
+        file.extend(record);
+        operations.push(operation);
+    }
+    assert_eq!(salvage(&file), operations);
+    Ok(())
+}
+
+/// A record's content that nobody wrote: it is refused, or writes down as what it was read as.
+fn check_content(payload: &[u8]) {
+    let length = (payload.len() as u32).to_le_bytes();
+    let checksum = crc32fast::hash(payload).to_le_bytes();
+    let record = [MARK, &length, &checksum, payload].concat();
+    if let Ok(operation) = decode(&record) {
+        assert_eq!(decode(&written(&operation)), Ok(operation));
+    }
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(operation) = decode(bytes) {
+        assert_eq!(salvage(bytes).first(), Some(&operation));
+    }
+    salvage(bytes);
+    check_content(bytes);
+    // Fails where the bytes end early.
+    let _ = check_salvage(Unstructured::new(bytes));
+});
