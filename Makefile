@@ -1,6 +1,6 @@
 # The same commands that CI runs. `make help` lists them.
 
-.PHONY: help run test lint needs chaos soak attack fuzz bench bench-micro deb
+.PHONY: help run test lint needs chaos soak attack attack-calls fuzz bench bench-micro deb
 
 # For `make chaos`: the same seed gives the same faults. ON is `single` or `cluster`.
 SEED ?= 1
@@ -25,7 +25,7 @@ ROW ?=
 BENCH_OPTIONS ?=
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Serve on 127.0.0.1:8080, with the data in ./data
 	cargo run --release
@@ -41,7 +41,9 @@ chaos: needs ## Random faults under load, then a reckoning: SEED=1 SECONDS=600 O
 soak: needs ## A steady load with storms, and whether anything grows: SOAK_SECONDS=1800
 	cargo bench --locked $(SOAK_BUILD) --bench soak -- --seconds $(SOAK_SECONDS) $(SOAK_OPTIONS)
 
-attack: ## Random and hostile calls of every route, on both stores: ATTACK_CASES=300 of each
+attack: attack-calls fuzz ## `attack-calls`, then `fuzz`
+
+attack-calls: ## Random and hostile calls of every route, on both stores: ATTACK_CASES=300 of each
 	@tests/install-programs.sh attack
 	tests/attack/run.sh $(ATTACK_CASES)
 
