@@ -48,6 +48,7 @@ impl Text<'_> {
                     key: AnomalyKey::from_bits(key.into()),
                     id: EventId::parse("id").ok()?,
                     at: Timestamp::from_micros(micros.into()),
+                    origin: Origin::default(),
                 }));
                 // The mark's first byte is the last of a euro sign; the checksum may be no text.
                 String::from_utf8([b"\xE2\x82", &record[..]].concat()).ok()

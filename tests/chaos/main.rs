@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "what can't be set up ends the run")]
 
 #[path = "../it/support/mod.rs"]
-#[allow(dead_code, unused_imports, reason = "the tests use more of it")]
+#[allow(dead_code, unused_imports, unused_macros, reason = "the tests use more of it")]
 mod support;
 
 mod faults;
