@@ -46,9 +46,10 @@ pub(super) fn around(
         .map_request(|request: axum::http::Request<Incoming>| request.map(Body::new))
         // First the id, so that all that follows can name it.
         .layer(SetRequestIdLayer::x_request_id(NewRequestId))
+        // Around all that may answer, also a refusal or a panic.
+        .layer(layer_fn(move |inner| Measured::new(Arc::clone(&names), inner)))
         // The span is around all that is logged of a request. A line for each request only at
         // `debug`; errors are logged where they are known, and an outage is not one line a request.
-        .layer(layer_fn(move |inner| Measured::new(Arc::clone(&names), inner)))
         .map_response(Response::into_response)
         .layer(
             TraceLayer::new_for_http()

@@ -6,8 +6,9 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 cases=$1
+here=$PWD
 # Becomes the service itself, wherever cargo has built it.
-service=(cargo run --quiet --locked --manifest-path "$PWD/../../Cargo.toml" --)
+service=(cargo run --quiet --locked --manifest-path "$here/../../Cargo.toml" --)
 version=4.32.5
 
 dir=$(mktemp -d)
@@ -20,7 +21,7 @@ end() {
 trap end EXIT
 
 # Its own environment, so that nothing of the machine's Python is changed. Kept for the next time.
-environment=${CARGO_TARGET_DIR:-../../target}/attack/$version
+environment=$(realpath --canonicalize-missing "${CARGO_TARGET_DIR:-../../target}")/attack/$version
 if [ ! -x "$environment/bin/schemathesis" ]; then
   echo "installing schemathesis $version"
   python3 -m venv "$environment"
@@ -58,9 +59,13 @@ attack() {
   started+=($!)
   await curl --fail --silent "http://127.0.0.1:$port/readyz"
   echo "--- on the store $store"
-  "$environment/bin/schemathesis" --config-file schemathesis.toml run \
-    "http://127.0.0.1:$port/openapi.json" --header "Authorization: Bearer $token" \
-    --max-examples "$cases" --continue-on-failure
+  # It leaves a cache where it runs.
+  (
+    cd "$dir"
+    "$environment/bin/schemathesis" --config-file "$here/schemathesis.toml" run \
+      "http://127.0.0.1:$port/openapi.json" --header "Authorization: Bearer $token" \
+      --max-examples "$cases" --continue-on-failure
+  )
   # A panic would be a 500; what the log calls an error is a finding too.
   if grep --quiet '"level":"ERROR"' "$dir/$store.log"; then
     echo "the service has logged errors:" >&2
