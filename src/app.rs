@@ -9,7 +9,7 @@ use crate::{
     auth::{AuthError, Gate},
     config::Config,
     counter::{Counter, CounterConfig, SystemClock},
-    http::{self, AppState, HttpConfig, HttpService, Tls, TlsError},
+    http::{self, AppState, HttpConfig, HttpService, Reach, Tls, TlsError},
     spool::SpoolOpenError,
     store::{EmbeddedOpenError, EmbeddedStore, RedisStore, RedisTlsError, Store},
     telemetry::Recorder,
@@ -102,8 +102,12 @@ impl Application {
             http: config.http,
             alertmanager: config.alertmanager,
         };
-        let is_local = address.ip().is_loopback();
-        let service = http::service(state, config.browser.clone(), is_local);
+        let reach = Reach {
+            browser: config.browser.clone(),
+            proxy: config.proxy.clone(),
+            is_local: address.ip().is_loopback(),
+        };
+        let service = http::service(state, reach);
         Ok(Self { listener, address, service, counter, gate, recorder, tls, limits: config.http })
     }
 

@@ -15,7 +15,7 @@ use crate::{
     auth::AuthConfig,
     counter::{BatchConfig, DegradedConfig},
     domain::{Thresholds, TimelineConfig},
-    http::{AlertmanagerConfig, BrowserConfig, HttpConfig, TlsConfig},
+    http::{AlertmanagerConfig, BrowserConfig, HttpConfig, ProxyConfig, TlsConfig},
     logging::LogConfig,
     spool::SpoolConfig,
     store::{RedisConfig, RedisUrl},
@@ -59,6 +59,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// Section `browser`.
     pub browser: BrowserConfig,
+    /// Section `proxy`.
+    pub proxy: ProxyConfig,
     /// Section `log`.
     pub log: LogConfig,
 }

@@ -13,6 +13,7 @@ use crate::domain::EscalationLevel;
 const REQUESTS: &str = "anomaly_counter_http_requests_total";
 const REQUEST_SECONDS: &str = "anomaly_counter_http_request_duration_seconds";
 const CONNECTIONS: &str = "anomaly_counter_http_connections";
+const IDLE_CLOSED: &str = "anomaly_counter_http_idle_connections_closed_total";
 const WAITING_REQUESTS: &str = "anomaly_counter_http_waiting_requests";
 const SHED: &str = "anomaly_counter_shed_total";
 const OCCURRENCES: &str = "anomaly_counter_occurrences_total";
@@ -68,6 +69,8 @@ label! {
         Requests => "requests",
         /// More connections than are served.
         Connections => "connections",
+        /// More large bodies than there is memory for.
+        Bodies => "bodies",
         /// More calls wait for the store than may.
         Batch => "batch",
         /// Beyond a token's limit.
@@ -217,6 +220,7 @@ fn describe() {
     describe_counter!(REQUESTS, "Requests answered, by route, method and status.");
     describe_histogram!(REQUEST_SECONDS, "Time from a request's head to its answer's, by route.");
     describe_gauge!(CONNECTIONS, "Open connections.");
+    describe_counter!(IDLE_CLOSED, "Idle connections ended to make room for others.");
     describe_gauge!(WAITING_REQUESTS, "Requests that wait until others have ended.");
     describe_counter!(SHED, "Calls refused so that others keep their latency, by reason.");
     describe_counter!(OCCURRENCES, "Occurrences taken, by what became of them.");
@@ -264,7 +268,9 @@ fn begin_at_zero() {
     for denial in Denial::ALL {
         counter!(AUTH_FAILURES, "reason" => denial.as_str()).absolute(0);
     }
-    for name in [OUTAGES, SPOOLED, REPLAYED, RESENT, DEAD_LETTERS, TRUNCATED_ALERTS] {
+    let unlabelled =
+        [IDLE_CLOSED, OUTAGES, SPOOLED, REPLAYED, RESENT, DEAD_LETTERS, TRUNCATED_ALERTS];
+    for name in unlabelled {
         counter!(name).absolute(0);
     }
     gauge!(CONNECTIONS).set(0.0);
@@ -286,6 +292,11 @@ pub fn request(route: &'static str, method: &'static str, status: u16, took: Dur
 /// A connection was opened; it is closed when what this gives is dropped.
 pub fn connection() -> impl Drop + Send {
     Held::new(CONNECTIONS)
+}
+
+/// An idle connection was ended to make room for others.
+pub fn idle_connection_closed() {
+    counter!(IDLE_CLOSED).increment(1);
 }
 
 /// A request has to wait; it does so until what this gives is dropped.

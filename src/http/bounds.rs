@@ -25,7 +25,7 @@ use tower::Service;
 
 use super::{
     HttpConfig,
-    body::buffered,
+    intake::Intake,
     problem::{Problem, ProblemKind},
 };
 use crate::telemetry::{self, Shed};
@@ -44,6 +44,7 @@ const RELIEVED_AFTER: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Bounds {
     config: HttpConfig,
+    intake: Intake,
     places: Semaphore,
     /// How many wait for a place.
     waiting: AtomicU64,
@@ -58,6 +59,7 @@ impl Bounds {
     pub(super) fn new(config: HttpConfig) -> Self {
         Self {
             config,
+            intake: Intake::new(config),
             places: Semaphore::new(config.max_concurrent_requests.get().into()),
             waiting: AtomicU64::new(0),
             begun: Instant::now(),
@@ -75,8 +77,8 @@ impl Bounds {
             return self.refuse();
         }
         // Before it has a place: a sender that takes his time keeps it from nobody.
-        let request = match buffered(request, self.config).await {
-            Ok(request) => request,
+        let (request, _share) = match self.intake.take(request).await {
+            Ok(taken) => taken,
             Err(problem) => return problem.into_response(),
         };
         let Some(_place) = self.place().await else { return self.refuse() };

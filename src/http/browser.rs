@@ -10,7 +10,10 @@ use axum::{
 use serde::{Deserialize, Deserializer, de::Error as _};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::problem::{Problem, ProblemKind};
+use super::{
+    list::list,
+    problem::{Problem, ProblemKind},
+};
 
 /// The section `browser` of the configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -87,20 +90,6 @@ impl Browsers {
             || name.ends_with(".localhost")
             || self.config.allowed_hosts.contains(&name)
     }
-}
-
-/// A list, or one text with commas, as the environment gives it.
-fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum List {
-        Texts(Vec<String>),
-        Text(String),
-    }
-    Ok(match List::deserialize(deserializer)? {
-        List::Texts(texts) => texts,
-        List::Text(text) => text.split(',').map(|part| part.trim().to_owned()).collect(),
-    })
 }
 
 fn origins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<HeaderValue>, D::Error> {

@@ -18,10 +18,11 @@ use tower_http::{
 use tracing::{Level, Span};
 
 use super::{
-    AppState,
+    AppState, Reach,
     access::{Access, Guarded},
     bounds::{Bounded, Bounds},
-    browser::{BrowserConfig, Browsers},
+    browser::Browsers,
+    client::ProxyConfig,
     degraded,
     metrics::{Measured, RouteNames},
     problem::{Problem, ProblemKind},
@@ -36,9 +37,9 @@ pub(super) fn around(
     routes: Router,
     names: RouteNames,
     state: AppState,
-    browser: BrowserConfig,
-    is_local: bool,
+    reach: Reach,
 ) -> HttpService {
+    let Reach { browser, proxy, is_local } = reach;
     let counter = Arc::clone(&state.counter);
     let names = Arc::new(names);
     let cors = Browsers::cors(&browser);
@@ -53,7 +54,7 @@ pub(super) fn around(
         .map_response(Response::into_response)
         .layer(
             TraceLayer::new_for_http()
-                .make_span_with(span)
+                .make_span_with(move |request: &Request| span(&proxy, request))
                 .on_request(())
                 .on_response(DefaultOnResponse::new().level(Level::DEBUG))
                 .on_failure(()),
@@ -79,15 +80,17 @@ impl MakeRequestId for NewRequestId {
     }
 }
 
-fn span(request: &Request) -> Span {
+fn span(proxy: &ProxyConfig, request: &Request) -> Span {
     let id = request.extensions().get::<RequestId>();
     let id = id.and_then(|id| id.header_value().to_str().ok()).unwrap_or_default();
+    let client = proxy.client(request).map(tracing::field::display);
     // All at once: a field that is recorded later is written and read again.
     tracing::info_span!(
         "request",
         method = request.method().as_str(),
         path = request.uri().path(),
-        request_id = id
+        request_id = id,
+        client
     )
 }
 

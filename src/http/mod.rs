@@ -8,12 +8,17 @@ mod audit;
 mod body;
 mod bounds;
 mod browser;
+mod client;
+mod connections;
 mod degraded;
 mod docs;
 mod fields;
+mod files;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod health;
+mod intake;
+mod list;
 mod metrics;
 mod middleware;
 mod occurrence;
@@ -46,6 +51,7 @@ use self::{
 
 pub use alertmanager::{AlertmanagerConfig, CountBy};
 pub use browser::BrowserConfig;
+pub use client::ProxyConfig;
 pub use middleware::HttpService;
 pub use server::serve;
 pub use spool::DeadLetterBody;
@@ -89,9 +95,19 @@ pub struct AppState {
     pub alertmanager: AlertmanagerConfig,
 }
 
+/// On what ways requests come.
+#[derive(Clone, Debug)]
+pub struct Reach {
+    /// The section `browser`.
+    pub browser: BrowserConfig,
+    /// The section `proxy`.
+    pub proxy: ProxyConfig,
+    /// Whether only programs of this machine reach the service.
+    pub is_local: bool,
+}
+
 /// All routes, with the middleware around them.
-/// `is_local` where only programs of this machine reach them.
-pub fn service(state: AppState, browser: BrowserConfig, is_local: bool) -> HttpService {
+pub fn service(state: AppState, reach: Reach) -> HttpService {
     let (routes, described) = api().split_for_parts();
     let mut names = RouteNames::new();
     for path in described.paths.paths.into_keys().chain([docs::PART_PATH.to_owned()]) {
@@ -103,7 +119,7 @@ pub fn service(state: AppState, browser: BrowserConfig, is_local: bool) -> HttpS
         .fallback(unknown_route)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(state.clone());
-    middleware::around(routes, names, state, browser, is_local)
+    middleware::around(routes, names, state, reach)
 }
 
 /// All calls: what is here is served, and described.

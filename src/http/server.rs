@@ -1,7 +1,7 @@
 //! Accepts connections and serves them: so many at most, none of them slow to say what it wants,
 //! and at the end each gets its answer.
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::pending, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -12,7 +12,6 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::{GracefulShutdown, Watcher},
-    service::TowerToHyperService,
 };
 use socket2::SockRef;
 use tokio::{
@@ -21,10 +20,14 @@ use tokio::{
     sync::Semaphore,
     time,
 };
-use tower::Service;
+use tokio_rustls::TlsAcceptor;
+use tower::{Service, ServiceExt as _};
 
 use super::{
     HttpConfig,
+    client::Peer,
+    connections::{Connections, Place},
+    files,
     problem::{Problem, ProblemKind},
     tls::Tls,
 };
@@ -37,6 +40,10 @@ const REFUSAL_HEADER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Without file descriptors or memory no connection can be taken: a pause lets others end.
 const PAUSE_AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
+
+/// A longer head of a request is refused. By itself hyper would keep 400 KB for each client that sends one
+/// without an end.
+const MAX_HEAD_BYTES: usize = 32 << 10;
 
 /// How long a client may take to agree on TLS.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -58,7 +65,7 @@ pub async fn serve<S>(
         routes,
         header_timeout: Duration::from_secs(config.header_timeout_seconds.get().into()),
         send_timeout: Duration::from_secs(config.send_timeout_seconds.get().into()),
-        places: Arc::new(Semaphore::new(config.max_connections.get().into())),
+        connections: Connections::new(files::room_for(config.max_connections.get().into())),
         refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
         graceful: GracefulShutdown::new(),
     };
@@ -69,7 +76,7 @@ pub async fn serve<S>(
             () = &mut stop => break,
         };
         match accepted {
-            Ok((stream, _)) => server.take(stream),
+            Ok((stream, peer)) => server.take(stream, peer),
             Err(error) => pause(&error).await,
         }
     }
@@ -87,7 +94,7 @@ struct Server<S> {
     routes: S,
     header_timeout: Duration,
     send_timeout: Duration,
-    places: Arc<Semaphore>,
+    connections: Connections,
     refusals: Arc<Semaphore>,
     graceful: GracefulShutdown,
 }
@@ -99,35 +106,32 @@ where
     S::Future: Send,
 {
     /// Serves a connection in a task of its own; one that has no place is told so.
-    fn take(&self, stream: TcpStream) {
+    fn take(&self, stream: TcpStream, peer: SocketAddr) {
         // An answer is small and complete: waiting to fill a segment only delays it. A stream that
         // does not take the option serves all the same.
         let _ = stream.set_nodelay(true);
         // A client that reads no answers would keep theirs in memory for ever.
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(self.send_timeout));
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+        let Some(place) = self.connections.place() else {
             self.refuse(stream);
             return;
         };
-        let held = (place, telemetry::connection());
-        let served = Connection {
+        let place = Arc::new(place);
+        let connection = Connection {
             routes: self.routes.clone(),
             builder: connection_builder(self.header_timeout),
             watcher: self.graceful.watcher(),
+            peer: Peer(peer.ip()),
+            place: Arc::clone(&place),
         };
         let acceptor = self.tls.as_ref().map(|tls| tls.acceptor());
+        let open = telemetry::connection();
         tokio::spawn(async move {
-            match acceptor {
-                None => served.serve(stream).await,
-                Some(acceptor) => {
-                    match time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                        Ok(Ok(stream)) => served.serve(stream).await,
-                        Ok(Err(error)) => tracing::debug!(%error, "no TLS was agreed on"),
-                        Err(_) => tracing::debug!("a client took too long to agree on TLS"),
-                    }
-                }
+            tokio::select! {
+                () = connection.serve(stream, acceptor) => {}
+                () = place.leaving() => {}
             }
-            drop(held);
+            drop(open);
         });
     }
 
@@ -154,6 +158,8 @@ struct Connection<S> {
     routes: S,
     builder: http1::Builder,
     watcher: Watcher,
+    peer: Peer,
+    place: Arc<Place>,
 }
 
 impl<S> Connection<S>
@@ -162,10 +168,28 @@ where
     S: Clone + Send + 'static,
     S::Future: Send,
 {
-    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
-        let routes = TowerToHyperService::new(self.routes);
-        let served = self.builder.serve_connection(TokioIo::new(stream), routes);
-        if let Err(error) = self.watcher.watch(served).await {
+    async fn serve(self, stream: TcpStream, acceptor: Option<TlsAcceptor>) {
+        let Some(acceptor) = acceptor else { return self.answer(stream).await };
+        match time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => self.answer(stream).await,
+            Ok(Err(error)) => tracing::debug!(%error, "no TLS was agreed on"),
+            Err(_) => tracing::debug!("a client took too long to agree on TLS"),
+        }
+    }
+
+    async fn answer(self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
+        let Self { routes, builder, watcher, peer, place } = self;
+        let answer = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            let asking = place.ask();
+            let answer = routes.clone().oneshot(request);
+            async move {
+                let Some(_asking) = asking else { return pending().await };
+                answer.await
+            }
+        });
+        let served = builder.serve_connection(TokioIo::new(stream), answer);
+        if let Err(error) = watcher.watch(served).await {
             tracing::debug!(%error, "a connection has broken");
         }
     }
@@ -174,6 +198,7 @@ where
 fn connection_builder(header_timeout: Duration) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(header_timeout);
+    builder.max_buf_size(MAX_HEAD_BYTES);
     builder
 }
 

@@ -180,11 +180,10 @@ async fn every_delivery_counts_where_that_is_configured() {
     }
 }
 
-#[tokio::test]
-async fn a_grafana_delivery_is_read_whatever_else_it_holds() {
-    let service = Service::embedded().await;
+/// As Grafana 12 sends it, with an alert that begins to fire.
+pub(crate) fn grafana_delivery() -> Value {
     let now = wall_clock().to_string();
-    let body = json!({
+    json!({
         "receiver": "counter", "status": "firing", "orgId": 1, "version": "1",
         "title": "[FIRING:1] HighCPU", "state": "alerting", "message": "**Firing**",
         "groupLabels": {}, "commonLabels": {}, "commonAnnotations": {}, "truncatedAlerts": 2,
@@ -197,8 +196,13 @@ async fn a_grafana_delivery_is_read_whatever_else_it_holds() {
             "imageURL": null, "values": {"A": 97.5, "B": null}, "valueString": "[ var='A' ]",
             "orgId": 1, "ruleUID": "x",
         }],
-    });
-    let answer = service.post(WEBHOOK, &body).await.ok();
+    })
+}
+
+#[tokio::test]
+async fn a_grafana_delivery_is_read_whatever_else_it_holds() {
+    let service = Service::embedded().await;
+    let answer = service.post(WEBHOOK, &grafana_delivery()).await.ok();
     assert_eq!((&answer["counted"], &answer["failed"]), (&json!(1), &json!(0)));
 }
 

@@ -1,4 +1,5 @@
-//! A real Alertmanager shows a token, in both ways that it can. (Prometheus does so in `metrics.rs`.)
+//! A real Alertmanager shows a token, in both ways that it can, and Grafana's deliveries come in with one. (Prometheus
+//! does so in `metrics.rs`.)
 
 use std::{
     fs::{self, File},
@@ -9,7 +10,10 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Answer, Service, eventually, http_client, key_of};
+use crate::{
+    alertmanager::grafana_delivery,
+    support::{Answer, Service, eventually, http_client, key_of},
+};
 
 /// A running Alertmanager; ended with the test.
 struct Alertmanager {
@@ -89,5 +93,23 @@ async fn alertmanager_shows_a_token_as_bearer_and_as_basic() {
             (answer.body["count_1h"] == 1).then_some(())
         })
         .await;
+    }
+}
+
+/// Contact points of the type Webhook have an authorization header, or a user and password.
+#[tokio::test]
+async fn a_grafana_delivery_comes_in_with_a_token_as_bearer_and_as_basic() {
+    let service = crate::access::guarded().await;
+    let delivery = || {
+        let request = service.request(reqwest::Method::POST, "/webhooks/alertmanager");
+        request.header("user-agent", "Grafana").json(&grafana_delivery())
+    };
+    Answer::of(delivery()).await.problem(401);
+    Answer::of(delivery().bearer_auth("read")).await.problem(403);
+    for shown in [
+        delivery().header("authorization", "Bearer ingest"),
+        delivery().basic_auth("grafana", Some("ingest")),
+    ] {
+        assert_eq!(Answer::of(shown).await.ok()["counted"], 1);
     }
 }

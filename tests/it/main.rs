@@ -19,6 +19,7 @@ mod deployments;
 mod durability;
 mod frequency;
 mod full_disk;
+mod hostile_clients;
 mod hostile_input;
 mod house;
 mod metrics;

@@ -131,6 +131,14 @@ impl Service {
         self.process.id()
     }
 
+    /// One of the figures of memory that `/proc` has of it, such as `VmRSS:`.
+    pub(crate) fn bytes_of(&self, figure: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()));
+        let status = status.unwrap();
+        let line = status.lines().find(|line| line.starts_with(figure)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
     /// Its working folder.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()

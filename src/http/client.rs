@@ -1,0 +1,121 @@
+//! From which address a request comes. Behind a proxy each comes from the proxy, which says in `X-Forwarded-For`
+//! whose it is; so can anybody, hence only proxies that are configured are believed.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::http::{HeaderMap, HeaderName, Request};
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, de::Error as _};
+
+use super::list::list;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The section `proxy` of the configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyConfig {
+    /// Which proxies are believed: addresses, and networks in CIDR notation.
+    #[serde(deserialize_with = "networks")]
+    pub trusted: Vec<IpNet>,
+}
+
+/// Who has opened the connection of a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) IpAddr);
+
+impl ProxyConfig {
+    /// The address that `request` comes from; `None` where nobody has noted its connection's.
+    pub(super) fn client<B>(&self, request: &Request<B>) -> Option<IpAddr> {
+        let Peer(peer) = request.extensions().get()?;
+        Some(self.behind(peer.to_canonical(), request.headers()))
+    }
+
+    /// The nearest address that is no trusted proxy's. Each proxy adds its own peer on the right, so what stands
+    /// left of that one is but a client's word.
+    fn behind(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let mut nearest = peer;
+        if !self.trusts(nearest) {
+            return nearest;
+        }
+        let values = headers.get_all(X_FORWARDED_FOR).iter().rev();
+        let hops = values.flat_map(|value| value.to_str().unwrap_or_default().rsplit(','));
+        for hop in hops {
+            let Some(address) = address(hop.trim()) else { break };
+            nearest = address;
+            if !self.trusts(nearest) {
+                break;
+            }
+        }
+        nearest
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// Some proxies add the port, and IPv6 addresses come in brackets or without.
+fn address(hop: &str) -> Option<IpAddr> {
+    let bare = hop.trim_matches(['[', ']']).parse();
+    let address = bare.or_else(|_| hop.parse().map(|hop: SocketAddr| hop.ip()));
+    address.ok().map(|address| address.to_canonical())
+}
+
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let network = |text: String| {
+        let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        network.map_err(|_| {
+            D::Error::custom(format!(
+                "{text:?} is neither an address nor a network: write it like 10.0.0.7 or 10.0.0.0/8"
+            ))
+        })
+    };
+    list(deserializer)?.into_iter().map(network).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(trusted: &[&str], peer: &str, forwarded: &[&str]) -> String {
+        let trusted = serde_json::json!({ "trusted": trusted });
+        let proxies: ProxyConfig = serde_json::from_value(trusted).unwrap();
+        let mut request = Request::builder().extension(Peer(peer.parse().unwrap()));
+        for value in forwarded {
+            request = request.header(X_FORWARDED_FOR, *value);
+        }
+        proxies.client(&request.body(()).unwrap()).unwrap().to_string()
+    }
+
+    #[test]
+    fn without_a_trusted_proxy_the_header_is_not_believed() {
+        assert_eq!(client(&[], "10.0.0.1", &["198.51.100.7"]), "10.0.0.1");
+        assert_eq!(client(&["10.0.0.0/8"], "192.0.2.1", &["198.51.100.7"]), "192.0.2.1");
+    }
+
+    #[test]
+    fn the_nearest_address_that_is_no_proxys_is_the_clients() {
+        let proxies = ["10.0.0.0/8", "2001:db8::1"];
+        let behind = |peer: &str, forwarded: &[&str]| client(&proxies, peer, forwarded);
+        assert_eq!(behind("10.0.0.1", &["198.51.100.7"]), "198.51.100.7");
+        assert_eq!(behind("10.0.0.1", &["203.0.113.9, 198.51.100.7, 10.0.0.2"]), "198.51.100.7");
+        assert_eq!(behind("10.0.0.1", &["203.0.113.9", "198.51.100.7,10.0.0.2"]), "198.51.100.7");
+        assert_eq!(behind("2001:db8::1", &["2001:db8::99"]), "2001:db8::99");
+        assert_eq!(behind("::ffff:10.0.0.1", &["::ffff:198.51.100.7"]), "198.51.100.7");
+        // All of them proxies: the farthest.
+        assert_eq!(behind("10.0.0.1", &["10.0.0.3, 10.0.0.2"]), "10.0.0.3");
+        assert_eq!(behind("10.0.0.1", &[]), "10.0.0.1");
+    }
+
+    #[test]
+    fn ports_are_left_out_and_what_is_no_address_ends_the_chain() {
+        let behind = |forwarded: &str| client(&["10.0.0.0/8"], "10.0.0.1", &[forwarded]);
+        assert_eq!(behind("198.51.100.7:4711"), "198.51.100.7");
+        assert_eq!(behind("[2001:db8::7]:4711"), "2001:db8::7");
+        assert_eq!(behind("[2001:db8::7]"), "2001:db8::7");
+        assert_eq!(behind("198.51.100.7, unknown, 10.0.0.2"), "10.0.0.2");
+        assert_eq!(behind("\"><script>"), "10.0.0.1");
+        assert_eq!(behind(""), "10.0.0.1");
+    }
+}

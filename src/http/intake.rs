@@ -1,0 +1,228 @@
+//! Takes in the bodies of requests: none too large or too slow, and not more at a time than there is memory for.
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    extract::Request,
+    http::{HeaderMap, header},
+};
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt as _;
+use http_body_util::BodyExt as _;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time,
+};
+
+use super::{
+    HttpConfig,
+    problem::{Problem, ProblemKind},
+};
+use crate::telemetry::{self, Shed};
+
+/// What is read on of a body that is not taken, so that its sender gets to read the answer instead of a
+/// reset connection.
+const DRAIN_BYTES: usize = 32 << 20;
+const DRAIN_TIME: Duration = Duration::from_secs(2);
+
+/// All bodies together take no more memory than so many of the largest. What is within the free bytes of each is not
+/// counted: nearly all alerts are, and large bodies never keep them out.
+const LARGEST_BODIES: usize = 64;
+const FREE_BYTES: usize = 16 << 10;
+
+/// Where bodies are taken in.
+#[derive(Debug)]
+pub(super) struct Intake {
+    max_body_bytes: usize,
+    patience: Duration,
+    room: Arc<Semaphore>,
+}
+
+/// A body's share of the memory; given back when this is dropped.
+pub(super) type Share = Option<OwnedSemaphorePermit>;
+
+impl Intake {
+    pub(super) fn new(config: HttpConfig) -> Self {
+        let max_body_bytes = config.max_body_bytes.get();
+        let room = max_body_bytes.saturating_mul(LARGEST_BODIES).min(Semaphore::MAX_PERMITS);
+        Self {
+            max_body_bytes,
+            patience: Duration::from_secs(config.body_timeout_seconds.get().into()),
+            room: Arc::new(Semaphore::new(room)),
+        }
+    }
+
+    /// Takes in the whole body of a request.
+    ///
+    /// # Errors
+    /// When it is too large, too slow, or breaks off, or there is no memory for it.
+    pub(super) async fn take(&self, request: Request) -> Result<(Request, Share), Problem> {
+        let mut taking = pin!(self.read(request));
+        // Most bodies have come with the head, and need no timer.
+        if let Some(request) = taking.as_mut().now_or_never() {
+            return request;
+        }
+        let taken = time::timeout(self.patience, taking).await;
+        taken.map_err(|_| too_slow(self.patience))?
+    }
+
+    async fn read(&self, request: Request) -> Result<(Request, Share), Problem> {
+        let (parts, mut body) = request.into_parts();
+        let announced = announced_length(&parts.headers);
+        let collected = if announced.is_some_and(|length| length > self.max_body_bytes) {
+            Err(too_large(self.max_body_bytes))
+        } else {
+            self.collect(&mut body).await
+        };
+        match collected {
+            Ok((bytes, share)) => Ok((Request::from_parts(parts, Body::from(bytes)), share)),
+            Err(refused) => {
+                // Who asks before sending is told before sending.
+                if !parts.headers.contains_key(header::EXPECT) {
+                    // Whether the rest came in time makes no difference to the answer.
+                    let _ = time::timeout(DRAIN_TIME, drain(body)).await;
+                }
+                Err(refused)
+            }
+        }
+    }
+
+    async fn collect(&self, body: &mut Body) -> Result<(Bytes, Share), Problem> {
+        let mut only = Bytes::new();
+        let mut joined = BytesMut::new();
+        let mut share = None;
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(|_| broken_off())?.into_data() else { continue };
+            let length = only.len() + joined.len() + data.len();
+            if length > self.max_body_bytes {
+                return Err(too_large(self.max_body_bytes));
+            }
+            self.enlarge(&mut share, length.saturating_sub(FREE_BYTES))?;
+            if length == data.len() {
+                only = data;
+                continue;
+            }
+            // Kept as they come, frames of a byte each would take a hundred times their length.
+            joined.extend_from_slice(&std::mem::take(&mut only));
+            joined.extend_from_slice(&data);
+        }
+        let bytes = if joined.is_empty() { only } else { joined.freeze() };
+        Ok((bytes, share))
+    }
+
+    /// Has `share` be of so many bytes.
+    fn enlarge(&self, share: &mut Share, bytes: usize) -> Result<(), Problem> {
+        let more = bytes - share.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        if more == 0 {
+            return Ok(());
+        }
+        let count = u32::try_from(more).map_err(|_| no_room())?;
+        let added = Arc::clone(&self.room).try_acquire_many_owned(count).map_err(|_| no_room())?;
+        match share {
+            Some(share) => share.merge(added),
+            None => *share = Some(added),
+        }
+        Ok(())
+    }
+}
+
+fn announced_length(headers: &HeaderMap) -> Option<usize> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+async fn drain(mut body: Body) {
+    let mut drained = 0;
+    while drained < DRAIN_BYTES
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        drained += frame.data_ref().map_or(0, Bytes::len);
+    }
+}
+
+fn too_large(max_body_bytes: usize) -> Problem {
+    Problem::new(
+        ProblemKind::ContentTooLarge,
+        format!(
+            "the body is larger than {max_body_bytes} bytes: send it in parts, or raise \
+             http.max_body_bytes"
+        ),
+    )
+}
+
+fn too_slow(patience: Duration) -> Problem {
+    let seconds = patience.as_secs();
+    Problem::new(
+        ProblemKind::RequestTimeout,
+        format!("the body did not come within {seconds} s: send it again, in smaller parts"),
+    )
+}
+
+fn no_room() -> Problem {
+    telemetry::shed(Shed::Bodies);
+    let detail = "more large bodies come than there is memory for, and nothing was recorded: try again in a moment, or \
+                  send it in smaller parts";
+    Problem::new(ProblemKind::Overloaded, detail)
+}
+
+fn broken_off() -> Problem {
+    let detail = "the body broke off before its end: send it whole";
+    Problem::new(ProblemKind::InvalidJson, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::stream;
+
+    use super::*;
+
+    const MAX_BODY_BYTES: usize = 64 << 10;
+
+    fn intake() -> Intake {
+        let room = Arc::new(Semaphore::new(MAX_BODY_BYTES));
+        Intake { max_body_bytes: MAX_BODY_BYTES, patience: Duration::from_secs(1), room }
+    }
+
+    fn in_frames(frames: &[&[u8]]) -> Request {
+        let frames: Vec<_> =
+            frames.iter().map(|data| Ok::<_, Infallible>(Bytes::copy_from_slice(data))).collect();
+        Request::new(Body::from_stream(stream::iter(frames)))
+    }
+
+    async fn taken(intake: &Intake, frames: &[&[u8]]) -> Result<(Bytes, Share), Problem> {
+        let (request, share) = intake.take(in_frames(frames)).await?;
+        Ok((request.into_body().collect().await.unwrap().to_bytes(), share))
+    }
+
+    #[tokio::test]
+    async fn a_body_is_the_same_in_one_frame_or_in_many() {
+        for frames in [&[&b"abc"[..]] as &[&[u8]], &[b"a", b"b", b"c"], &[b"", b"ab", b"", b"c"]] {
+            let (bytes, share) = taken(&intake(), frames).await.unwrap();
+            assert_eq!(&bytes[..], b"abc");
+            assert!(share.is_none());
+        }
+        assert!(taken(&intake(), &[]).await.unwrap().0.is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_limit_is_of_the_whole_body() {
+        let half = vec![b' '; MAX_BODY_BYTES / 2];
+        assert_eq!(taken(&intake(), &[&half, &half]).await.unwrap().0.len(), MAX_BODY_BYTES);
+        assert!(taken(&intake(), &[&half, &half, b"x"]).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn while_large_bodies_take_all_memory_small_ones_come_in() {
+        let intake = intake();
+        let large = vec![b' '; MAX_BODY_BYTES];
+        let first = taken(&intake, &[&large]).await.unwrap();
+        let second = taken(&intake, &[&large[..FREE_BYTES + 1]]).await.unwrap();
+        assert_eq!(intake.room.available_permits(), FREE_BYTES - 1);
+        assert!(taken(&intake, &[&large]).await.is_err());
+        assert!(taken(&intake, &[&large[..FREE_BYTES]]).await.is_ok());
+        drop((first, second));
+        assert!(taken(&intake, &[&large]).await.is_ok());
+    }
+}

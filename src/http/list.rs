@@ -1,0 +1,17 @@
+//! Lists in the configuration.
+
+use serde::{Deserialize, Deserializer};
+
+/// A list, or one text with commas, as the environment gives it.
+pub(super) fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum List {
+        Texts(Vec<String>),
+        Text(String),
+    }
+    Ok(match List::deserialize(deserializer)? {
+        List::Texts(texts) => texts,
+        List::Text(text) => text.split(',').map(|part| part.trim().to_owned()).collect(),
+    })
+}

@@ -1,0 +1,272 @@
+//! Clients that want to hold the service up: thousands that ask nothing, heads and bodies that are too large or slow or have
+//! no end, and what is no HTTP at all. Others are answered in time meanwhile, and memory stays as it is.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use reqwest::Method;
+use rlimit::Resource;
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use crate::support::{Answer, Service, eventually, http_client};
+
+/// By which memory may vary, with the connections of the hostile themselves (each has a buffer of some KB).
+const MAX_GROWTH_BYTES: u64 = 96_000_000;
+/// In which others are answered, beside all other tests.
+const IN_TIME: Duration = Duration::from_secs(1);
+
+/// Posts over a connection of its own, as a pipeline does that begins just then.
+async fn post_anew(service: &Service) -> Option<Answer> {
+    let client = http_client().build().unwrap();
+    let url = format!("http://{}/anomalies", service.address());
+    let request = client.post(url).json(&json!({"alert_name": "HighCPU"}));
+    let response = request.send().await.ok()?;
+    let (status, headers) = (response.status(), response.headers().clone());
+    Some(Answer { status, headers, body: response.json().await.ok()? })
+}
+
+/// Others' calls, for so long as `hostile` lasts, and a few at the least. The longest.
+async fn others_meanwhile(service: &Service, hostile: impl Future<Output = ()>) -> Duration {
+    let mut hostile = std::pin::pin!(hostile);
+    let mut has_ended = false;
+    let mut longest = Duration::ZERO;
+    let mut calls = 0;
+    while !has_ended || calls < 20 {
+        let begun = Instant::now();
+        let call = async { post_anew(service).await.expect("an answer").ok() };
+        tokio::pin!(call);
+        tokio::select! {
+            _ = &mut call => {}
+            () = &mut hostile, if !has_ended => {
+                has_ended = true;
+                call.await;
+            }
+        }
+        longest = longest.max(begun.elapsed());
+        calls += 1;
+    }
+    longest
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_idle_connections_keep_nobody_out() {
+    let hard = Resource::NOFILE.get().unwrap().1;
+    assert!(hard >= 11_000, "this test takes 11,000 open files: raise the limit (ulimit -Hn)");
+    Resource::NOFILE.set(11_000, hard).unwrap();
+    let service = Service::embedded().await;
+    post_anew(&service).await.unwrap().ok();
+    let before = service.bytes_of("VmRSS:");
+
+    let mut idle = Vec::new();
+    for _ in 0..10 {
+        let streams = join_all((0..1_000).map(|_| TcpStream::connect(service.address()))).await;
+        for (n, stream) in streams.into_iter().enumerate() {
+            let mut stream = stream.unwrap();
+            // Half of them begin a request that never ends.
+            if n % 2 == 0 {
+                // Those without a place may have been ended before.
+                let _ = stream.write_all(b"POST /anomalies HTTP/1.1\r\nHo").await;
+            }
+            idle.push(stream);
+        }
+    }
+    // They are no older than a client that is just about to ask: for a second all may stay.
+    eventually("one more is answered", || async {
+        (post_anew(&service).await?.status == 200).then_some(())
+    })
+    .await;
+    let longest = others_meanwhile(&service, async {}).await;
+    assert!(longest < IN_TIME, "{longest:?}");
+    let grown = service.bytes_of("VmRSS:").saturating_sub(before);
+    assert!(grown < MAX_GROWTH_BYTES, "{grown} bytes more");
+
+    let metrics = service.request(Method::GET, "/metrics").send().await.unwrap();
+    let metrics = metrics.text().await.unwrap();
+    let figure = |name: &str| -> f64 {
+        let line = metrics.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split(' ').next_back().unwrap().parse().unwrap()
+    };
+    let open = figure("anomaly_counter_http_connections ");
+    assert!((4_000.0..4_100.0).contains(&open), "{open} open");
+    assert!(figure("anomaly_counter_http_idle_connections_closed_total ") > 20.0);
+    drop(idle);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_on_asking_keeps_its_connection_among_idle_ones() {
+    let service = Service::with(&[("HTTP__MAX_CONNECTIONS", "8")]).await;
+    let mut stream = TcpStream::connect(service.address()).await.unwrap();
+    let mut idle = Vec::new();
+    for _ in 0..40 {
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        let mut answer = [0; 1_024];
+        let read = stream.read(&mut answer).await.unwrap();
+        assert!(answer[..read].starts_with(b"HTTP/1.1 200"), "after {} idle ones", idle.len());
+        idle.push(TcpStream::connect(service.address()).await.unwrap());
+        // The pace at which it asks, which is more often than idle ones have to leave.
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn with_fewer_files_than_connections_others_are_answered_all_the_same() {
+    let (_, hard) = Resource::NOFILE.get().unwrap();
+    Resource::NOFILE.set(300, 300.min(hard)).unwrap();
+    let service = Service::embedded().await;
+    assert!(service.log().contains("Raise its limit"), "{}", service.log());
+    let mut idle = Vec::new();
+    for _ in 0..200 {
+        idle.push(TcpStream::connect(service.address()).await.unwrap());
+    }
+    eventually("one more is answered", || async {
+        (post_anew(&service).await?.status == 200).then_some(())
+    })
+    .await;
+}
+
+/// Sends `bytes`, then `more` again and again at this pace until the service ends it or `for_long` is over; what it
+/// answers.
+async fn send(
+    service: &Service,
+    bytes: &[u8],
+    more: &[u8],
+    pace: Duration,
+    for_long: Duration,
+) -> String {
+    let stream = TcpStream::connect(service.address()).await.unwrap();
+    let (mut reader, mut writer) = stream.into_split();
+    let answer = async {
+        let mut answer = Vec::new();
+        // What was read before a reset stays.
+        let _ = reader.read_to_end(&mut answer).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    let sending = async {
+        if writer.write_all(bytes).await.is_err() {
+            return;
+        }
+        while !more.is_empty() && writer.write_all(more).await.is_ok() {
+            sleep(pace).await;
+        }
+        // The answer is still to come.
+        std::future::pending::<()>().await;
+    };
+    timeout(for_long, async {
+        tokio::select! {
+            answer = answer => answer,
+            () = sending => unreachable!(),
+        }
+    })
+    .await
+    .unwrap_or_else(|_| panic!("not ended within {for_long:?}"))
+}
+
+const POST: &str =
+    "POST /anomalies HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+/// How TLS begins.
+const NO_HTTP: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n";
+const AT_ONCE: Duration = Duration::ZERO;
+const SLOWLY: Duration = Duration::from_millis(100);
+
+/// What is sent, what again and again, how fast, and which status may be the answer. It is 0 for none: of a client that has
+/// not asked yet, and where the answer may be lost, since a client that goes on sending gets a reset.
+type HostileClient<'a> = (&'a [u8], &'a [u8], Duration, &'a [u16]);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_a_client_sends_the_others_are_answered_in_time_and_memory_stays() {
+    let options = [("HTTP__BODY_TIMEOUT_SECONDS", "5"), ("HTTP__HEADER_TIMEOUT_SECONDS", "2")];
+    let service = Service::with(&options).await;
+    post_anew(&service).await.unwrap().ok();
+    let before = service.bytes_of("VmRSS:");
+    let large = format!("{POST}Content-Length: 10000000\r\n\r\n{}", " ".repeat(10_000_000));
+    let endless = format!("{POST}Transfer-Encoding: chunked\r\n\r\n");
+    let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000));
+    let slow = format!("{POST}Content-Length: 1000\r\n\r\n{{");
+    let tiny = format!("{POST}Transfer-Encoding: chunked\r\n\r\n");
+    let head = format!("{POST}X-More: {}\r\n", "x".repeat(60_000));
+    let twice = format!("{POST}Content-Length: 2\r\nContent-Length: 3\r\n\r\n{{}}");
+    let clients: [HostileClient<'_>; 11] = [
+        (large.as_bytes(), b"", AT_ONCE, &[413]),
+        (endless.as_bytes(), chunk.as_bytes(), AT_ONCE, &[413, 503, 0]),
+        (slow.as_bytes(), b" ", SLOWLY, &[408]),
+        (tiny.as_bytes(), b"1\r\n \r\n", AT_ONCE, &[408, 413, 503, 0]),
+        (head.as_bytes(), b"", AT_ONCE, &[431]),
+        (POST.as_bytes(), b"X-More: x\r\n", AT_ONCE, &[431, 0]),
+        (POST.as_bytes(), b"x", SLOWLY, &[0]),
+        (b"POST /anom", b"", SLOWLY, &[0]),
+        (NO_HTTP, b"", AT_ONCE, &[400]),
+        (b"GET /healthz\r\n\r\n", b"", AT_ONCE, &[400]),
+        (twice.as_bytes(), b"", AT_ONCE, &[400]),
+    ];
+    let hostile = async {
+        let all = clients.iter().flat_map(|client| std::iter::repeat_n(client, 50));
+        let answers = join_all(all.map(|(bytes, more, pace, expected)| {
+            let answer = send(&service, bytes, more, *pace, Duration::from_secs(30));
+            async move { (answer.await, expected, bytes) }
+        }));
+        for (answer, expected, bytes) in answers.await {
+            let sent = String::from_utf8_lossy(&bytes[..bytes.len().min(120)]);
+            let status = answer.strip_prefix("HTTP/1.1 ").map_or("0", |rest| &rest[..3]);
+            let is_expected = expected.contains(&status.parse().unwrap());
+            assert!(is_expected, "{sent:?} was answered {answer:?}");
+        }
+    };
+    let longest = others_meanwhile(&service, hostile).await;
+    assert!(longest < IN_TIME, "{longest:?}");
+    let grown = service.bytes_of("VmRSS:").saturating_sub(before);
+    assert!(grown < MAX_GROWTH_BYTES, "{grown} bytes more");
+}
+
+#[tokio::test]
+async fn requests_sent_one_behind_the_other_are_answered_in_their_order() {
+    let service = Service::embedded().await;
+    let mut pipelining = JoinSet::new();
+    for client in 0..20 {
+        let address = service.address().to_owned();
+        pipelining.spawn(async move {
+            let event = |n| format!(r#"{{"alert_name":"HighCPU","event_id":"{client}-{n}"}}"#);
+            let mut requests = String::new();
+            for n in 0..100 {
+                let event = event(n);
+                let length = event.len();
+                let id = format!("X-Request-Id: {n}\r\n");
+                requests += &format!("{POST}{id}Content-Length: {length}\r\n\r\n{event}");
+            }
+            requests += "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(requests.as_bytes()).await.unwrap();
+            let mut answers = String::new();
+            stream.read_to_string(&mut answers).await.unwrap();
+            answers
+        });
+    }
+    let others = others_meanwhile(&service, async {
+        for answers in pipelining.join_all().await {
+            assert_eq!(answers.matches("HTTP/1.1 200").count(), 101);
+            let ids = answers.lines().filter_map(|line| line.strip_prefix("x-request-id: "));
+            let ids: Vec<_> = ids.filter_map(|id| id.parse::<usize>().ok()).collect();
+            assert_eq!(ids, Vec::from_iter(0..100));
+        }
+    });
+    assert!(others.await < IN_TIME);
+}
+
+#[tokio::test]
+async fn a_request_behind_a_trusted_proxy_is_told_by_its_own_address() {
+    let listen = "[proxy]\ntrusted = [\"127.0.0.0/8\"]\n[auth]\n\
+                  [[auth.tokens]]\nname = \"a\"\nsha256 = \
+                  \"2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b\"\nscopes = [\"read\"]\n";
+    let service = Service::with_files(listen, &[]).await;
+    let request = service.request(Method::GET, "/spool/dead-letters");
+    let request = request.header("x-forwarded-for", "203.0.113.9, 198.51.100.7");
+    Answer::of(request).await.problem(401);
+    let told = service.log();
+    let line = told.lines().find(|line| line.contains("turned away")).unwrap();
+    assert!(line.contains("\"client\":\"198.51.100.7\""), "{line}");
+}
