@@ -26,7 +26,7 @@ pub(super) struct Batchers<T, R> {
     config: BatchConfig,
     call: StoreCall<T, R>,
     /// As metrics name the call.
-    name: &'static str,
+    name: telemetry::StoreCall,
     /// Whether there is nothing to gain from gathering.
     at_once: bool,
     by_shard: RwLock<HashMap<Shard, Arc<StoreBatcher<T, R>>>>,
@@ -39,7 +39,7 @@ impl<T: Send + 'static, R: Send + 'static> Batchers<T, R> {
         store: &Arc<dyn Store>,
         health: &Arc<Health>,
         config: BatchConfig,
-        name: &'static str,
+        name: telemetry::StoreCall,
         call: StoreCall<T, R>,
     ) -> Self {
         let (store, health) = (Arc::clone(store), Arc::clone(health));

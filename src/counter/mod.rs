@@ -35,7 +35,7 @@ use crate::{
     domain::{AnomalyKey, Frequency, Occurrence, RepairAttempt, Tally, Thresholds, Timestamp},
     spool::{Spool, SpoolConfig, SpoolOpenError},
     store::{Dossier, Recorded, RepairRecorded, Shard, Store},
-    telemetry::Standing,
+    telemetry::{Standing, StoreCall},
 };
 
 use self::{
@@ -214,16 +214,19 @@ impl Counter {
         };
         tokio::spawn(Replay::new(carrier, resend, answers, degraded).run());
 
-        let occurrences = Batchers::new(&store, &health, batch, "record", |store, now, items| {
-            Box::pin(async move { store.record(now, items).await })
-        });
-        let tallies = Batchers::new(&store, &health, batch, "tally", |store, now, items| {
-            Box::pin(async move { store.tallies(now, items).await })
-        });
+        let occurrences =
+            Batchers::new(&store, &health, batch, StoreCall::Record, |store, now, items| {
+                Box::pin(async move { store.record(now, items).await })
+            });
+        let tallies =
+            Batchers::new(&store, &health, batch, StoreCall::Tally, |store, now, items| {
+                Box::pin(async move { store.tallies(now, items).await })
+            });
         let tallies = tallies.at_once(store.tallies_from_memory());
-        let repairs = Batchers::new(&store, &health, batch, "repair", |store, now, items| {
-            Box::pin(async move { store.record_repairs(now, items).await })
-        });
+        let repairs =
+            Batchers::new(&store, &health, batch, StoreCall::Repair, |store, now, items| {
+                Box::pin(async move { store.record_repairs(now, items).await })
+            });
         Ok(Self {
             store,
             clock,

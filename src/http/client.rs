@@ -1,7 +1,11 @@
 //! From which address a request comes. Behind a proxy each comes from the proxy, which says in `X-Forwarded-For`
 //! whose it is; so can anybody, hence only proxies that are configured are believed.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    borrow::Cow,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use axum::http::{HeaderMap, HeaderName, Request};
 use ipnet::IpNet;
@@ -20,15 +24,28 @@ pub struct ProxyConfig {
     pub trusted: Vec<IpNet>,
 }
 
-/// Who has opened the connection of a request.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Peer(pub(super) IpAddr);
+/// Who has opened the connection of a request. Its text is made once a connection, since each request has it in its
+/// log lines.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    address: IpAddr,
+    text: Arc<str>,
+}
+
+impl Peer {
+    pub(super) fn new(address: IpAddr) -> Self {
+        let address = address.to_canonical();
+        Self { address, text: address.to_string().into() }
+    }
+}
 
 impl ProxyConfig {
     /// The address that `request` comes from; `None` where nobody has noted its connection's.
-    pub(super) fn client<B>(&self, request: &Request<B>) -> Option<IpAddr> {
-        let Peer(peer) = request.extensions().get()?;
-        Some(self.behind(peer.to_canonical(), request.headers()))
+    pub(super) fn client<'a, B>(&self, request: &'a Request<B>) -> Option<Cow<'a, str>> {
+        let peer: &Peer = request.extensions().get()?;
+        let client = self.behind(peer.address, request.headers());
+        let is_peer = client == peer.address;
+        Some(if is_peer { Cow::from(&*peer.text) } else { client.to_string().into() })
     }
 
     /// The nearest address that is no trusted proxy's. Each proxy adds its own peer on the right, so what stands
@@ -81,7 +98,7 @@ mod tests {
     fn client(trusted: &[&str], peer: &str, forwarded: &[&str]) -> String {
         let trusted = serde_json::json!({ "trusted": trusted });
         let proxies: ProxyConfig = serde_json::from_value(trusted).unwrap();
-        let mut request = Request::builder().extension(Peer(peer.parse().unwrap()));
+        let mut request = Request::builder().extension(Peer::new(peer.parse().unwrap()));
         for value in forwarded {
             request = request.header(X_FORWARDED_FOR, *value);
         }

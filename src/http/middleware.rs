@@ -83,14 +83,14 @@ impl MakeRequestId for NewRequestId {
 fn span(proxy: &ProxyConfig, request: &Request) -> Span {
     let id = request.extensions().get::<RequestId>();
     let id = id.and_then(|id| id.header_value().to_str().ok()).unwrap_or_default();
-    let client = proxy.client(request).map(tracing::field::display);
+    let client = proxy.client(request);
     // All at once: a field that is recorded later is written and read again.
     tracing::info_span!(
         "request",
         method = request.method().as_str(),
         path = request.uri().path(),
         request_id = id,
-        client
+        client = client.as_deref()
     )
 }
 

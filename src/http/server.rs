@@ -121,7 +121,7 @@ where
             routes: self.routes.clone(),
             builder: connection_builder(self.header_timeout),
             watcher: self.graceful.watcher(),
-            peer: Peer(peer.ip()),
+            peer: Peer::new(peer.ip()),
             place: Arc::clone(&place),
         };
         let acceptor = self.tls.as_ref().map(|tls| tls.acceptor());
@@ -180,7 +180,7 @@ where
     async fn answer(self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
         let Self { routes, builder, watcher, peer, place } = self;
         let answer = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(peer.clone());
             let asking = place.ask();
             let answer = routes.clone().oneshot(request);
             async move {
