@@ -1,9 +1,13 @@
 //! Structured logs on standard error: for people on a terminal, JSON for machines.
 
+mod span_fields;
+
 use std::io::{self, IsTerminal as _};
 
 use serde::Deserialize;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt, prelude::*};
+
+use self::span_fields::SpanFields;
 
 /// The section `log` of the configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -68,7 +72,8 @@ pub fn start(config: &LogConfig) {
     let lines = fmt::layer().with_writer(io::stderr);
     let registry = tracing_subscriber::registry().with(filter);
     let started = if is_json {
-        registry.with(lines.json().flatten_event(true).with_span_list(false)).try_init()
+        let lines = lines.json().flatten_event(true).with_span_list(false);
+        registry.with(lines.fmt_fields(SpanFields)).try_init()
     } else {
         registry.with(lines.with_ansi(io::stderr().is_terminal())).try_init()
     };
