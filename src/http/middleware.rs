@@ -25,7 +25,9 @@ use super::{
     degraded,
     metrics::{Measured, RouteNames},
     problem::{Problem, ProblemKind},
+    traced::Traced,
 };
+use crate::traces;
 
 /// All routes with what happens around them.
 pub type HttpService = BoxCloneSyncService<axum::http::Request<Incoming>, Response, Infallible>;
@@ -41,6 +43,7 @@ pub(super) fn around(
 ) -> HttpService {
     let counter = Arc::clone(&state.counter);
     let names = Arc::new(names);
+    let traced_names = Arc::clone(&names);
     let cors = Browsers::cors(&browser);
     let stack = ServiceBuilder::new()
         .map_request(|request: axum::http::Request<Incoming>| request.map(Body::new))
@@ -48,6 +51,7 @@ pub(super) fn around(
         .layer(SetRequestIdLayer::x_request_id(NewRequestId))
         // Around all that may answer, also a refusal or a panic.
         .layer(layer_fn(move |inner| Measured::new(Arc::clone(&names), inner)))
+        .layer(layer_fn(move |inner| Traced::new(Arc::clone(&traced_names), inner)))
         // The span is around all that is logged of a request. A line for each request only at
         // `debug`; errors are logged where they are known, and an outage is not one line a request.
         .map_response(Response::into_response)
@@ -87,7 +91,9 @@ fn span(request: &Request) -> Span {
         "request",
         method = request.method().as_str(),
         path = request.uri().path(),
-        request_id = id
+        request_id = id,
+        // Where there is none, lines have none.
+        trace_id = traces::trace_id().map(tracing::field::display)
     )
 }
 
