@@ -196,6 +196,7 @@ struct Told {
 impl opentelemetry_sdk::trace::SpanExporter for Told {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len() as u64;
+        self.collector.last_error.lock().clear();
         let result = self.exporter.export(batch).await;
         let endpoint = &self.endpoint;
         match &result {

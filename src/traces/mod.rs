@@ -41,7 +41,8 @@ pub fn are_on() -> bool {
     TRACER.get().is_some()
 }
 
-/// The span of a request. Where it is dropped before the answer, the client has gone away.
+/// The span of a request. Where it is dropped before the answer, there is none: the client has
+/// gone away, or the service ends.
 #[derive(Debug)]
 pub struct RequestSpan {
     context: Context,
@@ -87,7 +88,7 @@ impl RequestSpan {
         let mut attributes = vec![
             KeyValue::new("http.request.method", method.to_owned()),
             KeyValue::new("url.path", path.to_owned()),
-            KeyValue::new("http.request.header.x-request-id", id.to_owned()),
+            KeyValue::new("anomaly_counter.request_id", id.to_owned()),
         ];
         attributes.extend(route.map(|route| KeyValue::new("http.route", route)));
         let builder = SpanBuilder::from_name(name).with_kind(SpanKind::Server);
@@ -131,7 +132,7 @@ impl Drop for RequestSpan {
         let span = self.context.span();
         if !self.is_answered {
             span.set_attribute(KeyValue::new("error.type", "gone"));
-            span.set_status(Status::error("the client has gone away"));
+            span.set_status(Status::error("there was no answer"));
         }
         span.end();
     }
