@@ -25,7 +25,7 @@ pub struct TracesEndpoint(Url);
 pub enum InvalidEndpoint {
     /// It does not parse, or is no URL of HTTP.
     #[error(
-        "this is no URL of a collector: write it like http://127.0.0.1:4318/v1/traces, or with https"
+        "this is no URL of a collector: write it like http://127.0.0.1:4318/v1/traces (or https)"
     )]
     Malformed,
     /// Collectors take traces at a path of their own.
