@@ -19,6 +19,7 @@ use crate::{
     logging::LogConfig,
     spool::SpoolConfig,
     store::{RedisConfig, RedisUrl},
+    traces::TracesConfig,
 };
 
 /// Every option, commented, with its built-in value.
@@ -63,6 +64,8 @@ pub struct Config {
     pub proxy: ProxyConfig,
     /// Section `log`.
     pub log: LogConfig,
+    /// Section `traces`.
+    pub traces: TracesConfig,
 }
 
 /// Why there is no configuration.

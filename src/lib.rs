@@ -2,7 +2,7 @@
 //! the cause. The binary is a thin shell around this library; ARCHITECTURE.md is the map.
 //!
 //! Modules import from left to right only:
-//! `domain → telemetry → tls → store | spool → counter → auth → http → logging → config → app → cli → main`.
+//! `domain → telemetry → tls → traces → store | spool → counter → auth → http → logging → config → app → cli → main`.
 
 pub mod app;
 pub mod auth;
@@ -16,3 +16,4 @@ pub mod spool;
 pub mod store;
 pub mod telemetry;
 pub mod tls;
+pub mod traces;

@@ -22,6 +22,7 @@ use crate::{
     config::{Config, LoadedConfig},
     domain::Signature,
     logging,
+    traces::Traces,
 };
 
 /// Counts how often an anomaly happens, and says when to stop restarting and fix the cause.
@@ -98,7 +99,8 @@ type Failure = Box<dyn std::error::Error>;
 
 fn serve(config: &Config) -> Result<(), Failure> {
     logging::start(&config.log);
-    Runtime::new()?.block_on(async {
+    let traces = Traces::start(&config.traces)?;
+    let served = Runtime::new()?.block_on(async {
         let stop = stop_signal()?;
         // A write beyond the largest file that is allowed must fail like one on a full disk, and not
         // end the process, which it does where nobody listens for the signal.
@@ -106,7 +108,9 @@ fn serve(config: &Config) -> Result<(), Failure> {
         let hangups = signal::unix::signal(signal::unix::SignalKind::hangup())?;
         Application::build(config).await?.run(stop, hangups).await;
         Ok(())
-    })
+    });
+    traces.end();
+    served
 }
 
 /// On Linux and macOS alike; tokio has no name for it.

@@ -9,7 +9,10 @@ use parking_lot::{Mutex, MutexGuard};
 use serde::Deserialize;
 use tokio::{runtime::Handle, sync::oneshot, task::yield_now};
 
-use crate::domain::Timestamp;
+use crate::{
+    domain::Timestamp,
+    traces::{Parent, Parents},
+};
 
 /// The section `batch` of the configuration.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -30,7 +33,7 @@ pub(super) enum NoResults {
 
 /// Carries a batch out: one result for each item, in order.
 pub(super) type Work<T, R> =
-    Arc<dyn Fn(Timestamp, Vec<T>) -> BoxFuture<'static, Vec<R>> + Send + Sync>;
+    Arc<dyn Fn(Timestamp, Vec<T>, Parents) -> BoxFuture<'static, Vec<R>> + Send + Sync>;
 
 /// What whoever carries batches out can do well.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +67,7 @@ struct Queue<T, R> {
 struct Waiting<T, R> {
     now: Timestamp,
     items: Vec<T>,
+    parent: Parent,
     answer: oneshot::Sender<Vec<R>>,
 }
 
@@ -75,16 +79,21 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
         Self(Arc::new(Gathering { config, capacity, work, runtime, queue }))
     }
 
-    /// Has `items` carried out with the next batch.
+    /// Has `items` carried out with the next batch, which `parent` has in its trace.
     ///
     /// # Errors
     /// When too many calls wait already, or the batch came to no end.
-    pub(super) async fn submit(&self, now: Timestamp, items: Vec<T>) -> Result<Vec<R>, NoResults> {
+    pub(super) async fn submit(
+        &self,
+        now: Timestamp,
+        items: Vec<T>,
+        parent: Parent,
+    ) -> Result<Vec<R>, NoResults> {
         if items.is_empty() {
             return Ok(Vec::new());
         }
         let (answer, answered) = oneshot::channel();
-        self.0.add(Waiting { now, items, answer })?;
+        self.0.add(Waiting { now, items, parent, answer })?;
         answered.await.map_err(|_| NoResults::CutOff)
     }
 }
@@ -157,11 +166,13 @@ async fn carry_out<T, R>(calls: Vec<Waiting<T, R>>, work: &Work<T, R>) {
     };
     let mut items = Vec::new();
     let mut answers = Vec::with_capacity(calls.len());
+    let mut parents = Parents::default();
     for mut call in calls {
         answers.push((call.items.len(), call.answer));
         items.append(&mut call.items);
+        parents.add(call.parent);
     }
-    let mut results = work(now, items).await.into_iter();
+    let mut results = work(now, items, parents).await.into_iter();
     for (count, answer) in answers {
         // A caller that has gone away wants no answer.
         let _ = answer.send(results.by_ref().take(count).collect());
@@ -200,7 +211,7 @@ mod tests {
         let gate = Arc::new(Semaphore::new(0));
         let work: Work<usize, usize> = Arc::new({
             let (sizes, started, gate) = (sizes.clone(), started.clone(), gate.clone());
-            move |_, items: Vec<usize>| {
+            move |_, items: Vec<usize>, _| {
                 sizes.lock().push(items.len());
                 started.notify_one();
                 let gate = gate.clone();
@@ -225,7 +236,9 @@ mod tests {
         let now = Timestamp::from_micros(NOW);
         let submit = |items: Vec<usize>| {
             let batcher = batcher.clone();
-            tokio::spawn(async move { batcher.submit(now, items).await.unwrap() })
+            tokio::spawn(
+                async move { batcher.submit(now, items, Parent::default()).await.unwrap() },
+            )
         };
         let first = submit(vec![0]);
         started.notified().await;
@@ -249,17 +262,20 @@ mod tests {
         let now = Timestamp::from_micros(NOW);
         let running = tokio::spawn({
             let batcher = batcher.clone();
-            async move { batcher.submit(now, vec![1]).await }
+            async move { batcher.submit(now, vec![1], Parent::default()).await }
         });
         started.notified().await;
         let waiting = tokio::spawn({
             let batcher = batcher.clone();
-            async move { batcher.submit(now, vec![2]).await }
+            async move { batcher.submit(now, vec![2], Parent::default()).await }
         });
         while batcher.0.queue.lock().calls.is_empty() {
             tokio::task::yield_now().await;
         }
-        assert_eq!(batcher.submit(now, vec![3]).await, Err(NoResults::QueueFull));
+        assert_eq!(
+            batcher.submit(now, vec![3], Parent::default()).await,
+            Err(NoResults::QueueFull)
+        );
 
         gate.add_permits(2);
         assert_eq!(running.await.unwrap(), Ok(vec![1]));

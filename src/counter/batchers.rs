@@ -13,6 +13,7 @@ use crate::{
     domain::Timestamp,
     store::{Shard, Store, StoreError},
     telemetry::{self, Shed},
+    traces::{ItemsSpan, Parent, StoreSpan},
 };
 
 /// One of the store's calls that take a batch.
@@ -62,9 +63,15 @@ impl<T: Send + 'static, R: Send + 'static> Batchers<T, R> {
         items: Vec<T>,
     ) -> Result<Vec<Result<R, StoreError>>, NoResults> {
         if self.at_once {
-            return Ok((self.work(shard))(now, items).await);
+            return Ok((self.work(shard))(now, items, Parent::request().into()).await);
         }
-        let results = self.of(shard).submit(now, items).await;
+        let span = ItemsSpan::batch(self.name.as_str(), items.len());
+        let results = self.of(shard).submit(now, items, span.parent()).await;
+        span.end(|| match &results {
+            Ok(results) => fault_of_all(results).map(|fault| fault.class().as_str()),
+            Err(NoResults::QueueFull) => Some("queue_full"),
+            Err(NoResults::CutOff) => Some("cut_off"),
+        });
         results.inspect_err(|no_results| match no_results {
             NoResults::QueueFull => telemetry::shed(Shed::Batch),
             NoResults::CutOff => {}
@@ -92,7 +99,7 @@ impl<T: Send + 'static, R: Send + 'static> Batchers<T, R> {
     fn work(&self, shard: Shard) -> Work<T, Result<R, StoreError>> {
         let (store, health) = (Arc::clone(&self.store), Arc::clone(&self.health));
         let (call, name) = (self.call, self.name);
-        Arc::new(move |now, items: Vec<T>| {
+        Arc::new(move |now, items: Vec<T>, parents| {
             let (store, health) = (Arc::clone(&store), Arc::clone(&health));
             let count = items.len();
             if health.is_away(shard) {
@@ -101,17 +108,27 @@ impl<T: Send + 'static, R: Send + 'static> Batchers<T, R> {
             }
             Box::pin(async move {
                 let begun = Instant::now();
+                let span = StoreSpan::begin(parents, store.name(), name.as_str(), count);
                 let results = call(store, now, items).await;
                 telemetry::batch(name, count, begun.elapsed());
+                let fault = fault_of_all(&results);
+                if let Some(span) = span {
+                    span.end(fault.map(StoreError::class));
+                }
                 // Before the place of this batch is free for the next one.
-                let fault = results.iter().find_map(|result| result.as_ref().err());
-                if let Some(fault) = fault.filter(|_| results.iter().all(Result::is_err)) {
+                if let Some(fault) = fault {
                     health.observe_batch(now, shard, fault);
                 }
                 results
             })
         })
     }
+}
+
+/// A fault, where there is nothing else.
+fn fault_of_all<R>(results: &[Result<R, StoreError>]) -> Option<&StoreError> {
+    let fault = results.iter().find_map(|result| result.as_ref().err());
+    fault.filter(|_| results.iter().all(Result::is_err))
 }
 
 impl<T, R> fmt::Debug for Batchers<T, R> {

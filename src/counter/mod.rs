@@ -34,8 +34,9 @@ use tokio::sync::mpsc;
 use crate::{
     domain::{AnomalyKey, Frequency, Occurrence, RepairAttempt, Tally, Thresholds, Timestamp},
     spool::{Spool, SpoolConfig, SpoolOpenError},
-    store::{Dossier, Recorded, RepairRecorded, Shard, Store},
+    store::{Dossier, Recorded, RepairRecorded, Shard, Store, StoreError},
     telemetry::{Standing, StoreCall},
+    traces::{Parent, StoreSpan},
 };
 
 use self::{
@@ -309,6 +310,20 @@ impl Counter {
     fn unchanged(&self, key: AnomalyKey, tally: Tally) -> Frequency {
         let count_24h = tally.counts.day;
         Frequency::judge(key, tally, count_24h, self.thresholds)
+    }
+
+    /// A call of the store that goes in no batch.
+    async fn traced<T>(
+        &self,
+        name: &'static str,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let span = StoreSpan::begin(Parent::request().into(), self.store.name(), name, 1);
+        let result = call.await;
+        if let Some(span) = span {
+            span.end(result.as_ref().err().map(StoreError::class));
+        }
+        result
     }
 
     /// What to do without an answer of the store; `None` where the store is all there is.

@@ -66,7 +66,7 @@ impl Counter {
             return estimated(None);
         }
         let shard = self.store.shard(key);
-        let result = self.store.dossier(now, key).await;
+        let result = self.traced("dossier", self.store.dossier(now, key)).await;
         self.health.observe(now, shard, &result);
         let dossier = match result {
             Ok(dossier) => dossier,
@@ -103,7 +103,7 @@ impl Counter {
         if self.health.is_away(shard) {
             return Err(away(None));
         }
-        let result = self.store.audit(now, key).await;
+        let result = self.traced("audit", self.store.audit(now, key)).await;
         self.health.observe(now, shard, &result);
         Ok(result?)
     }

@@ -23,6 +23,7 @@ use crate::{
     spool::{Spool, SpoolError, Spooled},
     store::{Dossier, Recorded, StoreError},
     telemetry,
+    traces::Parent,
 };
 
 /// How many operations are appended to the spool with one fsync.
@@ -88,7 +89,7 @@ impl Standby {
         let capacity = Capacity { items: APPENDED_OPERATIONS, batches: 1 };
         let appends = Batcher::new(batch, capacity, {
             let spool = spool.clone();
-            Arc::new(move |_, operations: Vec<Operation>| {
+            Arc::new(move |_, operations: Vec<Operation>, _| {
                 let spool = spool.clone();
                 Box::pin(async move {
                     let count = operations.len();
@@ -114,7 +115,7 @@ impl Standby {
             self.count(&memory);
             reserved
         };
-        let appended = self.appends.submit(now, operations.clone()).await;
+        let appended = self.appends.submit(now, operations.clone(), Parent::default()).await;
         self.filled.notify_one();
         let results = appended.unwrap_or_else(|no_results| {
             let error = match no_results {

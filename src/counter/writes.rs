@@ -18,6 +18,7 @@ use crate::{
     },
     store::{RecordOutcome, Recorded, RepairRecorded, Shard, StoreError},
     telemetry,
+    traces::ItemsSpan,
 };
 
 /// How many items go to the store in one call at the most: a script of many thousands would hold up
@@ -144,7 +145,7 @@ impl Counter {
         let key = mark.key;
         if !self.must_queue(key) {
             let shard = self.store.shard(key);
-            let result = self.store.mark_fixed(now, mark.clone()).await;
+            let result = self.traced("mark_fixed", self.store.mark_fixed(now, mark.clone())).await;
             if let Some(fix) = self.taken(now, shard, result)? {
                 if fix.is_some() {
                     self.remember(now, || Operation::Mark(mark));
@@ -171,7 +172,8 @@ impl Counter {
         let key = removal.key;
         if !self.must_queue(key) {
             let shard = self.store.shard(key);
-            let result = self.store.unmark_fixed(now, removal.clone()).await;
+            let result =
+                self.traced("unmark_fixed", self.store.unmark_fixed(now, removal.clone())).await;
             if let Some(removed) = self.taken(now, shard, result)? {
                 if removed == Some(true) {
                     self.remember(now, || Operation::Unmark(removal));
@@ -328,8 +330,11 @@ async fn accept(
         return Vec::new();
     }
     let standby = Arc::clone(standby);
+    let span = ItemsSpan::spool(count);
     let accepted = tokio::spawn(async move { standby.accept(now, operations).await }).await;
-    accepted.unwrap_or_else(|_| (0..count).map(|_| Err(lost())).collect())
+    let accepted = accepted.unwrap_or_else(|_| (0..count).map(|_| Err(lost())).collect());
+    span.end(|| accepted.iter().all(Result::is_err).then_some("not_spooled"));
+    accepted
 }
 
 fn lost() -> CounterError {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use axum::{
     extract::Request,
-    http::{HeaderMap, HeaderValue, Method, header, uri::Authority},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header, uri::Authority},
 };
 use serde::{Deserialize, Deserializer, de::Error as _};
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -13,6 +13,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use super::{
     list::list,
     problem::{Problem, ProblemKind},
+    traced::TRACERESPONSE,
 };
 
 /// The section `browser` of the configuration.
@@ -69,8 +70,13 @@ impl Browsers {
         let layer = CorsLayer::new()
             .allow_origin(AllowOrigin::list(config.allowed_origins.clone()))
             .allow_methods(methods)
-            .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
-            .expose_headers([header::RETRY_AFTER]);
+            .allow_headers([
+                header::AUTHORIZATION,
+                header::CONTENT_TYPE,
+                HeaderName::from_static("traceparent"),
+                HeaderName::from_static("tracestate"),
+            ])
+            .expose_headers([header::RETRY_AFTER, TRACERESPONSE]);
         Some(layer)
     }
 

@@ -26,7 +26,9 @@ use super::{
     degraded,
     metrics::{Measured, RouteNames},
     problem::{Problem, ProblemKind},
+    traced::Traced,
 };
+use crate::traces;
 
 /// All routes with what happens around them.
 pub type HttpService = BoxCloneSyncService<axum::http::Request<Incoming>, Response, Infallible>;
@@ -42,6 +44,7 @@ pub(super) fn around(
     let Reach { browser, proxy, is_local } = reach;
     let counter = Arc::clone(&state.counter);
     let names = Arc::new(names);
+    let traced_names = Arc::clone(&names);
     let cors = Browsers::cors(&browser);
     let stack = ServiceBuilder::new()
         .map_request(|request: axum::http::Request<Incoming>| request.map(Body::new))
@@ -49,6 +52,7 @@ pub(super) fn around(
         .layer(SetRequestIdLayer::x_request_id(NewRequestId))
         // Around all that may answer, also a refusal or a panic.
         .layer(layer_fn(move |inner| Measured::new(Arc::clone(&names), inner)))
+        .layer(layer_fn(move |inner| Traced::new(Arc::clone(&traced_names), inner)))
         // The span is around all that is logged of a request. A line for each request only at
         // `debug`; errors are logged where they are known, and an outage is not one line a request.
         .map_response(Response::into_response)
@@ -90,7 +94,9 @@ fn span(proxy: &ProxyConfig, request: &Request) -> Span {
         method = request.method().as_str(),
         path = request.uri().path(),
         request_id = id,
-        client = client.as_deref()
+        client = client.as_deref(),
+        // Where there is none, lines have none.
+        trace_id = traces::trace_id().map(tracing::field::display)
     )
 }
 

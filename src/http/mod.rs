@@ -31,6 +31,7 @@ mod schemas;
 mod server;
 mod spool;
 mod tls;
+mod traced;
 
 use std::{
     num::{NonZeroU16, NonZeroUsize},

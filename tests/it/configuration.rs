@@ -78,6 +78,10 @@ fn a_password_is_not_printed() {
     let (good, printed) = check_config(&dir, &[], &url);
     assert!(good && !printed.contains("s3cret"), "{printed}");
     assert!(line(&printed, "redis.url").contains("redis://ops:***@127.0.0.1:6379/1"));
+
+    let url = [("TRACES__ENDPOINT", "https://ops:s3cret@collector/v1/traces")];
+    let (good, printed) = check_config(&dir, &[], &url);
+    assert!(!good && !printed.contains("s3cret"), "{printed}");
 }
 
 #[test]
@@ -99,6 +103,12 @@ fn faults_stop_with_the_name_of_the_key() {
         ("BATCH__MAX_WAITING_CALLS", "9223372036854775807", "batch.max_waiting_calls"),
         ("LOG__LEVEL", "a=b=c", "log.level"),
         ("LOG__LEVEL", "verbose", "log.level"),
+        ("TRACES__ENDPOINT", "127.0.0.1:4318", "traces.endpoint"),
+        ("TRACES__ENDPOINT", "grpc://127.0.0.1:4317/v1/traces", "http://127.0.0.1:4318/v1/traces"),
+        ("TRACES__ENDPOINT", "http://127.0.0.1:4318", "/v1/traces"),
+        ("TRACES__ENDPOINT", "https://ops:pw@h/v1/traces", "OTEL_EXPORTER_OTLP_HEADERS"),
+        ("TRACES__SAMPLE_RATIO", "1.01", "traces.sample_ratio"),
+        ("TRACES__SAMPLE_RATIO", "NaN", "traces.sample_ratio"),
     ] {
         let (good, printed) = check_config(&dir, &[], &[(name, value)]);
         assert!(!good && printed.contains(says), "{name}={value}: {printed}");

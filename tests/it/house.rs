@@ -6,10 +6,11 @@ use std::{
 };
 
 /// From left to right: a module imports only from its left.
-const ORDER: [&str; 12] = [
+const ORDER: [&str; 13] = [
     "domain",
     "telemetry",
     "tls",
+    "traces",
     "store",
     "spool",
     "counter",

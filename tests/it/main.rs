@@ -35,4 +35,5 @@ mod replay;
 mod shutdown;
 mod signature;
 mod tls;
+mod traces;
 mod weight;

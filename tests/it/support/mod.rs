@@ -1,6 +1,7 @@
 //! What the tests stand on: a running service, a running Redis, stores by themselves.
 
 mod certificates;
+mod collector;
 mod proxy;
 mod redis_cluster;
 mod redis_server;
@@ -9,6 +10,7 @@ mod service;
 mod stores;
 
 pub(crate) use certificates::write_certificates;
+pub(crate) use collector::{Collector, SentSpan, silent_collector, traces_url};
 pub(crate) use proxy::{Proxy, Weather};
 pub(crate) use redis_cluster::RedisCluster;
 pub(crate) use redis_server::{OtherClient, RedisServer};

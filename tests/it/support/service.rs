@@ -56,6 +56,13 @@ impl Service {
         Self::spawn(Arc::new(TempDir::new().unwrap()), environment).await
     }
 
+    /// With variables of the environment as they are.
+    pub(crate) async fn with_environment(variables: &[(&str, &str)]) -> Self {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let environment = variables.iter().map(owned).collect();
+        Self::spawn(Arc::new(TempDir::new().unwrap()), environment).await
+    }
+
     /// With a configuration file, and other files, in its working folder.
     pub(crate) async fn with_files(config: &str, files: &[(&str, &str)]) -> Self {
         let dir = Arc::new(TempDir::new().unwrap());

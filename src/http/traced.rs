@@ -1,0 +1,81 @@
+//! The span of every request, but for those by which the service is looked after.
+
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use axum::{
+    extract::Request,
+    http::{HeaderName, HeaderValue},
+    response::Response,
+};
+use futures_util::future::{BoxFuture, Either};
+use tower::Service;
+use tower_http::request_id::RequestId;
+
+use super::metrics::RouteNames;
+use crate::traces::{self, RequestHead, RequestSpan};
+
+/// By which the caller finds the trace.
+pub(super) const TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
+
+/// Asked again and again by probes and Prometheus.
+const UNTRACED: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
+/// Traces what is behind it, also what never comes to a handler.
+#[derive(Clone)]
+pub(super) struct Traced<S> {
+    routes: Arc<RouteNames>,
+    inner: S,
+}
+
+impl<S> Traced<S> {
+    pub(super) fn new(routes: Arc<RouteNames>, inner: S) -> Self {
+        Self { routes, inner }
+    }
+
+    fn begin(&self, request: &Request) -> Option<RequestSpan> {
+        let path = request.uri().path();
+        if !traces::are_on() || UNTRACED.contains(&path) {
+            return None;
+        }
+        let id = request.extensions().get::<RequestId>();
+        RequestSpan::begin(RequestHead {
+            method: request.method(),
+            route: self.routes.at(path).ok().map(|found| *found.value),
+            path,
+            id: id.and_then(|id| id.header_value().to_str().ok()).unwrap_or_default(),
+            headers: request.headers(),
+        })
+    }
+}
+
+impl<S> Service<Request> for Traced<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send + 'static>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Either<S::Future, BoxFuture<'static, Result<Response, Infallible>>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let Some(span) = self.begin(&request) else {
+            return Either::Left(self.inner.call(request));
+        };
+        let answer = span.within(|| self.inner.call(request));
+        Either::Right(Box::pin(async move {
+            let mut response = span.around(answer).await?;
+            if let Ok(value) = HeaderValue::try_from(span.traceresponse()) {
+                response.headers_mut().insert(TRACERESPONSE, value);
+            }
+            span.answered(response.status().as_u16());
+            Ok(response)
+        }))
+    }
+}

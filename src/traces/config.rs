@@ -1,0 +1,98 @@
+//! The section `traces` of the configuration.
+
+use std::{fmt, str::FromStr};
+
+use serde::Deserialize;
+use url::Url;
+
+/// Whether requests are traced, and where the traces go.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TracesConfig {
+    /// Where a collector takes OTLP by HTTP; absent for no traces.
+    pub endpoint: Option<TracesEndpoint>,
+    /// What part of the requests is traced whose callers don't say.
+    pub sample_ratio: SampleRatio,
+}
+
+/// A checked URL of a collector. It has no user and no password, so that it can be shown.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct TracesEndpoint(Url);
+
+/// Why a text is no URL of a collector. It may hold a secret, and is not repeated.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidEndpoint {
+    /// It does not parse, or is no URL of HTTP.
+    #[error(
+        "this is no URL of a collector: write it like http://127.0.0.1:4318/v1/traces (or https)"
+    )]
+    Malformed,
+    /// Collectors take traces at a path of their own.
+    #[error(
+        "the URL has no path: collectors take traces at one such as /v1/traces, as in \
+         http://127.0.0.1:4318/v1/traces"
+    )]
+    NoPath,
+    /// It has what nobody should see.
+    #[error(
+        "the URL has a user or a password: leave them out, and set OTEL_EXPORTER_OTLP_HEADERS to what the \
+         collector asks for, such as authorization=Basic%20..."
+    )]
+    Credentials,
+}
+
+impl FromStr for TracesEndpoint {
+    type Err = InvalidEndpoint;
+
+    fn from_str(text: &str) -> Result<Self, InvalidEndpoint> {
+        let url = Url::parse(text).map_err(|_| InvalidEndpoint::Malformed)?;
+        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+            return Err(InvalidEndpoint::Malformed);
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(InvalidEndpoint::Credentials);
+        }
+        if url.path() == "/" {
+            return Err(InvalidEndpoint::NoPath);
+        }
+        Ok(Self(url))
+    }
+}
+
+impl TryFrom<String> for TracesEndpoint {
+    type Error = InvalidEndpoint;
+
+    fn try_from(text: String) -> Result<Self, InvalidEndpoint> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for TracesEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A part of the whole, from 0 to 1.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "f64")]
+pub struct SampleRatio(f64);
+
+impl SampleRatio {
+    /// As a number.
+    pub(super) fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl TryFrom<f64> for SampleRatio {
+    type Error = String;
+
+    fn try_from(ratio: f64) -> Result<Self, String> {
+        if (0.0..=1.0).contains(&ratio) {
+            return Ok(Self(ratio));
+        }
+        Err(format!("{ratio} is no part of the whole: write a number from 0.0 (none) to 1.0 (all)"))
+    }
+}

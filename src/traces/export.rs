@@ -1,0 +1,234 @@
+//! Sends spans to a collector, in batches, from a thread of their own behind a bounded queue: no call waits for
+//! it. The SDK's own log is left out, since a collector that is away would be a line for each batch; it is two
+//! here, begun and ended.
+
+use std::{
+    error::Error,
+    io::Read as _,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use opentelemetry::{InstrumentationScope, KeyValue, trace::TracerProvider as _};
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
+use opentelemetry_otlp::{
+    ExporterBuildError, Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _,
+};
+use opentelemetry_sdk::{
+    Resource,
+    error::OTelSdkResult,
+    trace::{Sampler, SdkTracerProvider, SpanData},
+};
+use parking_lot::Mutex;
+use reqwest::{blocking::Client, redirect};
+
+use super::config::{SampleRatio, TracesConfig, TracesEndpoint};
+use crate::tls;
+
+/// Under which name traces are found, unless OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES have another.
+const SERVICE_NAME: &str = "anomaly-counter";
+/// What the SDK says where they have none.
+const UNKNOWN_SERVICE: &str = "unknown_service";
+
+/// How long the collector may take for a batch of spans.
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
+/// What is read of an answer. Nothing in it is of use here, but a connection is used again only when all of it
+/// was read.
+const MAX_ANSWER_BYTES: u64 = 64 * 1024;
+
+/// How long a stop may wait until the last spans are sent.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What is sent to a collector, until the end.
+#[derive(Debug)]
+pub struct Traces(Option<SdkTracerProvider>);
+
+impl Traces {
+    /// Begins to trace, where an endpoint is configured. To be called, and ended, outside of a runtime: what
+    /// sends spans has one of its own.
+    ///
+    /// # Errors
+    /// When spans can't be sent as configured. A collector that is away is no error.
+    pub fn start(config: &TracesConfig) -> Result<Self, TracesError> {
+        let Some(endpoint) = &config.endpoint else { return Ok(Self(None)) };
+        let provider = provider(endpoint, config.sample_ratio)?;
+        let scope = InstrumentationScope::builder(env!("CARGO_PKG_NAME"))
+            .with_version(env!("CARGO_PKG_VERSION"));
+        // Only the first call of a process has an effect.
+        let _ = super::TRACER.set(provider.tracer_with_scope(scope.build()));
+        tracing::info!(%endpoint, "sending traces to {endpoint}");
+        Ok(Self(Some(provider)))
+    }
+
+    /// Sends what has not been sent, as far as the collector takes it in time.
+    pub fn end(self) {
+        let Some(provider) = self.0 else { return };
+        if provider.shutdown_with_timeout(FLUSH_TIMEOUT).is_err() {
+            let seconds = FLUSH_TIMEOUT.as_secs();
+            tracing::warn!(
+                seconds,
+                "the last spans were not sent within {seconds} s, and are lost"
+            );
+        }
+    }
+}
+
+/// Why nothing can be traced.
+#[derive(Debug, thiserror::Error)]
+pub enum TracesError {
+    /// There is no client of HTTP, for want of the system's certificates.
+    #[error("traces can't be sent: {0}")]
+    Client(#[from] reqwest::Error),
+    /// The environment has an `OTEL_…` that can't be followed.
+    #[error(
+        "traces can't be sent: {0}. Look at what OTEL_EXPORTER_OTLP_… in the environment ask for"
+    )]
+    Exporter(#[from] ExporterBuildError),
+}
+
+/// What makes spans and sends those of sampled traces.
+fn provider(
+    endpoint: &TracesEndpoint,
+    ratio: SampleRatio,
+) -> Result<SdkTracerProvider, TracesError> {
+    // An error tells that another one is in force, which serves as well.
+    let _ = tls::provider().as_ref().clone().install_default();
+    let client = Client::builder()
+        .timeout(SEND_TIMEOUT)
+        // Headers with secrets are for the collector alone.
+        .redirect(redirect::Policy::none())
+        .build()?;
+    let collector = Arc::new(Collector { client, last_error: Mutex::default() });
+    let exporter = SpanExporter::builder()
+        .with_http()
+        .with_shared_http_client(Arc::<Collector>::clone(&collector))
+        .with_protocol(Protocol::HttpBinary)
+        .with_endpoint(endpoint.to_string())
+        .with_timeout(SEND_TIMEOUT)
+        .build()?;
+    let exporter =
+        Told { exporter, collector, endpoint: endpoint.clone(), lost_spans: AtomicU64::new(0) };
+    let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(ratio.get())));
+    Ok(SdkTracerProvider::builder()
+        .with_batch_exporter(exporter)
+        .with_sampler(sampler)
+        .with_resource(resource())
+        .build())
+}
+
+/// What all spans share. The environment goes over it.
+fn resource() -> Resource {
+    let detected = Resource::builder().build();
+    let mut own = vec![
+        KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+        KeyValue::new("service.instance.id", uuid::Uuid::now_v7().to_string()),
+    ];
+    let name = detected.get(&"service.name".into());
+    if name.is_none_or(|name| name.as_str().starts_with(UNKNOWN_SERVICE)) {
+        own.push(KeyValue::new("service.name", SERVICE_NAME));
+    }
+    own.retain(|attribute| {
+        attribute.key.as_str() == "service.name" || detected.get(&attribute.key).is_none()
+    });
+    Resource::builder().with_attributes(own).build()
+}
+
+/// The collector, by HTTP. It keeps why a request has failed, which the SDK tells its own log only.
+#[derive(Debug)]
+struct Collector {
+    client: Client,
+    last_error: Mutex<String>,
+}
+
+#[async_trait]
+impl HttpClient for Collector {
+    /// Blocks, as it may on the SDK's own thread.
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        self.send(request)
+            .inspect_err(|error| *self.last_error.lock() = with_causes(error.as_ref()))
+    }
+}
+
+impl Collector {
+    fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let request = reqwest::blocking::Request::try_from(request)?;
+        let answer = self.client.execute(request).map_err(reqwest::Error::without_url)?;
+        let status = answer.status();
+        if !status.is_success() {
+            *self.last_error.lock() = format!("it answers {status}");
+        }
+        let mut response = Response::builder().status(status);
+        if let Some(headers) = response.headers_mut() {
+            headers.extend(answer.headers().clone());
+        }
+        let mut body = Vec::new();
+        answer.take(MAX_ANSWER_BYTES).read_to_end(&mut body)?;
+        Ok(response.body(body.into())?)
+    }
+}
+
+/// The innermost cause is the one that tells what is wrong.
+fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// The exporter, whose outages are two lines in the log.
+#[derive(Debug)]
+struct Told {
+    exporter: SpanExporter,
+    collector: Arc<Collector>,
+    endpoint: TracesEndpoint,
+    /// In the outage that lasts; 0 outside of one.
+    lost_spans: AtomicU64,
+}
+
+impl opentelemetry_sdk::trace::SpanExporter for Told {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let spans = batch.len() as u64;
+        self.collector.last_error.lock().clear();
+        let result = self.exporter.export(batch).await;
+        let endpoint = &self.endpoint;
+        match &result {
+            Ok(()) => {
+                let lost_spans = self.lost_spans.swap(0, Ordering::Relaxed);
+                if lost_spans > 0 {
+                    tracing::info!(
+                        %endpoint,
+                        lost_spans,
+                        "{endpoint} takes traces again; {lost_spans} spans or more are lost"
+                    );
+                }
+            }
+            Err(failure) if self.lost_spans.fetch_add(spans, Ordering::Relaxed) == 0 => {
+                let last_error = std::mem::take(&mut *self.collector.last_error.lock());
+                let cause = if last_error.is_empty() { failure.to_string() } else { last_error };
+                tracing::warn!(
+                    %endpoint,
+                    cause,
+                    "{endpoint} takes no traces, which are lost until it does: {cause}"
+                );
+            }
+            Err(_) => {}
+        }
+        result
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.exporter.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.exporter.set_resource(resource);
+    }
+}

@@ -1,0 +1,292 @@
+//! What the service tells of single requests: the one place that names spans and their attributes, which are
+//! as <https://opentelemetry.io/docs/specs/semconv/> has them. A request has a span, its batches have theirs
+//! under it, and the store's calls under those.
+//!
+//! Where traces are off, nothing here allocates or reads a clock. So these are no spans of `tracing`, which
+//! would go through the log's filters too, and need more of them to stay out of the log.
+
+mod config;
+mod export;
+
+use std::{sync::OnceLock, time::SystemTime};
+
+use axum::http::{HeaderMap, Method};
+use opentelemetry::{
+    Context, KeyValue,
+    propagation::TextMapPropagator as _,
+    trace::{Span as _, SpanBuilder, SpanKind, Status, TraceContextExt as _, TraceId, Tracer as _},
+};
+use opentelemetry_http::HeaderExtractor;
+use opentelemetry_sdk::{propagation::TraceContextPropagator, trace::SdkTracer};
+use tokio::task_local;
+
+use crate::telemetry::Fault;
+
+pub use config::{InvalidEndpoint, SampleRatio, TracesConfig, TracesEndpoint};
+pub use export::{Traces, TracesError};
+
+/// What makes spans; there where traces are on. One a process.
+static TRACER: OnceLock<SdkTracer> = OnceLock::new();
+
+task_local! {
+    /// The span of the request that this task works on.
+    static REQUEST: Context;
+}
+
+/// How many items of a call.
+const ITEMS: &str = "anomaly_counter.items";
+
+/// Whether requests are traced.
+pub fn are_on() -> bool {
+    TRACER.get().is_some()
+}
+
+/// The span of a request. Where it is dropped before the answer, there is none: the client has
+/// gone away, or the service ends.
+#[derive(Debug)]
+pub struct RequestSpan {
+    context: Context,
+    is_answered: bool,
+}
+
+/// What a request's span tells of it.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestHead<'a> {
+    /// Its method.
+    pub method: &'a Method,
+    /// As the table of routes has it.
+    pub route: Option<&'static str>,
+    /// As it came.
+    pub path: &'a str,
+    /// By which the log knows it.
+    pub id: &'a str,
+    /// Its headers, which may name the caller's span.
+    pub headers: &'a HeaderMap,
+}
+
+impl RequestSpan {
+    /// Begins the span of a request; `None` where traces are off.
+    pub fn begin(head: RequestHead<'_>) -> Option<Self> {
+        let tracer = TRACER.get()?;
+        let RequestHead { method, route, path, id, headers } = head;
+        let caller = TraceContextPropagator::new()
+            .extract_with_context(&Context::new(), &HeaderExtractor(headers));
+        // A client may call its methods what it likes.
+        let (method, shown) = match *method {
+            Method::GET
+            | Method::HEAD
+            | Method::POST
+            | Method::PUT
+            | Method::DELETE
+            | Method::OPTIONS
+            | Method::PATCH
+            | Method::TRACE
+            | Method::CONNECT => (method.as_str(), method.as_str()),
+            _ => ("_OTHER", "HTTP"),
+        };
+        let name = route.map_or_else(|| shown.to_owned(), |route| format!("{shown} {route}"));
+        let mut attributes = vec![
+            KeyValue::new("http.request.method", method.to_owned()),
+            KeyValue::new("url.path", path.to_owned()),
+            KeyValue::new("anomaly_counter.request_id", id.to_owned()),
+        ];
+        attributes.extend(route.map(|route| KeyValue::new("http.route", route)));
+        let builder = SpanBuilder::from_name(name).with_kind(SpanKind::Server);
+        let span = tracer.build_with_context(builder.with_attributes(attributes), &caller);
+        Some(Self { context: Context::new().with_span(span), is_answered: false })
+    }
+
+    /// Does what `work` does with what it begins under this span.
+    pub fn within<T>(&self, work: impl FnOnce() -> T) -> T {
+        REQUEST.sync_scope(self.context.clone(), work)
+    }
+
+    /// The same for what takes time.
+    pub fn around<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
+        REQUEST.scope(self.context.clone(), work)
+    }
+
+    /// Ends the span with the answer.
+    pub fn answered(mut self, status: u16) {
+        let span = self.context.span();
+        span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status)));
+        if status >= 500 {
+            span.set_attribute(KeyValue::new("error.type", status.to_string()));
+            span.set_status(Status::error(""));
+        }
+        self.is_answered = true;
+    }
+
+    /// By which the caller finds the trace: the header `traceresponse` of
+    /// <https://w3c.github.io/trace-context/#traceresponse-header>.
+    pub fn traceresponse(&self) -> String {
+        let span = self.context.span();
+        let context = span.span_context();
+        let flags = context.trace_flags();
+        format!("00-{}-{}-{flags:02x}", context.trace_id(), context.span_id())
+    }
+}
+
+impl Drop for RequestSpan {
+    fn drop(&mut self) {
+        let span = self.context.span();
+        if !self.is_answered {
+            span.set_attribute(KeyValue::new("error.type", "gone"));
+            span.set_status(Status::error("there was no answer"));
+        }
+        span.end();
+    }
+}
+
+/// The trace of the request that this task works on, sampled or not.
+pub fn trace_id() -> Option<TraceId> {
+    TRACER.get()?;
+    REQUEST.try_with(|request| request.span().span_context().trace_id()).ok()
+}
+
+/// What another span may stand under; nothing where there is no trace, or it is not sampled.
+#[derive(Clone, Debug, Default)]
+pub struct Parent(Option<Context>);
+
+impl Parent {
+    /// The request that this task works on.
+    pub fn request() -> Self {
+        if !are_on() {
+            return Self(None);
+        }
+        Self(REQUEST.try_with(Context::clone).ok().filter(is_sampled))
+    }
+}
+
+fn is_sampled(context: &Context) -> bool {
+    context.span().span_context().is_sampled()
+}
+
+/// A call's items on their way through the queue and a batch, or into the spool, until their answer.
+#[derive(Debug)]
+pub struct ItemsSpan(Parent);
+
+impl ItemsSpan {
+    /// The items go to the queue. `call` is as metrics name it.
+    pub fn batch(call: &'static str, items: usize) -> Self {
+        let call = KeyValue::new("anomaly_counter.call", call);
+        Self::begin("batch", || vec![call, count(ITEMS, items)])
+    }
+
+    /// The items go to the spool, to wait there for the store.
+    pub fn spool(items: usize) -> Self {
+        Self::begin("spool", || vec![count(ITEMS, items)])
+    }
+
+    fn begin(name: &'static str, attributes: impl FnOnce() -> Vec<KeyValue>) -> Self {
+        let (Some(tracer), Parent(Some(parent))) = (TRACER.get(), Parent::request()) else {
+            return Self(Parent(None));
+        };
+        let builder = SpanBuilder::from_name(name).with_attributes(attributes());
+        let span = tracer.build_with_context(builder, &parent);
+        Self(Parent(Some(Context::new().with_span(span))))
+    }
+
+    /// What the call to the store stands under.
+    pub fn parent(&self) -> Parent {
+        self.0.clone()
+    }
+
+    /// The answer is there; with an `error` where none of the items was carried out.
+    pub fn end(self, error: impl FnOnce() -> Option<&'static str>) {
+        if let Some(context) = &self.0.0 {
+            let span = context.span();
+            if let Some(error) = error() {
+                span.set_attribute(KeyValue::new("error.type", error));
+                span.set_status(Status::error(""));
+            }
+            span.end();
+        }
+    }
+}
+
+/// Those that share a call to the store.
+#[derive(Debug, Default)]
+pub struct Parents(Vec<Context>);
+
+impl Parents {
+    /// One more.
+    pub fn add(&mut self, parent: Parent) {
+        self.0.extend(parent.0);
+    }
+}
+
+impl From<Parent> for Parents {
+    fn from(parent: Parent) -> Self {
+        Self(parent.0.into_iter().collect())
+    }
+}
+
+/// A call to the store. Each of those that share it has a span of its own for it, with the same times: so each
+/// trace is complete by itself.
+#[derive(Debug)]
+pub struct StoreSpan {
+    parents: Vec<Context>,
+    begun: SystemTime,
+    store: &'static str,
+    call: &'static str,
+    items: usize,
+}
+
+impl StoreSpan {
+    /// The call begins; `None` where nobody asks.
+    pub fn begin(
+        parents: Parents,
+        store: &'static str,
+        call: &'static str,
+        items: usize,
+    ) -> Option<Self> {
+        let Parents(parents) = parents;
+        (!parents.is_empty()).then(|| Self { parents, begun: now(), store, call, items })
+    }
+
+    /// The call has ended; with a `fault` where nothing of it was carried out.
+    pub fn end(self, fault: Option<Fault>) {
+        let Some(tracer) = TRACER.get() else { return };
+        let ended = now();
+        for parent in &self.parents {
+            let mut builder = self.told().with_start_time(self.begun);
+            if let Some(fault) = fault {
+                let error = KeyValue::new("error.type", fault.as_str());
+                builder.attributes.get_or_insert_default().push(error);
+            }
+            let mut span = tracer.build_with_context(builder, parent);
+            if fault.is_some() {
+                span.set_status(Status::error(""));
+            }
+            span.end_with_timestamp(ended);
+        }
+    }
+
+    fn told(&self) -> SpanBuilder {
+        let mut attributes = Vec::with_capacity(5);
+        let (name, kind) = if self.store == "redis" {
+            attributes.push(KeyValue::new("db.system.name", "redis"));
+            attributes.push(KeyValue::new("db.operation.name", "EVALSHA"));
+            attributes.push(KeyValue::new("db.stored_procedure.name", self.call));
+            (format!("EVALSHA {}", self.call), SpanKind::Client)
+        } else {
+            attributes.push(KeyValue::new("db.operation.name", self.call));
+            (format!("{} {}", self.store, self.call), SpanKind::Internal)
+        };
+        // The conventions know no batch of one.
+        if self.items > 1 {
+            attributes.push(count("db.operation.batch.size", self.items));
+        }
+        SpanBuilder::from_name(name).with_kind(kind).with_attributes(attributes)
+    }
+}
+
+fn count(name: &'static str, items: usize) -> KeyValue {
+    KeyValue::new(name, i64::try_from(items).unwrap_or(i64::MAX))
+}
+
+#[expect(clippy::disallowed_methods, reason = "nothing is decided by when a span begins and ends")]
+fn now() -> SystemTime {
+    SystemTime::now()
+}

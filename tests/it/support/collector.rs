@@ -1,0 +1,246 @@
+//! A collector of the test's own: takes OTLP by HTTP, and keeps what it is sent.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    net::TcpListener as StdListener,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use http_body_util::{BodyExt as _, Empty};
+use hyper::{
+    Request, Response,
+    body::{Bytes, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::ExportTraceServiceRequest,
+    common::v1::{KeyValue, any_value::Value},
+    trace::v1::Span,
+};
+use prost::Message as _;
+use rustls::{ServerConfig, crypto::ring};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    task::AbortHandle,
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::eventually;
+
+/// Takes traces until it is dropped.
+pub(crate) struct Collector {
+    port: u16,
+    state: Arc<State>,
+    accepting: AbortHandle,
+}
+
+#[derive(Default)]
+struct State {
+    connections: AtomicU64,
+    /// Whether nothing is taken, and how often that was said.
+    refuses: AtomicBool,
+    refusals: AtomicU64,
+    spans: Mutex<Vec<SentSpan>>,
+    headers: Mutex<BTreeMap<String, String>>,
+}
+
+/// A span as it was sent, its ids in hex and its attributes as texts.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SentSpan {
+    pub(crate) trace: String,
+    pub(crate) id: String,
+    pub(crate) parent: String,
+    pub(crate) name: String,
+    /// As OTLP numbers them: 1 internal, 2 server, 3 client.
+    pub(crate) kind: i32,
+    pub(crate) begun: u64,
+    pub(crate) ended: u64,
+    pub(crate) is_error: bool,
+    pub(crate) attributes: BTreeMap<String, String>,
+    /// Of what has sent it.
+    pub(crate) resource: BTreeMap<String, String>,
+}
+
+impl Collector {
+    pub(crate) async fn start() -> Self {
+        Self::on(0).await
+    }
+
+    /// On a port that an earlier one had.
+    pub(crate) async fn on(port: u16) -> Self {
+        Self::serve(port, None).await
+    }
+
+    /// By TLS, with `server.pem` and `server.key` of the folder.
+    pub(crate) async fn with_certificate_in(dir: &Path) -> Self {
+        let certificates = anomaly_counter::tls::certificates(&dir.join("server.pem")).unwrap();
+        let key = anomaly_counter::tls::private_key(&dir.join("server.key")).unwrap();
+        let config = ServerConfig::builder_with_provider(ring::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(certificates, key)
+            .unwrap();
+        Self::serve(0, Some(TlsAcceptor::from(Arc::new(config)))).await
+    }
+
+    async fn serve(port: u16, tls: Option<TlsAcceptor>) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let state = Arc::new(State::default());
+        let accepting = tokio::spawn({
+            let state = Arc::clone(&state);
+            async move {
+                loop {
+                    let (stream, _) = listener.accept().await.unwrap();
+                    state.connections.fetch_add(1, Ordering::Relaxed);
+                    let (state, tls) = (Arc::clone(&state), tls.clone());
+                    tokio::spawn(async move {
+                        match tls {
+                            None => state.take(stream).await,
+                            // Who does not believe the certificate goes away.
+                            Some(tls) => {
+                                if let Ok(stream) = tls.accept(stream).await {
+                                    state.take(stream).await;
+                                }
+                            }
+                        }
+                    });
+                }
+            }
+        });
+        Self { port, state, accepting: accepting.abort_handle() }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn url(&self) -> String {
+        traces_url(self.port)
+    }
+
+    pub(crate) fn connections(&self) -> u64 {
+        self.state.connections.load(Ordering::Relaxed)
+    }
+
+    /// Takes nothing any more, or takes spans again.
+    pub(crate) fn refuse(&self, refuses: bool) {
+        self.state.refuses.store(refuses, Ordering::Relaxed);
+    }
+
+    pub(crate) fn refusals(&self) -> u64 {
+        self.state.refusals.load(Ordering::Relaxed)
+    }
+
+    /// A header of the last request.
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
+        self.state.headers.lock().unwrap().get(name).cloned()
+    }
+
+    pub(crate) fn spans(&self) -> Vec<SentSpan> {
+        self.state.spans.lock().unwrap().clone()
+    }
+
+    /// The spans of a trace, once there are so many.
+    pub(crate) async fn trace(&self, id: &str, spans: usize) -> Vec<SentSpan> {
+        eventually(&format!("{spans} spans of {id} come"), || async {
+            let mut sent = self.spans();
+            sent.retain(|span| span.trace == id);
+            assert!(sent.len() <= spans, "{sent:#?}");
+            (sent.len() == spans).then_some(sent)
+        })
+        .await
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// Where a collector on this port would take traces.
+pub(crate) fn traces_url(port: u16) -> String {
+    format!("http://127.0.0.1:{port}/v1/traces")
+}
+
+/// One that takes connections, and never answers on them.
+pub(crate) fn silent_collector() -> (StdListener, String) {
+    let listener = StdListener::bind("127.0.0.1:0").unwrap();
+    let url = traces_url(listener.local_addr().unwrap().port());
+    (listener, url)
+}
+
+impl State {
+    async fn take(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin) {
+        let service = service_fn(|request| Self::keep(Arc::clone(&self), request));
+        // The sender may go away at any time.
+        let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    }
+
+    async fn keep(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Empty<Bytes>>, Infallible> {
+        assert_eq!(request.uri().path(), "/v1/traces");
+        if self.refuses.load(Ordering::Relaxed) {
+            self.refusals.fetch_add(1, Ordering::Relaxed);
+            let refusal = Response::builder().status(400).body(Empty::new());
+            return Ok(refusal.unwrap());
+        }
+        let headers = request.headers().iter();
+        *self.headers.lock().unwrap() = headers
+            .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+            .collect();
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        for resource in ExportTraceServiceRequest::decode(body).unwrap().resource_spans {
+            let told = texts(resource.resource.unwrap().attributes);
+            let spans = resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
+            let sent = spans.map(|span| SentSpan::of(span, &told));
+            self.spans.lock().unwrap().extend(sent);
+        }
+        Ok(Response::new(Empty::new()))
+    }
+}
+
+impl SentSpan {
+    fn of(span: Span, resource: &BTreeMap<String, String>) -> Self {
+        Self {
+            trace: hex(&span.trace_id),
+            id: hex(&span.span_id),
+            parent: hex(&span.parent_span_id),
+            name: span.name,
+            kind: span.kind,
+            begun: span.start_time_unix_nano,
+            ended: span.end_time_unix_nano,
+            is_error: span.status.is_some_and(|status| status.code == 2),
+            attributes: texts(span.attributes),
+            resource: resource.clone(),
+        }
+    }
+}
+
+fn texts(attributes: Vec<KeyValue>) -> BTreeMap<String, String> {
+    let text = |value| match value {
+        Value::StringValue(text) => text,
+        Value::IntValue(number) => number.to_string(),
+        other => panic!("{other:?}"),
+    };
+    attributes
+        .into_iter()
+        .map(|pair| (pair.key, text(pair.value.unwrap().value.unwrap())))
+        .collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
