@@ -13,7 +13,7 @@ use crate::{
     domain::Timestamp,
     store::{Shard, Store, StoreError},
     telemetry::{self, Shed},
-    traces::{ItemsSpan, Parent, StoreSpan},
+    traces::{ItemsSpan, Parent, Parents, StoreSpan},
 };
 
 /// One of the store's calls that take a batch.
@@ -22,15 +22,20 @@ pub(super) type StoreCall<T, R> =
 
 /// One of the store's calls, with the batches that wait for it.
 pub(super) struct Batchers<T, R> {
-    store: Arc<dyn Store>,
-    health: Arc<Health>,
     config: BatchConfig,
-    call: StoreCall<T, R>,
-    /// As metrics name the call.
-    name: telemetry::StoreCall,
+    calling: Arc<Calling<T, R>>,
     /// Whether there is nothing to gain from gathering.
     at_once: bool,
     by_shard: RwLock<HashMap<Shard, Arc<StoreBatcher<T, R>>>>,
+}
+
+/// Makes the call, and tells what becomes of it.
+struct Calling<T, R> {
+    store: Arc<dyn Store>,
+    health: Arc<Health>,
+    call: StoreCall<T, R>,
+    /// As metrics and traces name the call.
+    name: telemetry::StoreCall,
 }
 
 type StoreBatcher<T, R> = Batcher<T, Result<R, StoreError>>;
@@ -44,7 +49,8 @@ impl<T: Send + 'static, R: Send + 'static> Batchers<T, R> {
         call: StoreCall<T, R>,
     ) -> Self {
         let (store, health) = (Arc::clone(store), Arc::clone(health));
-        Self { store, health, config, call, name, at_once: false, by_shard: RwLock::default() }
+        let calling = Arc::new(Calling { store, health, call, name });
+        Self { config, calling, at_once: false, by_shard: RwLock::default() }
     }
 
     /// Makes each call by itself, where `at_once` is true.
@@ -63,9 +69,9 @@ impl<T: Send + 'static, R: Send + 'static> Batchers<T, R> {
         items: Vec<T>,
     ) -> Result<Vec<Result<R, StoreError>>, NoResults> {
         if self.at_once {
-            return Ok((self.work(shard))(now, items, Parent::request().into()).await);
+            return Ok(self.calling.make(shard, now, items, Parent::request().into()).await);
         }
-        let span = ItemsSpan::batch(self.name.as_str(), items.len());
+        let span = ItemsSpan::batch(self.calling.name.as_str(), items.len());
         let results = self.of(shard).submit(now, items, span.parent()).await;
         span.end(|| match &results {
             Ok(results) => fault_of_all(results).map(|fault| fault.class().as_str()),
@@ -89,39 +95,44 @@ impl<T: Send + 'static, R: Send + 'static> Batchers<T, R> {
     }
 
     fn start(&self, shard: Shard) -> StoreBatcher<T, R> {
-        let items = self.store.batch_items();
-        let batches = self.store.concurrent_batches();
-        Batcher::new(self.config, Capacity { items, batches }, self.work(shard))
+        let calling = Arc::clone(&self.calling);
+        let items = calling.store.batch_items();
+        let batches = calling.store.concurrent_batches();
+        let work: Work<T, Result<R, StoreError>> = Arc::new(move |now, items, parents| {
+            let calling = Arc::clone(&calling);
+            Box::pin(async move { calling.make(shard, now, items, parents).await })
+        });
+        Batcher::new(self.config, Capacity { items, batches }, work)
     }
+}
 
+impl<T, R> Calling<T, R> {
     /// What waits when its part of the store falls away is answered at once: batch after batch running
     /// into the command timeout would keep the last ones waiting for many times that long.
-    fn work(&self, shard: Shard) -> Work<T, Result<R, StoreError>> {
-        let (store, health) = (Arc::clone(&self.store), Arc::clone(&self.health));
-        let (call, name) = (self.call, self.name);
-        Arc::new(move |now, items: Vec<T>, parents| {
-            let (store, health) = (Arc::clone(&store), Arc::clone(&health));
-            let count = items.len();
-            if health.is_away(shard) {
-                let away = StoreError::away();
-                return Box::pin(async move { (0..count).map(|_| Err(away.clone())).collect() });
-            }
-            Box::pin(async move {
-                let begun = Instant::now();
-                let span = StoreSpan::begin(parents, store.name(), name.as_str(), count);
-                let results = call(store, now, items).await;
-                telemetry::batch(name, count, begun.elapsed());
-                let fault = fault_of_all(&results);
-                if let Some(span) = span {
-                    span.end(fault.map(StoreError::class));
-                }
-                // Before the place of this batch is free for the next one.
-                if let Some(fault) = fault {
-                    health.observe_batch(now, shard, fault);
-                }
-                results
-            })
-        })
+    async fn make(
+        &self,
+        shard: Shard,
+        now: Timestamp,
+        items: Vec<T>,
+        parents: Parents,
+    ) -> Vec<Result<R, StoreError>> {
+        let count = items.len();
+        if self.health.is_away(shard) {
+            return (0..count).map(|_| Err(StoreError::away())).collect();
+        }
+        let begun = Instant::now();
+        let span = StoreSpan::begin(parents, self.store.name(), self.name.as_str(), count);
+        let results = (self.call)(Arc::clone(&self.store), now, items).await;
+        telemetry::batch(self.name, count, begun.elapsed());
+        let fault = fault_of_all(&results);
+        if let Some(span) = span {
+            span.end(fault.map(StoreError::class));
+        }
+        // Before the place of this batch is free for the next one.
+        if let Some(fault) = fault {
+            self.health.observe_batch(now, shard, fault);
+        }
+        results
     }
 }
 
