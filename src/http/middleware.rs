@@ -44,7 +44,8 @@ pub(super) fn around(
     let Reach { browser, proxy, is_local } = reach;
     let counter = Arc::clone(&state.counter);
     let names = Arc::new(names);
-    let traced_names = Arc::clone(&names);
+    let proxy = Arc::new(proxy);
+    let traced = (Arc::clone(&names), Arc::clone(&proxy));
     let cors = Browsers::cors(&browser);
     let stack = ServiceBuilder::new()
         .map_request(|request: axum::http::Request<Incoming>| request.map(Body::new))
@@ -52,7 +53,10 @@ pub(super) fn around(
         .layer(SetRequestIdLayer::x_request_id(NewRequestId))
         // Around all that may answer, also a refusal or a panic.
         .layer(layer_fn(move |inner| Measured::new(Arc::clone(&names), inner)))
-        .layer(layer_fn(move |inner| Traced::new(Arc::clone(&traced_names), inner)))
+        .layer(layer_fn(move |inner| {
+            let (names, proxy) = traced.clone();
+            Traced::new(names, proxy, inner)
+        }))
         // The span is around all that is logged of a request. A line for each request only at
         // `debug`; errors are logged where they are known, and an outage is not one line a request.
         .map_response(Response::into_response)

@@ -15,7 +15,7 @@ use futures_util::future::{BoxFuture, Either};
 use tower::Service;
 use tower_http::request_id::RequestId;
 
-use super::metrics::RouteNames;
+use super::{client::ProxyConfig, metrics::RouteNames};
 use crate::traces::{self, RequestHead, RequestSpan};
 
 /// By which the caller finds the trace.
@@ -28,12 +28,13 @@ const UNTRACED: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 #[derive(Clone)]
 pub(super) struct Traced<S> {
     routes: Arc<RouteNames>,
+    proxy: Arc<ProxyConfig>,
     inner: S,
 }
 
 impl<S> Traced<S> {
-    pub(super) fn new(routes: Arc<RouteNames>, inner: S) -> Self {
-        Self { routes, inner }
+    pub(super) fn new(routes: Arc<RouteNames>, proxy: Arc<ProxyConfig>, inner: S) -> Self {
+        Self { routes, proxy, inner }
     }
 
     fn begin(&self, request: &Request) -> Option<RequestSpan> {
@@ -46,6 +47,7 @@ impl<S> Traced<S> {
             method: request.method(),
             route: self.routes.at(path).ok().map(|found| *found.value),
             path,
+            client: self.proxy.client(request).as_deref(),
             id: id.and_then(|id| id.header_value().to_str().ok()).unwrap_or_default(),
             headers: request.headers(),
         })

@@ -58,6 +58,8 @@ pub struct RequestHead<'a> {
     pub route: Option<&'static str>,
     /// As it came.
     pub path: &'a str,
+    /// The address that it comes from.
+    pub client: Option<&'a str>,
     /// By which the log knows it.
     pub id: &'a str,
     /// Its headers, which may name the caller's span.
@@ -68,7 +70,7 @@ impl RequestSpan {
     /// Begins the span of a request; `None` where traces are off.
     pub fn begin(head: RequestHead<'_>) -> Option<Self> {
         let tracer = TRACER.get()?;
-        let RequestHead { method, route, path, id, headers } = head;
+        let RequestHead { method, route, path, client, id, headers } = head;
         let caller = TraceContextPropagator::new()
             .extract_with_context(&Context::new(), &HeaderExtractor(headers));
         // A client may call its methods what it likes.
@@ -91,6 +93,7 @@ impl RequestSpan {
             KeyValue::new("anomaly_counter.request_id", id.to_owned()),
         ];
         attributes.extend(route.map(|route| KeyValue::new("http.route", route)));
+        attributes.extend(client.map(|client| KeyValue::new("client.address", client.to_owned())));
         let builder = SpanBuilder::from_name(name).with_kind(SpanKind::Server);
         let span = tracer.build_with_context(builder.with_attributes(attributes), &caller);
         Some(Self { context: Context::new().with_span(span), is_answered: false })

@@ -82,6 +82,7 @@ async fn a_request_is_a_trace_from_its_caller_to_the_call_of_the_store() {
             ("http.route", "/anomalies"),
             ("url.path", "/anomalies"),
             ("http.response.status_code", "200"),
+            ("client.address", "127.0.0.1"),
         ] {
             assert_eq!(request.attributes[attribute], value);
         }
