@@ -14,6 +14,8 @@ use tempfile::TempDir;
 
 use super::RedisServer;
 
+const BINARY: &str = env!("CARGO_BIN_EXE_anomaly-counter");
+
 /// A running service; killed with the test.
 pub(crate) struct Service {
     process: Child,
@@ -61,6 +63,13 @@ impl Service {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let environment = variables.iter().map(owned).collect();
         Self::spawn(Arc::new(TempDir::new().unwrap()), environment).await
+    }
+
+    /// On the embedded store, with no more than so many open files.
+    pub(crate) async fn with_open_files(most: u64) -> Self {
+        let mut limited = Command::new("prlimit");
+        limited.args([&format!("--nofile={most}:{most}"), BINARY]);
+        Self::spawn_as(limited, Arc::new(TempDir::new().unwrap()), Vec::new()).await
     }
 
     /// With a configuration file, and other files, in its working folder.
@@ -195,8 +204,16 @@ impl Service {
     }
 
     async fn spawn(dir: Arc<TempDir>, environment: Vec<(String, String)>) -> Self {
+        Self::spawn_as(Command::new(BINARY), dir, environment).await
+    }
+
+    async fn spawn_as(
+        mut command: Command,
+        dir: Arc<TempDir>,
+        environment: Vec<(String, String)>,
+    ) -> Self {
         let log = File::create(log_file(dir.path())).unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_anomaly-counter"))
+        let process = command
             .current_dir(dir.path())
             .env("ANOMALY_COUNTER__LISTEN", "127.0.0.1:0")
             .envs(environment.iter().map(|(name, value)| (name, value)))
