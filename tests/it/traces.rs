@@ -10,8 +10,8 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::support::{
-    Answer, Collector, Proxy, RedisServer, SentSpan, Service, Weather, eventually, key_of,
-    silent_collector, traces_url, write_certificates,
+    Answer, Collector, Proxy, RedisCluster, RedisServer, SentSpan, Service, Weather, eventually,
+    key_of, silent_collector, traces_url, write_certificates,
 };
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -128,6 +128,26 @@ async fn calls_that_share_a_batch_have_a_complete_trace_each() {
         assert_eq!(calls, size, "{batches:?}");
     }
     assert!(batches.len() < CALLS / 2, "nobody has shared a batch: {batches:?}");
+}
+
+#[tokio::test]
+async fn on_a_cluster_an_array_has_a_batch_for_each_master() {
+    let (cluster, collector) = (RedisCluster::of_masters(3).await, Collector::start().await);
+    let on_cluster = [("ANOMALY_COUNTER__REDIS__URL", &*cluster.url())];
+    let service = traced(&collector.url(), &on_cluster).await;
+    let names: Vec<_> = (0..60).map(|n| format!("alert-{n}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let [trace, span, _] = post(&service, None, &names).await.unwrap();
+    let spans = collector.trace(&trace, 7).await;
+    let batches: Vec<_> = spans.iter().filter(|batch| batch.parent == span).collect();
+    let items = batches.iter().map(|batch| {
+        let call = under(&spans, &batch.id);
+        assert_eq!((&*batch.name, &*call.name), ("batch", "EVALSHA record"));
+        let items = &batch.attributes["anomaly_counter.items"];
+        assert_eq!(&call.attributes["db.operation.batch.size"], items);
+        items.parse::<usize>().unwrap()
+    });
+    assert_eq!((items.sum::<usize>(), batches.len()), (60, 3), "{spans:#?}");
 }
 
 #[tokio::test]
