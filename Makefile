@@ -19,6 +19,7 @@ ATTACK_CASES ?= 300
 # For `make fuzz`: how long each target, and which (all).
 FUZZ_SECONDS ?= 180
 FUZZ_TARGETS ?=
+FUZZ_BUILD ?=
 
 # For `make bench`: one row (`make bench ROW=post-redis`) or all, and more options of the tool.
 ROW ?=
@@ -48,7 +49,8 @@ attack-calls: ## Random and hostile calls of every route, on both stores: ATTACK
 	tests/attack/run.sh $(ATTACK_CASES)
 
 fuzz: ## Random input to parsers and the timeline, for so long each: FUZZ_SECONDS=180
-	fuzz/run.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+	@tests/install-programs.sh fuzz
+	FUZZ_BUILD="$(FUZZ_BUILD)" fuzz/run.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
 bench: ## What it costs, beside an HTTP ceiling and raw Redis: ROW=post-redis for one row
 	@tests/install-programs.sh bench

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the programs that the tests start, from Debian's packages, where they are missing and
-# this user may. Else says what to install. With `bench` or `attack`, what those take instead.
+# this user may. Else says what to install. With `bench`, `attack` or `fuzz`, what those take instead.
 set -euo pipefail
 
 # Program and package, in pairs.
@@ -26,6 +26,10 @@ if [ "${1:-}" = attack ]; then
     curl curl
     python3 python3
   )
+fi
+# libFuzzer is C++.
+if [ "${1:-}" = fuzz ]; then
+  needed=(g++ g++)
 fi
 
 missing=()

@@ -10,6 +10,7 @@ use super::{
     alertmanager::AlertRequest,
     occurrence::OccurrenceRequest,
     problem::{Problem, ProblemKind},
+    traced::TRACERESPONSE,
 };
 use crate::{auth::Scope, domain::Signature};
 
@@ -37,18 +38,29 @@ pub(super) fn document(described: utoipa::openapi::OpenApi) -> Value {
             let method = method.to_ascii_uppercase().parse().unwrap_or_default();
             complete(&method, path, operation);
         }
-        item["parameters"] = json!([reference("parameters", "RequestId")]);
+        item["parameters"] = json!([
+            reference("parameters", "RequestId"),
+            reference("parameters", "TraceParent"),
+        ]);
     }
     let components = &mut document["components"];
     let occurrence = &mut components["schemas"]["Occurrence"];
     occurrence["anyOf"] = identified_by();
     occurrence["allOf"] = aliases();
     components["responses"] = responses();
-    components["parameters"] = json!({"RequestId": {
-        "name": "x-request-id", "in": "header",
-        "description": "Goes out with the answer and into the log; the service makes one up where none is given.",
-        "schema": {"type": "string"},
-    }});
+    components["parameters"] = json!({
+        "RequestId": {
+            "name": "x-request-id", "in": "header",
+            "description": "Goes out with the answer and into the log; the service makes one up where none is given.",
+            "schema": {"type": "string"},
+        },
+        "TraceParent": {
+            "name": "traceparent", "in": "header",
+            "description": "The caller's span, as W3C Trace Context has it, where the service sends traces.",
+            "schema": {"type": "string"},
+            "example": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        },
+    });
     components["headers"] = headers();
     components["securitySchemes"] = json!({
         "bearer": {"type": "http", "scheme": "bearer", "description": "A token of `anomaly-counter token new`."},
@@ -145,6 +157,7 @@ fn every_answers_headers() -> Value {
     json!({
         "x-request-id": reference("headers", "RequestId"),
         "x-degraded": reference("headers", "Degraded"),
+        TRACERESPONSE.as_str(): reference("headers", "TraceResponse"),
     })
 }
 
@@ -171,6 +184,11 @@ fn headers() -> Value {
         "Degraded": {
             "description": "The store that does not answer, while it does not.",
             "schema": {"type": "string", "enum": ["embedded", "redis"]},
+        },
+        "TraceResponse": {
+            "description": "The request's own span, where the service sends traces.",
+            "schema": {"type": "string"},
+            "example": "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01",
         },
         "RetryAfter": {
             "description": "After how many seconds to try again.",
