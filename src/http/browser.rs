@@ -1,7 +1,7 @@
 //! What pages in browsers may do. A browser sends requests for any page that it shows, also to a service
 //! that only this machine can reach, so what other sites' pages ask is refused.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use axum::{
     extract::Request,
@@ -89,6 +89,10 @@ impl Browsers {
     }
 
     fn is_own_name(&self, host: &str) -> bool {
+        // Nearly all, and told in a tenth of the time.
+        if host.parse::<SocketAddr>().is_ok() {
+            return true;
+        }
         let Ok(authority) = host.parse::<Authority>() else { return false };
         let name = authority.host().trim_matches(['[', ']']).to_ascii_lowercase();
         name.parse::<IpAddr>().is_ok()

@@ -38,10 +38,8 @@ pub(super) fn document(described: utoipa::openapi::OpenApi) -> Value {
             let method = method.to_ascii_uppercase().parse().unwrap_or_default();
             complete(&method, path, operation);
         }
-        item["parameters"] = json!([
-            reference("parameters", "RequestId"),
-            reference("parameters", "TraceParent"),
-        ]);
+        item["parameters"] =
+            json!([reference("parameters", "RequestId"), reference("parameters", "TraceParent"),]);
     }
     let components = &mut document["components"];
     let occurrence = &mut components["schemas"]["Occurrence"];
