@@ -13,11 +13,12 @@ use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use super::{
-    AppState, access,
+    AppState,
     anomalies::CountedBody,
     body::JsonBody,
     degraded::written_all,
     fields::{Fields, wrong_type},
+    layers::access,
     occurrence,
     problem::Problem,
     schemas,

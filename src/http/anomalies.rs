@@ -16,9 +16,10 @@ use utoipa::{
 };
 
 use super::{
-    AppState, access,
+    AppState,
     body::JsonBody,
     degraded::{DegradedBody, written, written_all},
+    layers::access,
     occurrence::{self, OccurrenceRequest},
     path::KeyPath,
     permanent_fix::FixBody,

@@ -1,26 +1,19 @@
 //! The HTTP face: one file a resource, each with its handlers and what they answer. Errors become
 //! problems in `problem/` and nowhere else.
 
-mod access;
 mod alertmanager;
 mod anomalies;
 mod audit;
 mod body;
-mod bounds;
-mod browser;
-mod client;
-mod connections;
 mod degraded;
 mod docs;
 mod fields;
-mod files;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod health;
-mod intake;
+mod layers;
 mod list;
 mod metrics;
-mod middleware;
 mod occurrence;
 mod openapi;
 mod path;
@@ -30,8 +23,6 @@ mod repairs;
 mod schemas;
 mod server;
 mod spool;
-mod tls;
-mod traced;
 
 use std::{
     num::{NonZeroU16, NonZeroUsize},
@@ -46,17 +37,14 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{auth::Gate, counter::Counter, telemetry::Recorder};
 
 use self::{
-    metrics::RouteNames,
+    layers::measured::RouteNames,
     problem::{Problem, ProblemKind},
 };
 
 pub use alertmanager::{AlertmanagerConfig, CountBy};
-pub use browser::BrowserConfig;
-pub use client::ProxyConfig;
-pub use middleware::HttpService;
-pub use server::serve;
+pub use layers::{HttpService, browser::BrowserConfig, client::ProxyConfig};
+pub use server::{Tls, TlsConfig, TlsError, serve};
 pub use spool::DeadLetterBody;
-pub use tls::{Tls, TlsConfig, TlsError};
 
 /// The section `http` of the configuration.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -120,7 +108,7 @@ pub fn service(state: AppState, reach: Reach) -> HttpService {
         .fallback(unknown_route)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(state.clone());
-    middleware::around(routes, names, state, reach)
+    layers::around(routes, names, state, reach)
 }
 
 /// All calls: what is here is served, and described.

@@ -6,11 +6,13 @@ use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
 use super::{
-    access::{self, GRAFANA_SIGNATURE},
     alertmanager::AlertRequest,
+    layers::{
+        access::{self, GRAFANA_SIGNATURE},
+        traced::TRACERESPONSE,
+    },
     occurrence::OccurrenceRequest,
     problem::{Problem, ProblemKind},
-    traced::TRACERESPONSE,
 };
 use crate::{auth::Scope, domain::Signature};
 

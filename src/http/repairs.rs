@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    AppState, access,
+    AppState,
     audit::CameFrom,
     body::JsonBody,
     degraded::{DegradedBody, written},
     fields::Fields,
+    layers::access,
     occurrence,
     path::{ActionPath, KeyPath},
     problem::Problem,

@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, HeaderName, Request};
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use super::list::list;
+use crate::http::list::list;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -27,13 +27,13 @@ pub struct ProxyConfig {
 /// Who has opened the connection of a request. Its text is made once a connection, since each request has it in its
 /// log lines.
 #[derive(Clone, Debug)]
-pub(super) struct Peer {
+pub(in crate::http) struct Peer {
     address: IpAddr,
     text: Arc<str>,
 }
 
 impl Peer {
-    pub(super) fn new(address: IpAddr) -> Self {
+    pub(in crate::http) fn new(address: IpAddr) -> Self {
         let address = address.to_canonical();
         Self { address, text: address.to_string().into() }
     }

@@ -1,6 +1,10 @@
 //! Accepts connections and serves them: so many at most, none of them slow to say what it wants,
 //! and at the end each gets its answer.
 
+mod connections;
+mod files;
+mod tls;
+
 use std::{convert::Infallible, future::pending, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
@@ -23,15 +27,15 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tower::{Service, ServiceExt as _};
 
+use self::connections::{Connections, Place};
 use super::{
     HttpConfig,
-    client::Peer,
-    connections::{Connections, Place},
-    files,
+    layers::client::Peer,
     problem::{Problem, ProblemKind},
-    tls::Tls,
 };
 use crate::telemetry::{self, Shed};
+
+pub use tls::{Tls, TlsConfig, TlsError};
 
 /// So many connections at the same time are told that there is no place for them; the others are just
 /// ended. And for so long the head of their request is waited for.

@@ -16,25 +16,25 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures_util::future::Either;
 use tower::Service;
 
-use super::{
-    AppState,
-    browser::Browsers,
-    problem::{Problem, ProblemKind},
-};
+use super::browser::Browsers;
 use crate::{
     auth::{Caller, Denied, Scope, SignedDelivery, Wait},
+    http::{
+        AppState,
+        problem::{Problem, ProblemKind},
+    },
     telemetry::{self, Shed},
 };
 
 /// Where Alertmanager and Grafana deliver.
-pub(super) const WEBHOOK_PATH: &str = "/webhooks/alertmanager";
+pub(in crate::http) const WEBHOOK_PATH: &str = "/webhooks/alertmanager";
 
 /// The header in which Grafana signs a delivery.
-pub(super) const GRAFANA_SIGNATURE: HeaderName =
+pub(in crate::http) const GRAFANA_SIGNATURE: HeaderName =
     HeaderName::from_static("x-grafana-alerting-signature");
 
 /// What a request takes; `None` for what everybody may ask. What is not named here takes the most.
-pub(super) fn needed(method: &Method, path: &str) -> Option<Scope> {
+pub(in crate::http) fn needed(method: &Method, path: &str) -> Option<Scope> {
     match (method, path) {
         (_, "/healthz" | "/readyz" | "/openapi.json" | "/docs") => None,
         // The parts of the page, and what the types of problems lead to.
@@ -121,7 +121,7 @@ where
 }
 
 /// Takes events from what a caller may record.
-pub(super) fn admit_events(caller: &Caller, count: usize) -> Result<(), Problem> {
+pub(in crate::http) fn admit_events(caller: &Caller, count: usize) -> Result<(), Problem> {
     caller.admit_events(count).map_err(|wait| limited(Scope::Ingest, wait))
 }
 

@@ -10,10 +10,10 @@ use axum::{
 use serde::{Deserialize, Deserializer, de::Error as _};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::{
+use super::traced::TRACERESPONSE;
+use crate::http::{
     list::list,
     problem::{Problem, ProblemKind},
-    traced::TRACERESPONSE,
 };
 
 /// The section `browser` of the configuration.

@@ -15,11 +15,11 @@ use futures_util::future::{BoxFuture, Either};
 use tower::Service;
 use tower_http::request_id::RequestId;
 
-use super::{client::ProxyConfig, metrics::RouteNames};
+use super::{client::ProxyConfig, measured::RouteNames};
 use crate::traces::{self, RequestHead, RequestSpan};
 
 /// By which the caller finds the trace.
-pub(super) const TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
+pub(in crate::http) const TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 
 /// Asked again and again by probes and Prometheus.
 const UNTRACED: [&str; 3] = ["/healthz", "/readyz", "/metrics"];

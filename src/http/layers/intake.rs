@@ -15,11 +15,13 @@ use tokio::{
     time,
 };
 
-use super::{
-    HttpConfig,
-    problem::{Problem, ProblemKind},
+use crate::{
+    http::{
+        HttpConfig,
+        problem::{Problem, ProblemKind},
+    },
+    telemetry::{self, Shed},
 };
-use crate::telemetry::{self, Shed};
 
 /// What is read on of a body that is not taken, so that its sender gets to read the answer instead of a
 /// reset connection.

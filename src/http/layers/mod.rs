@@ -1,5 +1,13 @@
 //! What happens around every request.
 
+pub(super) mod access;
+mod bounds;
+pub(super) mod browser;
+pub(super) mod client;
+mod intake;
+pub(super) mod measured;
+pub(super) mod traced;
+
 use std::{any::Any, convert::Infallible, sync::Arc};
 
 use axum::{
@@ -17,16 +25,17 @@ use tower_http::{
 };
 use tracing::{Level, Span};
 
-use super::{
-    AppState, Reach,
+use self::{
     access::{Access, Guarded},
     bounds::{Bounded, Bounds},
     browser::Browsers,
     client::ProxyConfig,
-    degraded,
-    metrics::{Measured, RouteNames},
-    problem::{Problem, ProblemKind},
+    measured::{Measured, RouteNames},
     traced::Traced,
+};
+use super::{
+    AppState, Reach, degraded,
+    problem::{Problem, ProblemKind},
 };
 use crate::traces;
 

@@ -23,12 +23,14 @@ use tokio::{
 };
 use tower::Service;
 
-use super::{
-    HttpConfig,
-    intake::Intake,
-    problem::{Problem, ProblemKind},
+use super::intake::Intake;
+use crate::{
+    http::{
+        HttpConfig,
+        problem::{Problem, ProblemKind},
+    },
+    telemetry::{self, Shed},
 };
-use crate::telemetry::{self, Shed};
 
 /// How long a request waits for its turn: in a burst, and in an overload. This is "controlled delay" as
 /// in Ben Maurer, "Fail at Scale", ACM Queue 13 (8), 2015. The first outlasts the time of a command to
