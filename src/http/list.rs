@@ -12,6 +12,9 @@ pub(super) fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Str
     }
     Ok(match List::deserialize(deserializer)? {
         List::Texts(texts) => texts,
-        List::Text(text) => text.split(',').map(|part| part.trim().to_owned()).collect(),
+        List::Text(text) => {
+            let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+            parts.map(str::to_owned).collect()
+        }
     })
 }

@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use serde::Deserialize;
-use url::Url;
+use url::{Host, Url};
 
 /// Whether requests are traced, and where the traces go.
 #[derive(Clone, Debug, Deserialize)]
@@ -15,7 +15,7 @@ pub struct TracesConfig {
     pub sample_ratio: SampleRatio,
 }
 
-/// A checked URL of a collector. It has no user and no password, so that it can be shown.
+/// A checked URL of a collector. It has no user, password or query, so that it can be shown.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "String")]
 pub struct TracesEndpoint(Url);
@@ -40,6 +40,12 @@ pub enum InvalidEndpoint {
          collector asks for, such as authorization=Basic%20..."
     )]
     Credentials,
+    /// So may what follows a `?`.
+    #[error(
+        "the URL has a query, which may hold a secret: leave it out, and set OTEL_EXPORTER_OTLP_HEADERS to what the \
+         collector asks for, such as api-key=..."
+    )]
+    Query,
 }
 
 impl FromStr for TracesEndpoint {
@@ -53,10 +59,25 @@ impl FromStr for TracesEndpoint {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(InvalidEndpoint::Credentials);
         }
+        if url.query().is_some() {
+            return Err(InvalidEndpoint::Query);
+        }
         if url.path() == "/" {
             return Err(InvalidEndpoint::NoPath);
         }
         Ok(Self(url))
+    }
+}
+
+impl TracesEndpoint {
+    /// Whether it is on this machine, where no proxy leads to it.
+    pub(super) fn is_local(&self) -> bool {
+        match self.0.host() {
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            Some(Host::Domain(name)) => name == "localhost",
+            None => false,
+        }
     }
 }
 

@@ -100,8 +100,8 @@ fn provider(
     let client = Client::builder()
         .timeout(SEND_TIMEOUT)
         // Headers with secrets are for the collector alone.
-        .redirect(redirect::Policy::none())
-        .build()?;
+        .redirect(redirect::Policy::none());
+    let client = if endpoint.is_local() { client.no_proxy() } else { client }.build()?;
     let collector = Arc::new(Collector { client, last_error: Mutex::default() });
     let exporter = SpanExporter::builder()
         .with_http()

@@ -10,13 +10,12 @@ mod export;
 
 use std::{sync::OnceLock, time::SystemTime};
 
-use axum::http::{HeaderMap, Method};
+use axum::http::{HeaderMap, HeaderName};
 use opentelemetry::{
     Context, KeyValue,
-    propagation::TextMapPropagator as _,
+    propagation::{Extractor, TextMapPropagator as _},
     trace::{Span as _, SpanBuilder, SpanKind, Status, TraceContextExt as _, TraceId, Tracer as _},
 };
-use opentelemetry_http::HeaderExtractor;
 use opentelemetry_sdk::{propagation::TraceContextPropagator, trace::SdkTracer};
 use tokio::task_local;
 
@@ -32,6 +31,13 @@ task_local! {
     /// The span of the request that this task works on.
     static REQUEST: Context;
 }
+
+/// The `error.type` of what nobody has waited for to its end.
+const GONE: &str = "gone";
+
+const MAX_TRACESTATE_BYTES: usize = 512;
+/// Of a text in a span.
+const MAX_TEXT_CHARS: usize = 1_024;
 
 /// How many items of a call.
 const ITEMS: &str = "anomaly_counter.items";
@@ -52,8 +58,8 @@ pub struct RequestSpan {
 /// What a request's span tells of it.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestHead<'a> {
-    /// Its method.
-    pub method: &'a Method,
+    /// Its method, where it is a standard one.
+    pub method: Option<&'static str>,
     /// As the table of routes has it.
     pub route: Option<&'static str>,
     /// As it came.
@@ -66,31 +72,39 @@ pub struct RequestHead<'a> {
     pub headers: &'a HeaderMap,
 }
 
+/// The headers by which a caller names its span. Of `tracestate` no more is taken than the 512 characters that
+/// <https://www.w3.org/TR/trace-context/#tracestate-limits> asks for: each span under it has a copy.
+struct CallersTrace<'a>(&'a HeaderMap);
+
+impl Extractor for CallersTrace<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        let value = self.0.get(key)?.to_str().ok()?;
+        (key != "tracestate" || value.len() <= MAX_TRACESTATE_BYTES).then_some(value)
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(HeaderName::as_str).collect()
+    }
+}
+
+/// A text of a client, which waits in memory until it is sent.
+fn beginning(text: &str) -> String {
+    text.chars().take(MAX_TEXT_CHARS).collect()
+}
+
 impl RequestSpan {
     /// Begins the span of a request; `None` where traces are off.
     pub fn begin(head: RequestHead<'_>) -> Option<Self> {
         let tracer = TRACER.get()?;
         let RequestHead { method, route, path, client, id, headers } = head;
         let caller = TraceContextPropagator::new()
-            .extract_with_context(&Context::new(), &HeaderExtractor(headers));
-        // A client may call its methods what it likes.
-        let (method, shown) = match *method {
-            Method::GET
-            | Method::HEAD
-            | Method::POST
-            | Method::PUT
-            | Method::DELETE
-            | Method::OPTIONS
-            | Method::PATCH
-            | Method::TRACE
-            | Method::CONNECT => (method.as_str(), method.as_str()),
-            _ => ("_OTHER", "HTTP"),
-        };
+            .extract_with_context(&Context::new(), &CallersTrace(headers));
+        let (method, shown) = method.map_or(("_OTHER", "HTTP"), |method| (method, method));
         let name = route.map_or_else(|| shown.to_owned(), |route| format!("{shown} {route}"));
         let mut attributes = vec![
-            KeyValue::new("http.request.method", method.to_owned()),
-            KeyValue::new("url.path", path.to_owned()),
-            KeyValue::new("anomaly_counter.request_id", id.to_owned()),
+            KeyValue::new("http.request.method", method),
+            KeyValue::new("url.path", beginning(path)),
+            KeyValue::new("anomaly_counter.request_id", beginning(id)),
         ];
         attributes.extend(route.map(|route| KeyValue::new("http.route", route)));
         attributes.extend(client.map(|client| KeyValue::new("client.address", client.to_owned())));
@@ -134,7 +148,7 @@ impl Drop for RequestSpan {
     fn drop(&mut self) {
         let span = self.context.span();
         if !self.is_answered {
-            span.set_attribute(KeyValue::new("error.type", "gone"));
+            span.set_attribute(KeyValue::new("error.type", GONE));
             span.set_status(Status::error("there was no answer"));
         }
         span.end();
@@ -229,6 +243,7 @@ impl From<Parent> for Parents {
 /// trace is complete by itself.
 #[derive(Debug)]
 pub struct StoreSpan {
+    /// Empty once they are told.
     parents: Vec<Context>,
     begun: SystemTime,
     store: &'static str,
@@ -249,17 +264,21 @@ impl StoreSpan {
     }
 
     /// The call has ended; with a `fault` where nothing of it was carried out.
-    pub fn end(self, fault: Option<Fault>) {
+    pub fn end(mut self, fault: Option<Fault>) {
+        self.tell(fault.map(Fault::as_str));
+    }
+
+    fn tell(&mut self, error: Option<&'static str>) {
         let Some(tracer) = TRACER.get() else { return };
         let ended = now();
-        for parent in &self.parents {
+        for parent in std::mem::take(&mut self.parents) {
             let mut builder = self.told().with_start_time(self.begun);
-            if let Some(fault) = fault {
-                let error = KeyValue::new("error.type", fault.as_str());
+            if let Some(error) = error {
+                let error = KeyValue::new("error.type", error);
                 builder.attributes.get_or_insert_default().push(error);
             }
-            let mut span = tracer.build_with_context(builder, parent);
-            if fault.is_some() {
+            let mut span = tracer.build_with_context(builder, &parent);
+            if error.is_some() {
                 span.set_status(Status::error(""));
             }
             span.end_with_timestamp(ended);
@@ -282,6 +301,15 @@ impl StoreSpan {
             attributes.push(count("db.operation.batch.size", self.items));
         }
         SpanBuilder::from_name(name).with_kind(kind).with_attributes(attributes)
+    }
+}
+
+impl Drop for StoreSpan {
+    /// Whoever has waited for it has gone away, or waits no longer.
+    fn drop(&mut self) {
+        if !self.parents.is_empty() {
+            self.tell(Some(GONE));
+        }
     }
 }
 

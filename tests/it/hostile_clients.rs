@@ -18,7 +18,7 @@ use crate::support::{Answer, Service, eventually, http_client};
 /// By which memory may vary, with the connections of the hostile themselves (each has a buffer of some KB).
 const MAX_GROWTH_BYTES: u64 = 96_000_000;
 /// In which others are answered, beside all other tests.
-const IN_TIME: Duration = Duration::from_secs(1);
+const IN_TIME: Duration = Duration::from_secs(3);
 
 /// Posts over a connection of its own, as a pipeline does that begins just then.
 async fn post_anew(service: &Service) -> Option<Answer> {
@@ -81,7 +81,7 @@ async fn ten_thousand_idle_connections_keep_nobody_out() {
     .await;
     let longest = others_meanwhile(&service, async {}).await;
     assert!(longest < IN_TIME, "{longest:?}");
-    let grown = service.bytes_of("VmRSS:").saturating_sub(before);
+    let grown = service.bytes_of("VmHWM:") - before;
     assert!(grown < MAX_GROWTH_BYTES, "{grown} bytes more");
 
     let metrics = service.request(Method::GET, "/metrics").send().await.unwrap();
@@ -147,10 +147,9 @@ async fn send(
         String::from_utf8_lossy(&answer).into_owned()
     };
     let sending = async {
-        if writer.write_all(bytes).await.is_err() {
-            return;
-        }
-        while !more.is_empty() && writer.write_all(more).await.is_ok() {
+        let mut goes_on = writer.write_all(bytes).await.is_ok() && !more.is_empty();
+        while goes_on {
+            goes_on = writer.write_all(more).await.is_ok();
             sleep(pace).await;
         }
         // The answer is still to come.
@@ -218,8 +217,69 @@ async fn whatever_a_client_sends_the_others_are_answered_in_time_and_memory_stay
     };
     let longest = others_meanwhile(&service, hostile).await;
     assert!(longest < IN_TIME, "{longest:?}");
-    let grown = service.bytes_of("VmRSS:").saturating_sub(before);
+    // The most that it was at any time.
+    let grown = service.bytes_of("VmHWM:") - before;
     assert!(grown < MAX_GROWTH_BYTES, "{grown} bytes more");
+}
+
+/// So many clients that send all of a body but its last byte.
+async fn unended(service: &Service, head: &str, clients: usize, bytes: usize) -> Vec<TcpStream> {
+    let request = format!("{head}Content-Length: {bytes}\r\n\r\n{}", " ".repeat(bytes - 1));
+    let mut streams = Vec::new();
+    for _ in 0..clients {
+        let mut stream = TcpStream::connect(service.address()).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        streams.push(stream);
+    }
+    streams
+}
+
+#[tokio::test]
+async fn more_large_bodies_than_there_is_memory_for_are_refused_and_small_ones_are_not() {
+    const BYTES: usize = 65_536;
+    let service = Service::with(&[("HTTP__MAX_BODY_BYTES", &BYTES.to_string())]).await;
+    let _unended = unended(&service, POST, 100, BYTES).await;
+    let large = format!("{{\"alert_name\":\"HighCPU\"}}{}", " ".repeat(60_000));
+    let refused = eventually("there is no room", || async {
+        let answer = service.post_raw("/anomalies", large.clone()).await;
+        (answer.status == 503).then_some(answer)
+    })
+    .await;
+    assert!(refused.problem(503).contains("memory"));
+    post_anew(&service).await.unwrap().ok();
+    drop(_unended);
+    eventually("there is room again", || async {
+        (service.post_raw("/anomalies", large.clone()).await.status == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn bodies_that_do_not_come_keep_no_connection_from_others() {
+    let service = Service::with(&[("HTTP__MAX_CONNECTIONS", "8")]).await;
+    let heads = [POST, "GET /docs HTTP/1.1\r\nHost: localhost\r\n"];
+    for head in heads {
+        let _unended = unended(&service, head, 8, 2).await;
+        eventually("one more is answered", || async {
+            (post_anew(&service).await?.status == 200).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn who_asks_before_sending_reads_the_refusal() {
+    let service = Service::with(&[("HTTP__MAX_BODY_BYTES", "1000")]).await;
+    let expects = format!("{POST}Expect: 100-continue\r\n");
+    let announced = format!("{expects}Content-Length: 2000\r\n\r\n");
+    let answer = send(&service, announced.as_bytes(), b"", AT_ONCE, IN_TIME).await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    // How much comes is seen only when it comes.
+    let chunk = format!("7d0\r\n{}\r\n0\r\n\r\n", " ".repeat(2_000));
+    let chunked =
+        format!("{expects}Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n{chunk}");
+    let answer = send(&service, chunked.as_bytes(), b"", AT_ONCE, IN_TIME).await;
+    assert!(answer.contains("HTTP/1.1 413"), "{answer}");
 }
 
 #[tokio::test]

@@ -110,9 +110,12 @@ async fn calls_that_share_a_batch_have_a_complete_trace_each() {
     const CALLS: usize = 40;
     let (redis, collector) = (RedisServer::start(), Collector::start().await);
     let network = Proxy::to(redis.port()).await;
-    let on_redis = [("ANOMALY_COUNTER__REDIS__URL", &*network.url())];
+    let on_redis = [
+        ("ANOMALY_COUNTER__REDIS__URL", &*network.url()),
+        ("ANOMALY_COUNTER__REDIS__COMMAND_TIMEOUT_MS", "8000"),
+    ];
     let service = traced(&collector.url(), &on_redis).await;
-    network.set(Weather::Slow(Duration::from_millis(20)));
+    network.set(Weather::Slow(Duration::from_millis(100)));
     let posted = (0..CALLS).map(|_| post(&service, None, &["HighCPU"]));
     let mut batches = BTreeMap::new();
     for told in futures_util::future::join_all(posted).await {

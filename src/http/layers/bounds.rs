@@ -4,6 +4,7 @@
 
 use std::{
     convert::Infallible,
+    future::pending,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -28,6 +29,7 @@ use crate::{
     http::{
         HttpConfig,
         problem::{Problem, ProblemKind},
+        server::Place,
     },
     telemetry::{self, Shed},
 };
@@ -78,11 +80,17 @@ impl Bounds {
         if self.is_beyond() {
             return self.refuse();
         }
+        let connection = request.extensions().get::<Arc<Place>>().cloned();
         // Before it has a place: a sender that takes his time keeps it from nobody.
         let (request, _share) = match self.intake.take(request).await {
             Ok(taken) => taken,
             Err(problem) => return problem.into_response(),
         };
+        let asking = connection.as_ref().map(|connection| connection.ask());
+        if matches!(asking, Some(None)) {
+            // The connection ends: nothing may happen any more that nobody is told of.
+            return pending().await;
+        }
         let Some(_place) = self.place().await else { return self.refuse() };
         let patience = Duration::from_secs(self.config.response_timeout_seconds.get().into());
         time::timeout(patience, routes.call(request)).await.map_or_else(

@@ -4,14 +4,16 @@
 use std::{
     borrow::Cow,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
 };
 
 use axum::http::{HeaderMap, HeaderName, Request};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use crate::http::list::list;
+use crate::http::{list::list, server::Peer};
+
+/// Of the addresses `::ffff:0:0/96`.
+const IPV4_MAPPED_PREFIX: u8 = 96;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -22,21 +24,6 @@ pub struct ProxyConfig {
     /// Which proxies are believed: addresses, and networks in CIDR notation.
     #[serde(deserialize_with = "networks")]
     pub trusted: Vec<IpNet>,
-}
-
-/// Who has opened the connection of a request. Its text is made once a connection, since each request has it in its
-/// log lines.
-#[derive(Clone, Debug)]
-pub(in crate::http) struct Peer {
-    address: IpAddr,
-    text: Arc<str>,
-}
-
-impl Peer {
-    pub(in crate::http) fn new(address: IpAddr) -> Self {
-        let address = address.to_canonical();
-        Self { address, text: address.to_string().into() }
-    }
 }
 
 impl ProxyConfig {
@@ -82,13 +69,23 @@ fn address(hop: &str) -> Option<IpAddr> {
 fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     let network = |text: String| {
         let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        network.map_err(|_| {
+        network.map(canonical).map_err(|_| {
             D::Error::custom(format!(
                 "{text:?} is neither an address nor a network: write it like 10.0.0.7 or 10.0.0.0/8"
             ))
         })
     };
     list(deserializer)?.into_iter().map(network).collect()
+}
+
+/// Peers are told as IPv4 where they are, also on a socket of IPv6.
+fn canonical(network: IpNet) -> IpNet {
+    let IpNet::V6(mapped) = network else { return network };
+    let prefix = mapped.prefix_len().checked_sub(IPV4_MAPPED_PREFIX);
+    let address = mapped.addr().to_ipv4_mapped();
+    let network =
+        address.zip(prefix).and_then(|(address, prefix)| Ipv4Net::new(address, prefix).ok());
+    network.map_or(IpNet::V6(mapped), IpNet::V4)
 }
 
 #[cfg(test)]
@@ -119,6 +116,8 @@ mod tests {
         assert_eq!(behind("10.0.0.1", &["203.0.113.9, 198.51.100.7, 10.0.0.2"]), "198.51.100.7");
         assert_eq!(behind("10.0.0.1", &["203.0.113.9", "198.51.100.7,10.0.0.2"]), "198.51.100.7");
         assert_eq!(behind("2001:db8::1", &["2001:db8::99"]), "2001:db8::99");
+        assert_eq!(client(&["::ffff:10.0.0.0/104"], "10.0.0.1", &["192.0.2.7"]), "192.0.2.7");
+        assert_eq!(client(&["::ffff:10.0.0.1"], "10.0.0.1", &["192.0.2.7"]), "192.0.2.7");
         assert_eq!(behind("::ffff:10.0.0.1", &["::ffff:198.51.100.7"]), "198.51.100.7");
         // All of them proxies: the farthest.
         assert_eq!(behind("10.0.0.1", &["10.0.0.3, 10.0.0.2"]), "10.0.0.3");

@@ -5,7 +5,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use axum::{
     body::Body,
     extract::Request,
-    http::{HeaderMap, header},
+    http::{HeaderMap, Method, header},
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use crate::{
+    auth::Caller,
     http::{
         HttpConfig,
         problem::{Problem, ProblemKind},
@@ -28,7 +29,7 @@ use crate::{
 const DRAIN_BYTES: usize = 32 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 
-/// All bodies together take no more memory than so many of the largest. What is within the free bytes of each is not
+/// All bodies together have no more bytes than so many of the largest. What is within the free bytes of each is not
 /// counted: nearly all alerts are, and large bodies never keep them out.
 const LARGEST_BODIES: usize = 64;
 const FREE_BYTES: usize = 16 << 10;
@@ -55,39 +56,49 @@ impl Intake {
         }
     }
 
-    /// Takes in the whole body of a request.
+    /// Takes in the whole body of a request. There is none where it means nothing: else strangers could have the
+    /// service wait for theirs, and keep them.
     ///
     /// # Errors
     /// When it is too large, too slow, or breaks off, or there is no memory for it.
     pub(super) async fn take(&self, request: Request) -> Result<(Request, Share), Problem> {
-        let mut taking = pin!(self.read(request));
-        // Most bodies have come with the head, and need no timer.
-        if let Some(request) = taking.as_mut().now_or_never() {
-            return request;
-        }
-        let taken = time::timeout(self.patience, taking).await;
-        taken.map_err(|_| too_slow(self.patience))?
-    }
-
-    async fn read(&self, request: Request) -> Result<(Request, Share), Problem> {
         let (parts, mut body) = request.into_parts();
-        let announced = announced_length(&parts.headers);
-        let collected = if announced.is_some_and(|length| length > self.max_body_bytes) {
+        let means_nothing = matches!(parts.method, Method::GET | Method::HEAD)
+            || parts.extensions.get::<Caller>().is_none();
+        if means_nothing {
+            return Ok((Request::from_parts(parts, Body::empty()), None));
+        }
+        let is_announced = announced_length(&parts.headers) > Some(self.max_body_bytes);
+        if is_announced && parts.headers.contains_key(header::EXPECT) {
+            // Who asks before sending is told before sending.
+            return Err(too_large(self.max_body_bytes));
+        }
+        let taken = if is_announced {
             Err(too_large(self.max_body_bytes))
         } else {
-            self.collect(&mut body).await
+            let collected = self.in_time(&mut body).await;
+            // Who is too slow is not waited for once more.
+            collected.ok_or_else(|| too_slow(self.patience))?
         };
-        match collected {
+        match taken {
             Ok((bytes, share)) => Ok((Request::from_parts(parts, Body::from(bytes)), share)),
             Err(refused) => {
-                // Who asks before sending is told before sending.
-                if !parts.headers.contains_key(header::EXPECT) {
-                    // Whether the rest came in time makes no difference to the answer.
-                    let _ = time::timeout(DRAIN_TIME, drain(body)).await;
-                }
+                // Whether the rest came in time makes no difference to the answer.
+                let _ = time::timeout(DRAIN_TIME, drain(body)).await;
                 Err(refused)
             }
         }
+    }
+
+    /// `None` when it does not come in time.
+    async fn in_time(&self, body: &mut Body) -> Option<Result<(Bytes, Share), Problem>> {
+        let mut collecting = pin!(self.collect(body));
+        // Most bodies have come with the head, and need no timer.
+        let collected = collecting.as_mut().now_or_never();
+        if collected.is_some() {
+            return collected;
+        }
+        time::timeout(self.patience, collecting).await.ok()
     }
 
     async fn collect(&self, body: &mut Body) -> Result<(Bytes, Share), Problem> {
@@ -119,8 +130,13 @@ impl Intake {
         if more == 0 {
             return Ok(());
         }
-        let count = u32::try_from(more).map_err(|_| no_room())?;
-        let added = Arc::clone(&self.room).try_acquire_many_owned(count).map_err(|_| no_room())?;
+        let count = u32::try_from(more).ok();
+        let room = Arc::clone(&self.room);
+        let added = count.and_then(|count| room.try_acquire_many_owned(count).ok());
+        let Some(added) = added else {
+            telemetry::shed(Shed::Bodies);
+            return Err(no_room());
+        };
         match share {
             Some(share) => share.merge(added),
             None => *share = Some(added),
@@ -161,7 +177,6 @@ fn too_slow(patience: Duration) -> Problem {
 }
 
 fn no_room() -> Problem {
-    telemetry::shed(Shed::Bodies);
     let detail = "more large bodies come than there is memory for, and nothing was recorded: try again in a moment, or \
                   send it in smaller parts";
     Problem::new(ProblemKind::Overloaded, detail)
@@ -190,7 +205,10 @@ mod tests {
     fn in_frames(frames: &[&[u8]]) -> Request {
         let frames: Vec<_> =
             frames.iter().map(|data| Ok::<_, Infallible>(Bytes::copy_from_slice(data))).collect();
-        Request::new(Body::from_stream(stream::iter(frames)))
+        let mut request = Request::new(Body::from_stream(stream::iter(frames)));
+        *request.method_mut() = Method::POST;
+        request.extensions_mut().insert(Caller::default());
+        request
     }
 
     async fn taken(intake: &Intake, frames: &[&[u8]]) -> Result<(Bytes, Share), Problem> {
@@ -206,6 +224,19 @@ mod tests {
             assert!(share.is_none());
         }
         assert!(taken(&intake(), &[]).await.unwrap().0.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_body_that_means_nothing_is_not_waited_for() {
+        let endless = || Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
+        let mut get = Request::new(endless());
+        get.extensions_mut().insert(Caller::default());
+        let mut strangers = Request::new(endless());
+        *strangers.method_mut() = Method::POST;
+        for request in [get, strangers] {
+            let (request, _) = intake().take(request).await.unwrap();
+            assert!(request.into_body().collect().await.unwrap().to_bytes().is_empty());
+        }
     }
 
     #[tokio::test]

@@ -13,8 +13,9 @@ use tower::Service;
 
 use crate::telemetry;
 
-/// The route of requests that have none.
+/// The route of requests that have none, and the method of those with one of their own.
 const NO_ROUTE: &str = "none";
+const OTHER_METHOD: &str = "other";
 
 /// Tells a path's route, for there are as many paths as anomalies.
 pub(in crate::http) type RouteNames = matchit::Router<&'static str>;
@@ -47,7 +48,7 @@ where
     fn call(&mut self, request: Request) -> Self::Future {
         let begun = Instant::now();
         let route = self.routes.at(request.uri().path()).map_or(NO_ROUTE, |found| *found.value);
-        let method = method_name(request.method());
+        let method = standard_name(request.method()).unwrap_or(OTHER_METHOD);
         let answer = self.inner.call(request);
         Box::pin(async move {
             let response = answer.await?;
@@ -57,15 +58,18 @@ where
     }
 }
 
-/// A client may call its methods what it likes.
-fn method_name(method: &Method) -> &'static str {
-    match *method {
+/// The name of a standard method: a client may call its own what it likes.
+pub(super) fn standard_name(method: &Method) -> Option<&'static str> {
+    Some(match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",
         Method::POST => "POST",
         Method::PUT => "PUT",
         Method::DELETE => "DELETE",
         Method::OPTIONS => "OPTIONS",
-        _ => "other",
-    }
+        Method::PATCH => "PATCH",
+        Method::TRACE => "TRACE",
+        Method::CONNECT => "CONNECT",
+        _ => return None,
+    })
 }

@@ -15,7 +15,10 @@ use futures_util::future::{BoxFuture, Either};
 use tower::Service;
 use tower_http::request_id::RequestId;
 
-use super::{client::ProxyConfig, measured::RouteNames};
+use super::{
+    client::ProxyConfig,
+    measured::{RouteNames, standard_name},
+};
 use crate::traces::{self, RequestHead, RequestSpan};
 
 /// By which the caller finds the trace.
@@ -44,7 +47,7 @@ impl<S> Traced<S> {
         }
         let id = request.extensions().get::<RequestId>();
         RequestSpan::begin(RequestHead {
-            method: request.method(),
+            method: standard_name(request.method()),
             route: self.routes.at(path).ok().map(|found| *found.value),
             path,
             client: self.proxy.client(request).as_deref(),

@@ -22,7 +22,7 @@ const IDLE_AFTER: Duration = Duration::from_secs(1);
 /// ones, as in nginx, which also knows this bound.
 const MOST_AT_ONCE: usize = 32;
 
-/// In place of the time since which a connection is idle.
+/// In place of the time since which a connection is idle, that is, no request has come whole.
 const ASKING: u64 = u64::MAX;
 const LEAVING: u64 = u64::MAX - 1;
 
@@ -52,14 +52,14 @@ struct State {
 }
 
 /// A connection's place; free again when this is dropped.
-pub(super) struct Place {
+pub(in crate::http) struct Place {
     places: Arc<Places>,
     number: u64,
     state: Arc<State>,
 }
 
 /// A request of a connection is under way.
-pub(super) struct Asking {
+pub(in crate::http) struct Asking {
     places: Arc<Places>,
     state: Arc<State>,
 }
@@ -113,16 +113,29 @@ impl Open {
             self.none_idle_before_ms = first_ms + idle_after_ms;
             return;
         }
-        for (since_ms, number) in &idle[..(idle.len() / 8).clamp(1, MOST_AT_ONCE)] {
-            if self.by_number[number].leave(*since_ms) {
-                self.by_number.remove(number);
+        let mut leaving = (idle.len() / 8).clamp(1, MOST_AT_ONCE);
+        for (since_ms, number) in idle {
+            // One that has just begun to ask stays.
+            if self.by_number[&number].leave(since_ms) {
+                self.by_number.remove(&number);
                 telemetry::idle_connection_closed();
+                leaving -= 1;
+            }
+            if leaving == 0 {
+                break;
             }
         }
     }
 }
 
 impl State {
+    /// Whether it does not leave.
+    fn become_unless_leaving(&self, idle_since_ms: u64) -> bool {
+        let order = Ordering::Relaxed;
+        let stays = |since_ms| (since_ms != LEAVING).then_some(idle_since_ms);
+        self.idle_since_ms.fetch_update(order, order, stays).is_ok()
+    }
+
     /// Whether it has been idle until here, and leaves.
     fn leave(&self, since_ms: u64) -> bool {
         let order = Ordering::Relaxed;
@@ -147,13 +160,16 @@ impl Place {
         self.state.leave.notified().await;
     }
 
-    /// Notes that a request has come, until what this gives is dropped. `None` when it has come too late: the
+    /// Notes that the head of a request has come.
+    pub(super) fn touch(&self) {
+        self.state.become_unless_leaving(self.places.now_ms());
+    }
+
+    /// Notes that a request has come whole, until what this gives is dropped. `None` when it has come too late: the
     /// connection ends.
-    pub(super) fn ask(&self) -> Option<Asking> {
-        let order = Ordering::Relaxed;
-        let asks = |since_ms| (since_ms != LEAVING).then_some(ASKING);
-        self.state.idle_since_ms.fetch_update(order, order, asks).ok()?;
-        Some(Asking { places: Arc::clone(&self.places), state: Arc::clone(&self.state) })
+    pub(in crate::http) fn ask(&self) -> Option<Asking> {
+        let asks = self.state.become_unless_leaving(ASKING);
+        asks.then(|| Asking { places: Arc::clone(&self.places), state: Arc::clone(&self.state) })
     }
 }
 

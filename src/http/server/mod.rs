@@ -5,7 +5,13 @@ mod connections;
 mod files;
 mod tls;
 
-use std::{convert::Infallible, future::pending, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     body::Body,
@@ -27,14 +33,14 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tower::{Service, ServiceExt as _};
 
-use self::connections::{Connections, Place};
+use self::connections::Connections;
 use super::{
     HttpConfig,
-    layers::client::Peer,
     problem::{Problem, ProblemKind},
 };
 use crate::telemetry::{self, Shed};
 
+pub(super) use connections::Place;
 pub use tls::{Tls, TlsConfig, TlsError};
 
 /// So many connections at the same time are told that there is no place for them; the others are just
@@ -90,6 +96,21 @@ pub async fn serve<S>(
     if time::timeout(patience, server.graceful.shutdown()).await.is_err() {
         let seconds = config.shutdown_timeout_seconds;
         tracing::warn!(seconds, "requests still under way after {seconds} s are cut off");
+    }
+}
+
+/// Who has opened the connection of a request. Its text is made once a connection, since each request has it in its
+/// log lines.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    pub(super) address: IpAddr,
+    pub(super) text: Arc<str>,
+}
+
+impl Peer {
+    pub(super) fn new(address: IpAddr) -> Self {
+        let address = address.to_canonical();
+        Self { address, text: address.to_string().into() }
     }
 }
 
@@ -184,13 +205,10 @@ where
     async fn answer(self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
         let Self { routes, builder, watcher, peer, place } = self;
         let answer = service_fn(move |mut request: Request<Incoming>| {
+            place.touch();
             request.extensions_mut().insert(peer.clone());
-            let asking = place.ask();
-            let answer = routes.clone().oneshot(request);
-            async move {
-                let Some(_asking) = asking else { return pending().await };
-                answer.await
-            }
+            request.extensions_mut().insert(Arc::clone(&place));
+            routes.clone().oneshot(request)
         });
         let served = builder.serve_connection(TokioIo::new(stream), answer);
         if let Err(error) = watcher.watch(served).await {
