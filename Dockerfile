@@ -30,7 +30,7 @@ LABEL org.opencontainers.image.title="anomaly-counter" \
 RUN install -d -o 10001 -g 10001 /data
 
 COPY --from=build /build/target/release/anomaly-counter /usr/local/bin/
-# For rediss:// to a server whose certificate a public CA has signed.
+# For rediss:// to a server, and https:// to a collector of traces, whose certificate a public CA has signed.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 
 # In a container, 127.0.0.1 would be out of reach from outside of it.
