@@ -7,7 +7,7 @@ use axum::{
     extract::Request,
     http::{HeaderMap, Method, header},
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http_body_util::BodyExt as _;
 use tokio::{
@@ -29,7 +29,7 @@ use crate::{
 const DRAIN_BYTES: usize = 32 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 
-/// All bodies together have no more bytes than so many of the largest. What is within the free bytes of each is not
+/// All bodies together take no more memory than so many of the largest. What is within the free bytes of each is not
 /// counted: nearly all alerts are, and large bodies never keep them out.
 const LARGEST_BODIES: usize = 64;
 const FREE_BYTES: usize = 16 << 10;
@@ -103,7 +103,7 @@ impl Intake {
 
     async fn collect(&self, body: &mut Body) -> Result<(Bytes, Share), Problem> {
         let mut only = Bytes::new();
-        let mut joined = BytesMut::new();
+        let mut joined = Vec::new();
         let mut share = None;
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(|_| broken_off())?.into_data() else { continue };
@@ -111,22 +111,28 @@ impl Intake {
             if length > self.max_body_bytes {
                 return Err(too_large(self.max_body_bytes));
             }
-            self.enlarge(&mut share, length.saturating_sub(FREE_BYTES))?;
             if length == data.len() {
+                self.enlarge(&mut share, length)?;
                 only = data;
                 continue;
             }
             // Kept as they come, frames of a byte each would take a hundred times their length.
+            if joined.capacity() < length {
+                let capacity = (2 * joined.capacity()).clamp(length, self.max_body_bytes);
+                self.enlarge(&mut share, capacity)?;
+                joined.reserve_exact(capacity - joined.len());
+            }
             joined.extend_from_slice(&std::mem::take(&mut only));
             joined.extend_from_slice(&data);
         }
-        let bytes = if joined.is_empty() { only } else { joined.freeze() };
+        let bytes = if joined.is_empty() { only } else { joined.into() };
         Ok((bytes, share))
     }
 
-    /// Has `share` be of so many bytes.
+    /// Has `share` be that of a body of so many bytes.
     fn enlarge(&self, share: &mut Share, bytes: usize) -> Result<(), Problem> {
-        let more = bytes - share.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let counted = bytes.saturating_sub(FREE_BYTES);
+        let more = counted - share.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         if more == 0 {
             return Ok(());
         }
