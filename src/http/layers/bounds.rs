@@ -203,6 +203,6 @@ impl<S: Routes> Service<Request> for Bounded<S> {
 }
 
 /// Whoever looks after the service is answered also when it has more to do than it can.
-fn is_probe(path: &str) -> bool {
+pub(super) fn is_probe(path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz")
 }

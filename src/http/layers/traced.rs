@@ -16,6 +16,7 @@ use tower::Service;
 use tower_http::request_id::RequestId;
 
 use super::{
+    bounds::is_probe,
     client::ProxyConfig,
     measured::{RouteNames, standard_name},
 };
@@ -24,8 +25,10 @@ use crate::traces::{self, RequestHead, RequestSpan};
 /// By which the caller finds the trace.
 pub(in crate::http) const TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 
-/// Asked again and again by probes and Prometheus.
-const UNTRACED: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+/// What probes and Prometheus ask again and again.
+fn is_routine(path: &str) -> bool {
+    is_probe(path) || path == "/metrics"
+}
 
 /// Traces what is behind it, also what never comes to a handler.
 #[derive(Clone)]
@@ -42,7 +45,7 @@ impl<S> Traced<S> {
 
     fn begin(&self, request: &Request) -> Option<RequestSpan> {
         let path = request.uri().path();
-        if !traces::are_on() || UNTRACED.contains(&path) {
+        if !traces::are_on() || is_routine(path) {
             return None;
         }
         let id = request.extensions().get::<RequestId>();

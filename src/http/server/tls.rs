@@ -10,7 +10,7 @@ use rustls::{
 use serde::Deserialize;
 use tokio_rustls::TlsAcceptor;
 
-use crate::tls::{PemFileError, certificates, private_key, provider, roots};
+use crate::tls::{PemFileError, pair, provider, roots};
 
 /// The section `tls` of the configuration. Without a certificate the listener speaks plain HTTP.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -28,12 +28,9 @@ pub struct TlsConfig {
 /// Why TLS can't be used as configured.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file can't be used.
+    /// A file can't be used, or is missing.
     #[error("tls: {0}")]
     File(#[from] PemFileError),
-    /// One of certificate and key is missing.
-    #[error("tls: certificate_file and key_file go together, and one of them is missing")]
-    HalfAPair,
     /// The CAs of clients can't be used.
     #[error("tls.client_ca_file: {0}")]
     ClientCas(#[from] VerifierBuilderError),
@@ -82,11 +79,9 @@ impl TlsConfig {
     }
 
     fn read(&self) -> Result<Option<ServerConfig>, TlsError> {
-        let (certificate_file, key_file) = match (&self.certificate_file, &self.key_file) {
-            (None, None) => return Ok(None),
-            (Some(certificate_file), Some(key_file)) => (certificate_file, key_file),
-            _ => return Err(TlsError::HalfAPair),
-        };
+        let (certificate_file, key_file) =
+            (self.certificate_file.as_deref(), self.key_file.as_deref());
+        let Some((certificates, key)) = pair(certificate_file, key_file)? else { return Ok(None) };
         let builder = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?;
         let builder = match &self.client_ca_file {
@@ -97,8 +92,7 @@ impl TlsConfig {
                 builder.with_client_cert_verifier(verifier.build()?)
             }
         };
-        let pair = (certificates(certificate_file)?, private_key(key_file)?);
-        let mut config = builder.with_single_cert(pair.0, pair.1)?;
+        let mut config = builder.with_single_cert(certificates, key)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Some(config))
     }

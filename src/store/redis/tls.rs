@@ -7,7 +7,7 @@ use fred::types::config::TlsConnector;
 use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 
-use crate::tls::{self, PemFileError, certificates, private_key, provider};
+use crate::tls::{self, PemFileError, pair, provider};
 
 /// The section `redis.tls` of the configuration, for `rediss://` URLs.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -24,12 +24,9 @@ pub struct RedisTlsConfig {
 /// Why TLS to Redis can't be used as configured.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisTlsError {
-    /// A file can't be read or holds nothing of use.
+    /// A file can't be read, holds nothing of use, or is missing.
     #[error("redis.tls: {0}")]
     File(#[from] PemFileError),
-    /// One of certificate and key is missing.
-    #[error("redis.tls: certificate_file and key_file go together, and one of them is missing")]
-    HalfAPair,
     /// The system's certificates can't be loaded.
     #[error("no CA certificates of the system: install ca-certificates, or set redis.tls.ca_file")]
     NoSystemCas,
@@ -44,13 +41,9 @@ impl RedisTlsConfig {
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
             .with_root_certificates(self.roots()?);
-        let config = match (&self.certificate_file, &self.key_file) {
-            (None, None) => builder.with_no_client_auth(),
-            (Some(certificate_file), Some(key_file)) => {
-                let pair = (certificates(certificate_file)?, private_key(key_file)?);
-                builder.with_client_auth_cert(pair.0, pair.1)?
-            }
-            _ => return Err(RedisTlsError::HalfAPair),
+        let config = match pair(self.certificate_file.as_deref(), self.key_file.as_deref())? {
+            None => builder.with_no_client_auth(),
+            Some((certificates, key)) => builder.with_client_auth_cert(certificates, key)?,
         };
         Ok(config.into())
     }
