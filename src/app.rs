@@ -6,10 +6,10 @@ use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, signal::unix::Signal, time};
 
 use crate::{
-    auth::{AuthError, Gate},
+    auth::{AuthConfigError, Authenticator},
     config::Config,
     counter::{Counter, CounterConfig, SystemClock},
-    http::{self, AppState, HttpConfig, HttpService, Reach, Tls, TlsError},
+    http::{self, AppState, Exposure, HttpConfig, HttpService, Tls, TlsError},
     spool::SpoolOpenError,
     store::{EmbeddedOpenError, EmbeddedStore, RedisStore, RedisTlsError, Store},
     telemetry::Recorder,
@@ -24,7 +24,7 @@ pub struct Application {
     address: SocketAddr,
     service: HttpService,
     counter: Arc<Counter>,
-    gate: Arc<Gate>,
+    authenticator: Arc<Authenticator>,
     recorder: Arc<Recorder>,
     tls: Option<Arc<Tls>>,
     limits: HttpConfig,
@@ -46,7 +46,7 @@ pub enum StartError {
     },
     /// Nobody can be let in as configured, or everybody would be.
     #[error(transparent)]
-    Auth(#[from] AuthError),
+    Auth(#[from] AuthConfigError),
     /// TLS can't be used as configured.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -78,7 +78,7 @@ impl Application {
         let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
         let address = listener.local_addr().map_err(listening)?;
 
-        let gate = Arc::new(Gate::open(config.auth.clone(), address)?);
+        let authenticator = Arc::new(Authenticator::open(config.auth.clone(), address)?);
 
         let tls = Tls::load(&config.tls)?.map(Arc::new);
 
@@ -97,18 +97,27 @@ impl Application {
         let recorder = Arc::new(recorder);
         let state = AppState {
             counter: Arc::clone(&counter),
-            gate: Arc::clone(&gate),
+            authenticator: Arc::clone(&authenticator),
             recorder: Arc::clone(&recorder),
             http: config.http,
             alertmanager: config.alertmanager,
         };
-        let reach = Reach {
+        let reach = Exposure {
             browser: config.browser.clone(),
             proxy: config.proxy.clone(),
             is_local: address.ip().is_loopback(),
         };
         let service = http::service(state, reach);
-        Ok(Self { listener, address, service, counter, gate, recorder, tls, limits: config.http })
+        Ok(Self {
+            listener,
+            address,
+            service,
+            counter,
+            authenticator,
+            recorder,
+            tls,
+            limits: config.http,
+        })
     }
 
     /// Where it listens; with the port that port 0 came to.
@@ -119,8 +128,9 @@ impl Application {
     /// Serves until `stop` is done, then lets what was accepted be answered, and closes the store. Reads
     /// files of secrets again at each of `hangups`.
     pub async fn run(self, stop: impl Future<Output = ()> + Send, hangups: Signal) {
-        let Self { listener, address, service, counter, gate, recorder, tls, limits } = self;
-        let reloading = tokio::spawn(reload(gate, tls.clone(), hangups));
+        let Self { listener, address, service, counter, authenticator, recorder, tls, limits } =
+            self;
+        let reloading = tokio::spawn(reload(authenticator, tls.clone(), hangups));
         let scheme = if tls.is_some() { "https" } else { "http" };
         let maintenance = tokio::spawn(maintain(Arc::clone(&counter), recorder));
         tracing::info!(%address, "listening on {scheme}://{address}");
@@ -146,7 +156,7 @@ async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
     Ok(Arc::new(opened?))
 }
 
-async fn reload(gate: Arc<Gate>, tls: Option<Arc<Tls>>, mut hangups: Signal) {
+async fn reload(authenticator: Arc<Authenticator>, tls: Option<Arc<Tls>>, mut hangups: Signal) {
     while hangups.recv().await.is_some() {
         match tls.as_ref().map(|tls| tls.reload()) {
             Some(Err(error)) => {
@@ -155,7 +165,7 @@ async fn reload(gate: Arc<Gate>, tls: Option<Arc<Tls>>, mut hangups: Signal) {
             Some(Ok(())) => tracing::info!("the certificate was read again"),
             None => {}
         }
-        match gate.reload() {
+        match authenticator.reload() {
             Ok(tokens) => tracing::info!(tokens, "read again: {tokens} tokens are in force"),
             Err(error) => {
                 tracing::error!(%error, "what was in force stays so, since: {error}");

@@ -4,7 +4,7 @@
 
 use anomaly_counter::{
     domain::{
-        Action, AnomalyKey, EventId, FixMark, FixRemoval, Occurrence, Operation, Origin,
+        Action, AnomalyKey, EventId, FixMark, FixRemoval, Occurrence, Operation, Actor,
         RepairAttempt, Timestamp,
     },
     spool::fuzzing::{decode, encode, salvage},
@@ -48,7 +48,7 @@ impl Text<'_> {
                     key: AnomalyKey::from_bits(key.into()),
                     id: EventId::parse("id").ok()?,
                     at: Timestamp::from_micros(micros.into()),
-                    origin: Origin::default(),
+                    actor: Actor::default(),
                 }));
                 // The mark's first byte is the last of a euro sign; the checksum may be no text.
                 String::from_utf8([b"\xE2\x82", &record[..]].concat()).ok()
@@ -63,20 +63,20 @@ impl Fields<'_> {
         let id = EventId::parse(self.id).ok()?;
         let at = Timestamp::from_micros(self.micros);
         let text = self.text.spelled()?;
-        let origin = Origin { by: Some(text.clone()), request_id: None };
+        let actor = Actor { by: Some(text.clone()), request_id: None };
         Some(match self.kind {
             Kind::Occurrence => {
                 Operation::Occurrence(Occurrence { key, id, at, signature_json: text.into() })
             }
             Kind::Repair => {
                 let action = Action::parse(&text).ok()?;
-                Operation::Repair(RepairAttempt { key, id, action, success: true, at, origin })
+                Operation::Repair(RepairAttempt { key, id, action, success: true, at, actor })
             }
             Kind::Mark => {
                 let fixed_by = Some(id.to_string());
-                Operation::Mark(FixMark { key, id, at, description: text, fixed_by, origin })
+                Operation::Mark(FixMark { key, id, at, description: text, fixed_by, actor })
             }
-            Kind::Unmark => Operation::Unmark(FixRemoval { key, id, at, origin }),
+            Kind::Unmark => Operation::Unmark(FixRemoval { key, id, at, actor }),
         })
     }
 }

@@ -24,7 +24,7 @@ pub struct AuthConfig {
 
 /// Why nobody can be let in as configured.
 #[derive(Debug, thiserror::Error)]
-pub enum AuthError {
+pub enum AuthConfigError {
     /// Others could reach the service, and it would let all of them in.
     #[error(
         "refusing to listen on {0} without tokens, since whoever reaches it could do everything. \
@@ -58,10 +58,10 @@ struct TokenFile {
 
 impl AuthConfig {
     /// All tokens, those of the file after the others.
-    pub(super) fn all_tokens(&self) -> Result<Vec<TokenConfig>, AuthError> {
+    pub(super) fn all_tokens(&self) -> Result<Vec<TokenConfig>, AuthConfigError> {
         let mut tokens = self.tokens.clone();
         if let Some(file) = &self.file {
-            let unusable = |why| AuthError::File {
+            let unusable = |why| AuthConfigError::File {
                 file: file.display().to_string(),
                 why,
                 option: "auth.file",
@@ -76,9 +76,9 @@ impl AuthConfig {
         Ok(tokens)
     }
 
-    pub(super) fn grafana_secret(&self) -> Result<Option<WebhookSecret>, AuthError> {
+    pub(super) fn grafana_secret(&self) -> Result<Option<WebhookSecret>, AuthConfigError> {
         let Some(file) = &self.grafana_secret_file else { return Ok(None) };
-        WebhookSecret::read(file).map(Some).map_err(|error| AuthError::File {
+        WebhookSecret::read(file).map(Some).map_err(|error| AuthConfigError::File {
             file: file.display().to_string(),
             why: error.to_string(),
             option: "auth.grafana_secret_file",
@@ -86,10 +86,10 @@ impl AuthConfig {
     }
 }
 
-fn check(tokens: &[TokenConfig]) -> Result<(), AuthError> {
+fn check(tokens: &[TokenConfig]) -> Result<(), AuthConfigError> {
     for (place, token) in tokens.iter().enumerate() {
         let name = &token.name;
-        let fault = |what: String| Err(AuthError::Entry(what));
+        let fault = |what: String| Err(AuthConfigError::Entry(what));
         if name.is_empty() || name.len() > 64 || name.chars().any(char::is_control) {
             return fault(format!("a token's `name` is {name:?}: give 1 to 64 characters"));
         }

@@ -12,7 +12,7 @@ const TOLD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a caller is turned away.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Denied {
+pub enum AuthError {
     /// No token came with the request.
     Missing,
     /// What came is no token of ours, or the signature of a delivery is not right.
@@ -31,7 +31,7 @@ pub enum Denied {
     },
 }
 
-impl Denied {
+impl AuthError {
     fn reason(&self) -> Denial {
         match self {
             Self::Missing => Denial::Missing,
@@ -54,7 +54,7 @@ impl Denied {
 pub(super) struct Failures(Mutex<(Option<Instant>, u64)>);
 
 impl Failures {
-    pub(super) fn note(&self, denied: &Denied) {
+    pub(super) fn note(&self, denied: &AuthError) {
         telemetry::auth_failure(denied.reason());
         let mut told = self.0.lock();
         let (told_at, untold) = *told;

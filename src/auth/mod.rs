@@ -1,13 +1,13 @@
 //! Who may do what: callers show a token, of which only the digest is kept. Knows nothing of HTTP.
 
+mod authenticator;
 mod config;
 mod failures;
-mod gate;
 mod token;
 mod webhook;
 
-pub use config::{AuthConfig, AuthError};
-pub use failures::Denied;
-pub use gate::{Caller, Gate};
-pub use token::{InvalidScope, NewToken, Scope, TokenConfig, TokenDigest, Wait};
+pub use authenticator::{Authenticator, Caller};
+pub use config::{AuthConfig, AuthConfigError};
+pub use failures::AuthError;
+pub use token::{InvalidScope, NewToken, RetryAfter, Scope, TokenConfig, TokenDigest};
 pub use webhook::{SignedDelivery, WebhookSecret};

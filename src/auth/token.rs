@@ -151,7 +151,7 @@ impl fmt::Debug for NewToken {
 
 /// How long a caller has to wait before as much is allowed again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wait(pub Duration);
+pub struct RetryAfter(pub Duration);
 
 /// A token in force.
 #[derive(Debug)]
@@ -171,20 +171,22 @@ impl Token {
         Self { config, requests, events }
     }
 
-    pub(super) fn admit_request(&self) -> Result<(), Wait> {
+    pub(super) fn admit_request(&self) -> Result<(), RetryAfter> {
         let Some(requests) = &self.requests else { return Ok(()) };
         requests
             .check()
-            .map_err(|denied| Wait(denied.wait_time_from(DefaultClock::default().now())))
+            .map_err(|denied| RetryAfter(denied.wait_time_from(DefaultClock::default().now())))
     }
 
     /// More events than may ever come at once count as that many.
-    pub(super) fn admit_events(&self, count: usize) -> Result<(), Wait> {
+    pub(super) fn admit_events(&self, count: usize) -> Result<(), RetryAfter> {
         let Some((events, burst)) = &self.events else { return Ok(()) };
         let count = u32::try_from(count).unwrap_or(u32::MAX).min(burst.get());
         let Some(count) = NonZeroU32::new(count) else { return Ok(()) };
         match events.check_n(count) {
-            Ok(Err(denied)) => Err(Wait(denied.wait_time_from(DefaultClock::default().now()))),
+            Ok(Err(denied)) => {
+                Err(RetryAfter(denied.wait_time_from(DefaultClock::default().now())))
+            }
             // The count is within the burst, so there is no other error.
             Ok(Ok(())) | Err(_) => Ok(()),
         }
@@ -225,7 +227,7 @@ mod tests {
             events_per_second: NonZeroU32::new(10),
         });
         assert_eq!(token.admit_events(1_000), Ok(()));
-        let Wait(wait) = token.admit_events(1_000).unwrap_err();
+        let RetryAfter(wait) = token.admit_events(1_000).unwrap_err();
         assert!(wait > Duration::from_secs(90) && wait <= Duration::from_secs(100), "{wait:?}");
         assert_eq!(token.admit_events(0), Ok(()));
         assert_eq!(token.admit_request(), Ok(()));

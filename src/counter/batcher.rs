@@ -24,11 +24,11 @@ pub struct BatchConfig {
 
 /// Why a call has no results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoResults {
+pub(super) enum SubmitError {
     /// Too many calls wait; this one was not made.
-    QueueFull,
+    Full,
     /// The batch was cut off; whether the call was made is not known.
-    CutOff,
+    Cancelled,
 }
 
 /// Carries a batch out: one result for each item, in order.
@@ -88,21 +88,21 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
         now: Timestamp,
         items: Vec<T>,
         parent: Parent,
-    ) -> Result<Vec<R>, NoResults> {
+    ) -> Result<Vec<R>, SubmitError> {
         if items.is_empty() {
             return Ok(Vec::new());
         }
         let (answer, answered) = oneshot::channel();
         self.0.add(Waiting { now, items, parent, answer })?;
-        answered.await.map_err(|_| NoResults::CutOff)
+        answered.await.map_err(|_| SubmitError::Cancelled)
     }
 }
 
 impl<T: Send + 'static, R: Send + 'static> Gathering<T, R> {
-    fn add(self: &Arc<Self>, call: Waiting<T, R>) -> Result<(), NoResults> {
+    fn add(self: &Arc<Self>, call: Waiting<T, R>) -> Result<(), SubmitError> {
         let mut queue = self.queue.lock();
         if queue.calls.len() >= self.config.max_waiting_calls.get().into() {
-            return Err(NoResults::QueueFull);
+            return Err(SubmitError::Full);
         }
         queue.calls.push_back(call);
         self.begin_batch(queue);
@@ -128,7 +128,7 @@ impl<T: Send + 'static, R: Send + 'static> Gathering<T, R> {
                 yield_now().await;
             }
             let calls = batch.0.take_calls();
-            carry_out(calls, &batch.0.work).await;
+            execute(calls, &batch.0.work).await;
         });
     }
 
@@ -159,7 +159,7 @@ impl<T: Send + 'static, R: Send + 'static> Drop for Batch<T, R> {
     }
 }
 
-async fn carry_out<T, R>(calls: Vec<Waiting<T, R>>, work: &Work<T, R>) {
+async fn execute<T, R>(calls: Vec<Waiting<T, R>>, work: &Work<T, R>) {
     // The latest call's time: for the earlier ones the batch happens a moment after they came.
     let Some(now) = calls.iter().map(|call| call.now).max() else {
         return;
@@ -202,21 +202,22 @@ mod tests {
         batcher: Batcher<usize, usize>,
         sizes: Arc<Mutex<Vec<usize>>>,
         started: Arc<Notify>,
-        gate: Arc<Semaphore>,
+        authenticator: Arc<Semaphore>,
     }
 
     fn gated(items: usize, config: BatchConfig) -> Gated {
         let sizes = Arc::new(Mutex::new(Vec::new()));
         let started = Arc::new(Notify::new());
-        let gate = Arc::new(Semaphore::new(0));
+        let authenticator = Arc::new(Semaphore::new(0));
         let work: Work<usize, usize> = Arc::new({
-            let (sizes, started, gate) = (sizes.clone(), started.clone(), gate.clone());
+            let (sizes, started, authenticator) =
+                (sizes.clone(), started.clone(), authenticator.clone());
             move |_, items: Vec<usize>, _| {
                 sizes.lock().push(items.len());
                 started.notify_one();
-                let gate = gate.clone();
+                let authenticator = authenticator.clone();
                 Box::pin(async move {
-                    gate.acquire().await.unwrap().forget();
+                    authenticator.acquire().await.unwrap().forget();
                     items
                 })
             }
@@ -225,13 +226,13 @@ mod tests {
             batcher: Batcher::new(config, Capacity { items, batches: 1 }, work),
             sizes,
             started,
-            gate,
+            authenticator,
         }
     }
 
     #[tokio::test]
     async fn calls_that_come_while_a_batch_is_on_its_way_share_the_next() {
-        let Gated { batcher, sizes, started, gate } = gated(100, config(100));
+        let Gated { batcher, sizes, started, authenticator } = gated(100, config(100));
         let batcher = Arc::new(batcher);
         let now = Timestamp::from_micros(NOW);
         let submit = |items: Vec<usize>| {
@@ -246,7 +247,7 @@ mod tests {
         while batcher.0.queue.lock().calls.len() < 5 {
             tokio::task::yield_now().await;
         }
-        gate.add_permits(2);
+        authenticator.add_permits(2);
 
         assert_eq!(first.await.unwrap(), [0]);
         for (i, other) in others.into_iter().enumerate() {
@@ -257,7 +258,7 @@ mod tests {
 
     #[tokio::test]
     async fn beyond_the_waiting_places_calls_are_refused_at_once() {
-        let Gated { batcher, started, gate, .. } = gated(1, config(1));
+        let Gated { batcher, started, authenticator, .. } = gated(1, config(1));
         let batcher = Arc::new(batcher);
         let now = Timestamp::from_micros(NOW);
         let running = tokio::spawn({
@@ -272,12 +273,9 @@ mod tests {
         while batcher.0.queue.lock().calls.is_empty() {
             tokio::task::yield_now().await;
         }
-        assert_eq!(
-            batcher.submit(now, vec![3], Parent::default()).await,
-            Err(NoResults::QueueFull)
-        );
+        assert_eq!(batcher.submit(now, vec![3], Parent::default()).await, Err(SubmitError::Full));
 
-        gate.add_permits(2);
+        authenticator.add_permits(2);
         assert_eq!(running.await.unwrap(), Ok(vec![1]));
         assert_eq!(waiting.await.unwrap(), Ok(vec![2]));
     }

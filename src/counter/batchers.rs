@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::RwLock;
 
 use super::{
-    batcher::{BatchConfig, Batcher, Capacity, NoResults, Work},
+    batcher::{BatchConfig, Batcher, Capacity, SubmitError, Work},
     health::Health,
 };
 use crate::{
@@ -21,7 +21,7 @@ pub(super) type StoreCall<T, R> =
     fn(Arc<dyn Store>, Timestamp, Vec<T>) -> BoxFuture<'static, Vec<Result<R, StoreError>>>;
 
 /// One of the store's calls, with the batches that wait for it.
-pub(super) struct Batchers<T, R> {
+pub(super) struct ShardedBatcher<T, R> {
     config: BatchConfig,
     calling: Arc<Calling<T, R>>,
     /// Whether there is nothing to gain from gathering.
@@ -40,7 +40,7 @@ struct Calling<T, R> {
 
 type StoreBatcher<T, R> = Batcher<T, Result<R, StoreError>>;
 
-impl<T: Send + 'static, R: Send + 'static> Batchers<T, R> {
+impl<T: Send + 'static, R: Send + 'static> ShardedBatcher<T, R> {
     pub(super) fn new(
         store: &Arc<dyn Store>,
         health: &Arc<Health>,
@@ -67,7 +67,7 @@ impl<T: Send + 'static, R: Send + 'static> Batchers<T, R> {
         now: Timestamp,
         shard: Shard,
         items: Vec<T>,
-    ) -> Result<Vec<Result<R, StoreError>>, NoResults> {
+    ) -> Result<Vec<Result<R, StoreError>>, SubmitError> {
         if self.at_once {
             return Ok(self.calling.make(shard, now, items, Parent::request().into()).await);
         }
@@ -75,12 +75,12 @@ impl<T: Send + 'static, R: Send + 'static> Batchers<T, R> {
         let results = self.of(shard).submit(now, items, span.parent()).await;
         span.end(|| match &results {
             Ok(results) => fault_of_all(results).map(|fault| fault.class().as_str()),
-            Err(NoResults::QueueFull) => Some("queue_full"),
-            Err(NoResults::CutOff) => Some("cut_off"),
+            Err(SubmitError::Full) => Some("queue_full"),
+            Err(SubmitError::Cancelled) => Some("cut_off"),
         });
         results.inspect_err(|no_results| match no_results {
-            NoResults::QueueFull => telemetry::shed(Shed::Batch),
-            NoResults::CutOff => {}
+            SubmitError::Full => telemetry::shed(Shed::Batch),
+            SubmitError::Cancelled => {}
         })
     }
 
@@ -142,7 +142,7 @@ fn fault_of_all<R>(results: &[Result<R, StoreError>]) -> Option<&StoreError> {
     fault.filter(|_| results.iter().all(Result::is_err))
 }
 
-impl<T, R> fmt::Debug for Batchers<T, R> {
+impl<T, R> fmt::Debug for ShardedBatcher<T, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Batchers").field("config", &self.config).finish_non_exhaustive()
     }

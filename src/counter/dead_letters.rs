@@ -12,8 +12,8 @@ impl Counter {
     /// # Errors
     /// When the spool can't be read.
     pub async fn dead_letters(&self) -> Result<Vec<DeadLetter>, CounterError> {
-        match &self.standby {
-            Some(standby) => Ok(standby.spool().dead_letters().await?),
+        match &self.fallback {
+            Some(fallback) => Ok(fallback.spool().dead_letters().await?),
             None => Ok(Vec::new()),
         }
     }
@@ -23,11 +23,11 @@ impl Counter {
     /// # Errors
     /// When the spool can't be written.
     pub async fn retry_dead_letter(&self, sequence: u64) -> Result<bool, CounterError> {
-        let Some(standby) = self.standby.as_ref().map(Arc::clone) else { return Ok(false) };
+        let Some(fallback) = self.fallback.as_ref().map(Arc::clone) else { return Ok(false) };
         let now = self.now();
         // To the end, also when the caller goes away: half of it would leave something in memory
         // that is not on disk.
-        let revived = tokio::spawn(async move { standby.revive_dead(now, sequence).await }).await;
+        let revived = tokio::spawn(async move { fallback.revive_dead(now, sequence).await }).await;
         let cut_off = |error: tokio::task::JoinError| SpoolError::Failed(error.to_string());
         Ok(revived.unwrap_or_else(|error| Err(cut_off(error)))?)
     }
@@ -37,8 +37,8 @@ impl Counter {
     /// # Errors
     /// When the spool can't be written.
     pub async fn drop_dead_letter(&self, sequence: u64) -> Result<bool, CounterError> {
-        match &self.standby {
-            Some(standby) => Ok(standby.spool().drop_dead(sequence).await?),
+        match &self.fallback {
+            Some(fallback) => Ok(fallback.spool().drop_dead(sequence).await?),
             None => Ok(false),
         }
     }

@@ -1,6 +1,6 @@
 //! Why the counter could not do as asked, in the terms of its callers.
 
-use super::batcher::NoResults;
+use super::batcher::SubmitError;
 use crate::{spool::SpoolError, store::StoreError};
 
 /// A fault of the service, not of the call.
@@ -36,11 +36,11 @@ impl From<SpoolError> for CounterError {
     }
 }
 
-impl From<NoResults> for CounterError {
-    fn from(no_results: NoResults) -> Self {
+impl From<SubmitError> for CounterError {
+    fn from(no_results: SubmitError) -> Self {
         match no_results {
-            NoResults::QueueFull => Self::Overloaded,
-            NoResults::CutOff => Self::Unanswered("a batch was cut off".to_owned()),
+            SubmitError::Full => Self::Overloaded,
+            SubmitError::Cancelled => Self::Unanswered("a batch was cut off".to_owned()),
         }
     }
 }

@@ -5,10 +5,11 @@
 
 mod batcher;
 mod batchers;
-mod carrier;
 mod clock;
 mod dead_letters;
 mod error;
+mod executor;
+mod fallback;
 mod health;
 mod known;
 mod pending;
@@ -17,7 +18,6 @@ mod reads;
 mod recent;
 mod replay;
 mod resend;
-mod standby;
 mod writes;
 
 use std::{
@@ -32,16 +32,18 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use crate::{
-    domain::{AnomalyKey, Frequency, Occurrence, RepairAttempt, Tally, Thresholds, Timestamp},
+    domain::{
+        AnomalyKey, AnomalyStats, Frequency, Occurrence, RepairAttempt, Thresholds, Timestamp,
+    },
     spool::{Spool, SpoolConfig, SpoolOpenError},
-    store::{Dossier, Recorded, RepairRecorded, Shard, Store, StoreError},
-    telemetry::{Standing, StoreCall},
+    store::{AnomalyDetails, Recorded, RepairRecorded, Shard, Store, StoreError},
+    telemetry::{StatusSnapshot, StoreCall},
     traces::{Parent, StoreSpan},
 };
 
 use self::{
-    batchers::Batchers, carrier::Carrier, health::Health, pending::Pending, recent::Recent,
-    replay::Replay, resend::Resend, standby::Standby,
+    batchers::ShardedBatcher, executor::Executor, fallback::Fallback, health::Health,
+    pending::Pending, recent::ResendBuffer, replay::Replay, resend::Resender,
 };
 
 pub use batcher::BatchConfig;
@@ -89,12 +91,12 @@ pub struct Counter {
     thresholds: Thresholds,
     health: Arc<Health>,
     /// Absent where the store forgets nothing that it has acknowledged.
-    recent: Option<Arc<Recent>>,
+    recent: Option<Arc<ResendBuffer>>,
     /// Absent where the store is on the same disk as a spool would be.
-    standby: Option<Arc<Standby>>,
-    occurrences: Batchers<Occurrence, Recorded>,
-    tallies: Batchers<AnomalyKey, Option<Tally>>,
-    repairs: Batchers<RepairAttempt, Option<RepairRecorded>>,
+    fallback: Option<Arc<Fallback>>,
+    occurrences: ShardedBatcher<Occurrence, Recorded>,
+    stats: ShardedBatcher<AnomalyKey, Option<AnomalyStats>>,
+    repairs: ShardedBatcher<RepairAttempt, Option<RepairRecorded>>,
 }
 
 /// An answer, and how far it is to be trusted.
@@ -140,7 +142,7 @@ pub struct Anomaly {
     /// How often it has happened.
     pub frequency: Frequency,
     /// All else.
-    pub dossier: Dossier,
+    pub details: AnomalyDetails,
 }
 
 /// How calls can be served.
@@ -182,7 +184,7 @@ impl Counter {
         let CounterConfig { thresholds, batch, degraded, spool } = config;
         let health = Arc::new(Health::new(store.name()));
         let now = clock.now();
-        let mut standby = None;
+        let mut fallback = None;
         if let Some(dir) = spool_dir {
             let mut pending = Pending::default();
             let spool = Spool::open(dir, spool, now, |spooled| {
@@ -193,12 +195,13 @@ impl Counter {
                 tracing::info!(waiting, "{waiting} operations of an earlier run wait");
                 health.begin_replay(now);
             }
-            standby = Some(Arc::new(Standby::new(spool, pending, degraded.known_anomalies, batch)));
+            fallback =
+                Some(Arc::new(Fallback::new(spool, pending, degraded.known_anomalies, batch)));
         }
         let remembered =
-            || Arc::new(Recent::new(degraded.remember_seconds, degraded.remember_operations));
-        let resend = store.resets().map(|resets| Resend::new(remembered(), resets));
-        let recent = resend.as_ref().map(Resend::recent);
+            || Arc::new(ResendBuffer::new(degraded.remember_seconds, degraded.remember_operations));
+        let resend = store.resets().map(|resets| Resender::new(remembered(), resets));
+        let recent = resend.as_ref().map(Resender::recent);
         let (answering, answers) = mpsc::channel(MAX_ANSWERS);
         tokio::spawn(probe::run(
             Arc::clone(&store),
@@ -207,38 +210,31 @@ impl Counter {
             Duration::from_millis(degraded.probe_interval_ms.get()),
             answering,
         ));
-        let carrier = Carrier {
+        let executor = Executor {
             store: Arc::clone(&store),
             clock: Arc::clone(&clock),
             health: Arc::clone(&health),
-            standby: standby.clone(),
+            fallback: fallback.clone(),
         };
-        tokio::spawn(Replay::new(carrier, resend, answers, degraded).run());
+        tokio::spawn(Replay::new(executor, resend, answers, degraded).run());
 
         let occurrences =
-            Batchers::new(&store, &health, batch, StoreCall::Record, |store, now, items| {
+            ShardedBatcher::new(&store, &health, batch, StoreCall::Record, |store, now, items| {
                 Box::pin(async move { store.record(now, items).await })
             });
-        let tallies =
-            Batchers::new(&store, &health, batch, StoreCall::Tally, |store, now, items| {
-                Box::pin(async move { store.tallies(now, items).await })
-            });
-        let tallies = tallies.at_once(store.tallies_from_memory());
+        let stats = ShardedBatcher::new(
+            &store,
+            &health,
+            batch,
+            StoreCall::AnomalyStats,
+            |store, now, items| Box::pin(async move { store.stats(now, items).await }),
+        );
+        let stats = stats.at_once(store.stats_from_memory());
         let repairs =
-            Batchers::new(&store, &health, batch, StoreCall::Repair, |store, now, items| {
+            ShardedBatcher::new(&store, &health, batch, StoreCall::Repair, |store, now, items| {
                 Box::pin(async move { store.record_repairs(now, items).await })
             });
-        Ok(Self {
-            store,
-            clock,
-            thresholds,
-            health,
-            recent,
-            standby,
-            occurrences,
-            tallies,
-            repairs,
-        })
+        Ok(Self { store, clock, thresholds, health, recent, fallback, occurrences, stats, repairs })
     }
 
     /// What time it is.
@@ -265,20 +261,23 @@ impl Counter {
     }
 
     /// The same and more for metrics, without asking the store.
-    pub fn standing(&self) -> Standing {
+    pub fn standing(&self) -> StatusSnapshot {
         let (spool_operations, spool_bytes, since) = self.depth();
-        Standing {
+        StatusSnapshot {
             state: self.health.state().into(),
-            parts_away: self.health.away().len(),
+            shards_unavailable: self.health.away().len(),
             spool_operations,
             spool_bytes,
-            spool_max_bytes: self.standby.as_ref().map_or(0, |standby| standby.spool().max_bytes()),
+            spool_max_bytes: self
+                .fallback
+                .as_ref()
+                .map_or(0, |fallback| fallback.spool().max_bytes()),
             spool_age_seconds: age_seconds(self.now(), since),
         }
     }
 
     fn depth(&self) -> (usize, u64, Option<Timestamp>) {
-        self.standby.as_ref().map_or((0, 0, None), |standby| standby.depth())
+        self.fallback.as_ref().map_or((0, 0, None), |fallback| fallback.depth())
     }
 
     async fn ask_store(&self) {
@@ -307,9 +306,9 @@ impl Counter {
         self.store.close().await;
     }
 
-    fn unchanged(&self, key: AnomalyKey, tally: Tally) -> Frequency {
-        let count_24h = tally.counts.day;
-        Frequency::judge(key, tally, count_24h, self.thresholds)
+    fn unchanged(&self, key: AnomalyKey, stats: AnomalyStats) -> Frequency {
+        let count_24h = stats.counts.day;
+        Frequency::judge(key, stats, count_24h, self.thresholds)
     }
 
     /// A call of the store that goes in no batch.
@@ -327,9 +326,9 @@ impl Counter {
     }
 
     /// What to do without an answer of the store; `None` where the store is all there is.
-    fn away_standby(&self, key: AnomalyKey) -> Option<&Arc<Standby>> {
-        let standby = self.standby.as_ref()?;
-        self.health.is_away(self.store.shard(key)).then_some(standby)
+    fn unavailable_fallback(&self, key: AnomalyKey) -> Option<&Arc<Fallback>> {
+        let fallback = self.fallback.as_ref()?;
+        self.health.is_away(self.store.shard(key)).then_some(fallback)
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::domain::{
-    AnomalyKey, EventDigest, Operation, PermanentFix, RecentAttempt, RepairHistory, Tally,
+    AnomalyKey, AnomalyStats, EventDigest, Operation, PermanentFix, RecentAttempt, RepairHistory,
     Timeline, Timestamp,
 };
 
@@ -120,23 +120,23 @@ impl Pending {
         }
     }
 
-    /// Adds to `tally` what waits for its anomaly.
-    pub(super) fn add_to(&self, key: AnomalyKey, now: Timestamp, tally: &mut Tally) {
+    /// Adds to `stats` what waits for its anomaly.
+    pub(super) fn add_to(&self, key: AnomalyKey, now: Timestamp, stats: &mut AnomalyStats) {
         let Some(waiting) = self.by_key.get(&key) else { return };
         let counts = waiting.occurrences.counts(now);
-        tally.counts.hour += counts.hour;
-        tally.counts.day += counts.day;
-        tally.counts.week += counts.week;
-        tally.counts.month += counts.month;
+        stats.counts.hour += counts.hour;
+        stats.counts.day += counts.day;
+        stats.counts.week += counts.week;
+        stats.counts.month += counts.month;
         if let Some((first, last)) = waiting.occurrences.span(now) {
-            tally.first_seen = Some(tally.first_seen.map_or(first, |seen| seen.min(first)));
-            tally.last_seen = Some(tally.last_seen.map_or(last, |seen| seen.max(last)));
+            stats.first_seen = Some(stats.first_seen.map_or(first, |seen| seen.min(first)));
+            stats.last_seen = Some(stats.last_seen.map_or(last, |seen| seen.max(last)));
         }
         for (_, effect) in &waiting.others {
             match effect {
-                Effect::Repaired(_) => tally.repair_attempts += 1,
-                Effect::Marked(fix) => tally.fixed_at = Some(fix.marked_at),
-                Effect::Unmarked => tally.fixed_at = None,
+                Effect::Repaired(_) => stats.repair_attempts += 1,
+                Effect::Marked(fix) => stats.fixed_at = Some(fix.marked_at),
+                Effect::Unmarked => stats.fixed_at = None,
             }
         }
     }

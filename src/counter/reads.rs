@@ -1,6 +1,6 @@
 //! Asking without recording.
 
-use super::{Anomaly, Answered, Counter, CounterError, standby::Estimate};
+use super::{Anomaly, Answered, Counter, CounterError, fallback::Estimate};
 use crate::{
     domain::{AnomalyKey, AuditEntry, Frequency, Timestamp},
     store::StoreError,
@@ -16,32 +16,32 @@ impl Counter {
         now: Timestamp,
         key: AnomalyKey,
     ) -> Result<Option<Answered<Frequency>>, CounterError> {
-        if let Some(standby) = self.away_standby(key) {
-            return self.estimated_frequency(key, standby.estimate(key, now), None);
+        if let Some(fallback) = self.unavailable_fallback(key) {
+            return self.estimated_frequency(key, fallback.estimate(key, now), None);
         }
         let shard = self.store.shard(key);
-        let mut results = self.tallies.submit(now, shard, vec![key]).await?;
+        let mut results = self.stats.submit(now, shard, vec![key]).await?;
         let result = results.pop().unwrap_or_else(no_result);
         self.health.observe(now, shard, &result);
-        match (result, &self.standby) {
-            (Ok(tally), None) => {
-                Ok(tally.map(|tally| Answered::current(self.unchanged(key, tally))))
+        match (result, &self.fallback) {
+            (Ok(stats), None) => {
+                Ok(stats.map(|stats| Answered::current(self.unchanged(key, stats))))
             }
-            (Ok(tally), Some(standby)) => {
-                if let Some(tally) = &tally {
-                    standby.note_tally(key, now, tally);
+            (Ok(stats), Some(fallback)) => {
+                if let Some(stats) = &stats {
+                    fallback.note_stats(key, now, stats);
                 }
-                if standby.holds(key) {
+                if fallback.holds(key) {
                     // What waits is not in the store yet; it may even be what makes it known.
-                    let mut tally = tally.unwrap_or_default();
-                    standby.add_waiting(key, now, &mut tally);
-                    let frequency = self.unchanged(key, tally);
+                    let mut stats = stats.unwrap_or_default();
+                    fallback.add_waiting(key, now, &mut stats);
+                    let frequency = self.unchanged(key, stats);
                     return Ok(Some(Answered::estimated(frequency, Some(now))));
                 }
-                Ok(tally.map(|tally| Answered::current(self.unchanged(key, tally))))
+                Ok(stats.map(|stats| Answered::current(self.unchanged(key, stats))))
             }
-            (Err(fault), Some(standby)) if fault.is_temporary() => {
-                self.estimated_frequency(key, standby.estimate(key, now), Some(fault))
+            (Err(fault), Some(fallback)) if fault.is_temporary() => {
+                self.estimated_frequency(key, fallback.estimate(key, now), Some(fault))
             }
             (Err(fault), _) => Err(fault.into()),
         }
@@ -57,35 +57,35 @@ impl Counter {
         key: AnomalyKey,
     ) -> Result<Option<Answered<Anomaly>>, CounterError> {
         let estimated = |fault: Option<StoreError>| {
-            let known = self.standby.as_ref().and_then(|standby| standby.dossier(key, now));
-            let (as_of, dossier) = known.ok_or_else(|| away(fault))?;
-            let frequency = self.unchanged(key, dossier.tally.clone());
-            Ok(Some(Answered::estimated(Anomaly { frequency, dossier }, as_of)))
+            let known = self.fallback.as_ref().and_then(|fallback| fallback.details(key, now));
+            let (as_of, details) = known.ok_or_else(|| away(fault))?;
+            let frequency = self.unchanged(key, details.stats.clone());
+            Ok(Some(Answered::estimated(Anomaly { frequency, details }, as_of)))
         };
-        if self.away_standby(key).is_some() {
+        if self.unavailable_fallback(key).is_some() {
             return estimated(None);
         }
         let shard = self.store.shard(key);
-        let result = self.traced("dossier", self.store.dossier(now, key)).await;
+        let result = self.traced("dossier", self.store.details(now, key)).await;
         self.health.observe(now, shard, &result);
-        let dossier = match result {
-            Ok(dossier) => dossier,
-            Err(fault) if self.standby.is_some() && fault.is_temporary() => {
+        let details = match result {
+            Ok(details) => details,
+            Err(fault) if self.fallback.is_some() && fault.is_temporary() => {
                 return estimated(Some(fault));
             }
             Err(fault) => return Err(fault.into()),
         };
-        if let Some(standby) = &self.standby {
-            if let Some(dossier) = &dossier {
-                standby.note_dossier(key, now, dossier);
+        if let Some(fallback) = &self.fallback {
+            if let Some(details) = &details {
+                fallback.note_details(key, now, details);
             }
-            if standby.holds(key) {
+            if fallback.holds(key) {
                 return estimated(None);
             }
         }
-        Ok(dossier.map(|dossier| {
-            let frequency = self.unchanged(key, dossier.tally.clone());
-            Answered::current(Anomaly { frequency, dossier })
+        Ok(details.map(|details| {
+            let frequency = self.unchanged(key, details.stats.clone());
+            Answered::current(Anomaly { frequency, details })
         }))
     }
 
@@ -117,7 +117,7 @@ impl Counter {
         fault: Option<StoreError>,
     ) -> Result<Option<Answered<Frequency>>, CounterError> {
         let estimate = estimate.ok_or_else(|| away(fault))?;
-        let frequency = self.unchanged(key, estimate.tally);
+        let frequency = self.unchanged(key, estimate.stats);
         Ok(Some(Answered::estimated(frequency, estimate.as_of)))
     }
 }

@@ -10,13 +10,13 @@ use crate::domain::{Operation, Timestamp};
 
 /// The acknowledged writes of the last seconds, oldest first.
 #[derive(Debug)]
-pub(super) struct Recent {
+pub(super) struct ResendBuffer {
     remember_seconds: i64,
     limit: usize,
     operations: Mutex<VecDeque<(Timestamp, Operation)>>,
 }
 
-impl Recent {
+impl ResendBuffer {
     pub(super) fn new(remember_seconds: u32, limit: usize) -> Self {
         Self { remember_seconds: remember_seconds.into(), limit, operations: Mutex::default() }
     }
@@ -55,19 +55,19 @@ impl Recent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{AnomalyKey, EventId, FixRemoval, Origin};
+    use crate::domain::{Actor, AnomalyKey, EventId, FixRemoval};
 
     fn operation(name: &str, at: Timestamp) -> Operation {
         let id = EventId::parse(name).unwrap();
-        let origin = Origin::default();
-        Operation::Unmark(FixRemoval { key: AnomalyKey::from_bits(1), id, at, origin })
+        let actor = Actor::default();
+        Operation::Unmark(FixRemoval { key: AnomalyKey::from_bits(1), id, at, actor })
     }
 
     #[test]
     fn the_last_seconds_before_an_outage_are_remembered_and_no_more_than_the_limit() {
         let begin = Timestamp::from_micros(1_774_799_738_000_000);
         let remembered_of = |seconds: &[i64]| {
-            let recent = Recent::new(10, 3);
+            let recent = ResendBuffer::new(10, 3);
             for second in seconds {
                 let now = begin.plus_seconds(*second);
                 recent.remember(now, std::iter::once(operation(&second.to_string(), now)));
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn what_is_taken_is_remembered_no_more_and_the_rest_is() {
-        let recent = Recent::new(10, 10);
+        let recent = ResendBuffer::new(10, 10);
         let now = Timestamp::from_micros(1_774_799_738_000_000);
         recent.remember(now, ["a", "b", "c"].into_iter().map(|name| operation(name, now)));
         let is_b = |operation: &Operation| operation.id().as_str() == "b";

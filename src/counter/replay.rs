@@ -16,8 +16,8 @@ use tokio::{
 
 use super::{
     DegradedConfig,
-    carrier::{BATCH_OPERATIONS, Carrier, End},
-    resend::Resend,
+    executor::{BATCH_OPERATIONS, Execution, Executor},
+    resend::Resender,
 };
 use crate::{
     domain::{AnomalyKey, Operation},
@@ -32,9 +32,9 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// Everything that replaying needs.
 #[derive(Debug)]
 pub(super) struct Replay {
-    carrier: Carrier,
+    executor: Executor,
     /// Absent where the store forgets nothing.
-    resend: Option<Resend>,
+    resend: Option<Resender>,
     /// Grows with each part of the store that falls away.
     outages: watch::Receiver<u64>,
     /// Parts of the store that have answered a probe,
@@ -80,13 +80,13 @@ struct Settled {
 
 impl Replay {
     pub(super) fn new(
-        carrier: Carrier,
-        resend: Option<Resend>,
+        executor: Executor,
+        resend: Option<Resender>,
         answering: mpsc::Receiver<Shard>,
         config: DegradedConfig,
     ) -> Self {
-        let outages = carrier.health.outages();
-        Self { carrier, resend, outages, answering, answered: BTreeSet::new(), config }
+        let outages = executor.health.outages();
+        Self { executor, resend, outages, answering, answered: BTreeSet::new(), config }
     }
 
     /// Runs for as long as the service does.
@@ -99,8 +99,8 @@ impl Replay {
             pass.must_repeat |= self.end_outages().await;
             let began_at = Instant::now();
             let settled = self.replay_page(&mut pass).await;
-            let waiting = self.carrier.standby.as_ref().map_or(0, |standby| standby.depth().0);
-            let (health, now) = (&self.carrier.health, self.carrier.clock.now());
+            let waiting = self.executor.fallback.as_ref().map_or(0, |fallback| fallback.depth().0);
+            let (health, now) = (&self.executor.health, self.executor.clock.now());
             if waiting == 0 {
                 health.settle(now)
             } else {
@@ -134,8 +134,8 @@ impl Replay {
     /// Waits for a reason to look.
     async fn something_to_do(&mut self) {
         let filled = async {
-            match &self.carrier.standby {
-                Some(standby) => standby.filled().await,
+            match &self.executor.fallback {
+                Some(fallback) => fallback.filled().await,
                 None => pending().await,
             }
         };
@@ -157,7 +157,7 @@ impl Replay {
     /// what they may have forgotten: that comes before what they have never been told. Says whether
     /// anything may now go where it could not go before.
     async fn end_outages(&mut self) -> bool {
-        let health = &self.carrier.health;
+        let health = &self.executor.health;
         while let Ok(shard) = self.answering.try_recv() {
             self.answered.insert(shard);
         }
@@ -167,8 +167,8 @@ impl Replay {
         let mut has_changed = !back.is_empty();
         if let Some(resend) = &mut self.resend {
             let still_away = &away - &back;
-            has_changed |= resend.note(&self.carrier, &away, &still_away);
-            back = &back - &resend.send(&self.carrier).await;
+            has_changed |= resend.note(&self.executor, &away, &still_away);
+            back = &back - &resend.send(&self.executor).await;
         }
         for shard in back {
             health.end_outage(shard);
@@ -179,11 +179,11 @@ impl Replay {
     /// Carries out the next of what waits, but for what must wait on. Answers how many are settled;
     /// `None` at the end of the spool.
     async fn replay_page(&self, pass: &mut Pass) -> Option<usize> {
-        let standby = self.carrier.standby.as_ref()?;
+        let fallback = self.executor.fallback.as_ref()?;
         // Four a second at least, however slow the pace: outages are to be ended in between.
         let per_page = self.config.replay_per_second.get() as usize / 4;
         let limit = per_page.clamp(1, BATCH_OPERATIONS);
-        let page = match standby.spool().waiting(pass.next, limit).await {
+        let page = match fallback.spool().waiting(pass.next, limit).await {
             Ok(page) => page,
             Err(error) => return spool_failed(&error),
         };
@@ -194,11 +194,11 @@ impl Replay {
         }
         if !settled.all.is_empty() {
             let (done, refused) = (settled.done.len(), settled.refused.len());
-            if let Err(error) = standby.spool().settle(settled.done, settled.refused).await {
+            if let Err(error) = fallback.spool().settle(settled.done, settled.refused).await {
                 // They are carried out again, which changes nothing.
                 return spool_failed(&error);
             }
-            standby.forget(&settled.all);
+            fallback.forget(&settled.all);
             telemetry::replayed(done, refused);
         }
         pass.next = last.sequence + 1;
@@ -211,7 +211,7 @@ impl Replay {
         for spooled in run {
             let operation = &spooled.operation;
             if pass.held.contains(&operation.key())
-                || self.carrier.health.is_away(self.carrier.shard(operation))
+                || self.executor.health.is_away(self.executor.shard(operation))
             {
                 pass.held.insert(operation.key());
             } else {
@@ -219,22 +219,23 @@ impl Replay {
             }
         }
         let operations: Vec<Operation> = due.iter().map(|s| s.operation.clone()).collect();
-        let ends = self.carrier.carry_out(&operations).await;
+        let ends = self.executor.execute(&operations).await;
         for ((spooled, operation), end) in due.into_iter().zip(operations).zip(ends) {
             let key = operation.key();
             match end {
-                End::Waits => {
+                Execution::Deferred => {
                     pass.held.insert(key);
-                    pass.must_repeat |= !self.carrier.health.is_away(self.carrier.store.shard(key));
+                    pass.must_repeat |=
+                        !self.executor.health.is_away(self.executor.store.shard(key));
                     continue;
                 }
-                End::Done => {
+                Execution::Applied => {
                     settled.done.push(spooled.sequence);
                     if let Some(resend) = &self.resend {
-                        resend.remember(self.carrier.clock.now(), operation);
+                        resend.remember(self.executor.clock.now(), operation);
                     }
                 }
-                End::Refused(reason) => {
+                Execution::Rejected(reason) => {
                     let kind = operation.kind();
                     tracing::error!(%key, reason, "the store refuses a {kind} of anomaly {key}");
                     settled.refused.push((spooled.sequence, reason));

@@ -11,8 +11,8 @@ use std::{
 use tokio::{sync::watch, time::Instant};
 
 use super::{
-    carrier::{BATCH_OPERATIONS, Carrier, End},
-    recent::Recent,
+    executor::{BATCH_OPERATIONS, Execution, Executor},
+    recent::ResendBuffer,
 };
 use crate::{
     domain::{Operation, Timestamp},
@@ -26,34 +26,34 @@ const STRAGGLER_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The acknowledged writes of late, and which of them are to be sent again.
 #[derive(Debug)]
-pub(super) struct Resend {
-    recent: Arc<Recent>,
+pub(super) struct Resender {
+    recent: Arc<ResendBuffer>,
     /// Changes when the store may have forgotten what is in `recent`.
     resets: watch::Receiver<u64>,
     resets_seen: u64,
     /// The last writes of the parts of the store that are away, taken out of `recent`: the writes of
     /// the others would push them out of there.
-    kept: BTreeMap<Shard, Kept>,
+    kept: BTreeMap<Shard, HeldWrites>,
     kept_at: Instant,
     /// What is to be sent now.
     due: Vec<(Timestamp, Operation)>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct HeldWrites {
     operations: Vec<(Timestamp, Operation)>,
     /// Whether the store may have forgotten them.
     are_due: bool,
 }
 
-impl Resend {
-    pub(super) fn new(recent: Arc<Recent>, mut resets: watch::Receiver<u64>) -> Self {
+impl Resender {
+    pub(super) fn new(recent: Arc<ResendBuffer>, mut resets: watch::Receiver<u64>) -> Self {
         let resets_seen = *resets.borrow_and_update();
         let (kept, due) = (BTreeMap::new(), Vec::new());
         Self { recent, resets, resets_seen, kept, kept_at: Instant::now(), due }
     }
 
-    pub(super) fn recent(&self) -> Arc<Recent> {
+    pub(super) fn recent(&self) -> Arc<ResendBuffer> {
         Arc::clone(&self.recent)
     }
 
@@ -75,13 +75,13 @@ impl Resend {
     /// forgotten something.
     pub(super) fn note(
         &mut self,
-        carrier: &Carrier,
+        executor: &Executor,
         away: &BTreeSet<Shard>,
         still_away: &BTreeSet<Shard>,
     ) -> bool {
         let resets = *self.resets.borrow_and_update();
         let has_forgotten = mem::replace(&mut self.resets_seen, resets) != resets;
-        self.keep(carrier, away);
+        self.keep(executor, away);
         for (shard, mut kept) in mem::take(&mut self.kept) {
             kept.are_due |= has_forgotten;
             if still_away.contains(&shard) {
@@ -93,12 +93,12 @@ impl Resend {
             }
         }
         if has_forgotten {
-            self.due.extend(self.recent.take(|o| !still_away.contains(&carrier.shard(o))));
+            self.due.extend(self.recent.take(|o| !still_away.contains(&executor.shard(o))));
         }
         has_forgotten
     }
 
-    fn keep(&mut self, carrier: &Carrier, away: &BTreeSet<Shard>) {
+    fn keep(&mut self, executor: &Executor, away: &BTreeSet<Shard>) {
         let is_new = away.iter().any(|shard| !self.kept.contains_key(shard));
         if away.is_empty() || !is_new && self.kept_at.elapsed() < STRAGGLER_INTERVAL {
             return;
@@ -107,14 +107,14 @@ impl Resend {
         for shard in away {
             self.kept.entry(*shard).or_default();
         }
-        for taken in self.recent.take(|operation| away.contains(&carrier.shard(operation))) {
+        for taken in self.recent.take(|operation| away.contains(&executor.shard(operation))) {
             // Slots may have moved since.
-            self.kept.entry(carrier.shard(&taken.1)).or_default().operations.push(taken);
+            self.kept.entry(executor.shard(&taken.1)).or_default().operations.push(taken);
         }
     }
 
     /// Sends what is due, and answers which parts of the store have failed at it.
-    pub(super) async fn send(&mut self, carrier: &Carrier) -> BTreeSet<Shard> {
+    pub(super) async fn send(&mut self, executor: &Executor) -> BTreeSet<Shard> {
         let due = mem::take(&mut self.due);
         if due.is_empty() {
             return BTreeSet::new();
@@ -125,16 +125,16 @@ impl Resend {
                 let run: Vec<Operation> = run
                     .iter()
                     .map(|(_, o)| o)
-                    .filter(|o| !failed.contains(&carrier.shard(o)))
+                    .filter(|o| !failed.contains(&executor.shard(o)))
                     .cloned()
                     .collect();
-                for (operation, end) in run.iter().zip(carrier.carry_out(&run).await) {
+                for (operation, end) in run.iter().zip(executor.execute(&run).await) {
                     match end {
-                        End::Done => {}
-                        End::Waits => {
-                            failed.insert(carrier.shard(operation));
+                        Execution::Applied => {}
+                        Execution::Deferred => {
+                            failed.insert(executor.shard(operation));
                         }
-                        End::Refused(reason) => {
+                        Execution::Rejected(reason) => {
                             let (kind, key) = (operation.kind(), operation.key());
                             tracing::error!(
                                 %key,
@@ -151,7 +151,7 @@ impl Resend {
         tracing::debug!(count, "{count} acknowledged writes were sent again");
         let mut sent = Vec::new();
         for (acknowledged_at, operation) in due {
-            let shard = carrier.shard(&operation);
+            let shard = executor.shard(&operation);
             if failed.contains(&shard) {
                 // All of them, since what has gone through may be forgotten by the same fault.
                 let kept = self.kept.entry(shard).or_default();

@@ -8,8 +8,8 @@ use futures_util::future::join_all;
 
 use super::{
     Answered, Counted, Counter, CounterError,
+    fallback::{Accepted, Fallback},
     reads::{away, no_result},
-    standby::{Accepted, Standby},
 };
 use crate::{
     domain::{
@@ -119,15 +119,15 @@ impl Counter {
             if let Some(recorded) = self.taken(now, shard, result)? {
                 if let Some(recorded) = &recorded {
                     self.remember(now, || Operation::Repair(attempt));
-                    if let Some(standby) = &self.standby {
-                        standby.note_repairs(key, &recorded.history);
+                    if let Some(fallback) = &self.fallback {
+                        fallback.note_repairs(key, &recorded.history);
                     }
                 }
                 return Ok(recorded.map(Answered::current));
             }
         }
-        let (standby, accepted) = self.spool(now, Operation::Repair(attempt)).await?;
-        let history = standby.repairs(key, now);
+        let (fallback, accepted) = self.spool(now, Operation::Repair(attempt)).await?;
+        let history = fallback.repairs(key, now);
         let recorded = RepairRecorded { counted: accepted.is_first, history };
         Ok(Some(Answered::estimated(recorded, accepted.estimate.as_of)))
     }
@@ -188,8 +188,8 @@ impl Counter {
 
     /// Whether a write is to go to the spool without asking the store.
     fn must_queue(&self, key: AnomalyKey) -> bool {
-        let Some(standby) = &self.standby else { return false };
-        self.health.is_away(self.store.shard(key)) || standby.holds(key)
+        let Some(fallback) = &self.fallback else { return false };
+        self.health.is_away(self.store.shard(key)) || fallback.holds(key)
     }
 
     /// Takes note of how the store has taken a write; `None` for one that is to wait in the spool.
@@ -202,7 +202,7 @@ impl Counter {
         self.health.observe(now, shard, &result);
         match result {
             Ok(value) => Ok(Some(value)),
-            Err(fault) if self.standby.is_some() && fault.is_temporary() => {
+            Err(fault) if self.fallback.is_some() && fault.is_temporary() => {
                 // What follows about this anomaly must queue behind it. If not this anomaly alone is
                 // at fault, that is an outage.
                 if fault.is_outage() {
@@ -236,9 +236,9 @@ impl Counter {
             };
             recent.remember(now, counted.map(operation));
         }
-        if let Some(standby) = &self.standby {
+        if let Some(fallback) = &self.fallback {
             let keys = direct.iter().map(|(_, occurrence)| occurrence.key);
-            standby.note_recorded(now, keys, results);
+            fallback.note_recorded(now, keys, results);
         }
     }
 
@@ -249,15 +249,15 @@ impl Counter {
         queued: Vec<(usize, Occurrence)>,
         outcomes: &mut [Option<Outcome<Counted>>],
     ) {
-        let Some(standby) = &self.standby else { return };
+        let Some(fallback) = &self.fallback else { return };
         let (mut places, mut operations) = (Vec::new(), Vec::new());
         for (place, occurrence) in queued {
             if occurrence.at < RETENTION.start(now) {
                 telemetry::occurrence(telemetry::Outcome::TooOld, None, None);
                 // Not to be counted; and where nothing is known, no zero to be told either.
-                let estimate = standby.estimate(occurrence.key, now).ok_or_else(|| away(None));
+                let estimate = fallback.estimate(occurrence.key, now).ok_or_else(|| away(None));
                 outcomes[place] = Some(estimate.map(|estimate| {
-                    let frequency = self.unchanged(occurrence.key, estimate.tally);
+                    let frequency = self.unchanged(occurrence.key, estimate.stats);
                     Answered::estimated(Counted { counted: false, frequency }, estimate.as_of)
                 }));
                 continue;
@@ -266,12 +266,12 @@ impl Counter {
             operations.push(Operation::Occurrence(occurrence));
         }
         for ((place, key), accepted) in
-            places.into_iter().zip(accept(standby, now, operations).await)
+            places.into_iter().zip(accept(fallback, now, operations).await)
         {
             outcomes[place] = Some(accepted.map(|accepted| {
                 let Accepted { is_first, previous_count_24h, estimate } = accepted;
                 let frequency =
-                    Frequency::judge(key, estimate.tally, previous_count_24h, self.thresholds);
+                    Frequency::judge(key, estimate.stats, previous_count_24h, self.thresholds);
                 use telemetry::Outcome::{Duplicate, Spooled};
                 tell(if is_first { Spooled } else { Duplicate }, &frequency);
                 Answered::estimated(Counted { counted: is_first, frequency }, estimate.as_of)
@@ -284,15 +284,15 @@ impl Counter {
         &self,
         now: Timestamp,
         operation: Operation,
-    ) -> Result<(&Arc<Standby>, Accepted), CounterError> {
-        let Some(standby) = &self.standby else { return Err(lost()) };
-        let accepted = accept(standby, now, vec![operation]).await.pop();
-        Ok((standby, accepted.unwrap_or_else(|| Err(lost()))?))
+    ) -> Result<(&Arc<Fallback>, Accepted), CounterError> {
+        let Some(fallback) = &self.fallback else { return Err(lost()) };
+        let accepted = accept(fallback, now, vec![operation]).await.pop();
+        Ok((fallback, accepted.unwrap_or_else(|| Err(lost()))?))
     }
 
     fn judge(&self, key: AnomalyKey, recorded: Recorded) -> Counted {
-        let Recorded { outcome, previous_count_24h, tally } = recorded;
-        let frequency = Frequency::judge(key, tally, previous_count_24h, self.thresholds);
+        let Recorded { outcome, previous_count_24h, stats } = recorded;
+        let frequency = Frequency::judge(key, stats, previous_count_24h, self.thresholds);
         let told = match outcome {
             RecordOutcome::Counted => telemetry::Outcome::Counted,
             RecordOutcome::Duplicate => telemetry::Outcome::Duplicate,
@@ -305,10 +305,10 @@ impl Counter {
 
 /// Counts an occurrence, and logs the step where it is one to another level.
 fn tell(outcome: telemetry::Outcome, frequency: &Frequency) {
-    let Frequency { key, level, previous_level, tally } = frequency;
+    let Frequency { key, level, previous_level, stats } = frequency;
     telemetry::occurrence(outcome, *level, *previous_level);
     if let Some(reached) = level.filter(|_| level > previous_level) {
-        let (escalation_level, count_24h) = (reached.as_str(), tally.counts.day);
+        let (escalation_level, count_24h) = (reached.as_str(), stats.counts.day);
         tracing::info!(
             %key,
             escalation_level,
@@ -321,7 +321,7 @@ fn tell(outcome: telemetry::Outcome, frequency: &Frequency) {
 /// Makes operations wait, to the end, also when the caller goes away: half of it would leave
 /// something in memory that is not on disk.
 async fn accept(
-    standby: &Arc<Standby>,
+    fallback: &Arc<Fallback>,
     now: Timestamp,
     operations: Vec<Operation>,
 ) -> Vec<Result<Accepted, CounterError>> {
@@ -329,9 +329,9 @@ async fn accept(
     if count == 0 {
         return Vec::new();
     }
-    let standby = Arc::clone(standby);
+    let fallback = Arc::clone(fallback);
     let span = ItemsSpan::spool(count);
-    let accepted = tokio::spawn(async move { standby.accept(now, operations).await }).await;
+    let accepted = tokio::spawn(async move { fallback.accept(now, operations).await }).await;
     let accepted = accepted.unwrap_or_else(|_| (0..count).map(|_| Err(lost())).collect());
     span.end(|| accepted.iter().all(Result::is_err).then_some("not_spooled"));
     accepted

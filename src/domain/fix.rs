@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AnomalyKey, EventId, Origin, Timestamp};
+use super::{Actor, AnomalyKey, EventId, Timestamp};
 
 /// How long a mark holds: 90 days, in seconds.
 pub const FIX_VALIDITY_SECONDS: i64 = 90 * 86_400;
@@ -21,7 +21,7 @@ pub struct FixMark {
     /// Who says so.
     pub fixed_by: Option<String>,
     /// Where it came from.
-    pub origin: Origin,
+    pub actor: Actor,
 }
 
 /// A mark to be taken back.
@@ -34,7 +34,7 @@ pub struct FixRemoval {
     /// When it was taken back.
     pub at: Timestamp,
     /// Where that came from.
-    pub origin: Origin,
+    pub actor: Actor,
 }
 
 /// A mark that holds.

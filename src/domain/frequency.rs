@@ -4,7 +4,7 @@ use super::{AnomalyKey, EscalationLevel, Thresholds, Timestamp, WindowCounts};
 
 /// What a store knows of an anomaly's occurrences at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct AnomalyStats {
     /// Events in each window.
     pub counts: WindowCounts,
     /// Whether a count may be too high, or the oldest event's time too early, by what lies in one
@@ -26,7 +26,7 @@ pub struct Frequency {
     /// Whose frequency it is.
     pub key: AnomalyKey,
     /// What the judgement rests on.
-    pub tally: Tally,
+    pub stats: AnomalyStats,
     /// The level of the current count of 24 hours.
     pub level: Option<EscalationLevel>,
     /// The level just before this occurrence; the current one where nothing was recorded.
@@ -34,20 +34,20 @@ pub struct Frequency {
 }
 
 impl Frequency {
-    /// Judges `tally`, given the count of 24 hours as it was before this call.
+    /// Judges `stats`, given the count of 24 hours as it was before this call.
     pub fn judge(
         key: AnomalyKey,
-        tally: Tally,
+        stats: AnomalyStats,
         previous_count_24h: u64,
         thresholds: Thresholds,
     ) -> Self {
-        let level = thresholds.level(tally.counts.day);
+        let level = thresholds.level(stats.counts.day);
         let previous_level = thresholds.level(previous_count_24h);
-        Self { key, tally, level, previous_level }
+        Self { key, stats, level, previous_level }
     }
 
     /// Whether it came back after its permanent fix was marked, within the 30 days.
     pub fn regressed(&self) -> bool {
-        matches!((self.tally.last_seen, self.tally.fixed_at), (Some(seen), Some(fixed)) if seen > fixed)
+        matches!((self.stats.last_seen, self.stats.fixed_at), (Some(seen), Some(fixed)) if seen > fixed)
     }
 }

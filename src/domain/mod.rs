@@ -5,28 +5,28 @@ mod audit;
 mod escalation;
 mod event;
 mod fix;
-mod folded;
 mod frequency;
 mod key;
 mod operation;
 mod repair;
+mod rollup;
 mod signature;
 mod timeline;
 mod timestamp;
 mod window;
 
-pub use audit::{AUDIT_ENTRIES, AuditEntry, Deed, Origin};
+pub use audit::{AUDIT_ENTRIES, Actor, AuditEntry, AuditEvent};
 pub use escalation::{EscalationLevel, InvalidThresholds, Thresholds};
 pub use event::{EventDigest, EventId, InvalidEventId, MAX_AHEAD_SECONDS, Occurrence};
 pub use fix::{FIX_VALIDITY_SECONDS, FixMark, FixRemoval, PermanentFix};
-pub use folded::{COARSE_BUCKET_SECONDS, FINE_BUCKET_SECONDS};
-pub use frequency::{Frequency, Tally};
+pub use frequency::{AnomalyStats, Frequency};
 pub use key::{AnomalyKey, InvalidKey};
 pub use operation::Operation;
 pub use repair::{
     Action, InvalidAction, InvalidSuccessRate, RECENT_ATTEMPTS, RecentAttempt, RepairAttempt,
     RepairHistory, RepairStatistics, SuccessRate,
 };
+pub use rollup::{COARSE_BUCKET_SECONDS, FINE_BUCKET_SECONDS};
 pub use signature::{InvalidSignature, Signature, json_type_name};
 pub use timeline::{Insertion, Timeline, TimelineConfig};
 pub use timestamp::{InvalidTimestamp, Timestamp};

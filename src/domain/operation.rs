@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Action, AnomalyKey, EventId, FixMark, FixRemoval, Occurrence, Origin, RepairAttempt, Timestamp,
+    Action, Actor, AnomalyKey, EventId, FixMark, FixRemoval, Occurrence, RepairAttempt, Timestamp,
 };
 
 /// A write.
@@ -105,17 +105,17 @@ impl From<Operation> for Stored {
 /// Those of nobody are from an earlier version, which did not keep where they came from.
 impl From<Stored> for Operation {
     fn from(stored: Stored) -> Self {
-        let origin = Origin::default();
+        let actor = Actor::default();
         match stored {
             Stored::Occurrence(occurrence) => Self::Occurrence(occurrence),
             Stored::RepairOfNobody { key, id, action, success, at } => {
-                Self::Repair(RepairAttempt { key, id, action, success, at, origin })
+                Self::Repair(RepairAttempt { key, id, action, success, at, actor })
             }
             Stored::MarkOfNobody { key, id, at, description, fixed_by } => {
-                Self::Mark(FixMark { key, id, at, description, fixed_by, origin })
+                Self::Mark(FixMark { key, id, at, description, fixed_by, actor })
             }
             Stored::UnmarkOfNobody { key, id, at } => {
-                Self::Unmark(FixRemoval { key, id, at, origin })
+                Self::Unmark(FixRemoval { key, id, at, actor })
             }
             Stored::Repair(attempt) => Self::Repair(attempt),
             Stored::Mark(mark) => Self::Mark(mark),

@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use super::{AnomalyKey, EventId, Origin, Timestamp};
+use super::{Actor, AnomalyKey, EventId, Timestamp};
 
 /// How many attempts an anomaly's history keeps.
 pub const RECENT_ATTEMPTS: usize = 100;
@@ -63,7 +63,7 @@ pub struct RepairAttempt {
     /// When it was reported.
     pub at: Timestamp,
     /// Where the report came from.
-    pub origin: Origin,
+    pub actor: Actor,
 }
 
 /// One attempt as the history keeps it.
@@ -97,9 +97,9 @@ pub struct RepairHistory {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RepairStatistics {
     /// Attempts.
-    pub attempts: u64,
+    pub total: u64,
     /// Those that worked.
-    pub successes: u64,
+    pub success: u64,
 }
 
 /// A share between 0 and 1, both included.
@@ -148,28 +148,28 @@ impl RepairHistory {
             by_action.entry(&attempt.action).or_default().add(attempt.success);
         }
         let mut figures: Vec<_> = by_action.into_iter().collect();
-        figures.sort_by_key(|(_, figures)| Reverse(figures.attempts));
+        figures.sort_by_key(|(_, figures)| Reverse(figures.total));
         figures
     }
 }
 
 impl RepairStatistics {
     fn add(&mut self, success: bool) {
-        self.attempts += 1;
-        self.successes += u64::from(success);
+        self.total += 1;
+        self.success += u64::from(success);
     }
 
     /// Successes / attempts, 0 where there are no attempts.
     pub fn success_rate(self) -> SuccessRate {
-        if self.attempts == 0 {
+        if self.total == 0 {
             return SuccessRate(0.0);
         }
-        SuccessRate(self.successes as f64 / self.attempts as f64)
+        SuccessRate(self.success as f64 / self.total as f64)
     }
 
     /// Whether the action has been tried often enough to tell, and works too seldom.
     pub fn should_skip(self, minimum: SuccessRate) -> bool {
-        self.attempts >= ATTEMPTS_BEFORE_SKIPPING && self.success_rate() < minimum
+        self.total >= ATTEMPTS_BEFORE_SKIPPING && self.success_rate() < minimum
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{HashSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::{EventDigest, RETENTION, Timestamp, Window, WindowCounts, folded::Folded};
+use super::{EventDigest, RETENTION, Timestamp, Window, WindowCounts, rollup::Rollup};
 
 /// How many events are searched for an id one by one. Most anomalies never have more, and an index
 /// takes more memory than the events.
@@ -20,7 +20,7 @@ pub struct Timeline {
     /// not find it. Out of line: most anomalies have none.
     #[expect(clippy::box_collection, reason = "a place for none takes a sixth of one for a set")]
     index: Option<Box<HashSet<EventDigest>>>,
-    folded: Option<Box<Folded>>,
+    folded: Option<Box<Rollup>>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -219,7 +219,7 @@ impl Timeline {
             let remembered = config.remembered_ids();
             match &mut self.folded {
                 Some(folded) => folded.add(now, at, id, remembered),
-                None => self.folded = Some(Box::new(Folded::new(at, id, remembered))),
+                None => self.folded = Some(Box::new(Rollup::new(at, id, remembered))),
             }
         }
         if let Some(folded) = &mut self.folded {
@@ -255,7 +255,7 @@ impl Serialize for Timeline {
 impl<'de> Deserialize<'de> for Timeline {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Stored { events, folded } =
-            Stored::<VecDeque<Event>, Option<Box<Folded>>>::deserialize(deserializer)?;
+            Stored::<VecDeque<Event>, Option<Box<Rollup>>>::deserialize(deserializer)?;
         let mut timeline = Self { events, index: None, folded };
         timeline.index_where_many();
         Ok(timeline)

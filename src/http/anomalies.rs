@@ -90,21 +90,21 @@ fn is_true(value: &bool) -> bool {
 impl FrequencyBody {
     pub(super) fn new(frequency: Frequency, degraded: Option<Degraded>) -> Self {
         let regressed = frequency.regressed();
-        let Frequency { key, tally, level, previous_level } = frequency;
+        let Frequency { key, stats, level, previous_level } = frequency;
         Self {
             anomaly_key: key,
-            count_1h: tally.counts.hour,
-            count_24h: tally.counts.day,
-            count_7d: tally.counts.week,
-            count_30d: tally.counts.month,
-            first_seen: tally.first_seen,
-            last_seen: tally.last_seen,
-            auto_repair_count: tally.repair_attempts,
-            permanent_fix_applied: tally.fixed_at.is_some(),
+            count_1h: stats.counts.hour,
+            count_24h: stats.counts.day,
+            count_7d: stats.counts.week,
+            count_30d: stats.counts.month,
+            first_seen: stats.first_seen,
+            last_seen: stats.last_seen,
+            auto_repair_count: stats.repair_attempts,
+            permanent_fix_applied: stats.fixed_at.is_some(),
             escalation_level: level,
             previous_level,
             regressed,
-            exact: !tally.is_approximate,
+            exact: !stats.is_approximate,
             degraded: degraded.into(),
         }
     }
@@ -174,9 +174,9 @@ struct SignatureBody {
 
 impl From<Answered<Anomaly>> for AnomalyBody {
     fn from(Answered { value, degraded }: Answered<Anomaly>) -> Self {
-        let Anomaly { frequency, dossier } = value;
+        let Anomaly { frequency, details } = value;
         let posted: Option<Map<String, Value>> =
-            dossier.signature_json.and_then(|json| serde_json::from_str(&json).ok());
+            details.signature_json.and_then(|json| serde_json::from_str(&json).ok());
         let signature = posted.as_ref().and_then(|fields| Signature::from_fields(fields).ok());
         Self {
             anomaly_key: frequency.key,
@@ -185,9 +185,9 @@ impl From<Answered<Anomaly>> for AnomalyBody {
                 fields.map(|(name, value)| (name.to_owned(), value.into())).into_iter().collect()
             }),
             metadata: posted.map(|fields| Signature::other_fields(&fields)),
-            known_since: dossier.known_since,
-            permanent_fix: dossier.fix.map(|fix| FixBody::new(frequency.key, fix, degraded)),
-            repairs: ActionBody::of_history(&dossier.repairs),
+            known_since: details.known_since,
+            permanent_fix: details.fix.map(|fix| FixBody::new(frequency.key, fix, degraded)),
+            repairs: ActionBody::of_history(&details.repairs),
             frequency: FrequencyBody::new(frequency, degraded),
         }
     }

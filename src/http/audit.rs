@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use super::{AppState, path::KeyPath, problem::Problem, schemas};
 use crate::{
     auth::Caller,
-    domain::{AnomalyKey, AuditEntry, Deed, Origin, Timestamp},
+    domain::{Actor, AnomalyKey, AuditEntry, AuditEvent, Timestamp},
 };
 
 /// Who has done what about an anomaly.
@@ -28,7 +28,7 @@ pub(super) struct AuditBody {
     entries: Vec<EntryBody>,
 }
 
-/// One deed that had an effect.
+/// One event that had an effect.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AuditEntry)]
 struct EntryBody {
@@ -42,14 +42,14 @@ struct EntryBody {
     #[schema(required, example = "0192f3c1-7d1e-7c63-9a0f-6f8a7f3b2c11")]
     request_id: Option<String>,
     #[serde(flatten)]
-    deed: DeedBody,
+    event: AuditEventBody,
 }
 
 /// What was done.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Deed)]
-#[serde(tag = "deed", rename_all = "snake_case")]
-enum DeedBody {
+#[schema(as = AuditEvent)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum AuditEventBody {
     /// It was marked as permanently fixed.
     MarkedFixed {
         /// What was done about the cause.
@@ -67,18 +67,18 @@ enum DeedBody {
 }
 
 impl From<AuditEntry> for EntryBody {
-    fn from(AuditEntry { at, origin, deed }: AuditEntry) -> Self {
-        let Origin { by, request_id } = origin;
-        let deed = match deed {
-            Deed::MarkedFixed { description } => {
-                DeedBody::MarkedFixed { fix_description: description }
+    fn from(AuditEntry { at, actor, event }: AuditEntry) -> Self {
+        let Actor { by, request_id } = actor;
+        let event = match event {
+            AuditEvent::MarkedFixed { description } => {
+                AuditEventBody::MarkedFixed { fix_description: description }
             }
-            Deed::UnmarkedFixed => DeedBody::UnmarkedFixed,
-            Deed::RepairAttempted { action, success } => {
-                DeedBody::RepairAttempted { action, success }
+            AuditEvent::UnmarkedFixed => AuditEventBody::UnmarkedFixed,
+            AuditEvent::RepairAttempted { action, success } => {
+                AuditEventBody::RepairAttempted { action, success }
             }
         };
-        Self { at, by, request_id, deed }
+        Self { at, by, request_id, event }
     }
 }
 
@@ -103,13 +103,13 @@ pub(super) async fn audit(
 
 /// Where a request comes from.
 #[derive(Debug)]
-pub(super) struct CameFrom(Origin);
+pub(super) struct CameFrom(Actor);
 
 impl CameFrom {
     /// For a write. Without a token it is by whom the caller says.
-    pub(super) fn said_by(self, who: Option<&str>) -> Origin {
-        let Origin { by, request_id } = self.0;
-        Origin { by: by.or_else(|| who.map(str::to_owned)), request_id }
+    pub(super) fn said_by(self, who: Option<&str>) -> Actor {
+        let Actor { by, request_id } = self.0;
+        Actor { by: by.or_else(|| who.map(str::to_owned)), request_id }
     }
 }
 
@@ -121,6 +121,6 @@ impl<S: Send + Sync> FromRequestParts<S> for CameFrom {
         let by = caller.and_then(Caller::name).map(str::to_owned);
         let id = parts.extensions.get::<RequestId>();
         let request_id = id.and_then(|id| id.header_value().to_str().ok()).map(str::to_owned);
-        Ok(Self(Origin { by, request_id }))
+        Ok(Self(Actor { by, request_id }))
     }
 }

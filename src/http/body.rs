@@ -27,7 +27,7 @@ impl FromRequest<AppState> for JsonBody {
         let collected = request.into_body().collect().await;
         let bytes = collected.map(Collected::to_bytes).unwrap_or_default();
         if signed.is_some_and(|signed| !signed.matches(state.counter.now(), &bytes)) {
-            return Err(state.gate.refuse_delivery().into());
+            return Err(state.authenticator.refuse_delivery().into());
         }
         parse(&bytes).map(Self)
     }

@@ -34,7 +34,7 @@ use serde::Deserialize;
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{auth::Gate, counter::Counter, telemetry::Recorder};
+use crate::{auth::Authenticator, counter::Counter, telemetry::Recorder};
 
 use self::{
     layers::measured::RouteNames,
@@ -75,7 +75,7 @@ pub struct AppState {
     /// The counter.
     pub counter: Arc<Counter>,
     /// Where callers are let in.
-    pub gate: Arc<Gate>,
+    pub authenticator: Arc<Authenticator>,
     /// What `/metrics` renders.
     pub recorder: Arc<Recorder>,
     /// The section `http`.
@@ -86,7 +86,7 @@ pub struct AppState {
 
 /// On what ways requests come.
 #[derive(Clone, Debug)]
-pub struct Reach {
+pub struct Exposure {
     /// The section `browser`.
     pub browser: BrowserConfig,
     /// The section `proxy`.
@@ -96,7 +96,7 @@ pub struct Reach {
 }
 
 /// All routes, with the middleware around them.
-pub fn service(state: AppState, reach: Reach) -> HttpService {
+pub fn service(state: AppState, reach: Exposure) -> HttpService {
     let (routes, described) = api().split_for_parts();
     let mut names = RouteNames::new();
     for path in described.paths.paths.into_keys().chain([docs::PART_PATH.to_owned()]) {

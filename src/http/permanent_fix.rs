@@ -124,8 +124,8 @@ pub(super) async fn mark(
     }
 
     let now = state.counter.now();
-    let origin = came_from.said_by(fixed_by.as_deref());
-    let mark = FixMark { key, id: EventId::unique(), at: now, description, fixed_by, origin };
+    let actor = came_from.said_by(fixed_by.as_deref());
+    let mark = FixMark { key, id: EventId::unique(), at: now, description, fixed_by, actor };
     let fix = state.counter.mark_fixed(now, mark).await?;
     let Answered { value, degraded } = fix.ok_or_else(|| Problem::unknown_anomaly(key))?;
     Ok((written(degraded), Json(FixBody::new(key, value, degraded))))
@@ -148,8 +148,8 @@ pub(super) async fn unmark(
     came_from: CameFrom,
 ) -> Result<(StatusCode, Json<UnmarkedBody>), Problem> {
     let now = state.counter.now();
-    let origin = came_from.said_by(None);
-    let removal = FixRemoval { key, id: EventId::unique(), at: now, origin };
+    let actor = came_from.said_by(None);
+    let removal = FixRemoval { key, id: EventId::unique(), at: now, actor };
     let removed = state.counter.unmark_fixed(now, removal).await?;
     let Answered { value, degraded } = removed.ok_or_else(|| Problem::unknown_anomaly(key))?;
     let body = UnmarkedBody {

@@ -56,10 +56,10 @@ pub(super) struct ActionBody {
     action: String,
     /// How often.
     #[schema(maximum = 100, example = 2)]
-    attempts: u64,
+    total: u64,
     /// How often it worked.
     #[schema(maximum = 100, example = 1)]
-    successes: u64,
+    success: u64,
     #[schema(value_type = schemas::SuccessRate)]
     success_rate: SuccessRate,
 }
@@ -68,8 +68,8 @@ impl ActionBody {
     fn new(action: &str, figures: RepairStatistics) -> Self {
         Self {
             action: action.to_owned(),
-            attempts: figures.attempts,
-            successes: figures.successes,
+            total: figures.total,
+            success: figures.success,
             success_rate: figures.success_rate(),
         }
     }
@@ -179,8 +179,8 @@ pub(super) async fn report(
     let id = occurrence::event_id(&mut fields, occurrence::idempotency_key(&headers)?)?;
     fields.finish()?;
 
-    let origin = came_from.said_by(None);
-    let attempt = RepairAttempt { key, id, action: action.clone(), success, at: now, origin };
+    let actor = came_from.said_by(None);
+    let attempt = RepairAttempt { key, id, action: action.clone(), success, at: now, actor };
     let recorded = state.counter.record_repair(now, attempt).await?;
     let Answered { value: recorded, degraded } =
         recorded.ok_or_else(|| Problem::unknown_anomaly(key))?;
@@ -262,7 +262,7 @@ pub(super) async fn advice(
 async fn history(state: &AppState, key: AnomalyKey) -> Result<Answered<RepairHistory>, Problem> {
     let anomaly = state.counter.anomaly(state.counter.now(), key).await?;
     let Answered { value, degraded } = anomaly.ok_or_else(|| Problem::unknown_anomaly(key))?;
-    Ok(Answered { value: value.dossier.repairs, degraded })
+    Ok(Answered { value: value.details.repairs, degraded })
 }
 
 fn min_success_rate(query: &str) -> Result<SuccessRate, Problem> {

@@ -79,14 +79,14 @@ fn little_endian(bytes: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{AnomalyKey, EventId, FixMark, FixRemoval, Origin, Timestamp};
+    use crate::domain::{Actor, AnomalyKey, EventId, FixMark, FixRemoval, Timestamp};
 
     fn operation(id: &str) -> Operation {
         Operation::Unmark(FixRemoval {
             key: AnomalyKey::from_bits(7),
             id: EventId::parse(id).unwrap(),
             at: Timestamp::from_micros(1_774_799_738_123_456),
-            origin: Origin { by: Some("ops".to_owned()), request_id: None },
+            actor: Actor { by: Some("ops".to_owned()), request_id: None },
         })
     }
 
@@ -115,7 +115,7 @@ mod tests {
         let Operation::Unmark(removal) = decode(&record).unwrap() else { panic!("another kind") };
         assert_eq!((removal.key.to_bits(), removal.id.as_str()), (7, "a"));
         assert_eq!(removal.at, Timestamp::from_micros(1_774_799_738_000_000));
-        assert_eq!(removal.origin, Origin::default());
+        assert_eq!(removal.actor, Actor::default());
     }
 
     #[test]
@@ -138,7 +138,7 @@ mod tests {
                 key: AnomalyKey::from_bits(7),
                 id: EventId::parse(id).unwrap(),
                 at: Timestamp::from_micros(7),
-                origin: Origin::default(),
+                actor: Actor::default(),
             });
             String::from_utf8([b"\xE2\x82", &encode(&inner).unwrap()[..]].concat()).ok()
         };
@@ -149,7 +149,7 @@ mod tests {
             at: Timestamp::from_micros(7),
             description,
             fixed_by: None,
-            origin: Origin::default(),
+            actor: Actor::default(),
         });
         let file = [encode(&mark).unwrap(), encode(&operation("b")).unwrap()].concat();
         assert_eq!(salvage(&file), [mark, operation("b")]);

@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::domain::{
-    AnomalyKey, AuditEntry, FixMark, FixRemoval, Occurrence, PermanentFix, RepairAttempt,
-    RepairHistory, Tally, Timestamp,
+    AnomalyKey, AnomalyStats, AuditEntry, FixMark, FixRemoval, Occurrence, PermanentFix,
+    RepairAttempt, RepairHistory, Timestamp,
 };
 
 pub use embedded::{CheckpointLimits, EmbeddedOpenError, EmbeddedStore};
@@ -75,20 +75,23 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ) -> Vec<Result<Recorded, StoreError>>;
 
     /// Tallies anomalies without recording anything; `None` for unknown ones.
-    async fn tallies(
+    async fn stats(
         &self,
         now: Timestamp,
         keys: Vec<AnomalyKey>,
-    ) -> Vec<Result<Option<Tally>, StoreError>>;
+    ) -> Vec<Result<Option<AnomalyStats>, StoreError>>;
 
     /// Whether tallies are in memory, so that there is nothing to gain from gathering reads.
-    fn tallies_from_memory(&self) -> bool {
+    fn stats_from_memory(&self) -> bool {
         false
     }
 
     /// All that is kept about one anomaly; `None` when it is unknown.
-    async fn dossier(&self, now: Timestamp, key: AnomalyKey)
-    -> Result<Option<Dossier>, StoreError>;
+    async fn details(
+        &self,
+        now: Timestamp,
+        key: AnomalyKey,
+    ) -> Result<Option<AnomalyDetails>, StoreError>;
 
     /// Adds repair attempts to their anomalies; `None` for unknown ones.
     async fn record_repairs(
@@ -161,7 +164,7 @@ pub struct Recorded {
     /// The count of 24 hours just before.
     pub previous_count_24h: u64,
     /// How the anomaly stands after it.
-    pub tally: Tally,
+    pub stats: AnomalyStats,
 }
 
 /// What became of an occurrence.
@@ -190,13 +193,13 @@ pub struct Shard(pub u16);
 
 /// All that is kept about one anomaly.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Dossier {
+pub struct AnomalyDetails {
     /// The object as first posted; absent when an older writer left none or it has expired.
     pub signature_json: Option<String>,
     /// When the anomaly became known; absent as above.
     pub known_since: Option<Timestamp>,
     /// Its occurrences.
-    pub tally: Tally,
+    pub stats: AnomalyStats,
     /// The permanent fix that holds.
     pub fix: Option<PermanentFix>,
     /// Its repairs.

@@ -10,7 +10,7 @@ use metrics::{
 use parking_lot::RwLock;
 
 use super::{
-    Standing,
+    StatusSnapshot,
     labels::{AlertResult, Denial, Fault, Label, Outcome, Shed, State, StoreCall},
 };
 use crate::domain::EscalationLevel;
@@ -36,7 +36,7 @@ pub(super) struct Metrics {
     pub(super) batch_seconds: By<StoreCall, Histogram>,
     pub(super) store_errors: By<Fault, Counter>,
     pub(super) store_state: By<State, Gauge>,
-    pub(super) parts_away: Gauge,
+    pub(super) shards_unavailable: Gauge,
     pub(super) outages: Counter,
     pub(super) spool_operations: Gauge,
     pub(super) spool_bytes: Gauge,
@@ -108,8 +108,8 @@ impl Metrics {
                 "state",
                 "1 for the state that holds, 0 for the others.",
             ),
-            parts_away: one_gauge(
-                "anomaly_counter_store_parts_away",
+            shards_unavailable: one_gauge(
+                "anomaly_counter_store_shards_unavailable",
                 "Parts of the store (masters) behind an open breaker.",
             ),
             outages: one_counter("anomaly_counter_store_outages_total", "Breakers opened."),
@@ -163,11 +163,11 @@ impl Metrics {
     }
 
     /// Sets what is told as it stands.
-    pub(super) fn stand(&self, standing: Standing) {
+    pub(super) fn stand(&self, standing: StatusSnapshot) {
         for (state, gauge) in self.store_state.iter() {
             gauge.set(f64::from(u8::from(state == standing.state)));
         }
-        self.parts_away.set(standing.parts_away as f64);
+        self.shards_unavailable.set(standing.shards_unavailable as f64);
         self.spool_operations.set(standing.spool_operations as f64);
         self.spool_bytes.set(standing.spool_bytes as f64);
         self.spool_max_bytes.set(standing.spool_max_bytes as f64);
@@ -230,12 +230,12 @@ fn histograms<L: Label>(
 }
 
 /// The metrics of requests, which are as many as routes, methods and statuses come together.
-pub(super) struct Requests(RwLock<HashMap<RequestKind, RequestMetrics>>);
+pub(super) struct Requests(RwLock<HashMap<RequestKind, RouteMetrics>>);
 
 /// Route, method and status.
 type RequestKind = (&'static str, &'static str, u16);
 
-pub(super) struct RequestMetrics {
+pub(super) struct RouteMetrics {
     pub(super) count: Counter,
     pub(super) seconds: Histogram,
 }
@@ -251,12 +251,12 @@ impl Requests {
     }
 
     /// Has `tell` tell those of one kind.
-    pub(super) fn of(&self, kind: RequestKind, tell: impl FnOnce(&RequestMetrics)) {
+    pub(super) fn of(&self, kind: RequestKind, tell: impl FnOnce(&RouteMetrics)) {
         if let Some(metrics) = self.0.read().get(&kind) {
             return tell(metrics);
         }
         let (route, method, status) = kind;
-        tell(self.0.write().entry(kind).or_insert_with(|| RequestMetrics {
+        tell(self.0.write().entry(kind).or_insert_with(|| RouteMetrics {
             count: counter!(
                 REQUESTS, "route" => route, "method" => method, "status" => status.to_string()
             ),

@@ -132,7 +132,7 @@ label! {
         /// Occurrences.
         Record => "record",
         /// Questions how often something has happened.
-        Tally => "tally",
+        AnomalyStats => "tally",
         /// Repair attempts.
         Repair => "repair",
     }

@@ -31,11 +31,11 @@ fn tell(what: impl FnOnce(&Metrics)) {
 
 /// What is told as it stands when somebody asks.
 #[derive(Clone, Copy, Debug)]
-pub struct Standing {
+pub struct StatusSnapshot {
     /// Where the service is.
     pub state: State,
     /// How many parts of the store don't answer.
-    pub parts_away: usize,
+    pub shards_unavailable: usize,
     /// What waits in the spool: operations, their bytes, and for how long the oldest has waited, in
     /// seconds.
     pub spool_operations: usize,
@@ -82,7 +82,7 @@ impl Recorder {
     }
 
     /// All metrics in Prometheus' text format, version 0.0.4.
-    pub fn render(&self, standing: Standing) -> String {
+    pub fn render(&self, standing: StatusSnapshot) -> String {
         tell(|metrics| metrics.stand(standing));
         self.process.collect();
         self.handle.render()

@@ -253,7 +253,7 @@ async fn the_audit_says_whose_token_it_was_and_in_which_request() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|entry| ["deed", "by", "request_id"].map(|name| entry[name].as_str().unwrap()))
+        .map(|entry| ["event", "by", "request_id"].map(|name| entry[name].as_str().unwrap()))
         .collect();
     assert_eq!(
         told,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use anomaly_counter::{
-    domain::{AnomalyKey, FINE_BUCKET_SECONDS, Tally, Timestamp},
+    domain::{AnomalyKey, AnomalyStats, FINE_BUCKET_SECONDS, Timestamp},
     store::{RecordOutcome, Store},
 };
 use serde_json::json;
@@ -27,9 +27,9 @@ async fn record(store: &Arc<dyn Store>, now: Timestamp, times: &[(u64, Timestamp
     }
 }
 
-async fn tally(store: &Arc<dyn Store>, now: Timestamp) -> Tally {
-    let mut tallies = store.tallies(now, vec![AnomalyKey::from_bits(KEY)]).await;
-    tallies.pop().unwrap().unwrap().unwrap()
+async fn stats(store: &Arc<dyn Store>, now: Timestamp) -> AnomalyStats {
+    let mut stats = store.stats(now, vec![AnomalyKey::from_bits(KEY)]).await;
+    stats.pop().unwrap().unwrap().unwrap()
 }
 
 /// Events at each of `seconds` before now, oldest first.
@@ -46,7 +46,7 @@ async fn totals_are_exact_and_windows_err_by_one_bucket(fixture: impl Fixture) {
     let since = |seconds: i64| {
         times.iter().filter(|(_, at)| *at >= now.minus_seconds(seconds)).count() as u64
     };
-    let told = tally(&store, now).await;
+    let told = stats(&store, now).await;
     assert!(told.is_approximate);
     assert_eq!(told.counts.month, since(30 * DAY));
     assert_eq!(told.first_seen, times.first().map(|(_, at)| *at));
@@ -57,7 +57,7 @@ async fn totals_are_exact_and_windows_err_by_one_bucket(fixture: impl Fixture) {
     assert!(beyond(told.counts.week, 7 * DAY) <= 6, "{told:?}");
     // Of the last minutes all events are there one by one.
     let later = now.plus_seconds(3_000);
-    assert_eq!(tally(&store, later).await.counts.hour, since(600));
+    assert_eq!(stats(&store, later).await.counts.hour, since(600));
 }
 
 over_every_store!(1_000; totals_are_exact_and_windows_err_by_one_bucket);
@@ -65,7 +65,7 @@ over_every_store!(1_000; totals_are_exact_and_windows_err_by_one_bucket);
 async fn late_events_are_added_to_their_buckets_once(mut fixture: impl Fixture) {
     let (store, now) = (fixture.store(), start_of_tests());
     record(&store, now, &ago(now, (0..20 * DAY / 600).map(|n| 20 * DAY - n * 600))).await;
-    let before = tally(&store, now).await;
+    let before = stats(&store, now).await;
     // From before all that is folded to its end, in no order, and as one batch twice.
     let late: Vec<_> = (0..100)
         .map(|n| (n * 791_919) % (24 * DAY) + 3 * DAY)
@@ -79,7 +79,7 @@ async fn late_events_are_added_to_their_buckets_once(mut fixture: impl Fixture) 
     drop(store);
     fixture.reopen().await;
     let store = fixture.store();
-    let after = tally(&store, now).await;
+    let after = stats(&store, now).await;
     assert_eq!(after.counts.month, before.counts.month + 100);
     assert_eq!(after.counts.day, before.counts.day);
     assert_eq!(after.first_seen, late.iter().map(|occurrence| occurrence.at).min());
@@ -98,13 +98,13 @@ async fn what_is_folded_leaves_after_thirty_days(fixture: impl Fixture) {
     let (store, now) = (fixture.store(), start_of_tests());
     record(&store, now, &ago(now, (0..1_000).rev())).await;
     let later = now.plus_seconds(30 * DAY + 1);
-    assert_eq!(tally(&store, later).await.counts.month, 0);
+    assert_eq!(stats(&store, later).await.counts.month, 0);
     let batch = vec![occurrence(KEY, "0", later)];
     let recorded = store.record(later, batch).await.pop().unwrap().unwrap();
     assert_eq!(recorded.outcome, RecordOutcome::Counted, "its first copy has left");
-    assert_eq!(recorded.tally.counts.month, 1);
-    assert_eq!(recorded.tally.first_seen, Some(later));
-    assert!(!recorded.tally.is_approximate);
+    assert_eq!(recorded.stats.counts.month, 1);
+    assert_eq!(recorded.stats.first_seen, Some(later));
+    assert!(!recorded.stats.is_approximate);
 }
 
 over_every_store!(100; what_is_folded_leaves_after_thirty_days);

@@ -11,7 +11,7 @@ use anomaly_counter::{
 };
 
 use crate::support::{
-    EXACT_EVENTS, Fixture, fix_mark, fix_removal, occurrence, origin, over_every_store,
+    EXACT_EVENTS, Fixture, actor, fix_mark, fix_removal, occurrence, over_every_store,
     start_of_tests,
 };
 
@@ -53,7 +53,7 @@ async fn record_at(store: &Arc<dyn Store>, now: Timestamp, id: &str) -> Recorded
 }
 
 async fn counts(store: &Arc<dyn Store>, now: Timestamp) -> WindowCounts {
-    let mut results = store.tallies(now, vec![key(KEY)]).await;
+    let mut results = store.stats(now, vec![key(KEY)]).await;
     results.pop().unwrap().unwrap().unwrap().counts
 }
 
@@ -64,7 +64,7 @@ fn attempt(bits: u64, id: &str, success: bool, at: Timestamp) -> RepairAttempt {
         action: Action::parse("restart_pod").unwrap(),
         success,
         at,
-        origin: origin(),
+        actor: actor(),
     }
 }
 
@@ -72,10 +72,10 @@ async fn an_occurrence_counts_in_every_window(fixture: impl Fixture) {
     let (store, now) = (fixture.store(), start_of_tests());
     let recorded = record_at(&store, now, "e1").await;
     assert_eq!(recorded.outcome, RecordOutcome::Counted);
-    assert_eq!(recorded.tally.counts, WindowCounts { hour: 1, day: 1, week: 1, month: 1 });
-    assert_eq!(recorded.tally.first_seen, Some(now));
-    assert_eq!(recorded.tally.last_seen, Some(now));
-    assert_eq!(counts(&store, now).await, recorded.tally.counts);
+    assert_eq!(recorded.stats.counts, WindowCounts { hour: 1, day: 1, week: 1, month: 1 });
+    assert_eq!(recorded.stats.first_seen, Some(now));
+    assert_eq!(recorded.stats.last_seen, Some(now));
+    assert_eq!(counts(&store, now).await, recorded.stats.counts);
 }
 
 async fn an_event_on_the_start_of_a_window_is_inside(fixture: impl Fixture) {
@@ -98,11 +98,11 @@ async fn an_id_counts_once_within_a_batch_and_after_it(fixture: impl Fixture) {
     let results: Vec<_> = store.record(now, batch).await.into_iter().map(Result::unwrap).collect();
     assert_eq!(results[0].outcome, RecordOutcome::Counted);
     assert_eq!(results[1].outcome, RecordOutcome::Duplicate);
-    assert_eq!(results[1].tally, results[0].tally);
+    assert_eq!(results[1].stats, results[0].stats);
 
     let again = record_at(&store, now.plus_seconds(60), "e1").await;
     assert_eq!(again.outcome, RecordOutcome::Duplicate);
-    assert_eq!((again.previous_count_24h, again.tally.counts.day), (1, 1));
+    assert_eq!((again.previous_count_24h, again.stats.counts.day), (1, 1));
 }
 
 async fn an_id_counts_once_when_its_copies_come_at_the_same_time(fixture: impl Fixture) {
@@ -134,8 +134,8 @@ async fn the_first_copy_of_an_id_keeps_its_time(fixture: impl Fixture) {
     record_at(&store, now, "e1").await;
     let later = now.plus_seconds(7_200);
     let again = record_at(&store, later, "e1").await;
-    assert_eq!(again.tally.last_seen, Some(now));
-    assert_eq!(again.tally.counts, WindowCounts { hour: 0, day: 1, week: 1, month: 1 });
+    assert_eq!(again.stats.last_seen, Some(now));
+    assert_eq!(again.stats.counts, WindowCounts { hour: 0, day: 1, week: 1, month: 1 });
 }
 
 async fn what_is_older_than_thirty_days_is_not_recorded(fixture: impl Fixture) {
@@ -144,8 +144,8 @@ async fn what_is_older_than_thirty_days_is_not_recorded(fixture: impl Fixture) {
     let recorded =
         store.record(now, vec![occurrence(KEY, "old", old)]).await.pop().unwrap().unwrap();
     assert_eq!(recorded.outcome, RecordOutcome::TooOld);
-    assert_eq!(recorded.tally.counts, WindowCounts::default());
-    assert_eq!(store.tallies(now, vec![key(KEY)]).await, [Ok(None)]);
+    assert_eq!(recorded.stats.counts, WindowCounts::default());
+    assert_eq!(store.stats(now, vec![key(KEY)]).await, [Ok(None)]);
 }
 
 async fn events_leave_after_thirty_days(fixture: impl Fixture) {
@@ -167,7 +167,7 @@ async fn the_count_before_is_that_of_the_moment_before(fixture: impl Fixture) {
     for (i, result) in store.record(now, batch).await.into_iter().enumerate() {
         let recorded = result.unwrap();
         assert_eq!(recorded.previous_count_24h, i as u64);
-        assert_eq!(recorded.tally.counts.day, i as u64 + 1);
+        assert_eq!(recorded.stats.counts.day, i as u64 + 1);
     }
 }
 
@@ -178,9 +178,9 @@ async fn a_late_event_changes_only_the_windows_that_hold_it(fixture: impl Fixtur
     let recorded =
         store.record(now, vec![occurrence(KEY, "late", late)]).await.pop().unwrap().unwrap();
     assert_eq!(recorded.outcome, RecordOutcome::Counted);
-    assert_eq!(recorded.tally.counts, WindowCounts { hour: 1, day: 1, week: 2, month: 2 });
+    assert_eq!(recorded.stats.counts, WindowCounts { hour: 1, day: 1, week: 2, month: 2 });
     assert_eq!(recorded.previous_count_24h, 1);
-    assert_eq!((recorded.tally.first_seen, recorded.tally.last_seen), (Some(late), Some(now)));
+    assert_eq!((recorded.stats.first_seen, recorded.stats.last_seen), (Some(late), Some(now)));
 }
 
 async fn a_batch_answers_in_its_order(fixture: impl Fixture) {
@@ -192,11 +192,11 @@ async fn a_batch_answers_in_its_order(fixture: impl Fixture) {
     for (key, result) in keys.iter().zip(store.record(now, batch).await) {
         let slot = &mut expected[*key as usize];
         *slot += 1;
-        assert_eq!(result.unwrap().tally.counts.month, *slot);
+        assert_eq!(result.unwrap().stats.counts.month, *slot);
     }
     let asked = (0..9).map(key).collect();
-    let found: Vec<_> = store.tallies(now, asked).await.into_iter().map(Result::unwrap).collect();
-    let months: Vec<_> = found.iter().map(|tally| tally.as_ref().map(|t| t.counts.month)).collect();
+    let found: Vec<_> = store.stats(now, asked).await.into_iter().map(Result::unwrap).collect();
+    let months: Vec<_> = found.iter().map(|stats| stats.as_ref().map(|t| t.counts.month)).collect();
     let wanted: Vec<_> = expected.iter().map(|n| Some(*n)).chain([None, None]).collect();
     assert_eq!(months, wanted);
 }
@@ -207,24 +207,24 @@ async fn a_large_batch_is_answered_whole(fixture: impl Fixture) {
     let batch = events.iter().map(|(key, id)| occurrence(*key, id, now)).collect();
     for ((_, id), result) in events.iter().zip(store.record(now, batch).await) {
         let expected = 1 + u64::from(id.parse::<u64>().unwrap() >= 700);
-        assert_eq!(result.unwrap().tally.counts.hour, expected, "{id}");
+        assert_eq!(result.unwrap().stats.counts.hour, expected, "{id}");
     }
     let keys = events.iter().map(|(bits, _)| key(*bits)).collect();
-    for ((bits, _), tally) in events.iter().zip(store.tallies(now, keys).await) {
+    for ((bits, _), stats) in events.iter().zip(store.stats(now, keys).await) {
         let expected = 1 + u64::from(*bits < 600);
-        assert_eq!(tally.unwrap().unwrap().counts.hour, expected, "{bits}");
+        assert_eq!(stats.unwrap().unwrap().counts.hour, expected, "{bits}");
     }
 }
 
 async fn unknown_anomalies_are_told_from_quiet_ones(fixture: impl Fixture) {
     let (store, now) = (fixture.store(), start_of_tests());
-    assert_eq!(store.tallies(now, vec![key(KEY)]).await, [Ok(None)]);
-    assert_eq!(store.dossier(now, key(KEY)).await, Ok(None));
+    assert_eq!(store.stats(now, vec![key(KEY)]).await, [Ok(None)]);
+    assert_eq!(store.details(now, key(KEY)).await, Ok(None));
     record_at(&store, now, "e1").await;
     let quiet = now.plus_seconds(Window::Month.length_seconds() + 1);
-    let tally = store.tallies(quiet, vec![key(KEY)]).await.pop().unwrap().unwrap().unwrap();
-    assert_eq!(tally.counts, WindowCounts::default());
-    assert_eq!((tally.first_seen, tally.last_seen), (None, None));
+    let stats = store.stats(quiet, vec![key(KEY)]).await.pop().unwrap().unwrap().unwrap();
+    assert_eq!(stats.counts, WindowCounts::default());
+    assert_eq!((stats.first_seen, stats.last_seen), (None, None));
 }
 
 async fn repairs_of_unknown_anomalies_are_refused(fixture: impl Fixture) {
@@ -236,7 +236,7 @@ async fn repairs_of_unknown_anomalies_are_refused(fixture: impl Fixture) {
     assert_eq!(results[1].as_ref().unwrap().as_ref().unwrap().history.total, 1);
     assert_eq!(store.mark_fixed(now, fix_mark(1, "m1", now)).await, Ok(None));
     assert_eq!(store.unmark_fixed(now, fix_removal(1, "u1", now)).await, Ok(None));
-    assert_eq!(store.dossier(now, key(1)).await, Ok(None));
+    assert_eq!(store.details(now, key(1)).await, Ok(None));
 }
 
 async fn what_had_an_effect_is_audited_newest_first(mut fixture: impl Fixture) {
@@ -257,7 +257,7 @@ async fn what_had_an_effect_is_audited_newest_first(mut fixture: impl Fixture) {
     store.unmark_fixed(now, nothing_to_remove).await.unwrap();
 
     let expected: Vec<AuditEntry> = vec![(&removal).into(), (&mark).into(), (&repair).into()];
-    assert_eq!(expected[0].origin, origin());
+    assert_eq!(expected[0].actor, actor());
     assert_eq!(store.audit(now, key(KEY)).await, Ok(Some(expected.clone())));
     drop(store);
     fixture.reopen().await;
@@ -293,7 +293,7 @@ async fn a_repair_counts_once_by_its_id(fixture: impl Fixture) {
     assert_eq!(history.total, 2);
     let successes: Vec<_> = history.recent.iter().map(|attempt| attempt.success).collect();
     assert_eq!(successes, [true, false], "newest first");
-    assert_eq!(store.dossier(now, key(KEY)).await.unwrap().unwrap().tally.repair_attempts, 2);
+    assert_eq!(store.details(now, key(KEY)).await.unwrap().unwrap().stats.repair_attempts, 2);
 }
 
 async fn the_history_keeps_the_newest_hundred_repairs(fixture: impl Fixture) {
@@ -301,10 +301,10 @@ async fn the_history_keeps_the_newest_hundred_repairs(fixture: impl Fixture) {
     record_at(&store, now, "e1").await;
     let batch = (0..130).map(|i| attempt(KEY, &format!("r{i}"), i >= 100, now)).collect();
     store.record_repairs(now, batch).await;
-    let repairs = store.dossier(now, key(KEY)).await.unwrap().unwrap().repairs;
+    let repairs = store.details(now, key(KEY)).await.unwrap().unwrap().repairs;
     assert_eq!((repairs.total, repairs.recent.len()), (130, 100));
     let figures = repairs.statistics("restart_pod");
-    assert_eq!((figures.attempts, figures.successes), (100, 30));
+    assert_eq!((figures.total, figures.success), (100, 30));
 }
 
 async fn a_mark_holds_until_it_is_taken_back(fixture: impl Fixture) {
@@ -314,19 +314,19 @@ async fn a_mark_holds_until_it_is_taken_back(fixture: impl Fixture) {
     let mark = fix_mark(KEY, "m1", marked_at);
     let fix = store.mark_fixed(marked_at, mark.clone()).await.unwrap().unwrap();
     assert_eq!(fix.marked_at, marked_at);
-    let dossier = store.dossier(marked_at, key(KEY)).await.unwrap().unwrap();
-    assert_eq!(dossier.fix, Some(fix));
-    assert_eq!(dossier.tally.fixed_at, Some(marked_at));
+    let details = store.details(marked_at, key(KEY)).await.unwrap().unwrap();
+    assert_eq!(details.fix, Some(fix));
+    assert_eq!(details.stats.fixed_at, Some(marked_at));
     let after = record_at(&store, marked_at.plus_seconds(1), "e2").await;
-    assert_eq!(after.tally.fixed_at, Some(marked_at));
+    assert_eq!(after.stats.fixed_at, Some(marked_at));
 
     let removal = |id| fix_removal(KEY, id, marked_at);
     assert_eq!(store.unmark_fixed(marked_at, removal("u1")).await, Ok(Some(true)));
     assert_eq!(store.unmark_fixed(marked_at, removal("u2")).await, Ok(Some(false)));
     // A second copy of the mark comes late, and changes nothing.
     store.mark_fixed(marked_at, mark).await.unwrap();
-    let dossier = store.dossier(marked_at, key(KEY)).await.unwrap().unwrap();
-    assert_eq!((dossier.fix, dossier.tally.fixed_at), (None, None));
+    let details = store.details(marked_at, key(KEY)).await.unwrap().unwrap();
+    assert_eq!((details.fix, details.stats.fixed_at), (None, None));
 }
 
 async fn the_signature_is_kept_as_first_posted(fixture: impl Fixture) {
@@ -335,9 +335,9 @@ async fn the_signature_is_kept_as_first_posted(fixture: impl Fixture) {
     let mut first = occurrence(KEY, "e1", now);
     first.signature_json = posted.into();
     store.record(now, vec![first, occurrence(KEY, "e2", now)]).await;
-    let dossier = store.dossier(now, key(KEY)).await.unwrap().unwrap();
-    assert_eq!(dossier.signature_json.as_deref(), Some(posted));
-    assert_eq!(dossier.known_since, Some(now));
+    let details = store.details(now, key(KEY)).await.unwrap().unwrap();
+    assert_eq!(details.signature_json.as_deref(), Some(posted));
+    assert_eq!(details.known_since, Some(now));
 }
 
 async fn everything_is_there_after_a_restart(mut fixture: impl Fixture) {
@@ -347,13 +347,13 @@ async fn everything_is_there_after_a_restart(mut fixture: impl Fixture) {
     record_at(&store, now, "e2").await;
     store.record_repairs(now, vec![attempt(KEY, "r1", true, now)]).await;
     store.mark_fixed(now, fix_mark(KEY, "m1", now)).await.unwrap();
-    let before = store.dossier(now, key(KEY)).await.unwrap();
+    let before = store.details(now, key(KEY)).await.unwrap();
     assert!(before.is_some());
 
     drop(store);
     fixture.reopen().await;
     let store = fixture.store();
-    assert_eq!(store.dossier(now, key(KEY)).await.unwrap(), before);
+    assert_eq!(store.details(now, key(KEY)).await.unwrap(), before);
     assert_eq!(record_at(&store, now, "e2").await.outcome, RecordOutcome::Duplicate);
     let again = store.record_repairs(now, vec![attempt(KEY, "r1", true, now)]).await;
     assert!(!again[0].clone().unwrap().unwrap().counted);

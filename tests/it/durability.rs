@@ -94,8 +94,8 @@ async fn a_restart_with_a_million_events_takes_seconds() {
     assert!(took < Duration::from_secs(10), "{took:?}");
     let keys = (0..KEYS).map(anomaly_counter::domain::AnomalyKey::from_bits).collect();
     let mut total = 0;
-    for tally in store.tallies(now, keys).await {
-        total += tally.unwrap().unwrap().counts.hour;
+    for stats in store.stats(now, keys).await {
+        total += stats.unwrap().unwrap().counts.hour;
     }
     assert_eq!(total, EVENTS);
     store.close().await;
@@ -126,7 +126,7 @@ async fn what_has_expired_leaves_the_file_and_it_does_not_grow_for_ever() {
     drop(store);
     let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS)).unwrap();
     let first_month = (0..100).map(anomaly_counter::domain::AnomalyKey::from_bits).collect();
-    assert!(store.tallies(now, first_month).await.iter().all(|tally| *tally == Ok(None)));
+    assert!(store.stats(now, first_month).await.iter().all(|stats| *stats == Ok(None)));
     store.close().await;
 }
 
@@ -186,9 +186,9 @@ async fn a_file_of_the_first_version_is_taken_over() {
     for _ in 0..2 {
         let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS)).unwrap();
         let key = anomaly_counter::domain::AnomalyKey::from_bits(42);
-        let dossier = store.dossier(now, key).await.unwrap().unwrap();
-        assert_eq!(dossier.signature_json.as_deref(), Some(signature));
-        assert_eq!(dossier.tally.counts.month, 40);
+        let details = store.details(now, key).await.unwrap().unwrap();
+        assert_eq!(details.signature_json.as_deref(), Some(signature));
+        assert_eq!(details.stats.counts.month, 40);
         store.close().await;
     }
 }

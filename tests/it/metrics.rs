@@ -141,7 +141,7 @@ async fn an_outage_and_what_waits_are_told() {
     for (series, expected) in [
         ("anomaly_counter_store_state{state=\"degraded\"}", 1.0),
         ("anomaly_counter_store_state{state=\"healthy\"}", 0.0),
-        ("anomaly_counter_store_parts_away", 1.0),
+        ("anomaly_counter_store_shards_unavailable", 1.0),
         ("anomaly_counter_store_outages_total", 1.0),
         ("anomaly_counter_spool_operations", 2.0),
         ("anomaly_counter_spooled_operations_total", 2.0),

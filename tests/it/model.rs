@@ -3,8 +3,8 @@
 
 use anomaly_counter::{
     domain::{
-        Action, AnomalyKey, COARSE_BUCKET_SECONDS, EventId, FINE_BUCKET_SECONDS, RecentAttempt,
-        RepairAttempt, RepairHistory, Tally, Timestamp, WindowCounts,
+        Action, AnomalyKey, AnomalyStats, COARSE_BUCKET_SECONDS, EventId, FINE_BUCKET_SECONDS,
+        RecentAttempt, RepairAttempt, RepairHistory, Timestamp, WindowCounts,
     },
     store::RecordOutcome,
 };
@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 
 use crate::support::{
     CheckpointingFixture, ClusterFixture, EXACT_EVENTS, EmbeddedFixture, Fixture, RedisFixture,
-    fix_mark, fix_removal, occurrence, origin, start_of_tests,
+    actor, fix_mark, fix_removal, occurrence, start_of_tests,
 };
 
 const KEYS: u64 = 3;
@@ -120,13 +120,13 @@ impl Naive {
         is_new
     }
 
-    fn tally(&self, now: Timestamp) -> Tally {
+    fn stats(&self, now: Timestamp) -> AnomalyStats {
         let since = |seconds: i64| {
             let inside = move |at: &Timestamp| *at >= now.minus_seconds(seconds);
             self.events.iter().map(|(_, at)| *at).filter(inside)
         };
         let count = |seconds| since(seconds).count() as u64;
-        Tally {
+        AnomalyStats {
             counts: WindowCounts {
                 hour: count(HOUR),
                 day: count(DAY),
@@ -143,8 +143,8 @@ impl Naive {
 
     /// The tally as the store has told it, where it is right: the same as the model's or, where it says
     /// that it is approximate, too high by what lies in one bucket at the most.
-    fn agreed(&self, now: Timestamp, told: &Tally, exact_events: u32) -> Tally {
-        let exact = self.tally(now);
+    fn agreed(&self, now: Timestamp, told: &AnomalyStats, exact_events: u32) -> AnomalyStats {
+        let exact = self.stats(now);
         if !told.is_approximate {
             return exact;
         }
@@ -162,7 +162,7 @@ impl Naive {
         let earliest = exact.first_seen.map(|first| bucket_start(first, COARSE_BUCKET_SECONDS));
         let first = told.first_seen;
         assert!(earliest <= first && first <= exact.first_seen, "{earliest:?} {told:?} {exact:?}");
-        Tally { counts, first_seen: told.first_seen, is_approximate: true, ..exact }
+        AnomalyStats { counts, first_seen: told.first_seen, is_approximate: true, ..exact }
     }
 
     fn history(&self) -> RepairHistory {
@@ -195,17 +195,17 @@ async fn compare(fixture: &mut impl Fixture, exact_events: u32, steps: &[Step]) 
                 for ((key, id, at), result) in events.into_iter().zip(results) {
                     let naive = &mut model[key as usize];
                     let recorded = result.unwrap();
-                    let before = naive.tally(now).counts.day;
+                    let before = naive.stats(now).counts.day;
                     let outcomes = naive.outcomes(now, (id, at), exact_events);
                     assert!(outcomes.contains(&recorded.outcome), "{step:?} {outcomes:?}");
                     if recorded.outcome == RecordOutcome::Counted {
                         naive.count((id, at));
                     }
-                    let agreed = naive.agreed(now, &recorded.tally, exact_events);
-                    assert_eq!(recorded.tally, agreed, "{step:?}");
+                    let agreed = naive.agreed(now, &recorded.stats, exact_events);
+                    assert_eq!(recorded.stats, agreed, "{step:?}");
                     let previous = recorded.previous_count_24h;
-                    if recorded.tally.is_approximate {
-                        let most = recorded.tally.counts.day;
+                    if recorded.stats.is_approximate {
+                        let most = recorded.stats.counts.day;
                         assert!((before..=most).contains(&previous), "{step:?} {previous}");
                     } else {
                         assert_eq!(previous, before, "{step:?}");
@@ -219,7 +219,7 @@ async fn compare(fixture: &mut impl Fixture, exact_events: u32, steps: &[Step]) 
                     action: Action::parse("restart_pod").unwrap(),
                     success: *success,
                     at: now,
-                    origin: origin(),
+                    actor: actor(),
                 });
                 let results = store.record_repairs(now, attempts.collect()).await;
                 for ((key, id, success), result) in batch.iter().zip(results) {
@@ -250,15 +250,15 @@ async fn compare(fixture: &mut impl Fixture, exact_events: u32, steps: &[Step]) 
             Step::Look(key) => {
                 let naive = &model[*key as usize];
                 let key = AnomalyKey::from_bits(*key);
-                let told = store.tallies(now, vec![key]).await.pop().unwrap().unwrap();
-                let agreed = |told: &Tally| naive.agreed(now, told, exact_events);
+                let told = store.stats(now, vec![key]).await.pop().unwrap().unwrap();
+                let agreed = |told: &AnomalyStats| naive.agreed(now, told, exact_events);
                 let expected = naive.known.then(|| told.as_ref().map(agreed)).flatten();
                 assert_eq!(naive.known, expected.is_some(), "{step:?}");
                 assert_eq!(told, expected, "{step:?}");
-                let dossier = store.dossier(now, key).await.unwrap();
-                assert_eq!(dossier.as_ref().map(|d| d.tally.clone()), expected, "{step:?}");
+                let details = store.details(now, key).await.unwrap();
+                assert_eq!(details.as_ref().map(|d| d.stats.clone()), expected, "{step:?}");
                 let history = naive.known.then(|| naive.history());
-                assert_eq!(dossier.map(|d| d.repairs), history, "{step:?}");
+                assert_eq!(details.map(|d| d.repairs), history, "{step:?}");
             }
             // What has left by the bucket is not forgotten to the second, and could come back.
             Step::Wait(..0) if exact_events == FEW => {}

@@ -89,7 +89,7 @@ async fn what_the_older_service_left_is_read_in_place() {
     assert_eq!(known["permanent_fix"]["fix_description"], "raised the limit");
     assert_eq!(known["permanent_fix"]["fixed_at"], marked_at.to_string());
     let repairs = service.get(&format!("/anomalies/{KEY}/repairs")).await.ok();
-    assert_eq!(repairs["actions"][0]["successes"], 1);
+    assert_eq!(repairs["actions"][0]["success"], 1);
     assert_eq!(repairs["attempts"][0]["timestamp"], now.minus_seconds(100).to_string());
 
     // It goes on from there, and the older service beside it.

@@ -56,7 +56,7 @@ async fn without_redis_from_the_first_second_every_write_waits_and_counts_later(
         json!({"anomaly_key": KEY, "action": "restart", "success": false, "event_id": "r"});
     for (counted, attempts) in [(true, 1), (false, 1)] {
         let answer = accepted(service.post("/repairs", &repair).await);
-        assert_eq!((&answer["counted"], &answer["attempts"]), (&json!(counted), &json!(attempts)));
+        assert_eq!((&answer["counted"], &answer["total"]), (&json!(counted), &json!(attempts)));
     }
     let fix = json!({"anomaly_key": KEY, "fix_description": "raised the limit"});
     let fixed_at = accepted(service.put("/permanent-fix", &fix).await)["fixed_at"].clone();
@@ -76,7 +76,7 @@ async fn without_redis_from_the_first_second_every_write_waits_and_counts_later(
         (&known["frequency"]["degraded"], &known["frequency"]["regressed"]),
         (&json!(false), &json!(true))
     );
-    assert_eq!(known["repairs"][0]["attempts"], 1);
+    assert_eq!(known["repairs"][0]["total"], 1);
     assert_eq!(known["permanent_fix"]["fixed_at"], fixed_at, "with its own time");
 }
 
@@ -245,7 +245,7 @@ async fn scripts_that_the_server_has_forgotten_are_loaded_again_unseen() {
         service.get(&path).await.ok();
         other.run(&["SCRIPT", "FLUSH"]).await;
         let repair = json!({"anomaly_key": KEY, "action": "a", "success": true});
-        assert_eq!(service.post("/repairs", &repair).await.ok()["attempts"], round);
+        assert_eq!(service.post("/repairs", &repair).await.ok()["total"], round);
         other.run(&["SCRIPT", "FLUSH"]).await;
         let fix = json!({"anomaly_key": KEY, "fix_description": "x"});
         service.put("/permanent-fix", &fix).await.ok();

@@ -158,7 +158,7 @@ async fn calls_that_go_in_no_batch_are_under_their_request_too() {
     let (redis, collector) = (RedisServer::start(), Collector::start().await);
     let on_redis = [("ANOMALY_COUNTER__REDIS__URL", &*redis.url())];
     let key = key_of("HighCPU");
-    for (environment, dossier, tally) in [
+    for (environment, details, stats) in [
         (&[][..], "embedded dossier", &["embedded tally"][..]),
         (&on_redis[..], "EVALSHA dossier", &["batch", "EVALSHA tally"][..]),
     ] {
@@ -171,12 +171,12 @@ async fn calls_that_go_in_no_batch_are_under_their_request_too() {
         assert_eq!((&request.id, &*request.name), (&span, "GET /anomalies/{key}"));
         assert_eq!(request.attributes["url.path"], format!("/anomalies/{key}"));
         assert!(!request.is_error, "a caller's own fault is none of the service");
-        assert_eq!(under(&spans, &span).name, dossier);
+        assert_eq!(under(&spans, &span).name, details);
 
         let read = service.get(&format!("/anomalies/{key}/frequency")).await;
         let [trace, mut above, _] = traceresponse(&read).unwrap();
-        let spans = collector.trace(&trace, 1 + tally.len()).await;
-        for name in tally {
+        let spans = collector.trace(&trace, 1 + stats.len()).await;
+        for name in stats {
             let span = under(&spans, &above);
             assert_eq!(span.name, *name);
             above = span.id.clone();

@@ -16,9 +16,9 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures_util::future::Either;
 use tower::Service;
 
-use super::browser::Browsers;
+use super::browser::OriginPolicy;
 use crate::{
-    auth::{Caller, Denied, Scope, SignedDelivery, Wait},
+    auth::{AuthError, Caller, RetryAfter, Scope, SignedDelivery},
     http::{
         AppState,
         problem::{Problem, ProblemKind},
@@ -49,18 +49,18 @@ pub(in crate::http) fn needed(method: &Method, path: &str) -> Option<Scope> {
 #[derive(Debug)]
 pub(super) struct Access {
     state: AppState,
-    browsers: Browsers,
+    origin_policy: OriginPolicy,
 }
 
 impl Access {
-    pub(super) fn new(state: AppState, browsers: Browsers) -> Self {
-        Self { state, browsers }
+    pub(super) fn new(state: AppState, origin_policy: OriginPolicy) -> Self {
+        Self { state, origin_policy }
     }
 
     /// Notes on the request who calls, where it is let in.
     fn admit(&self, request: &mut Request) -> Result<(), Problem> {
-        let gate = &self.state.gate;
-        self.browsers.admit(request, gate.is_open())?;
+        let authenticator = &self.state.authenticator;
+        self.origin_policy.admit(request, authenticator.is_open())?;
         let Some(scope) = needed(request.method(), request.uri().path()) else { return Ok(()) };
         if let Some(delivery) = self.signed_delivery(request) {
             // Believed once its body is there.
@@ -69,7 +69,7 @@ impl Access {
             return Ok(());
         }
         let secret = shown_secret(request.headers());
-        let caller = gate.admit(self.state.counter.now(), secret.as_deref(), scope)?;
+        let caller = authenticator.admit(self.state.counter.now(), secret.as_deref(), scope)?;
         caller.admit_request().map_err(|wait| limited(scope, wait))?;
         request.extensions_mut().insert(caller);
         Ok(())
@@ -81,26 +81,26 @@ impl Access {
             && request.method() == Method::POST
             && !headers.contains_key(header::AUTHORIZATION);
         let signature = headers.get(GRAFANA_SIGNATURE).filter(|_| is_delivery)?.to_str().ok()?;
-        let gate = &self.state.gate;
-        let time = gate.grafana_timestamp_header().and_then(|name| headers.get(name));
-        gate.signed_delivery(signature, time.and_then(|time| time.to_str().ok()))
+        let authenticator = &self.state.authenticator;
+        let time = authenticator.grafana_timestamp_header().and_then(|name| headers.get(name));
+        authenticator.signed_delivery(signature, time.and_then(|time| time.to_str().ok()))
     }
 }
 
 /// What is behind it gets only the requests that are let in.
 #[derive(Clone, Debug)]
-pub(super) struct Guarded<S> {
+pub(super) struct RequireScope<S> {
     access: Arc<Access>,
     inner: S,
 }
 
-impl<S> Guarded<S> {
+impl<S> RequireScope<S> {
     pub(super) fn new(access: Access, inner: S) -> Self {
         Self { access: Arc::new(access), inner }
     }
 }
 
-impl<S> Service<Request> for Guarded<S>
+impl<S> Service<Request> for RequireScope<S>
 where
     S: Service<Request, Response = Response, Error = Infallible>,
 {
@@ -141,7 +141,7 @@ fn shown_secret(headers: &HeaderMap) -> Option<String> {
 }
 
 /// Alertmanager drops what is answered 429, and tries again after a 503.
-fn limited(scope: Scope, Wait(wait): Wait) -> Problem {
+fn limited(scope: Scope, RetryAfter(wait): RetryAfter) -> Problem {
     telemetry::shed(Shed::Token);
     let (kind, what) = match scope {
         Scope::Ingest => (ProblemKind::Overloaded, "and nothing was recorded"),
@@ -151,37 +151,41 @@ fn limited(scope: Scope, Wait(wait): Wait) -> Problem {
     Problem::new(kind, detail).retry_after(wait)
 }
 
-impl From<Denied> for Problem {
-    fn from(denied: Denied) -> Self {
+impl From<AuthError> for Problem {
+    fn from(denied: AuthError) -> Self {
         let detail = match &denied {
-            Denied::Missing => {
+            AuthError::Missing => {
                 "this takes a token: send the header `Authorization: Bearer TOKEN`, or the token as \
                  the password of Basic. `anomaly-counter token new` makes one"
                     .to_owned()
             }
-            Denied::Unknown => {
+            AuthError::Unknown => {
                 "the token or signature is not known here: check it for a typo, and that it was \
                  made for this service"
                     .to_owned()
             }
-            Denied::Expired { name } => {
+            AuthError::Expired { name } => {
                 format!("the token {name:?} has expired: have a new one made")
             }
-            Denied::Forbidden { name, needed } => format!(
+            AuthError::Forbidden { name, needed } => format!(
                 "the token {name:?} is not good for this, which takes the scope {needed}"
             ),
         };
         // As RFC 6750 has it.
         let error = match &denied {
-            Denied::Missing => String::new(),
-            Denied::Unknown | Denied::Expired { .. } => ", error=\"invalid_token\"".to_owned(),
-            Denied::Forbidden { needed, .. } => {
+            AuthError::Missing => String::new(),
+            AuthError::Unknown | AuthError::Expired { .. } => {
+                ", error=\"invalid_token\"".to_owned()
+            }
+            AuthError::Forbidden { needed, .. } => {
                 format!(", error=\"insufficient_scope\", scope=\"{needed}\"")
             }
         };
         let kind = match denied {
-            Denied::Forbidden { .. } => ProblemKind::Forbidden,
-            Denied::Missing | Denied::Unknown | Denied::Expired { .. } => ProblemKind::Unauthorized,
+            AuthError::Forbidden { .. } => ProblemKind::Forbidden,
+            AuthError::Missing | AuthError::Unknown | AuthError::Expired { .. } => {
+                ProblemKind::Unauthorized
+            }
         };
         Self::new(kind, detail).challenge(format!("Bearer realm=\"anomaly-counter\"{error}"))
     }

@@ -24,7 +24,7 @@ use tokio::{
 };
 use tower::Service;
 
-use super::intake::Intake;
+use super::intake::BodyLimiter;
 use crate::{
     http::{
         HttpConfig,
@@ -46,9 +46,9 @@ const RELIEVED_AFTER: Duration = Duration::from_millis(100);
 /// The places for requests, and for how long one may be kept. As a layer, it answers a request within these
 /// bounds or with a 503.
 #[derive(Debug)]
-pub(super) struct Bounds {
+pub(super) struct ConcurrencyLimiter {
     config: HttpConfig,
-    intake: Intake,
+    intake: BodyLimiter,
     places: Semaphore,
     /// How many wait for a place.
     waiting: AtomicU64,
@@ -59,11 +59,11 @@ pub(super) struct Bounds {
     last_refused_ms: AtomicU64,
 }
 
-impl Bounds {
+impl ConcurrencyLimiter {
     pub(super) fn new(config: HttpConfig) -> Self {
         Self {
             config,
-            intake: Intake::new(config),
+            intake: BodyLimiter::new(config),
             places: Semaphore::new(config.max_concurrent_requests.get().into()),
             waiting: AtomicU64::new(0),
             begun: Instant::now(),
@@ -82,7 +82,7 @@ impl Bounds {
         }
         let connection = request.extensions().get::<Arc<Place>>().cloned();
         // Before it has a place: a sender that takes his time keeps it from nobody.
-        let (request, _share) = match self.intake.take(request).await {
+        let (request, _permit) = match self.intake.take(request).await {
             Ok(taken) => taken,
             Err(problem) => return problem.into_response(),
         };
@@ -176,12 +176,12 @@ impl<S> Routes for S where
 /// Routes within bounds.
 #[derive(Clone, Debug)]
 pub(super) struct Bounded<S> {
-    bounds: Arc<Bounds>,
+    bounds: Arc<ConcurrencyLimiter>,
     routes: S,
 }
 
 impl<S> Bounded<S> {
-    pub(super) fn new(bounds: Bounds, routes: S) -> Self {
+    pub(super) fn new(bounds: ConcurrencyLimiter, routes: S) -> Self {
         Self { bounds: Arc::new(bounds), routes }
     }
 }

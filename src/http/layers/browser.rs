@@ -31,13 +31,13 @@ pub struct BrowserConfig {
 
 /// Tells what a page may ask from what it may not.
 #[derive(Debug)]
-pub(super) struct Browsers {
+pub(super) struct OriginPolicy {
     config: BrowserConfig,
     /// Whether only programs of this machine reach the service.
     is_local: bool,
 }
 
-impl Browsers {
+impl OriginPolicy {
     pub(super) fn new(config: BrowserConfig, is_local: bool) -> Self {
         Self { config, is_local }
     }
@@ -123,10 +123,10 @@ mod tests {
 
     use super::*;
 
-    fn browsers() -> Browsers {
+    fn origin_policy() -> OriginPolicy {
         let allowed_origins = vec![HeaderValue::from_static("https://ops.example.org")];
         let config = BrowserConfig { allowed_origins, allowed_hosts: vec!["counter".to_owned()] };
-        Browsers::new(config, true)
+        OriginPolicy::new(config, true)
     }
 
     fn admits(method: &str, host: &str, origin: Option<&str>, is_open: bool) -> bool {
@@ -134,7 +134,7 @@ mod tests {
         if let Some(origin) = origin {
             request = request.header("origin", origin);
         }
-        browsers().admit(&request.body(Body::empty()).unwrap(), is_open).is_ok()
+        origin_policy().admit(&request.body(Body::empty()).unwrap(), is_open).is_ok()
     }
 
     #[test]

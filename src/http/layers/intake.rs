@@ -36,16 +36,16 @@ const FREE_BYTES: usize = 16 << 10;
 
 /// Where bodies are taken in.
 #[derive(Debug)]
-pub(super) struct Intake {
+pub(super) struct BodyLimiter {
     max_body_bytes: usize,
     patience: Duration,
     room: Arc<Semaphore>,
 }
 
 /// A body's share of the memory; given back when this is dropped.
-pub(super) type Share = Option<OwnedSemaphorePermit>;
+pub(super) type BodyPermit = Option<OwnedSemaphorePermit>;
 
-impl Intake {
+impl BodyLimiter {
     pub(super) fn new(config: HttpConfig) -> Self {
         let max_body_bytes = config.max_body_bytes.get();
         let room = max_body_bytes.saturating_mul(LARGEST_BODIES).min(Semaphore::MAX_PERMITS);
@@ -61,7 +61,7 @@ impl Intake {
     ///
     /// # Errors
     /// When it is too large, too slow, or breaks off, or there is no memory for it.
-    pub(super) async fn take(&self, request: Request) -> Result<(Request, Share), Problem> {
+    pub(super) async fn take(&self, request: Request) -> Result<(Request, BodyPermit), Problem> {
         let (parts, mut body) = request.into_parts();
         let means_nothing = matches!(parts.method, Method::GET | Method::HEAD)
             || parts.extensions.get::<Caller>().is_none();
@@ -81,7 +81,7 @@ impl Intake {
             collected.ok_or_else(|| too_slow(self.patience))?
         };
         match taken {
-            Ok((bytes, share)) => Ok((Request::from_parts(parts, Body::from(bytes)), share)),
+            Ok((bytes, permit)) => Ok((Request::from_parts(parts, Body::from(bytes)), permit)),
             Err(refused) => {
                 // Whether the rest came in time makes no difference to the answer.
                 let _ = time::timeout(DRAIN_TIME, drain(body)).await;
@@ -91,7 +91,7 @@ impl Intake {
     }
 
     /// `None` when it does not come in time.
-    async fn in_time(&self, body: &mut Body) -> Option<Result<(Bytes, Share), Problem>> {
+    async fn in_time(&self, body: &mut Body) -> Option<Result<(Bytes, BodyPermit), Problem>> {
         let mut collecting = pin!(self.collect(body));
         // Most bodies have come with the head, and need no timer.
         let collected = collecting.as_mut().now_or_never();
@@ -101,10 +101,10 @@ impl Intake {
         time::timeout(self.patience, collecting).await.ok()
     }
 
-    async fn collect(&self, body: &mut Body) -> Result<(Bytes, Share), Problem> {
+    async fn collect(&self, body: &mut Body) -> Result<(Bytes, BodyPermit), Problem> {
         let mut only = Bytes::new();
         let mut joined = Vec::new();
-        let mut share = None;
+        let mut permit = None;
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(|_| broken_off())?.into_data() else { continue };
             let length = only.len() + joined.len() + data.len();
@@ -112,27 +112,27 @@ impl Intake {
                 return Err(too_large(self.max_body_bytes));
             }
             if length == data.len() {
-                self.enlarge(&mut share, length)?;
+                self.enlarge(&mut permit, length)?;
                 only = data;
                 continue;
             }
             // Kept as they come, frames of a byte each would take a hundred times their length.
             if joined.capacity() < length {
                 let capacity = (2 * joined.capacity()).clamp(length, self.max_body_bytes);
-                self.enlarge(&mut share, capacity)?;
+                self.enlarge(&mut permit, capacity)?;
                 joined.reserve_exact(capacity - joined.len());
             }
             joined.extend_from_slice(&std::mem::take(&mut only));
             joined.extend_from_slice(&data);
         }
         let bytes = if joined.is_empty() { only } else { joined.into() };
-        Ok((bytes, share))
+        Ok((bytes, permit))
     }
 
-    /// Has `share` be that of a body of so many bytes.
-    fn enlarge(&self, share: &mut Share, bytes: usize) -> Result<(), Problem> {
+    /// Has `permit` be that of a body of so many bytes.
+    fn enlarge(&self, permit: &mut BodyPermit, bytes: usize) -> Result<(), Problem> {
         let counted = bytes.saturating_sub(FREE_BYTES);
-        let more = counted - share.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = counted - permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         if more == 0 {
             return Ok(());
         }
@@ -143,9 +143,9 @@ impl Intake {
             telemetry::shed(Shed::Bodies);
             return Err(no_room());
         };
-        match share {
-            Some(share) => share.merge(added),
-            None => *share = Some(added),
+        match permit {
+            Some(permit) => permit.merge(added),
+            None => *permit = Some(added),
         }
         Ok(())
     }
@@ -203,9 +203,9 @@ mod tests {
 
     const MAX_BODY_BYTES: usize = 64 << 10;
 
-    fn intake() -> Intake {
+    fn intake() -> BodyLimiter {
         let room = Arc::new(Semaphore::new(MAX_BODY_BYTES));
-        Intake { max_body_bytes: MAX_BODY_BYTES, patience: Duration::from_secs(1), room }
+        BodyLimiter { max_body_bytes: MAX_BODY_BYTES, patience: Duration::from_secs(1), room }
     }
 
     fn in_frames(frames: &[&[u8]]) -> Request {
@@ -217,17 +217,17 @@ mod tests {
         request
     }
 
-    async fn taken(intake: &Intake, frames: &[&[u8]]) -> Result<(Bytes, Share), Problem> {
-        let (request, share) = intake.take(in_frames(frames)).await?;
-        Ok((request.into_body().collect().await.unwrap().to_bytes(), share))
+    async fn taken(intake: &BodyLimiter, frames: &[&[u8]]) -> Result<(Bytes, BodyPermit), Problem> {
+        let (request, permit) = intake.take(in_frames(frames)).await?;
+        Ok((request.into_body().collect().await.unwrap().to_bytes(), permit))
     }
 
     #[tokio::test]
     async fn a_body_is_the_same_in_one_frame_or_in_many() {
         for frames in [&[&b"abc"[..]] as &[&[u8]], &[b"a", b"b", b"c"], &[b"", b"ab", b"", b"c"]] {
-            let (bytes, share) = taken(&intake(), frames).await.unwrap();
+            let (bytes, permit) = taken(&intake(), frames).await.unwrap();
             assert_eq!(&bytes[..], b"abc");
-            assert!(share.is_none());
+            assert!(permit.is_none());
         }
         assert!(taken(&intake(), &[]).await.unwrap().0.is_empty());
     }

@@ -22,18 +22,18 @@ pub(in crate::http) type RouteNames = matchit::Router<&'static str>;
 
 /// Measures what is behind it, also what never comes to a handler.
 #[derive(Clone)]
-pub(super) struct Measured<S> {
+pub(super) struct RequestMetrics<S> {
     routes: Arc<RouteNames>,
     inner: S,
 }
 
-impl<S> Measured<S> {
+impl<S> RequestMetrics<S> {
     pub(super) fn new(routes: Arc<RouteNames>, inner: S) -> Self {
         Self { routes, inner }
     }
 }
 
-impl<S> Service<Request> for Measured<S>
+impl<S> Service<Request> for RequestMetrics<S>
 where
     S: Service<Request, Response = Response, Error = Infallible, Future: Send + 'static>,
 {

@@ -26,15 +26,15 @@ use tower_http::{
 use tracing::{Level, Span};
 
 use self::{
-    access::{Access, Guarded},
-    bounds::{Bounded, Bounds},
-    browser::Browsers,
+    access::{Access, RequireScope},
+    bounds::{Bounded, ConcurrencyLimiter},
+    browser::OriginPolicy,
     client::ProxyConfig,
-    measured::{Measured, RouteNames},
-    traced::Traced,
+    measured::{RequestMetrics, RouteNames},
+    traced::RequestTrace,
 };
 use super::{
-    AppState, Reach, degraded,
+    AppState, Exposure, degraded,
     problem::{Problem, ProblemKind},
 };
 use crate::traces;
@@ -48,23 +48,23 @@ pub(super) fn around(
     routes: Router,
     names: RouteNames,
     state: AppState,
-    reach: Reach,
+    reach: Exposure,
 ) -> HttpService {
-    let Reach { browser, proxy, is_local } = reach;
+    let Exposure { browser, proxy, is_local } = reach;
     let counter = Arc::clone(&state.counter);
     let names = Arc::new(names);
     let proxy = Arc::new(proxy);
     let traced = (Arc::clone(&names), Arc::clone(&proxy));
-    let cors = Browsers::cors(&browser);
+    let cors = OriginPolicy::cors(&browser);
     let stack = ServiceBuilder::new()
         .map_request(|request: axum::http::Request<Incoming>| request.map(Body::new))
         // First the id, so that all that follows can name it.
         .layer(SetRequestIdLayer::x_request_id(NewRequestId))
         // Around all that may answer, also a refusal or a panic.
-        .layer(layer_fn(move |inner| Measured::new(Arc::clone(&names), inner)))
+        .layer(layer_fn(move |inner| RequestMetrics::new(Arc::clone(&names), inner)))
         .layer(layer_fn(move |inner| {
             let (names, proxy) = traced.clone();
-            Traced::new(names, proxy, inner)
+            RequestTrace::new(names, proxy, inner)
         }))
         // The span is around all that is logged of a request. A line for each request only at
         // `debug`; errors are logged where they are known, and an outage is not one line a request.
@@ -81,9 +81,9 @@ pub(super) fn around(
         .layer(CatchPanicLayer::custom(panicked))
         .map_response(move |response| degraded::marked(&counter, response))
         .option_layer(cors);
-    let bounded = Bounded::new(Bounds::new(state.http), routes);
-    let access = Access::new(state, Browsers::new(browser, is_local));
-    BoxCloneSyncService::new(stack.service(Guarded::new(access, bounded)))
+    let bounded = Bounded::new(ConcurrencyLimiter::new(state.http), routes);
+    let access = Access::new(state, OriginPolicy::new(browser, is_local));
+    BoxCloneSyncService::new(stack.service(RequireScope::new(access, bounded)))
 }
 
 /// Gives requests that come without an id one of ours.

@@ -32,13 +32,13 @@ fn is_routine(path: &str) -> bool {
 
 /// Traces what is behind it, also what never comes to a handler.
 #[derive(Clone)]
-pub(super) struct Traced<S> {
+pub(super) struct RequestTrace<S> {
     routes: Arc<RouteNames>,
     proxy: Arc<ProxyConfig>,
     inner: S,
 }
 
-impl<S> Traced<S> {
+impl<S> RequestTrace<S> {
     pub(super) fn new(routes: Arc<RouteNames>, proxy: Arc<ProxyConfig>, inner: S) -> Self {
         Self { routes, proxy, inner }
     }
@@ -60,7 +60,7 @@ impl<S> Traced<S> {
     }
 }
 
-impl<S> Service<Request> for Traced<S>
+impl<S> Service<Request> for RequestTrace<S>
 where
     S: Service<Request, Response = Response, Error = Infallible, Future: Send + 'static>,
 {

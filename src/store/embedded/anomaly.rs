@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     domain::{
-        EventDigest, Insertion, PermanentFix, RecentAttempt, RepairHistory, Tally, Timeline,
+        AnomalyStats, EventDigest, Insertion, PermanentFix, RecentAttempt, RepairHistory, Timeline,
         TimelineConfig, Timestamp,
     },
-    store::{Dossier, KEPT_SECONDS},
+    store::{AnomalyDetails, KEPT_SECONDS},
 };
 
 /// All that is kept about one anomaly, but for its signature where that is on disk. Most anomalies are
@@ -20,7 +20,7 @@ pub(super) struct Anomaly {
     known_since: Timestamp,
     kept_until: Timestamp,
     timeline: Timeline,
-    care: Option<Box<Care>>,
+    remediation: Option<Box<Remediation>>,
     /// Present until a checkpoint has written it down.
     #[serde(skip)]
     new_signature_json: Option<Arc<str>>,
@@ -28,7 +28,7 @@ pub(super) struct Anomaly {
 
 /// What people and machines have done about an anomaly.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Care {
+struct Remediation {
     repairs: RepairHistory,
     repairs_kept_until: Timestamp,
     fix: Option<PermanentFix>,
@@ -36,7 +36,7 @@ struct Care {
     operation_ids: HashMap<EventDigest, Timestamp>,
 }
 
-impl Default for Care {
+impl Default for Remediation {
     fn default() -> Self {
         Self {
             repairs: RepairHistory::default(),
@@ -47,7 +47,7 @@ impl Default for Care {
     }
 }
 
-impl Care {
+impl Remediation {
     /// Notes an id, and says whether it is a first.
     fn is_first(&mut self, now: Timestamp, id: EventDigest) -> bool {
         self.operation_ids.retain(|_, at| at.plus_seconds(KEPT_SECONDS) > now);
@@ -69,7 +69,7 @@ impl Anomaly {
             known_since,
             kept_until: Timestamp::MIN,
             timeline: Timeline::default(),
-            care: None,
+            remediation: None,
             new_signature_json: Some(signature_json),
         }
     }
@@ -77,7 +77,7 @@ impl Anomaly {
     /// As an earlier version has written it down.
     pub(super) fn from_v1(old: AnomalyV1) -> Self {
         let AnomalyV1 { signature_json, known_since, kept_until, .. } = old;
-        let care = Care {
+        let remediation = Remediation {
             repairs: old.repairs,
             repairs_kept_until: old.repairs_kept_until,
             fix: old.fix,
@@ -88,7 +88,13 @@ impl Anomaly {
             timeline.insert_unbounded(at, id);
         }
         let new_signature_json = Some(signature_json);
-        Self { known_since, kept_until, timeline, care: Some(Box::new(care)), new_signature_json }
+        Self {
+            known_since,
+            kept_until,
+            timeline,
+            remediation: Some(Box::new(remediation)),
+            new_signature_json,
+        }
     }
 
     pub(super) fn is_kept(&self, now: Timestamp) -> bool {
@@ -118,15 +124,15 @@ impl Anomaly {
         id: EventDigest,
         attempt: RecentAttempt,
     ) -> bool {
-        let care = self.care();
-        if now >= care.repairs_kept_until {
-            care.repairs = RepairHistory::default();
+        let remediation = self.remediation();
+        if now >= remediation.repairs_kept_until {
+            remediation.repairs = RepairHistory::default();
         }
-        if !care.is_first(now, id) {
+        if !remediation.is_first(now, id) {
             return false;
         }
-        care.repairs.push(attempt);
-        care.repairs_kept_until = now.plus_seconds(KEPT_SECONDS);
+        remediation.repairs.push(attempt);
+        remediation.repairs_kept_until = now.plus_seconds(KEPT_SECONDS);
         self.keep_for(now, KEPT_SECONDS);
         true
     }
@@ -138,21 +144,21 @@ impl Anomaly {
         id: EventDigest,
         fix: PermanentFix,
     ) -> bool {
-        if !self.care().is_first(now, id) {
+        if !self.remediation().is_first(now, id) {
             return false;
         }
         self.kept_until = self.kept_until.max(fix.expires_at());
         self.keep_for(now, KEPT_SECONDS);
-        self.care().fix = Some(fix);
+        self.remediation().fix = Some(fix);
         true
     }
 
     /// Takes the mark back, and says whether there was one.
     pub(super) fn unmark_fixed(&mut self, now: Timestamp, id: EventDigest) -> bool {
-        if self.fix(now).is_none() || !self.care().is_first(now, id) {
+        if self.fix(now).is_none() || !self.remediation().is_first(now, id) {
             return false;
         }
-        self.care().fix = None;
+        self.remediation().fix = None;
         true
     }
 
@@ -160,9 +166,9 @@ impl Anomaly {
         self.timeline.counts(now).day
     }
 
-    pub(super) fn tally(&self, now: Timestamp) -> Tally {
+    pub(super) fn stats(&self, now: Timestamp) -> AnomalyStats {
         let span = self.timeline.span(now);
-        Tally {
+        AnomalyStats {
             counts: self.timeline.counts(now),
             is_approximate: self.timeline.is_approximate(now),
             first_seen: span.map(|(first, _)| first),
@@ -173,11 +179,11 @@ impl Anomaly {
     }
 
     /// All of it; without the signature where that is on disk.
-    pub(super) fn dossier(&self, now: Timestamp) -> Dossier {
-        Dossier {
+    pub(super) fn details(&self, now: Timestamp) -> AnomalyDetails {
+        AnomalyDetails {
             signature_json: self.new_signature_json.as_deref().map(str::to_owned),
             known_since: Some(self.known_since),
-            tally: self.tally(now),
+            stats: self.stats(now),
             fix: self.fix(now).cloned(),
             repairs: self.repairs(now),
         }
@@ -207,16 +213,16 @@ impl Anomaly {
     }
 
     fn fix(&self, now: Timestamp) -> Option<&PermanentFix> {
-        self.care.as_ref()?.fix(now)
+        self.remediation.as_ref()?.fix(now)
     }
 
     fn kept_repairs(&self, now: Timestamp) -> Option<&RepairHistory> {
-        let care = self.care.as_ref()?;
-        (now < care.repairs_kept_until).then_some(&care.repairs)
+        let remediation = self.remediation.as_ref()?;
+        (now < remediation.repairs_kept_until).then_some(&remediation.repairs)
     }
 
-    fn care(&mut self) -> &mut Care {
-        self.care.get_or_insert_default()
+    fn remediation(&mut self) -> &mut Remediation {
+        self.remediation.get_or_insert_default()
     }
 
     fn keep_for(&mut self, now: Timestamp, seconds: i64) {

@@ -17,10 +17,10 @@ use self::{
     state::{SharedState, State},
     writer::Writer,
 };
-use super::{Dossier, Recorded, RepairRecorded, Shard, Store, StoreError};
+use super::{AnomalyDetails, Recorded, RepairRecorded, Shard, Store, StoreError};
 use crate::domain::{
-    AnomalyKey, AuditEntry, FixMark, FixRemoval, Occurrence, PermanentFix, RepairAttempt, Tally,
-    TimelineConfig, Timestamp,
+    AnomalyKey, AnomalyStats, AuditEntry, FixMark, FixRemoval, Occurrence, PermanentFix,
+    RepairAttempt, TimelineConfig, Timestamp,
 };
 
 pub use checkpoint::CheckpointLimits;
@@ -86,31 +86,31 @@ impl Store for EmbeddedStore {
         for_each_element(elements, written.await)
     }
 
-    async fn tallies(
+    async fn stats(
         &self,
         now: Timestamp,
         keys: Vec<AnomalyKey>,
-    ) -> Vec<Result<Option<Tally>, StoreError>> {
+    ) -> Vec<Result<Option<AnomalyStats>, StoreError>> {
         let state = self.state.read();
-        keys.into_iter().map(|key| Ok(state.tally(now, key))).collect()
+        keys.into_iter().map(|key| Ok(state.stats(now, key))).collect()
     }
 
-    fn tallies_from_memory(&self) -> bool {
+    fn stats_from_memory(&self) -> bool {
         true
     }
 
-    async fn dossier(
+    async fn details(
         &self,
         now: Timestamp,
         key: AnomalyKey,
-    ) -> Result<Option<Dossier>, StoreError> {
-        let dossier = self.state.read().dossier(now, key);
-        match dossier {
-            Some(dossier) if dossier.signature_json.is_none() => {
+    ) -> Result<Option<AnomalyDetails>, StoreError> {
+        let details = self.state.read().details(now, key);
+        match details {
+            Some(details) if details.signature_json.is_none() => {
                 let signature_json = self.writer.signature_json(key).await?;
-                Ok(Some(Dossier { signature_json, ..dossier }))
+                Ok(Some(AnomalyDetails { signature_json, ..details }))
             }
-            dossier => Ok(dossier),
+            details => Ok(details),
         }
     }
 
@@ -131,7 +131,7 @@ impl Store for EmbeddedStore {
         now: Timestamp,
         key: AnomalyKey,
     ) -> Result<Option<Vec<AuditEntry>>, StoreError> {
-        if self.state.read().tally(now, key).is_none() {
+        if self.state.read().stats(now, key).is_none() {
             return Ok(None);
         }
         self.writer.audit(key).await.map(Some)

@@ -12,10 +12,10 @@ use super::{
 };
 use crate::{
     domain::{
-        AnomalyKey, AuditEntry, FixMark, FixRemoval, Insertion, Occurrence, PermanentFix,
-        RETENTION, RepairAttempt, Tally, TimelineConfig, Timestamp,
+        AnomalyKey, AnomalyStats, AuditEntry, FixMark, FixRemoval, Insertion, Occurrence,
+        PermanentFix, RETENTION, RepairAttempt, TimelineConfig, Timestamp,
     },
-    store::{Dossier, RecordOutcome, Recorded, RepairRecorded},
+    store::{AnomalyDetails, RecordOutcome, Recorded, RepairRecorded},
 };
 
 /// The state as the writer and the readers share it.
@@ -59,12 +59,12 @@ impl State {
         (std::mem::take(&mut self.changes), std::mem::take(&mut self.audit))
     }
 
-    pub(super) fn tally(&self, now: Timestamp, key: AnomalyKey) -> Option<Tally> {
-        self.kept(now, key).map(|anomaly| anomaly.tally(now))
+    pub(super) fn stats(&self, now: Timestamp, key: AnomalyKey) -> Option<AnomalyStats> {
+        self.kept(now, key).map(|anomaly| anomaly.stats(now))
     }
 
-    pub(super) fn dossier(&self, now: Timestamp, key: AnomalyKey) -> Option<Dossier> {
-        self.kept(now, key).map(|anomaly| anomaly.dossier(now))
+    pub(super) fn details(&self, now: Timestamp, key: AnomalyKey) -> Option<AnomalyDetails> {
+        self.kept(now, key).map(|anomaly| anomaly.details(now))
     }
 
     pub(super) fn record(&mut self, now: Timestamp, occurrence: &Occurrence) -> Recorded {
@@ -86,8 +86,8 @@ impl State {
             }
             if counts { RecordOutcome::Counted } else { RecordOutcome::Duplicate }
         };
-        let tally = self.tally(now, key).unwrap_or_default();
-        Recorded { outcome, previous_count_24h, tally }
+        let stats = self.stats(now, key).unwrap_or_default();
+        Recorded { outcome, previous_count_24h, stats }
     }
 
     pub(super) fn record_repair(

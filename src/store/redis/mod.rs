@@ -32,12 +32,12 @@ use self::{
     time::{to_iso8601, to_unix_seconds},
 };
 use super::{
-    Dossier, KEPT_SECONDS, RecordOutcome, Recorded, RepairRecorded, Shard, Store, StoreError,
-    keys::KeyNames,
+    AnomalyDetails, KEPT_SECONDS, RecordOutcome, Recorded, RepairRecorded, Shard, Store,
+    StoreError, keys::KeyNames,
 };
 use crate::domain::{
-    AnomalyKey, AuditEntry, EventId, FIX_VALIDITY_SECONDS, FixMark, FixRemoval, Occurrence,
-    PermanentFix, RepairAttempt, RepairHistory, Tally, TimelineConfig, Timestamp, Window,
+    AnomalyKey, AnomalyStats, AuditEntry, EventId, FIX_VALIDITY_SECONDS, FixMark, FixRemoval,
+    Occurrence, PermanentFix, RepairAttempt, RepairHistory, TimelineConfig, Timestamp, Window,
 };
 
 pub use config::{InvalidRedisUrl, RedisConfig, RedisUrl};
@@ -208,52 +208,52 @@ impl Store for RedisStore {
                 "too_old" => RecordOutcome::TooOld,
                 other => return Err(reply::unexpected(other)),
             };
-            let tally = reply.tally(now)?;
+            let stats = reply.stats(now)?;
             let is_counted = outcome == RecordOutcome::Counted;
             if is_counted {
                 self.renewals.note(now, occurrences[place].key);
             }
             let is_one_more = is_counted && occurrences[place].at >= start_of_day;
-            let previous_count_24h = tally.counts.day - u64::from(is_one_more);
-            Ok(Recorded { outcome, previous_count_24h, tally })
+            let previous_count_24h = stats.counts.day - u64::from(is_one_more);
+            Ok(Recorded { outcome, previous_count_24h, stats })
         };
         self.run_batch(&occurrences, |occurrence| occurrence.key, begin, add, read).await
     }
 
-    async fn tallies(
+    async fn stats(
         &self,
         now: Timestamp,
         keys: Vec<AnomalyKey>,
-    ) -> Vec<Result<Option<Tally>, StoreError>> {
+    ) -> Vec<Result<Option<AnomalyStats>, StoreError>> {
         let begin = || {
-            let mut call = Call::new(Script::Tallies);
+            let mut call = Call::new(Script::Stats);
             call.arguments(window_starts(now));
             call
         };
         let add = |call: &mut Call, key: &AnomalyKey| self.add_keys(call, *key);
-        let read = |_, mut reply: Reply| reply.if_known("known", |reply| reply.tally(now));
+        let read = |_, mut reply: Reply| reply.if_known("known", |reply| reply.stats(now));
         self.run_batch(&keys, |key| *key, begin, add, read).await
     }
 
-    async fn dossier(
+    async fn details(
         &self,
         now: Timestamp,
         key: AnomalyKey,
-    ) -> Result<Option<Dossier>, StoreError> {
-        let mut call = Call::new(Script::Dossier);
+    ) -> Result<Option<AnomalyDetails>, StoreError> {
+        let mut call = Call::new(Script::Details);
         self.add_keys(&mut call, key);
         call.arguments(window_starts(now));
         self.run_one(key, call).await?.if_known("known", |reply| {
-            let tally = reply.tally(now)?;
+            let stats = reply.stats(now)?;
             let signature_json = reply.text()?;
             let known_since = reply.iso8601()?;
             let description = reply.text()?;
             let fixed_by = reply.text()?;
             let recent = reply.repair_attempts()?;
             let fix =
-                tally.fixed_at.map(|marked_at| PermanentFix { description, fixed_by, marked_at });
-            let repairs = RepairHistory { total: tally.repair_attempts, recent };
-            Ok(Dossier { signature_json, known_since, tally, fix, repairs })
+                stats.fixed_at.map(|marked_at| PermanentFix { description, fixed_by, marked_at });
+            let repairs = RepairHistory { total: stats.repair_attempts, recent };
+            Ok(AnomalyDetails { signature_json, known_since, stats, fix, repairs })
         })
     }
 

@@ -9,7 +9,9 @@ use super::{
     time::{from_iso8601, from_unix_seconds, to_iso8601},
 };
 use crate::{
-    domain::{FIX_VALIDITY_SECONDS, RecentAttempt, RepairAttempt, Tally, Timestamp, WindowCounts},
+    domain::{
+        AnomalyStats, FIX_VALIDITY_SECONDS, RecentAttempt, RepairAttempt, Timestamp, WindowCounts,
+    },
     store::StoreError,
 };
 
@@ -69,7 +71,7 @@ impl Reply {
     }
 
     /// What `told` in `library.lua` tells after the tag.
-    pub(super) fn tally(&self, now: Timestamp) -> Result<Tally, StoreError> {
+    pub(super) fn stats(&self, now: Timestamp) -> Result<AnomalyStats, StoreError> {
         // The last, a mark's time, may be of two words.
         let mut words = self.told.splitn(9, ' ').skip(1);
         let mut next = || words.next().filter(|word| *word != "-");
@@ -83,7 +85,14 @@ impl Reply {
         let marked_at = next().and_then(from_iso8601);
         let fixed_at = is_marked
             .then(|| marked_at.unwrap_or_else(|| mark_time_from_remaining(now, remaining_ms)));
-        Ok(Tally { counts, is_approximate, first_seen, last_seen, repair_attempts, fixed_at })
+        Ok(AnomalyStats {
+            counts,
+            is_approximate,
+            first_seen,
+            last_seen,
+            repair_attempts,
+            fixed_at,
+        })
     }
 
     pub(super) fn text(&mut self) -> Result<Option<String>, StoreError> {

@@ -18,8 +18,8 @@ macro_rules! script {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Script {
     Record,
-    Tallies,
-    Dossier,
+    Stats,
+    Details,
     Repair,
     MarkFixed,
     UnmarkFixed,
@@ -29,8 +29,8 @@ pub(super) enum Script {
 impl Script {
     pub(super) const ALL: [Self; 7] = [
         Self::Record,
-        Self::Tallies,
-        Self::Dossier,
+        Self::Stats,
+        Self::Details,
         Self::Repair,
         Self::MarkFixed,
         Self::UnmarkFixed,
@@ -40,8 +40,8 @@ impl Script {
     pub(super) const fn source(self) -> &'static str {
         match self {
             Self::Record => script!("folding.lua", "record.lua"),
-            Self::Tallies => script!("tallies.lua"),
-            Self::Dossier => script!("dossier.lua"),
+            Self::Stats => script!("stats.lua"),
+            Self::Details => script!("details.lua"),
             Self::Repair => script!("repair.lua"),
             Self::MarkFixed => script!("mark_fixed.lua"),
             Self::UnmarkFixed => script!("unmark_fixed.lua"),
@@ -53,7 +53,7 @@ impl Script {
     pub(super) const fn keys_each(self) -> usize {
         match self {
             Self::Record => 7,
-            Self::Tallies | Self::Dossier => 8,
+            Self::Stats | Self::Details => 8,
             Self::Repair | Self::MarkFixed | Self::UnmarkFixed | Self::Audit => 10,
         }
     }

@@ -15,5 +15,5 @@ local function read()
 end
 
 elements(10, 0, 0)
-local result = guarded(read)
+local result = protected(read)
 return type(result) == 'table' and result or { result }

@@ -73,16 +73,16 @@ local function fold_late(folded, at, at_number)
 end
 
 -- Folds the `count` oldest events of a timeline, which are later than all that is folded.
-local function fold_oldest(k, tally, count, starts, limit)
+local function fold_oldest(k, stats, count, starts, limit)
   local timeline, counts = KEYS[k], KEYS[k + FOLDED_COUNTS]
   local events = call('ZRANGE', timeline, '0', count - 1, 'WITHSCORES')
-  local folded = tally.folded
+  local folded = stats.folded
   if not folded then
     -- What is there still has left.
     call('DEL', counts, KEYS[k + FOLDED_IDS])
     folded = { first = events[2], first_at = tonumber(events[2]), edge_at = -math.huge, total = 0,
       tidied = 0 }
-    tally.folded = folded
+    stats.folded = folded
   end
   local ends, replaced = {}, nil
   for i = 1, #events, 2 do

@@ -1,5 +1,5 @@
 -- Functions that the scripts beside this file share. It is put in front of each of them, since a
--- script can load no other. Only `read_tally` (where it forgets), `keep`, `note` and `audit` write.
+-- script can load no other. Only `read_stats` (where it forgets), `extend_ttl`, `remember_id` and `audit` write.
 --
 -- `k` is the place of an anomaly's first key in KEYS. Its keys stand there in the order below, and a
 -- script takes the first few of them. (Places, since to make a table of names for each anomaly takes
@@ -54,24 +54,24 @@ local function folded_before(k, time)
 end
 
 -- Adds the folded events to a tally.
-local function add_folded(k, starts, tally)
-  local folded = tally.folded
+local function add_folded(k, starts, stats)
+  local folded = stats.folded
   for window = 1, 4 do
     local start_at = starts[window + 4]
     if start_at <= folded.first_at then
-      tally[window] = tally[window] + folded.total
+      stats[window] = stats[window] + folded.total
     elseif start_at <= folded.edge_at then
-      tally[window] = tally[window] + folded.total - folded_before(k, starts[window])
-      tally.is_approximate = true
+      stats[window] = stats[window] + folded.total - folded_before(k, starts[window])
+      stats.is_approximate = true
     end
   end
-  tally.oldest = folded.first
+  stats.oldest = folded.first
   if starts[5] > folded.first_at then
     -- Its bucket may be one of an hour, and cut.
     local bucket = call('ZRANGEBYSCORE', KEYS[k + FOLDED_COUNTS], starts[1], '+inf', 'WITHSCORES',
       'LIMIT', '0', '1')
     local ends_at = tonumber(bucket[2]) or folded.edge_at
-    tally.oldest = string.format('%.6f', math.max(ends_at - ends_at % COARSE_SECONDS, starts[5]))
+    stats.oldest = string.format('%.6f', math.max(ends_at - ends_at % COARSE_SECONDS, starts[5]))
   end
 end
 
@@ -100,7 +100,7 @@ end
 -- what has left where it is to. `texts` are those of all elements, of which this is the `i`th. `length` is
 -- that of the timeline. Looks before it forgets: after any
 -- write, though it removes nothing, Redis lets a script exceed maxmemory.
-local function read_tally(k, starts, forgets, texts, i)
+local function read_stats(k, starts, forgets, texts, i)
   local timeline = KEYS[k]
   local oldest = call('ZRANGE', timeline, '0', '0', 'WITHSCORES')[2]
   local oldest_at = tonumber(oldest)
@@ -122,19 +122,19 @@ local function read_tally(k, starts, forgets, texts, i)
     day = oldest_at >= starts[7] and week or call('ZCOUNT', timeline, starts[3], '+inf')
     hour = oldest_at >= starts[8] and day or call('ZCOUNT', timeline, starts[4], '+inf')
   end
-  local tally = { month, week, day, hour, length = length, oldest = oldest, newest = false,
+  local stats = { month, week, day, hour, length = length, oldest = oldest, newest = false,
     repairs = texts[i * 3 - 2], mark = texts[i * 3 - 1], folded = false, is_approximate = false }
   local folded = texts[i * 3] and read_folded(texts[i * 3], starts)
   if folded then
-    tally.folded = folded
-    add_folded(k, starts, tally)
+    stats.folded = folded
+    add_folded(k, starts, stats)
   end
-  return tally
+  return stats
 end
 
 -- The newest event's time.
-local function newest_event(k, tally)
-  return call('ZRANGE', KEYS[k], '-1', '-1', 'WITHSCORES')[2] or tally.folded and tally.folded.edge
+local function newest_event(k, stats)
+  return call('ZRANGE', KEYS[k], '-1', '-1', 'WITHSCORES')[2] or stats.folded and stats.folded.edge
 end
 
 -- Answers a tally as one text, which takes Redis and its reader less than a list of values: `word`, then
@@ -143,18 +143,18 @@ end
 -- "marked", the mark's remaining milliseconds and its time. `-` stands for what there is not. The
 -- milliseconds are for marks without a readable time: an older writer's metadata expire before its
 -- mark does.
-local function told(k, word, tally)
-  local text = word .. ' ' .. tally[1]
-  if tally[4] ~= tally[1] then
-    text = text .. ',' .. tally[2] .. ',' .. tally[3] .. ',' .. tally[4]
+local function encode_stats(k, word, stats)
+  local text = word .. ' ' .. stats[1]
+  if stats[4] ~= stats[1] then
+    text = text .. ',' .. stats[2] .. ',' .. stats[3] .. ',' .. stats[4]
   end
-  text = text .. ' ' .. (tally.oldest or '-') .. ' ' .. (tally.newest or '-')
-  if not (tally.repairs or tally.mark or tally.is_approximate) then
+  text = text .. ' ' .. (stats.oldest or '-') .. ' ' .. (stats.newest or '-')
+  if not (stats.repairs or stats.mark or stats.is_approximate) then
     return text
   end
-  text = text .. (tally.is_approximate and ' approximate ' or ' exact ')
-    .. (tonumber(tally.repairs) and tally.repairs or '-')
-  if tally.mark ~= '1' then
+  text = text .. (stats.is_approximate and ' approximate ' or ' exact ')
+    .. (tonumber(stats.repairs) and stats.repairs or '-')
+  if stats.mark ~= '1' then
     return text
   end
   return text .. ' marked ' .. call('PTTL', KEYS[k + PERMANENT_FIX]) .. ' '
@@ -168,7 +168,7 @@ local function is_known(k)
 end
 
 -- Makes a key live for at least `seconds` more. (EXPIRE's own GT is not in Redis 6.2.)
-local function keep(name, seconds)
+local function extend_ttl(name, seconds)
   if call('TTL', name) < tonumber(seconds) then
     call('EXPIRE', name, seconds)
   end
@@ -181,7 +181,7 @@ local function is_noted(k, id, now, kept_seconds)
 end
 
 -- Notes an id. To be called last: an operation that fails half-way must not count as done.
-local function note(k, id, now, kept_seconds)
+local function remember_id(k, id, now, kept_seconds)
   local ids = KEYS[k + OPERATION_IDS]
   call('ZADD', ids, now, id)
   call('EXPIRE', ids, kept_seconds)
@@ -206,7 +206,7 @@ end
 
 -- Answers what `work` answers, or "error" and its message when it fails, so that one anomaly with a
 -- key of a foreign type fails alone.
-local function guarded(work, ...)
+local function protected(work, ...)
   local ok, result = pcall(work, ...)
   if ok then
     return result

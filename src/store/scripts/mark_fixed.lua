@@ -27,7 +27,7 @@ local function mark()
     return 'marked'
   end
   if is_outdated(1, at, now) then
-    note(1, id, now, kept_seconds)
+    remember_id(1, id, now, kept_seconds)
     return 'marked'
   end
   -- Before anything is written, so that an audit of a foreign type changes nothing.
@@ -40,12 +40,12 @@ local function mark()
   else
     call('HSET', metadata, 'permanent_fix_by', fixed_by)
   end
-  keep(metadata, validity_seconds)
+  extend_ttl(metadata, validity_seconds)
   call('SET', KEYS[1 + PERMANENT_FIX], '1', 'EX', validity_seconds)
   audit(1, entry)
-  note(1, id, now, kept_seconds)
+  remember_id(1, id, now, kept_seconds)
   return 'marked'
 end
 
 elements(10, 9, 0)
-return { guarded(mark) }
+return { protected(mark) }

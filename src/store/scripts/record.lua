@@ -9,7 +9,7 @@
 --       8    how many ids of folded events are remembered
 --       then for each occurrence: 1 where its keys' lives are to be renewed, event id, its time (Unix seconds), its time (ISO 8601),
 --       the posted object as JSON
--- Gives for each occurrence a text: "counted", "duplicate" or "too_old" and the tally after it (`told` in
+-- Gives for each occurrence a text: "counted", "duplicate" or "too_old" and the tally after it (`encode_stats` in
 --       library.lua); or "error" and a message
 --
 -- A script and not MULTI: whether an id is new decides about the writes that follow, and all figures of
@@ -27,22 +27,22 @@ local PACKED_EVENTS, LONG_MEMBER = 32, string.rep('-', 65)
 
 local count = elements(7, 8, 5)
 local texts = read_texts(count, 7)
-local tallies = {}
+local stats_by_timeline = {}
 
 -- Folds what is too much of an anomaly, and writes down what has changed.
-local function settle(tally)
-  if tally.has_forgotten and tally.length > exact_events + fold_batch then
-    fold_oldest(tally.k, tally, tally.length - exact_events, starts, remembered_ids)
+local function settle(stats)
+  if stats.has_forgotten and stats.length > exact_events + fold_batch then
+    fold_oldest(stats.k, stats, stats.length - exact_events, starts, remembered_ids)
   end
-  if tally.folded and tally.folded.changed_ids then
-    write_folded(tally.k, tally.folded, starts, kept_seconds)
+  if stats.folded and stats.folded.changed_ids then
+    write_folded(stats.k, stats.folded, starts, kept_seconds)
   end
 end
 
 -- Puts an event into the timeline, and says whether its id is new there.
-local function insert(k, a, tally, id, at)
+local function insert(k, a, stats, id, at)
   local timeline, metadata = KEYS[k], KEYS[k + METADATA]
-  local is_due = not tally.is_renewed and (ARGV[a] == '1' or tally.length == 0)
+  local is_due = not stats.is_renewed and (ARGV[a] == '1' or stats.length == 0)
   -- Read before anything is written, so that metadata of a foreign type change nothing.
   local has_signature = not is_due or call('HEXISTS', metadata, 'signature') == 1
   if call('ZADD', timeline, 'NX', at, id) == 0 then
@@ -54,11 +54,11 @@ local function insert(k, a, tally, id, at)
       call('HSET', metadata, 'signature', ARGV[a + 4])
       call('HSETNX', metadata, 'first_seen', ARGV[a + 3])
     end
-    keep(metadata, kept_seconds)
-    tally.is_renewed = true
+    extend_ttl(metadata, kept_seconds)
+    stats.is_renewed = true
   end
-  tally.length = tally.length + 1
-  if tally.length == PACKED_EVENTS then
+  stats.length = stats.length + 1
+  if stats.length == PACKED_EVENTS then
     call('ZADD', timeline, at, LONG_MEMBER)
     call('ZREM', timeline, LONG_MEMBER)
   end
@@ -66,8 +66,8 @@ local function insert(k, a, tally, id, at)
 end
 
 -- Puts an event in, wherever it belongs, and says whether it counts.
-local function take(k, a, tally, id, at, at_number)
-  local folded = tally.folded
+local function take(k, a, stats, id, at, at_number)
+  local folded = stats.folded
   if folded then
     if remembers(k, folded, id, starts) then
       return false
@@ -81,11 +81,11 @@ local function take(k, a, tally, id, at, at_number)
       return true
     end
   end
-  if not insert(k, a, tally, id, at) then
+  if not insert(k, a, stats, id, at) then
     return false
   end
-  if not tally.newest and call('ZREVRANK', KEYS[k], id) == 0 then
-    tally.newest, tally.newest_at = at, at_number
+  if not stats.newest and call('ZREVRANK', KEYS[k], id) == 0 then
+    stats.newest, stats.newest_at = at, at_number
   end
   return true
 end
@@ -94,43 +94,43 @@ local function record(i)
   local k, a = i * 7 - 6, i * 5 + 4
   local id, at, at_number = ARGV[a + 1], ARGV[a + 2], tonumber(ARGV[a + 2])
   local is_inside = at_number >= starts[5]
-  local tally = tallies[KEYS[k]]
-  if not tally or is_inside and not tally.has_forgotten then
-    tally = read_tally(k, starts, is_inside, texts, i)
-    tally.k, tally.has_forgotten = k, is_inside
-    tallies[KEYS[k]] = tally
+  local stats = stats_by_timeline[KEYS[k]]
+  if not stats or is_inside and not stats.has_forgotten then
+    stats = read_stats(k, starts, is_inside, texts, i)
+    stats.k, stats.has_forgotten = k, is_inside
+    stats_by_timeline[KEYS[k]] = stats
   end
   local outcome = 'too_old'
   if is_inside then
     outcome = 'duplicate'
-    if take(k, a, tally, id, at, at_number) then
+    if take(k, a, stats, id, at, at_number) then
       outcome = 'counted'
-      tally[1] = tally[1] + 1
+      stats[1] = stats[1] + 1
       for window = 2, 4 do
         if at_number >= starts[window + 4] then
-          tally[window] = tally[window] + 1
+          stats[window] = stats[window] + 1
         end
       end
-      if not tally.oldest or at_number < tonumber(tally.oldest) then
-        tally.oldest = at
+      if not stats.oldest or at_number < tonumber(stats.oldest) then
+        stats.oldest = at
       end
     end
   end
-  if not tally.newest then
-    tally.newest = tally[1] > 0 and newest_event(k, tally)
-    tally.newest_at = tonumber(tally.newest)
-  elseif outcome == 'counted' and at_number > tally.newest_at then
-    tally.newest, tally.newest_at = at, at_number
+  if not stats.newest then
+    stats.newest = stats[1] > 0 and newest_event(k, stats)
+    stats.newest_at = tonumber(stats.newest)
+  elseif outcome == 'counted' and at_number > stats.newest_at then
+    stats.newest, stats.newest_at = at, at_number
   end
-  return told(k, outcome, tally)
+  return encode_stats(k, outcome, stats)
 end
 
 local results = {}
 for i = 1, count do
-  results[i] = guarded(record, i)
+  results[i] = protected(record, i)
 end
-for _, tally in pairs(tallies) do
+for _, stats in pairs(stats_by_timeline) do
   -- Where it fails, since a key is of a foreign type, no event does: they are in the timeline.
-  guarded(settle, tally)
+  protected(settle, stats)
 end
 return results

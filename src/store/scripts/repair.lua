@@ -28,16 +28,16 @@ local function add(k, id, attempt, entry)
     call('LPUSH', repair_history, attempt)
     call('LTRIM', repair_history, '0', '99')
     call('EXPIRE', repair_history, kept_seconds)
-    keep(KEYS[k + METADATA], kept_seconds)
+    extend_ttl(KEYS[k + METADATA], kept_seconds)
     audit(k, entry)
-    note(k, id, now, kept_seconds)
+    remember_id(k, id, now, kept_seconds)
   end
   return { outcome, call('GET', repair_count) or '', call('LRANGE', repair_history, '0', '99') }
 end
 
 local results = {}
 for i = 1, elements(10, 2, 3) do
-  local result = guarded(add, i * 10 - 9, ARGV[i * 3], ARGV[i * 3 + 1], ARGV[i * 3 + 2])
+  local result = protected(add, i * 10 - 9, ARGV[i * 3], ARGV[i * 3 + 1], ARGV[i * 3 + 2])
   results[i] = type(result) == 'table' and result or { result }
 end
 return results

@@ -22,7 +22,7 @@ local function unmark()
     return 'not_marked'
   end
   if is_outdated(1, at, now) then
-    note(1, id, now, kept_seconds)
+    remember_id(1, id, now, kept_seconds)
     return 'not_marked'
   end
   -- Before anything is written, so that an audit of a foreign type changes nothing.
@@ -38,9 +38,9 @@ local function unmark()
   if mark == '1' then
     audit(1, entry)
   end
-  note(1, id, now, kept_seconds)
+  remember_id(1, id, now, kept_seconds)
   return mark == '1' and 'unmarked' or 'not_marked'
 end
 
 elements(10, 5, 0)
-return { guarded(unmark) }
+return { protected(unmark) }

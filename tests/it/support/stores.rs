@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anomaly_counter::{
     domain::{
-        AnomalyKey, EventId, FixMark, FixRemoval, Occurrence, Origin, TimelineConfig, Timestamp,
+        Actor, AnomalyKey, EventId, FixMark, FixRemoval, Occurrence, TimelineConfig, Timestamp,
     },
     store::{CheckpointLimits, EmbeddedStore, RedisConfig, RedisStore, RedisTlsConfig, Store},
 };
@@ -235,16 +235,16 @@ pub(crate) fn fix_mark(key: u64, id: &str, at: Timestamp) -> FixMark {
         at,
         description: "raised the limit".to_owned(),
         fixed_by: Some("ops".to_owned()),
-        origin: origin(),
+        actor: actor(),
     }
 }
 
 pub(crate) fn fix_removal(key: u64, id: &str, at: Timestamp) -> FixRemoval {
     let id = EventId::parse(id).unwrap();
-    FixRemoval { key: AnomalyKey::from_bits(key), id, at, origin: origin() }
+    FixRemoval { key: AnomalyKey::from_bits(key), id, at, actor: actor() }
 }
 
 /// Where all writes of the tests come from.
-pub(crate) fn origin() -> Origin {
-    Origin { by: Some("ops".to_owned()), request_id: Some("r-1".to_owned()) }
+pub(crate) fn actor() -> Actor {
+    Actor { by: Some("ops".to_owned()), request_id: Some("r-1".to_owned()) }
 }

@@ -13,15 +13,15 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{
-    batcher::{BatchConfig, Batcher, Capacity, NoResults},
+    batcher::{BatchConfig, Batcher, Capacity, SubmitError},
     error::CounterError,
-    known::LastKnown,
+    known::StaleCache,
     pending::Pending,
 };
 use crate::{
-    domain::{AnomalyKey, Operation, PermanentFix, RepairHistory, Tally, Timestamp},
+    domain::{AnomalyKey, AnomalyStats, Operation, PermanentFix, RepairHistory, Timestamp},
     spool::{Spool, SpoolError, Spooled},
-    store::{Dossier, Recorded, StoreError},
+    store::{AnomalyDetails, Recorded, StoreError},
     telemetry,
     traces::Parent,
 };
@@ -31,7 +31,7 @@ const APPENDED_OPERATIONS: usize = 1_000;
 
 /// The spool, and what is in memory beside it.
 #[derive(Debug)]
-pub(super) struct Standby {
+pub(super) struct Fallback {
     spool: Spool,
     /// Appends that come together share one commit.
     appends: Batcher<Operation, Result<(), SpoolError>>,
@@ -45,7 +45,7 @@ pub(super) struct Standby {
 #[derive(Debug)]
 pub(super) struct Memory {
     pub(super) pending: Pending,
-    pub(super) known: LastKnown,
+    pub(super) known: StaleCache,
 }
 
 /// A tally made of what was last known and what waits.
@@ -53,7 +53,7 @@ pub(super) struct Memory {
 pub(super) struct Estimate {
     /// When the store's part of it was current; `None` where nothing was known.
     pub(super) as_of: Option<Timestamp>,
-    pub(super) tally: Tally,
+    pub(super) stats: AnomalyStats,
 }
 
 /// An operation that waits durably.
@@ -73,13 +73,13 @@ impl Memory {
             return None;
         }
         let as_of = known.map(|known| known.as_of);
-        let mut tally = known.map(|known| known.tally.clone()).unwrap_or_default();
-        self.pending.add_to(key, now, &mut tally);
-        Some(Estimate { as_of, tally })
+        let mut stats = known.map(|known| known.stats.clone()).unwrap_or_default();
+        self.pending.add_to(key, now, &mut stats);
+        Some(Estimate { as_of, stats })
     }
 }
 
-impl Standby {
+impl Fallback {
     pub(super) fn new(
         spool: Spool,
         pending: Pending,
@@ -98,7 +98,7 @@ impl Standby {
             })
         });
         let waiting = AtomicUsize::new(pending.operations());
-        let memory = Mutex::new(Memory { pending, known: LastKnown::new(known_anomalies) });
+        let memory = Mutex::new(Memory { pending, known: StaleCache::new(known_anomalies) });
         Self { spool, appends, memory, waiting, filled: Notify::new() }
     }
 
@@ -119,8 +119,8 @@ impl Standby {
         self.filled.notify_one();
         let results = appended.unwrap_or_else(|no_results| {
             let error = match no_results {
-                NoResults::QueueFull => SpoolError::Full,
-                NoResults::CutOff => SpoolError::Failed("an append was cut off".to_owned()),
+                SubmitError::Full => SpoolError::Full,
+                SubmitError::Cancelled => SpoolError::Failed("an append was cut off".to_owned()),
             };
             vec![Err(error); operations.len()]
         });
@@ -148,35 +148,35 @@ impl Standby {
     }
 
     /// All that can be said of an anomaly; `None` where nothing is known of it.
-    pub(super) fn dossier(
+    pub(super) fn details(
         &self,
         key: AnomalyKey,
         now: Timestamp,
-    ) -> Option<(Option<Timestamp>, Dossier)> {
+    ) -> Option<(Option<Timestamp>, AnomalyDetails)> {
         let mut memory = self.memory.lock();
-        let Estimate { as_of, tally } = memory.estimate(key, now)?;
-        let known = memory.known.get(key).and_then(|known| known.dossier.clone());
-        let mut dossier = known.unwrap_or_default();
-        memory.pending.add_repairs(key, &mut dossier.repairs);
+        let Estimate { as_of, stats } = memory.estimate(key, now)?;
+        let known = memory.known.get(key).and_then(|known| known.details.clone());
+        let mut details = known.unwrap_or_default();
+        memory.pending.add_repairs(key, &mut details.repairs);
         // The total is known even where the attempts are not.
-        dossier.repairs.total = tally.repair_attempts;
-        dossier.fix = memory.pending.fix_after(key, dossier.fix);
-        if dossier.fix.is_none() {
+        details.repairs.total = stats.repair_attempts;
+        details.fix = memory.pending.fix_after(key, details.fix);
+        if details.fix.is_none() {
             let marked = |marked_at| PermanentFix { description: None, fixed_by: None, marked_at };
-            dossier.fix = tally.fixed_at.map(marked);
+            details.fix = stats.fixed_at.map(marked);
         }
-        dossier.tally = tally;
-        Some((as_of, dossier))
+        details.stats = stats;
+        Some((as_of, details))
     }
 
     /// The repairs as they are when all that waits has been carried out.
     pub(super) fn repairs(&self, key: AnomalyKey, now: Timestamp) -> RepairHistory {
-        self.dossier(key, now).map(|(_, dossier)| dossier.repairs).unwrap_or_default()
+        self.details(key, now).map(|(_, details)| details.repairs).unwrap_or_default()
     }
 
     /// Adds what waits to what the store has just told.
-    pub(super) fn add_waiting(&self, key: AnomalyKey, now: Timestamp, tally: &mut Tally) {
-        self.memory.lock().pending.add_to(key, now, tally);
+    pub(super) fn add_waiting(&self, key: AnomalyKey, now: Timestamp, stats: &mut AnomalyStats) {
+        self.memory.lock().pending.add_to(key, now, stats);
     }
 
     /// Whether anything about this anomaly waits.
@@ -194,17 +194,17 @@ impl Standby {
         let mut memory = self.memory.lock();
         for (key, result) in keys.zip(results) {
             if let Ok(recorded) = result {
-                memory.known.note(key, as_of, &recorded.tally);
+                memory.known.note(key, as_of, &recorded.stats);
             }
         }
     }
 
-    pub(super) fn note_tally(&self, key: AnomalyKey, as_of: Timestamp, tally: &Tally) {
-        self.memory.lock().known.note(key, as_of, tally);
+    pub(super) fn note_stats(&self, key: AnomalyKey, as_of: Timestamp, stats: &AnomalyStats) {
+        self.memory.lock().known.note(key, as_of, stats);
     }
 
-    pub(super) fn note_dossier(&self, key: AnomalyKey, as_of: Timestamp, dossier: &Dossier) {
-        self.memory.lock().known.note_dossier(key, as_of, dossier);
+    pub(super) fn note_details(&self, key: AnomalyKey, as_of: Timestamp, details: &AnomalyDetails) {
+        self.memory.lock().known.note_details(key, as_of, details);
     }
 
     pub(super) fn note_repairs(&self, key: AnomalyKey, history: &RepairHistory) {
@@ -271,10 +271,10 @@ impl Standby {
 fn reserve(memory: &mut Memory, now: Timestamp, operation: &Operation) -> Accepted {
     let key = operation.key();
     let before = memory.estimate(key, now);
-    let previous_count_24h = before.map_or(0, |estimate| estimate.tally.counts.day);
+    let previous_count_24h = before.map_or(0, |estimate| estimate.stats.counts.day);
     let is_first = memory.pending.add(now, operation);
     // It waits, so something is known of it.
-    let nothing = || Estimate { as_of: None, tally: Tally::default() };
+    let nothing = || Estimate { as_of: None, stats: AnomalyStats::default() };
     let estimate = memory.estimate(key, now).unwrap_or_else(nothing);
     Accepted { is_first, previous_count_24h, estimate }
 }

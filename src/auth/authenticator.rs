@@ -6,9 +6,9 @@ use parking_lot::RwLock;
 use subtle::ConstantTimeEq as _;
 
 use super::{
-    config::{AuthConfig, AuthError},
-    failures::{Denied, Failures},
-    token::{Scope, Token, TokenDigest, Wait},
+    config::{AuthConfig, AuthConfigError},
+    failures::{AuthError, Failures},
+    token::{RetryAfter, Scope, Token, TokenDigest},
     webhook::{SignedDelivery, WebhookSecret},
 };
 use crate::domain::Timestamp;
@@ -27,7 +27,7 @@ impl Caller {
     ///
     /// # Errors
     /// For how long to wait, when that is too many.
-    pub fn admit_events(&self, count: usize) -> Result<(), Wait> {
+    pub fn admit_events(&self, count: usize) -> Result<(), RetryAfter> {
         self.0.as_ref().map_or(Ok(()), |token| token.admit_events(count))
     }
 
@@ -35,7 +35,7 @@ impl Caller {
     ///
     /// # Errors
     /// For how long to wait, when that is too many.
-    pub fn admit_request(&self) -> Result<(), Wait> {
+    pub fn admit_request(&self) -> Result<(), RetryAfter> {
         self.0.as_ref().map_or(Ok(()), |token| token.admit_request())
     }
 }
@@ -49,40 +49,40 @@ struct Policy {
 
 /// Where callers are let in.
 #[derive(Debug)]
-pub struct Gate {
+pub struct Authenticator {
     config: AuthConfig,
     listen: SocketAddr,
     policy: RwLock<Arc<Policy>>,
     failures: Failures,
 }
 
-impl Gate {
+impl Authenticator {
     /// Reads the tokens for a service that listens on `listen`.
     ///
     /// # Errors
     /// When there are none and others than this machine's programs could come, or a file or an entry
     /// can't be used.
-    pub fn open(config: AuthConfig, listen: SocketAddr) -> Result<Self, AuthError> {
-        let gate =
+    pub fn open(config: AuthConfig, listen: SocketAddr) -> Result<Self, AuthConfigError> {
+        let authenticator =
             Self { config, listen, policy: RwLock::default(), failures: Failures::default() };
-        gate.reload()?;
-        if gate.config.disabled {
+        authenticator.reload()?;
+        if authenticator.config.disabled {
             tracing::warn!("auth.disabled is true: whoever reaches {listen} may do everything");
         }
-        Ok(gate)
+        Ok(authenticator)
     }
 
     /// Reads the files again, and answers how many tokens there are. A token that is as before keeps what
     /// it has used of its limits.
     ///
     /// # Errors
-    /// As in [`Gate::open`]; what was in force stays so.
-    pub fn reload(&self) -> Result<usize, AuthError> {
+    /// As in [`Authenticator::open`]; what was in force stays so.
+    pub fn reload(&self) -> Result<usize, AuthConfigError> {
         let configs = self.config.all_tokens()?;
         let grafana_secret = self.config.grafana_secret()?;
         let asks_nobody = configs.is_empty() && grafana_secret.is_none();
         if asks_nobody && !self.config.disabled && !self.listen.ip().is_loopback() {
-            return Err(AuthError::Open(self.listen));
+            return Err(AuthConfigError::Open(self.listen));
         }
         let before = Arc::clone(&self.policy.read());
         let tokens: Vec<_> = configs
@@ -112,7 +112,7 @@ impl Gate {
         now: Timestamp,
         secret: Option<&str>,
         scope: Scope,
-    ) -> Result<Caller, Denied> {
+    ) -> Result<Caller, AuthError> {
         if self.is_open() {
             return Ok(Caller::default());
         }
@@ -139,14 +139,19 @@ impl Gate {
     }
 
     /// Turns away a delivery that is not what was signed.
-    pub fn refuse_delivery(&self) -> Denied {
-        let denied = Denied::Unknown;
+    pub fn refuse_delivery(&self) -> AuthError {
+        let denied = AuthError::Unknown;
         self.failures.note(&denied);
         denied
     }
 
-    fn check(&self, now: Timestamp, secret: Option<&str>, needed: Scope) -> Result<Caller, Denied> {
-        let secret = secret.ok_or(Denied::Missing)?;
+    fn check(
+        &self,
+        now: Timestamp,
+        secret: Option<&str>,
+        needed: Scope,
+    ) -> Result<Caller, AuthError> {
+        let secret = secret.ok_or(AuthError::Missing)?;
         let policy = Arc::clone(&self.policy.read());
         let digest = TokenDigest::of(secret);
         // All of them, so that the time does not tell which came near.
@@ -156,13 +161,13 @@ impl Gate {
                 found = Some(token);
             }
         }
-        let token = found.ok_or(Denied::Unknown)?;
+        let token = found.ok_or(AuthError::Unknown)?;
         let name = || token.config.name.clone();
         if token.config.expires_at.is_some_and(|expires_at| expires_at <= now) {
-            return Err(Denied::Expired { name: name() });
+            return Err(AuthError::Expired { name: name() });
         }
         if !token.config.scopes.contains(&needed) {
-            return Err(Denied::Forbidden { name: name(), needed });
+            return Err(AuthError::Forbidden { name: name(), needed });
         }
         Ok(Caller(Some(Arc::clone(token))))
     }

@@ -3,7 +3,7 @@
 -- KEYS  timeline, repair_count, permanent_fix, metadata, folded, folded_counts, folded_ids,
 --       repair_history
 -- ARGV  1-4  the starts of the windows of 30 days, 7 days, 24 hours, 1 hour (Unix seconds)
--- Gives {"known" and its tally (`told` in library.lua), signature, first_seen, fix description, fixed by,
+-- Gives {"known" and its tally (`encode_stats` in library.lua), signature, first_seen, fix description, fixed by,
 --       {repair history}}, where '' stands for what there is not, or {"unknown"}, or {"error" and a
 --       message}
 --
@@ -13,15 +13,15 @@ local function read()
   if not is_known(1) then
     return { 'unknown' }
   end
-  local tally = read_tally(1, window_starts(), false, read_texts(1, 8), 1)
-  tally.newest = tally[1] > 0 and newest_event(1, tally)
+  local stats = read_stats(1, window_starts(), false, read_texts(1, 8), 1)
+  stats.newest = stats[1] > 0 and newest_event(1, stats)
   local texts = call('HMGET', KEYS[1 + METADATA], 'signature', 'first_seen',
     'permanent_fix_description', 'permanent_fix_by')
   local history = call('LRANGE', KEYS[1 + REPAIR_HISTORY], '0', '99')
-  return { told(1, 'known', tally), texts[1] or '', texts[2] or '', texts[3] or '', texts[4] or '',
+  return { encode_stats(1, 'known', stats), texts[1] or '', texts[2] or '', texts[3] or '', texts[4] or '',
     history }
 end
 
 elements(8, 4, 0)
-local result = guarded(read)
+local result = protected(read)
 return type(result) == 'table' and result or { result }

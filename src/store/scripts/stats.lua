@@ -3,7 +3,7 @@
 -- KEYS  for each anomaly: timeline, repair_count, permanent_fix, metadata, folded, folded_counts,
 --       folded_ids, repair_history
 -- ARGV  1-4  the starts of the windows of 30 days, 7 days, 24 hours, 1 hour (Unix seconds)
--- Gives for each anomaly a text: "known" and its tally (`told` in library.lua), or "unknown", or "error"
+-- Gives for each anomaly a text: "known" and its tally (`encode_stats` in library.lua), or "unknown", or "error"
 --       and a message
 --
 -- A script and not single commands: all figures of an answer are of the same moment.
@@ -15,16 +15,16 @@ local texts = read_texts(count, 8)
 
 local function read(i)
   local k = i * 8 - 7
-  local tally = read_tally(k, starts, false, texts, i)
-  if tally[1] == 0 and not is_known(k) then
+  local stats = read_stats(k, starts, false, texts, i)
+  if stats[1] == 0 and not is_known(k) then
     return 'unknown'
   end
-  tally.newest = tally[1] > 0 and newest_event(k, tally)
-  return told(k, 'known', tally)
+  stats.newest = stats[1] > 0 and newest_event(k, stats)
+  return encode_stats(k, 'known', stats)
 end
 
 local results = {}
 for i = 1, count do
-  results[i] = guarded(read, i)
+  results[i] = protected(read, i)
 end
 return results

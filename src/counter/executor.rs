@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::{Clock, health::Health, standby::Standby};
+use super::{Clock, fallback::Fallback, health::Health};
 use crate::{
     domain::{AnomalyKey, FixMark, FixRemoval, Occurrence, Operation, RepairAttempt, Timestamp},
     store::{Shard, Store, StoreError},
@@ -14,28 +14,28 @@ pub(super) const BATCH_OPERATIONS: usize = 256;
 
 /// All that carrying out needs.
 #[derive(Clone, Debug)]
-pub(super) struct Carrier {
+pub(super) struct Executor {
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) health: Arc<Health>,
-    pub(super) standby: Option<Arc<Standby>>,
+    pub(super) fallback: Option<Arc<Fallback>>,
 }
 
 /// How one operation ended.
-pub(super) enum End {
-    Done,
-    Refused(String),
+pub(super) enum Execution {
+    Applied,
+    Rejected(String),
     /// Its part of the store has fallen away; it waits on.
-    Waits,
+    Deferred,
 }
 
-impl Carrier {
+impl Executor {
     pub(super) fn shard(&self, operation: &Operation) -> Shard {
         self.store.shard(operation.key())
     }
 
     /// Carries out operations of one kind, in order.
-    pub(super) async fn carry_out(&self, run: &[Operation]) -> Vec<End> {
+    pub(super) async fn execute(&self, run: &[Operation]) -> Vec<Execution> {
         let now = self.clock.now();
         let mut occurrences: Vec<Occurrence> = Vec::new();
         let mut repairs: Vec<RepairAttempt> = Vec::new();
@@ -45,7 +45,7 @@ impl Carrier {
         for operation in run {
             let shard = self.shard(operation);
             if waiting.contains(&shard) {
-                ends.push(End::Waits);
+                ends.push(Execution::Deferred);
                 continue;
             }
             match operation {
@@ -54,15 +54,15 @@ impl Carrier {
                 Operation::Mark(mark) => ends.push(self.mark(now, mark.clone()).await),
                 Operation::Unmark(removal) => ends.push(self.unmark(now, removal.clone()).await),
             }
-            if matches!(ends.last(), Some(End::Waits)) {
+            if matches!(ends.last(), Some(Execution::Deferred)) {
                 waiting.insert(shard);
             }
         }
         if !occurrences.is_empty() {
             let keys: Vec<AnomalyKey> = occurrences.iter().map(|o| o.key).collect();
             let results = self.store.record(now, occurrences).await;
-            if let Some(standby) = &self.standby {
-                standby.note_recorded(now, keys.iter().copied(), &results);
+            if let Some(fallback) = &self.fallback {
+                fallback.note_recorded(now, keys.iter().copied(), &results);
             }
             ends.extend(keys.iter().zip(results).map(|(key, r)| self.end(now, *key, r.map(Some))));
         }
@@ -74,12 +74,12 @@ impl Carrier {
         ends
     }
 
-    async fn mark(&self, now: Timestamp, mark: FixMark) -> End {
+    async fn mark(&self, now: Timestamp, mark: FixMark) -> Execution {
         let key = mark.key;
         self.end(now, key, self.store.mark_fixed(now, mark).await)
     }
 
-    async fn unmark(&self, now: Timestamp, removal: FixRemoval) -> End {
+    async fn unmark(&self, now: Timestamp, removal: FixRemoval) -> Execution {
         let key = removal.key;
         self.end(now, key, self.store.unmark_fixed(now, removal).await)
     }
@@ -89,16 +89,16 @@ impl Carrier {
         now: Timestamp,
         key: AnomalyKey,
         result: Result<Option<T>, StoreError>,
-    ) -> End {
+    ) -> Execution {
         match result {
-            Ok(Some(_)) => End::Done,
-            Ok(None) => End::Refused("the anomaly is not known".to_owned()),
-            Err(StoreError::Permanent(reason)) => End::Refused(reason),
+            Ok(Some(_)) => Execution::Applied,
+            Ok(None) => Execution::Rejected("the anomaly is not known".to_owned()),
+            Err(StoreError::Permanent(reason)) => Execution::Rejected(reason),
             Err(fault) => {
                 if fault.is_outage() {
                     self.health.begin_outage(now, self.store.shard(key), &fault);
                 }
-                End::Waits
+                Execution::Deferred
             }
         }
     }

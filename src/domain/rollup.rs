@@ -15,7 +15,7 @@ pub const COARSE_BUCKET_SECONDS: i64 = 3_600;
 
 /// Events that are kept as numbers. It holds one at least.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Folded {
+pub(super) struct Rollup {
     /// The oldest event that was ever folded.
     first: Timestamp,
     /// Oldest first; the times and the totals rise strictly.
@@ -34,7 +34,7 @@ struct Bucket {
     total: u64,
 }
 
-impl Folded {
+impl Rollup {
     /// Folds an anomaly's first event.
     pub(super) fn new(at: Timestamp, id: EventDigest, limit: usize) -> Self {
         let mut remembered = Remembered::default();
