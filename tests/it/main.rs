@@ -34,6 +34,7 @@ mod repairs;
 mod replay;
 mod shutdown;
 mod signature;
+mod stored_formats;
 mod tls;
 mod traces;
 mod weight;

@@ -1,10 +1,10 @@
 //! A Redis of the test's own: a real `redis-server` on a free port, killed with the test.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::Read as _,
     net::TcpListener,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -95,6 +95,14 @@ impl RedisServer {
     pub(crate) fn restart_empty(&mut self) {
         self.kill();
         self.dir = TempDir::new().unwrap();
+        self.restart();
+    }
+
+    /// Starts it again with the data of a snapshot (`dump.rdb`) and nothing else.
+    pub(crate) fn restart_with_snapshot(&mut self, snapshot: &Path) {
+        self.kill();
+        self.dir = TempDir::new().unwrap();
+        fs::copy(snapshot, self.dir.path().join("dump.rdb")).unwrap();
         self.restart();
     }
 

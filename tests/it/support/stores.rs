@@ -1,6 +1,6 @@
 //! Stores by themselves, behind the trait, for what holds of each of them.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use anomaly_counter::{
     domain::{
@@ -144,7 +144,18 @@ pub(crate) fn keeping(exact_events: u32) -> TimelineConfig {
 pub(crate) struct RedisFixture {
     server: RedisServer,
     timeline: TimelineConfig,
-    store: Arc<dyn Store>,
+    pub(crate) store: Arc<dyn Store>,
+}
+
+impl RedisFixture {
+    /// A store on a Redis that begins with the data of a snapshot.
+    pub(crate) async fn over_snapshot(snapshot: &Path, exact_events: u32) -> Self {
+        let mut server = RedisServer::start();
+        server.restart_with_snapshot(snapshot);
+        let timeline = keeping(exact_events);
+        let store = connect(&server.url(), timeline).await;
+        Self { server, timeline, store }
+    }
 }
 
 pub(crate) struct ClusterFixture {
