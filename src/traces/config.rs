@@ -9,41 +9,41 @@ use url::{Host, Url};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TracesConfig {
-    /// Where a collector takes OTLP by HTTP; absent for no traces.
+    /// The collector's URL for OTLP over HTTP; absent for no traces.
     pub endpoint: Option<TracesEndpoint>,
-    /// What part of the requests is traced whose callers don't say.
+    /// The ratio of requests that are traced where the caller does not decide.
     pub sample_ratio: SampleRatio,
 }
 
-/// A checked URL of a collector. It has no user, password or query, so that it can be shown.
+/// The URL of a collector. It has no user, password or query, so that it can be logged.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "String")]
 pub struct TracesEndpoint(Url);
 
-/// Why a text is no URL of a collector. It may hold a secret, and is not repeated.
+/// Why a text is not the URL of a collector. The text may hold a secret, and is not repeated.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidEndpoint {
-    /// It does not parse, or is no URL of HTTP.
+    /// It can't be parsed, or is not an HTTP URL.
     #[error(
         "this is no URL of a collector: write it like http://127.0.0.1:4318/v1/traces (or https)"
     )]
     Malformed,
-    /// Collectors take traces at a path of their own.
+    /// It has no path; collectors receive traces at a path of their own.
     #[error(
         "the URL has no path: collectors take traces at one such as /v1/traces, as in \
          http://127.0.0.1:4318/v1/traces"
     )]
     NoPath,
-    /// It has what nobody should see.
+    /// It has a user or a password.
     #[error(
-        "the URL has a user or a password: leave them out, and set OTEL_EXPORTER_OTLP_HEADERS to what the \
-         collector asks for, such as authorization=Basic%20..."
+        "the URL has a user or a password: leave them out, and set OTEL_EXPORTER_OTLP_HEADERS to \
+         what the collector asks for, such as authorization=Basic%20..."
     )]
     Credentials,
-    /// So may what follows a `?`.
+    /// It has a query, which may hold a secret.
     #[error(
-        "the URL has a query, which may hold a secret: leave it out, and set OTEL_EXPORTER_OTLP_HEADERS to what the \
-         collector asks for, such as api-key=..."
+        "the URL has a query, which may hold a secret: leave it out, and set \
+         OTEL_EXPORTER_OTLP_HEADERS to what the collector asks for, such as api-key=..."
     )]
     Query,
 }
@@ -70,7 +70,7 @@ impl FromStr for TracesEndpoint {
 }
 
 impl TracesEndpoint {
-    /// Whether it is on this machine, where no proxy leads to it.
+    /// Whether it is on this machine, which is not reached through a proxy.
     pub(super) fn is_local(&self) -> bool {
         match self.0.host() {
             Some(Host::Ipv4(address)) => address.is_loopback(),
@@ -95,13 +95,12 @@ impl fmt::Display for TracesEndpoint {
     }
 }
 
-/// A part of the whole, from 0 to 1.
+/// A ratio from 0 to 1.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(try_from = "f64")]
 pub struct SampleRatio(f64);
 
 impl SampleRatio {
-    /// As a number.
     pub(super) fn get(self) -> f64 {
         self.0
     }

@@ -1,6 +1,6 @@
-//! Sends spans to a collector, in batches, from a thread of their own behind a bounded queue: no call waits for
-//! it. The SDK's own log is left out, since a collector that is away would be a line for each batch; it is two
-//! here, begun and ended.
+//! Sends spans to a collector, in batches, from a thread of its own behind a bounded queue: no call
+//! waits for it. The SDK's own log is left out, because an unreachable collector would cause a line
+//! for each batch; an outage is two lines here, one at its begin and one at its end.
 
 use std::{
     error::Error,
@@ -29,30 +29,30 @@ use reqwest::{blocking::Client, redirect};
 use super::config::{SampleRatio, TracesConfig, TracesEndpoint};
 use crate::tls;
 
-/// Under which name traces are found, unless OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES have another.
+/// The service's name in traces, unless OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES has another.
 const SERVICE_NAME: &str = "anomaly-counter";
-/// What the SDK says where they have none.
+/// The SDK's name for a service without one.
 const UNKNOWN_SERVICE: &str = "unknown_service";
 
-/// How long the collector may take for a batch of spans.
+/// Limit of the time for sending a batch of spans.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
-/// What is read of an answer. Nothing in it is of use here, but a connection is used again only when all of it
-/// was read.
+/// Limit of what is read of an answer. Nothing in it is of use, but a connection is reused only when
+/// all of it was read.
 const MAX_ANSWER_BYTES: u64 = 64 * 1024;
 
-/// How long a stop may wait until the last spans are sent.
+/// Limit of the time that a stop waits until the last spans are sent.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What is sent to a collector, until the end.
+/// The export of traces to a collector.
 #[derive(Debug)]
 pub struct Traces(Option<SdkTracerProvider>);
 
 impl Traces {
-    /// Begins to trace, where an endpoint is configured. To be called, and ended, outside of a runtime: what
-    /// sends spans has one of its own.
+    /// Starts tracing, where an endpoint is configured. To be called, and ended, outside of a
+    /// runtime, because the exporter has one of its own.
     ///
     /// # Errors
-    /// When spans can't be sent as configured. A collector that is away is no error.
+    /// When spans can't be sent as configured. An unreachable collector is no error.
     pub fn start(config: &TracesConfig) -> Result<Self, TracesError> {
         let Some(endpoint) = &config.endpoint else { return Ok(Self(None)) };
         let provider = provider(endpoint, config.sample_ratio)?;
@@ -64,38 +64,38 @@ impl Traces {
         Ok(Self(Some(provider)))
     }
 
-    /// Sends what has not been sent, as far as the collector takes it in time.
+    /// Sends the spans that have not been sent, as far as the collector takes them in time.
     pub fn end(self) {
         let Some(provider) = self.0 else { return };
         if provider.shutdown_with_timeout(FLUSH_TIMEOUT).is_err() {
             let seconds = FLUSH_TIMEOUT.as_secs();
             tracing::warn!(
                 seconds,
-                "the last spans were not sent within {seconds} s, and are lost"
+                "the last spans were not sent within {seconds} s, and are dropped"
             );
         }
     }
 }
 
-/// Why nothing can be traced.
+/// Why traces can't be exported.
 #[derive(Debug, thiserror::Error)]
 pub enum TracesError {
-    /// There is no client of HTTP, for want of the system's certificates.
+    /// The HTTP client can't be built, because the system's certificates are missing.
     #[error("traces can't be sent: {0}")]
     Client(#[from] reqwest::Error),
-    /// The environment has an `OTEL_…` that can't be followed.
+    /// The environment has a variable `OTEL_…` that is not supported.
     #[error(
         "traces can't be sent: {0}. Look at what OTEL_EXPORTER_OTLP_… in the environment ask for"
     )]
     Exporter(#[from] ExporterBuildError),
 }
 
-/// What makes spans and sends those of sampled traces.
+/// Builds the provider that makes spans and sends those of sampled traces.
 fn provider(
     endpoint: &TracesEndpoint,
     ratio: SampleRatio,
 ) -> Result<SdkTracerProvider, TracesError> {
-    // An error tells that another one is in force, which serves as well.
+    // An error means that another one is installed, which serves as well.
     let _ = tls::provider().as_ref().clone().install_default();
     let client = Client::builder()
         .timeout(SEND_TIMEOUT)
@@ -110,8 +110,12 @@ fn provider(
         .with_endpoint(endpoint.to_string())
         .with_timeout(SEND_TIMEOUT)
         .build()?;
-    let exporter =
-        Told { exporter, collector, endpoint: endpoint.clone(), lost_spans: AtomicU64::new(0) };
+    let exporter = LoggedExporter {
+        exporter,
+        collector,
+        endpoint: endpoint.clone(),
+        lost_spans: AtomicU64::new(0),
+    };
     let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(ratio.get())));
     Ok(SdkTracerProvider::builder()
         .with_batch_exporter(exporter)
@@ -120,7 +124,7 @@ fn provider(
         .build())
 }
 
-/// What all spans share. The environment goes over it.
+/// The attributes that all spans share. The environment overrides them.
 fn resource() -> Resource {
     let detected = Resource::builder().build();
     let mut own = vec![
@@ -137,7 +141,8 @@ fn resource() -> Resource {
     Resource::builder().with_attributes(own).build()
 }
 
-/// The collector, by HTTP. It keeps why a request has failed, which the SDK tells its own log only.
+/// The collector's HTTP client. It keeps why a request has failed, which the SDK writes to its own
+/// log only.
 #[derive(Debug)]
 struct Collector {
     client: Client,
@@ -146,7 +151,7 @@ struct Collector {
 
 #[async_trait]
 impl HttpClient for Collector {
-    /// Blocks, as it may on the SDK's own thread.
+    /// Blocks, which is allowed on the SDK's own thread.
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         self.send(request)
             .inspect_err(|error| *self.last_error.lock() = with_causes(error.as_ref()))
@@ -171,7 +176,7 @@ impl Collector {
     }
 }
 
-/// The innermost cause is the one that tells what is wrong.
+/// Renders an error with its causes, because the innermost one says what is wrong.
 fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -183,17 +188,17 @@ fn with_causes(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-/// The exporter, whose outages are two lines in the log.
+/// An exporter that logs an outage in two lines.
 #[derive(Debug)]
-struct Told {
+struct LoggedExporter {
     exporter: SpanExporter,
     collector: Arc<Collector>,
     endpoint: TracesEndpoint,
-    /// In the outage that lasts; 0 outside of one.
+    /// Spans lost in the current outage; 0 outside of one.
     lost_spans: AtomicU64,
 }
 
-impl opentelemetry_sdk::trace::SpanExporter for Told {
+impl opentelemetry_sdk::trace::SpanExporter for LoggedExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len() as u64;
         self.collector.last_error.lock().clear();
