@@ -1,12 +1,12 @@
-//! The one place that reads the clock. Everything else is handed the time.
+//! The one place that reads the clock. Everywhere else the time is an argument.
 
 use std::fmt;
 
 use crate::domain::Timestamp;
 
-/// Tells the time.
+/// A source of the current time.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
-    /// What time it is.
+    /// Returns the current time.
     fn now(&self) -> Timestamp;
 }
 

@@ -1,5 +1,5 @@
-//! The writes that the store has refused for good: an operator looks at them, and has them tried
-//! again or dropped.
+//! Dead letters: the writes that the store has refused for good. An operator reads them, and retries
+//! or drops them.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use super::{Counter, CounterError};
 use crate::spool::{DeadLetter, SpoolError};
 
 impl Counter {
-    /// All dead letters, oldest first.
+    /// Returns all dead letters, oldest first.
     ///
     /// # Errors
     /// When the spool can't be read.
@@ -18,21 +18,21 @@ impl Counter {
         }
     }
 
-    /// Has a dead letter carried out again, and says whether there was one of this sequence.
+    /// Retries a dead letter, and returns whether there was one of this sequence.
     ///
     /// # Errors
     /// When the spool can't be written.
     pub async fn retry_dead_letter(&self, sequence: u64) -> Result<bool, CounterError> {
         let Some(fallback) = self.fallback.as_ref().map(Arc::clone) else { return Ok(false) };
         let now = self.now();
-        // To the end, also when the caller goes away: half of it would leave something in memory
-        // that is not on disk.
+        // To the end, also when the caller disconnects: half of it would leave an operation in
+        // memory that is not on disk.
         let revived = tokio::spawn(async move { fallback.revive_dead(now, sequence).await }).await;
-        let cut_off = |error: tokio::task::JoinError| SpoolError::Failed(error.to_string());
-        Ok(revived.unwrap_or_else(|error| Err(cut_off(error)))?)
+        let aborted = |error: tokio::task::JoinError| SpoolError::Failed(error.to_string());
+        Ok(revived.unwrap_or_else(|error| Err(aborted(error)))?)
     }
 
-    /// Drops a dead letter, and says whether there was one of this sequence.
+    /// Drops a dead letter, and returns whether there was one of this sequence.
     ///
     /// # Errors
     /// When the spool can't be written.

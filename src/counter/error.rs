@@ -1,6 +1,6 @@
-//! Why the counter could not do as asked, in the terms of its callers.
+//! The faults of the counter, in the terms of its callers.
 
-use super::batcher::SubmitError;
+use super::batching::SubmitError;
 use crate::{spool::SpoolError, store::StoreError};
 
 /// A fault of the service, not of the call.
@@ -9,15 +9,22 @@ pub enum CounterError {
     /// The store does not answer. Nothing was recorded.
     #[error("the store does not answer: {0}")]
     Unavailable(String),
-    /// The store did not answer in time. Whether it has recorded is not known.
+    /// The store did not answer in time. It is not known whether anything was recorded.
     #[error("the store did not answer in time: {0}")]
     Unanswered(String),
-    /// More calls wait than may.
+    /// The queue of calls for the store is full.
     #[error("too many calls are waiting for the store")]
     Overloaded,
     /// The store can't do this for as long as its data are as they are.
     #[error("the store refuses: {0}")]
     Refused(String),
+}
+
+impl CounterError {
+    /// The result of a call is missing.
+    pub(super) fn no_result() -> Self {
+        StoreError::no_result().into()
+    }
 }
 
 impl From<StoreError> for CounterError {
@@ -37,10 +44,10 @@ impl From<SpoolError> for CounterError {
 }
 
 impl From<SubmitError> for CounterError {
-    fn from(no_results: SubmitError) -> Self {
-        match no_results {
+    fn from(error: SubmitError) -> Self {
+        match error {
             SubmitError::Full => Self::Overloaded,
-            SubmitError::Cancelled => Self::Unanswered("a batch was cut off".to_owned()),
+            SubmitError::Cancelled => Self::Unanswered("a batch was aborted".to_owned()),
         }
     }
 }

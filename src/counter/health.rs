@@ -1,6 +1,7 @@
-//! The state of the store, as the calls and the probes find it: Healthy → Degraded → Replaying →
-//! Healthy. While a part of the store is away, a breaker keeps calls from it; only probes go there.
-//! An outage is two lines in the log, however often it flickers.
+//! The health of the store: a breaker for each shard, and the state of the service that follows
+//! from them (Healthy → Degraded → Replaying → Healthy). While a breaker is open only probes call
+//! its shard. [`Health::observe`] is the one place that decides what an outage is; all others only
+//! report what they have seen. An outage is two lines in the log, however often it flickers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,172 +13,196 @@ use tokio::sync::watch;
 
 use crate::{
     domain::Timestamp,
-    store::{Shard, StoreError},
-    telemetry::{self, State},
+    store::{FaultClass, Shard, StoreError},
+    telemetry::{self, Counters, Label},
 };
 
-/// So many faults in a row, and no answer between them, are an outage. A write that was made to
-/// wait is one by itself, since what is about its anomaly must queue behind it.
+/// Faults of single calls in a row, with no answer between them, that are an outage.
 const FAULTS_IN_A_ROW: u32 = 3;
 
-/// Where the service is between a working store and none.
+/// The state of the service between a working store and none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HealthState {
     /// The store answers, and nothing waits.
     Healthy,
-    /// The store, or a part of it, does not answer.
+    /// The store, or a shard of it, does not answer.
     Degraded,
-    /// The store answers, and what has waited is being carried out.
+    /// The store answers, and the writes that have waited are being applied.
     Replaying,
 }
 
-impl From<HealthState> for State {
-    fn from(state: HealthState) -> Self {
-        match state {
-            HealthState::Healthy => Self::Healthy,
-            HealthState::Degraded => Self::Degraded,
-            HealthState::Replaying => Self::Replaying,
+impl Label for HealthState {
+    const ALL: &'static [Self] = &[Self::Healthy, Self::Degraded, Self::Replaying];
+
+    fn value(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Replaying => "replaying",
         }
     }
 }
 
-/// Takes note of faults and answers.
+/// Whether a call changes the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CallKind {
+    Read,
+    Write,
+}
+
+/// Something that was seen of a shard.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Observation<'a> {
+    /// It has answered a call.
+    Answer,
+    /// A read has failed.
+    ReadFault(&'a StoreError),
+    /// A write has failed, which waits from now on, where writes can wait.
+    WriteFault(&'a StoreError),
+    /// Every element of a batch has failed.
+    BatchFault(&'a StoreError),
+    /// A check of readiness, or maintenance, has failed.
+    CheckFault(&'a StoreError),
+    /// It has answered a probe, and has the writes again that it may have forgotten.
+    Recovery,
+}
+
+/// The breakers and the state.
 #[derive(Debug)]
-pub(super) struct Health {
+pub(crate) struct Health {
     store: &'static str,
-    /// Whether anything in `record` is other than on a healthy day: all calls of one share this.
+    /// Whether a write that fails can wait in a spool.
+    writes_can_wait: bool,
+    /// Whether `record` differs from that of a healthy store: calls to one read only this.
     is_disturbed: AtomicBool,
     record: Mutex<Record>,
-    /// Grows with each part of the store that falls away.
+    /// Number of breakers opened so far.
     outages: watch::Sender<u64>,
+    errors: Counters<FaultClass>,
 }
 
 #[derive(Debug, Default)]
 struct Record {
-    faults: BTreeMap<Shard, u32>,
-    away: BTreeSet<Shard>,
-    /// Those of which the log has told in this outage: what flickers is told of once.
-    told: BTreeSet<Shard>,
+    faults_in_a_row: BTreeMap<Shard, u32>,
+    unavailable: BTreeSet<Shard>,
+    /// Shards that were logged in this outage: one that flickers is logged once.
+    logged: BTreeSet<Shard>,
     /// Since when the state has not been Healthy.
     since: Option<Timestamp>,
 }
 
 impl Health {
-    pub(super) fn new(store: &'static str) -> Self {
+    pub(crate) fn new(store: &'static str, writes_can_wait: bool) -> Self {
         Self {
             store,
+            writes_can_wait,
             is_disturbed: AtomicBool::new(false),
             record: Mutex::default(),
             outages: watch::Sender::new(0),
+            errors: telemetry::store_errors(),
         }
     }
 
-    /// Takes note of how a call ended.
-    pub(super) fn observe<T>(&self, now: Timestamp, shard: Shard, result: &Result<T, StoreError>) {
-        if let Err(fault) = result {
-            telemetry::store_error(fault.class());
-        }
-        match result {
-            Err(fault) if fault.is_outage() => {
-                let faults = {
-                    let mut record = self.record.lock();
-                    self.is_disturbed.store(true, Ordering::Relaxed);
-                    let faults = record.faults.entry(shard).or_default();
-                    *faults += 1;
-                    *faults
-                };
-                if faults >= FAULTS_IN_A_ROW {
-                    self.begin_outage(now, shard, fault);
+    /// Decides what an observation means for the breaker of the shard.
+    pub(crate) fn observe(&self, now: Timestamp, shard: Shard, observation: Observation<'_>) {
+        use Observation::{Answer, BatchFault, CheckFault, ReadFault, Recovery, WriteFault};
+        match observation {
+            Answer => self.end_row_of_faults(shard),
+            Recovery => self.close_breaker(shard),
+            CheckFault(fault) => self.open_breaker(now, shard, fault),
+            // A refusal is an answer too.
+            ReadFault(fault) | WriteFault(fault) | BatchFault(fault) if !fault.is_outage() => {
+                self.end_row_of_faults(shard);
+            }
+            // A timeout of many calls together counts as much as several of single calls.
+            BatchFault(fault) => self.open_breaker(now, shard, fault),
+            // What follows about the anomaly of this write must queue behind it.
+            WriteFault(fault) if self.writes_can_wait => self.open_breaker(now, shard, fault),
+            ReadFault(fault) | WriteFault(fault) => {
+                if self.count_fault(shard) >= FAULTS_IN_A_ROW {
+                    self.open_breaker(now, shard, fault);
                 }
             }
-            // Also a refusal is an answer.
-            Ok(_) | Err(_) => self.observe_answer(shard),
         }
     }
 
-    /// Takes note of a batch that has failed as a whole. A timeout of many calls together is as good
-    /// as many of single ones.
-    pub(super) fn observe_batch(&self, now: Timestamp, shard: Shard, fault: &StoreError) {
-        if fault.is_outage() {
-            self.begin_outage(now, shard, fault);
+    /// Observes how the call of a client, or its element of a batch, has ended.
+    pub(crate) fn observe_result<T>(
+        &self,
+        now: Timestamp,
+        shard: Shard,
+        kind: CallKind,
+        result: &Result<T, StoreError>,
+    ) {
+        let observation = match (result, kind) {
+            (Ok(_), _) => Observation::Answer,
+            (Err(fault), CallKind::Read) => Observation::ReadFault(fault),
+            (Err(fault), CallKind::Write) => Observation::WriteFault(fault),
+        };
+        if let Err(fault) = result {
+            self.errors.increment(fault.class());
         }
+        self.observe(now, shard, observation);
     }
 
-    /// Opens the breaker of a part of the store.
-    pub(super) fn begin_outage(&self, now: Timestamp, shard: Shard, fault: &StoreError) {
-        let mut record = self.record.lock();
-        self.is_disturbed.store(true, Ordering::Relaxed);
-        if record.away.insert(shard) {
-            telemetry::outage();
-            self.outages.send_modify(|outages| *outages += 1);
-        }
-        let store = self.store;
-        record.since.get_or_insert(now);
-        if record.told.insert(shard) {
-            if record.told.len() == 1 {
-                tracing::warn!(store, error = %fault, "the store does not answer");
-            } else {
-                tracing::warn!(store, error = %fault, "another part of the store does not answer");
-            }
-        }
+    /// Returns the results of elements that a breaker keeps from the store. They are counted as
+    /// faults, and say nothing new about the shard.
+    pub(crate) fn reject<T>(&self, elements: usize) -> Vec<Result<T, StoreError>> {
+        let fault = StoreError::unavailable();
+        self.errors.increment_by(fault.class(), elements);
+        (0..elements).map(|_| Err(fault.clone())).collect()
     }
 
-    /// Closes the breaker again: a probe was answered.
-    pub(super) fn end_outage(&self, shard: Shard) {
-        let mut record = self.record.lock();
-        record.away.remove(&shard);
-        record.faults.remove(&shard);
+    /// Whether the breaker of a shard is open.
+    pub(crate) fn is_unavailable(&self, shard: Shard) -> bool {
+        self.is_disturbed() && self.record.lock().unavailable.contains(&shard)
     }
 
-    /// Whether calls are to be kept from this part of the store.
-    pub(super) fn is_away(&self, shard: Shard) -> bool {
-        self.is_disturbed() && self.record.lock().away.contains(&shard)
-    }
-
-    pub(super) fn away(&self) -> BTreeSet<Shard> {
-        self.record.lock().away.clone()
+    /// Returns the shards whose breakers are open.
+    pub(crate) fn unavailable(&self) -> BTreeSet<Shard> {
+        self.record.lock().unavailable.clone()
     }
 
     /// Since when the state has not been Healthy.
-    pub(super) fn since(&self) -> Option<Timestamp> {
+    pub(crate) fn since(&self) -> Option<Timestamp> {
         if self.is_disturbed() { self.record.lock().since } else { None }
     }
 
-    pub(super) fn state(&self) -> HealthState {
+    pub(crate) fn state(&self) -> HealthState {
         if !self.is_disturbed() {
             return HealthState::Healthy;
         }
         let record = self.record.lock();
-        match (record.away.is_empty(), record.since) {
+        match (record.unavailable.is_empty(), record.since) {
             (false, _) => HealthState::Degraded,
             (true, Some(_)) => HealthState::Replaying,
             (true, None) => HealthState::Healthy,
         }
     }
 
-    /// Begins to replay what an earlier process has left.
-    pub(super) fn begin_replay(&self, now: Timestamp) {
+    /// Leaves the state Healthy, because something waits.
+    pub(crate) fn begin_replay(&self, now: Timestamp) {
         self.record.lock().since.get_or_insert(now);
         self.is_disturbed.store(true, Ordering::Relaxed);
     }
 
-    /// Is Healthy again where nothing is away. To be called when nothing waits.
-    pub(super) fn settle(&self, now: Timestamp) {
+    /// Ends the outage where every breaker is closed. To be called when nothing waits.
+    pub(crate) fn settle(&self, now: Timestamp) {
         let mut record = self.record.lock();
-        if !record.away.is_empty() {
+        if !record.unavailable.is_empty() {
             return;
         }
-        record.told.clear();
+        record.logged.clear();
         if let Some(since) = record.since.take() {
             let seconds = (now.as_micros() - since.as_micros()) / 1_000_000;
             let store = self.store;
             tracing::info!(store, seconds, "the store answers again, after {seconds} s");
         }
-        self.is_disturbed.store(!record.faults.is_empty(), Ordering::Relaxed);
+        self.is_disturbed.store(!record.faults_in_a_row.is_empty(), Ordering::Relaxed);
     }
 
-    /// Changes whenever a part of the store falls away.
-    pub(super) fn outages(&self) -> watch::Receiver<u64> {
+    /// Changes whenever a breaker opens.
+    pub(crate) fn outages(&self) -> watch::Receiver<u64> {
         self.outages.subscribe()
     }
 
@@ -185,13 +210,46 @@ impl Health {
         self.is_disturbed.load(Ordering::Relaxed)
     }
 
-    fn observe_answer(&self, shard: Shard) {
+    /// Counts a fault, and returns how many there were in a row.
+    fn count_fault(&self, shard: Shard) -> u32 {
+        let mut record = self.record.lock();
+        self.is_disturbed.store(true, Ordering::Relaxed);
+        let faults = record.faults_in_a_row.entry(shard).or_default();
+        *faults += 1;
+        *faults
+    }
+
+    fn end_row_of_faults(&self, shard: Shard) {
         if self.is_disturbed() {
             let mut record = self.record.lock();
-            record.faults.remove(&shard);
-            let is_undisturbed = record.faults.is_empty() && record.since.is_none();
+            record.faults_in_a_row.remove(&shard);
+            let is_undisturbed = record.faults_in_a_row.is_empty() && record.since.is_none();
             self.is_disturbed.store(!is_undisturbed, Ordering::Relaxed);
         }
+    }
+
+    fn open_breaker(&self, now: Timestamp, shard: Shard, fault: &StoreError) {
+        let mut record = self.record.lock();
+        self.is_disturbed.store(true, Ordering::Relaxed);
+        if record.unavailable.insert(shard) {
+            telemetry::outage();
+            self.outages.send_modify(|outages| *outages += 1);
+        }
+        let store = self.store;
+        record.since.get_or_insert(now);
+        if record.logged.insert(shard) {
+            if record.logged.len() == 1 {
+                tracing::warn!(store, error = %fault, "the store does not answer");
+            } else {
+                tracing::warn!(store, error = %fault, "another part of the store does not answer");
+            }
+        }
+    }
+
+    fn close_breaker(&self, shard: Shard) {
+        let mut record = self.record.lock();
+        record.unavailable.remove(&shard);
+        record.faults_in_a_row.remove(&shard);
     }
 }
 
@@ -205,29 +263,68 @@ mod tests {
         Timestamp::from_micros(1_774_799_738_000_000)
     }
 
-    fn fault() -> Result<(), StoreError> {
-        Err(StoreError::Transient("away".to_owned()))
+    fn fault() -> StoreError {
+        StoreError::Transient("unreachable".to_owned())
     }
 
     #[test]
     fn three_faults_in_a_row_are_an_outage_and_two_with_an_answer_between_are_none() {
-        let health = Health::new("redis");
-        for result in [fault(), fault(), Ok(()), fault(), fault()] {
-            health.observe(now(), SHARD, &result);
+        let health = Health::new("redis", true);
+        for result in [Err(fault()), Err(fault()), Ok(()), Err(fault()), Err(fault())] {
+            health.observe_result(now(), SHARD, CallKind::Read, &result);
             assert_eq!(health.state(), HealthState::Healthy);
         }
-        health.observe(now(), SHARD, &fault());
+        health.observe(now(), SHARD, Observation::ReadFault(&fault()));
         assert_eq!((health.state(), health.since()), (HealthState::Degraded, Some(now())));
-        assert!(health.is_away(SHARD) && !health.is_away(Shard(1)));
+        assert!(health.is_unavailable(SHARD) && !health.is_unavailable(Shard(1)));
     }
 
     #[test]
-    fn it_is_healthy_again_once_what_was_away_is_back_and_nothing_waits() {
-        let health = Health::new("redis");
-        health.begin_outage(now(), SHARD, &fault().unwrap_err());
+    fn one_fault_is_an_outage_where_a_write_waits_or_a_whole_batch_or_a_check_fails() {
+        let fault = fault();
+        let opens = |writes_can_wait, observation| {
+            let health = Health::new("redis", writes_can_wait);
+            health.observe(now(), SHARD, observation);
+            health.is_unavailable(SHARD)
+        };
+        assert!(opens(true, Observation::WriteFault(&fault)), "a write that waits");
+        assert!(!opens(false, Observation::WriteFault(&fault)), "a write that can't wait");
+        assert!(opens(false, Observation::BatchFault(&fault)), "a whole batch");
+        assert!(opens(false, Observation::CheckFault(&fault)), "a check");
+        assert!(!opens(true, Observation::ReadFault(&fault)), "a read");
+    }
+
+    #[test]
+    fn a_fault_that_says_nothing_about_other_anomalies_ends_a_row() {
+        for no_outage in
+            [StoreError::Moving("MOVED".to_owned()), StoreError::Permanent("WRONGTYPE".to_owned())]
+        {
+            let health = Health::new("redis", true);
+            for _ in 0..2 {
+                health.observe(now(), SHARD, Observation::ReadFault(&fault()));
+            }
+            health.observe(now(), SHARD, Observation::WriteFault(&no_outage));
+            assert!(!health.is_disturbed(), "{no_outage:?}");
+        }
+    }
+
+    #[test]
+    fn calls_that_a_breaker_rejects_do_not_open_it_again() {
+        let health = Health::new("redis", true);
+        health.observe(now(), SHARD, Observation::BatchFault(&fault()));
+        let rejected = health.reject::<()>(3);
+        health.observe(now(), SHARD, Observation::Recovery);
+        assert_eq!(rejected, vec![Err(StoreError::unavailable()); 3]);
+        assert!(!health.is_unavailable(SHARD));
+    }
+
+    #[test]
+    fn it_is_healthy_again_once_every_breaker_is_closed_and_nothing_waits() {
+        let health = Health::new("redis", true);
+        health.observe(now(), SHARD, Observation::BatchFault(&fault()));
         health.settle(now());
         assert_eq!(health.state(), HealthState::Degraded);
-        health.end_outage(SHARD);
+        health.observe(now(), SHARD, Observation::Recovery);
         assert_eq!(health.state(), HealthState::Replaying);
         health.settle(now());
         assert_eq!((health.state(), health.since()), (HealthState::Healthy, None));

@@ -1,16 +1,16 @@
-//! Asking without recording.
+//! Reads.
 
-use super::{Anomaly, Answered, Counter, CounterError, fallback::Estimate};
+use super::{Anomaly, Answered, CallKind, Counter, CounterError, outage::Estimate};
 use crate::{
     domain::{AnomalyKey, AuditEntry, Frequency, Timestamp},
     store::StoreError,
 };
 
 impl Counter {
-    /// How often an anomaly has happened; `None` when it is unknown.
+    /// Returns the frequency of an anomaly; `None` when it is unknown.
     ///
     /// # Errors
-    /// When the store does not answer and nothing is known of it.
+    /// When the store does not answer and nothing is known of the anomaly.
     pub async fn frequency(
         &self,
         now: Timestamp,
@@ -19,20 +19,17 @@ impl Counter {
         if let Some(fallback) = self.unavailable_fallback(key) {
             return self.estimated_frequency(key, fallback.estimate(key, now), None);
         }
-        let shard = self.store.shard(key);
-        let mut results = self.stats.submit(now, shard, vec![key]).await?;
-        let result = results.pop().unwrap_or_else(no_result);
-        self.health.observe(now, shard, &result);
+        let result = self.stats.submit_one(now, self.store.shard(key), key).await?;
         match (result, &self.fallback) {
             (Ok(stats), None) => {
                 Ok(stats.map(|stats| Answered::current(self.unchanged(key, stats))))
             }
             (Ok(stats), Some(fallback)) => {
                 if let Some(stats) = &stats {
-                    fallback.note_stats(key, now, stats);
+                    fallback.update_stats(key, now, stats);
                 }
                 if fallback.holds(key) {
-                    // What waits is not in the store yet; it may even be what makes it known.
+                    // The store lacks what waits, which may even be what makes the anomaly known.
                     let mut stats = stats.unwrap_or_default();
                     fallback.add_waiting(key, now, &mut stats);
                     let frequency = self.unchanged(key, stats);
@@ -47,28 +44,27 @@ impl Counter {
         }
     }
 
-    /// All that is known of an anomaly; `None` when it is unknown.
+    /// Returns everything that is known of an anomaly; `None` when it is unknown.
     ///
     /// # Errors
-    /// When the store does not answer and nothing is known of it.
+    /// When the store does not answer and nothing is known of the anomaly.
     pub async fn anomaly(
         &self,
         now: Timestamp,
         key: AnomalyKey,
     ) -> Result<Option<Answered<Anomaly>>, CounterError> {
         let estimated = |fault: Option<StoreError>| {
-            let known = self.fallback.as_ref().and_then(|fallback| fallback.details(key, now));
-            let (as_of, details) = known.ok_or_else(|| away(fault))?;
+            let details = self.fallback.as_ref().and_then(|fallback| fallback.details(key, now));
+            let (as_of, details) = details.ok_or_else(|| unavailable(fault))?;
             let frequency = self.unchanged(key, details.stats.clone());
             Ok(Some(Answered::estimated(Anomaly { frequency, details }, as_of)))
         };
         if self.unavailable_fallback(key).is_some() {
             return estimated(None);
         }
-        let shard = self.store.shard(key);
-        let result = self.traced("dossier", self.store.details(now, key)).await;
-        self.health.observe(now, shard, &result);
-        let details = match result {
+        let call = self.store.details(now, key);
+        // The name that traces have had from the start.
+        let details = match self.call_store(now, key, CallKind::Read, "dossier", call).await {
             Ok(details) => details,
             Err(fault) if self.fallback.is_some() && fault.is_temporary() => {
                 return estimated(Some(fault));
@@ -77,7 +73,7 @@ impl Counter {
         };
         if let Some(fallback) = &self.fallback {
             if let Some(details) = &details {
-                fallback.note_details(key, now, details);
+                fallback.update_details(key, now, details);
             }
             if fallback.holds(key) {
                 return estimated(None);
@@ -89,8 +85,8 @@ impl Counter {
         }))
     }
 
-    /// Who has done what about an anomaly, newest first; `None` when it is unknown. What waits is not among
-    /// it: nothing was done yet.
+    /// Returns the audit of an anomaly, newest first; `None` when it is unknown. Operations that wait
+    /// are not in it, because they have not taken effect.
     ///
     /// # Errors
     /// When the store does not answer.
@@ -99,35 +95,28 @@ impl Counter {
         now: Timestamp,
         key: AnomalyKey,
     ) -> Result<Option<Vec<AuditEntry>>, CounterError> {
-        let shard = self.store.shard(key);
-        if self.health.is_away(shard) {
-            return Err(away(None));
+        if self.health.is_unavailable(self.store.shard(key)) {
+            return Err(unavailable(None));
         }
-        let result = self.traced("audit", self.store.audit(now, key)).await;
-        self.health.observe(now, shard, &result);
-        Ok(result?)
+        let call = self.store.audit(now, key);
+        Ok(self.call_store(now, key, CallKind::Read, "audit", call).await?)
     }
 
-    /// Never a zero and never an unknown that is not known to be true: where nothing is known, the
-    /// fault.
+    /// Where nothing is known, returns the fault: never a zero, and never an unknown that is not
+    /// known to be true.
     fn estimated_frequency(
         &self,
         key: AnomalyKey,
         estimate: Option<Estimate>,
         fault: Option<StoreError>,
     ) -> Result<Option<Answered<Frequency>>, CounterError> {
-        let estimate = estimate.ok_or_else(|| away(fault))?;
+        let estimate = estimate.ok_or_else(|| unavailable(fault))?;
         let frequency = self.unchanged(key, estimate.stats);
         Ok(Some(Answered::estimated(frequency, estimate.as_of)))
     }
 }
 
-/// A batch that came back without a result for a call.
-pub(super) fn no_result<T>() -> Result<T, StoreError> {
-    Err(StoreError::Indeterminate("no result came back".to_owned()))
-}
-
-/// That nothing can be told.
-pub(super) fn away(fault: Option<StoreError>) -> CounterError {
-    fault.unwrap_or_else(StoreError::away).into()
+/// Returns the fault of the call, or of the breaker where there was no call.
+fn unavailable(fault: Option<StoreError>) -> CounterError {
+    fault.unwrap_or_else(StoreError::unavailable).into()
 }

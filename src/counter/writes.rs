@@ -1,15 +1,15 @@
-//! Recording. A write goes to the store; where that does not take it, or something about the same
-//! anomaly waits already, it goes to the spool. A write that may have taken effect is spooled too:
-//! its id makes the second time harmless.
+//! Writes. A write goes to the store; if the store fails, or another write of the same anomaly waits
+//! already, it goes to the spool. A write that may have taken effect is spooled too, because its id
+//! makes a second execution harmless.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::future::join_all;
 
 use super::{
-    Answered, Counted, Counter, CounterError,
-    fallback::{Accepted, Fallback},
-    reads::{away, no_result},
+    Answered, CallKind, Counted, Counter, CounterError,
+    answers::OccurrenceOutcome,
+    outage::{Accepted, Fallback},
 };
 use crate::{
     domain::{
@@ -21,55 +21,57 @@ use crate::{
     traces::ItemsSpan,
 };
 
-/// How many items go to the store in one call at the most: a script of many thousands would hold up
-/// all other users of Redis, and outlast the command timeout.
+/// Maximum number of items of one call to the store: a script of many thousands would delay all other
+/// users of Redis, and outlast the command timeout.
 const CALL_ITEMS: usize = 500;
 
-type Outcome<T> = Result<Answered<T>, CounterError>;
+type WriteResult<T> = Result<Answered<T>, CounterError>;
 
 impl Counter {
     /// Records one occurrence.
     ///
     /// # Errors
     /// When neither the store nor the spool takes it.
-    pub async fn record_one(&self, now: Timestamp, occurrence: Occurrence) -> Outcome<Counted> {
-        let outcome = self.record(now, vec![occurrence]).await.pop();
-        outcome.unwrap_or_else(|| Err(lost()))
+    pub async fn record_one(&self, now: Timestamp, occurrence: Occurrence) -> WriteResult<Counted> {
+        let result = self.record(now, vec![occurrence]).await.pop();
+        result.unwrap_or_else(|| Err(CounterError::no_result()))
     }
 
-    /// Records occurrences in their order; one result for each.
+    /// Records occurrences in their order. Returns one result for each.
     pub async fn record(
         &self,
         now: Timestamp,
         occurrences: Vec<Occurrence>,
-    ) -> Vec<Outcome<Counted>> {
-        let mut outcomes: Vec<Option<Outcome<Counted>>> = Vec::new();
+    ) -> Vec<WriteResult<Counted>> {
+        let mut results: Vec<Option<WriteResult<Counted>>> = Vec::new();
         let (mut direct, mut queued) = (BTreeMap::<Shard, Vec<_>>::new(), Vec::new());
-        for (place, occurrence) in occurrences.into_iter().enumerate() {
-            outcomes.push(None);
+        for (index, occurrence) in occurrences.into_iter().enumerate() {
+            results.push(None);
             if self.must_queue(occurrence.key) {
-                queued.push((place, occurrence));
+                queued.push((index, occurrence));
             } else {
                 direct
                     .entry(self.store.shard(occurrence.key))
                     .or_default()
-                    .push((place, occurrence));
+                    .push((index, occurrence));
             }
         }
         let parts = direct.into_iter().map(|(shard, part)| self.record_in(now, shard, part));
-        for (place, occurrence, outcome) in join_all(parts).await.into_iter().flatten() {
-            match outcome {
-                Ok(None) => queued.push((place, occurrence)),
-                Ok(Some(counted)) => outcomes[place] = Some(Ok(Answered::current(counted))),
-                Err(error) => outcomes[place] = Some(Err(error)),
+        for (index, occurrence, result) in join_all(parts).await.into_iter().flatten() {
+            match result {
+                Ok(None) => queued.push((index, occurrence)),
+                Ok(Some(counted)) => results[index] = Some(Ok(Answered::current(counted))),
+                Err(error) => results[index] = Some(Err(error)),
             }
         }
-        self.queue(now, queued, &mut outcomes).await;
-        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Err(lost()))).collect()
+        self.queue(now, queued, &mut results).await;
+        results
+            .into_iter()
+            .map(|result| result.unwrap_or_else(|| Err(CounterError::no_result())))
+            .collect()
     }
 
-    /// Records occurrences that are all in one part of the store; `None` for one that is to wait in
-    /// the spool.
+    /// Records occurrences of one shard; `None` for one that must wait in the spool.
     async fn record_in(
         &self,
         now: Timestamp,
@@ -78,31 +80,31 @@ impl Counter {
     ) -> Vec<(usize, Occurrence, Result<Option<Counted>, CounterError>)> {
         let mut outcomes = Vec::with_capacity(occurrences.len());
         // One after the other, so that they take effect in their order.
-        for direct in occurrences.chunks(CALL_ITEMS) {
-            let items = direct.iter().map(|(_, occurrence)| occurrence.clone()).collect();
+        for chunk in occurrences.chunks(CALL_ITEMS) {
+            let items = chunk.iter().map(|(_, occurrence)| occurrence.clone()).collect();
             let submitted = self.occurrences.submit(now, shard, items).await;
             if let Ok(results) = &submitted {
-                self.note_recorded(now, direct, results);
+                self.remember_recorded(now, chunk, results);
             }
             let mut results = submitted.map(Vec::into_iter);
-            for (place, occurrence) in direct {
+            for (index, occurrence) in chunk {
                 let outcome = match &mut results {
-                    Err(no_results) => Err((*no_results).into()),
+                    Err(error) => Err((*error).into()),
                     Ok(results) => {
-                        let result = results.next().unwrap_or_else(no_result);
-                        let taken = self.taken(now, shard, result);
+                        let result = results.next().unwrap_or_else(|| Err(StoreError::no_result()));
+                        let taken = self.unless_deferred(result);
                         taken
                             .map(|taken| taken.map(|recorded| self.judge(occurrence.key, recorded)))
                     }
                 };
-                outcomes.push((*place, occurrence.clone(), outcome));
+                outcomes.push((*index, occurrence.clone(), outcome));
             }
         }
         outcomes
     }
 
-    /// Records a repair attempt; `None` when its anomaly is unknown. While the store does not answer
-    /// that can't be told, and the attempt is accepted.
+    /// Records a repair attempt; `None` when its anomaly is unknown. While the store does not answer,
+    /// that is not known, and the attempt is accepted.
     ///
     /// # Errors
     /// When neither the store nor the spool takes it.
@@ -114,13 +116,12 @@ impl Counter {
         let key = attempt.key;
         if !self.must_queue(key) {
             let shard = self.store.shard(key);
-            let mut results = self.repairs.submit(now, shard, vec![attempt.clone()]).await?;
-            let result = results.pop().unwrap_or_else(no_result);
-            if let Some(recorded) = self.taken(now, shard, result)? {
+            let result = self.repairs.submit_one(now, shard, attempt.clone()).await?;
+            if let Some(recorded) = self.unless_deferred(result)? {
                 if let Some(recorded) = &recorded {
                     self.remember(now, || Operation::Repair(attempt));
                     if let Some(fallback) = &self.fallback {
-                        fallback.note_repairs(key, &recorded.history);
+                        fallback.update_repairs(key, &recorded.history);
                     }
                 }
                 return Ok(recorded.map(Answered::current));
@@ -133,7 +134,7 @@ impl Counter {
     }
 
     /// Marks an anomaly as permanently fixed; `None` when it is unknown. While the store does not
-    /// answer that can't be told, and the mark is accepted.
+    /// answer, that is not known, and the mark is accepted.
     ///
     /// # Errors
     /// When neither the store nor the spool takes it.
@@ -144,9 +145,9 @@ impl Counter {
     ) -> Result<Option<Answered<PermanentFix>>, CounterError> {
         let key = mark.key;
         if !self.must_queue(key) {
-            let shard = self.store.shard(key);
-            let result = self.traced("mark_fixed", self.store.mark_fixed(now, mark.clone())).await;
-            if let Some(fix) = self.taken(now, shard, result)? {
+            let call = self.store.mark_fixed(now, mark.clone());
+            let result = self.call_store(now, key, CallKind::Write, "mark_fixed", call).await;
+            if let Some(fix) = self.unless_deferred(result)? {
                 if fix.is_some() {
                     self.remember(now, || Operation::Mark(mark));
                     tracing::info!(%key, "anomaly {key} is marked as permanently fixed");
@@ -159,8 +160,8 @@ impl Counter {
         Ok(Some(Answered::estimated(fix, accepted.estimate.as_of)))
     }
 
-    /// Takes a mark back, and says whether there was one; `None` when the anomaly is unknown. While
-    /// the store does not answer neither can be told, and the removal is accepted.
+    /// Takes a mark back, and returns whether there was one; `None` when the anomaly is unknown. While
+    /// the store does not answer, neither is known, and the removal is accepted.
     ///
     /// # Errors
     /// When neither the store nor the spool takes it.
@@ -171,10 +172,9 @@ impl Counter {
     ) -> Result<Option<Answered<bool>>, CounterError> {
         let key = removal.key;
         if !self.must_queue(key) {
-            let shard = self.store.shard(key);
-            let result =
-                self.traced("unmark_fixed", self.store.unmark_fixed(now, removal.clone())).await;
-            if let Some(removed) = self.taken(now, shard, result)? {
+            let call = self.store.unmark_fixed(now, removal.clone());
+            let result = self.call_store(now, key, CallKind::Write, "unmark_fixed", call).await;
+            if let Some(removed) = self.unless_deferred(result)? {
                 if removed == Some(true) {
                     self.remember(now, || Operation::Unmark(removal));
                     tracing::info!(%key, "the permanent fix of anomaly {key} is taken back");
@@ -186,140 +186,137 @@ impl Counter {
         Ok(Some(Answered::estimated(true, accepted.estimate.as_of)))
     }
 
-    /// Whether a write is to go to the spool without asking the store.
+    /// Whether a write must go to the spool without a call to the store.
     fn must_queue(&self, key: AnomalyKey) -> bool {
         let Some(fallback) = &self.fallback else { return false };
-        self.health.is_away(self.store.shard(key)) || fallback.holds(key)
+        self.health.is_unavailable(self.store.shard(key)) || fallback.holds(key)
     }
 
-    /// Takes note of how the store has taken a write; `None` for one that is to wait in the spool.
-    fn taken<T>(
-        &self,
-        now: Timestamp,
-        shard: Shard,
-        result: Result<T, StoreError>,
-    ) -> Result<Option<T>, CounterError> {
-        self.health.observe(now, shard, &result);
+    /// Returns the store's answer to a write; `None` for a write that must wait in the spool.
+    fn unless_deferred<T>(&self, result: Result<T, StoreError>) -> Result<Option<T>, CounterError> {
         match result {
             Ok(value) => Ok(Some(value)),
-            Err(fault) if self.fallback.is_some() && fault.is_temporary() => {
-                // What follows about this anomaly must queue behind it. If not this anomaly alone is
-                // at fault, that is an outage.
-                if fault.is_outage() {
-                    self.health.begin_outage(now, shard, &fault);
-                }
-                Ok(None)
-            }
+            Err(fault) if self.fallback.is_some() && fault.is_temporary() => Ok(None),
             Err(fault) => Err(fault.into()),
         }
     }
 
-    /// Remembers a write that the store has acknowledged.
+    /// Keeps a write that the store has acknowledged, to send it again after a failover.
     fn remember(&self, now: Timestamp, operation: impl FnOnce() -> Operation) {
-        if let Some(recent) = &self.recent {
-            recent.remember(now, std::iter::once(operation()));
+        if let Some(buffer) = &self.resend_buffer {
+            buffer.push(now, std::iter::once(operation()));
         }
     }
 
-    fn note_recorded(
+    /// Keeps the occurrences that the store has counted, and the stats that it has returned.
+    fn remember_recorded(
         &self,
         now: Timestamp,
-        direct: &[(usize, Occurrence)],
+        occurrences: &[(usize, Occurrence)],
         results: &[Result<Recorded, StoreError>],
     ) {
-        if let Some(recent) = &self.recent {
-            let counted = direct.iter().zip(results).filter(|(_, result)| {
+        if let Some(buffer) = &self.resend_buffer {
+            let counted = occurrences.iter().zip(results).filter(|(_, result)| {
                 matches!(result, Ok(Recorded { outcome: RecordOutcome::Counted, .. }))
             });
             let operation = |((_, occurrence), _): (&(usize, Occurrence), _)| {
                 Operation::Occurrence(occurrence.clone())
             };
-            recent.remember(now, counted.map(operation));
+            buffer.push(now, counted.map(operation));
         }
         if let Some(fallback) = &self.fallback {
-            let keys = direct.iter().map(|(_, occurrence)| occurrence.key);
-            fallback.note_recorded(now, keys, results);
+            let keys = occurrences.iter().map(|(_, occurrence)| occurrence.key);
+            fallback.update_recorded(now, keys, results);
         }
     }
 
-    /// Makes occurrences wait in the spool.
+    /// Writes occurrences to the spool.
     async fn queue(
         &self,
         now: Timestamp,
         queued: Vec<(usize, Occurrence)>,
-        outcomes: &mut [Option<Outcome<Counted>>],
+        results: &mut [Option<WriteResult<Counted>>],
     ) {
         let Some(fallback) = &self.fallback else { return };
-        let (mut places, mut operations) = (Vec::new(), Vec::new());
-        for (place, occurrence) in queued {
+        let (mut waiting, mut operations) = (Vec::new(), Vec::new());
+        for (index, occurrence) in queued {
             if occurrence.at < RETENTION.start(now) {
-                telemetry::occurrence(telemetry::Outcome::TooOld, None, None);
-                // Not to be counted; and where nothing is known, no zero to be told either.
-                let estimate = fallback.estimate(occurrence.key, now).ok_or_else(|| away(None));
-                outcomes[place] = Some(estimate.map(|estimate| {
-                    let frequency = self.unchanged(occurrence.key, estimate.stats);
-                    Answered::estimated(Counted { counted: false, frequency }, estimate.as_of)
-                }));
+                results[index] = Some(self.too_old(fallback, now, occurrence.key));
                 continue;
             }
-            places.push((place, occurrence.key));
+            waiting.push((index, occurrence.key));
             operations.push(Operation::Occurrence(occurrence));
         }
-        for ((place, key), accepted) in
-            places.into_iter().zip(accept(fallback, now, operations).await)
-        {
-            outcomes[place] = Some(accepted.map(|accepted| {
+        let accepted = accept(fallback, now, operations).await;
+        for ((index, key), accepted) in waiting.into_iter().zip(accepted) {
+            results[index] = Some(accepted.map(|accepted| {
                 let Accepted { is_first, previous_count_24h, estimate } = accepted;
                 let frequency =
                     Frequency::judge(key, estimate.stats, previous_count_24h, self.thresholds);
-                use telemetry::Outcome::{Duplicate, Spooled};
-                tell(if is_first { Spooled } else { Duplicate }, &frequency);
+                let outcome = match is_first {
+                    true => OccurrenceOutcome::Spooled,
+                    false => OccurrenceOutcome::Settled(RecordOutcome::Duplicate),
+                };
+                self.report(outcome, &frequency);
                 Answered::estimated(Counted { counted: is_first, frequency }, estimate.as_of)
             }));
         }
     }
 
-    /// Makes one operation wait in the spool.
+    /// Answers an occurrence that is older than 30 days and would only be spooled in vain. Where
+    /// nothing is known of its anomaly, a zero would be a lie.
+    fn too_old(
+        &self,
+        fallback: &Fallback,
+        now: Timestamp,
+        key: AnomalyKey,
+    ) -> WriteResult<Counted> {
+        self.outcomes.increment(OccurrenceOutcome::Settled(RecordOutcome::TooOld));
+        let estimate = fallback.estimate(key, now).ok_or_else(StoreError::unavailable)?;
+        let frequency = self.unchanged(key, estimate.stats);
+        Ok(Answered::estimated(Counted { counted: false, frequency }, estimate.as_of))
+    }
+
+    /// Writes one operation to the spool.
     async fn spool(
         &self,
         now: Timestamp,
         operation: Operation,
     ) -> Result<(&Arc<Fallback>, Accepted), CounterError> {
-        let Some(fallback) = &self.fallback else { return Err(lost()) };
+        let Some(fallback) = &self.fallback else { return Err(CounterError::no_result()) };
         let accepted = accept(fallback, now, vec![operation]).await.pop();
-        Ok((fallback, accepted.unwrap_or_else(|| Err(lost()))?))
+        Ok((fallback, accepted.unwrap_or_else(|| Err(CounterError::no_result()))?))
     }
 
     fn judge(&self, key: AnomalyKey, recorded: Recorded) -> Counted {
         let Recorded { outcome, previous_count_24h, stats } = recorded;
         let frequency = Frequency::judge(key, stats, previous_count_24h, self.thresholds);
-        let told = match outcome {
-            RecordOutcome::Counted => telemetry::Outcome::Counted,
-            RecordOutcome::Duplicate => telemetry::Outcome::Duplicate,
-            RecordOutcome::TooOld => telemetry::Outcome::TooOld,
-        };
-        tell(told, &frequency);
+        self.report(OccurrenceOutcome::Settled(outcome), &frequency);
         Counted { counted: outcome == RecordOutcome::Counted, frequency }
     }
-}
 
-/// Counts an occurrence, and logs the step where it is one to another level.
-fn tell(outcome: telemetry::Outcome, frequency: &Frequency) {
-    let Frequency { key, level, previous_level, stats } = frequency;
-    telemetry::occurrence(outcome, *level, *previous_level);
-    if let Some(reached) = level.filter(|_| level > previous_level) {
-        let (escalation_level, count_24h) = (reached.as_str(), stats.counts.day);
-        tracing::info!(
-            %key,
-            escalation_level,
-            count_24h,
-            "anomaly {key} has reached {escalation_level}"
-        );
+    /// Counts an occurrence, and logs it where its anomaly has reached another level.
+    fn report(&self, outcome: OccurrenceOutcome, frequency: &Frequency) {
+        let Frequency { key, level, previous_level, stats } = frequency;
+        self.outcomes.increment(outcome);
+        if outcome.counts() {
+            telemetry::occurrence_at_level(*level);
+        }
+        if let Some(reached) = level.filter(|_| level > previous_level) {
+            telemetry::level_step(reached);
+            let (escalation_level, count_24h) = (reached.as_str(), stats.counts.day);
+            tracing::info!(
+                %key,
+                escalation_level,
+                count_24h,
+                "anomaly {key} has reached {escalation_level}"
+            );
+        }
     }
 }
 
-/// Makes operations wait, to the end, also when the caller goes away: half of it would leave
-/// something in memory that is not on disk.
+/// Writes operations to the spool, to the end, also when the caller disconnects: half of it would
+/// leave operations in memory that are not on disk.
 async fn accept(
     fallback: &Arc<Fallback>,
     now: Timestamp,
@@ -331,12 +328,10 @@ async fn accept(
     }
     let fallback = Arc::clone(fallback);
     let span = ItemsSpan::spool(count);
-    let accepted = tokio::spawn(async move { fallback.accept(now, operations).await }).await;
-    let accepted = accepted.unwrap_or_else(|_| (0..count).map(|_| Err(lost())).collect());
+    let accepted = match tokio::spawn(async move { fallback.accept(now, operations).await }).await {
+        Ok(accepted) => accepted.into_iter().map(|result| Ok(result?)).collect(),
+        Err(_) => vec![Err(CounterError::no_result()); count],
+    };
     span.end(|| accepted.iter().all(Result::is_err).then_some("not_spooled"));
     accepted
-}
-
-fn lost() -> CounterError {
-    CounterError::Unanswered("no result came back".to_owned())
 }

@@ -22,6 +22,7 @@ const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
     )),
 )]
 pub(super) async fn render(State(state): State<AppState>) -> impl IntoResponse {
-    let text = state.recorder.render(state.counter.standing());
+    state.counter.report_status();
+    let text = state.recorder.render();
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], text)
 }

@@ -1,6 +1,6 @@
 //! The faults of a store, in the classes by which callers decide what to do next.
 
-use crate::telemetry::Fault;
+use crate::telemetry::Label;
 
 /// Why a store did not answer. The text is for the log, not for clients.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -8,8 +8,8 @@ pub enum StoreError {
     /// It did not happen; the same call may succeed later.
     #[error("{0}")]
     Transient(String),
-    /// It did not happen, since this anomaly is just being moved to another server: the same call may
-    /// succeed later, and says nothing about other anomalies.
+    /// It did not happen, because this anomaly is just being moved to another server: the same call
+    /// may succeed later, and says nothing about other anomalies.
     #[error("{0}")]
     Moving(String),
     /// It may or may not have happened. The same call with the same id is safe.
@@ -20,20 +20,52 @@ pub enum StoreError {
     Permanent(String),
 }
 
-impl StoreError {
-    /// Its class, as metrics name it.
-    pub fn class(&self) -> Fault {
+/// The class of a [`StoreError`], as metrics and traces name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultClass {
+    /// As [`StoreError::Transient`].
+    Transient,
+    /// As [`StoreError::Moving`].
+    Moving,
+    /// As [`StoreError::Indeterminate`].
+    Indeterminate,
+    /// As [`StoreError::Permanent`].
+    Permanent,
+}
+
+impl Label for FaultClass {
+    const ALL: &'static [Self] =
+        &[Self::Transient, Self::Moving, Self::Indeterminate, Self::Permanent];
+
+    fn value(self) -> &'static str {
         match self {
-            Self::Transient(_) => Fault::Transient,
-            Self::Moving(_) => Fault::Moving,
-            Self::Indeterminate(_) => Fault::Indeterminate,
-            Self::Permanent(_) => Fault::Permanent,
+            Self::Transient => "transient",
+            Self::Moving => "moving",
+            Self::Indeterminate => "indeterminate",
+            Self::Permanent => "permanent",
+        }
+    }
+}
+
+impl StoreError {
+    /// The class of the fault.
+    pub fn class(&self) -> FaultClass {
+        match self {
+            Self::Transient(_) => FaultClass::Transient,
+            Self::Moving(_) => FaultClass::Moving,
+            Self::Indeterminate(_) => FaultClass::Indeterminate,
+            Self::Permanent(_) => FaultClass::Permanent,
         }
     }
 
-    /// That of a part of the store which is known to be away.
-    pub fn away() -> Self {
-        Self::Transient("the store is away".to_owned())
+    /// The fault of a shard that is known to be unavailable, and was not called.
+    pub fn unavailable() -> Self {
+        Self::Transient("the store is unavailable".to_owned())
+    }
+
+    /// The fault of a call whose result is missing.
+    pub fn no_result() -> Self {
+        Self::Indeterminate("no result came back".to_owned())
     }
 
     /// Whether the same call may succeed later.
@@ -44,7 +76,7 @@ impl StoreError {
         }
     }
 
-    /// Whether the part of the store that gave it is at fault, and not the call.
+    /// Whether the shard that returned it is at fault, and not the call.
     pub fn is_outage(&self) -> bool {
         match self {
             Self::Transient(_) | Self::Indeterminate(_) => true,

@@ -1,5 +1,5 @@
-//! Where anomalies are kept: one trait, and the stores behind it. No caller sees which one it has.
-//! Relies on `domain` for what is kept; decides nothing about levels, retries or outages.
+//! The stores of anomalies behind one trait; no caller sees which one it has. The types that are
+//! stored are those of `domain`. Levels, retries and outages are decided elsewhere.
 
 mod embedded;
 mod error;
@@ -17,7 +17,7 @@ use crate::domain::{
 };
 
 pub use embedded::{CheckpointLimits, EmbeddedOpenError, EmbeddedStore};
-pub use error::StoreError;
+pub use error::{FaultClass, StoreError};
 pub use redis::{
     InvalidRedisUrl, RedisConfig, RedisStore, RedisTlsConfig, RedisTlsError, RedisUrl,
 };
@@ -26,29 +26,29 @@ pub use redis::{
 ///
 /// # The contract
 ///
-/// **Batches.** Methods that take a batch answer with one result for each element, in the order of
-/// the elements. Elements take effect one after the other, each as one atomic step. A faulty
-/// element fails itself alone; a fault of the whole store fails all that it hit.
+/// **Batches.** Methods that take a batch return one result for each element, in the order of the
+/// elements. Elements take effect one after the other, each as one atomic step. A faulty element
+/// fails alone; a fault of the whole store fails every element that it hits.
 ///
-/// **Time** is handed in. `now` decides what lies in which window, and is never read from a clock.
-/// Only the deadlines by which whole anomalies expire may follow the store's own clock.
+/// **Time** is an argument. `now` decides which events are in which window, and is never read from a
+/// clock. Only the deadlines by which whole anomalies expire may follow the store's own clock.
 ///
-/// **Once.** Within an anomaly an occurrence's id counts once for as long as its first copy is
-/// inside 30 days and among the events that are kept exactly or the last that were folded
-/// ([`TimelineConfig`](crate::domain::TimelineConfig)), and the id of a repair, a mark or its removal
-/// for 35 days; whatever comes between two copies, also within one batch or from two processes at
-/// the same time.
+/// **Once.** Within an anomaly, the id of an occurrence counts once for as long as its first copy is
+/// inside 30 days and among the events that are kept exactly or that were rolled up last
+/// ([`TimelineConfig`](crate::domain::TimelineConfig)). The id of a repair, a mark or its removal
+/// takes effect once in 35 days. Both hold whatever comes between two copies, also within one batch
+/// or from two processes at the same time.
 ///
-/// **Durable.** What was answered `Ok` survives the end of this process.
+/// **Durable.** A write that was answered `Ok` survives the end of this process.
 ///
 /// **Windows.** An event is inside a window when its time ≥ `now` − length. One older than 30 days
-/// is not recorded. Recording an occurrence forgets the anomaly's events that are older; reading
-/// forgets nothing, and does not see them. A count may be too high by the events of one bucket of
-/// time, and then the tally says so; never too low.
+/// is not recorded. Recording an occurrence removes the anomaly's events that are older; reading
+/// removes nothing, and does not see them. A count may be too high by the events of one bucket of
+/// time, and then the stats say so; it is never too low.
 ///
 /// **Known** is an anomaly about which anything is kept. It is kept for 35 days, or a minute less,
 /// after the last occurrence or repair, and for 90 days after a mark, taken back or not. Repairs are
-/// forgotten 35 days after the last one. Occurrences make an anomaly known; repairs and fixes of
+/// removed 35 days after the last one. Occurrences make an anomaly known; repairs and fixes of
 /// an unknown one are refused.
 ///
 /// **Late** are a mark and a removal whose time is before `now`: they have waited. Where the store is
@@ -58,35 +58,35 @@ pub use redis::{
 /// effect.
 #[async_trait]
 pub trait Store: fmt::Debug + Send + Sync + 'static {
-    /// What operators call it: `embedded` or `redis`.
+    /// The name that operators know: `embedded` or `redis`.
     fn name(&self) -> &'static str;
 
-    /// How many batches it works on at the same time. More than that only wait.
+    /// Number of batches that it works on at the same time. Further ones only wait.
     fn concurrent_batches(&self) -> usize;
 
-    /// How many elements a batch should have at the most, unless a single call has more.
+    /// Maximum number of elements of a batch, unless a single call has more.
     fn batch_items(&self) -> usize;
 
-    /// Records occurrences, and tallies each one's anomaly as it stands after it.
+    /// Records occurrences, and returns the stats of each one's anomaly after it.
     async fn record(
         &self,
         now: Timestamp,
         occurrences: Vec<Occurrence>,
     ) -> Vec<Result<Recorded, StoreError>>;
 
-    /// Tallies anomalies without recording anything; `None` for unknown ones.
+    /// Returns the stats of anomalies without recording anything; `None` for unknown ones.
     async fn stats(
         &self,
         now: Timestamp,
         keys: Vec<AnomalyKey>,
     ) -> Vec<Result<Option<AnomalyStats>, StoreError>>;
 
-    /// Whether tallies are in memory, so that there is nothing to gain from gathering reads.
+    /// Whether stats are in memory, so that gathering reads into batches gains nothing.
     fn stats_from_memory(&self) -> bool {
         false
     }
 
-    /// All that is kept about one anomaly; `None` when it is unknown.
+    /// Returns everything that is kept about one anomaly; `None` when it is unknown.
     async fn details(
         &self,
         now: Timestamp,
@@ -100,74 +100,76 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         attempts: Vec<RepairAttempt>,
     ) -> Vec<Result<Option<RepairRecorded>, StoreError>>;
 
-    /// Who has done what about an anomaly: the newest [`AUDIT_ENTRIES`](crate::domain::AUDIT_ENTRIES) of marks, their removals and repairs that
-    /// had an effect, newest first; `None` when it is unknown. Kept for as long as the anomaly is, and 90
-    /// days at the most.
+    /// Returns the audit of an anomaly: the newest
+    /// [`AUDIT_ENTRIES`](crate::domain::AUDIT_ENTRIES) of marks, their removals and repairs that had
+    /// an effect, newest first; `None` when it is unknown. Kept for as long as the anomaly is, and
+    /// for at most 90 days.
     async fn audit(
         &self,
         now: Timestamp,
         key: AnomalyKey,
     ) -> Result<Option<Vec<AuditEntry>>, StoreError>;
 
-    /// Marks an anomaly as permanently fixed, in place of an earlier mark; `None` when it is unknown.
+    /// Marks an anomaly as permanently fixed, in place of an earlier mark; `None` when it is
+    /// unknown.
     async fn mark_fixed(
         &self,
         now: Timestamp,
         mark: FixMark,
     ) -> Result<Option<PermanentFix>, StoreError>;
 
-    /// Takes a mark back, and says whether there was one; `None` when the anomaly is unknown.
+    /// Takes a mark back, and returns whether there was one; `None` when the anomaly is unknown.
     async fn unmark_fixed(
         &self,
         now: Timestamp,
         removal: FixRemoval,
     ) -> Result<Option<bool>, StoreError>;
 
-    /// The part of the store that an anomaly is in. It may change from call to call.
+    /// Returns the shard that an anomaly is in. It may change from call to call.
     fn shard(&self, _key: AnomalyKey) -> Shard {
         Shard::default()
     }
 
-    /// All parts of the store.
+    /// Returns all shards of the store.
     fn shards(&self) -> Vec<Shard> {
         vec![Shard::default()]
     }
 
-    /// Grows whenever the store may have forgotten its last writes, as after a failover. `None` where
-    /// that can't be.
+    /// A number that grows whenever the store may have forgotten its last writes, as after a
+    /// failover. `None` where that can't happen.
     fn resets(&self) -> Option<watch::Receiver<u64>> {
         None
     }
 
-    /// Asks whether a part of the store answers at all. One that no anomaly is in any more does.
+    /// Checks whether a shard answers at all. One that no anomaly is in any more does.
     ///
     /// # Errors
     /// The fault that a call would meet.
     async fn check(&self, shard: Shard) -> Result<(), StoreError>;
 
-    /// Does a bounded piece of house-keeping, such as forgetting what has expired. To be called
-    /// about once a second.
+    /// Does a bounded piece of maintenance, such as removing what has expired. To be called about
+    /// once a second.
     ///
     /// # Errors
-    /// The fault that stopped it; the next call goes on.
+    /// The fault that stopped it; the next call continues.
     async fn maintain(&self, now: Timestamp) -> Result<(), StoreError>;
 
     /// Ends all work. No call may follow.
     async fn close(&self);
 }
 
-/// What became of an occurrence, and how its anomaly stands.
+/// The outcome of an occurrence, and the stats of its anomaly.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {
-    /// Whether it counts from this call on.
+    /// The outcome.
     pub outcome: RecordOutcome,
-    /// The count of 24 hours just before.
+    /// The count of 24 hours just before it.
     pub previous_count_24h: u64,
-    /// How the anomaly stands after it.
+    /// The stats after it.
     pub stats: AnomalyStats,
 }
 
-/// What became of an occurrence.
+/// The outcome of an occurrence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordOutcome {
     /// It is counted.
@@ -178,23 +180,24 @@ pub enum RecordOutcome {
     TooOld,
 }
 
-/// What became of a repair attempt, and how its anomaly stands.
+/// The outcome of a repair attempt, and the repairs of its anomaly.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RepairRecorded {
-    /// Whether it is counted from this call on; false when its id was there before.
+    /// Whether it counts from this call on; false when its id was there before.
     pub counted: bool,
     /// The history after it.
     pub history: RepairHistory,
 }
 
-/// A part of a store that can be away by itself: a master of a cluster. Most stores have just one.
+/// A part of a store that can be unavailable by itself: a master of a cluster. Most stores have just
+/// one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Shard(pub u16);
 
-/// All that is kept about one anomaly.
+/// Everything that is kept about one anomaly.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AnomalyDetails {
-    /// The object as first posted; absent when an older writer left none or it has expired.
+    /// The object as it was first posted; absent when an older writer left none or it has expired.
     pub signature_json: Option<String>,
     /// When the anomaly became known; absent as above.
     pub known_since: Option<Timestamp>,

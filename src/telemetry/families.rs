@@ -1,7 +1,8 @@
-//! All metrics of the service, each made once with its name and description, and kept: looking one up by name and labels
-//! for each request took a tenth of the service's time.
+//! Families of metrics: the metrics of one name, one for each value of a label. The handles are
+//! made once and kept: looking one up by name and labels for each request took a tenth of the
+//! service's time.
 
-use std::{collections::HashMap, marker::PhantomData};
+use std::{collections::HashMap, fmt, time::Duration};
 
 use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram,
@@ -9,239 +10,119 @@ use metrics::{
 };
 use parking_lot::RwLock;
 
-use super::{
-    StatusSnapshot,
-    labels::{AlertResult, Denial, Fault, Label, Outcome, Shed, State, StoreCall},
-};
-use crate::domain::EscalationLevel;
+use super::labels::Label;
 
-/// Its buckets are not of seconds.
-pub(super) const BATCH_ITEMS: &str = "anomaly_counter_batch_items";
+/// A counter for each value of a label.
+pub struct Counters<L: 'static>(Family<L, Counter>);
 
-const REQUESTS: &str = "anomaly_counter_http_requests_total";
-const REQUEST_SECONDS: &str = "anomaly_counter_http_request_duration_seconds";
-const BUILD_INFO: &str = "anomaly_counter_build_info";
-
-/// The metrics.
-pub(super) struct Metrics {
-    pub(super) requests: Requests,
-    pub(super) connections: Gauge,
-    pub(super) idle_connections_closed: Counter,
-    pub(super) waiting_requests: Gauge,
-    pub(super) shed: By<Shed, Counter>,
-    pub(super) occurrences: By<Outcome, Counter>,
-    pub(super) occurrences_by_level: By<Option<EscalationLevel>, Counter>,
-    pub(super) level_steps: By<EscalationLevel, Counter>,
-    pub(super) batch_items: By<StoreCall, Histogram>,
-    pub(super) batch_seconds: By<StoreCall, Histogram>,
-    pub(super) store_errors: By<Fault, Counter>,
-    pub(super) store_state: By<State, Gauge>,
-    pub(super) shards_unavailable: Gauge,
-    pub(super) outages: Counter,
-    pub(super) spool_operations: Gauge,
-    pub(super) spool_bytes: Gauge,
-    pub(super) spool_max_bytes: Gauge,
-    pub(super) spool_age_seconds: Gauge,
-    pub(super) spooled: Counter,
-    pub(super) replayed: Counter,
-    pub(super) resent: Counter,
-    pub(super) dead_letters: Counter,
-    pub(super) webhook_alerts: By<AlertResult, Counter>,
-    pub(super) truncated_alerts: Counter,
-    pub(super) auth_failures: By<Denial, Counter>,
-}
-
-impl Metrics {
-    /// Makes all of them, as zero: what appears with its first event has no rate at that event. `store` is the store's
-    /// name.
-    pub(super) fn new(store: &'static str) -> Self {
-        describe_gauge!(BUILD_INFO, "1, with the version and the store as labels.");
-        gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "store" => store).set(1.0);
-        Self {
-            requests: Requests::new(),
-            connections: one_gauge("anomaly_counter_http_connections", "Open connections."),
-            idle_connections_closed: one_counter(
-                "anomaly_counter_http_idle_connections_closed_total",
-                "Idle connections ended to make room for others.",
-            ),
-            waiting_requests: one_gauge(
-                "anomaly_counter_http_waiting_requests",
-                "Requests that wait until others have ended.",
-            ),
-            shed: counters(
-                "anomaly_counter_shed_total",
-                "reason",
-                "Calls refused so that others keep their latency, by reason.",
-            ),
-            occurrences: counters(
-                "anomaly_counter_occurrences_total",
-                "outcome",
-                "Occurrences taken, by what became of them.",
-            ),
-            occurrences_by_level: counters(
-                "anomaly_counter_occurrences_by_level_total",
-                "level",
-                "Occurrences counted or spooled, by the level after each.",
-            ),
-            level_steps: counters(
-                "anomaly_counter_level_steps_total",
-                "level",
-                "Occurrences by which an anomaly has reached a level.",
-            ),
-            batch_items: histograms(
-                BATCH_ITEMS,
-                "call",
-                "Elements of the batches that went to the store, by call.",
-            ),
-            batch_seconds: histograms(
-                "anomaly_counter_batch_duration_seconds",
-                "call",
-                "Time that the store took for a batch, by call.",
-            ),
-            store_errors: counters(
-                "anomaly_counter_store_errors_total",
-                "class",
-                "Calls that the store did not carry out, by class of fault.",
-            ),
-            store_state: gauges(
-                "anomaly_counter_store_state",
-                "state",
-                "1 for the state that holds, 0 for the others.",
-            ),
-            shards_unavailable: one_gauge(
-                "anomaly_counter_store_shards_unavailable",
-                "Parts of the store (masters) behind an open breaker.",
-            ),
-            outages: one_counter("anomaly_counter_store_outages_total", "Breakers opened."),
-            spool_operations: one_gauge(
-                "anomaly_counter_spool_operations",
-                "Operations that wait for the store.",
-            ),
-            spool_bytes: one_gauge(
-                "anomaly_counter_spool_bytes",
-                "Bytes of the operations that wait.",
-            ),
-            spool_max_bytes: one_gauge(
-                "anomaly_counter_spool_max_bytes",
-                "Bytes that may wait; 0 where there is no spool.",
-            ),
-            spool_age_seconds: one_gauge(
-                "anomaly_counter_spool_age_seconds",
-                "For how long there has been something that waits.",
-            ),
-            spooled: one_counter(
-                "anomaly_counter_spooled_operations_total",
-                "Operations made to wait.",
-            ),
-            replayed: one_counter(
-                "anomaly_counter_replayed_operations_total",
-                "Operations that have waited and are carried out.",
-            ),
-            resent: one_counter(
-                "anomaly_counter_resent_operations_total",
-                "Acknowledged operations sent again after a reconnection.",
-            ),
-            dead_letters: one_counter(
-                "anomaly_counter_dead_letters_total",
-                "Operations that have waited and were refused for good.",
-            ),
-            webhook_alerts: counters(
-                "anomaly_counter_webhook_alerts_total",
-                "result",
-                "Alerts delivered, by what became of them.",
-            ),
-            truncated_alerts: one_counter(
-                "anomaly_counter_webhook_truncated_alerts_total",
-                "Alerts that senders left out of deliveries.",
-            ),
-            auth_failures: counters(
-                "anomaly_counter_auth_failures_total",
-                "reason",
-                "Callers turned away, by reason.",
-            ),
-        }
+impl<L: Label> Counters<L> {
+    pub(super) fn new(name: &'static str, label: &'static str, description: &'static str) -> Self {
+        describe_counter!(name, description);
+        Self(Family::new(|value| counter!(name, label => value)))
     }
 
-    /// Sets what is told as it stands.
-    pub(super) fn stand(&self, standing: StatusSnapshot) {
-        for (state, gauge) in self.store_state.iter() {
-            gauge.set(f64::from(u8::from(state == standing.state)));
+    /// Adds one to the counter of `label`.
+    pub fn increment(&self, label: L) {
+        self.increment_by(label, 1);
+    }
+
+    /// Adds `count` to the counter of `label`.
+    pub fn increment_by(&self, label: L, count: usize) {
+        if let Some(counter) = self.0.of(label) {
+            counter.increment(count as u64);
         }
-        self.shards_unavailable.set(standing.shards_unavailable as f64);
-        self.spool_operations.set(standing.spool_operations as f64);
-        self.spool_bytes.set(standing.spool_bytes as f64);
-        self.spool_max_bytes.set(standing.spool_max_bytes as f64);
-        self.spool_age_seconds.set(standing.spool_age_seconds as f64);
     }
 }
 
-/// A metric for each value of a label.
-pub(super) struct By<L, M>(Vec<M>, PhantomData<L>);
+impl<L> fmt::Debug for Counters<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Counters").finish_non_exhaustive()
+    }
+}
 
-impl<L: Label, M> By<L, M> {
+/// A gauge for each value of a label, of which one is 1 and all others are 0.
+pub(super) struct StateGauges<L: 'static>(Family<L, Gauge>);
+
+impl<L: Label> StateGauges<L> {
+    pub(super) fn new(name: &'static str, label: &'static str, description: &'static str) -> Self {
+        describe_gauge!(name, description);
+        Self(Family::new(|value| gauge!(name, label => value)))
+    }
+
+    pub(super) fn set(&self, state: L) {
+        for (label, gauge) in &self.0.members {
+            gauge.set(f64::from(u8::from(*label == state)));
+        }
+    }
+}
+
+struct Family<L, M> {
+    members: Vec<(L, M)>,
+}
+
+impl<L: Label, M> Family<L, M> {
     fn new(metric: impl Fn(&'static str) -> M) -> Self {
-        Self(L::ALL.iter().map(|label| metric(label.text())).collect(), PhantomData)
+        Self { members: L::ALL.iter().map(|label| (*label, metric(label.value()))).collect() }
     }
 
-    pub(super) fn of(&self, label: L) -> &M {
-        &self.0[label.index()]
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = (L, &M)> {
-        L::ALL.iter().copied().zip(&self.0)
+    /// A label has so few values that a search is as fast as an index.
+    fn of(&self, label: L) -> Option<&M> {
+        self.members.iter().find(|(other, _)| *other == label).map(|(_, metric)| metric)
     }
 }
 
-fn one_counter(name: &'static str, description: &'static str) -> Counter {
+pub(super) fn counter_of(name: &'static str, description: &'static str) -> Counter {
     describe_counter!(name, description);
     counter!(name)
 }
 
-fn one_gauge(name: &'static str, description: &'static str) -> Gauge {
+pub(super) fn gauge_of(name: &'static str, description: &'static str) -> Gauge {
     describe_gauge!(name, description);
     gauge!(name)
 }
 
-fn counters<L: Label>(
+pub(super) fn histogram_of(
     name: &'static str,
     label: &'static str,
+    value: &'static str,
     description: &'static str,
-) -> By<L, Counter> {
-    describe_counter!(name, description);
-    By::new(|value| counter!(name, label => value))
-}
-
-fn gauges<L: Label>(
-    name: &'static str,
-    label: &'static str,
-    description: &'static str,
-) -> By<L, Gauge> {
-    describe_gauge!(name, description);
-    By::new(|value| gauge!(name, label => value))
-}
-
-fn histograms<L: Label>(
-    name: &'static str,
-    label: &'static str,
-    description: &'static str,
-) -> By<L, Histogram> {
+) -> Histogram {
     describe_histogram!(name, description);
-    By::new(|value| histogram!(name, label => value))
+    histogram!(name, label => value)
 }
 
-/// The metrics of requests, which are as many as routes, methods and statuses come together.
+const REQUESTS: &str = "anomaly_counter_http_requests_total";
+const REQUEST_SECONDS: &str = "anomaly_counter_http_request_duration_seconds";
+
+/// The metrics of requests, one set for each combination of route, method and status that occurs.
 pub(super) struct Requests(RwLock<HashMap<RequestKind, RouteMetrics>>);
 
 /// Route, method and status.
 type RequestKind = (&'static str, &'static str, u16);
 
-pub(super) struct RouteMetrics {
-    pub(super) count: Counter,
-    pub(super) seconds: Histogram,
+struct RouteMetrics {
+    count: Counter,
+    seconds: Histogram,
+}
+
+impl RouteMetrics {
+    fn new((route, method, status): RequestKind) -> Self {
+        Self {
+            count: counter!(
+                REQUESTS, "route" => route, "method" => method, "status" => status.to_string()
+            ),
+            seconds: histogram!(REQUEST_SECONDS, "route" => route, "method" => method),
+        }
+    }
+
+    fn record(&self, took: Duration) {
+        self.count.increment(1);
+        self.seconds.record(took);
+    }
 }
 
 impl Requests {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         describe_counter!(REQUESTS, "Requests answered, by route, method and status.");
         describe_histogram!(
             REQUEST_SECONDS,
@@ -250,17 +131,10 @@ impl Requests {
         Self(RwLock::default())
     }
 
-    /// Has `tell` tell those of one kind.
-    pub(super) fn of(&self, kind: RequestKind, tell: impl FnOnce(&RouteMetrics)) {
+    pub(super) fn record(&self, kind: RequestKind, took: Duration) {
         if let Some(metrics) = self.0.read().get(&kind) {
-            return tell(metrics);
+            return metrics.record(took);
         }
-        let (route, method, status) = kind;
-        tell(self.0.write().entry(kind).or_insert_with(|| RouteMetrics {
-            count: counter!(
-                REQUESTS, "route" => route, "method" => method, "status" => status.to_string()
-            ),
-            seconds: histogram!(REQUEST_SECONDS, "route" => route, "method" => method),
-        }));
+        self.0.write().entry(kind).or_insert_with(|| RouteMetrics::new(kind)).record(took);
     }
 }

@@ -1,7 +1,9 @@
-//! What the service tells of itself in numbers. Names and units are as
-//! <https://prometheus.io/docs/practices/naming/> has them. Labels have few values: never an anomaly's
-//! key, a path as it came, or a caller's name. What is told before a [`Recorder`] is there is lost, as in tests.
+//! Metrics of the service. Names and units follow
+//! <https://prometheus.io/docs/practices/naming/>. Labels have few values: never an anomaly's key,
+//! a path as it came, or a caller's name. Without a [`Recorder`], as in unit tests, nothing is
+//! recorded; a part that keeps handles is started after it.
 
+mod catalogue;
 mod families;
 mod labels;
 
@@ -11,9 +13,14 @@ use metrics::Gauge;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 
-use self::families::{BATCH_ITEMS, Metrics};
-pub use self::labels::{AlertResult, Denial, Fault, Outcome, Shed, State, StoreCall};
+use self::catalogue::{BATCH_ITEMS, Metrics};
 use crate::domain::EscalationLevel;
+
+pub use self::{
+    catalogue::{BatchMetrics, StatusGauges, StatusSnapshot, occurrences, store_errors},
+    families::Counters,
+    labels::{AlertResult, Denial, Label, Shed},
+};
 
 /// Upper bounds of buckets, in seconds and in items.
 const SECONDS: [f64; 13] =
@@ -23,31 +30,13 @@ const ITEMS: [f64; 12] =
 
 static METRICS: OnceLock<Metrics> = OnceLock::new();
 
-fn tell(what: impl FnOnce(&Metrics)) {
+fn with_metrics(record: impl FnOnce(&Metrics)) {
     if let Some(metrics) = METRICS.get() {
-        what(metrics);
+        record(metrics);
     }
 }
 
-/// What is told as it stands when somebody asks.
-#[derive(Clone, Copy, Debug)]
-pub struct StatusSnapshot {
-    /// Where the service is.
-    pub state: State,
-    /// How many parts of the store don't answer.
-    pub shards_unavailable: usize,
-    /// What waits in the spool: operations, their bytes, and for how long the oldest has waited, in
-    /// seconds.
-    pub spool_operations: usize,
-    /// Of the operations.
-    pub spool_bytes: u64,
-    /// How many bytes may wait.
-    pub spool_max_bytes: u64,
-    /// Of the oldest operation.
-    pub spool_age_seconds: i64,
-}
-
-/// Gathers what is counted, and renders it. One a process.
+/// Records and renders the metrics. One per process.
 pub struct Recorder {
     handle: PrometheusHandle,
     process: Collector,
@@ -60,7 +49,7 @@ impl fmt::Debug for Recorder {
 }
 
 impl Recorder {
-    /// Begins to gather for the service on the store of this name.
+    /// Starts recording for the service on the store of this name.
     ///
     /// # Errors
     /// When the process has a recorder already.
@@ -75,49 +64,43 @@ impl Recorder {
         Ok(Self { handle, process })
     }
 
-    /// Folds what was observed into the buckets. To be called every few seconds: until then each observation
-    /// takes memory.
+    /// Aggregates observations into the buckets. To be called every few seconds, because each
+    /// observation takes memory until then.
     pub fn keep_up(&self) {
         self.handle.run_upkeep();
     }
 
-    /// All metrics in Prometheus' text format, version 0.0.4.
-    pub fn render(&self, standing: StatusSnapshot) -> String {
-        tell(|metrics| metrics.stand(standing));
+    /// Renders all metrics in Prometheus' text format, version 0.0.4.
+    pub fn render(&self) -> String {
         self.process.collect();
         self.handle.render()
     }
 }
 
-/// A request was answered. `route` is as the table of routes has it, `method` one of the standard ones.
+/// Records an answered request. `route` is a route of the router's table, `method` a standard one.
 pub fn request(route: &'static str, method: &'static str, status: u16, took: Duration) {
-    tell(|metrics| {
-        metrics.requests.of((route, method, status), |request| {
-            request.count.increment(1);
-            request.seconds.record(took);
-        });
-    });
+    with_metrics(|metrics| metrics.requests.record((route, method, status), took));
 }
 
-/// A connection was opened; it is closed when what this gives is dropped.
+/// Counts an open connection until the guard is dropped.
 pub fn connection() -> impl Drop + Send {
-    Held::new(|metrics| &metrics.connections)
+    GaugeGuard::new(|metrics| &metrics.connections)
 }
 
-/// An idle connection was ended to make room for others.
+/// Counts an idle connection that was closed at the limit of connections.
 pub fn idle_connection_closed() {
-    tell(|metrics| metrics.idle_connections_closed.increment(1));
+    with_metrics(|metrics| metrics.idle_connections_closed.increment(1));
 }
 
-/// A request has to wait; it does so until what this gives is dropped.
+/// Counts a request that waits until the guard is dropped.
 pub fn waiting_request() -> impl Drop + Send {
-    Held::new(|metrics| &metrics.waiting_requests)
+    GaugeGuard::new(|metrics| &metrics.waiting_requests)
 }
 
-/// One of those that a gauge counts.
-struct Held(Option<&'static Gauge>);
+/// Holds a gauge one higher until it is dropped.
+struct GaugeGuard(Option<&'static Gauge>);
 
-impl Held {
+impl GaugeGuard {
     fn new(gauge: fn(&'static Metrics) -> &'static Gauge) -> Self {
         let gauge = METRICS.get().map(gauge);
         if let Some(gauge) = gauge {
@@ -127,7 +110,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         if let Some(gauge) = self.0 {
             gauge.decrement(1.0);
@@ -135,75 +118,55 @@ impl Drop for Held {
     }
 }
 
-/// A call was refused so that others keep their latency.
+/// Counts a call that was refused so that others keep their latency.
 pub fn shed(reason: Shed) {
-    tell(|metrics| metrics.shed.of(reason).increment(1));
+    with_metrics(|metrics| metrics.shed.increment(reason));
 }
 
-/// An occurrence was taken; its anomaly is at `level`, and was at `previous` before.
-pub fn occurrence(
-    outcome: Outcome,
-    level: Option<EscalationLevel>,
-    previous: Option<EscalationLevel>,
-) {
-    tell(|metrics| {
-        metrics.occurrences.of(outcome).increment(1);
-        if matches!(outcome, Outcome::Counted | Outcome::Spooled) {
-            metrics.occurrences_by_level.of(level).increment(1);
-        }
-        if let Some(reached) = level.filter(|_| level > previous) {
-            metrics.level_steps.of(reached).increment(1);
-        }
-    });
+/// Counts an occurrence by the level of its anomaly after it.
+pub fn occurrence_at_level(level: Option<EscalationLevel>) {
+    with_metrics(|metrics| metrics.occurrences_by_level.increment(level));
 }
 
-/// The store has answered a batch of one of its calls.
-pub fn batch(call: StoreCall, items: usize, took: Duration) {
-    tell(|metrics| {
-        metrics.batch_items.of(call).record(items as f64);
-        metrics.batch_seconds.of(call).record(took);
-    });
+/// Counts an occurrence by which its anomaly has reached a level.
+pub fn level_step(reached: EscalationLevel) {
+    with_metrics(|metrics| metrics.level_steps.increment(reached));
 }
 
-/// The store has not carried out a call.
-pub fn store_error(fault: Fault) {
-    tell(|metrics| metrics.store_errors.of(fault).increment(1));
-}
-
-/// A part of the store has fallen away.
+/// Counts a breaker that has opened.
 pub fn outage() {
-    tell(|metrics| metrics.outages.increment(1));
+    with_metrics(|metrics| metrics.outages.increment(1));
 }
 
-/// So many operations were made to wait.
+/// Counts operations written to the spool.
 pub fn spooled(operations: usize) {
-    tell(|metrics| metrics.spooled.increment(operations as u64));
+    with_metrics(|metrics| metrics.spooled.increment(operations as u64));
 }
 
-/// So many operations that have waited were carried out, and so many refused for good.
-pub fn replayed(done: usize, refused: usize) {
-    tell(|metrics| {
-        metrics.replayed.increment(done as u64);
-        metrics.dead_letters.increment(refused as u64);
+/// Counts operations of the spool that were applied, and those that were refused for good.
+pub fn replayed(applied: usize, rejected: usize) {
+    with_metrics(|metrics| {
+        metrics.replayed.increment(applied as u64);
+        metrics.dead_letters.increment(rejected as u64);
     });
 }
 
-/// So many acknowledged operations were sent again.
+/// Counts acknowledged operations that were sent again.
 pub fn resent(operations: usize) {
-    tell(|metrics| metrics.resent.increment(operations as u64));
+    with_metrics(|metrics| metrics.resent.increment(operations as u64));
 }
 
-/// An alert was delivered.
+/// Counts a delivered alert.
 pub fn webhook_alert(result: AlertResult) {
-    tell(|metrics| metrics.webhook_alerts.of(result).increment(1));
+    with_metrics(|metrics| metrics.webhook_alerts.increment(result));
 }
 
-/// A sender has left so many alerts out of a delivery.
+/// Counts alerts that a sender left out of a delivery.
 pub fn truncated_alerts(count: u64) {
-    tell(|metrics| metrics.truncated_alerts.increment(count));
+    with_metrics(|metrics| metrics.truncated_alerts.increment(count));
 }
 
-/// A caller was turned away.
+/// Counts a caller that was turned away.
 pub fn auth_failure(denial: Denial) {
-    tell(|metrics| metrics.auth_failures.of(denial).increment(1));
+    with_metrics(|metrics| metrics.auth_failures.increment(denial));
 }

@@ -1,9 +1,9 @@
-//! What the service tells of single requests: the one place that names spans and their attributes, which are
-//! as <https://opentelemetry.io/docs/specs/semconv/> has them. A request has a span, its batches have theirs
+//! Traces of single requests: the one place that names spans and their attributes, which follow
+//! <https://opentelemetry.io/docs/specs/semconv/>. A request has a span, its batches have theirs
 //! under it, and the store's calls under those.
 //!
-//! Where traces are off, nothing here allocates or reads a clock. So these are no spans of `tracing`, which
-//! would go through the log's filters too, and need more of them to stay out of the log.
+//! While traces are off, nothing here allocates or reads a clock. Spans of `tracing` were rejected:
+//! they would go through the log's filters too, and need more of them to stay out of the log.
 
 mod config;
 mod export;
@@ -19,12 +19,10 @@ use opentelemetry::{
 use opentelemetry_sdk::{propagation::TraceContextPropagator, trace::SdkTracer};
 use tokio::task_local;
 
-use crate::telemetry::Fault;
-
 pub use config::{InvalidEndpoint, SampleRatio, TracesConfig, TracesEndpoint};
 pub use export::{Traces, TracesError};
 
-/// What makes spans; there where traces are on. One a process.
+/// The tracer; set where traces are on. One per process.
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
 task_local! {
@@ -32,14 +30,14 @@ task_local! {
     static REQUEST: Context;
 }
 
-/// The `error.type` of what nobody has waited for to its end.
+/// The `error.type` of a span whose caller did not wait for the end.
 const GONE: &str = "gone";
 
 const MAX_TRACESTATE_BYTES: usize = 512;
-/// Of a text in a span.
+/// Limit of a text in a span.
 const MAX_TEXT_CHARS: usize = 1_024;
 
-/// How many items of a call.
+/// The attribute for the number of items of a call.
 const ITEMS: &str = "anomaly_counter.items";
 
 /// Whether requests are traced.
@@ -47,33 +45,34 @@ pub fn are_on() -> bool {
     TRACER.get().is_some()
 }
 
-/// The span of a request. Where it is dropped before the answer, there is none: the client has
-/// gone away, or the service ends.
+/// The span of a request. When it is dropped before the answer, there is none: the client has
+/// disconnected, or the service ends.
 #[derive(Debug)]
 pub struct RequestSpan {
     context: Context,
     is_answered: bool,
 }
 
-/// What a request's span tells of it.
+/// The attributes of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestHead<'a> {
-    /// Its method, where it is a standard one.
+    /// The method, where it is a standard one.
     pub method: Option<&'static str>,
-    /// As the table of routes has it.
+    /// The route of the router's table.
     pub route: Option<&'static str>,
-    /// As it came.
+    /// The path as it was sent.
     pub path: &'a str,
-    /// The address that it comes from.
+    /// The client's address.
     pub client: Option<&'a str>,
-    /// By which the log knows it.
+    /// The id of the request in the log.
     pub id: &'a str,
-    /// Its headers, which may name the caller's span.
+    /// The headers, which may name the caller's span.
     pub headers: &'a HeaderMap,
 }
 
-/// The headers by which a caller names its span. Of `tracestate` no more is taken than the 512 characters that
-/// <https://www.w3.org/TR/trace-context/#tracestate-limits> asks for: each span under it has a copy.
+/// The headers by which a caller names its span. A `tracestate` longer than the 512 characters that
+/// <https://www.w3.org/TR/trace-context/#tracestate-limits> asks for is ignored, because each span
+/// under it has a copy.
 struct CallersTrace<'a>(&'a HeaderMap);
 
 impl Extractor for CallersTrace<'_> {
@@ -87,8 +86,8 @@ impl Extractor for CallersTrace<'_> {
     }
 }
 
-/// A text of a client, which waits in memory until it is sent.
-fn beginning(text: &str) -> String {
+/// Truncates a text of a client, which stays in memory until it is sent.
+fn truncated(text: &str) -> String {
     text.chars().take(MAX_TEXT_CHARS).collect()
 }
 
@@ -103,8 +102,8 @@ impl RequestSpan {
         let name = route.map_or_else(|| shown.to_owned(), |route| format!("{shown} {route}"));
         let mut attributes = vec![
             KeyValue::new("http.request.method", method),
-            KeyValue::new("url.path", beginning(path)),
-            KeyValue::new("anomaly_counter.request_id", beginning(id)),
+            KeyValue::new("url.path", truncated(path)),
+            KeyValue::new("anomaly_counter.request_id", truncated(id)),
         ];
         attributes.extend(route.map(|route| KeyValue::new("http.route", route)));
         attributes.extend(client.map(|client| KeyValue::new("client.address", client.to_owned())));
@@ -113,12 +112,12 @@ impl RequestSpan {
         Some(Self { context: Context::new().with_span(span), is_answered: false })
     }
 
-    /// Does what `work` does with what it begins under this span.
+    /// Runs `work`; the spans that it begins are under this one.
     pub fn within<T>(&self, work: impl FnOnce() -> T) -> T {
         REQUEST.sync_scope(self.context.clone(), work)
     }
 
-    /// The same for what takes time.
+    /// Runs a future; the spans that it begins are under this one.
     pub fn around<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
         REQUEST.scope(self.context.clone(), work)
     }
@@ -134,7 +133,7 @@ impl RequestSpan {
         self.is_answered = true;
     }
 
-    /// By which the caller finds the trace: the header `traceresponse` of
+    /// The header by which the caller finds the trace: `traceresponse` of
     /// <https://w3c.github.io/trace-context/#traceresponse-header>.
     pub fn traceresponse(&self) -> String {
         let span = self.context.span();
@@ -161,7 +160,7 @@ pub fn trace_id() -> Option<TraceId> {
     REQUEST.try_with(|request| request.span().span_context().trace_id()).ok()
 }
 
-/// What another span may stand under; nothing where there is no trace, or it is not sampled.
+/// The parent of another span, if there is a trace and it is sampled.
 #[derive(Clone, Debug, Default)]
 pub struct Parent(Option<Context>);
 
@@ -179,18 +178,19 @@ fn is_sampled(context: &Context) -> bool {
     context.span().span_context().is_sampled()
 }
 
-/// A call's items on their way through the queue and a batch, or into the spool, until their answer.
+/// The span of a call's items on their way through the queue and a batch, or into the spool, until
+/// their answer.
 #[derive(Debug)]
 pub struct ItemsSpan(Parent);
 
 impl ItemsSpan {
-    /// The items go to the queue. `call` is as metrics name it.
+    /// Begins the span of items that go to the queue. `call` is its name in metrics.
     pub fn batch(call: &'static str, items: usize) -> Self {
         let call = KeyValue::new("anomaly_counter.call", call);
         Self::begin("batch", || vec![call, count(ITEMS, items)])
     }
 
-    /// The items go to the spool, to wait there for the store.
+    /// Begins the span of items that go to the spool.
     pub fn spool(items: usize) -> Self {
         Self::begin("spool", || vec![count(ITEMS, items)])
     }
@@ -204,12 +204,12 @@ impl ItemsSpan {
         Self(Parent(Some(Context::new().with_span(span))))
     }
 
-    /// What the call to the store stands under.
+    /// The parent of the span of the call to the store.
     pub fn parent(&self) -> Parent {
         self.0.clone()
     }
 
-    /// The answer is there; with an `error` where none of the items was carried out.
+    /// Ends the span; with an `error` where none of the items was executed.
     pub fn end(self, error: impl FnOnce() -> Option<&'static str>) {
         if let Some(context) = &self.0.0 {
             let span = context.span();
@@ -222,12 +222,12 @@ impl ItemsSpan {
     }
 }
 
-/// Those that share a call to the store.
+/// The spans that share a call to the store.
 #[derive(Debug, Default)]
 pub struct Parents(Vec<Context>);
 
 impl Parents {
-    /// One more.
+    /// Adds one.
     pub fn add(&mut self, parent: Parent) {
         self.0.extend(parent.0);
     }
@@ -239,11 +239,11 @@ impl From<Parent> for Parents {
     }
 }
 
-/// A call to the store. Each of those that share it has a span of its own for it, with the same times: so each
-/// trace is complete by itself.
+/// The span of a call to the store. Each of the parents that share it gets a copy with the same
+/// times, so that each trace is complete by itself.
 #[derive(Debug)]
 pub struct StoreSpan {
-    /// Empty once they are told.
+    /// Empty once the span has ended.
     parents: Vec<Context>,
     begun: SystemTime,
     store: &'static str,
@@ -252,7 +252,7 @@ pub struct StoreSpan {
 }
 
 impl StoreSpan {
-    /// The call begins; `None` where nobody asks.
+    /// Begins the span; `None` where no parent is traced.
     pub fn begin(
         parents: Parents,
         store: &'static str,
@@ -263,16 +263,16 @@ impl StoreSpan {
         (!parents.is_empty()).then(|| Self { parents, begun: now(), store, call, items })
     }
 
-    /// The call has ended; with a `fault` where nothing of it was carried out.
-    pub fn end(mut self, fault: Option<Fault>) {
-        self.tell(fault.map(Fault::as_str));
+    /// Ends the span; with an `error` where nothing of the call was executed.
+    pub fn end(mut self, error: Option<&'static str>) {
+        self.export(error);
     }
 
-    fn tell(&mut self, error: Option<&'static str>) {
+    fn export(&mut self, error: Option<&'static str>) {
         let Some(tracer) = TRACER.get() else { return };
         let ended = now();
         for parent in std::mem::take(&mut self.parents) {
-            let mut builder = self.told().with_start_time(self.begun);
+            let mut builder = self.builder().with_start_time(self.begun);
             if let Some(error) = error {
                 let error = KeyValue::new("error.type", error);
                 builder.attributes.get_or_insert_default().push(error);
@@ -285,7 +285,7 @@ impl StoreSpan {
         }
     }
 
-    fn told(&self) -> SpanBuilder {
+    fn builder(&self) -> SpanBuilder {
         let mut attributes = Vec::with_capacity(5);
         let (name, kind) = if self.store == "redis" {
             attributes.push(KeyValue::new("db.system.name", "redis"));
@@ -296,7 +296,7 @@ impl StoreSpan {
             attributes.push(KeyValue::new("db.operation.name", self.call));
             (format!("{} {}", self.store, self.call), SpanKind::Internal)
         };
-        // The conventions know no batch of one.
+        // The conventions have no batch of one.
         if self.items > 1 {
             attributes.push(count("db.operation.batch.size", self.items));
         }
@@ -305,10 +305,10 @@ impl StoreSpan {
 }
 
 impl Drop for StoreSpan {
-    /// Whoever has waited for it has gone away, or waits no longer.
+    /// The caller has disconnected, or waits no longer.
     fn drop(&mut self) {
         if !self.parents.is_empty() {
-            self.tell(Some(GONE));
+            self.export(Some(GONE));
         }
     }
 }

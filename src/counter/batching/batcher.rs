@@ -1,10 +1,9 @@
-//! Gathers concurrent calls into batches. While as many batches as the store can work on are on
-//! their way, the next one gathers; a free store gets whatever is there at once. There is no timer
-//! and no added wait: a lone call is a batch of one.
+//! Gathers concurrent calls into batches. While as many batches as may run at the same time are
+//! running, further calls queue for the next one; a free slot takes what is queued at once. There is
+//! no timer and no added wait: a lone call is a batch of one.
 
 use std::{collections::VecDeque, fmt, num::NonZeroU16, sync::Arc};
 
-use futures_util::future::BoxFuture;
 use parking_lot::{Mutex, MutexGuard};
 use serde::Deserialize;
 use tokio::{runtime::Handle, sync::oneshot, task::yield_now};
@@ -18,88 +17,100 @@ use crate::{
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BatchConfig {
-    /// How many calls may wait for a batch; beyond them calls are refused.
+    /// Maximum number of calls that wait for a batch; further ones are refused.
     pub max_waiting_calls: NonZeroU16,
 }
 
 /// Why a call has no results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SubmitError {
+pub(crate) enum SubmitError {
     /// Too many calls wait; this one was not made.
     Full,
-    /// The batch was cut off; whether the call was made is not known.
+    /// The batch was aborted; whether the call was made is not known.
     Cancelled,
 }
 
-/// Carries a batch out: one result for each item, in order.
-pub(super) type Work<T, R> =
-    Arc<dyn Fn(Timestamp, Vec<T>, Parents) -> BoxFuture<'static, Vec<R>> + Send + Sync>;
+/// Executes batches.
+pub(crate) trait BatchWork: Send + Sync + 'static {
+    /// An element of a batch.
+    type Item: Send + 'static;
+    /// The result of an element.
+    type Output: Send + 'static;
 
-/// What whoever carries batches out can do well.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Capacity {
-    /// A batch that has so many items takes no further call.
-    pub(super) items: usize,
-    /// How many batches may be on their way at the same time.
-    pub(super) batches: usize,
+    /// Executes a batch. Returns one output for each item, in order.
+    fn run(
+        &self,
+        now: Timestamp,
+        items: Vec<Self::Item>,
+        parents: Parents,
+    ) -> impl Future<Output = Vec<Self::Output>> + Send;
 }
 
-/// One kind of call and the batches it goes in.
-pub(super) struct Batcher<T, R>(Arc<Gathering<T, R>>);
+/// The limits of batches.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Capacity {
+    /// A batch of at least this many items takes no further call.
+    pub(crate) items: usize,
+    /// Maximum number of batches that run at the same time.
+    pub(crate) batches: usize,
+}
 
-struct Gathering<T, R> {
+/// Gathers the calls of one kind, and has `W` execute their batches.
+pub(crate) struct Batcher<W: BatchWork>(Arc<Shared<W>>);
+
+struct Shared<W: BatchWork> {
     config: BatchConfig,
     capacity: Capacity,
-    work: Work<T, R>,
+    work: W,
     runtime: Handle,
-    queue: Mutex<Queue<T, R>>,
+    queue: Mutex<Queue<W>>,
 }
 
-struct Queue<T, R> {
-    calls: VecDeque<Waiting<T, R>>,
-    /// How many batches are on their way, with the one that is about to take its calls.
+struct Queue<W: BatchWork> {
+    calls: VecDeque<QueuedCall<W>>,
+    /// Number of batches that run, including one that is about to take its calls.
     batches: usize,
-    /// Whether there is one that is about to: it takes along what comes until then.
+    /// Whether a batch is about to take its calls; it takes those that come until then, too.
     is_about_to_take: bool,
 }
 
 /// A call's items. They stay together, so that they take effect in their order.
-struct Waiting<T, R> {
+struct QueuedCall<W: BatchWork> {
     now: Timestamp,
-    items: Vec<T>,
+    items: Vec<W::Item>,
     parent: Parent,
-    answer: oneshot::Sender<Vec<R>>,
+    answer: oneshot::Sender<Vec<W::Output>>,
 }
 
-impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
-    /// To be called within a runtime, where the batches are carried out.
-    pub(super) fn new(config: BatchConfig, capacity: Capacity, work: Work<T, R>) -> Self {
+impl<W: BatchWork> Batcher<W> {
+    /// Must be called within a runtime, which executes the batches.
+    pub(crate) fn new(config: BatchConfig, capacity: Capacity, work: W) -> Self {
         let queue = Queue { calls: VecDeque::new(), batches: 0, is_about_to_take: false };
         let (runtime, queue) = (Handle::current(), Mutex::new(queue));
-        Self(Arc::new(Gathering { config, capacity, work, runtime, queue }))
+        Self(Arc::new(Shared { config, capacity, work, runtime, queue }))
     }
 
-    /// Has `items` carried out with the next batch, which `parent` has in its trace.
+    /// Executes `items` with the next batch, whose span is under `parent`.
     ///
     /// # Errors
-    /// When too many calls wait already, or the batch came to no end.
-    pub(super) async fn submit(
+    /// When too many calls wait already, or the batch was aborted.
+    pub(crate) async fn submit(
         &self,
         now: Timestamp,
-        items: Vec<T>,
+        items: Vec<W::Item>,
         parent: Parent,
-    ) -> Result<Vec<R>, SubmitError> {
+    ) -> Result<Vec<W::Output>, SubmitError> {
         if items.is_empty() {
             return Ok(Vec::new());
         }
         let (answer, answered) = oneshot::channel();
-        self.0.add(Waiting { now, items, parent, answer })?;
+        self.0.add(QueuedCall { now, items, parent, answer })?;
         answered.await.map_err(|_| SubmitError::Cancelled)
     }
 }
 
-impl<T: Send + 'static, R: Send + 'static> Gathering<T, R> {
-    fn add(self: &Arc<Self>, call: Waiting<T, R>) -> Result<(), SubmitError> {
+impl<W: BatchWork> Shared<W> {
+    fn add(self: &Arc<Self>, call: QueuedCall<W>) -> Result<(), SubmitError> {
         let mut queue = self.queue.lock();
         if queue.calls.len() >= self.config.max_waiting_calls.get().into() {
             return Err(SubmitError::Full);
@@ -109,9 +120,9 @@ impl<T: Send + 'static, R: Send + 'static> Gathering<T, R> {
         Ok(())
     }
 
-    /// Begins a batch, if there are calls for one and a place is free. In a task of its own: a caller that goes
-    /// away must not take the others' calls with it.
-    fn begin_batch(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue<T, R>>) {
+    /// Begins a batch, if there are calls for one and a slot is free. It runs in a task of its own,
+    /// because a caller that disconnects must not abort the calls of others.
+    fn begin_batch(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue<W>>) {
         let is_full = queue.batches >= self.capacity.batches.max(1);
         if queue.calls.is_empty() || queue.is_about_to_take || is_full {
             return;
@@ -119,12 +130,12 @@ impl<T: Send + 'static, R: Send + 'static> Gathering<T, R> {
         queue.batches += 1;
         queue.is_about_to_take = true;
         let is_lone = queue.calls.len() == 1;
-        // A runtime that ends drops the batch at once.
+        // A runtime that ends drops the batch at once, which locks the queue.
         drop(queue);
         let batch = Batch(Arc::clone(self));
         self.runtime.spawn(async move {
             if is_lone {
-                // Those that are ready to call do so first, and share the batch.
+                // Callers that are ready submit first, and share the batch.
                 yield_now().await;
             }
             let calls = batch.0.take_calls();
@@ -132,7 +143,7 @@ impl<T: Send + 'static, R: Send + 'static> Gathering<T, R> {
         });
     }
 
-    fn take_calls(self: &Arc<Self>) -> Vec<Waiting<T, R>> {
+    fn take_calls(self: &Arc<Self>) -> Vec<QueuedCall<W>> {
         let mut queue = self.queue.lock();
         queue.is_about_to_take = false;
         let mut calls = Vec::new();
@@ -148,10 +159,10 @@ impl<T: Send + 'static, R: Send + 'static> Gathering<T, R> {
     }
 }
 
-/// A batch on its way. However it ends, its place is free for the next one then.
-struct Batch<T: Send + 'static, R: Send + 'static>(Arc<Gathering<T, R>>);
+/// A running batch. However it ends, its slot is free for the next one then.
+struct Batch<W: BatchWork>(Arc<Shared<W>>);
 
-impl<T: Send + 'static, R: Send + 'static> Drop for Batch<T, R> {
+impl<W: BatchWork> Drop for Batch<W> {
     fn drop(&mut self) {
         let mut queue = self.0.queue.lock();
         queue.batches -= 1;
@@ -159,8 +170,8 @@ impl<T: Send + 'static, R: Send + 'static> Drop for Batch<T, R> {
     }
 }
 
-async fn execute<T, R>(calls: Vec<Waiting<T, R>>, work: &Work<T, R>) {
-    // The latest call's time: for the earlier ones the batch happens a moment after they came.
+async fn execute<W: BatchWork>(calls: Vec<QueuedCall<W>>, work: &W) {
+    // The time of the latest call: for the earlier ones the batch is a moment late.
     let Some(now) = calls.iter().map(|call| call.now).max() else {
         return;
     };
@@ -172,14 +183,14 @@ async fn execute<T, R>(calls: Vec<Waiting<T, R>>, work: &Work<T, R>) {
         items.append(&mut call.items);
         parents.add(call.parent);
     }
-    let mut results = work(now, items, parents).await.into_iter();
+    let mut results = work.run(now, items, parents).await.into_iter();
     for (count, answer) in answers {
-        // A caller that has gone away wants no answer.
+        // A caller that has disconnected needs no answer.
         let _ = answer.send(results.by_ref().take(count).collect());
     }
 }
 
-impl<T, R> fmt::Debug for Batcher<T, R> {
+impl<W: BatchWork> fmt::Debug for Batcher<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Batcher").field("waiting", &self.0.queue.lock().calls.len()).finish()
     }
@@ -197,43 +208,39 @@ mod tests {
         BatchConfig { max_waiting_calls: NonZeroU16::new(max_waiting_calls).unwrap() }
     }
 
-    /// Echoes each item, notes each batch's size, and holds every batch until the gate opens.
+    /// Returns each item, records each batch's size, and holds every batch until it gets a permit.
+    #[derive(Clone)]
     struct Gated {
-        batcher: Batcher<usize, usize>,
         sizes: Arc<Mutex<Vec<usize>>>,
         started: Arc<Notify>,
-        authenticator: Arc<Semaphore>,
+        permits: Arc<Semaphore>,
     }
 
-    fn gated(items: usize, config: BatchConfig) -> Gated {
-        let sizes = Arc::new(Mutex::new(Vec::new()));
-        let started = Arc::new(Notify::new());
-        let authenticator = Arc::new(Semaphore::new(0));
-        let work: Work<usize, usize> = Arc::new({
-            let (sizes, started, authenticator) =
-                (sizes.clone(), started.clone(), authenticator.clone());
-            move |_, items: Vec<usize>, _| {
-                sizes.lock().push(items.len());
-                started.notify_one();
-                let authenticator = authenticator.clone();
-                Box::pin(async move {
-                    authenticator.acquire().await.unwrap().forget();
-                    items
-                })
-            }
-        });
-        Gated {
-            batcher: Batcher::new(config, Capacity { items, batches: 1 }, work),
-            sizes,
-            started,
-            authenticator,
+    impl BatchWork for Gated {
+        type Item = usize;
+        type Output = usize;
+
+        async fn run(&self, _: Timestamp, items: Vec<usize>, _: Parents) -> Vec<usize> {
+            self.sizes.lock().push(items.len());
+            self.started.notify_one();
+            self.permits.acquire().await.unwrap().forget();
+            items
         }
+    }
+
+    fn gated(items: usize, config: BatchConfig) -> (Arc<Batcher<Gated>>, Gated) {
+        let gated = Gated {
+            sizes: Arc::default(),
+            started: Arc::default(),
+            permits: Arc::new(Semaphore::new(0)),
+        };
+        let batcher = Batcher::new(config, Capacity { items, batches: 1 }, gated.clone());
+        (Arc::new(batcher), gated)
     }
 
     #[tokio::test]
     async fn calls_that_come_while_a_batch_is_on_its_way_share_the_next() {
-        let Gated { batcher, sizes, started, authenticator } = gated(100, config(100));
-        let batcher = Arc::new(batcher);
+        let (batcher, Gated { sizes, started, permits }) = gated(100, config(100));
         let now = Timestamp::from_micros(NOW);
         let submit = |items: Vec<usize>| {
             let batcher = batcher.clone();
@@ -247,7 +254,7 @@ mod tests {
         while batcher.0.queue.lock().calls.len() < 5 {
             tokio::task::yield_now().await;
         }
-        authenticator.add_permits(2);
+        permits.add_permits(2);
 
         assert_eq!(first.await.unwrap(), [0]);
         for (i, other) in others.into_iter().enumerate() {
@@ -258,8 +265,7 @@ mod tests {
 
     #[tokio::test]
     async fn beyond_the_waiting_places_calls_are_refused_at_once() {
-        let Gated { batcher, started, authenticator, .. } = gated(1, config(1));
-        let batcher = Arc::new(batcher);
+        let (batcher, Gated { started, permits, .. }) = gated(1, config(1));
         let now = Timestamp::from_micros(NOW);
         let running = tokio::spawn({
             let batcher = batcher.clone();
@@ -275,7 +281,7 @@ mod tests {
         }
         assert_eq!(batcher.submit(now, vec![3], Parent::default()).await, Err(SubmitError::Full));
 
-        authenticator.add_permits(2);
+        permits.add_permits(2);
         assert_eq!(running.await.unwrap(), Ok(vec![1]));
         assert_eq!(waiting.await.unwrap(), Ok(vec![2]));
     }

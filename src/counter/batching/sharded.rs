@@ -1,149 +1,166 @@
-//! A batcher for each part of the store, so that one that does not answer holds up no other.
+//! A batcher for each shard of the store, so that a shard that does not answer delays no other.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Instant};
+use std::{collections::HashMap, fmt, marker::PhantomData, sync::Arc, time::Instant};
 
-use futures_util::future::BoxFuture;
 use parking_lot::RwLock;
 
 use super::{
-    batcher::{BatchConfig, Batcher, Capacity, SubmitError, Work},
-    health::Health,
+    batcher::{BatchConfig, BatchWork, Batcher, Capacity, SubmitError},
+    calls::BatchedCall,
 };
 use crate::{
+    counter::health::{Health, Observation},
     domain::Timestamp,
     store::{Shard, Store, StoreError},
-    telemetry::{self, Shed},
+    telemetry::{self, BatchMetrics, Label as _, Shed},
     traces::{ItemsSpan, Parent, Parents, StoreSpan},
 };
 
-/// One of the store's calls that take a batch.
-pub(super) type StoreCall<T, R> =
-    fn(Arc<dyn Store>, Timestamp, Vec<T>) -> BoxFuture<'static, Vec<Result<R, StoreError>>>;
-
 /// One of the store's calls, with the batches that wait for it.
-pub(super) struct ShardedBatcher<T, R> {
+pub(crate) struct ShardedBatcher<C: BatchedCall> {
     config: BatchConfig,
-    calling: Arc<Calling<T, R>>,
-    /// Whether there is nothing to gain from gathering.
-    at_once: bool,
-    by_shard: RwLock<HashMap<Shard, Arc<StoreBatcher<T, R>>>>,
+    caller: Arc<Caller<C>>,
+    skips_batches: bool,
+    by_shard: RwLock<HashMap<Shard, Arc<Batcher<ShardCaller<C>>>>>,
 }
 
-/// Makes the call, and tells what becomes of it.
-struct Calling<T, R> {
-    store: Arc<dyn Store>,
-    health: Arc<Health>,
-    call: StoreCall<T, R>,
-    /// As metrics and traces name the call.
-    name: telemetry::StoreCall,
-}
-
-type StoreBatcher<T, R> = Batcher<T, Result<R, StoreError>>;
-
-impl<T: Send + 'static, R: Send + 'static> ShardedBatcher<T, R> {
-    pub(super) fn new(
-        store: &Arc<dyn Store>,
-        health: &Arc<Health>,
-        config: BatchConfig,
-        name: telemetry::StoreCall,
-        call: StoreCall<T, R>,
-    ) -> Self {
+impl<C: BatchedCall> ShardedBatcher<C> {
+    pub(crate) fn new(store: &Arc<dyn Store>, health: &Arc<Health>, config: BatchConfig) -> Self {
+        let skips_batches = C::skips_batches(store.as_ref());
         let (store, health) = (Arc::clone(store), Arc::clone(health));
-        let calling = Arc::new(Calling { store, health, call, name });
-        Self { config, calling, at_once: false, by_shard: RwLock::default() }
+        let metrics = BatchMetrics::register(C::NAME);
+        let caller = Arc::new(Caller { store, health, metrics, call: PhantomData });
+        Self { config, caller, skips_batches, by_shard: RwLock::default() }
     }
 
-    /// Makes each call by itself, where `at_once` is true.
-    pub(super) fn at_once(self, at_once: bool) -> Self {
-        Self { at_once, ..self }
-    }
-
-    /// Has `items`, all of one part of the store, carried out with its next batch.
+    /// Executes `items`, all of one shard, with its next batch.
     ///
     /// # Errors
-    /// When too many calls wait already, or the batch came to no end.
-    pub(super) async fn submit(
+    /// When too many calls wait already, or the batch was aborted.
+    pub(crate) async fn submit(
         &self,
         now: Timestamp,
         shard: Shard,
-        items: Vec<T>,
-    ) -> Result<Vec<Result<R, StoreError>>, SubmitError> {
-        if self.at_once {
-            return Ok(self.calling.make(shard, now, items, Parent::request().into()).await);
+        items: Vec<C::Item>,
+    ) -> Result<Vec<Result<C::Answer, StoreError>>, SubmitError> {
+        if self.skips_batches {
+            return Ok(self.caller.call(shard, now, items, Parent::request().into()).await);
         }
-        let span = ItemsSpan::batch(self.calling.name.as_str(), items.len());
-        let results = self.of(shard).submit(now, items, span.parent()).await;
+        let span = ItemsSpan::batch(C::NAME, items.len());
+        let results = self.batcher(shard).submit(now, items, span.parent()).await;
         span.end(|| match &results {
-            Ok(results) => fault_of_all(results).map(|fault| fault.class().as_str()),
+            Ok(results) => fault_of_all(results).map(|fault| fault.class().value()),
             Err(SubmitError::Full) => Some("queue_full"),
             Err(SubmitError::Cancelled) => Some("cut_off"),
         });
-        results.inspect_err(|no_results| match no_results {
+        results.inspect_err(|error| match error {
             SubmitError::Full => telemetry::shed(Shed::Batch),
             SubmitError::Cancelled => {}
         })
     }
 
-    fn of(&self, shard: Shard) -> Arc<StoreBatcher<T, R>> {
-        let known = self.by_shard.read();
-        if let Some(batcher) = known.get(&shard) {
-            return Arc::clone(batcher);
-        }
-        drop(known);
-        let mut known = self.by_shard.write();
-        Arc::clone(known.entry(shard).or_insert_with(|| Arc::new(self.start(shard))))
+    /// Executes one item with the next batch of its shard.
+    ///
+    /// # Errors
+    /// As for [`ShardedBatcher::submit`].
+    pub(crate) async fn submit_one(
+        &self,
+        now: Timestamp,
+        shard: Shard,
+        item: C::Item,
+    ) -> Result<Result<C::Answer, StoreError>, SubmitError> {
+        let mut results = self.submit(now, shard, vec![item]).await?;
+        Ok(results.pop().unwrap_or_else(|| Err(StoreError::no_result())))
     }
 
-    fn start(&self, shard: Shard) -> StoreBatcher<T, R> {
-        let calling = Arc::clone(&self.calling);
-        let items = calling.store.batch_items();
-        let batches = calling.store.concurrent_batches();
-        let work: Work<T, Result<R, StoreError>> = Arc::new(move |now, items, parents| {
-            let calling = Arc::clone(&calling);
-            Box::pin(async move { calling.make(shard, now, items, parents).await })
-        });
-        Batcher::new(self.config, Capacity { items, batches }, work)
+    fn batcher(&self, shard: Shard) -> Arc<Batcher<ShardCaller<C>>> {
+        let by_shard = self.by_shard.read();
+        if let Some(batcher) = by_shard.get(&shard) {
+            return Arc::clone(batcher);
+        }
+        drop(by_shard);
+        let mut by_shard = self.by_shard.write();
+        Arc::clone(by_shard.entry(shard).or_insert_with(|| Arc::new(self.start(shard))))
+    }
+
+    fn start(&self, shard: Shard) -> Batcher<ShardCaller<C>> {
+        let caller = Arc::clone(&self.caller);
+        let items = caller.store.batch_items();
+        let batches = caller.store.concurrent_batches();
+        Batcher::new(self.config, Capacity { items, batches }, ShardCaller { caller, shard })
     }
 }
 
-impl<T, R> Calling<T, R> {
-    /// What waits when its part of the store falls away is answered at once: batch after batch running
-    /// into the command timeout would keep the last ones waiting for many times that long.
-    async fn make(
+/// Makes the calls of one shard.
+struct ShardCaller<C: BatchedCall> {
+    caller: Arc<Caller<C>>,
+    shard: Shard,
+}
+
+impl<C: BatchedCall> BatchWork for ShardCaller<C> {
+    type Item = C::Item;
+    type Output = Result<C::Answer, StoreError>;
+
+    async fn run(
+        &self,
+        now: Timestamp,
+        items: Vec<C::Item>,
+        parents: Parents,
+    ) -> Vec<Self::Output> {
+        self.caller.call(self.shard, now, items, parents).await
+    }
+}
+
+/// Makes the call, and reports how it ends: the one place that does so for batches.
+struct Caller<C> {
+    store: Arc<dyn Store>,
+    health: Arc<Health>,
+    metrics: BatchMetrics,
+    call: PhantomData<fn() -> C>,
+}
+
+impl<C: BatchedCall> Caller<C> {
+    /// Calls that have queued while their shard became unavailable are answered at once: if each
+    /// batch ran into the command timeout, the last ones would wait for many times that long.
+    async fn call(
         &self,
         shard: Shard,
         now: Timestamp,
-        items: Vec<T>,
+        items: Vec<C::Item>,
         parents: Parents,
-    ) -> Vec<Result<R, StoreError>> {
+    ) -> Vec<Result<C::Answer, StoreError>> {
         let count = items.len();
-        if self.health.is_away(shard) {
-            return (0..count).map(|_| Err(StoreError::away())).collect();
+        if self.health.is_unavailable(shard) {
+            return self.health.reject(count);
         }
         let begun = Instant::now();
-        let span = StoreSpan::begin(parents, self.store.name(), self.name.as_str(), count);
-        let results = (self.call)(Arc::clone(&self.store), now, items).await;
-        telemetry::batch(self.name, count, begun.elapsed());
+        let span = StoreSpan::begin(parents, self.store.name(), C::NAME, count);
+        let mut results = C::call(self.store.as_ref(), now, items).await;
+        self.metrics.record(count, begun.elapsed());
+        results.resize_with(count, || Err(StoreError::no_result()));
         let fault = fault_of_all(&results);
         if let Some(span) = span {
-            span.end(fault.map(StoreError::class));
+            span.end(fault.map(|fault| fault.class().value()));
         }
-        // Before the place of this batch is free for the next one.
+        // Before the slot of this batch is free for the next one.
         if let Some(fault) = fault {
-            self.health.observe_batch(now, shard, fault);
+            self.health.observe(now, shard, Observation::BatchFault(fault));
+        }
+        for result in &results {
+            self.health.observe_result(now, shard, C::KIND, result);
         }
         results
     }
 }
 
-/// A fault, where there is nothing else.
+/// Returns the first fault, where every result is one.
 fn fault_of_all<R>(results: &[Result<R, StoreError>]) -> Option<&StoreError> {
-    let fault = results.iter().find_map(|result| result.as_ref().err());
+    let fault = results.first()?.as_ref().err();
     fault.filter(|_| results.iter().all(Result::is_err))
 }
 
-impl<T, R> fmt::Debug for ShardedBatcher<T, R> {
+impl<C: BatchedCall> fmt::Debug for ShardedBatcher<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Batchers").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("ShardedBatcher").field("config", &self.config).finish_non_exhaustive()
     }
 }

@@ -1,90 +1,95 @@
-//! Carries operations out on the store, outside the breaker: what has waited, and what the store may
-//! have forgotten. Their ids make it harmless to do so twice.
+//! Executes operations on the store, past the breaker: those that have waited, and those that the
+//! store may have forgotten. Their ids make a second execution harmless.
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::{Clock, fallback::Fallback, health::Health};
+use super::fallback::Fallback;
 use crate::{
-    domain::{AnomalyKey, FixMark, FixRemoval, Occurrence, Operation, RepairAttempt, Timestamp},
+    counter::{
+        clock::Clock,
+        health::{Health, Observation},
+    },
+    domain::{AnomalyKey, Occurrence, Operation, RepairAttempt, Timestamp},
     store::{Shard, Store, StoreError},
 };
 
-/// What is carried out at once.
-pub(super) const BATCH_OPERATIONS: usize = 256;
+/// Maximum number of operations that are executed at once.
+pub(crate) const BATCH_OPERATIONS: usize = 256;
 
-/// All that carrying out needs.
+/// Executes operations.
 #[derive(Clone, Debug)]
-pub(super) struct Executor {
-    pub(super) store: Arc<dyn Store>,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) health: Arc<Health>,
-    pub(super) fallback: Option<Arc<Fallback>>,
+pub(crate) struct Executor {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) fallback: Option<Arc<Fallback>>,
 }
 
-/// How one operation ended.
-pub(super) enum Execution {
+/// The outcome of one operation.
+#[derive(Debug)]
+pub(crate) enum Execution {
     Applied,
+    /// The store has refused it for good, for this reason.
     Rejected(String),
-    /// Its part of the store has fallen away; it waits on.
+    /// Its shard does not answer, or its anomaly is being moved; it waits on.
     Deferred,
 }
 
 impl Executor {
-    pub(super) fn shard(&self, operation: &Operation) -> Shard {
+    pub(crate) fn shard(&self, operation: &Operation) -> Shard {
         self.store.shard(operation.key())
     }
 
-    /// Carries out operations of one kind, in order.
-    pub(super) async fn execute(&self, run: &[Operation]) -> Vec<Execution> {
+    /// Executes operations of one kind, in order.
+    pub(crate) async fn execute(&self, run: &[Operation]) -> Vec<Execution> {
         let now = self.clock.now();
         let mut occurrences: Vec<Occurrence> = Vec::new();
         let mut repairs: Vec<RepairAttempt> = Vec::new();
-        let mut ends = Vec::new();
-        // Where the first has to wait, the others need not find out.
-        let mut waiting = BTreeSet::new();
+        let mut executions = Vec::new();
+        // Once one has to wait, the others of its shard need not run into the same fault.
+        let mut deferred = BTreeSet::new();
         for operation in run {
             let shard = self.shard(operation);
-            if waiting.contains(&shard) {
-                ends.push(Execution::Deferred);
+            if deferred.contains(&shard) {
+                executions.push(Execution::Deferred);
                 continue;
             }
+            let key = operation.key();
             match operation {
                 Operation::Occurrence(occurrence) => occurrences.push(occurrence.clone()),
                 Operation::Repair(attempt) => repairs.push(attempt.clone()),
-                Operation::Mark(mark) => ends.push(self.mark(now, mark.clone()).await),
-                Operation::Unmark(removal) => ends.push(self.unmark(now, removal.clone()).await),
+                Operation::Mark(mark) => {
+                    let result = self.store.mark_fixed(now, mark.clone()).await;
+                    executions.push(self.execution(now, key, result));
+                }
+                Operation::Unmark(removal) => {
+                    let result = self.store.unmark_fixed(now, removal.clone()).await;
+                    executions.push(self.execution(now, key, result));
+                }
             }
-            if matches!(ends.last(), Some(Execution::Deferred)) {
-                waiting.insert(shard);
+            if matches!(executions.last(), Some(Execution::Deferred)) {
+                deferred.insert(shard);
             }
         }
         if !occurrences.is_empty() {
             let keys: Vec<AnomalyKey> = occurrences.iter().map(|o| o.key).collect();
             let results = self.store.record(now, occurrences).await;
             if let Some(fallback) = &self.fallback {
-                fallback.note_recorded(now, keys.iter().copied(), &results);
+                fallback.update_recorded(now, keys.iter().copied(), &results);
             }
-            ends.extend(keys.iter().zip(results).map(|(key, r)| self.end(now, *key, r.map(Some))));
+            let results = keys.iter().zip(results);
+            executions.extend(results.map(|(key, r)| self.execution(now, *key, r.map(Some))));
         }
         if !repairs.is_empty() {
             let keys: Vec<AnomalyKey> = repairs.iter().map(|repair| repair.key).collect();
             let results = self.store.record_repairs(now, repairs).await;
-            ends.extend(keys.iter().zip(results).map(|(key, r)| self.end(now, *key, r)));
+            let results = keys.iter().zip(results);
+            executions.extend(results.map(|(key, r)| self.execution(now, *key, r)));
         }
-        ends
+        executions
     }
 
-    async fn mark(&self, now: Timestamp, mark: FixMark) -> Execution {
-        let key = mark.key;
-        self.end(now, key, self.store.mark_fixed(now, mark).await)
-    }
-
-    async fn unmark(&self, now: Timestamp, removal: FixRemoval) -> Execution {
-        let key = removal.key;
-        self.end(now, key, self.store.unmark_fixed(now, removal).await)
-    }
-
-    fn end<T>(
+    fn execution<T>(
         &self,
         now: Timestamp,
         key: AnomalyKey,
@@ -95,9 +100,8 @@ impl Executor {
             Ok(None) => Execution::Rejected("the anomaly is not known".to_owned()),
             Err(StoreError::Permanent(reason)) => Execution::Rejected(reason),
             Err(fault) => {
-                if fault.is_outage() {
-                    self.health.begin_outage(now, self.store.shard(key), &fault);
-                }
+                let shard = self.store.shard(key);
+                self.health.observe(now, shard, Observation::WriteFault(&fault));
                 Execution::Deferred
             }
         }

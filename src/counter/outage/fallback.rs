@@ -1,126 +1,150 @@
-//! What stands by while the store does not answer: writes go to the durable spool, and answers come
-//! from what was last known plus what waits.
+//! The fallback while the store does not answer: writes go to the durable spool, and answers are
+//! estimated from the last known state and the operations that wait.
 
 use std::{
-    num::NonZeroUsize,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{
-    batcher::{BatchConfig, Batcher, Capacity, SubmitError},
-    error::CounterError,
-    known::StaleCache,
-    pending::Pending,
-};
+use super::{config::DegradedConfig, pending::Pending, stale_cache::StaleCache};
 use crate::{
+    counter::batching::{BatchConfig, BatchWork, Batcher, Capacity, SubmitError},
     domain::{AnomalyKey, AnomalyStats, Operation, PermanentFix, RepairHistory, Timestamp},
-    spool::{Spool, SpoolError, Spooled},
+    spool::{Spool, SpoolConfig, SpoolError, SpoolOpenError, Spooled},
     store::{AnomalyDetails, Recorded, StoreError},
     telemetry,
-    traces::Parent,
+    traces::{Parent, Parents},
 };
 
-/// How many operations are appended to the spool with one fsync.
+/// Maximum number of operations that are appended to the spool with one fsync.
 const APPENDED_OPERATIONS: usize = 1_000;
 
-/// The spool, and what is in memory beside it.
+/// The spool, with its operations and the last known state of anomalies in memory.
 #[derive(Debug)]
-pub(super) struct Fallback {
+pub(crate) struct Fallback {
     spool: Spool,
-    /// Appends that come together share one commit.
-    appends: Batcher<Operation, Result<(), SpoolError>>,
+    /// Concurrent appends share one commit.
+    appends: Batcher<SpoolAppend>,
     memory: Mutex<Memory>,
-    /// How many operations wait. Read by every write of a healthy day, without the lock.
+    /// Number of operations that wait. Every write reads it without the lock while the store is
+    /// healthy.
     waiting: AtomicUsize,
     /// Wakes the replay.
     filled: Notify,
 }
 
 #[derive(Debug)]
-pub(super) struct Memory {
-    pub(super) pending: Pending,
-    pub(super) known: StaleCache,
+struct Memory {
+    pending: Pending,
+    stale: StaleCache,
 }
 
-/// A tally made of what was last known and what waits.
+/// Appends batches to the spool.
+struct SpoolAppend(Spool);
+
+impl BatchWork for SpoolAppend {
+    type Item = Operation;
+    type Output = Result<(), SpoolError>;
+
+    async fn run(
+        &self,
+        _now: Timestamp,
+        operations: Vec<Operation>,
+        _parents: Parents,
+    ) -> Vec<Result<(), SpoolError>> {
+        let count = operations.len();
+        vec![self.0.append(operations).await; count]
+    }
+}
+
+/// The operations that wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpoolDepth {
+    /// Number of operations.
+    pub operations: usize,
+    /// Bytes of their records.
+    pub bytes: u64,
+    /// Time since the spool was last empty, in seconds.
+    pub age_seconds: i64,
+}
+
+/// Stats made of the last known ones and the operations that wait.
 #[derive(Clone, Debug)]
-pub(super) struct Estimate {
-    /// When the store's part of it was current; `None` where nothing was known.
-    pub(super) as_of: Option<Timestamp>,
-    pub(super) stats: AnomalyStats,
+pub(crate) struct Estimate {
+    /// When the last known stats were current; `None` where there are none.
+    pub(crate) as_of: Option<Timestamp>,
+    pub(crate) stats: AnomalyStats,
 }
 
 /// An operation that waits durably.
 #[derive(Clone, Debug)]
-pub(super) struct Accepted {
-    /// False when its id waits already.
-    pub(super) is_first: bool,
-    pub(super) previous_count_24h: u64,
-    pub(super) estimate: Estimate,
+pub(crate) struct Accepted {
+    /// False when another copy of it waits already.
+    pub(crate) is_first: bool,
+    pub(crate) previous_count_24h: u64,
+    pub(crate) estimate: Estimate,
 }
 
 impl Memory {
-    /// What can be said of an anomaly; `None` where nothing is known of it.
+    /// Returns an estimate for an anomaly; `None` where nothing is known of it.
     fn estimate(&mut self, key: AnomalyKey, now: Timestamp) -> Option<Estimate> {
-        let known = self.known.get(key);
-        if known.is_none() && !self.pending.holds(key) {
+        let stale = self.stale.get(key);
+        if stale.is_none() && !self.pending.holds(key) {
             return None;
         }
-        let as_of = known.map(|known| known.as_of);
-        let mut stats = known.map(|known| known.stats.clone()).unwrap_or_default();
+        let as_of = stale.map(|entry| entry.as_of);
+        let mut stats = stale.map(|entry| entry.stats.clone()).unwrap_or_default();
         self.pending.add_to(key, now, &mut stats);
         Some(Estimate { as_of, stats })
     }
 }
 
 impl Fallback {
-    pub(super) fn new(
-        spool: Spool,
-        pending: Pending,
-        known_anomalies: NonZeroUsize,
+    /// Opens the spool in `dir`. Must be called within a runtime; blocks while it reads the spool.
+    ///
+    /// # Errors
+    /// When the spool can't be opened.
+    pub(crate) fn open(
+        dir: &Path,
+        now: Timestamp,
+        spool: SpoolConfig,
         batch: BatchConfig,
-    ) -> Self {
+        degraded: DegradedConfig,
+    ) -> Result<Self, SpoolOpenError> {
+        let mut pending = Pending::default();
+        let spool = Spool::open(dir, spool, now, |spooled| {
+            pending.add(now, &spooled.operation);
+        })?;
         let capacity = Capacity { items: APPENDED_OPERATIONS, batches: 1 };
-        let appends = Batcher::new(batch, capacity, {
-            let spool = spool.clone();
-            Arc::new(move |_, operations: Vec<Operation>, _| {
-                let spool = spool.clone();
-                Box::pin(async move {
-                    let count = operations.len();
-                    vec![spool.append(operations).await; count]
-                })
-            })
-        });
+        let appends = Batcher::new(batch, capacity, SpoolAppend(spool.clone()));
         let waiting = AtomicUsize::new(pending.operations());
-        let memory = Mutex::new(Memory { pending, known: StaleCache::new(known_anomalies) });
-        Self { spool, appends, memory, waiting, filled: Notify::new() }
+        let stale = StaleCache::new(degraded.known_anomalies);
+        let memory = Mutex::new(Memory { pending, stale });
+        Ok(Self { spool, appends, memory, waiting, filled: Notify::new() })
     }
 
-    /// Makes operations wait. Each that is answered `Ok` is on disk.
-    pub(super) async fn accept(
+    /// Writes operations to the spool. Each that is answered `Ok` is on disk.
+    pub(crate) async fn accept(
         &self,
         now: Timestamp,
         operations: Vec<Operation>,
-    ) -> Vec<Result<Accepted, CounterError>> {
-        // In memory first, so that from here on whatever is about the same anomaly queues behind.
+    ) -> Vec<Result<Accepted, SpoolError>> {
+        // In memory first, so that from here on other writes of the same anomalies queue behind.
         let accepted: Vec<Accepted> = {
             let mut memory = self.memory.lock();
             let reserved = operations.iter().map(|o| reserve(&mut memory, now, o)).collect();
-            self.count(&memory);
+            self.update_waiting(&memory);
             reserved
         };
         let appended = self.appends.submit(now, operations.clone(), Parent::default()).await;
         self.filled.notify_one();
-        let results = appended.unwrap_or_else(|no_results| {
-            let error = match no_results {
+        let results = appended.unwrap_or_else(|error| {
+            let error = match error {
                 SubmitError::Full => SpoolError::Full,
-                SubmitError::Cancelled => SpoolError::Failed("an append was cut off".to_owned()),
+                SubmitError::Cancelled => SpoolError::Failed("an append was aborted".to_owned()),
             };
             vec![Err(error); operations.len()]
         });
@@ -133,30 +157,32 @@ impl Fallback {
                 Ok(()) => Ok(accepted),
                 Err(error) => {
                     memory.pending.remove(operation);
-                    Err(error.into())
+                    Err(error)
                 }
             })
             .collect();
-        self.count(&memory);
+        self.update_waiting(&memory);
         drop(memory);
         telemetry::spooled(settled.iter().filter(|result| result.is_ok()).count());
         settled
     }
 
-    pub(super) fn estimate(&self, key: AnomalyKey, now: Timestamp) -> Option<Estimate> {
+    /// Returns an estimate for an anomaly; `None` where nothing is known of it.
+    pub(crate) fn estimate(&self, key: AnomalyKey, now: Timestamp) -> Option<Estimate> {
         self.memory.lock().estimate(key, now)
     }
 
-    /// All that can be said of an anomaly; `None` where nothing is known of it.
-    pub(super) fn details(
+    /// Returns the details of an anomaly as estimated, and when their last known part was current;
+    /// `None` where nothing is known of it.
+    pub(crate) fn details(
         &self,
         key: AnomalyKey,
         now: Timestamp,
     ) -> Option<(Option<Timestamp>, AnomalyDetails)> {
         let mut memory = self.memory.lock();
         let Estimate { as_of, stats } = memory.estimate(key, now)?;
-        let known = memory.known.get(key).and_then(|known| known.details.clone());
-        let mut details = known.unwrap_or_default();
+        let stale = memory.stale.get(key).and_then(|entry| entry.details.clone());
+        let mut details = stale.unwrap_or_default();
         memory.pending.add_repairs(key, &mut details.repairs);
         // The total is known even where the attempts are not.
         details.repairs.total = stats.repair_attempts;
@@ -169,23 +195,23 @@ impl Fallback {
         Some((as_of, details))
     }
 
-    /// The repairs as they are when all that waits has been carried out.
-    pub(super) fn repairs(&self, key: AnomalyKey, now: Timestamp) -> RepairHistory {
+    /// Returns the repairs as they are once everything that waits is applied.
+    pub(crate) fn repairs(&self, key: AnomalyKey, now: Timestamp) -> RepairHistory {
         self.details(key, now).map(|(_, details)| details.repairs).unwrap_or_default()
     }
 
-    /// Adds what waits to what the store has just told.
-    pub(super) fn add_waiting(&self, key: AnomalyKey, now: Timestamp, stats: &mut AnomalyStats) {
+    /// Adds the operations that wait to the stats that the store has just returned.
+    pub(crate) fn add_waiting(&self, key: AnomalyKey, now: Timestamp, stats: &mut AnomalyStats) {
         self.memory.lock().pending.add_to(key, now, stats);
     }
 
-    /// Whether anything about this anomaly waits.
-    pub(super) fn holds(&self, key: AnomalyKey) -> bool {
-        self.waiting.load(Ordering::Acquire) > 0 && self.memory.lock().pending.holds(key)
+    /// Whether an operation of this anomaly waits.
+    pub(crate) fn holds(&self, key: AnomalyKey) -> bool {
+        self.waiting() > 0 && self.memory.lock().pending.holds(key)
     }
 
-    /// Takes note of what has come of occurrences, each of the anomaly beside it.
-    pub(super) fn note_recorded(
+    /// Updates the last known stats by the results of occurrences, whose anomalies are `keys`.
+    pub(crate) fn update_recorded(
         &self,
         as_of: Timestamp,
         keys: impl Iterator<Item = AnomalyKey>,
@@ -194,40 +220,55 @@ impl Fallback {
         let mut memory = self.memory.lock();
         for (key, result) in keys.zip(results) {
             if let Ok(recorded) = result {
-                memory.known.note(key, as_of, &recorded.stats);
+                memory.stale.update_stats(key, as_of, &recorded.stats);
             }
         }
     }
 
-    pub(super) fn note_stats(&self, key: AnomalyKey, as_of: Timestamp, stats: &AnomalyStats) {
-        self.memory.lock().known.note(key, as_of, stats);
+    pub(crate) fn update_stats(&self, key: AnomalyKey, as_of: Timestamp, stats: &AnomalyStats) {
+        self.memory.lock().stale.update_stats(key, as_of, stats);
     }
 
-    pub(super) fn note_details(&self, key: AnomalyKey, as_of: Timestamp, details: &AnomalyDetails) {
-        self.memory.lock().known.note_details(key, as_of, details);
+    pub(crate) fn update_details(
+        &self,
+        key: AnomalyKey,
+        as_of: Timestamp,
+        details: &AnomalyDetails,
+    ) {
+        self.memory.lock().stale.update_details(key, as_of, details);
     }
 
-    pub(super) fn note_repairs(&self, key: AnomalyKey, history: &RepairHistory) {
-        self.memory.lock().known.note_repairs(key, history);
+    pub(crate) fn update_repairs(&self, key: AnomalyKey, history: &RepairHistory) {
+        self.memory.lock().stale.update_repairs(key, history);
     }
 
-    /// How much waits: operations, bytes, and since when there has been anything.
-    pub(super) fn depth(&self) -> (usize, u64, Option<Timestamp>) {
+    /// Number of operations that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn depth(&self, now: Timestamp) -> SpoolDepth {
         let memory = self.memory.lock();
-        (memory.pending.operations(), self.spool.bytes(), memory.pending.since())
+        // A clock that was set back makes no age negative.
+        let age_seconds = |since: Timestamp| (now.as_micros() - since.as_micros()) / 1_000_000;
+        SpoolDepth {
+            operations: memory.pending.operations(),
+            bytes: self.spool.bytes(),
+            age_seconds: memory.pending.since().map_or(0, age_seconds).max(0),
+        }
     }
 
-    pub(super) fn spool(&self) -> &Spool {
+    pub(crate) fn spool(&self) -> &Spool {
         &self.spool
     }
 
-    /// Is done when something has been made to wait since the last time.
-    pub(super) async fn filled(&self) {
+    /// Completes when operations were written to the spool since the last time.
+    pub(crate) async fn filled(&self) {
         self.filled.notified().await;
     }
 
-    /// Puts a dead letter back among what waits, and says whether there was one of this sequence.
-    pub(super) async fn revive_dead(
+    /// Puts a dead letter back into the spool, and returns whether there was one of this sequence.
+    pub(crate) async fn revive_dead(
         &self,
         now: Timestamp,
         sequence: u64,
@@ -250,12 +291,12 @@ impl Fallback {
     fn change_pending<R>(&self, change: impl FnOnce(&mut Pending) -> R) -> R {
         let mut memory = self.memory.lock();
         let result = change(&mut memory.pending);
-        self.count(&memory);
+        self.update_waiting(&memory);
         result
     }
 
-    /// Takes operations out of memory that wait no longer on disk.
-    pub(super) fn forget(&self, settled: &[Spooled]) {
+    /// Removes operations from memory that the spool has no longer.
+    pub(crate) fn remove_settled(&self, settled: &[Spooled]) {
         self.change_pending(|pending| {
             for spooled in settled {
                 pending.remove(&spooled.operation);
@@ -263,7 +304,7 @@ impl Fallback {
         });
     }
 
-    fn count(&self, memory: &Memory) {
+    fn update_waiting(&self, memory: &Memory) {
         self.waiting.store(memory.pending.operations(), Ordering::Release);
     }
 }
@@ -273,7 +314,7 @@ fn reserve(memory: &mut Memory, now: Timestamp, operation: &Operation) -> Accept
     let before = memory.estimate(key, now);
     let previous_count_24h = before.map_or(0, |estimate| estimate.stats.counts.day);
     let is_first = memory.pending.add(now, operation);
-    // It waits, so something is known of it.
+    // It waits, so there is an estimate.
     let nothing = || Estimate { as_of: None, stats: AnomalyStats::default() };
     let estimate = memory.estimate(key, now).unwrap_or_else(nothing);
     Accepted { is_first, previous_count_24h, estimate }

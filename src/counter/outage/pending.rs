@@ -1,5 +1,5 @@
-//! What waits in the spool, in memory: just enough of each operation to answer for it while the
-//! store does not, and to know that a write must queue behind one of its anomaly.
+//! The operations in the spool, in memory: just enough of each to include it in answers while the
+//! store gives none, and to know that a write must queue behind another of its anomaly.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -10,18 +10,18 @@ use crate::domain::{
 
 /// The operations that wait, by anomaly.
 #[derive(Debug, Default)]
-pub(super) struct Pending {
+pub(crate) struct Pending {
     by_key: HashMap<AnomalyKey, Waiting>,
     operations: usize,
-    /// Since when there has been anything.
+    /// Since when there has been at least one.
     since: Option<Timestamp>,
 }
 
-/// What waits for one anomaly.
+/// The operations that wait for one anomaly.
 #[derive(Debug, Default)]
 struct Waiting {
-    /// How many copies of each operation wait: a client's retry is accepted once it is durable
-    /// itself, and not because the first copy may become so.
+    /// Number of copies of each operation: a client's retry is accepted once it is durable itself,
+    /// and not because the first copy may become so.
     copies: HashMap<Id, usize>,
     occurrences: Timeline,
     others: VecDeque<(Id, Effect)>,
@@ -41,7 +41,7 @@ impl Id {
     }
 }
 
-/// What an operation other than an occurrence does.
+/// The effect of an operation that is not an occurrence.
 #[derive(Debug)]
 enum Effect {
     Repaired(RecentAttempt),
@@ -73,21 +73,21 @@ impl Waiting {
 }
 
 impl Pending {
-    pub(super) fn operations(&self) -> usize {
+    pub(crate) fn operations(&self) -> usize {
         self.operations
     }
 
-    pub(super) fn since(&self) -> Option<Timestamp> {
+    pub(crate) fn since(&self) -> Option<Timestamp> {
         self.since
     }
 
-    /// Whether anything about this anomaly waits.
-    pub(super) fn holds(&self, key: AnomalyKey) -> bool {
+    /// Whether an operation of this anomaly waits.
+    pub(crate) fn holds(&self, key: AnomalyKey) -> bool {
         self.by_key.contains_key(&key)
     }
 
-    /// Adds an operation, and says whether it is the first of its id.
-    pub(super) fn add(&mut self, now: Timestamp, operation: &Operation) -> bool {
+    /// Adds an operation, and returns whether it is the first of its id.
+    pub(crate) fn add(&mut self, now: Timestamp, operation: &Operation) -> bool {
         self.operations += 1;
         self.since.get_or_insert(now);
         let waiting = self.by_key.entry(operation.key()).or_default();
@@ -101,8 +101,8 @@ impl Pending {
         is_first
     }
 
-    /// Takes one copy of an operation out again.
-    pub(super) fn remove(&mut self, operation: &Operation) {
+    /// Removes one copy of an operation.
+    pub(crate) fn remove(&mut self, operation: &Operation) {
         let (key, id) = (operation.key(), Id::of(operation));
         let Some(waiting) = self.by_key.get_mut(&key) else { return };
         let Some(copies) = waiting.copies.get_mut(&id) else { return };
@@ -120,8 +120,8 @@ impl Pending {
         }
     }
 
-    /// Adds to `stats` what waits for its anomaly.
-    pub(super) fn add_to(&self, key: AnomalyKey, now: Timestamp, stats: &mut AnomalyStats) {
+    /// Adds the operations of an anomaly to its `stats`.
+    pub(crate) fn add_to(&self, key: AnomalyKey, now: Timestamp, stats: &mut AnomalyStats) {
         let Some(waiting) = self.by_key.get(&key) else { return };
         let counts = waiting.occurrences.counts(now);
         stats.counts.hour += counts.hour;
@@ -141,8 +141,8 @@ impl Pending {
         }
     }
 
-    /// Adds to `history` the repairs that wait for its anomaly.
-    pub(super) fn add_repairs(&self, key: AnomalyKey, history: &mut RepairHistory) {
+    /// Adds the repairs of an anomaly to its `history`.
+    pub(crate) fn add_repairs(&self, key: AnomalyKey, history: &mut RepairHistory) {
         for effect in self.others(key) {
             if let Effect::Repaired(attempt) = effect {
                 history.push(attempt.clone());
@@ -150,8 +150,8 @@ impl Pending {
         }
     }
 
-    /// The fix as it is when all that waits has been carried out.
-    pub(super) fn fix_after(
+    /// Returns the fix as it is once everything that waits is applied.
+    pub(crate) fn fix_after(
         &self,
         key: AnomalyKey,
         before: Option<PermanentFix>,

@@ -1,5 +1,4 @@
-//! Asks the parts of the store that are away, again and again, whether they answer: the only calls that
-//! an open breaker lets through.
+//! Probes the shards whose breakers are open: the only calls that an open breaker lets through.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,32 +8,48 @@ use tokio::{
     time::sleep,
 };
 
-use super::health::Health;
-use crate::store::{Shard, Store};
+use crate::{
+    counter::health::Health,
+    store::{Shard, Store},
+};
 
-/// Probes for as long as the service lives, and tells `answering` of those that answer.
-pub(super) async fn run(
+/// Maximum number of answered probes that wait to be handled.
+const MAX_ANSWERED: usize = 64;
+
+/// Probes for as long as the service runs. Returns the shards that have answered a probe.
+pub(crate) fn start(
+    store: &Arc<dyn Store>,
+    health: &Arc<Health>,
+    interval: Duration,
+) -> mpsc::Receiver<Shard> {
+    let (answered, receiver) = mpsc::channel(MAX_ANSWERED);
+    let outages = health.outages();
+    tokio::spawn(run(Arc::clone(store), Arc::clone(health), outages, interval, answered));
+    receiver
+}
+
+async fn run(
     store: Arc<dyn Store>,
     health: Arc<Health>,
     mut outages: watch::Receiver<u64>,
     interval: Duration,
-    answering: mpsc::Sender<Shard>,
+    answered: mpsc::Sender<Shard>,
 ) {
     loop {
         outages.mark_unchanged();
-        let away = health.away();
-        if away.is_empty() {
+        let unavailable = health.unavailable();
+        if unavailable.is_empty() {
             if outages.changed().await.is_err() {
                 return;
             }
             continue;
         }
-        join_all(away.into_iter().map(|shard| {
-            let (store, answering) = (&store, &answering);
+        join_all(unavailable.into_iter().map(|shard| {
+            let (store, answered) = (&store, &answered);
             async move {
                 if store.check(shard).await.is_ok() {
-                    // Where it is full, others have answered, and this one is asked again.
-                    let _ = answering.try_send(shard);
+                    // If the channel is full, this shard is probed again.
+                    let _ = answered.try_send(shard);
                 }
             }
         }))

@@ -1,4 +1,4 @@
-//! Sends acknowledged writes again that the store may have forgotten, once it answers.
+//! Sends acknowledged writes that the store may have forgotten again, once it answers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,31 +11,32 @@ use std::{
 use tokio::{sync::watch, time::Instant};
 
 use super::{
+    config::DegradedConfig,
     executor::{BATCH_OPERATIONS, Execution, Executor},
-    recent::ResendBuffer,
+    resend_buffer::ResendBuffer,
 };
 use crate::{
     domain::{Operation, Timestamp},
-    store::Shard,
+    store::{Shard, Store},
     telemetry,
 };
 
-/// How often it is looked for writes that were acknowledged just before their part of the store fell
-/// away, and whose answer came just after it was noticed.
+/// Interval of looking for stragglers: writes that were acknowledged just before their shard became
+/// unavailable, and whose answer came just after that was noticed.
 const STRAGGLER_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The acknowledged writes of late, and which of them are to be sent again.
+/// The last acknowledged writes, and those of them that are to be sent again.
 #[derive(Debug)]
-pub(super) struct Resender {
-    recent: Arc<ResendBuffer>,
-    /// Changes when the store may have forgotten what is in `recent`.
+pub(crate) struct Resender {
+    buffer: Arc<ResendBuffer>,
+    /// Changes when the store may have forgotten writes of `buffer`.
     resets: watch::Receiver<u64>,
     resets_seen: u64,
-    /// The last writes of the parts of the store that are away, taken out of `recent`: the writes of
-    /// the others would push them out of there.
-    kept: BTreeMap<Shard, HeldWrites>,
-    kept_at: Instant,
-    /// What is to be sent now.
+    /// The last writes of the shards that are unavailable, taken from `buffer`: writes of other
+    /// shards would push them out of it.
+    held: BTreeMap<Shard, HeldWrites>,
+    held_at: Instant,
+    /// The writes to be sent now.
     due: Vec<(Timestamp, Operation)>,
 }
 
@@ -47,74 +48,84 @@ struct HeldWrites {
 }
 
 impl Resender {
-    pub(super) fn new(recent: Arc<ResendBuffer>, mut resets: watch::Receiver<u64>) -> Self {
+    /// Returns `None` where the store forgets no write.
+    pub(crate) fn new(store: &dyn Store, config: DegradedConfig) -> Option<Self> {
+        let mut resets = store.resets()?;
         let resets_seen = *resets.borrow_and_update();
-        let (kept, due) = (BTreeMap::new(), Vec::new());
-        Self { recent, resets, resets_seen, kept, kept_at: Instant::now(), due }
+        let buffer = ResendBuffer::new(config.remember_seconds, config.remember_operations);
+        Some(Self {
+            buffer: Arc::new(buffer),
+            resets,
+            resets_seen,
+            held: BTreeMap::new(),
+            held_at: Instant::now(),
+            due: Vec::new(),
+        })
     }
 
-    pub(super) fn recent(&self) -> Arc<ResendBuffer> {
-        Arc::clone(&self.recent)
+    pub(crate) fn buffer(&self) -> Arc<ResendBuffer> {
+        Arc::clone(&self.buffer)
     }
 
-    pub(super) fn remember(&self, now: Timestamp, acknowledged: Operation) {
-        self.recent.remember(now, std::iter::once(acknowledged));
+    pub(crate) fn push(&self, now: Timestamp, acknowledged: Operation) {
+        self.buffer.push(now, std::iter::once(acknowledged));
     }
 
-    /// Is done when the store may have forgotten something that was not noted yet.
-    pub(super) async fn reset(&mut self) {
+    /// Completes when the store may have forgotten writes since the last update.
+    pub(crate) async fn reset(&mut self) {
         if *self.resets.borrow_and_update() == self.resets_seen
             && self.resets.changed().await.is_err()
         {
-            // There is no store any more.
+            // The store is closed.
             pending::<()>().await;
         }
     }
 
-    /// Takes note of what is away, and of what was and is no more. Says whether the store may have
-    /// forgotten something.
-    pub(super) fn note(
+    /// Holds the writes of shards that are unavailable, and releases those of shards that are not
+    /// any more. Returns whether the store may have forgotten writes.
+    pub(crate) fn update(
         &mut self,
         executor: &Executor,
-        away: &BTreeSet<Shard>,
-        still_away: &BTreeSet<Shard>,
+        unavailable: &BTreeSet<Shard>,
+        still_unavailable: &BTreeSet<Shard>,
     ) -> bool {
         let resets = *self.resets.borrow_and_update();
         let has_forgotten = mem::replace(&mut self.resets_seen, resets) != resets;
-        self.keep(executor, away);
-        for (shard, mut kept) in mem::take(&mut self.kept) {
-            kept.are_due |= has_forgotten;
-            if still_away.contains(&shard) {
-                self.kept.insert(shard, kept);
-            } else if kept.are_due {
-                self.due.append(&mut kept.operations);
+        self.hold(executor, unavailable);
+        for (shard, mut held) in mem::take(&mut self.held) {
+            held.are_due |= has_forgotten;
+            if still_unavailable.contains(&shard) {
+                self.held.insert(shard, held);
+            } else if held.are_due {
+                self.due.append(&mut held.operations);
             } else {
-                self.recent.put_back(kept.operations.into_iter());
+                self.buffer.put_back(held.operations.into_iter());
             }
         }
         if has_forgotten {
-            self.due.extend(self.recent.take(|o| !still_away.contains(&executor.shard(o))));
+            self.due.extend(self.buffer.take(|o| !still_unavailable.contains(&executor.shard(o))));
         }
         has_forgotten
     }
 
-    fn keep(&mut self, executor: &Executor, away: &BTreeSet<Shard>) {
-        let is_new = away.iter().any(|shard| !self.kept.contains_key(shard));
-        if away.is_empty() || !is_new && self.kept_at.elapsed() < STRAGGLER_INTERVAL {
+    fn hold(&mut self, executor: &Executor, unavailable: &BTreeSet<Shard>) {
+        let is_new = unavailable.iter().any(|shard| !self.held.contains_key(shard));
+        if unavailable.is_empty() || !is_new && self.held_at.elapsed() < STRAGGLER_INTERVAL {
             return;
         }
-        self.kept_at = Instant::now();
-        for shard in away {
-            self.kept.entry(*shard).or_default();
+        self.held_at = Instant::now();
+        for shard in unavailable {
+            self.held.entry(*shard).or_default();
         }
-        for taken in self.recent.take(|operation| away.contains(&executor.shard(operation))) {
+        for taken in self.buffer.take(|operation| unavailable.contains(&executor.shard(operation)))
+        {
             // Slots may have moved since.
-            self.kept.entry(executor.shard(&taken.1)).or_default().operations.push(taken);
+            self.held.entry(executor.shard(&taken.1)).or_default().operations.push(taken);
         }
     }
 
-    /// Sends what is due, and answers which parts of the store have failed at it.
-    pub(super) async fn send(&mut self, executor: &Executor) -> BTreeSet<Shard> {
+    /// Sends the writes that are due, and returns the shards that have failed.
+    pub(crate) async fn send(&mut self, executor: &Executor) -> BTreeSet<Shard> {
         let due = mem::take(&mut self.due);
         if due.is_empty() {
             return BTreeSet::new();
@@ -128,8 +139,8 @@ impl Resender {
                     .filter(|o| !failed.contains(&executor.shard(o)))
                     .cloned()
                     .collect();
-                for (operation, end) in run.iter().zip(executor.execute(&run).await) {
-                    match end {
+                for (operation, execution) in run.iter().zip(executor.execute(&run).await) {
+                    match execution {
                         Execution::Applied => {}
                         Execution::Deferred => {
                             failed.insert(executor.shard(operation));
@@ -153,16 +164,16 @@ impl Resender {
         for (acknowledged_at, operation) in due {
             let shard = executor.shard(&operation);
             if failed.contains(&shard) {
-                // All of them, since what has gone through may be forgotten by the same fault.
-                let kept = self.kept.entry(shard).or_default();
-                kept.are_due = true;
-                kept.operations.push((acknowledged_at, operation));
+                // All of them, because the same fault may make the shard forget those that were applied.
+                let held = self.held.entry(shard).or_default();
+                held.are_due = true;
+                held.operations.push((acknowledged_at, operation));
             } else {
                 sent.push((acknowledged_at, operation));
             }
         }
-        // By their first time: one sent again and again would be remembered for ever.
-        self.recent.put_back(sent.into_iter());
+        // With the time of the first acknowledgement: one sent repeatedly would never expire.
+        self.buffer.put_back(sent.into_iter());
         failed
     }
 }

@@ -1,5 +1,4 @@
-//! What was last known of the anomalies of late, bounded in number, for answers while the store
-//! does not give any.
+//! The last known state of anomalies, for answers while the store gives none. Bounded in number.
 
 use std::num::NonZeroUsize;
 
@@ -10,71 +9,71 @@ use crate::{
     store::AnomalyDetails,
 };
 
-/// The last known state of anomalies; the least recently used are forgotten first.
+/// The last known state of anomalies. The least recently used is evicted first.
 #[derive(Debug)]
-pub(super) struct StaleCache {
-    anomalies: LruCache<AnomalyKey, StaleEntry>,
+pub(crate) struct StaleCache {
+    entries: LruCache<AnomalyKey, StaleEntry>,
     limit: NonZeroUsize,
 }
 
-/// What was last known of an anomaly.
+/// The last known state of an anomaly.
 #[derive(Clone, Debug)]
-pub(super) struct StaleEntry {
-    /// When the tally was current.
-    pub(super) as_of: Timestamp,
-    pub(super) stats: AnomalyStats,
-    /// All else, where somebody has asked for it.
-    pub(super) details: Option<AnomalyDetails>,
+pub(crate) struct StaleEntry {
+    /// When the stats were current.
+    pub(crate) as_of: Timestamp,
+    pub(crate) stats: AnomalyStats,
+    /// The details, where they have been read.
+    pub(crate) details: Option<AnomalyDetails>,
 }
 
 impl StaleCache {
-    pub(super) fn new(limit: NonZeroUsize) -> Self {
-        // One with a capacity would take all its memory at once.
-        Self { anomalies: LruCache::unbounded(), limit }
+    pub(crate) fn new(limit: NonZeroUsize) -> Self {
+        // A cache with a capacity would allocate all of its memory at once.
+        Self { entries: LruCache::unbounded(), limit }
     }
 
-    pub(super) fn get(&mut self, key: AnomalyKey) -> Option<&StaleEntry> {
-        self.anomalies.get(&key)
+    pub(crate) fn get(&mut self, key: AnomalyKey) -> Option<&StaleEntry> {
+        self.entries.get(&key)
     }
 
-    /// Takes note of a tally that the store has given.
-    pub(super) fn note(&mut self, key: AnomalyKey, as_of: Timestamp, stats: &AnomalyStats) {
-        match self.anomalies.get_mut(&key) {
-            // Batches may come back in another order than they left.
-            Some(known) if known.as_of <= as_of => {
-                known.as_of = as_of;
-                known.stats = stats.clone();
+    /// Updates the stats of an anomaly.
+    pub(crate) fn update_stats(&mut self, key: AnomalyKey, as_of: Timestamp, stats: &AnomalyStats) {
+        match self.entries.get_mut(&key) {
+            // Batches may come back in another order than they were sent.
+            Some(entry) if entry.as_of <= as_of => {
+                entry.as_of = as_of;
+                entry.stats = stats.clone();
             }
             Some(_) => {}
-            None => self.put(key, StaleEntry { as_of, stats: stats.clone(), details: None }),
+            None => self.insert(key, StaleEntry { as_of, stats: stats.clone(), details: None }),
         }
     }
 
-    /// Takes note of all that the store has told of an anomaly.
-    pub(super) fn note_details(
+    /// Updates the stats and the details of an anomaly.
+    pub(crate) fn update_details(
         &mut self,
         key: AnomalyKey,
         as_of: Timestamp,
         details: &AnomalyDetails,
     ) {
         let stats = details.stats.clone();
-        self.put(key, StaleEntry { as_of, stats, details: Some(details.clone()) });
+        self.insert(key, StaleEntry { as_of, stats, details: Some(details.clone()) });
     }
 
-    fn put(&mut self, key: AnomalyKey, known: StaleEntry) {
-        self.anomalies.put(key, known);
-        if self.anomalies.len() > self.limit.get() {
-            self.anomalies.pop_lru();
+    /// Updates the repairs of an anomaly that has an entry.
+    pub(crate) fn update_repairs(&mut self, key: AnomalyKey, history: &RepairHistory) {
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.stats.repair_attempts = history.total;
+            if let Some(details) = &mut entry.details {
+                details.repairs = history.clone();
+            }
         }
     }
 
-    /// Takes note of an anomaly's repairs.
-    pub(super) fn note_repairs(&mut self, key: AnomalyKey, history: &RepairHistory) {
-        if let Some(known) = self.anomalies.get_mut(&key) {
-            known.stats.repair_attempts = history.total;
-            if let Some(details) = &mut known.details {
-                details.repairs = history.clone();
-            }
+    fn insert(&mut self, key: AnomalyKey, entry: StaleEntry) {
+        self.entries.put(key, entry);
+        if self.entries.len() > self.limit.get() {
+            self.entries.pop_lru();
         }
     }
 }

@@ -1,0 +1,101 @@
+//! The answers of the counter.
+
+use super::{health::HealthState, outage::SpoolDepth};
+use crate::{
+    domain::{Frequency, Timestamp},
+    store::{AnomalyDetails, RecordOutcome},
+    telemetry::Label,
+};
+
+/// An answer, and whether it comes from the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answered<T> {
+    /// The answer.
+    pub value: T,
+    /// Present where the answer is an estimate.
+    pub degraded: Option<Degraded>,
+}
+
+/// An estimate's origin: the last known state, and the writes that wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Degraded {
+    /// When the last known state was current; `None` where there is none.
+    pub as_of: Option<Timestamp>,
+}
+
+impl<T> Answered<T> {
+    /// An answer of the store.
+    pub(super) fn current(value: T) -> Self {
+        Self { value, degraded: None }
+    }
+
+    /// An estimate from the state at `as_of`.
+    pub(super) fn estimated(value: T, as_of: Option<Timestamp>) -> Self {
+        Self { value, degraded: Some(Degraded { as_of }) }
+    }
+}
+
+/// The answer to an occurrence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// Whether it counts from this call on; false for a retry and for one older than 30 days.
+    pub counted: bool,
+    /// The frequency of its anomaly after it.
+    pub frequency: Frequency,
+}
+
+/// The outcome of an occurrence, as a metric has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OccurrenceOutcome {
+    /// The outcome is settled: by the store, or because of what waits already.
+    Settled(RecordOutcome),
+    /// It waits for the store.
+    Spooled,
+}
+
+impl Label for OccurrenceOutcome {
+    const ALL: &'static [Self] = &[
+        Self::Settled(RecordOutcome::Counted),
+        Self::Settled(RecordOutcome::Duplicate),
+        Self::Settled(RecordOutcome::TooOld),
+        Self::Spooled,
+    ];
+
+    fn value(self) -> &'static str {
+        match self {
+            Self::Settled(RecordOutcome::Counted) => "counted",
+            Self::Settled(RecordOutcome::Duplicate) => "duplicate",
+            Self::Settled(RecordOutcome::TooOld) => "too_old",
+            Self::Spooled => "spooled",
+        }
+    }
+}
+
+impl OccurrenceOutcome {
+    /// Whether it counts from this call on.
+    pub(super) fn counts(self) -> bool {
+        matches!(self, Self::Settled(RecordOutcome::Counted) | Self::Spooled)
+    }
+}
+
+/// Everything that is known of one anomaly.
+#[derive(Clone, Debug)]
+pub struct Anomaly {
+    /// Its frequency.
+    pub frequency: Frequency,
+    /// Its details.
+    pub details: AnomalyDetails,
+}
+
+/// How calls can be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Readiness {
+    /// The store's name.
+    pub store: &'static str,
+    /// The state of the service.
+    pub state: HealthState,
+    /// Since when the state has not been Healthy.
+    pub since: Option<Timestamp>,
+    /// The operations that wait.
+    pub spool: SpoolDepth,
+}

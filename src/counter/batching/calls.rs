@@ -1,0 +1,80 @@
+//! The store's calls that take a batch.
+
+use futures_util::future::BoxFuture;
+
+use crate::{
+    counter::health::CallKind,
+    domain::{AnomalyKey, AnomalyStats, Occurrence, RepairAttempt, Timestamp},
+    store::{Recorded, RepairRecorded, Store, StoreError},
+};
+
+/// A call of the store that takes a batch.
+pub(crate) trait BatchedCall: Sized + 'static {
+    /// An element of a batch.
+    type Item: Send + 'static;
+    /// The answer to an element.
+    type Answer: Send + 'static;
+
+    /// The name in metrics and traces.
+    const NAME: &'static str;
+    /// Whether it changes the store.
+    const KIND: CallKind;
+
+    /// Makes the call. Returns one result for each item, in order.
+    fn call(store: &dyn Store, now: Timestamp, items: Vec<Self::Item>) -> Results<'_, Self>;
+
+    /// Whether gathering calls into batches gains nothing.
+    fn skips_batches(_store: &dyn Store) -> bool {
+        false
+    }
+}
+
+/// The results of a batch, as the store's own future: a batch needs no other box.
+pub(crate) type Results<'a, C> = BoxFuture<'a, Vec<Result<<C as BatchedCall>::Answer, StoreError>>>;
+
+/// Records occurrences.
+pub(crate) enum RecordCall {}
+
+impl BatchedCall for RecordCall {
+    type Item = Occurrence;
+    type Answer = Recorded;
+    const NAME: &'static str = "record";
+    const KIND: CallKind = CallKind::Write;
+
+    fn call(store: &dyn Store, now: Timestamp, items: Vec<Occurrence>) -> Results<'_, Self> {
+        store.record(now, items)
+    }
+}
+
+/// Reads the stats of anomalies.
+pub(crate) enum StatsCall {}
+
+impl BatchedCall for StatsCall {
+    type Item = AnomalyKey;
+    type Answer = Option<AnomalyStats>;
+    // The name that metrics and traces have had from the start.
+    const NAME: &'static str = "tally";
+    const KIND: CallKind = CallKind::Read;
+
+    fn call(store: &dyn Store, now: Timestamp, items: Vec<AnomalyKey>) -> Results<'_, Self> {
+        store.stats(now, items)
+    }
+
+    fn skips_batches(store: &dyn Store) -> bool {
+        store.stats_from_memory()
+    }
+}
+
+/// Records repair attempts.
+pub(crate) enum RepairCall {}
+
+impl BatchedCall for RepairCall {
+    type Item = RepairAttempt;
+    type Answer = Option<RepairRecorded>;
+    const NAME: &'static str = "repair";
+    const KIND: CallKind = CallKind::Write;
+
+    fn call(store: &dyn Store, now: Timestamp, items: Vec<RepairAttempt>) -> Results<'_, Self> {
+        store.record_repairs(now, items)
+    }
+}

@@ -1,0 +1,11 @@
+//! Batches: concurrent calls share a call to the store. `batcher.rs` gathers calls, `calls.rs` names
+//! the store's calls that take a batch, and `sharded.rs` has a batcher for each shard of the store.
+
+mod batcher;
+mod calls;
+mod sharded;
+
+pub use batcher::BatchConfig;
+pub(super) use batcher::{BatchWork, Batcher, Capacity, SubmitError};
+pub(super) use calls::{RecordCall, RepairCall, StatsCall};
+pub(super) use sharded::ShardedBatcher;

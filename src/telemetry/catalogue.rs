@@ -1,0 +1,227 @@
+//! The catalogue: the one place that names metrics. Metrics with a label whose enum belongs to a
+//! part above are generic over it and made by that part when it starts; all others are made with
+//! the recorder.
+
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, describe_gauge, gauge};
+
+use super::{
+    families::{Counters, Requests, StateGauges, counter_of, gauge_of, histogram_of},
+    labels::{AlertResult, Denial, Label, Shed},
+};
+use crate::domain::EscalationLevel;
+
+/// Its buckets are not of seconds.
+pub(super) const BATCH_ITEMS: &str = "anomaly_counter_batch_items";
+
+const BUILD_INFO: &str = "anomaly_counter_build_info";
+
+/// The metrics that are made with the recorder.
+pub(super) struct Metrics {
+    pub(super) requests: Requests,
+    pub(super) connections: Gauge,
+    pub(super) idle_connections_closed: Counter,
+    pub(super) waiting_requests: Gauge,
+    pub(super) shed: Counters<Shed>,
+    pub(super) occurrences_by_level: Counters<Option<EscalationLevel>>,
+    pub(super) level_steps: Counters<EscalationLevel>,
+    pub(super) outages: Counter,
+    pub(super) spooled: Counter,
+    pub(super) replayed: Counter,
+    pub(super) resent: Counter,
+    pub(super) dead_letters: Counter,
+    pub(super) webhook_alerts: Counters<AlertResult>,
+    pub(super) truncated_alerts: Counter,
+    pub(super) auth_failures: Counters<Denial>,
+}
+
+impl Metrics {
+    /// Makes all of them, as zero, because a counter that appears with its first event has no rate
+    /// at that event. `store` is the store's name.
+    pub(super) fn new(store: &'static str) -> Self {
+        describe_gauge!(BUILD_INFO, "1, with the version and the store as labels.");
+        gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "store" => store).set(1.0);
+        Self {
+            requests: Requests::new(),
+            connections: gauge_of("anomaly_counter_http_connections", "Open connections."),
+            idle_connections_closed: counter_of(
+                "anomaly_counter_http_idle_connections_closed_total",
+                "Idle connections closed at the limit of connections.",
+            ),
+            waiting_requests: gauge_of(
+                "anomaly_counter_http_waiting_requests",
+                "Requests that wait until others have ended.",
+            ),
+            shed: Counters::new(
+                "anomaly_counter_shed_total",
+                "reason",
+                "Calls refused so that others keep their latency, by reason.",
+            ),
+            occurrences_by_level: Counters::new(
+                "anomaly_counter_occurrences_by_level_total",
+                "level",
+                "Occurrences counted or spooled, by the level after each.",
+            ),
+            level_steps: Counters::new(
+                "anomaly_counter_level_steps_total",
+                "level",
+                "Occurrences by which an anomaly has reached a level.",
+            ),
+            outages: counter_of("anomaly_counter_store_outages_total", "Breakers opened."),
+            spooled: counter_of(
+                "anomaly_counter_spooled_operations_total",
+                "Operations written to the spool.",
+            ),
+            replayed: counter_of(
+                "anomaly_counter_replayed_operations_total",
+                "Operations of the spool applied to the store.",
+            ),
+            resent: counter_of(
+                "anomaly_counter_resent_operations_total",
+                "Acknowledged operations sent again after a reconnection.",
+            ),
+            dead_letters: counter_of(
+                "anomaly_counter_dead_letters_total",
+                "Operations of the spool that the store has refused for good.",
+            ),
+            webhook_alerts: Counters::new(
+                "anomaly_counter_webhook_alerts_total",
+                "result",
+                "Alerts delivered, by result.",
+            ),
+            truncated_alerts: counter_of(
+                "anomaly_counter_webhook_truncated_alerts_total",
+                "Alerts that senders left out of deliveries.",
+            ),
+            auth_failures: Counters::new(
+                "anomaly_counter_auth_failures_total",
+                "reason",
+                "Callers turned away, by reason.",
+            ),
+        }
+    }
+}
+
+/// Registers the counters of occurrences by outcome.
+pub fn occurrences<L: Label>() -> Counters<L> {
+    Counters::new("anomaly_counter_occurrences_total", "outcome", "Occurrences, by outcome.")
+}
+
+/// Registers the counters of faults of the store by class.
+pub fn store_errors<L: Label>() -> Counters<L> {
+    Counters::new(
+        "anomaly_counter_store_errors_total",
+        "class",
+        "Calls that the store did not execute, by class of fault.",
+    )
+}
+
+/// The metrics of one of the store's calls that take a batch.
+#[derive(Debug)]
+pub struct BatchMetrics {
+    items: Histogram,
+    seconds: Histogram,
+}
+
+impl BatchMetrics {
+    /// Registers the metrics of the call of this name.
+    pub fn register(call: &'static str) -> Self {
+        Self {
+            items: histogram_of(
+                BATCH_ITEMS,
+                "call",
+                call,
+                "Elements of the batches that went to the store, by call.",
+            ),
+            seconds: histogram_of(
+                "anomaly_counter_batch_duration_seconds",
+                "call",
+                call,
+                "Time that the store took for a batch, by call.",
+            ),
+        }
+    }
+
+    /// Records a batch that the store has answered.
+    pub fn record(&self, items: usize, took: Duration) {
+        self.items.record(items as f64);
+        self.seconds.record(took);
+    }
+}
+
+/// The figures that are read when somebody asks for the metrics. `S` is the state of the service.
+#[derive(Clone, Copy, Debug)]
+pub struct StatusSnapshot<S> {
+    /// The state that holds.
+    pub state: S,
+    /// Shards of the store behind an open breaker.
+    pub shards_unavailable: usize,
+    /// Operations in the spool.
+    pub spool_operations: usize,
+    /// Bytes of the operations in the spool.
+    pub spool_bytes: u64,
+    /// Limit of `spool_bytes`; 0 without a spool.
+    pub spool_max_bytes: u64,
+    /// Time since the spool was last empty, in seconds.
+    pub spool_age_seconds: i64,
+}
+
+/// The gauges of a [`StatusSnapshot`].
+pub struct StatusGauges<S: 'static> {
+    state: StateGauges<S>,
+    shards_unavailable: Gauge,
+    spool_operations: Gauge,
+    spool_bytes: Gauge,
+    spool_max_bytes: Gauge,
+    spool_age_seconds: Gauge,
+}
+
+impl<S: Label> StatusGauges<S> {
+    /// Registers the gauges.
+    pub fn register() -> Self {
+        Self {
+            state: StateGauges::new(
+                "anomaly_counter_store_state",
+                "state",
+                "1 for the state that holds, 0 for the others.",
+            ),
+            shards_unavailable: gauge_of(
+                "anomaly_counter_store_shards_unavailable",
+                "Shards of the store (masters) behind an open breaker.",
+            ),
+            spool_operations: gauge_of(
+                "anomaly_counter_spool_operations",
+                "Operations that wait for the store.",
+            ),
+            spool_bytes: gauge_of(
+                "anomaly_counter_spool_bytes",
+                "Bytes of the operations that wait.",
+            ),
+            spool_max_bytes: gauge_of(
+                "anomaly_counter_spool_max_bytes",
+                "Bytes that may wait; 0 where there is no spool.",
+            ),
+            spool_age_seconds: gauge_of(
+                "anomaly_counter_spool_age_seconds",
+                "Time since the spool was last empty.",
+            ),
+        }
+    }
+
+    /// Sets the gauges.
+    pub fn set(&self, status: StatusSnapshot<S>) {
+        self.state.set(status.state);
+        self.shards_unavailable.set(status.shards_unavailable as f64);
+        self.spool_operations.set(status.spool_operations as f64);
+        self.spool_bytes.set(status.spool_bytes as f64);
+        self.spool_max_bytes.set(status.spool_max_bytes as f64);
+        self.spool_age_seconds.set(status.spool_age_seconds as f64);
+    }
+}
+
+impl<S> std::fmt::Debug for StatusGauges<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StatusGauges").finish_non_exhaustive()
+    }
+}
