@@ -1,5 +1,4 @@
-//! Puts the parts together and runs them: opens the store, starts the counter, listens, and ends
-//! in order when it is told to.
+//! The application: opens the store, starts the counter, listens, and stops in order.
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -33,7 +32,7 @@ pub struct Application {
 /// Why the service could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The address can't be listened on.
+    /// Listening on the address has failed.
     #[error(
         "can't listen on {address}: {source}. Stop what listens there, or set another `listen` \
          (ANOMALY_COUNTER__LISTEN)"
@@ -41,38 +40,38 @@ pub enum StartError {
     Listen {
         /// The configured address.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// Nobody can be let in as configured, or everybody would be.
+    /// The configuration would let in nobody, or everybody.
     #[error(transparent)]
     Auth(#[from] AuthConfigError),
-    /// TLS can't be used as configured.
+    /// The TLS configuration can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// The embedded store can't be opened.
     #[error(transparent)]
     Store(#[from] EmbeddedOpenError),
-    /// TLS to Redis can't be used as configured.
+    /// The TLS configuration of Redis can't be used.
     #[error(transparent)]
     RedisTls(#[from] RedisTlsError),
     /// The spool can't be opened.
     #[error(transparent)]
     Spool(#[from] SpoolOpenError),
-    /// The process gathers metrics for another service already.
-    #[error("metrics can't be gathered: {0}")]
+    /// The process has a metrics recorder already.
+    #[error("metrics can't be recorded: {0}")]
     Telemetry(#[from] metrics_exporter_prometheus::BuildError),
-    /// Opening the store was cut off.
-    #[error("opening the store was cut off: {0}")]
-    CutOff(#[from] tokio::task::JoinError),
+    /// Opening the store was aborted.
+    #[error("opening the store was aborted: {0}")]
+    Aborted(#[from] tokio::task::JoinError),
 }
 
 impl Application {
     /// Listens, opens the store and starts the counter.
     ///
     /// # Errors
-    /// When the address is taken or the embedded store can't be opened. A Redis that is away is no
-    /// error.
+    /// When the address is in use, the configuration can't be applied, or a file can't be opened. An
+    /// unreachable Redis is no error.
     pub async fn build(config: &Config) -> Result<Self, StartError> {
         let listening = |source| StartError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
@@ -90,7 +89,7 @@ impl Application {
             degraded: config.degraded,
             spool: config.spool,
         };
-        // The embedded store's own disk would be the spool's too: it would take nothing either.
+        // A spool would be on the same disk as the embedded store, and fail with it.
         let spool_dir = config.redis.url.as_ref().map(|_| config.data_dir.as_path());
         let counter = Counter::start(store, Arc::new(SystemClock), counting, spool_dir)?;
         let counter = Arc::new(counter);
@@ -102,12 +101,12 @@ impl Application {
             http: config.http,
             alertmanager: config.alertmanager,
         };
-        let reach = Exposure {
+        let exposure = Exposure {
             browser: config.browser.clone(),
             proxy: config.proxy.clone(),
             is_local: address.ip().is_loopback(),
         };
-        let service = http::service(state, reach);
+        let service = http::service(state, exposure);
         Ok(Self {
             listener,
             address,
@@ -120,13 +119,13 @@ impl Application {
         })
     }
 
-    /// Where it listens; with the port that port 0 came to.
+    /// Returns the address that it listens on; port 0 is replaced by the actual port.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until `stop` is done, then lets what was accepted be answered, and closes the store. Reads
-    /// files of secrets again at each of `hangups`.
+    /// Serves until `stop` completes, then answers the accepted requests and closes the store.
+    /// Reloads the files of secrets at each of `hangups`.
     pub async fn run(self, stop: impl Future<Output = ()> + Send, hangups: Signal) {
         let Self { listener, address, service, counter, authenticator, recorder, tls, limits } =
             self;
@@ -160,15 +159,15 @@ async fn reload(authenticator: Arc<Authenticator>, tls: Option<Arc<Tls>>, mut ha
     while hangups.recv().await.is_some() {
         match tls.as_ref().map(|tls| tls.reload()) {
             Some(Err(error)) => {
-                tracing::error!(%error, "the certificate in force stays so, since: {error}");
+                tracing::error!(%error, "the certificate in force stays so: {error}");
             }
-            Some(Ok(())) => tracing::info!("the certificate was read again"),
+            Some(Ok(())) => tracing::info!("the certificate is reloaded"),
             None => {}
         }
         match authenticator.reload() {
-            Ok(tokens) => tracing::info!(tokens, "read again: {tokens} tokens are in force"),
+            Ok(tokens) => tracing::info!(tokens, "reloaded: {tokens} tokens are in force"),
             Err(error) => {
-                tracing::error!(%error, "what was in force stays so, since: {error}");
+                tracing::error!(%error, "what was in force stays so: {error}");
             }
         }
     }

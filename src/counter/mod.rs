@@ -1,7 +1,7 @@
 //! The counter, which handlers call: the only place that decides between store, spool and refusal.
-//! It batches calls, hands them to the store, judges the stats that come back by the thresholds, and
-//! observes the health of the store. While the store does not answer, writes wait in the spool, and
-//! answers are estimates.
+//! It batches calls, hands them to the store, judges the stats that come back by the thresholds,
+//! and observes the health of the store. While the store does not answer, writes wait in the spool,
+//! and answers are estimates.
 //!
 //! Order of imports, from the bottom to the door:
 //! clock, health → batching → outage → error, answers → mod → reads, writes, dead_letters.
@@ -74,9 +74,9 @@ pub struct Counter {
 }
 
 impl Counter {
-    /// Starts counting. With `spool_dir`, writes that the store does not take wait in a spool there.
-    /// Must be called within a runtime, after [`telemetry::Recorder::install`]; blocks while it reads
-    /// the spool.
+    /// Starts counting. With `spool_dir`, writes that the store does not take wait in a spool
+    /// there. Must be called within a runtime, after [`telemetry::Recorder::install`]; blocks while
+    /// it reads the spool.
     ///
     /// # Errors
     /// When the spool can't be opened.
@@ -185,8 +185,8 @@ impl Counter {
         Frequency::judge(key, stats, count_24h, self.thresholds)
     }
 
-    /// Makes a call of the store that takes no batch, and reports how it ends. `name` is its name in
-    /// traces.
+    /// Makes a call of the store that takes no batch, and reports how it ends. `name` is its name
+    /// in traces.
     async fn call_store<T>(
         &self,
         now: Timestamp,
@@ -205,7 +205,8 @@ impl Counter {
         result
     }
 
-    /// Returns the fallback while the shard of an anomaly is unavailable; `None` where there is none.
+    /// Returns the fallback while the shard of an anomaly is unavailable; `None` where there is
+    /// none.
     fn unavailable_fallback(&self, key: AnomalyKey) -> Option<&Arc<Fallback>> {
         let fallback = self.fallback.as_ref()?;
         self.health.is_unavailable(self.store.shard(key)).then_some(fallback)

@@ -85,8 +85,8 @@ impl Counter {
         }))
     }
 
-    /// Returns the audit of an anomaly, newest first; `None` when it is unknown. Operations that wait
-    /// are not in it, because they have not taken effect.
+    /// Returns the audit of an anomaly, newest first; `None` when it is unknown. Operations that
+    /// wait are not in it, because they have not taken effect.
     ///
     /// # Errors
     /// When the store does not answer.

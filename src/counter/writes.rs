@@ -1,6 +1,6 @@
-//! Writes. A write goes to the store; if the store fails, or another write of the same anomaly waits
-//! already, it goes to the spool. A write that may have taken effect is spooled too, because its id
-//! makes a second execution harmless.
+//! Writes. A write goes to the store; if the store fails, or another write of the same anomaly
+//! waits already, it goes to the spool. A write that may have taken effect is spooled too, because
+//! its id makes a second execution harmless.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -21,8 +21,8 @@ use crate::{
     traces::ItemsSpan,
 };
 
-/// Maximum number of items of one call to the store: a script of many thousands would delay all other
-/// users of Redis, and outlast the command timeout.
+/// Maximum number of items of one call to the store: a script of many thousands would delay all
+/// other users of Redis, and outlast the command timeout.
 const CALL_ITEMS: usize = 500;
 
 type WriteResult<T> = Result<Answered<T>, CounterError>;
@@ -103,8 +103,8 @@ impl Counter {
         outcomes
     }
 
-    /// Records a repair attempt; `None` when its anomaly is unknown. While the store does not answer,
-    /// that is not known, and the attempt is accepted.
+    /// Records a repair attempt; `None` when its anomaly is unknown. While the store does not
+    /// answer, that is not known, and the attempt is accepted.
     ///
     /// # Errors
     /// When neither the store nor the spool takes it.
@@ -160,8 +160,8 @@ impl Counter {
         Ok(Some(Answered::estimated(fix, accepted.estimate.as_of)))
     }
 
-    /// Takes a mark back, and returns whether there was one; `None` when the anomaly is unknown. While
-    /// the store does not answer, neither is known, and the removal is accepted.
+    /// Takes a mark back, and returns whether there was one; `None` when the anomaly is unknown.
+    /// While the store does not answer, neither is known, and the removal is accepted.
     ///
     /// # Errors
     /// When neither the store nor the spool takes it.

@@ -30,11 +30,11 @@ pub use redis::{
 /// elements. Elements take effect one after the other, each as one atomic step. A faulty element
 /// fails alone; a fault of the whole store fails every element that it hits.
 ///
-/// **Time** is an argument. `now` decides which events are in which window, and is never read from a
-/// clock. Only the deadlines by which whole anomalies expire may follow the store's own clock.
+/// **Time** is an argument. `now` decides which events are in which window, and is never read from
+/// a clock. Only the deadlines by which whole anomalies expire may follow the store's own clock.
 ///
-/// **Once.** Within an anomaly, the id of an occurrence counts once for as long as its first copy is
-/// inside 30 days and among the events that are kept exactly or that were rolled up last
+/// **Once.** Within an anomaly, the id of an occurrence counts once for as long as its first copy
+/// is inside 30 days and among the events that are kept exactly or that were rolled up last
 /// ([`TimelineConfig`](crate::domain::TimelineConfig)). The id of a repair, a mark or its removal
 /// takes effect once in 35 days. Both hold whatever comes between two copies, also within one batch
 /// or from two processes at the same time.
@@ -47,12 +47,12 @@ pub use redis::{
 /// time, and then the stats say so; it is never too low.
 ///
 /// **Known** is an anomaly about which anything is kept. It is kept for 35 days, or a minute less,
-/// after the last occurrence or repair, and for 90 days after a mark, taken back or not. Repairs are
-/// removed 35 days after the last one. Occurrences make an anomaly known; repairs and fixes of
+/// after the last occurrence or repair, and for 90 days after a mark, taken back or not. Repairs
+/// are removed 35 days after the last one. Occurrences make an anomaly known; repairs and fixes of
 /// an unknown one are refused.
 ///
-/// **Late** are a mark and a removal whose time is before `now`: they have waited. Where the store is
-/// shared ([`Store::resets`]) they change nothing if a later one was faster.
+/// **Late** are a mark and a removal whose time is before `now`: they have waited. Where the store
+/// is shared ([`Store::resets`]) they change nothing if a later one was faster.
 ///
 /// **Faults** are [`StoreError`]s; outcomes are values. A dropped future may or may not have taken
 /// effect.
@@ -100,10 +100,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         attempts: Vec<RepairAttempt>,
     ) -> Vec<Result<Option<RepairRecorded>, StoreError>>;
 
-    /// Returns the audit of an anomaly: the newest
-    /// [`AUDIT_ENTRIES`](crate::domain::AUDIT_ENTRIES) of marks, their removals and repairs that had
-    /// an effect, newest first; `None` when it is unknown. Kept for as long as the anomaly is, and
-    /// for at most 90 days.
+    /// Returns the audit of an anomaly: the newest [`AUDIT_ENTRIES`](crate::domain::AUDIT_ENTRIES)
+    /// of marks, their removals and repairs that had an effect, newest first; `None` when it is
+    /// unknown. Kept for as long as the anomaly is, and for at most 90 days.
     async fn audit(
         &self,
         now: Timestamp,
@@ -189,8 +188,8 @@ pub struct RepairRecorded {
     pub history: RepairHistory,
 }
 
-/// A part of a store that can be unavailable by itself: a master of a cluster. Most stores have just
-/// one.
+/// A part of a store that can be unavailable by itself: a master of a cluster. Most stores have
+/// just one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Shard(pub u16);
 

@@ -28,7 +28,9 @@ impl<L: Label> Counters<L> {
 
     /// Adds `count` to the counter of `label`.
     pub fn increment_by(&self, label: L, count: usize) {
-        if let Some(counter) = self.0.of(label) {
+        let counter = self.0.of(label);
+        debug_assert!(counter.is_some(), "`{}` is not in Label::ALL", label.value());
+        if let Some(counter) = counter {
             counter.increment(count as u64);
         }
     }

@@ -36,8 +36,8 @@ const UNKNOWN_SERVICE: &str = "unknown_service";
 
 /// Limit of the time for sending a batch of spans.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
-/// Limit of what is read of an answer. Nothing in it is of use, but a connection is reused only when
-/// all of it was read.
+/// Limit of what is read of an answer. Nothing in it is of use, but a connection is reused only
+/// when all of it was read.
 const MAX_ANSWER_BYTES: u64 = 64 * 1024;
 
 /// Limit of the time that a stop waits until the last spans are sent.

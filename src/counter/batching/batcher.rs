@@ -1,6 +1,6 @@
 //! Gathers concurrent calls into batches. While as many batches as may run at the same time are
-//! running, further calls queue for the next one; a free slot takes what is queued at once. There is
-//! no timer and no added wait: a lone call is a batch of one.
+//! running, further calls queue for the next one; a free slot takes what is queued at once. There
+//! is no timer and no added wait: a lone call is a batch of one.
 
 use std::{collections::VecDeque, fmt, num::NonZeroU16, sync::Arc};
 

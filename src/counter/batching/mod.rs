@@ -1,5 +1,6 @@
-//! Batches: concurrent calls share a call to the store. `batcher.rs` gathers calls, `calls.rs` names
-//! the store's calls that take a batch, and `sharded.rs` has a batcher for each shard of the store.
+//! Batches: concurrent calls share a call to the store. `batcher.rs` gathers calls, `calls.rs`
+//! names the store's calls that take a batch, and `sharded.rs` has a batcher for each shard of the
+//! store.
 
 mod batcher;
 mod calls;

@@ -111,7 +111,7 @@ impl<C: BatchedCall> BatchWork for ShardCaller<C> {
     }
 }
 
-/// Makes the call, and reports how it ends: the one place that does so for batches.
+/// Makes a batched call, and reports how it ends. Nothing else reports on batches.
 struct Caller<C> {
     store: Arc<dyn Store>,
     health: Arc<Health>,

@@ -1,7 +1,7 @@
-//! The parts that serve calls while the store, or a shard of it, does not answer, and that bring the
-//! store up to date afterwards. `fallback.rs` takes writes and estimates answers, from the spool
-//! with `pending.rs` and from `stale_cache.rs`. `probe.rs` notices that a shard answers again,
-//! `resend.rs` with `resend_buffer.rs` sends again what a failover may have forgotten, and
+//! The parts that serve calls while the store, or a shard of it, does not answer, and that bring
+//! the store up to date afterwards. `fallback.rs` takes writes and estimates answers, from the
+//! spool with `pending.rs` and from `stale_cache.rs`. `probe.rs` notices that a shard answers
+//! again, `resend.rs` with `resend_buffer.rs` sends again what a failover may have forgotten, and
 //! `replay.rs` applies the spool, both through `executor.rs`.
 //!
 //! Order of imports: config, pending, stale_cache, resend_buffer → fallback → executor →

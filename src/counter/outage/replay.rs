@@ -164,9 +164,9 @@ impl Replay {
         }
     }
 
-    /// Ends the outages of the shards that answer again, once the writes that they may have forgotten
-    /// were sent again: those come before the writes that they have never had. Returns whether
-    /// operations may now be applied that could not be before.
+    /// Ends the outages of the shards that answer again, once the writes that they may have
+    /// forgotten were sent again: those come before the writes that they have never had. Returns
+    /// whether operations may now be applied that could not be before.
     async fn end_outages(&mut self) -> bool {
         let health = &self.executor.health;
         while let Ok(shard) = self.probes.try_recv() {
@@ -187,8 +187,8 @@ impl Replay {
         has_changed
     }
 
-    /// Applies the next page of the spool, except for operations that must wait on. Returns how many
-    /// are settled; `None` at the end of the spool.
+    /// Applies the next page of the spool, except for operations that must wait on. Returns how
+    /// many are settled; `None` at the end of the spool.
     async fn replay_page(&self, pass: &mut Pass) -> Option<usize> {
         let fallback = self.executor.fallback.as_ref()?;
         // At least four pages per second, however slow the pace: outages end between pages.

@@ -1,4 +1,4 @@
-//! Sends acknowledged writes that the store may have forgotten again, once it answers.
+//! Resends acknowledged writes that the store may have forgotten, once it answers again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -150,7 +150,7 @@ impl Resender {
                             tracing::error!(
                                 %key,
                                 reason,
-                                "the store has forgotten a {kind} of anomaly {key} and refuses it now"
+                                "the store refuses a {kind} of anomaly {key} that it has forgotten"
                             );
                         }
                     }
@@ -164,7 +164,7 @@ impl Resender {
         for (acknowledged_at, operation) in due {
             let shard = executor.shard(&operation);
             if failed.contains(&shard) {
-                // All of them, because the same fault may make the shard forget those that were applied.
+                // All of them, because a shard that fails may forget those that it has applied.
                 let held = self.held.entry(shard).or_default();
                 held.are_due = true;
                 held.operations.push((acknowledged_at, operation));

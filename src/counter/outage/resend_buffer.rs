@@ -1,5 +1,5 @@
-//! The writes that the store has acknowledged last. Replication is asynchronous: a failed master may
-//! lose writes that it had not replicated yet. So the last writes are sent again after a
+//! The writes that the store has acknowledged last. Replication is asynchronous: a failed master
+//! may lose writes that it had not replicated yet. So the last writes are sent again after a
 //! reconnection; because of their ids that changes nothing where nothing was lost.
 
 use std::collections::VecDeque;
