@@ -1,28 +1,26 @@
-//! A write in itself: what a caller wants changed, with its id and time, so that it can be kept and
-//! carried out later, once, whoever carries it out.
+//! A write as a value: the change that a caller asked for, with its id and time, so that it can be
+//! kept and applied later, exactly once.
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Action, Actor, AnomalyKey, EventId, FixMark, FixRemoval, Occurrence, RepairAttempt, Timestamp,
-};
+use super::{AnomalyKey, EventId, FixMark, FixRemoval, Occurrence, RepairAttempt, Timestamp};
 
-/// A write.
+/// A write. The order of the variants and of their fields is the format of the spool's records
+/// (version 2): a change of it is a new version there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Stored", into = "Stored")]
 pub enum Operation {
     /// An occurrence of an anomaly.
     Occurrence(Occurrence),
     /// A repair attempt.
     Repair(RepairAttempt),
-    /// A permanent fix is marked.
+    /// A mark of a permanent fix.
     Mark(FixMark),
-    /// A permanent fix is taken back.
+    /// A removal of such a mark.
     Unmark(FixRemoval),
 }
 
 impl Operation {
-    /// Whose anomaly it is about.
+    /// Returns the key of the anomaly that it changes.
     pub fn key(&self) -> AnomalyKey {
         match self {
             Self::Occurrence(occurrence) => occurrence.key,
@@ -32,7 +30,7 @@ impl Operation {
         }
     }
 
-    /// By what a second copy is recognised.
+    /// Returns the id by which a second copy is recognised.
     pub fn id(&self) -> &EventId {
         match self {
             Self::Occurrence(occurrence) => &occurrence.id,
@@ -42,7 +40,7 @@ impl Operation {
         }
     }
 
-    /// When it happened.
+    /// Returns the time at which it happened.
     pub fn at(&self) -> Timestamp {
         match self {
             Self::Occurrence(occurrence) => occurrence.at,
@@ -52,74 +50,13 @@ impl Operation {
         }
     }
 
-    /// What it is, as operators call it.
+    /// Returns its kind, as operators call it.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Occurrence(_) => "occurrence",
             Self::Repair(_) => "repair",
             Self::Mark(_) => "permanent fix",
             Self::Unmark(_) => "undoing of a permanent fix",
-        }
-    }
-}
-
-/// An operation as a spool's file has it. The order of the variants and of their fields is its format.
-#[derive(Serialize, Deserialize)]
-enum Stored {
-    Occurrence(Occurrence),
-    RepairOfNobody {
-        key: AnomalyKey,
-        id: EventId,
-        action: Action,
-        success: bool,
-        at: Timestamp,
-    },
-    MarkOfNobody {
-        key: AnomalyKey,
-        id: EventId,
-        at: Timestamp,
-        description: String,
-        fixed_by: Option<String>,
-    },
-    UnmarkOfNobody {
-        key: AnomalyKey,
-        id: EventId,
-        at: Timestamp,
-    },
-    Repair(RepairAttempt),
-    Mark(FixMark),
-    Unmark(FixRemoval),
-}
-
-impl From<Operation> for Stored {
-    fn from(operation: Operation) -> Self {
-        match operation {
-            Operation::Occurrence(occurrence) => Self::Occurrence(occurrence),
-            Operation::Repair(attempt) => Self::Repair(attempt),
-            Operation::Mark(mark) => Self::Mark(mark),
-            Operation::Unmark(removal) => Self::Unmark(removal),
-        }
-    }
-}
-
-/// Those of nobody are from an earlier version, which did not keep where they came from.
-impl From<Stored> for Operation {
-    fn from(stored: Stored) -> Self {
-        let actor = Actor::default();
-        match stored {
-            Stored::Occurrence(occurrence) => Self::Occurrence(occurrence),
-            Stored::RepairOfNobody { key, id, action, success, at } => {
-                Self::Repair(RepairAttempt { key, id, action, success, at, actor })
-            }
-            Stored::MarkOfNobody { key, id, at, description, fixed_by } => {
-                Self::Mark(FixMark { key, id, at, description, fixed_by, actor })
-            }
-            Stored::UnmarkOfNobody { key, id, at } => {
-                Self::Unmark(FixRemoval { key, id, at, actor })
-            }
-            Stored::Repair(attempt) => Self::Repair(attempt),
-            Stored::Mark(mark) => Self::Mark(mark),
-            Stored::Unmark(removal) => Self::Unmark(removal),
         }
     }
 }

@@ -1,31 +1,50 @@
-//! The spool's redb file: operations that wait for the store, in order, and those that it refused
-//! for good. A file that can't be opened is set aside, and what can be read of it is kept.
+//! The spool's redb file: operations that wait for the store, in order, and those that the store
+//! rejected for good. A damaged file is set aside, and what can be read of it is kept.
 
-use std::{
-    fs::{self, File},
-    io,
-    panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use redb::{
-    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError,
-    TableDefinition, WriteTransaction,
+    Database, Error, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction,
 };
 
 use super::{
-    DeadLetter, SpoolError, SpoolOpenError, Spooled,
-    record::{decode, encode, salvage},
+    error::{SpoolError, SpoolOpenError},
+    record::{NewerVersion, RecordError, decode, encode, salvage},
 };
-use crate::domain::{Operation, Timestamp};
+use crate::{
+    domain::{Operation, Timestamp},
+    redb_file::{Missing, OpenFault, RedbFile},
+};
 
-/// Sequence → record of an operation that waits.
+/// Sequence → record of a waiting operation.
 const WAITING: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("waiting_v1");
-/// Sequence → reason and record of an operation that the store has refused for good.
+/// Sequence → reason and record of an operation that the store has rejected for good.
 const DEAD: TableDefinition<'_, u64, (&str, &[u8])> = TableDefinition::new("dead_v1");
 
 const FILE_NAME: &str = "spool.redb";
 const PAGE_CACHE_BYTES: usize = 4 << 20;
+
+/// A waiting operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spooled {
+    /// Its position in the order; later ones are larger.
+    pub sequence: u64,
+    /// The size of its record.
+    pub bytes: usize,
+    /// The operation itself.
+    pub operation: Operation,
+}
+
+/// An operation that the store has rejected for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The position that it had in the order.
+    pub sequence: u64,
+    /// Why it was rejected.
+    pub reason: String,
+    /// The operation itself; absent if its record is damaged.
+    pub operation: Option<Operation>,
+}
 
 /// The open file.
 #[derive(Debug)]
@@ -35,35 +54,37 @@ pub(super) struct SpoolFile {
 }
 
 impl SpoolFile {
-    /// Opens the file in `data_dir`. A damaged one is set aside under a name that `now` tells, and
-    /// what can be read of it waits in the new one.
+    /// Opens the file in `data_dir`, and creates both where they are missing. A damaged one is set
+    /// aside under a name with the time `now`, and what can be read of it waits in the new one.
     pub(super) fn open(data_dir: &Path, now: Timestamp) -> Result<Self, SpoolOpenError> {
         let in_data_dir = |source| SpoolOpenError::DataDir { dir: data_dir.to_owned(), source };
         fs::create_dir_all(data_dir).map_err(in_data_dir)?;
-        let path = data_dir.join(FILE_NAME);
-        let mut file = match try_create(&path) {
+        let on_disk = redb_file(data_dir);
+        let mut file = match Self::try_open(&on_disk, Missing::Create) {
             Ok(file) => file,
-            Err(DatabaseError::DatabaseAlreadyOpen) => {
-                return Err(SpoolOpenError::InUse { file: path });
+            Err(OpenFault::InUse) => {
+                return Err(SpoolOpenError::InUse { file: on_disk.path().to_owned() });
             }
-            Err(DatabaseError::Storage(StorageError::Io(source))) if !is_damage(&source) => {
-                return Err(in_data_dir(source));
-            }
-            Err(damage) => start_anew(&path, now, &damage)?,
+            Err(OpenFault::Disk(source)) => return Err(in_data_dir(source)),
+            Err(OpenFault::Damaged(damage)) => start_anew(&on_disk, now, &damage)?,
         };
-        File::open(data_dir).and_then(|dir| dir.sync_all()).map_err(in_data_dir)?;
-        file.bury_unreadable().map_err(|source| SpoolOpenError::Fault { file: path, source })?;
+        file.verify_records(on_disk.path())?;
         Ok(file)
     }
 
     /// Opens the file again after a fault of the disk, just as it is.
     pub(super) fn reopen(data_dir: &Path) -> Result<Self, SpoolError> {
-        // Not made anew: a disk that is gone is no reason to begin empty.
-        Ok(try_open(&data_dir.join(FILE_NAME), |builder, path| builder.open(path))?)
+        Self::try_open(&redb_file(data_dir), Missing::Fail)
+            .map_err(|fault| SpoolError::Failed(fault.to_string()))
+    }
+
+    fn try_open(on_disk: &RedbFile, missing: Missing) -> Result<Self, OpenFault> {
+        let (database, next_sequence) = on_disk.open(missing, prepare)?;
+        Ok(Self { database, next_sequence })
     }
 
     /// Adds operations at the end, at most `room` bytes. They are durable when this returns.
-    /// Answers how many bytes they take.
+    /// Returns how many bytes they take.
     pub(super) fn append(
         &mut self,
         operations: &[Operation],
@@ -88,7 +109,7 @@ impl SpoolFile {
         Ok(bytes)
     }
 
-    /// Up to `limit` waiting operations from `first` on, oldest first.
+    /// Returns up to `limit` waiting operations from `first` on, oldest first.
     pub(super) fn waiting(&self, first: u64, limit: usize) -> Result<Vec<Spooled>, SpoolError> {
         let table = self.database.begin_read()?.open_table(WAITING)?;
         let mut found = Vec::new();
@@ -101,21 +122,21 @@ impl SpoolFile {
         Ok(found)
     }
 
-    /// Removes what has been carried out, and moves what was refused to the dead letters. Answers
-    /// how many bytes wait no longer.
+    /// Removes the operations that were applied, and moves the rejected ones to the dead letters.
+    /// Returns by how many bytes the waiting ones have become less.
     pub(super) fn settle(
         &mut self,
-        done: &[u64],
-        refused: &[(u64, String)],
+        applied: &[u64],
+        rejected: &[(u64, String)],
     ) -> Result<u64, SpoolError> {
         let mut bytes = 0;
         self.transact(|transaction| {
             let mut waiting = transaction.open_table(WAITING)?;
-            for sequence in done {
+            for sequence in applied {
                 bytes += waiting.remove(sequence)?.map_or(0, |record| record.value().len() as u64);
             }
             let mut dead = transaction.open_table(DEAD)?;
-            for (sequence, reason) in refused {
+            for (sequence, reason) in rejected {
                 if let Some(record) = waiting.remove(sequence)? {
                     bytes += record.value().len() as u64;
                     dead.insert(sequence, (reason.as_str(), record.value()))?;
@@ -141,8 +162,8 @@ impl SpoolFile {
         Ok(found)
     }
 
-    /// Puts a dead letter back at the end of what waits. Answers its bytes; `None` when there is
-    /// none of this sequence.
+    /// Puts a dead letter back at the end of the queue. Returns the size of its record; `None` if
+    /// there is no dead letter of this sequence.
     pub(super) fn revive_dead(&mut self, sequence: u64) -> Result<Option<u64>, SpoolError> {
         let next = self.next_sequence;
         let mut revived = None;
@@ -162,7 +183,7 @@ impl SpoolFile {
         Ok(revived)
     }
 
-    /// Drops a dead letter, and says whether there was one of this sequence.
+    /// Drops a dead letter. Returns false if there is none of this sequence.
     pub(super) fn drop_dead(&mut self, sequence: u64) -> Result<bool, SpoolError> {
         let mut dropped = false;
         self.transact(|transaction| {
@@ -172,22 +193,37 @@ impl SpoolFile {
         Ok(dropped)
     }
 
-    /// A record that is damaged in itself must not hold up those behind it.
-    fn bury_unreadable(&mut self) -> Result<(), SpoolError> {
-        let mut damaged = Vec::new();
-        let table = self.database.begin_read()?.open_table(WAITING)?;
-        for entry in table.iter()? {
-            let (sequence, record) = entry?;
-            if let Err(damage) = decode(record.value()) {
-                damaged.push((sequence.value(), damage.to_string()));
-            }
-        }
-        drop(table);
+    /// Makes damaged records dead letters, because they must not hold up those behind them. A record
+    /// of a newer version is not damaged: it refuses the whole file.
+    fn verify_records(&mut self, path: &Path) -> Result<(), SpoolOpenError> {
+        let newer = |newer| newer_version(path, &newer);
+        let fault = |source| SpoolOpenError::Fault { file: path.to_owned(), source };
+        let damaged = self.damaged_records().map_err(fault)?.map_err(newer)?;
         if damaged.is_empty() {
             return Ok(());
         }
         tracing::error!(records = damaged.len(), "damaged records of the spool are dead letters");
-        self.settle(&[], &damaged).map(|_| ())
+        self.settle(&[], &damaged).map(|_| ()).map_err(fault)
+    }
+
+    /// Returns the sequence and the fault of each waiting record that can't be read.
+    fn damaged_records(&self) -> Result<Result<Vec<(u64, String)>, NewerVersion>, SpoolError> {
+        let transaction = self.database.begin_read()?;
+        let mut damaged = Vec::new();
+        for entry in transaction.open_table(WAITING)?.iter()? {
+            let (sequence, record) = entry?;
+            match decode(record.value()) {
+                Ok(_) => {}
+                Err(RecordError::Newer(newer)) => return Ok(Err(newer)),
+                Err(damage) => damaged.push((sequence.value(), damage.to_string())),
+            }
+        }
+        for entry in transaction.open_table(DEAD)?.iter()? {
+            if let Err(RecordError::Newer(newer)) = decode(entry?.1.value().1) {
+                return Ok(Err(newer));
+            }
+        }
+        Ok(Ok(damaged))
     }
 
     fn transact(
@@ -202,37 +238,12 @@ impl SpoolFile {
     }
 }
 
-fn try_create(path: &Path) -> Result<SpoolFile, DatabaseError> {
-    try_open(path, |builder, path| builder.create(path))
+fn redb_file(data_dir: &Path) -> RedbFile {
+    RedbFile::new(data_dir, FILE_NAME, PAGE_CACHE_BYTES).with_integrity_check()
 }
 
-fn try_open(
-    path: &Path,
-    open: impl FnOnce(&mut redb::Builder, &Path) -> Result<Database, DatabaseError>,
-) -> Result<SpoolFile, DatabaseError> {
-    // redb may panic on a file that was altered outside of it.
-    let opened = catch_unwind(AssertUnwindSafe(|| {
-        let mut builder = Database::builder();
-        builder.set_cache_size(PAGE_CACHE_BYTES).set_check_integrity_on_open(true);
-        let database = open(&mut builder, path)?;
-        let next_sequence = prepare(&database).map_err(|fault| match fault {
-            redb::Error::Io(source) => StorageError::Io(source),
-            other => StorageError::Corrupted(other.to_string()),
-        })?;
-        Ok(SpoolFile { database, next_sequence })
-    }));
-    opened.unwrap_or_else(|_| {
-        Err(DatabaseError::Storage(StorageError::Corrupted("redb panicked".to_owned())))
-    })
-}
-
-/// Whether it is what the file holds that is at fault, and not the disk or its permissions.
-fn is_damage(fault: &io::Error) -> bool {
-    matches!(fault.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
-}
-
-/// Makes the tables of an empty file, and answers the next sequence.
-fn prepare(database: &Database) -> Result<u64, redb::Error> {
+/// Creates the tables of an empty file, and returns the next sequence.
+fn prepare(database: &Database) -> Result<u64, Error> {
     let transaction = database.begin_write()?;
     let last_waiting = transaction.open_table(WAITING)?.last()?.map(|(key, _)| key.value());
     let last_dead = transaction.open_table(DEAD)?.last()?.map(|(key, _)| key.value());
@@ -240,17 +251,23 @@ fn prepare(database: &Database) -> Result<u64, redb::Error> {
     Ok(last_waiting.max(last_dead).map_or(1, |last| last + 1))
 }
 
+fn newer_version(path: &Path, newer: &NewerVersion) -> SpoolOpenError {
+    SpoolOpenError::NewerVersion { file: path.to_owned(), found: newer.found }
+}
+
 /// Sets a damaged file aside, and begins a new one with what can be read of it. A record that had
-/// been removed may be found again: carrying it out a second time changes nothing, by its id.
+/// been removed may be found again: applying it a second time changes nothing, by its id.
 fn start_anew(
-    path: &Path,
+    on_disk: &RedbFile,
     now: Timestamp,
-    damage: &DatabaseError,
+    damage: &Error,
 ) -> Result<SpoolFile, SpoolOpenError> {
-    let aside: PathBuf = path.with_extension(format!("damaged-{}", now.as_micros()));
-    let on_disk = |source| SpoolOpenError::SetAside { file: path.to_owned(), source };
-    let operations = salvage(&fs::read(path).map_err(on_disk)?);
-    fs::rename(path, &aside).map_err(on_disk)?;
+    let path = on_disk.path();
+    let failed = |source| SpoolOpenError::SetAside { file: path.to_owned(), source };
+    let bytes = fs::read(path).map_err(failed)?;
+    let operations = salvage(&bytes).map_err(|newer| newer_version(path, &newer))?;
+    drop(bytes);
+    let aside = on_disk.set_aside(&format!("damaged-{}", now.as_micros())).map_err(failed)?;
     tracing::error!(
         error = %damage,
         set_aside = %aside.display(),
@@ -261,8 +278,8 @@ fn start_anew(
         operations.len()
     );
     let fault = |source| SpoolOpenError::Fault { file: path.to_owned(), source };
-    let mut file =
-        try_create(path).map_err(|error| fault(SpoolError::Failed(error.to_string())))?;
+    let mut file = SpoolFile::try_open(on_disk, Missing::Create)
+        .map_err(|error| fault(SpoolError::Failed(error.to_string())))?;
     file.append(&operations, u64::MAX).map_err(fault)?;
     Ok(file)
 }

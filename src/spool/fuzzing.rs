@@ -1,25 +1,26 @@
-//! A way in for `fuzz/`: records are nobody else's business, and in other builds this is not there.
+//! Access to the records for `fuzz/`; absent from other builds.
 
 use super::record;
 use crate::domain::Operation;
 
-/// The record of `operation`.
+/// Returns the record of `operation`.
 ///
 /// # Errors
-/// When it can't be written down.
+/// When it can't be encoded.
 pub fn encode(operation: &Operation) -> Result<Vec<u8>, String> {
     record::encode(operation).map_err(|error| error.to_string())
 }
 
-/// The operation of a record.
+/// Returns the operation of a record.
 ///
 /// # Errors
-/// When it is damaged.
+/// When the record is damaged or of a newer version.
 pub fn decode(record: &[u8]) -> Result<Operation, String> {
-    record::decode(record).map_err(|damage| damage.to_string())
+    record::decode(record).map_err(|error| error.to_string())
 }
 
-/// Every operation whose record stands whole in `bytes`.
-pub fn salvage(bytes: &[u8]) -> Vec<Operation> {
-    record::salvage(bytes)
+/// Returns every operation whose record stands intact in `bytes`; `None` if one is of a newer
+/// version.
+pub fn salvage(bytes: &[u8]) -> Option<Vec<Operation>> {
+    record::salvage(bytes).ok()
 }

@@ -1,14 +1,14 @@
 //! The durable queue of writes that wait for a store which does not answer. An append is on disk
-//! before it is answered. Relies on `domain` for what is kept; decides nothing about when to spool or
-//! to replay.
+//! before it is acknowledged. When to spool and when to replay is not decided here.
 
+mod error;
 mod file;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod record;
+mod record_v1;
 
 use std::{
-    io,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -23,39 +23,44 @@ use crate::domain::{Operation, Timestamp};
 
 use self::file::SpoolFile;
 
-/// What is read at once when the spool is opened.
+pub use error::{SpoolError, SpoolOpenError};
+pub use file::{DeadLetter, Spooled};
+
+/// How many operations are read at once when the spool is opened.
 const PAGE_OPERATIONS: usize = 1_000;
 
 /// The section `spool` of the configuration.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SpoolConfig {
-    /// How many bytes of operations may wait. The file on disk is up to about twice as large.
+    /// Maximum size of all waiting operations. The file on disk is up to about twice as large.
     pub max_bytes: u64,
 }
 
-/// The open spool. Its calls work on a thread where blocking is fine, one after the other.
+/// The open spool. Its calls run one after the other, on a thread that may block.
 #[derive(Clone, Debug)]
 pub struct Spool {
     data_dir: PathBuf,
     max_bytes: u64,
-    /// Absent after a fault, until it could be opened anew.
+    /// Absent after a fault, until it could be opened again.
     file: Arc<Mutex<Option<SpoolFile>>>,
-    /// How many bytes wait.
+    /// Size of all waiting operations.
     bytes: Arc<AtomicU64>,
 }
 
 impl Spool {
-    /// How many bytes may wait.
+    /// Returns the maximum size of all waiting operations.
     pub fn max_bytes(&self) -> u64 {
         self.max_bytes
     }
 
-    /// Opens the spool in `data_dir`, which is made when it is missing, and hands over what waits
-    /// in it, oldest first. Blocks. A damaged file is set aside, and what can be read of it kept.
+    /// Opens the spool in `data_dir`, which is created if it is missing, and passes each waiting
+    /// operation to `take`, oldest first. Blocks. A damaged file is set aside, and what can be read
+    /// of it is kept.
     ///
     /// # Errors
-    /// When the folder can't be written, or another process has the file.
+    /// When the folder can't be written, another process has the file, or a newer version of this
+    /// program wrote it.
     pub fn open(
         data_dir: &Path,
         config: SpoolConfig,
@@ -84,7 +89,7 @@ impl Spool {
         })
     }
 
-    /// How many bytes wait.
+    /// Returns the size of all waiting operations, in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -103,7 +108,7 @@ impl Spool {
         .await
     }
 
-    /// Up to `limit` waiting operations from the sequence `first` on, oldest first.
+    /// Returns up to `limit` waiting operations from the sequence `first` on, oldest first.
     ///
     /// # Errors
     /// When the file fails.
@@ -111,25 +116,26 @@ impl Spool {
         self.with_file(move |file| file.waiting(first, limit)).await
     }
 
-    /// Removes what has been carried out, and makes what was refused, with its reason, dead letters.
+    /// Removes the operations that were applied, and makes the rejected ones, with their reasons,
+    /// dead letters.
     ///
     /// # Errors
-    /// When the file fails; all of them wait still.
+    /// When the file fails; all of them still wait.
     pub async fn settle(
         &self,
-        done: Vec<u64>,
-        refused: Vec<(u64, String)>,
+        applied: Vec<u64>,
+        rejected: Vec<(u64, String)>,
     ) -> Result<(), SpoolError> {
         let bytes = Arc::clone(&self.bytes);
         self.with_file(move |file| {
-            let removed = file.settle(&done, &refused)?;
+            let removed = file.settle(&applied, &rejected)?;
             bytes.fetch_sub(removed, Ordering::Relaxed);
             Ok(())
         })
         .await
     }
 
-    /// All dead letters, oldest first.
+    /// Returns all dead letters, oldest first.
     ///
     /// # Errors
     /// When the file fails.
@@ -137,7 +143,7 @@ impl Spool {
         self.with_file(|file| file.dead_letters()).await
     }
 
-    /// Puts a dead letter back at the end of what waits, and says whether there was one of this
+    /// Puts a dead letter back at the end of the queue. Returns false if there is none of this
     /// sequence.
     ///
     /// # Errors
@@ -152,7 +158,7 @@ impl Spool {
         .await
     }
 
-    /// Drops a dead letter, and says whether there was one of this sequence.
+    /// Drops a dead letter. Returns false if there is none of this sequence.
     ///
     /// # Errors
     /// When the file fails.
@@ -166,112 +172,19 @@ impl Spool {
     ) -> Result<R, SpoolError> {
         let (file, data_dir) = (Arc::clone(&self.file), self.data_dir.clone());
         let worked = tokio::task::spawn_blocking(move || {
-            let mut place = file.lock();
-            let open = match place.take() {
+            let mut file = file.lock();
+            let open = match file.take() {
                 Some(open) => open,
-                // A redb file that has failed once fails until it is opened anew.
+                // A redb file that has failed once fails until it is opened again.
                 None => SpoolFile::reopen(&data_dir)?,
             };
-            let open = place.insert(open);
+            let open = file.insert(open);
             let result = work(open);
             if matches!(result, Err(SpoolError::Failed(_))) {
-                *place = None;
+                *file = None;
             }
             result
         });
-        worked.await.unwrap_or_else(|cut_off| Err(SpoolError::Failed(cut_off.to_string())))
+        worked.await.unwrap_or_else(|error| Err(SpoolError::Failed(error.to_string())))
     }
 }
-
-/// An operation that waits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spooled {
-    /// Its place in the order; later ones are larger.
-    pub sequence: u64,
-    /// How large its record is.
-    pub bytes: usize,
-    /// What waits.
-    pub operation: Operation,
-}
-
-/// An operation that the store has refused for good.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeadLetter {
-    /// The place that it had in the order.
-    pub sequence: u64,
-    /// Why it was refused.
-    pub reason: String,
-    /// What it was; absent where its record is damaged.
-    pub operation: Option<Operation>,
-}
-
-/// Why the spool could not do as asked. Nothing was accepted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SpoolError {
-    /// As much waits as may.
-    #[error("the spool is full")]
-    Full,
-    /// The disk is full, or the file has failed.
-    #[error("the spool's file has failed: {0}")]
-    Failed(String),
-}
-
-/// Why the spool could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum SpoolOpenError {
-    /// The folder is missing and can't be made.
-    #[error("data_dir {}: {source}. Make it writable, or name another one in `data_dir`", dir.display())]
-    DataDir {
-        /// The configured folder.
-        dir: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Another process has it open.
-    #[error(
-        "{} is in use by another process. Stop that one, or give this one a `data_dir` of its own \
-         (ANOMALY_COUNTER__DATA_DIR)",
-        file.display()
-    )]
-    InUse {
-        /// The file.
-        file: PathBuf,
-    },
-    /// A damaged file can't be set aside.
-    #[error("{} is damaged and can't be set aside: {source}. Move it away by hand", file.display())]
-    SetAside {
-        /// The file.
-        file: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A new file can't be used either.
-    #[error("{}: {source}. Is the disk full?", file.display())]
-    Fault {
-        /// The file.
-        file: PathBuf,
-        /// What went wrong.
-        source: SpoolError,
-    },
-}
-
-/// Faults of the file, whichever part of redb tells of them.
-macro_rules! failed {
-    ($($fault:ty),+ $(,)?) => {
-        $(impl From<$fault> for SpoolError {
-            fn from(fault: $fault) -> Self {
-                Self::Failed(fault.to_string())
-            }
-        })+
-    };
-}
-
-failed!(
-    redb::TransactionError,
-    redb::TableError,
-    redb::StorageError,
-    redb::CommitError,
-    redb::DatabaseError,
-    postcard::Error,
-    record::Damage,
-);

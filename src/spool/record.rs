@@ -1,75 +1,124 @@
 //! One spooled operation as bytes, framed so that it can be found and trusted in a file that is
-//! otherwise damaged: a mark, the length, a CRC-32, and the operation (postcard).
+//! otherwise damaged.
+//!
+//! A record is a mark, a version, a newline, the payload's length, a CRC-32 of version and payload
+//! (both numbers of 4 bytes, little-endian), and the payload: the operation in postcard. The frame
+//! is the same in all versions from 2 on, so that an intact record of a newer version is told from
+//! a damaged one. In version 1 the checksum is of the payload alone.
 
+use super::record_v1::OperationV1;
 use crate::domain::Operation;
 
-/// Eight bytes that are unlikely to stand anywhere else.
-const MARK: [u8; 8] = *b"\xACspool1\n";
-const HEADER_BYTES: usize = MARK.len() + 4 + 4;
+/// The version that is written. Version 1 is also read.
+pub(super) const VERSION: u8 = 2;
+
+/// Bytes that are unlikely to stand anywhere else.
+const MARK: [u8; 6] = *b"\xACspool";
+/// The mark, the version, a newline, the length and the checksum.
+const HEADER_BYTES: usize = MARK.len() + 2 + 4 + 4;
 /// No operation is larger: it came in a body of limited size.
 const MAX_PAYLOAD_BYTES: usize = 64 << 20;
 
-/// Why bytes are no record.
+/// Why bytes can't be read as a record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Damage {
+pub(super) enum RecordError {
     #[error("the record is torn")]
     Torn,
     #[error("the record's checksum does not fit")]
     Checksum,
     #[error("the record can't be read: {0}")]
     Content(postcard::Error),
+    /// It is intact.
+    #[error(transparent)]
+    Newer(#[from] NewerVersion),
 }
 
-/// The record of `operation`.
+/// That a record is of a version which this program does not know.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the record is of version {found}, written by a newer version of this program")]
+pub(super) struct NewerVersion {
+    pub(super) found: u8,
+}
+
+/// Returns the record of `operation`.
 pub(super) fn encode(operation: &Operation) -> Result<Vec<u8>, postcard::Error> {
-    let payload = postcard::to_stdvec(operation)?;
+    Ok(frame(VERSION, &postcard::to_stdvec(operation)?))
+}
+
+fn frame(version: u8, payload: &[u8]) -> Vec<u8> {
     let mut record = Vec::with_capacity(HEADER_BYTES + payload.len());
     record.extend(MARK);
+    record.extend([version_byte(version), b'\n']);
     record.extend((payload.len() as u32).to_le_bytes());
-    record.extend(crc32fast::hash(&payload).to_le_bytes());
+    record.extend(checksum(version, payload).to_le_bytes());
     record.extend(payload);
-    Ok(record)
+    record
 }
 
-/// The operation of a record.
-pub(super) fn decode(record: &[u8]) -> Result<Operation, Damage> {
+/// Returns the operation of a record.
+pub(super) fn decode(record: &[u8]) -> Result<Operation, RecordError> {
     read(record).map(|(operation, _)| operation)
 }
 
-/// The operation of the record at the beginning of `record`, and the record's length.
-fn read(record: &[u8]) -> Result<(Operation, usize), Damage> {
-    let header = record.get(..HEADER_BYTES).ok_or(Damage::Torn)?;
-    let (mark, numbers) = header.split_at(MARK.len());
-    let (length, checksum) = numbers.split_at(4);
+/// Returns the operation of the record at the beginning of `bytes`, and the record's length.
+fn read(bytes: &[u8]) -> Result<(Operation, usize), RecordError> {
+    let header = bytes.get(..HEADER_BYTES).ok_or(RecordError::Torn)?;
+    let (mark, header) = header.split_at(MARK.len());
+    let (&[version, newline], numbers) = header.split_first_chunk().ok_or(RecordError::Torn)?;
+    let (length, expected) = numbers.split_at(4);
     let length = little_endian(length);
-    if mark != MARK || length > MAX_PAYLOAD_BYTES {
-        return Err(Damage::Torn);
+    let version = version.wrapping_sub(version_byte(0));
+    let is_framed = mark == MARK && version > 0 && newline == b'\n';
+    if !is_framed || length > MAX_PAYLOAD_BYTES {
+        return Err(RecordError::Torn);
     }
-    let payload = record.get(HEADER_BYTES..HEADER_BYTES + length).ok_or(Damage::Torn)?;
-    if crc32fast::hash(payload) as usize != little_endian(checksum) {
-        return Err(Damage::Checksum);
+    let payload = bytes.get(HEADER_BYTES..HEADER_BYTES + length).ok_or(RecordError::Torn)?;
+    if checksum(version, payload) as usize != little_endian(expected) {
+        return Err(RecordError::Checksum);
     }
-    let operation = postcard::from_bytes(payload).map_err(Damage::Content)?;
-    Ok((operation, HEADER_BYTES + length))
+    let operation = match version {
+        1 => postcard::from_bytes::<OperationV1>(payload).map(Operation::from),
+        VERSION => postcard::from_bytes(payload),
+        found => return Err(NewerVersion { found }.into()),
+    };
+    Ok((operation.map_err(RecordError::Content)?, HEADER_BYTES + length))
 }
 
-/// Every operation whose record stands whole anywhere in `bytes`, in the order of its place. None is
-/// looked for within another, whose texts could spell one.
-pub(super) fn salvage(bytes: &[u8]) -> Vec<Operation> {
+/// Returns every operation whose record stands intact anywhere in `bytes`, in the order of their
+/// positions. None is looked for within another, whose texts could spell one.
+///
+/// # Errors
+/// If an intact record is of a newer version.
+pub(super) fn salvage(bytes: &[u8]) -> Result<Vec<Operation>, NewerVersion> {
     let mut operations = Vec::new();
     let mut rest = bytes;
-    while let Some(place) = rest.windows(MARK.len()).position(|window| window == MARK) {
-        rest = &rest[place..];
+    while let Some(start) = rest.windows(MARK.len()).position(|window| window == MARK) {
+        rest = &rest[start..];
         let length = match read(rest) {
             Ok((operation, length)) => {
                 operations.push(operation);
                 length
             }
+            Err(RecordError::Newer(newer)) => return Err(newer),
             Err(_) => MARK.len(),
         };
         rest = &rest[length..];
     }
-    operations
+    Ok(operations)
+}
+
+/// Versions are digits, as the first one was.
+fn version_byte(version: u8) -> u8 {
+    b'0'.wrapping_add(version)
+}
+
+fn checksum(version: u8, payload: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    if version > 1 {
+        hasher.update(&[version_byte(version)]);
+    }
+    hasher.update(payload);
+    hasher.finalize()
 }
 
 fn little_endian(bytes: &[u8]) -> usize {
@@ -79,79 +128,146 @@ fn little_endian(bytes: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Actor, AnomalyKey, EventId, FixMark, FixRemoval, Timestamp};
+    use crate::domain::{
+        Action, Actor, AnomalyKey, EventId, FixMark, FixRemoval, Occurrence, RepairAttempt,
+        Timestamp,
+    };
 
-    fn operation(id: &str) -> Operation {
-        Operation::Unmark(FixRemoval {
-            key: AnomalyKey::from_bits(7),
-            id: EventId::parse(id).unwrap(),
-            at: Timestamp::from_micros(1_774_799_738_123_456),
-            actor: Actor { by: Some("ops".to_owned()), request_id: None },
-        })
+    const KEY: AnomalyKey = AnomalyKey::from_bits(7);
+
+    fn at() -> Timestamp {
+        Timestamp::from_micros(1_774_799_738_123_456)
+    }
+
+    fn id(text: &str) -> EventId {
+        EventId::parse(text).unwrap()
+    }
+
+    fn removal(text: &str) -> FixRemoval {
+        let actor = Actor { by: Some("ops".to_owned()), request_id: None };
+        FixRemoval { key: KEY, id: id(text), at: at(), actor }
+    }
+
+    fn operation(text: &str) -> Operation {
+        Operation::Unmark(removal(text))
+    }
+
+    fn repair(actor: Actor) -> RepairAttempt {
+        let action = Action::parse("restart_pod").unwrap();
+        RepairAttempt { key: KEY, id: id("r"), action, success: true, at: at(), actor }
+    }
+
+    fn mark(description: &str, actor: Actor) -> FixMark {
+        let (description, fixed_by) = (description.to_owned(), Some("ana".to_owned()));
+        FixMark { key: KEY, id: id("m"), at: at(), description, fixed_by, actor }
+    }
+
+    fn record_v1(operation: &OperationV1) -> Vec<u8> {
+        frame(1, &postcard::to_stdvec(operation).unwrap())
     }
 
     #[test]
     fn a_record_gives_its_operation_and_a_damaged_one_gives_none() {
-        let record = encode(&operation("a")).unwrap();
-        assert_eq!(decode(&record).unwrap(), operation("a"));
-        for length in 0..record.len() {
-            assert_eq!(decode(&record[..length]), Err(Damage::Torn), "cut to {length}");
-        }
-        for place in 0..record.len() {
-            let mut damaged = record.clone();
-            damaged[place] ^= 1;
-            assert!(decode(&damaged).is_err(), "a bit of byte {place} has turned");
+        for record in
+            [encode(&operation("a")).unwrap(), record_v1(&OperationV1::Unmark(removal("a")))]
+        {
+            assert_eq!(decode(&record).unwrap(), operation("a"));
+            for length in 0..record.len() {
+                assert_eq!(decode(&record[..length]), Err(RecordError::Torn), "cut to {length}");
+            }
+            for index in 0..record.len() {
+                for bit in 0..8 {
+                    let mut damaged = record.clone();
+                    damaged[index] ^= 1 << bit;
+                    let error = decode(&damaged).expect_err("a bit has turned");
+                    let is_newer = matches!(error, RecordError::Newer(_));
+                    assert!(!is_newer, "bit {bit} of byte {index} has turned: {error}");
+                }
+            }
         }
     }
 
     #[test]
-    fn a_record_of_the_version_that_kept_no_origin_is_read() {
-        // The fourth variant with its three fields.
-        let payload = postcard::to_stdvec(&(3_u32, 7_u64, "a", 1_774_799_738_000_000_i64)).unwrap();
-        let mut record = MARK.to_vec();
-        record.extend((payload.len() as u32).to_le_bytes());
-        record.extend(crc32fast::hash(&payload).to_le_bytes());
-        record.extend(&payload);
-        let Operation::Unmark(removal) = decode(&record).unwrap() else { panic!("another kind") };
-        assert_eq!((removal.key.to_bits(), removal.id.as_str()), (7, "a"));
-        assert_eq!(removal.at, Timestamp::from_micros(1_774_799_738_000_000));
-        assert_eq!(removal.actor, Actor::default());
+    fn every_kind_of_version_1_is_read() {
+        let (action, at) = (Action::parse("restart_pod").unwrap(), at());
+        let (description, fixed_by) = ("raised the limit".to_owned(), Some("ana".to_owned()));
+        let signature_json = r#"{"alert_name":"HighCPU"}"#.into();
+        let occurrence = Occurrence { key: KEY, id: id("o"), at, signature_json };
+        let actor = Actor { by: Some("ops".to_owned()), request_id: Some("r-1".to_owned()) };
+        let nobody = Actor::default();
+        let unmark = FixRemoval { key: KEY, id: id("u"), at, actor: nobody.clone() };
+        let kinds = [
+            (OperationV1::Occurrence(occurrence.clone()), Operation::Occurrence(occurrence)),
+            (
+                OperationV1::RepairWithoutActor {
+                    key: KEY,
+                    id: id("r"),
+                    action,
+                    success: true,
+                    at,
+                },
+                Operation::Repair(repair(nobody.clone())),
+            ),
+            (
+                OperationV1::MarkWithoutActor { key: KEY, id: id("m"), at, description, fixed_by },
+                Operation::Mark(mark("raised the limit", nobody)),
+            ),
+            (
+                OperationV1::UnmarkWithoutActor { key: KEY, id: id("u"), at },
+                Operation::Unmark(unmark),
+            ),
+            (OperationV1::Repair(repair(actor.clone())), Operation::Repair(repair(actor.clone()))),
+            (
+                OperationV1::Mark(mark("raised", actor.clone())),
+                Operation::Mark(mark("raised", actor)),
+            ),
+            (OperationV1::Unmark(removal("u")), operation("u")),
+        ];
+        for (position, (old, expected)) in kinds.into_iter().enumerate() {
+            let record = record_v1(&old);
+            assert!(record.starts_with(b"\xACspool1\n"));
+            assert_eq!(record[HEADER_BYTES], position as u8, "postcard's number of the variant");
+            assert_eq!(decode(&record), Ok(expected));
+        }
     }
 
     #[test]
-    fn whole_records_are_found_between_rubbish() {
+    fn whole_records_of_either_version_are_found_between_rubbish() {
         let mut file = b"rubbish".to_vec();
         file.extend(encode(&operation("a")).unwrap());
         file.extend([0; 1_000]);
         let torn = encode(&operation("b")).unwrap();
         file.extend(&torn[..torn.len() - 1]);
         file.extend(MARK);
-        file.extend(encode(&operation("c")).unwrap());
-        assert_eq!(salvage(&file), [operation("a"), operation("c")]);
+        file.extend(record_v1(&OperationV1::Unmark(removal("c"))));
+        file.extend(encode(&operation("d")).unwrap());
+        assert_eq!(salvage(&file), Ok(vec![operation("a"), operation("c"), operation("d")]));
+    }
+
+    #[test]
+    fn an_intact_record_of_a_newer_version_is_no_damage() {
+        let newer = frame(VERSION + 1, b"whatever it holds");
+        let found = NewerVersion { found: VERSION + 1 };
+        assert_eq!(decode(&newer), Err(RecordError::Newer(found.clone())));
+        let file = [encode(&operation("a")).unwrap(), newer].concat();
+        assert_eq!(salvage(&file), Err(found));
     }
 
     #[test]
     fn a_text_that_spells_a_record_is_none() {
         // The mark's first byte is the last of a euro sign; of some ids the checksum is a text too.
-        let spell = |id: &str| {
+        let spell = |text: &str| {
             let inner = Operation::Unmark(FixRemoval {
-                key: AnomalyKey::from_bits(7),
-                id: EventId::parse(id).unwrap(),
+                key: KEY,
+                id: id(text),
                 at: Timestamp::from_micros(7),
                 actor: Actor::default(),
             });
             String::from_utf8([b"\xE2\x82", &encode(&inner).unwrap()[..]].concat()).ok()
         };
         let description = (0..1_000).find_map(|n| spell(&n.to_string())).unwrap();
-        let mark = Operation::Mark(FixMark {
-            key: AnomalyKey::from_bits(7),
-            id: EventId::parse("a").unwrap(),
-            at: Timestamp::from_micros(7),
-            description,
-            fixed_by: None,
-            actor: Actor::default(),
-        });
+        let mark = Operation::Mark(mark(&description, Actor::default()));
         let file = [encode(&mark).unwrap(), encode(&operation("b")).unwrap()].concat();
-        assert_eq!(salvage(&file), [mark, operation("b")]);
+        assert_eq!(salvage(&file), Ok(vec![mark, operation("b")]));
     }
 }

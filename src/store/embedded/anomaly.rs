@@ -74,29 +74,6 @@ impl Anomaly {
         }
     }
 
-    /// As an earlier version has written it down.
-    pub(super) fn from_v1(old: AnomalyV1) -> Self {
-        let AnomalyV1 { signature_json, known_since, kept_until, .. } = old;
-        let remediation = Remediation {
-            repairs: old.repairs,
-            repairs_kept_until: old.repairs_kept_until,
-            fix: old.fix,
-            operation_ids: old.operation_ids,
-        };
-        let mut timeline = Timeline::default();
-        for (at, id) in old.timeline {
-            timeline.insert_unbounded(at, id);
-        }
-        let new_signature_json = Some(signature_json);
-        Self {
-            known_since,
-            kept_until,
-            timeline,
-            remediation: Some(Box::new(remediation)),
-            new_signature_json,
-        }
-    }
-
     pub(super) fn is_kept(&self, now: Timestamp) -> bool {
         now < self.kept_until
     }
@@ -228,17 +205,4 @@ impl Anomaly {
     fn keep_for(&mut self, now: Timestamp, seconds: i64) {
         self.kept_until = self.kept_until.max(now.plus_seconds(seconds));
     }
-}
-
-/// An anomaly as version 1 of the file has it.
-#[derive(Deserialize)]
-pub(super) struct AnomalyV1 {
-    signature_json: Arc<str>,
-    known_since: Timestamp,
-    timeline: Vec<(Timestamp, EventDigest)>,
-    repairs: RepairHistory,
-    operation_ids: HashMap<EventDigest, Timestamp>,
-    repairs_kept_until: Timestamp,
-    fix: Option<PermanentFix>,
-    kept_until: Timestamp,
 }

@@ -7,10 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    file::{AnomalyRows, FileError, StoreFile},
-    state::SharedState,
-};
+use super::{error::FileError, file::StoreFile, row::AnomalyRows, state::SharedState};
 use crate::domain::AnomalyKey;
 
 /// When a checkpoint begins, and what one step of it does at the most.

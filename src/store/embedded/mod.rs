@@ -4,8 +4,11 @@
 
 mod anomaly;
 mod checkpoint;
+mod error;
 mod file;
+mod format;
 mod journal;
+mod row;
 mod state;
 mod writer;
 
@@ -24,7 +27,7 @@ use crate::domain::{
 };
 
 pub use checkpoint::CheckpointLimits;
-pub use file::OpenError as EmbeddedOpenError;
+pub use error::OpenError as EmbeddedOpenError;
 
 /// A store in one file of `data_dir`, owned by one process.
 #[derive(Debug)]

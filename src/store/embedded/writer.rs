@@ -18,7 +18,8 @@ use tokio::sync::oneshot;
 
 use super::{
     checkpoint::{Checkpoint, CheckpointLimits},
-    file::{FileError, OpenError, StoreFile},
+    error::{FileError, OpenError},
+    file::StoreFile,
     journal::{Audit, Change, JournalRow},
     state::{SharedState, State},
 };
@@ -107,7 +108,7 @@ impl Writer {
 
     /// Puts what the file holds in place of the state.
     fn load(&mut self, file: StoreFile) -> Result<(), OpenError> {
-        let unreadable = |fault| OpenError::unreadable(&self.data_dir, fault);
+        let unreadable = |fault| StoreFile::unreadable(&self.data_dir, fault);
         let mut state = State::new(self.timeline);
         let mut checkpoint = Checkpoint::new(self.checkpoint.limits());
 
@@ -150,7 +151,7 @@ impl Writer {
         let mut file = StoreFile::reopen(&self.data_dir, self.last_sequence)?;
         let nothing = JournalRow { now: Timestamp::MIN, changes: Vec::new() };
         file.append(&nothing, &Audit::new())
-            .map_err(|fault| OpenError::unreadable(&self.data_dir, fault))?;
+            .map_err(|fault| StoreFile::unreadable(&self.data_dir, fault))?;
         self.load(file)
     }
 

@@ -1,0 +1,88 @@
+//! The faults of the spool: of an open one, and those that keep it from being opened.
+
+use std::{io, path::PathBuf};
+
+use super::record::{RecordError, VERSION};
+
+/// Why the spool could not do as asked. Nothing was accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SpoolError {
+    /// The waiting operations take as many bytes as they may.
+    #[error("the spool is full")]
+    Full,
+    /// The disk is full, or the file has failed.
+    #[error("the spool's file has failed: {0}")]
+    Failed(String),
+}
+
+/// Why the spool could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolOpenError {
+    /// The folder can't be created or used.
+    #[error("data_dir {}: {source}. Make it writable, or name another one in `data_dir`", dir.display())]
+    DataDir {
+        /// The configured folder.
+        dir: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// Another process has it open.
+    #[error(
+        "{} is in use by another process. Stop that one, or give this one a `data_dir` of its own \
+         (ANOMALY_COUNTER__DATA_DIR)",
+        file.display()
+    )]
+    InUse {
+        /// The file.
+        file: PathBuf,
+    },
+    /// It holds records that this version can't read, although they are intact.
+    #[error(
+        "{} was written by a newer version: it holds records of version {found}, and this one reads \
+         up to version {VERSION}. Run that version, or move the file away to start without the \
+         writes that wait in it",
+        file.display()
+    )]
+    NewerVersion {
+        /// The file.
+        file: PathBuf,
+        /// The version of the first such record.
+        found: u8,
+    },
+    /// A damaged file can't be set aside.
+    #[error("{} is damaged and can't be set aside: {source}. Move it away by hand", file.display())]
+    SetAside {
+        /// The file.
+        file: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// A new file can't be used either.
+    #[error("{}: {source}. Is the disk full?", file.display())]
+    Fault {
+        /// The file.
+        file: PathBuf,
+        /// The file's error.
+        source: SpoolError,
+    },
+}
+
+/// Faults of the file, whichever part of redb reports them.
+macro_rules! failed {
+    ($($fault:ty),+ $(,)?) => {
+        $(impl From<$fault> for SpoolError {
+            fn from(fault: $fault) -> Self {
+                Self::Failed(fault.to_string())
+            }
+        })+
+    };
+}
+
+failed!(
+    redb::TransactionError,
+    redb::TableError,
+    redb::StorageError,
+    redb::CommitError,
+    postcard::Error,
+    RecordError,
+);

@@ -1,0 +1,130 @@
+//! The tables of the embedded store's file, and the conversion of those that commit 8c08e13 wrote.
+//!
+//! That commit would take a file that lacks its table `anomalies_v2` for an empty one. So a table of
+//! this name, but with another type of values, is in every file: redb then refuses to open it as the
+//! old one, and that commit refuses the file.
+
+use std::ops::RangeInclusive;
+
+use redb::{Database, Error, Key, ReadableTable as _, TableDefinition, WriteTransaction};
+use serde::de::DeserializeOwned;
+
+use super::{
+    anomaly::Anomaly,
+    error::FileError,
+    journal::JournalRow,
+    row::{self, AnomalyRow},
+};
+use crate::{domain::AuditEntry, redb_file::table_names};
+
+/// Anomaly key → [`AnomalyRow`].
+pub(super) const ANOMALIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("anomalies");
+/// Anomaly key → the object as first posted, as JSON and without a version. It has a row of its
+/// own, because it never changes, and is not kept in memory.
+pub(super) const SIGNATURES: TableDefinition<'_, u64, &[u8]> =
+    TableDefinition::new("signatures_v1");
+/// [`AuditKey`] → [`AuditEntry`]. On disk only, because entries are few and seldom asked for.
+pub(super) const AUDIT: TableDefinition<'_, AuditKey, &[u8]> = TableDefinition::new("audit");
+/// Sequence → [`JournalRow`].
+pub(super) const JOURNAL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("journal");
+
+/// Anomaly key, journal sequence and index in its batch.
+pub(super) type AuditKey = (u64, u64, u32);
+
+/// Keeps commit 8c08e13 from opening the file.
+const BARRIER: TableDefinition<'_, &str, &str> = TableDefinition::new("anomalies_v2");
+
+/// The tables of commit 8c08e13, whose rows have no version.
+const OLD_ANOMALIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("anomalies_v2");
+const OLD_AUDIT: TableDefinition<'_, AuditKey, &[u8]> = TableDefinition::new("audit_v1");
+const OLD_JOURNAL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("journal_v1");
+
+/// Creates the tables of an empty file, converts those of commit 8c08e13, and returns the next
+/// sequence of the journal. All of it is one transaction, and nothing changes if it fails.
+pub(super) fn prepare(database: &Database) -> Result<Result<u64, FileError>, Error> {
+    let transaction = database.begin_write()?;
+    let prepared = prepare_tables(&transaction);
+    match prepared {
+        Ok(next_sequence) => {
+            transaction.commit()?;
+            Ok(Ok(next_sequence))
+        }
+        Err(FileError::Database(fault)) => Err(fault),
+        Err(fault) => Ok(Err(fault)),
+    }
+}
+
+fn prepare_tables(transaction: &WriteTransaction) -> Result<u64, FileError> {
+    let tables = table_names(transaction)?;
+    let has = |name: &str| tables.iter().any(|table| table == name);
+    if has("anomalies") {
+        verify_audit(transaction)?;
+    } else if has("anomalies_v2") {
+        convert(transaction)?;
+    } else if !tables.is_empty() {
+        return Err(FileError::UnknownFormat { tables });
+    }
+    open(transaction, BARRIER)?;
+    open(transaction, ANOMALIES)?;
+    open(transaction, SIGNATURES)?;
+    open(transaction, AUDIT)?;
+    let journal = transaction.open_table(JOURNAL).map_err(Error::from)?;
+    let last = journal.last().map_err(Error::from)?.map(|(sequence, _)| sequence.value());
+    Ok(last.map_or(1, |last| last + 1))
+}
+
+fn open<K: Key + 'static, V: redb::Value + 'static>(
+    transaction: &WriteTransaction,
+    table: TableDefinition<'_, K, V>,
+) -> Result<(), Error> {
+    transaction.open_table(table)?;
+    Ok(())
+}
+
+/// Anomalies and the journal are read at every start, entries of the audit are not: so their
+/// versions are looked at here.
+fn verify_audit(transaction: &WriteTransaction) -> Result<(), FileError> {
+    let audit = transaction.open_table(AUDIT).map_err(Error::from)?;
+    for entry in audit.iter().map_err(Error::from)? {
+        row::payload(entry.map_err(Error::from)?.1.value())?;
+    }
+    Ok(())
+}
+
+fn convert(transaction: &WriteTransaction) -> Result<(), FileError> {
+    tracing::info!("converting the embedded store's file to this version's format");
+    let anomalies = convert_table::<_, AnomalyRow<Anomaly>>(transaction, OLD_ANOMALIES, ANOMALIES)?;
+    let journal = convert_table::<_, JournalRow>(transaction, OLD_JOURNAL, JOURNAL)?;
+    convert_table::<_, AuditEntry>(transaction, OLD_AUDIT, AUDIT)?;
+    tracing::info!(anomalies, journal, "converted the embedded store's file");
+    Ok(())
+}
+
+/// Moves the rows of a table to a new one, each with the version in front. They are copied one by
+/// one, because there may be a million, and decoded, because a damaged one has to fail before
+/// anything is changed. Returns their number.
+fn convert_table<K: Key + 'static, T: DeserializeOwned>(
+    transaction: &WriteTransaction,
+    old: TableDefinition<'_, K, &'static [u8]>,
+    new: TableDefinition<'_, K, &'static [u8]>,
+) -> Result<u64, FileError> {
+    let mut count = 0;
+    {
+        let old = transaction.open_table(old).map_err(Error::from)?;
+        let mut new = transaction.open_table(new).map_err(Error::from)?;
+        for entry in old.iter().map_err(Error::from)? {
+            let (key, value) = entry.map_err(Error::from)?;
+            let row = [&[row::VERSION], value.value()].concat();
+            row::decode::<T>(&row)?;
+            new.insert(key.value(), row.as_slice()).map_err(Error::from)?;
+            count += 1;
+        }
+    }
+    transaction.delete_table(old).map_err(Error::from)?;
+    Ok(count)
+}
+
+/// The keys of an anomaly's entries in the audit.
+pub(super) fn audit_of(key: u64) -> RangeInclusive<AuditKey> {
+    (key, 0, 0)..=(key, u64::MAX, u32::MAX)
+}
