@@ -49,12 +49,12 @@ pub struct TimelineConfig {
 impl TimelineConfig {
     /// How many more than the exact ones there may be before all of them are folded: folding many at
     /// once costs little more than folding one.
-    pub fn fold_batch(self) -> usize {
+    pub fn rollup_batch(self) -> usize {
         self.exact_events() / 100
     }
 
     /// How many ids of folded events are remembered.
-    pub fn remembered_ids(self) -> usize {
+    pub fn recent_ids(self) -> usize {
         self.exact_events() / 2
     }
 
@@ -81,7 +81,7 @@ impl Timeline {
         if let Some(folded) = &mut self.folded
             && at <= folded.edge()
         {
-            folded.add(now, at, id, config.remembered_ids());
+            folded.add(now, at, id, config.recent_ids());
             return Insertion::Inserted;
         }
         self.insert_exactly(at, id);
@@ -209,14 +209,14 @@ impl Timeline {
 
     /// Folds the oldest events where there are too many.
     fn fold(&mut self, now: Timestamp, config: TimelineConfig) {
-        if self.events.len() <= config.exact_events() + config.fold_batch() {
+        if self.events.len() <= config.exact_events() + config.rollup_batch() {
             return;
         }
         while self.events.len() > config.exact_events()
             && let Some(Event { at, id }) = self.events.pop_front()
         {
             self.unindex(id);
-            let remembered = config.remembered_ids();
+            let remembered = config.recent_ids();
             match &mut self.folded {
                 Some(folded) => folded.add(now, at, id, remembered),
                 None => self.folded = Some(Box::new(Rollup::new(at, id, remembered))),

@@ -159,36 +159,3 @@ fn a_folder_that_cannot_be_made_and_a_file_of_another_kind_are_told() {
     assert!(matches!(fault, EmbeddedOpenError::Unreadable { .. }), "{fault}");
     assert!(fault.to_string().contains("move it away"), "{fault}");
 }
-
-/// An anomaly as version 1 of the file has it: as of a sequence, its signature and since when it is known, its
-/// events, repairs and the newest of them, ids of operations, until when repairs are kept, the fix,
-/// until when the anomaly is kept.
-type RowV1<'a> =
-    (u64, &'a str, i64, Vec<(i64, [u8; 16])>, (u64, Vec<()>), Vec<()>, i64, Option<()>, i64);
-
-#[tokio::test]
-async fn a_file_of_the_first_version_is_taken_over() {
-    let (dir, now) = (TempDir::new().unwrap(), start_of_tests());
-    let micros = |days: i64| now.plus_seconds(days * 86_400).as_micros();
-    let signature = r#"{"alert_name":"HighCPU","pod":"p-1"}"#;
-    let events = (0..40).map(|n| (micros(-20 + n / 4), [n as u8; 16])).collect();
-    let row: RowV1<'_> =
-        (7, signature, micros(-20), events, (0, vec![]), vec![], micros(-900), None, micros(15));
-    {
-        let database = redb::Database::create(dir.path().join("anomalies.redb")).unwrap();
-        let transaction = database.begin_write().unwrap();
-        let anomalies = redb::TableDefinition::<u64, &[u8]>::new("anomalies_v1");
-        let bytes = postcard::to_stdvec(&row).unwrap();
-        transaction.open_table(anomalies).unwrap().insert(42, bytes.as_slice()).unwrap();
-        transaction.commit().unwrap();
-    }
-    // The second time from the file as it is then.
-    for _ in 0..2 {
-        let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS)).unwrap();
-        let key = anomaly_counter::domain::AnomalyKey::from_bits(42);
-        let details = store.details(now, key).await.unwrap().unwrap();
-        assert_eq!(details.signature_json.as_deref(), Some(signature));
-        assert_eq!(details.stats.counts.month, 40);
-        store.close().await;
-    }
-}

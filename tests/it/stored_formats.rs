@@ -1,4 +1,5 @@
-//! Files and Redis keys that commit 8c08e13 wrote are read, with everything in them.
+//! Files and Redis keys that commit 8c08e13 wrote are read, with everything in them. Files of older
+//! and of newer formats are refused, and stay as they are.
 
 use std::{
     fs,
@@ -7,9 +8,10 @@ use std::{
 
 use anomaly_counter::{
     domain::{AnomalyKey, AuditEvent, EventId, Operation, Timestamp},
-    spool::{Spool, SpoolConfig},
-    store::{AnomalyDetails, EmbeddedStore, RecordOutcome, Store},
+    spool::{Spool, SpoolConfig, SpoolOpenError},
+    store::{AnomalyDetails, EmbeddedOpenError, EmbeddedStore, RecordOutcome, Store},
 };
+use redb::{Database, Key, ReadableDatabase as _, TableDefinition, TableError};
 use tempfile::TempDir;
 
 use crate::support::{RedisFixture, keeping, occurrence, start_of_tests};
@@ -105,14 +107,109 @@ async fn the_embedded_file_of_8c08e13_is_read_and_goes_on() {
     drop(store);
 
     let reopened = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS)).unwrap();
+    holds_what_was_written(&reopened).await;
     still_holds_all_of_it(&reopened).await;
     reopened.close().await;
 }
 
-/// As [`holds_what_was_written`], after [`goes_on`].
+/// What [`goes_on`] has added.
 async fn still_holds_all_of_it(store: &dyn Store) {
     assert_eq!(details(store, 2).await.stats.counts.day, 40);
     assert_eq!(details(store, 5).await.stats.counts.day, 2);
+}
+
+/// A table of commit 8c08e13, which takes a file without it for an empty one.
+const OLD_ANOMALIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("anomalies_v2");
+
+#[tokio::test]
+async fn commit_8c08e13_refuses_a_file_of_this_version_instead_of_beginning_empty() {
+    for dir in [TempDir::new().unwrap(), data_dir_with("anomalies.redb")] {
+        let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS)).unwrap();
+        store.close().await;
+        drop(store);
+        let database = Database::open(dir.path().join("anomalies.redb")).unwrap();
+        let opened = database.begin_write().unwrap().open_table(OLD_ANOMALIES).map(|_| ());
+        assert!(matches!(opened, Err(TableError::TableTypeMismatch { .. })), "{opened:?}");
+    }
+}
+
+/// Adds a row to a file of this version, as another program does.
+fn insert<K: Key + 'static>(file: &Path, table: &str, key: K::SelfType<'_>, row: &[u8]) {
+    let database = Database::open(file).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let table = TableDefinition::<K, &[u8]>::new(table);
+    transaction.open_table(table).unwrap().insert(key, row).unwrap();
+    transaction.commit().unwrap();
+}
+
+/// Returns the rows of a table with numbers as keys.
+fn rows(file: &Path, table: &str) -> Vec<(u64, Vec<u8>)> {
+    let database = Database::open(file).unwrap();
+    let transaction = database.begin_read().unwrap();
+    let table = transaction.open_table(TableDefinition::<u64, &[u8]>::new(table)).unwrap();
+    let row = |entry: Result<_, _>| {
+        let (key, row): (redb::AccessGuard<'_, u64>, redb::AccessGuard<'_, &[u8]>) = entry.unwrap();
+        (key.value(), row.value().to_vec())
+    };
+    table.range::<u64>(..).unwrap().map(row).collect()
+}
+
+#[tokio::test]
+async fn an_embedded_file_with_rows_of_a_newer_version_is_refused() {
+    let newer = [2, 7, 7];
+    for table in ["anomalies", "journal", "audit"] {
+        let dir = data_dir_with("anomalies.redb");
+        let file = dir.path().join("anomalies.redb");
+        let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS)).unwrap();
+        store.close().await;
+        drop(store);
+        match table {
+            "audit" => insert::<(u64, u64, u32)>(&file, table, (9, 9, 9), &newer),
+            _ => insert::<u64>(&file, table, 999, &newer),
+        }
+        let journal = rows(&file, "journal");
+        let error = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS)).unwrap_err();
+        assert!(matches!(error, EmbeddedOpenError::NewerVersion { found: 2, .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("was written by a newer version"), "{text}");
+        assert!(text.contains(file.to_str().unwrap()), "{text}");
+        assert_eq!(rows(&file, "journal"), journal);
+    }
+}
+
+#[test]
+fn an_embedded_file_from_before_8c08e13_is_refused_and_untouched() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("anomalies.redb");
+    let database = Database::create(&file).unwrap();
+    let transaction = database.begin_write().unwrap();
+    for table in ["anomalies_v1", "journal_v1"] {
+        let table = TableDefinition::<u64, &[u8]>::new(table);
+        transaction.open_table(table).unwrap().insert(7, b"a row".as_slice()).unwrap();
+    }
+    transaction.commit().unwrap();
+    drop(database);
+
+    let error = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS)).unwrap_err();
+    assert!(matches!(error, EmbeddedOpenError::UnknownFormat { .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("its tables: anomalies_v1, journal_v1"), "{text}");
+    for table in ["anomalies_v1", "journal_v1"] {
+        assert_eq!(rows(&file, table), [(7, b"a row".to_vec())]);
+    }
+    let database = Database::open(&file).unwrap();
+    assert_eq!(database.begin_read().unwrap().list_tables().unwrap().count(), 2);
+}
+
+#[test]
+fn an_embedded_file_with_a_damaged_row_is_refused_before_it_is_converted() {
+    let dir = data_dir_with("anomalies.redb");
+    let file = dir.path().join("anomalies.redb");
+    insert::<u64>(&file, "journal_v1", u64::MAX - 1, b"\xff\xff");
+    let journal = rows(&file, "journal_v1");
+    let error = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS)).unwrap_err();
+    assert!(matches!(error, EmbeddedOpenError::Unreadable { .. }), "{error}");
+    assert_eq!(rows(&file, "journal_v1"), journal);
 }
 
 #[tokio::test]
@@ -123,15 +220,20 @@ async fn the_redis_keys_of_8c08e13_are_read_and_go_on() {
     still_holds_all_of_it(&*fixture.store).await;
 }
 
-#[tokio::test]
-async fn the_spool_of_8c08e13_is_read() {
-    let dir = data_dir_with("spool.redb");
+/// Opens a spool, and returns it with what waits in it.
+fn open_spool(dir: &TempDir) -> Result<(Spool, Vec<Operation>), SpoolOpenError> {
     let mut waiting = Vec::new();
     let config = SpoolConfig { max_bytes: 1 << 20 };
     let spool = Spool::open(dir.path(), config, after_start(READ_AT), |spooled| {
         waiting.push(spooled.operation.clone());
-    })
-    .unwrap();
+    })?;
+    Ok((spool, waiting))
+}
+
+#[tokio::test]
+async fn the_spool_of_8c08e13_is_read() {
+    let dir = data_dir_with("spool.redb");
+    let (spool, waiting) = open_spool(&dir).unwrap();
     let kinds: Vec<_> = waiting.iter().map(Operation::kind).collect();
     assert_eq!(kinds, ["occurrence", "repair", "permanent fix", "undoing of a permanent fix"]);
     let ids: Vec<_> = waiting.iter().map(|operation| operation.id().as_str()).collect();
@@ -147,4 +249,81 @@ async fn the_spool_of_8c08e13_is_read() {
     let refused = letters[0].operation.as_ref().expect("its record is readable");
     assert_eq!(refused.id(), &EventId::parse("refused").unwrap());
     assert!(spool.revive_dead(letters[0].sequence).await.unwrap());
+}
+
+#[tokio::test]
+async fn records_of_both_versions_wait_side_by_side() {
+    let dir = data_dir_with("spool.redb");
+    let (spool, waiting) = open_spool(&dir).unwrap();
+    spool.append(waiting.clone()).await.unwrap();
+    drop(spool);
+    let records = rows(&dir.path().join("spool.redb"), "waiting_v1");
+    let marks: Vec<_> = records.iter().map(|(_, record)| &record[..8]).collect();
+    assert_eq!(marks[..4], [b"\xACspool1\n"; 4]);
+    assert_eq!(marks[4..], [b"\xACspool2\n"; 4]);
+    let (_, reopened) = open_spool(&dir).unwrap();
+    assert_eq!(reopened, [&waiting[..], &waiting[..]].concat());
+}
+
+#[test]
+fn records_of_8c08e13_are_salvaged_from_a_damaged_spool() {
+    let dir = data_dir_with("spool.redb");
+    let (_, waiting) = open_spool(&dir).unwrap();
+
+    let dir = data_dir_with("spool.redb");
+    damage(&dir.path().join("spool.redb"));
+    let (_, salvaged) = open_spool(&dir).unwrap();
+    assert!(waiting.iter().all(|operation| salvaged.contains(operation)), "{salvaged:?}");
+}
+
+/// Makes a redb file unreadable, and leaves its records as they are.
+fn damage(file: &Path) {
+    let mut bytes = fs::read(file).unwrap();
+    bytes[..64].fill(0);
+    fs::write(file, bytes).unwrap();
+}
+
+/// A record of version 3: the mark, the version, length and checksum, and what only that version
+/// can read.
+fn record_of_version_3() -> Vec<u8> {
+    let payload = b"whatever it holds";
+    let length = (payload.len() as u32).to_le_bytes();
+    let checksum = crc32fast::hash(&[b"3", &payload[..]].concat()).to_le_bytes();
+    [b"\xACspool3\n", &length[..], &checksum, payload].concat()
+}
+
+#[test]
+fn a_spool_with_records_of_a_newer_version_is_refused() {
+    let dir = data_dir_with("spool.redb");
+    let file = dir.path().join("spool.redb");
+    insert::<u64>(&file, "waiting_v1", 999, &record_of_version_3());
+    let before = rows(&file, "waiting_v1");
+    let refused = |error: SpoolOpenError| {
+        assert!(matches!(error, SpoolOpenError::NewerVersion { found: 3, .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("was written by a newer version"), "{text}");
+        assert!(text.contains(file.to_str().unwrap()), "{text}");
+    };
+    refused(open_spool(&dir).unwrap_err());
+    assert_eq!(rows(&file, "waiting_v1"), before, "no record became a dead letter");
+
+    damage(&file);
+    let damaged = fs::read(&file).unwrap();
+    refused(open_spool(&dir).unwrap_err());
+    assert_eq!(fs::read(&file).unwrap(), damaged);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "the file was not set aside");
+}
+
+#[test]
+fn a_spool_with_dead_letters_of_a_newer_version_is_refused() {
+    let dir = data_dir_with("spool.redb");
+    let database = Database::open(dir.path().join("spool.redb")).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let dead = TableDefinition::<u64, (&str, &[u8])>::new("dead_v1");
+    let letter = ("a reason", &record_of_version_3()[..]);
+    transaction.open_table(dead).unwrap().insert(999, letter).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let error = open_spool(&dir).unwrap_err();
+    assert!(matches!(error, SpoolOpenError::NewerVersion { found: 3, .. }), "{error}");
 }

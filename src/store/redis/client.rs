@@ -1,16 +1,7 @@
 //! The connections to one server, or to the master that a Sentinel names. Keeps trying to connect,
 //! replaces a connection that has fallen silent, and loads a script that the server has forgotten.
 
-use std::{
-    future::Future,
-    mem,
-    num::NonZeroU32,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
-    time::Duration,
-};
+use std::{future::Future, mem, num::NonZeroU32, sync::Arc, time::Duration};
 
 use fred::{
     clients::{Client as Connection, Pool},
@@ -35,7 +26,7 @@ use tokio::{
 use super::{
     config::{RedisConfig, RedisUrl},
     fault::Declined,
-    script::{Call, Script},
+    script::{Call, SeenScripts},
     tls::RedisTlsError,
 };
 use crate::store::StoreError;
@@ -110,26 +101,6 @@ pub(super) struct Client {
     seen: SeenScripts,
 }
 
-/// The scripts that the server has run by their names: where it does not know one of them any more, it has
-/// forgotten. One that it has never been told is no sign of that.
-#[derive(Default)]
-struct SeenScripts(AtomicU8);
-
-impl SeenScripts {
-    fn note(&self, script: Script) {
-        self.0.fetch_or(1 << script as u8, Ordering::Relaxed);
-    }
-
-    /// Says whether it was there. A server forgets all of them at once.
-    fn forget(&self, script: Script) -> bool {
-        let was_seen = self.0.load(Ordering::Relaxed) & (1 << script as u8) != 0;
-        if was_seen {
-            self.0.store(0, Ordering::Relaxed);
-        }
-        was_seen
-    }
-}
-
 type LastError = Arc<Mutex<Option<Error>>>;
 
 /// That a connection is up and does not answer.
@@ -178,7 +149,7 @@ impl Client {
                 }
                 answer => {
                     if answer.is_ok() {
-                        seen.note(call.script);
+                        seen.add(call.script);
                     }
                     answer
                 }

@@ -4,6 +4,7 @@
 //! fred's types go no further than this folder.
 
 mod audit;
+mod calls;
 mod client;
 mod cluster;
 mod config;
@@ -19,25 +20,20 @@ mod tls;
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use fred::types::Value;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 
 use self::{
-    client::ClientConfig,
-    renewal::Renewals,
-    reply::Reply,
-    script::{Call, Script},
+    calls::Calls, client::ClientConfig, renewal::Renewals, reply::Reply, script::Call,
     servers::Servers,
-    time::{to_iso8601, to_unix_seconds},
 };
 use super::{
-    AnomalyDetails, KEPT_SECONDS, RecordOutcome, Recorded, RepairRecorded, Shard, Store,
-    StoreError, keys::KeyNames,
+    AnomalyDetails, RecordOutcome, Recorded, RepairRecorded, Shard, Store, StoreError,
+    keys::KeyNames,
 };
 use crate::domain::{
-    AnomalyKey, AnomalyStats, AuditEntry, EventId, FIX_VALIDITY_SECONDS, FixMark, FixRemoval,
-    Occurrence, PermanentFix, RepairAttempt, RepairHistory, TimelineConfig, Timestamp, Window,
+    AnomalyKey, AnomalyStats, AuditEntry, FixMark, FixRemoval, Occurrence, PermanentFix,
+    RepairAttempt, RepairHistory, TimelineConfig, Timestamp, Window,
 };
 
 pub use config::{InvalidRedisUrl, RedisConfig, RedisUrl};
@@ -48,10 +44,9 @@ pub struct RedisStore {
     servers: Servers,
     /// Grows when a server may have forgotten its last writes.
     resets: Arc<watch::Sender<u64>>,
-    names: KeyNames,
+    calls: Calls,
     concurrent_batches: usize,
     batch_items: usize,
-    timeline: TimelineConfig,
     renewals: Renewals,
 }
 
@@ -72,43 +67,20 @@ impl RedisStore {
         let client = ClientConfig::new(config, url)?;
         let servers = Servers::connect(client, Arc::clone(&resets)).await;
         let in_braces = matches!(servers, Servers::Cluster(_));
+        let names = KeyNames::new(&config.key_prefix, in_braces);
         Ok(Self {
             servers,
             resets,
-            names: KeyNames::new(&config.key_prefix, in_braces),
+            calls: Calls { names, timeline },
             concurrent_batches: config.concurrent_batches.get().into(),
             batch_items: config.batch_items.get().into(),
-            timeline,
             renewals,
         })
     }
 
-    /// Adds an anomaly's keys to a call.
-    fn add_keys(&self, call: &mut Call, key: AnomalyKey) {
-        call.keys(self.names.first(call.script.keys_each(), key));
-    }
-
-    /// A call that marks an anomaly as fixed or takes that back.
-    fn change_of_fix(
-        &self,
-        script: Script,
-        now: Timestamp,
-        key: AnomalyKey,
-        id: &EventId,
-        at: Timestamp,
-    ) -> Call {
-        let mut call = Call::new(script);
-        self.add_keys(&mut call, key);
-        call.argument(KEPT_SECONDS);
-        call.argument(to_unix_seconds(now));
-        call.argument(id.as_str());
-        call.argument(to_unix_seconds(at));
-        call
-    }
-
-    /// Runs a script over `elements`, which it takes any number of: `begin` and then `add` make a call
-    /// of those that share a slot, and `read` is given each one's place and reply. One result for each, in
-    /// their order.
+    /// Runs a script that takes any number of elements: `begin` and then `add` make a call of those
+    /// that share a slot, and `read` is given each one's index and reply. Returns one result for each
+    /// of `elements`, in their order.
     async fn run_batch<T: Sync, R>(
         &self,
         elements: &[T],
@@ -117,27 +89,27 @@ impl RedisStore {
         add: impl Fn(&mut Call, &T),
         read: impl Fn(usize, Reply) -> Result<R, StoreError>,
     ) -> Vec<Result<R, StoreError>> {
-        let mut places: Vec<(u16, usize)> = elements
+        let mut by_slot: Vec<(u16, usize)> = elements
             .iter()
             .enumerate()
-            .map(|(place, element)| (self.servers.slot(key_of(element)), place))
+            .map(|(index, element)| (self.servers.slot(key_of(element)), index))
             .collect();
         // By slot, and within each in the order of the elements.
-        places.sort_unstable();
-        let calls = places.chunk_by(|(slot, _), (other, _)| slot == other).map(|group| {
+        by_slot.sort_unstable();
+        let calls = by_slot.chunk_by(|(slot, _), (other, _)| slot == other).map(|group| {
             let mut call = begin();
-            for (_, place) in group {
-                add(&mut call, &elements[*place]);
+            for (_, index) in group {
+                add(&mut call, &elements[*index]);
             }
             self.replies(group[0].0, call, group.len())
         });
         let replies = join_all(calls.collect::<Vec<_>>()).await.into_iter().flatten();
-        let mut results: Vec<_> = places
+        let mut results: Vec<_> = by_slot
             .into_iter()
             .zip(replies)
-            .map(|((_, place), reply)| (place, reply.and_then(|reply| read(place, reply))))
+            .map(|((_, index), reply)| (index, reply.and_then(|reply| read(index, reply))))
             .collect();
-        results.sort_unstable_by_key(|(place, _)| *place);
+        results.sort_unstable_by_key(|(index, _)| *index);
         results.into_iter().map(|(_, result)| result).collect()
     }
 
@@ -160,7 +132,7 @@ impl RedisStore {
 
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisStore").field("names", &self.names).finish_non_exhaustive()
+        f.debug_struct("RedisStore").field("names", &self.calls.names).finish_non_exhaustive()
     }
 }
 
@@ -183,25 +155,13 @@ impl Store for RedisStore {
         now: Timestamp,
         occurrences: Vec<Occurrence>,
     ) -> Vec<Result<Recorded, StoreError>> {
-        let begin = || {
-            let mut call = Call::new(Script::Record);
-            call.arguments(window_starts(now));
-            call.argument(KEPT_SECONDS);
-            call.argument(self.timeline.exact_events() as i64);
-            call.argument(self.timeline.fold_batch() as i64);
-            call.argument(self.timeline.remembered_ids() as i64);
-            call
-        };
+        let begin = || self.calls.record(now);
         let add = |call: &mut Call, occurrence: &Occurrence| {
-            self.add_keys(call, occurrence.key);
-            call.argument(i64::from(self.renewals.is_due(now, occurrence.key)));
-            call.argument(occurrence.id.as_str());
-            call.argument(to_unix_seconds(occurrence.at));
-            call.argument(to_iso8601(occurrence.at));
-            call.argument(&*occurrence.signature_json);
+            let is_due = self.renewals.is_due(now, occurrence.key);
+            self.calls.add_occurrence(call, occurrence, is_due);
         };
         let start_of_day = Window::Day.start(now);
-        let read = |place: usize, reply: Reply| {
+        let read = |index: usize, reply: Reply| {
             let outcome = match reply.tag()? {
                 "counted" => RecordOutcome::Counted,
                 "duplicate" => RecordOutcome::Duplicate,
@@ -211,9 +171,9 @@ impl Store for RedisStore {
             let stats = reply.stats(now)?;
             let is_counted = outcome == RecordOutcome::Counted;
             if is_counted {
-                self.renewals.note(now, occurrences[place].key);
+                self.renewals.add(now, occurrences[index].key);
             }
-            let is_one_more = is_counted && occurrences[place].at >= start_of_day;
+            let is_one_more = is_counted && occurrences[index].at >= start_of_day;
             let previous_count_24h = stats.counts.day - u64::from(is_one_more);
             Ok(Recorded { outcome, previous_count_24h, stats })
         };
@@ -225,12 +185,8 @@ impl Store for RedisStore {
         now: Timestamp,
         keys: Vec<AnomalyKey>,
     ) -> Vec<Result<Option<AnomalyStats>, StoreError>> {
-        let begin = || {
-            let mut call = Call::new(Script::Stats);
-            call.arguments(window_starts(now));
-            call
-        };
-        let add = |call: &mut Call, key: &AnomalyKey| self.add_keys(call, *key);
+        let begin = || self.calls.stats(now);
+        let add = |call: &mut Call, key: &AnomalyKey| self.calls.add_keys(call, *key);
         let read = |_, mut reply: Reply| reply.if_known("known", |reply| reply.stats(now));
         self.run_batch(&keys, |key| *key, begin, add, read).await
     }
@@ -240,10 +196,7 @@ impl Store for RedisStore {
         now: Timestamp,
         key: AnomalyKey,
     ) -> Result<Option<AnomalyDetails>, StoreError> {
-        let mut call = Call::new(Script::Details);
-        self.add_keys(&mut call, key);
-        call.arguments(window_starts(now));
-        self.run_one(key, call).await?.if_known("known", |reply| {
+        self.run_one(key, self.calls.details(now, key)).await?.if_known("known", |reply| {
             let stats = reply.stats(now)?;
             let signature_json = reply.text()?;
             let known_since = reply.iso8601()?;
@@ -262,18 +215,8 @@ impl Store for RedisStore {
         now: Timestamp,
         attempts: Vec<RepairAttempt>,
     ) -> Vec<Result<Option<RepairRecorded>, StoreError>> {
-        let begin = || {
-            let mut call = Call::new(Script::Repair);
-            call.argument(KEPT_SECONDS);
-            call.argument(to_unix_seconds(now));
-            call
-        };
-        let add = |call: &mut Call, attempt: &RepairAttempt| {
-            self.add_keys(call, attempt.key);
-            call.argument(attempt.id.as_str());
-            call.argument(reply::repair_attempt_json(attempt));
-            call.argument(audit::to_json(&attempt.into()));
-        };
+        let begin = || self.calls.repair(now);
+        let add = |call: &mut Call, attempt: &RepairAttempt| self.calls.add_attempt(call, attempt);
         let read = |_, mut reply: Reply| {
             let counted = match reply.tag()? {
                 "counted" => true,
@@ -293,9 +236,7 @@ impl Store for RedisStore {
         _now: Timestamp,
         key: AnomalyKey,
     ) -> Result<Option<Vec<AuditEntry>>, StoreError> {
-        let mut call = Call::new(Script::Audit);
-        self.add_keys(&mut call, key);
-        self.run_one(key, call).await?.if_known("known", |reply| {
+        self.run_one(key, self.calls.audit(key)).await?.if_known("known", |reply| {
             Ok(reply.texts()?.iter().filter_map(|entry| audit::from_json(entry)).collect())
         })
     }
@@ -305,12 +246,7 @@ impl Store for RedisStore {
         now: Timestamp,
         mark: FixMark,
     ) -> Result<Option<PermanentFix>, StoreError> {
-        let mut call = self.change_of_fix(Script::MarkFixed, now, mark.key, &mark.id, mark.at);
-        call.argument(to_iso8601(mark.at));
-        call.argument(remaining_validity_seconds(now, mark.at));
-        call.argument(mark.description.as_str());
-        call.argument(mark.fixed_by.as_deref().unwrap_or_default());
-        call.argument(audit::to_json(&(&mark).into()));
+        let call = self.calls.mark_fixed(now, &mark);
         self.run_one(mark.key, call).await?.if_known("marked", |_| Ok(mark.into()))
     }
 
@@ -319,9 +255,7 @@ impl Store for RedisStore {
         now: Timestamp,
         removal: FixRemoval,
     ) -> Result<Option<bool>, StoreError> {
-        let FixRemoval { key, id, at, .. } = &removal;
-        let mut call = self.change_of_fix(Script::UnmarkFixed, now, *key, id, *at);
-        call.argument(audit::to_json(&(&removal).into()));
+        let call = self.calls.unmark_fixed(now, &removal);
         match self.run_one(removal.key, call).await?.tag()? {
             "unmarked" => Ok(Some(true)),
             "not_marked" => Ok(Some(false)),
@@ -354,16 +288,4 @@ impl Store for RedisStore {
     async fn close(&self) {
         self.servers.close().await;
     }
-}
-
-/// How long a mark that was made at `at` holds from now on; never nothing, which `SET` refuses.
-fn remaining_validity_seconds(now: Timestamp, at: Timestamp) -> i64 {
-    let age_seconds = (now.as_micros() - at.as_micros()) / 1_000_000;
-    (FIX_VALIDITY_SECONDS - age_seconds).clamp(1, FIX_VALIDITY_SECONDS)
-}
-
-/// The first ARGV of every script that tallies.
-fn window_starts(now: Timestamp) -> [Value; 4] {
-    [Window::Month, Window::Week, Window::Day, Window::Hour]
-        .map(|window| to_unix_seconds(window.start(now)).into())
 }

@@ -1,5 +1,5 @@
-//! Which anomalies need their keys' lives renewed: once a minute each is enough for keys that live for 35
-//! days, and the check in the script would take a sixth of its time.
+//! Which anomalies need the TTL of their keys renewed. Once a minute is enough for keys that live for
+//! 35 days, and a check in the script would take a sixth of its time.
 
 use std::collections::HashSet;
 
@@ -8,18 +8,18 @@ use tokio::sync::watch;
 
 use crate::domain::{AnomalyKey, Timestamp};
 
-/// Of how many anomalies it is noted; those beyond are renewed each time.
-const MAX_NOTED: usize = 100_000;
+/// Maximum number of anomalies tracked; others are renewed on every write.
+const MAX_TRACKED: usize = 100_000;
 
 /// The anomalies whose keys this process has renewed within the minute.
 pub(super) struct Renewals {
-    noted: Mutex<Noted>,
-    /// Grows when Redis may have forgotten something, and so a key's life too.
+    renewed: Mutex<Renewed>,
+    /// Grows when Redis may have forgotten something, and so a key's TTL too.
     resets: watch::Receiver<u64>,
 }
 
 #[derive(Default)]
-struct Noted {
+struct Renewed {
     minute: i64,
     resets: u64,
     keys: HashSet<AnomalyKey>,
@@ -27,28 +27,26 @@ struct Noted {
 
 impl Renewals {
     pub(super) fn new(resets: watch::Receiver<u64>) -> Self {
-        Self { noted: Mutex::default(), resets }
+        Self { renewed: Mutex::default(), resets }
     }
 
-    /// Whether an anomaly's keys are to be renewed.
     pub(super) fn is_due(&self, now: Timestamp, key: AnomalyKey) -> bool {
-        !self.noted(now).keys.contains(&key)
+        !self.renewed(now).keys.contains(&key)
     }
 
-    /// Notes that they were.
-    pub(super) fn note(&self, now: Timestamp, key: AnomalyKey) {
-        let mut noted = self.noted(now);
-        if noted.keys.len() < MAX_NOTED {
-            noted.keys.insert(key);
+    pub(super) fn add(&self, now: Timestamp, key: AnomalyKey) {
+        let mut renewed = self.renewed(now);
+        if renewed.keys.len() < MAX_TRACKED {
+            renewed.keys.insert(key);
         }
     }
 
-    fn noted(&self, now: Timestamp) -> parking_lot::MutexGuard<'_, Noted> {
+    fn renewed(&self, now: Timestamp) -> parking_lot::MutexGuard<'_, Renewed> {
         let (minute, resets) = (now.as_micros() / 60_000_000, *self.resets.borrow());
-        let mut noted = self.noted.lock();
-        if noted.minute != minute || noted.resets != resets {
-            *noted = Noted { minute, resets, keys: HashSet::new() };
+        let mut renewed = self.renewed.lock();
+        if renewed.minute != minute || renewed.resets != resets {
+            *renewed = Renewed { minute, resets, keys: HashSet::new() };
         }
-        noted
+        renewed
     }
 }

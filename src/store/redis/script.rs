@@ -1,68 +1,90 @@
 //! The Lua scripts, and a call of one. `EVALSHA` and `EVAL` are sent by hand rather than through
 //! fred's script functions, which ignore options and hash the wrong argument on a cluster.
 
-use std::sync::LazyLock;
+use std::sync::{
+    LazyLock,
+    atomic::{AtomicBool, Ordering},
+};
 
 use fred::types::Value;
 
-macro_rules! script {
-    ($($file:literal),+) => {
-        concat!(
-            include_str!("../scripts/library.lua"),
-            $(include_str!(concat!("../scripts/", $file))),+
-        )
+/// One row for each script: its name, how many keys of an anomaly it takes, and its files after
+/// `library.lua`. What it takes and returns is in the header of the last file.
+macro_rules! scripts {
+    ($($script:ident, $keys_each:literal keys, [$($file:literal),+];)+) => {
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(super) enum Script {
+            $($script),+
+        }
+
+        impl Script {
+            /// In the order of their numbers.
+            pub(super) const ALL: &[Self] = &[$(Self::$script),+];
+
+            pub(super) const fn source(self) -> &'static str {
+                match self {
+                    $(Self::$script => concat!(
+                        include_str!("../scripts/library.lua"),
+                        $(include_str!(concat!("../scripts/", $file))),+
+                    )),+
+                }
+            }
+
+            /// The number of keys that it takes for each anomaly.
+            pub(super) const fn keys_each(self) -> usize {
+                match self {
+                    $(Self::$script => $keys_each),+
+                }
+            }
+        }
     };
 }
 
-/// A script; each file's header says what it takes and gives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Script {
-    Record,
-    Stats,
-    Details,
-    Repair,
-    MarkFixed,
-    UnmarkFixed,
-    Audit,
+scripts! {
+    Record, 7 keys, ["rollup.lua", "record.lua"];
+    Stats, 8 keys, ["stats.lua"];
+    Details, 8 keys, ["details.lua"];
+    Repair, 10 keys, ["repair.lua"];
+    MarkFixed, 10 keys, ["mark_fixed.lua"];
+    UnmarkFixed, 10 keys, ["unmark_fixed.lua"];
+    Audit, 10 keys, ["audit.lua"];
 }
 
 impl Script {
-    pub(super) const ALL: [Self; 7] = [
-        Self::Record,
-        Self::Stats,
-        Self::Details,
-        Self::Repair,
-        Self::MarkFixed,
-        Self::UnmarkFixed,
-        Self::Audit,
-    ];
-
-    pub(super) const fn source(self) -> &'static str {
-        match self {
-            Self::Record => script!("folding.lua", "record.lua"),
-            Self::Stats => script!("stats.lua"),
-            Self::Details => script!("details.lua"),
-            Self::Repair => script!("repair.lua"),
-            Self::MarkFixed => script!("mark_fixed.lua"),
-            Self::UnmarkFixed => script!("unmark_fixed.lua"),
-            Self::Audit => script!("audit.lua"),
-        }
-    }
-
-    /// How many of an anomaly's keys it takes.
-    pub(super) const fn keys_each(self) -> usize {
-        match self {
-            Self::Record => 7,
-            Self::Stats | Self::Details => 8,
-            Self::Repair | Self::MarkFixed | Self::UnmarkFixed | Self::Audit => 10,
-        }
-    }
-
-    /// The SHA-1 of the source in hex, by which a server that has seen it knows it.
+    /// The SHA-1 of the source in hex, by which a server that has run it knows it.
     pub(super) fn sha(self) -> &'static str {
-        static SHAS: LazyLock<[String; Script::ALL.len()]> =
-            LazyLock::new(|| Script::ALL.map(|script| fred::util::sha1_hash(script.source())));
+        static SHAS: LazyLock<Vec<String>> = LazyLock::new(|| {
+            Script::ALL.iter().map(|script| fred::util::sha1_hash(script.source())).collect()
+        });
         &SHAS[self as usize]
+    }
+}
+
+/// The scripts that a server has run by their SHA. If it does not know one of them any more, it has
+/// been restarted or replaced; that it does not know another one is no sign of that.
+pub(super) struct SeenScripts([AtomicBool; Script::ALL.len()]);
+
+impl Default for SeenScripts {
+    fn default() -> Self {
+        Self([const { AtomicBool::new(false) }; Script::ALL.len()])
+    }
+}
+
+impl SeenScripts {
+    pub(super) fn add(&self, script: Script) {
+        self.0[script as usize].store(true, Ordering::Relaxed);
+    }
+
+    /// Forgets all scripts if `script` was one of them, because a server forgets all of them at once.
+    /// Returns whether it was.
+    pub(super) fn forget(&self, script: Script) -> bool {
+        let was_seen = self.0[script as usize].load(Ordering::Relaxed);
+        if was_seen {
+            for seen in &self.0 {
+                seen.store(false, Ordering::Relaxed);
+            }
+        }
+        was_seen
     }
 }
 
@@ -91,7 +113,7 @@ impl Call {
         self.arguments.extend(values);
     }
 
-    /// What follows the command's name: the script by `handle`, numkeys, KEYS, ARGV.
+    /// Returns what follows the command's name: the script by `handle`, numkeys, KEYS, ARGV.
     pub(super) fn command_line(&self, handle: &'static str) -> Vec<Value> {
         let mut line = Vec::with_capacity(2 + self.keys.len() + self.arguments.len());
         line.push(Value::from_static_str(handle));
@@ -99,6 +121,11 @@ impl Call {
         line.extend(self.keys.iter().cloned());
         line.extend(self.arguments.iter().cloned());
         line
+    }
+
+    #[cfg(test)]
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.keys.len(), self.arguments.len())
     }
 }
 
@@ -116,9 +143,24 @@ mod tests {
     }
 
     #[test]
-    fn each_script_stands_at_its_place_in_the_list() {
-        for (place, script) in Script::ALL.into_iter().enumerate() {
-            assert_eq!(script as usize, place);
+    fn each_script_is_listed_at_its_number() {
+        for (number, script) in Script::ALL.iter().enumerate() {
+            assert_eq!(*script as usize, number);
+        }
+    }
+
+    #[test]
+    fn a_server_that_has_forgotten_one_script_has_forgotten_all() {
+        for script in Script::ALL {
+            let seen = SeenScripts::default();
+            assert!(!seen.forget(*script), "{script:?} was never run");
+            for other in Script::ALL {
+                seen.add(*other);
+            }
+            assert!(seen.forget(*script), "{script:?} was run");
+            for other in Script::ALL {
+                assert!(!seen.forget(*other), "{other:?} is forgotten with {script:?}");
+            }
         }
     }
 }

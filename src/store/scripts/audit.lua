@@ -1,11 +1,13 @@
--- Reads who has done what about an anomaly.
+-- Reads the audit of one anomaly: who did what about it, and when.
 --
--- KEYS  timeline, repair_count, permanent_fix, metadata, folded, folded_counts, folded_ids,
---       repair_history, operation_ids, audit
--- ARGV  none
--- Gives {'known', {entries, newest first}} or {'unknown'}, or {"error" and a message}
+-- KEYS     timeline, repair_count, permanent_fix, metadata, folded, folded_counts, folded_ids,
+--          repair_history, operation_ids, audit
+-- ARGV     none
+-- Returns  {"known", {entries, newest first}}, {"unknown"}, or {"error" and a message}
 --
--- A script and not single commands: an unknown anomaly is told from one that nobody has done anything about.
+-- A script and not single commands: an unknown anomaly is told from one with an empty audit.
+
+local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 10, 0, 0
 
 local function read()
   if not is_known(1) then
@@ -14,6 +16,6 @@ local function read()
   return { 'known', call('LRANGE', KEYS[1 + AUDIT], '0', '-1') }
 end
 
-elements(10, 0, 0)
+elements(KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH)
 local result = protected(read)
 return type(result) == 'table' and result or { result }

@@ -1,27 +1,30 @@
--- Reads all that is kept about one anomaly.
+-- Reads everything that is kept about one anomaly.
 --
--- KEYS  timeline, repair_count, permanent_fix, metadata, folded, folded_counts, folded_ids,
---       repair_history
--- ARGV  1-4  the starts of the windows of 30 days, 7 days, 24 hours, 1 hour (Unix seconds)
--- Gives {"known" and its tally (`encode_stats` in library.lua), signature, first_seen, fix description, fixed by,
---       {repair history}}, where '' stands for what there is not, or {"unknown"}, or {"error" and a
---       message}
+-- KEYS     timeline, repair_count, permanent_fix, metadata, folded, folded_counts, folded_ids,
+--          repair_history
+-- ARGV     1-4  the starts of the windows of 30 days, 7 days, 24 hours, 1 hour (Unix seconds)
+--          5    maximum number of repair attempts to return
+-- Returns  {"known" and the stats (`encode_stats` in library.lua), signature, first_seen, fix
+--          description, fixed by, {repair history, newest first}}, where '' stands for a missing
+--          value; {"unknown"}; or {"error" and a message}
 --
 -- A script and not single commands: all figures of an answer are of the same moment.
+
+local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 8, 5, 0
 
 local function read()
   if not is_known(1) then
     return { 'unknown' }
   end
-  local stats = read_stats(1, window_starts(), false, read_texts(1, 8), 1)
+  local stats = read_stats(1, window_starts(), false, read_texts(1, KEYS_EACH), 1)
   stats.newest = stats[1] > 0 and newest_event(1, stats)
   local texts = call('HMGET', KEYS[1 + METADATA], 'signature', 'first_seen',
     'permanent_fix_description', 'permanent_fix_by')
-  local history = call('LRANGE', KEYS[1 + REPAIR_HISTORY], '0', '99')
-  return { encode_stats(1, 'known', stats), texts[1] or '', texts[2] or '', texts[3] or '', texts[4] or '',
-    history }
+  local history = call('LRANGE', KEYS[1 + REPAIR_HISTORY], '0', ARGV[5] - 1)
+  return { encode_stats(1, 'known', stats), texts[1] or '', texts[2] or '', texts[3] or '',
+    texts[4] or '', history }
 end
 
-elements(8, 4, 0)
+elements(KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH)
 local result = protected(read)
 return type(result) == 'table' and result or { result }

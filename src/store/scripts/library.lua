@@ -1,32 +1,34 @@
--- Functions that the scripts beside this file share. It is put in front of each of them, since a
--- script can load no other. Only `read_stats` (where it forgets), `extend_ttl`, `remember_id` and `audit` write.
+-- Functions that the scripts beside this file share. It is put in front of each of them, because a
+-- script can't load another one. Only `read_stats` (if it prunes), `extend_ttl`, `remember_id`,
+-- `audit` and `change_fix` write.
 --
--- `k` is the place of an anomaly's first key in KEYS. Its keys stand there in the order below, and a
--- script takes the first few of them. (Places, since to make a table of names for each anomaly takes
--- longer than many a command.) Numbers go to Redis as texts: one of Lua's is printed anew each time.
+-- `k` is the index of an anomaly's first key in KEYS. Its keys follow in the order below, and a
+-- script takes the first few of them. (Indices, because making a table of names for each anomaly
+-- takes longer than many a command.) Numbers go to Redis as texts where they can: Lua prints one
+-- each time anew.
 
 local TIMELINE, REPAIR_COUNT, PERMANENT_FIX, METADATA = 0, 1, 2, 3
 local FOLDED, FOLDED_COUNTS, FOLDED_IDS = 4, 5, 6
 local REPAIR_HISTORY, OPERATION_IDS, AUDIT = 7, 8, 9
 
--- How wide the buckets of folded events are: of the last day, and older ones.
+-- The widths of the buckets of rolled-up events: of the last day, and older ones.
 local FINE_SECONDS, COARSE_SECONDS = 120, 3600
 
 local KEYS, ARGV = KEYS, ARGV
 local call, tonumber = redis.call, tonumber
 
--- Fails unless the call has `fixed` arguments and, for each element, `keys_each` keys and
--- `arguments_each` arguments. Answers the number of elements.
-local function elements(keys_each, fixed, arguments_each)
+-- Returns the number of elements of a call. Fails unless it has `keys_each` keys for each of them,
+-- and `fixed_arguments` arguments and `arguments_each` more for each of them.
+local function elements(keys_each, fixed_arguments, arguments_each)
   local count = #KEYS / keys_each
-  if count ~= math.floor(count) or #ARGV ~= fixed + count * arguments_each then
+  if count ~= math.floor(count) or #ARGV ~= fixed_arguments + count * arguments_each then
     error('wrong number of KEYS or ARGV')
   end
   return count
 end
 
--- ARGV 1-4, the earliest times inside the windows of 30 days, 7 days, 24 hours and 1 hour: as texts,
--- which carry the microseconds, and then the same as numbers.
+-- Returns ARGV 1-4, the earliest times inside the windows of 30 days, 7 days, 24 hours and 1 hour:
+-- as texts, which carry the microseconds, and then the same as numbers.
 local function window_starts()
   local starts = { ARGV[1], ARGV[2], ARGV[3], ARGV[4] }
   for window = 1, 4 do
@@ -35,59 +37,62 @@ local function window_starts()
   return starts
 end
 
--- What the key `folded` tells: the oldest folded event, the newest (what is later is in the timeline), how
--- many there are, and before which time their buckets are of an hour. None where all have left.
-local function read_folded(text, starts)
-  local first, edge, total, tidied = string.match(text, '^(%S+) (%S+) (%S+) (%S+)$')
+-- Reads the key `folded`: the oldest rolled-up event, the newest (later events are in the
+-- timeline), their number, and the time before which buckets are coarse. Returns nil if all have
+-- expired.
+local function read_rollup(text, starts)
+  local first, edge, total, coarse_before = string.match(text, '^(%S+) (%S+) (%S+) (%S+)$')
   if not first or tonumber(edge) < starts[5] then
     return nil
   end
-  return { first = first, edge = edge, total = tonumber(total), tidied = tonumber(tidied),
-    first_at = tonumber(first), edge_at = tonumber(edge) }
+  return { first = first, edge = edge, total = tonumber(total),
+    coarse_before = tonumber(coarse_before), first_at = tonumber(first),
+    edge_at = tonumber(edge) }
 end
 
--- How many folded events lie before a time, but for those in the bucket that it cuts.
-local function folded_before(k, time)
-  local before = call('ZREVRANGEBYSCORE', KEYS[k + FOLDED_COUNTS], '(' .. time, '-inf', 'LIMIT', '0',
-    '1')
+-- Returns the number of rolled-up events before a time, without those in the bucket that it cuts.
+local function rolled_up_before(k, time)
+  local before = call('ZREVRANGEBYSCORE', KEYS[k + FOLDED_COUNTS], '(' .. time, '-inf', 'LIMIT',
+    '0', '1')
   return tonumber(before[1]) or 0
 end
 
--- Adds the folded events to a tally.
-local function add_folded(k, starts, stats)
-  local folded = stats.folded
+-- Adds the rolled-up events to the stats.
+local function add_rollup(k, starts, stats)
+  local rollup = stats.rollup
   for window = 1, 4 do
     local start_at = starts[window + 4]
-    if start_at <= folded.first_at then
-      stats[window] = stats[window] + folded.total
-    elseif start_at <= folded.edge_at then
-      stats[window] = stats[window] + folded.total - folded_before(k, starts[window])
+    if start_at <= rollup.first_at then
+      stats[window] = stats[window] + rollup.total
+    elseif start_at <= rollup.edge_at then
+      stats[window] = stats[window] + rollup.total - rolled_up_before(k, starts[window])
       stats.is_approximate = true
     end
   end
-  stats.oldest = folded.first
-  if starts[5] > folded.first_at then
-    -- Its bucket may be one of an hour, and cut.
+  stats.oldest = rollup.first
+  if starts[5] > rollup.first_at then
+    -- Its bucket may be a coarse one, and cut.
     local bucket = call('ZRANGEBYSCORE', KEYS[k + FOLDED_COUNTS], starts[1], '+inf', 'WITHSCORES',
       'LIMIT', '0', '1')
-    local ends_at = tonumber(bucket[2]) or folded.edge_at
+    local ends_at = tonumber(bucket[2]) or rollup.edge_at
     stats.oldest = string.format('%.6f', math.max(ends_at - ends_at % COARSE_SECONDS, starts[5]))
   end
 end
 
--- What the keys hold that are texts, of all elements at once, for a command costs more than what it does;
--- but of so many at the most, since Lua's stack takes some thousands.
+-- Maximum number of elements whose texts are read by one command: Lua's stack takes some thousands.
 local ELEMENTS_AT_ONCE = 500
 
+-- Reads the keys that hold texts, three for each element, of many elements by one command: a
+-- command costs more than what it does.
 local function read_texts(count, keys_each)
   local texts = {}
   for first = 1, count, ELEMENTS_AT_ONCE do
-    local names, place = {}, 0
+    local names, length = {}, 0
     for i = first, math.min(first + ELEMENTS_AT_ONCE - 1, count) do
       local k = (i - 1) * keys_each + 1
-      names[place + 1], names[place + 2] = KEYS[k + REPAIR_COUNT], KEYS[k + PERMANENT_FIX]
-      names[place + 3] = KEYS[k + FOLDED]
-      place = place + 3
+      names[length + 1], names[length + 2] = KEYS[k + REPAIR_COUNT], KEYS[k + PERMANENT_FIX]
+      names[length + 3] = KEYS[k + FOLDED]
+      length = length + 3
     end
     for j, text in ipairs(call('MGET', unpack(names))) do
       texts[(first - 1) * 3 + j] = text
@@ -96,17 +101,17 @@ local function read_texts(count, keys_each)
   return texts
 end
 
--- Reads how often an anomaly has happened, as numbers 1 to 4 by window, and what is told beside it; forgets
--- what has left where it is to. `texts` are those of all elements, of which this is the `i`th. `length` is
--- that of the timeline. Looks before it forgets: after any
--- write, though it removes nothing, Redis lets a script exceed maxmemory.
-local function read_stats(k, starts, forgets, texts, i)
+-- Reads the stats of an anomaly: its events by window as members 1 to 4, and the rest by name,
+-- where `length` is that of the timeline. Removes expired events if `prunes` is set, but only if
+-- there are any: after any write, even one that removes nothing, Redis lets a script exceed
+-- maxmemory. `texts` are those of all elements, of which this is the `i`th.
+local function read_stats(k, starts, prunes, texts, i)
   local timeline = KEYS[k]
   local oldest = call('ZRANGE', timeline, '0', '0', 'WITHSCORES')[2]
   local oldest_at = tonumber(oldest)
   local has_expired = oldest and oldest_at < starts[5]
   if has_expired then
-    if forgets then
+    if prunes then
       call('ZREMRANGEBYSCORE', timeline, '-inf', '(' .. starts[1])
       has_expired = false
     end
@@ -123,26 +128,26 @@ local function read_stats(k, starts, forgets, texts, i)
     hour = oldest_at >= starts[8] and day or call('ZCOUNT', timeline, starts[4], '+inf')
   end
   local stats = { month, week, day, hour, length = length, oldest = oldest, newest = false,
-    repairs = texts[i * 3 - 2], mark = texts[i * 3 - 1], folded = false, is_approximate = false }
-  local folded = texts[i * 3] and read_folded(texts[i * 3], starts)
-  if folded then
-    stats.folded = folded
-    add_folded(k, starts, stats)
+    repairs = texts[i * 3 - 2], mark = texts[i * 3 - 1], rollup = false, is_approximate = false }
+  local rollup = texts[i * 3] and read_rollup(texts[i * 3], starts)
+  if rollup then
+    stats.rollup = rollup
+    add_rollup(k, starts, stats)
   end
   return stats
 end
 
--- The newest event's time.
+-- Returns the time of the newest event.
 local function newest_event(k, stats)
-  return call('ZRANGE', KEYS[k], '-1', '-1', 'WITHSCORES')[2] or stats.folded and stats.folded.edge
+  return call('ZRANGE', KEYS[k], '-1', '-1', 'WITHSCORES')[2] or stats.rollup and stats.rollup.edge
 end
 
--- Answers a tally as one text, which takes Redis and its reader less than a list of values: `word`, then
--- the events of 30 days and, where they differ, ",7 days,24 hours,1 hour", the oldest and the newest.
--- Where there is more to tell follow "approximate" or "exact", the number of repair attempts,
--- "marked", the mark's remaining milliseconds and its time. `-` stands for what there is not. The
--- milliseconds are for marks without a readable time: an older writer's metadata expire before its
--- mark does.
+-- Returns stats as one text, which costs Redis and its reader less than a list of values: `word`,
+-- the events of 30 days and, if they differ, ",7 days,24 hours,1 hour", the oldest and the newest
+-- event. If there is more, "approximate" or "exact" follows, and the number of repair attempts; if
+-- there is a mark, "marked", its remaining milliseconds and its time. `-` stands for a missing
+-- value. The milliseconds are for marks without a readable time: an older writer's metadata expire
+-- before its mark does.
 local function encode_stats(k, word, stats)
   local text = word .. ' ' .. stats[1]
   if stats[4] ~= stats[1] then
@@ -161,26 +166,27 @@ local function encode_stats(k, word, stats)
     .. (call('HGET', KEYS[k + METADATA], 'permanent_fix_time') or '-')
 end
 
--- Whether anything is kept about an anomaly.
+-- Returns true if anything is kept about an anomaly.
 local function is_known(k)
   return call('EXISTS', KEYS[k + METADATA], KEYS[k + TIMELINE], KEYS[k + PERMANENT_FIX],
     KEYS[k + REPAIR_COUNT], KEYS[k + REPAIR_HISTORY]) > 0
 end
 
--- Makes a key live for at least `seconds` more. (EXPIRE's own GT is not in Redis 6.2.)
+-- Makes the TTL of a key at least `seconds`. (EXPIRE's own GT is not in Redis 6.2.)
 local function extend_ttl(name, seconds)
   if call('TTL', name) < tonumber(seconds) then
     call('EXPIRE', name, seconds)
   end
 end
 
--- Whether an id has been noted within the last `kept_seconds`.
-local function is_noted(k, id, now, kept_seconds)
-  local noted_at = call('ZSCORE', KEYS[k + OPERATION_IDS], id)
-  return noted_at and tonumber(noted_at) > tonumber(now) - tonumber(kept_seconds)
+-- Returns true if the id of an operation was remembered within the last `kept_seconds`.
+local function is_remembered(k, id, now, kept_seconds)
+  local remembered_at = call('ZSCORE', KEYS[k + OPERATION_IDS], id)
+  return remembered_at and tonumber(remembered_at) > tonumber(now) - tonumber(kept_seconds)
 end
 
--- Notes an id. To be called last: an operation that fails half-way must not count as done.
+-- Remembers the id of an operation. To be called last: one that fails half-way must not count as
+-- done.
 local function remember_id(k, id, now, kept_seconds)
   local ids = KEYS[k + OPERATION_IDS]
   call('ZADD', ids, now, id)
@@ -189,22 +195,54 @@ local function remember_id(k, id, now, kept_seconds)
     string.format('%.6f', tonumber(now) - tonumber(kept_seconds)))
 end
 
--- Keeps an entry of the audit, of which there are the newest 100, for as long as a mark may hold.
-local function audit(k, entry)
+-- Adds an entry to the audit, which keeps the newest `max_entries` for `seconds`.
+local function audit(k, entry, max_entries, seconds)
   local entries = KEYS[k + AUDIT]
   call('LPUSH', entries, entry)
-  call('LTRIM', entries, '0', '99')
-  call('EXPIRE', entries, '7776000')
+  call('LTRIM', entries, '0', max_entries - 1)
+  call('EXPIRE', entries, seconds)
 end
 
--- Whether a mark or removal of the time `at` comes late, and after one that is later than it: what has
--- waited at one instance of the service must not undo what was done through another meanwhile.
+-- Returns true if a mark or removal of the time `at` has waited and comes after a later one: what
+-- has waited at one instance of the service must not undo what was done through another meanwhile.
 local function is_outdated(k, at, now)
   local changed_at = call('HGET', KEYS[k + METADATA], 'permanent_fix_changed')
   return changed_at and tonumber(at) < tonumber(now) and tonumber(at) < tonumber(changed_at)
 end
 
--- Answers what `work` answers, or "error" and its message when it fails, so that one anomaly with a
+-- Changes the permanent fix of the one anomaly of a call by `apply`, which is given the name of the
+-- metadata and returns true if it had an effect. Returns `effective`, or `ineffective` if `apply`
+-- had no effect, the id is known, or a later change was made; or "unknown".
+--
+-- ARGV  1  seconds to keep an id
+--       2  now (Unix seconds)
+--       3  event id
+--       4  the change's time (Unix seconds)
+--       5  its entry in the audit (JSON)
+--       6  maximum number of entries in an audit
+--       7  seconds to keep an audit
+local function change_fix(apply, effective, ineffective)
+  local kept_seconds, now, id, at, entry, audit_entries, audit_seconds = unpack(ARGV, 1, 7)
+  if not is_known(1) then
+    return 'unknown'
+  end
+  if is_remembered(1, id, now, kept_seconds) then
+    return ineffective
+  end
+  local has_effect = false
+  if not is_outdated(1, at, now) then
+    -- Before anything is written, so that an audit of a foreign type fails without a change.
+    call('LLEN', KEYS[1 + AUDIT])
+    has_effect = apply(KEYS[1 + METADATA])
+    if has_effect then
+      audit(1, entry, audit_entries, audit_seconds)
+    end
+  end
+  remember_id(1, id, now, kept_seconds)
+  return has_effect and effective or ineffective
+end
+
+-- Returns what `work` returns, or "error" and its message if it fails, so that an anomaly with a
 -- key of a foreign type fails alone.
 local function protected(work, ...)
   local ok, result = pcall(work, ...)

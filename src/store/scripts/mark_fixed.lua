@@ -1,38 +1,24 @@
 -- Marks a known anomaly as permanently fixed, in place of an earlier mark.
 --
--- KEYS  timeline, repair_count, permanent_fix, metadata, folded, folded_counts, folded_ids,
---       repair_history, operation_ids, audit
--- ARGV  1  seconds to keep an id
---       2  now (Unix seconds)
---       3  event id
---       4  the mark's time (Unix seconds)
---       5  the same (ISO 8601)
---       6  seconds that the mark holds from now on
---       7  what was done
---       8  who says so; '' for nobody
---       9  the entry of the audit (JSON)
--- Gives {'marked'}, also where nothing has changed since this id was known or something later has been
---       done; or {'unknown'}, or {"error" and a message}
+-- KEYS     timeline, repair_count, permanent_fix, metadata, folded, folded_counts, folded_ids,
+--          repair_history, operation_ids, audit
+-- ARGV     1-7  as `change_fix` in library.lua takes them
+--          8    the mark's time (ISO 8601)
+--          9    seconds for which the mark holds from now on
+--          10   the description of the fix
+--          11   who reports it; '' if unknown
+-- Returns  {"marked"}, also if nothing has changed because the id is known or a later change was
+--          made; {"unknown"}; or {"error" and a message}
 --
--- A script and not MULTI: a mark on an unknown anomaly is refused, and the metadata must not
--- expire before it.
+-- A script and not MULTI: a mark on an unknown anomaly is refused, and the metadata must not expire
+-- before the mark.
 
-local kept_seconds, now, id, at, at_iso, validity_seconds, description, fixed_by, entry = unpack(ARGV)
+local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 10, 11, 0
 
-local function mark()
-  if not is_known(1) then
-    return 'unknown'
-  end
-  if is_noted(1, id, now, kept_seconds) then
-    return 'marked'
-  end
-  if is_outdated(1, at, now) then
-    remember_id(1, id, now, kept_seconds)
-    return 'marked'
-  end
-  -- Before anything is written, so that an audit of a foreign type changes nothing.
-  call('LLEN', KEYS[1 + AUDIT])
-  local metadata = KEYS[1 + METADATA]
+local at, at_iso, validity_seconds, description, fixed_by =
+  ARGV[4], ARGV[8], ARGV[9], ARGV[10], ARGV[11]
+
+local function mark(metadata)
   call('HSET', metadata, 'permanent_fix_applied', 'true', 'permanent_fix_description', description,
     'permanent_fix_time', at_iso, 'permanent_fix_changed', at)
   if fixed_by == '' then
@@ -42,10 +28,8 @@ local function mark()
   end
   extend_ttl(metadata, validity_seconds)
   call('SET', KEYS[1 + PERMANENT_FIX], '1', 'EX', validity_seconds)
-  audit(1, entry)
-  remember_id(1, id, now, kept_seconds)
-  return 'marked'
+  return true
 end
 
-elements(10, 9, 0)
-return { protected(mark) }
+elements(KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH)
+return { protected(change_fix, mark, 'marked', 'marked') }

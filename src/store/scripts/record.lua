@@ -1,49 +1,52 @@
--- Records occurrences, one after the other, and tallies each one's anomaly after it.
+-- Records occurrences, one after the other, and returns the stats of each one's anomaly after it.
 --
--- KEYS  for each occurrence: timeline, repair_count, permanent_fix, metadata, folded, folded_counts,
---       folded_ids
--- ARGV  1-4  the starts of the windows of 30 days, 7 days, 24 hours, 1 hour (Unix seconds)
---       5    seconds to keep an anomaly
---       6    how many of an anomaly's newest events are kept exactly
---       7    how many more there may be before they are folded
---       8    how many ids of folded events are remembered
---       then for each occurrence: 1 where its keys' lives are to be renewed, event id, its time (Unix seconds), its time (ISO 8601),
---       the posted object as JSON
--- Gives for each occurrence a text: "counted", "duplicate" or "too_old" and the tally after it (`encode_stats` in
---       library.lua); or "error" and a message
+-- KEYS     for each occurrence: timeline, repair_count, permanent_fix, metadata, folded,
+--          folded_counts, folded_ids
+-- ARGV     1-4  the starts of the windows of 30 days, 7 days, 24 hours, 1 hour (Unix seconds)
+--          5    seconds to keep an anomaly
+--          6    number of an anomaly's newest events that are kept exactly
+--          7    number of events beyond those before they are rolled up
+--          8    number of ids of rolled-up events to remember
+--          then for each occurrence: 1 if its keys' TTL is due for renewal, event id, its time
+--          (Unix seconds), its time (ISO 8601), the posted object (JSON)
+-- Returns  for each occurrence a text: "counted", "duplicate" or "too_old", and the stats after it
+--          (`encode_stats` in library.lua); or "error" and a message
 --
--- A script and not MULTI: whether an id is new decides about the writes that follow, and all figures of
--- an answer are of the same moment.
+-- A script and not MULTI: whether an id is new decides about the writes that follow, and all
+-- figures of an answer are of the same moment.
 --
--- An anomaly that several occurrences of a batch are about is read once, and its tally kept up to date in
--- Lua: a command costs more than most of what it does.
+-- If several occurrences of a batch are of one anomaly, it is read once, and its stats are kept up
+-- to date in Lua, because a command costs more than most of what it does.
+
+local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 7, 8, 5
 
 local starts = window_starts()
 local kept_seconds = ARGV[5]
-local exact_events, fold_batch, remembered_ids = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
--- Up to 128 short members Redis (7.0) parses all scores anew with each ZADD, ten times as slow as the other
--- encoding, which a set takes for good once it holds a longer member.
+local exact_events, rollup_batch = tonumber(ARGV[6]), tonumber(ARGV[7])
+local recent_ids = tonumber(ARGV[8])
+-- Up to 128 short members, Redis 7.0 parses all scores again with each ZADD, ten times as slow as
+-- in the other encoding, which a set keeps for good once it has held a longer member.
 local PACKED_EVENTS, LONG_MEMBER = 32, string.rep('-', 65)
 
-local count = elements(7, 8, 5)
-local texts = read_texts(count, 7)
+local count = elements(KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH)
+local texts = read_texts(count, KEYS_EACH)
 local stats_by_timeline = {}
 
--- Folds what is too much of an anomaly, and writes down what has changed.
-local function settle(stats)
-  if stats.has_forgotten and stats.length > exact_events + fold_batch then
-    fold_oldest(stats.k, stats, stats.length - exact_events, starts, remembered_ids)
+-- Rolls up the surplus of an anomaly's events, and writes the roll-up if it has changed.
+local function bound_timeline(stats)
+  if stats.is_pruned and stats.length > exact_events + rollup_batch then
+    roll_up_oldest(stats.k, stats, stats.length - exact_events, starts, recent_ids)
   end
-  if stats.folded and stats.folded.changed_ids then
-    write_folded(stats.k, stats.folded, starts, kept_seconds)
+  if stats.rollup and stats.rollup.changed_ids then
+    write_rollup(stats.k, stats.rollup, starts, kept_seconds)
   end
 end
 
--- Puts an event into the timeline, and says whether its id is new there.
+-- Adds an event to the timeline. Returns false if its id is there already.
 local function insert(k, a, stats, id, at)
   local timeline, metadata = KEYS[k], KEYS[k + METADATA]
-  local is_due = not stats.is_renewed and (ARGV[a] == '1' or stats.length == 0)
-  -- Read before anything is written, so that metadata of a foreign type change nothing.
+  local is_due = not stats.is_renewed and (ARGV[a + 1] == '1' or stats.length == 0)
+  -- Read before anything is written, so that metadata of a foreign type fail without a change.
   local has_signature = not is_due or call('HEXISTS', metadata, 'signature') == 1
   if call('ZADD', timeline, 'NX', at, id) == 0 then
     return false
@@ -51,8 +54,8 @@ local function insert(k, a, stats, id, at)
   if is_due then
     call('EXPIRE', timeline, kept_seconds)
     if not has_signature then
-      call('HSET', metadata, 'signature', ARGV[a + 4])
-      call('HSETNX', metadata, 'first_seen', ARGV[a + 3])
+      call('HSET', metadata, 'signature', ARGV[a + 5])
+      call('HSETNX', metadata, 'first_seen', ARGV[a + 4])
     end
     extend_ttl(metadata, kept_seconds)
     stats.is_renewed = true
@@ -65,19 +68,19 @@ local function insert(k, a, stats, id, at)
   return true
 end
 
--- Puts an event in, wherever it belongs, and says whether it counts.
-local function take(k, a, stats, id, at, at_number)
-  local folded = stats.folded
-  if folded then
-    if remembers(k, folded, id, starts) then
+-- Adds an event to the timeline or to the roll-up. Returns false if its id is known.
+local function add(k, a, stats, id, at, at_number)
+  local rollup = stats.rollup
+  if rollup then
+    if has_recent_id(k, rollup, id, starts) then
       return false
     end
-    if at_number <= folded.edge_at then
+    if at_number <= rollup.edge_at then
       if call('ZSCORE', KEYS[k], id) then
         return false
       end
-      fold_late(folded, at, at_number)
-      remember(k, folded, id, at_number, remembered_ids)
+      roll_up_late(rollup, at, at_number)
+      add_recent_id(k, rollup, id, at_number, recent_ids)
       return true
     end
   end
@@ -91,19 +94,19 @@ local function take(k, a, stats, id, at, at_number)
 end
 
 local function record(i)
-  local k, a = i * 7 - 6, i * 5 + 4
-  local id, at, at_number = ARGV[a + 1], ARGV[a + 2], tonumber(ARGV[a + 2])
+  local k, a = (i - 1) * KEYS_EACH + 1, FIXED_ARGUMENTS + (i - 1) * ARGUMENTS_EACH
+  local id, at, at_number = ARGV[a + 2], ARGV[a + 3], tonumber(ARGV[a + 3])
   local is_inside = at_number >= starts[5]
   local stats = stats_by_timeline[KEYS[k]]
-  if not stats or is_inside and not stats.has_forgotten then
+  if not stats or is_inside and not stats.is_pruned then
     stats = read_stats(k, starts, is_inside, texts, i)
-    stats.k, stats.has_forgotten = k, is_inside
+    stats.k, stats.is_pruned = k, is_inside
     stats_by_timeline[KEYS[k]] = stats
   end
   local outcome = 'too_old'
   if is_inside then
     outcome = 'duplicate'
-    if take(k, a, stats, id, at, at_number) then
+    if add(k, a, stats, id, at, at_number) then
       outcome = 'counted'
       stats[1] = stats[1] + 1
       for window = 2, 4 do
@@ -130,7 +133,7 @@ for i = 1, count do
   results[i] = protected(record, i)
 end
 for _, stats in pairs(stats_by_timeline) do
-  -- Where it fails, since a key is of a foreign type, no event does: they are in the timeline.
-  protected(settle, stats)
+  -- If it fails, because a key is of a foreign type, no event fails: they are in the timeline.
+  protected(bound_timeline, stats)
 end
 return results

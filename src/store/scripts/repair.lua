@@ -1,43 +1,52 @@
 -- Adds repair attempts to the histories of known anomalies, one after the other.
 --
--- KEYS  for each attempt: timeline, repair_count, permanent_fix, metadata, folded, folded_counts,
---       folded_ids, repair_history, operation_ids, audit
--- ARGV  1  seconds to keep an anomaly
---       2  now (Unix seconds)
---       then for each attempt: event id, the attempt as JSON, its entry of the audit as JSON
--- Gives for each attempt: {'counted' or 'duplicate', number of attempts, {repair history}},
---       or {'unknown'}, or {"error" and a message}
+-- KEYS     for each attempt: timeline, repair_count, permanent_fix, metadata, folded,
+--          folded_counts, folded_ids, repair_history, operation_ids, audit
+-- ARGV     1  seconds to keep an anomaly and an id
+--          2  now (Unix seconds)
+--          3  maximum number of attempts in a history
+--          4  maximum number of entries in an audit
+--          5  seconds to keep an audit
+--          then for each attempt: event id, the attempt (JSON), its entry in the audit (JSON)
+-- Returns  for each attempt: {"counted" or "duplicate", number of attempts, {repair history, newest
+--          first}}, {"unknown"}, or {"error" and a message}
 --
 -- A script and not MULTI: whether the anomaly is known and the id is new decides about the writes.
 
+local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 10, 5, 3
+
 local kept_seconds, now = ARGV[1], ARGV[2]
+local newest_attempts = ARGV[3] - 1
+local audit_entries, audit_seconds = ARGV[4], ARGV[5]
 
 local function add(k, id, attempt, entry)
   if not is_known(k) then
     return { 'unknown' }
   end
   local repair_count, repair_history = KEYS[k + REPAIR_COUNT], KEYS[k + REPAIR_HISTORY]
-  -- Read before anything is written, so that a history of a foreign type changes nothing.
+  -- Read before anything is written, so that lists of a foreign type fail without a change.
   call('LLEN', repair_history)
   call('LLEN', KEYS[k + AUDIT])
   local outcome = 'duplicate'
-  if not is_noted(k, id, now, kept_seconds) then
+  if not is_remembered(k, id, now, kept_seconds) then
     outcome = 'counted'
     call('INCR', repair_count)
     call('EXPIRE', repair_count, kept_seconds)
     call('LPUSH', repair_history, attempt)
-    call('LTRIM', repair_history, '0', '99')
+    call('LTRIM', repair_history, '0', newest_attempts)
     call('EXPIRE', repair_history, kept_seconds)
     extend_ttl(KEYS[k + METADATA], kept_seconds)
-    audit(k, entry)
+    audit(k, entry, audit_entries, audit_seconds)
     remember_id(k, id, now, kept_seconds)
   end
-  return { outcome, call('GET', repair_count) or '', call('LRANGE', repair_history, '0', '99') }
+  return { outcome, call('GET', repair_count) or '',
+    call('LRANGE', repair_history, '0', newest_attempts) }
 end
 
 local results = {}
-for i = 1, elements(10, 2, 3) do
-  local result = protected(add, i * 10 - 9, ARGV[i * 3], ARGV[i * 3 + 1], ARGV[i * 3 + 2])
+for i = 1, elements(KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH) do
+  local k, a = (i - 1) * KEYS_EACH + 1, FIXED_ARGUMENTS + (i - 1) * ARGUMENTS_EACH
+  local result = protected(add, k, ARGV[a + 1], ARGV[a + 2], ARGV[a + 3])
   results[i] = type(result) == 'table' and result or { result }
 end
 return results

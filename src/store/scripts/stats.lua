@@ -1,20 +1,22 @@
--- Tallies anomalies without changing anything.
+-- Reads the stats of anomalies without changing anything.
 --
--- KEYS  for each anomaly: timeline, repair_count, permanent_fix, metadata, folded, folded_counts,
---       folded_ids, repair_history
--- ARGV  1-4  the starts of the windows of 30 days, 7 days, 24 hours, 1 hour (Unix seconds)
--- Gives for each anomaly a text: "known" and its tally (`encode_stats` in library.lua), or "unknown", or "error"
---       and a message
+-- KEYS     for each anomaly: timeline, repair_count, permanent_fix, metadata, folded,
+--          folded_counts, folded_ids, repair_history
+-- ARGV     1-4  the starts of the windows of 30 days, 7 days, 24 hours, 1 hour (Unix seconds)
+-- Returns  for each anomaly a text: "known" and its stats (`encode_stats` in library.lua),
+--          "unknown", or "error" and a message
 --
 -- A script and not single commands: all figures of an answer are of the same moment.
 
+local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 8, 4, 0
+
 local starts = window_starts()
 
-local count = elements(8, 4, 0)
-local texts = read_texts(count, 8)
+local count = elements(KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH)
+local texts = read_texts(count, KEYS_EACH)
 
 local function read(i)
-  local k = i * 8 - 7
+  local k = (i - 1) * KEYS_EACH + 1
   local stats = read_stats(k, starts, false, texts, i)
   if stats[1] == 0 and not is_known(k) then
     return 'unknown'

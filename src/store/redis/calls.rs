@@ -1,0 +1,221 @@
+//! The calls of the scripts: which KEYS and ARGV each one gets. The header of a script names the same
+//! in the same order, and a test checks their numbers.
+
+use fred::types::Value;
+
+use super::{
+    audit,
+    reply::repair_attempt_json,
+    script::{Call, Script},
+    time::{to_iso8601, to_unix_seconds},
+};
+use crate::{
+    domain::{
+        AUDIT_ENTRIES, AnomalyKey, AuditEntry, EventId, FIX_VALIDITY_SECONDS, FixMark, FixRemoval,
+        Occurrence, RECENT_ATTEMPTS, RepairAttempt, TimelineConfig, Timestamp, Window,
+    },
+    store::{KEPT_SECONDS, keys::KeyNames},
+};
+
+/// Makes calls for one deployment.
+#[derive(Clone, Debug)]
+pub(super) struct Calls {
+    pub(super) names: KeyNames,
+    pub(super) timeline: TimelineConfig,
+}
+
+impl Calls {
+    /// Without an occurrence yet.
+    pub(super) fn record(&self, now: Timestamp) -> Call {
+        let mut call = Call::new(Script::Record);
+        call.arguments(window_starts(now));
+        call.argument(KEPT_SECONDS);
+        call.argument(self.timeline.exact_events() as i64);
+        call.argument(self.timeline.rollup_batch() as i64);
+        call.argument(self.timeline.recent_ids() as i64);
+        call
+    }
+
+    /// Adds an occurrence, whose keys' TTL is to be renewed if that `is_due`.
+    pub(super) fn add_occurrence(&self, call: &mut Call, occurrence: &Occurrence, is_due: bool) {
+        self.add_keys(call, occurrence.key);
+        call.argument(i64::from(is_due));
+        call.argument(occurrence.id.as_str());
+        call.argument(to_unix_seconds(occurrence.at));
+        call.argument(to_iso8601(occurrence.at));
+        call.argument(&*occurrence.signature_json);
+    }
+
+    /// Without an anomaly yet.
+    pub(super) fn stats(&self, now: Timestamp) -> Call {
+        let mut call = Call::new(Script::Stats);
+        call.arguments(window_starts(now));
+        call
+    }
+
+    /// Adds an anomaly by its keys alone.
+    pub(super) fn add_keys(&self, call: &mut Call, key: AnomalyKey) {
+        call.keys(self.names.first(call.script.keys_each(), key));
+    }
+
+    pub(super) fn details(&self, now: Timestamp, key: AnomalyKey) -> Call {
+        let mut call = Call::new(Script::Details);
+        self.add_keys(&mut call, key);
+        call.arguments(window_starts(now));
+        call.argument(RECENT_ATTEMPTS as i64);
+        call
+    }
+
+    /// Without an attempt yet.
+    pub(super) fn repair(&self, now: Timestamp) -> Call {
+        let mut call = Call::new(Script::Repair);
+        call.argument(KEPT_SECONDS);
+        call.argument(to_unix_seconds(now));
+        call.argument(RECENT_ATTEMPTS as i64);
+        call.arguments(audit_limits());
+        call
+    }
+
+    pub(super) fn add_attempt(&self, call: &mut Call, attempt: &RepairAttempt) {
+        self.add_keys(call, attempt.key);
+        call.argument(attempt.id.as_str());
+        call.argument(repair_attempt_json(attempt));
+        call.argument(audit::to_json(&attempt.into()));
+    }
+
+    pub(super) fn mark_fixed(&self, now: Timestamp, mark: &FixMark) -> Call {
+        let mut call = Call::new(Script::MarkFixed);
+        self.add_keys(&mut call, mark.key);
+        call.arguments(fix_change(now, &mark.id, &mark.into()));
+        call.argument(to_iso8601(mark.at));
+        call.argument(remaining_validity_seconds(now, mark.at));
+        call.argument(mark.description.as_str());
+        call.argument(mark.fixed_by.as_deref().unwrap_or_default());
+        call
+    }
+
+    pub(super) fn unmark_fixed(&self, now: Timestamp, removal: &FixRemoval) -> Call {
+        let mut call = Call::new(Script::UnmarkFixed);
+        self.add_keys(&mut call, removal.key);
+        call.arguments(fix_change(now, &removal.id, &removal.into()));
+        call
+    }
+
+    pub(super) fn audit(&self, key: AnomalyKey) -> Call {
+        let mut call = Call::new(Script::Audit);
+        self.add_keys(&mut call, key);
+        call
+    }
+}
+
+/// The first ARGV of every script that reads stats.
+fn window_starts(now: Timestamp) -> [Value; 4] {
+    [Window::Month, Window::Week, Window::Day, Window::Hour]
+        .map(|window| to_unix_seconds(window.start(now)).into())
+}
+
+/// The first ARGV of the scripts that change a permanent fix.
+fn fix_change(now: Timestamp, id: &EventId, entry: &AuditEntry) -> impl Iterator<Item = Value> {
+    let change = [
+        KEPT_SECONDS.into(),
+        to_unix_seconds(now).into(),
+        id.as_str().into(),
+        to_unix_seconds(entry.at).into(),
+        audit::to_json(entry).into(),
+    ];
+    change.into_iter().chain(audit_limits())
+}
+
+/// The maximum number of entries in an audit, and how long it is kept: as long as a mark may hold.
+fn audit_limits() -> [Value; 2] {
+    [(AUDIT_ENTRIES as i64).into(), FIX_VALIDITY_SECONDS.into()]
+}
+
+/// How long a mark that was made at `at` holds from now on; never 0, which `SET` refuses.
+fn remaining_validity_seconds(now: Timestamp, at: Timestamp) -> i64 {
+    let age_seconds = (now.as_micros() - at.as_micros()) / 1_000_000;
+    (FIX_VALIDITY_SECONDS - age_seconds).clamp(1, FIX_VALIDITY_SECONDS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Action, Actor};
+
+    const KEY: AnomalyKey = AnomalyKey::from_bits(7);
+
+    /// The numbers that a script names at its head: keys and arguments of each element, and
+    /// arguments before those.
+    struct Widths {
+        keys_each: usize,
+        fixed_arguments: usize,
+        arguments_each: usize,
+    }
+
+    fn widths(script: Script) -> Widths {
+        const HEAD: &str = "\nlocal KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = ";
+        let (_, widths) = script.source().split_once(HEAD).expect("the script names its widths");
+        let (widths, _) = widths.split_once('\n').unwrap();
+        let widths: Vec<usize> = widths.split(", ").map(|width| width.parse().unwrap()).collect();
+        let [keys_each, fixed_arguments, arguments_each] = widths[..] else { panic!("{widths:?}") };
+        Widths { keys_each, fixed_arguments, arguments_each }
+    }
+
+    /// A call of a script for so many elements; a script that takes one has one.
+    fn call(script: Script, elements: usize) -> Call {
+        let timeline = TimelineConfig { exact_events: 10.try_into().unwrap() };
+        let calls = Calls { names: KeyNames::new("anomaly:", false), timeline };
+        let (id, at) = (EventId::parse("a").unwrap(), Timestamp::from_micros(7));
+        let actor = Actor::default();
+        match script {
+            Script::Record => {
+                let occurrence = Occurrence { key: KEY, id, at, signature_json: "{}".into() };
+                let mut call = calls.record(at);
+                (0..elements).for_each(|_| calls.add_occurrence(&mut call, &occurrence, true));
+                call
+            }
+            Script::Stats => {
+                let mut call = calls.stats(at);
+                (0..elements).for_each(|_| calls.add_keys(&mut call, KEY));
+                call
+            }
+            Script::Repair => {
+                let action = Action::parse("restart_pod").unwrap();
+                let attempt = RepairAttempt { key: KEY, id, action, success: true, at, actor };
+                let mut call = calls.repair(at);
+                (0..elements).for_each(|_| calls.add_attempt(&mut call, &attempt));
+                call
+            }
+            Script::Details => calls.details(at, KEY),
+            Script::MarkFixed => {
+                let (description, fixed_by) = ("raised the limit".to_owned(), None);
+                let mark = FixMark { key: KEY, id, at, description, fixed_by, actor };
+                calls.mark_fixed(at, &mark)
+            }
+            Script::UnmarkFixed => calls.unmark_fixed(at, &FixRemoval { key: KEY, id, at, actor }),
+            Script::Audit => calls.audit(KEY),
+        }
+    }
+
+    #[test]
+    fn each_call_has_the_keys_and_arguments_that_its_script_names() {
+        for script in Script::ALL.iter().copied() {
+            let Widths { keys_each, fixed_arguments, arguments_each } = widths(script);
+            assert_eq!(keys_each, script.keys_each(), "{script:?}");
+            let takes_many = matches!(script, Script::Record | Script::Stats | Script::Repair);
+            for elements in if takes_many { 1..=3 } else { 1..=1 } {
+                let (keys, arguments) = call(script, elements).counts();
+                assert_eq!(keys, elements * keys_each, "{script:?}");
+                assert_eq!(arguments, fixed_arguments + elements * arguments_each, "{script:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_script_checks_its_widths() {
+        for script in Script::ALL {
+            let checks = "elements(KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH)";
+            assert!(script.source().contains(checks), "{script:?}");
+        }
+    }
+}
