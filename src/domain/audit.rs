@@ -1,45 +1,45 @@
-//! Who has done what about an anomaly, and when.
+//! The audit of an anomaly: who did what about it, and when.
 
 use serde::{Deserialize, Serialize};
 
 use super::{FixMark, FixRemoval, RepairAttempt, Timestamp};
 
-/// How many entries an anomaly's audit keeps.
+/// Maximum number of entries in an anomaly's audit.
 pub const AUDIT_ENTRIES: usize = 100;
 
-/// Where a write came from.
+/// The caller of a write.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Actor {
-    /// Whose token was shown; else who the caller says it was.
+    /// The name of the token that was presented; without one, the name that the caller gave.
     pub by: Option<String>,
     /// The id of the request.
     pub request_id: Option<String>,
 }
 
-/// One event that had an effect.
+/// One write that had an effect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditEntry {
-    /// When it was done.
+    /// The time of the write.
     pub at: Timestamp,
-    /// By whom, in which request.
+    /// The caller.
     pub actor: Actor,
-    /// What was done.
+    /// The change that was made.
     pub event: AuditEvent,
 }
 
-/// What can be done about an anomaly.
+/// A change that people or machines can make to an anomaly.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AuditEvent {
     /// It was marked as permanently fixed.
     MarkedFixed {
-        /// What was done about the cause.
+        /// The description of the fix.
         description: String,
     },
-    /// The mark was taken back.
+    /// The mark was removed.
     UnmarkedFixed,
-    /// A repair was tried.
+    /// A repair was attempted.
     RepairAttempted {
-        /// What was tried.
+        /// The name of the action.
         action: String,
         /// Whether it worked.
         success: bool,

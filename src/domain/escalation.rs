@@ -1,12 +1,12 @@
-//! When it is time to stop repairing: levels by the count of the last 24 hours.
+//! The levels that say when to stop repairing, by the count of the last 24 hours.
 
 use serde::{Deserialize, Serialize};
 
-/// What the number of recurrences asks for. Ordered by urgency.
+/// The response that the number of recurrences calls for. Ordered by urgency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum EscalationLevel {
-    /// It has come back: the repair treats the symptom.
+    /// The anomaly has come back: the repair treats the symptom.
     Repeat,
     /// A person should look.
     Escalate,
@@ -15,7 +15,7 @@ pub enum EscalationLevel {
 }
 
 impl EscalationLevel {
-    /// The name as in the JSON.
+    /// Returns the name as in the JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Repeat => "REPEAT",
@@ -25,7 +25,7 @@ impl EscalationLevel {
     }
 }
 
-/// From how many occurrences in 24 hours on each level holds; they strictly rise, from 1.
+/// The number of occurrences in 24 hours from which each level applies; they strictly rise, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "ThresholdsConfig")]
 pub struct Thresholds {
@@ -34,7 +34,7 @@ pub struct Thresholds {
     permanent_fix: u64,
 }
 
-/// Why three numbers are no thresholds.
+/// The error for numbers that do not strictly rise.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "thresholds must rise strictly, from 1: repeat < escalate < permanent_fix, but they are \
@@ -64,7 +64,7 @@ impl TryFrom<ThresholdsConfig> for Thresholds {
 }
 
 impl Thresholds {
-    /// Takes three counts as thresholds.
+    /// Creates thresholds of three counts.
     ///
     /// # Errors
     /// When they do not strictly rise, or the first is 0.
@@ -76,7 +76,7 @@ impl Thresholds {
         }
     }
 
-    /// The level that `count_24h` occurrences reach, if any.
+    /// Returns the level that `count_24h` occurrences reach, if any.
     pub fn level(self, count_24h: u64) -> Option<EscalationLevel> {
         if count_24h >= self.permanent_fix {
             Some(EscalationLevel::PermanentFix)

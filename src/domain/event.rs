@@ -8,12 +8,12 @@ use sha2::{Digest, Sha256};
 
 use super::{AnomalyKey, Timestamp};
 
-/// Names one occurrence or repair attempt within its anomaly: 1 to 128 printable ASCII characters.
+/// The id of one occurrence or operation within its anomaly: 1 to 128 printable ASCII characters.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct EventId(Arc<str>);
 
-/// Why a text is no event id.
+/// The error for a text that is not an event id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be 1 to 128 printable ASCII characters")]
 pub struct InvalidEventId;
@@ -21,7 +21,7 @@ pub struct InvalidEventId;
 impl EventId {
     const MAX_LENGTH: usize = 128;
 
-    /// Takes `text` as an id.
+    /// Parses an id.
     ///
     /// # Errors
     /// When it is empty, too long, or holds anything but printable ASCII.
@@ -34,19 +34,19 @@ impl EventId {
         }
     }
 
-    /// An id that nobody has used: 72 random bits, so that among ten million of one anomaly two are alike
-    /// with a probability of one in a hundred million. Shorter than a UUID, since Redis keeps
-    /// thousands of them for a busy anomaly.
+    /// Returns a new id of 72 random bits, so that among ten million of one anomaly two are equal with a
+    /// probability of one in a hundred million. Shorter than a UUID, because Redis keeps thousands of
+    /// them for a busy anomaly.
     pub fn unique() -> Self {
         Self(URL_SAFE_NO_PAD.encode(rand::random::<[u8; 9]>()).into())
     }
 
-    /// The id as it was given.
+    /// Returns the id as it was given.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Its fixed-size stand-in.
+    /// Returns the digest that stands for the id.
     pub fn digest(&self) -> EventDigest {
         let mut head = [0; 16];
         head.copy_from_slice(&Sha256::digest(self.0.as_bytes())[..16]);
@@ -68,23 +68,23 @@ impl fmt::Display for EventId {
     }
 }
 
-/// The first 16 bytes of an event id's SHA-256, which stand for the id where a million are kept.
+/// The first 16 bytes of an event id's SHA-256, kept in its place by the embedded store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EventDigest([u8; 16]);
 
-/// How far ahead of the clock an occurrence may lie, in seconds: clocks differ, but not by more.
+/// Maximum time by which an occurrence may be ahead of the clock: clocks differ, but not by more.
 pub const MAX_AHEAD_SECONDS: i64 = 60;
 
 /// One occurrence, ready to be recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Occurrence {
-    /// Whose occurrence it is.
+    /// The anomaly that occurred.
     pub key: AnomalyKey,
-    /// By what a retry is recognised.
+    /// The id by which a retry is recognised.
     pub id: EventId,
-    /// When it happened.
+    /// The time of the occurrence.
     pub at: Timestamp,
-    /// The posted object as JSON, kept when it is the anomaly's first.
+    /// The posted object as JSON, kept if it is the anomaly's first.
     pub signature_json: Arc<str>,
 }
 

@@ -4,47 +4,47 @@ use serde::{Deserialize, Serialize};
 
 use super::{Actor, AnomalyKey, EventId, Timestamp};
 
-/// How long a mark holds: 90 days, in seconds.
+/// The time for which a mark holds: 90 days.
 pub const FIX_VALIDITY_SECONDS: i64 = 90 * 86_400;
 
-/// A mark to be set.
+/// A mark to set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FixMark {
-    /// The anomaly that is fixed.
+    /// The anomaly whose cause is fixed.
     pub key: AnomalyKey,
-    /// By what a second copy of the mark is recognised.
+    /// The id by which a second copy of the mark is recognised.
     pub id: EventId,
-    /// From when on it holds.
+    /// The time from which it holds.
     pub at: Timestamp,
-    /// What was done about the cause.
+    /// The description of the fix.
     pub description: String,
-    /// Who says so.
+    /// The person who reports the fix.
     pub fixed_by: Option<String>,
-    /// Where it came from.
+    /// The caller.
     pub actor: Actor,
 }
 
-/// A mark to be taken back.
+/// A mark to remove.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FixRemoval {
-    /// The anomaly that is not fixed after all.
+    /// The anomaly whose cause is not fixed after all.
     pub key: AnomalyKey,
-    /// By what a second copy of the removal is recognised.
+    /// The id by which a second copy of the removal is recognised.
     pub id: EventId,
-    /// When it was taken back.
+    /// The time of the removal.
     pub at: Timestamp,
-    /// Where that came from.
+    /// The caller.
     pub actor: Actor,
 }
 
 /// A mark that holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PermanentFix {
-    /// What was done about the cause; absent where an older writer left only the mark.
+    /// The description of the fix; absent if an older writer left only the mark.
     pub description: Option<String>,
-    /// Who said so.
+    /// The person who reported the fix.
     pub fixed_by: Option<String>,
-    /// When it was marked.
+    /// The time of the mark.
     pub marked_at: Timestamp,
 }
 
@@ -56,7 +56,7 @@ impl From<FixMark> for PermanentFix {
 }
 
 impl PermanentFix {
-    /// When the mark ends.
+    /// Returns the time at which the mark ends.
     pub fn expires_at(&self) -> Timestamp {
         self.marked_at.plus_seconds(FIX_VALIDITY_SECONDS)
     }

@@ -1,40 +1,40 @@
-//! How often an anomaly has happened: what a store tallies, and what a caller is told of it.
+//! How often an anomaly has happened: the stats that a store returns, and the answer to a caller.
 
 use super::{AnomalyKey, EscalationLevel, Thresholds, Timestamp, WindowCounts};
 
-/// What a store knows of an anomaly's occurrences at one moment.
+/// An anomaly's occurrences, repairs and mark at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AnomalyStats {
     /// Events in each window.
     pub counts: WindowCounts,
-    /// Whether a count may be too high, or the oldest event's time too early, by what lies in one
+    /// True if a count may be too high, or the oldest event's time too early, by the events of one
     /// bucket of time: there are more events than are kept exactly.
     pub is_approximate: bool,
     /// The oldest event inside 30 days.
     pub first_seen: Option<Timestamp>,
     /// The newest event inside 30 days.
     pub last_seen: Option<Timestamp>,
-    /// All repair attempts.
+    /// The number of all repair attempts.
     pub repair_attempts: u64,
-    /// When the permanent fix that holds was marked.
+    /// The time of the mark that holds, if any.
     pub fixed_at: Option<Timestamp>,
 }
 
-/// A tally judged: the answer to "how often, and what is to be done".
+/// Stats with the level that follows from them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frequency {
-    /// Whose frequency it is.
+    /// The anomaly.
     pub key: AnomalyKey,
-    /// What the judgement rests on.
+    /// The stats that the level follows from.
     pub stats: AnomalyStats,
     /// The level of the current count of 24 hours.
     pub level: Option<EscalationLevel>,
-    /// The level just before this occurrence; the current one where nothing was recorded.
+    /// The level just before this occurrence; the current one if nothing was recorded.
     pub previous_level: Option<EscalationLevel>,
 }
 
 impl Frequency {
-    /// Judges `stats`, given the count of 24 hours as it was before this call.
+    /// Determines the levels of `stats`, given the count of 24 hours before this call.
     pub fn judge(
         key: AnomalyKey,
         stats: AnomalyStats,
@@ -46,7 +46,7 @@ impl Frequency {
         Self { key, stats, level, previous_level }
     }
 
-    /// Whether it came back after its permanent fix was marked, within the 30 days.
+    /// Returns true if the anomaly came back after its mark, within the 30 days.
     pub fn regressed(&self) -> bool {
         matches!((self.stats.last_seen, self.stats.fixed_at), (Some(seen), Some(fixed)) if seen > fixed)
     }

@@ -1,4 +1,4 @@
-//! The key by which an anomaly is known to callers and in the store.
+//! The key that identifies an anomaly to callers and in the store.
 
 use std::{fmt, str::FromStr};
 
@@ -10,18 +10,18 @@ use serde::{Deserialize, Serialize, Serializer};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AnomalyKey(u64);
 
-/// Why a text is no key.
+/// The error for a text that is not a key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("is not an anomaly key: a key is 16 lower-case hex digits, such as b119b2edaa9fb08c")]
 pub struct InvalidKey;
 
 impl AnomalyKey {
-    /// The key whose digits spell `bits`.
+    /// Returns the key whose digits spell `bits`.
     pub const fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
 
-    /// The number that the digits spell.
+    /// Returns the number that the digits spell.
     pub const fn to_bits(self) -> u64 {
         self.0
     }

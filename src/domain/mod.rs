@@ -1,5 +1,5 @@
-//! The pure heart: what an anomaly is, and how occurrences, levels, repairs and fixes are reckoned.
-//! No I/O, no async, no clock: whoever needs the time is handed it. Everything else imports from here.
+//! The model: anomalies, their occurrences, levels, repairs and fixes. Pure: no I/O, no async, no
+//! clock, because time is an argument. Everything else imports from here.
 
 mod audit;
 mod escalation;

@@ -1,4 +1,4 @@
-//! Automatic repairs: which were tried on an anomaly, how often they worked, and which to skip.
+//! Automatic repairs: the attempts on an anomaly, how often each action worked, and which to skip.
 
 use std::{cmp::Reverse, collections::BTreeMap, fmt};
 
@@ -6,17 +6,17 @@ use serde::{Deserialize, Serialize};
 
 use super::{Actor, AnomalyKey, EventId, Timestamp};
 
-/// How many attempts an anomaly's history keeps.
+/// Maximum number of attempts in an anomaly's history.
 pub const RECENT_ATTEMPTS: usize = 100;
 
-/// Fewer attempts than this say nothing about an action, so it is not skipped.
+/// Minimum number of attempts before an action is skipped: fewer say nothing about it.
 const ATTEMPTS_BEFORE_SKIPPING: u64 = 2;
 
-/// What a repair does, as its pipeline names it: 1 to 200 characters, none of them a control.
+/// The name of a repair action: 1 to 200 characters, none of them a control character.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Action(String);
 
-/// Why a text names no action.
+/// The error for a text that is not an action's name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be 1 to 200 characters without control characters, such as restart_pod")]
 pub struct InvalidAction;
@@ -24,7 +24,7 @@ pub struct InvalidAction;
 impl Action {
     const MAX_CHARACTERS: usize = 200;
 
-    /// Takes `text` as an action's name.
+    /// Parses an action's name.
     ///
     /// # Errors
     /// When it is empty, too long, or holds control characters.
@@ -37,7 +37,7 @@ impl Action {
         }
     }
 
-    /// The name as it was given.
+    /// Returns the name as it was given.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -52,28 +52,28 @@ impl fmt::Display for Action {
 /// One attempt, ready to be recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepairAttempt {
-    /// The anomaly it was made on.
+    /// The anomaly that was repaired.
     pub key: AnomalyKey,
-    /// By what a retry of the report is recognised.
+    /// The id by which a retry of the report is recognised.
     pub id: EventId,
-    /// What was tried.
+    /// The action that was attempted.
     pub action: Action,
-    /// Whether it worked.
+    /// True if it worked.
     pub success: bool,
-    /// When it was reported.
+    /// The time of the report.
     pub at: Timestamp,
-    /// Where the report came from.
+    /// The caller.
     pub actor: Actor,
 }
 
-/// One attempt as the history keeps it.
+/// One attempt in a history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecentAttempt {
-    /// What was tried. Older writers were free in their naming, so this is any text.
+    /// The action that was attempted. Older writers named actions freely, so this is any text.
     pub action: String,
-    /// Whether it worked.
+    /// True if it worked.
     pub success: bool,
-    /// When; absent where an older writer left no readable time.
+    /// The time of the report; absent if an older writer left no readable time.
     pub at: Option<Timestamp>,
 }
 
@@ -84,21 +84,21 @@ impl From<&RepairAttempt> for RecentAttempt {
     }
 }
 
-/// What is known of an anomaly's repairs.
+/// An anomaly's repairs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepairHistory {
-    /// All attempts, also those beyond the newest [`RECENT_ATTEMPTS`].
+    /// The number of all attempts, with those beyond the newest [`RECENT_ATTEMPTS`].
     pub total: u64,
     /// The newest attempts, newest first.
     pub recent: Vec<RecentAttempt>,
 }
 
-/// How often one action was tried among the newest attempts, and how often it worked.
+/// The attempts of one action among the newest ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RepairStatistics {
-    /// Attempts.
+    /// The number of attempts.
     pub total: u64,
-    /// Those that worked.
+    /// The number of those that worked.
     pub success: u64,
 }
 
@@ -106,16 +106,16 @@ pub struct RepairStatistics {
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize)]
 pub struct SuccessRate(f64);
 
-/// Why a number is no rate.
+/// The error for a number that is not a rate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be a number from 0 to 1, such as 0.2")]
 pub struct InvalidSuccessRate;
 
 impl SuccessRate {
-    /// The share under which an action is skipped when a caller names none.
+    /// The rate below which an action is skipped if a caller names none.
     pub const DEFAULT_MINIMUM: Self = Self(0.2);
 
-    /// Takes `share` as a rate.
+    /// Creates a rate.
     ///
     /// # Errors
     /// When it lies outside 0 to 1 or is not a number.
@@ -125,31 +125,31 @@ impl SuccessRate {
 }
 
 impl RepairHistory {
-    /// Adds the newest attempt, and lets the oldest beyond [`RECENT_ATTEMPTS`] go.
+    /// Adds the newest attempt, and drops the oldest beyond [`RECENT_ATTEMPTS`].
     pub fn push(&mut self, attempt: RecentAttempt) {
         self.total += 1;
         self.recent.insert(0, attempt);
         self.recent.truncate(RECENT_ATTEMPTS);
     }
 
-    /// The figures of one action; zeros where it was never tried.
+    /// Returns the statistics of one action; zeros if it was never attempted.
     pub fn statistics(&self, action: &str) -> RepairStatistics {
-        let mut figures = RepairStatistics::default();
+        let mut statistics = RepairStatistics::default();
         for attempt in self.recent.iter().filter(|attempt| attempt.action == action) {
-            figures.add(attempt.success);
+            statistics.add(attempt.success);
         }
-        figures
+        statistics
     }
 
-    /// The figures of every action among the newest attempts, the most tried first.
+    /// Returns the statistics of every action among the newest attempts, the most attempted first.
     pub fn statistics_by_action(&self) -> Vec<(&str, RepairStatistics)> {
         let mut by_action: BTreeMap<&str, RepairStatistics> = BTreeMap::new();
         for attempt in &self.recent {
             by_action.entry(&attempt.action).or_default().add(attempt.success);
         }
-        let mut figures: Vec<_> = by_action.into_iter().collect();
-        figures.sort_by_key(|(_, figures)| Reverse(figures.total));
-        figures
+        let mut by_action: Vec<_> = by_action.into_iter().collect();
+        by_action.sort_by_key(|(_, statistics)| Reverse(statistics.total));
+        by_action
     }
 }
 
@@ -159,7 +159,7 @@ impl RepairStatistics {
         self.success += u64::from(success);
     }
 
-    /// Successes / attempts, 0 where there are no attempts.
+    /// Returns successes / attempts, or 0 if there are no attempts.
     pub fn success_rate(self) -> SuccessRate {
         if self.total == 0 {
             return SuccessRate(0.0);
@@ -167,7 +167,7 @@ impl RepairStatistics {
         SuccessRate(self.success as f64 / self.total as f64)
     }
 
-    /// Whether the action has been tried often enough to tell, and works too seldom.
+    /// Returns true if the action was attempted often enough and works too seldom.
     pub fn should_skip(self, minimum: SuccessRate) -> bool {
         self.total >= ATTEMPTS_BEFORE_SKIPPING && self.success_rate() < minimum
     }

@@ -1,5 +1,5 @@
 //! The times at which one anomaly happened, in order: the newest events exactly, each with the digest
-//! of its id, older ones as numbers (`folded.rs`). The embedded store keeps one for each anomaly.
+//! of its id, and older ones rolled up (`rollup.rs`). The embedded store keeps one for each anomaly.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -7,20 +7,20 @@ use serde::{Deserialize, Serialize};
 
 use super::{EventDigest, RETENTION, Timestamp, Window, WindowCounts, rollup::Rollup};
 
-/// How many events are searched for an id one by one. Most anomalies never have more, and an index
-/// takes more memory than the events.
-const SEARCHED: usize = 32;
+/// Maximum number of events that are searched for an id one by one. Most anomalies never have more,
+/// and an index takes more memory than the events.
+const MAX_SEARCHED: usize = 32;
 
 /// An anomaly's events.
 #[derive(Clone, Debug, Default)]
 pub struct Timeline {
-    /// Oldest first, none older than what is folded.
+    /// Oldest first, none older than the roll-up.
     events: VecDeque<Event>,
-    /// The ids of `events` where they are many: a retry may carry another time, so the order does
-    /// not find it. Out of line: most anomalies have none.
-    #[expect(clippy::box_collection, reason = "a place for none takes a sixth of one for a set")]
+    /// The ids of `events` if they are many: a retry may carry another time, so the order does not find
+    /// it. Boxed, because most anomalies have none.
+    #[expect(clippy::box_collection, reason = "an empty box takes a sixth of an empty set")]
     index: Option<Box<HashSet<EventDigest>>>,
-    folded: Option<Box<Rollup>>,
+    rollup: Option<Box<Rollup>>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -29,44 +29,44 @@ struct Event {
     id: EventDigest,
 }
 
-/// What became of an event handed to [`Timeline::insert`].
+/// The outcome of [`Timeline::insert`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Insertion {
-    /// It is in the timeline, and was not before.
+    /// The event is new.
     Inserted,
-    /// Its id was there already; the first one's time stands.
+    /// Its id is known already; the time of the first copy stays.
     Duplicate,
 }
 
-/// How many events of an anomaly are kept exactly, the section `timeline` of the configuration.
+/// The section `timeline` of the configuration.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TimelineConfig {
-    /// The newest so many events are exact; older ones are kept as numbers by buckets of time.
+    /// Number of an anomaly's newest events that are kept exactly; older ones are rolled up.
     pub exact_events: std::num::NonZeroU32,
 }
 
 impl TimelineConfig {
-    /// How many more than the exact ones there may be before all of them are folded: folding many at
-    /// once costs little more than folding one.
+    /// Returns how many events beyond the exact ones there may be before they are rolled up: many at
+    /// once cost little more than one.
     pub fn rollup_batch(self) -> usize {
         self.exact_events() / 100
     }
 
-    /// How many ids of folded events are remembered.
+    /// Returns the number of ids of rolled-up events that are remembered.
     pub fn recent_ids(self) -> usize {
         self.exact_events() / 2
     }
 
-    /// The newest so many events are exact.
+    /// Returns the number of an anomaly's newest events that are kept exactly.
     pub fn exact_events(self) -> usize {
         self.exact_events.get() as usize
     }
 }
 
 impl Timeline {
-    /// Adds an event at its place in time, unless its id is known. One that is older than what is
-    /// folded is folded too.
+    /// Adds an event in the order of time, unless its id is known. One that is older than the newest
+    /// rolled-up event is rolled up too.
     pub fn insert(
         &mut self,
         now: Timestamp,
@@ -74,22 +74,22 @@ impl Timeline {
         id: EventDigest,
         config: TimelineConfig,
     ) -> Insertion {
-        let is_remembered = self.folded.as_ref().is_some_and(|folded| folded.remembers(now, id));
-        if is_remembered || self.contains(id) {
+        let is_recent = self.rollup.as_ref().is_some_and(|rollup| rollup.has_recent_id(now, id));
+        if is_recent || self.contains(id) {
             return Insertion::Duplicate;
         }
-        if let Some(folded) = &mut self.folded
-            && at <= folded.edge()
+        if let Some(rollup) = &mut self.rollup
+            && at <= rollup.edge()
         {
-            folded.add(now, at, id, config.recent_ids());
+            rollup.add(now, at, id, config.recent_ids());
             return Insertion::Inserted;
         }
         self.insert_exactly(at, id);
-        self.fold(now, config);
+        self.roll_up(now, config);
         Insertion::Inserted
     }
 
-    /// Adds an event at its place in time, unless its id is known, and folds nothing.
+    /// Adds an event in the order of time, unless its id is known, and rolls up nothing.
     pub fn insert_unbounded(&mut self, at: Timestamp, id: EventDigest) -> Insertion {
         if self.contains(id) {
             return Insertion::Duplicate;
@@ -98,23 +98,23 @@ impl Timeline {
         Insertion::Inserted
     }
 
-    /// Takes an event that is not folded out again.
+    /// Removes an event that is not rolled up.
     pub fn remove(&mut self, id: EventDigest) {
-        // The oldest first: what was put in first is mostly what is taken out first.
-        if let Some(place) = self.events.iter().position(|event| event.id == id) {
-            self.events.remove(place);
+        // From the oldest on: what was added first is mostly what is removed first.
+        if let Some(index) = self.events.iter().position(|event| event.id == id) {
+            self.events.remove(index);
             self.unindex(id);
         }
     }
 
-    /// Forgets what has left the longest window, and says whether there was any.
+    /// Removes the events that have left the longest window. Returns true if one was kept exactly.
     pub fn forget_expired(&mut self, now: Timestamp) -> bool {
         let start = RETENTION.start(now);
-        if self.folded.as_ref().is_some_and(|folded| folded.edge() < start) {
-            self.folded = None;
+        if self.rollup.as_ref().is_some_and(|rollup| rollup.edge() < start) {
+            self.rollup = None;
         }
-        if let Some(folded) = &mut self.folded {
-            folded.tidy(now);
+        if let Some(rollup) = &mut self.rollup {
+            rollup.tidy(now);
         }
         let expired = self.first_inside(RETENTION, now);
         for _ in 0..expired {
@@ -128,11 +128,12 @@ impl Timeline {
         expired > 0
     }
 
-    /// How many events each window holds at `now`. Exact, unless [`Timeline::is_approximate`].
+    /// Returns the number of events in each window at `now`. Exact, unless
+    /// [`Timeline::is_approximate`].
     pub fn counts(&self, now: Timestamp) -> WindowCounts {
         let count = |window: Window| {
             let exact = (self.events.len() - self.first_inside(window, now)) as u64;
-            exact + self.folded.as_ref().map_or(0, |folded| folded.count_since(window.start(now)))
+            exact + self.rollup.as_ref().map_or(0, |rollup| rollup.count_since(window.start(now)))
         };
         WindowCounts {
             hour: count(Window::Hour),
@@ -142,25 +143,25 @@ impl Timeline {
         }
     }
 
-    /// Whether a count may be too high by the events of the bucket that its window's start cuts.
+    /// Returns true if a count may be too high by the events of the bucket that its window's start cuts.
     pub fn is_approximate(&self, now: Timestamp) -> bool {
-        self.folded.as_ref().is_some_and(|folded| {
+        self.rollup.as_ref().is_some_and(|rollup| {
             let windows = [Window::Hour, Window::Day, Window::Week, Window::Month];
-            windows.into_iter().any(|window| folded.is_cut_by(window.start(now)))
+            windows.into_iter().any(|window| rollup.is_cut_by(window.start(now)))
         })
     }
 
-    /// The times of the oldest and the newest event inside the longest window at `now`.
+    /// Returns the times of the oldest and the newest event inside the longest window at `now`.
     pub fn span(&self, now: Timestamp) -> Option<(Timestamp, Timestamp)> {
-        let folded = self.folded.as_ref();
-        let oldest_folded = folded.and_then(|folded| folded.oldest_since(RETENTION.start(now)));
+        let rollup = self.rollup.as_ref();
+        let rolled_up = rollup.and_then(|rollup| rollup.oldest_since(RETENTION.start(now)));
         let exact = self.events.get(self.first_inside(RETENTION, now)).map(|event| event.at);
-        let oldest = oldest_folded.or(exact)?;
+        let oldest = rolled_up.or(exact)?;
         let newest = self.events.back().map(|event| event.at);
-        Some((oldest, newest.or_else(|| folded.map(|folded| folded.edge()))?))
+        Some((oldest, newest.or_else(|| rollup.map(|rollup| rollup.edge()))?))
     }
 
-    /// Whether there are events older than 30 days to forget.
+    /// Returns true if there are exact events older than 30 days to remove.
     pub fn has_expired(&self, now: Timestamp) -> bool {
         self.first_inside(RETENTION, now) > 0
     }
@@ -179,8 +180,8 @@ impl Timeline {
         }
         match self.events.back() {
             Some(newest) if newest.at > at => {
-                let place = self.events.partition_point(|event| event.at <= at);
-                self.events.insert(place, Event { at, id });
+                let index = self.events.partition_point(|event| event.at <= at);
+                self.events.insert(index, Event { at, id });
             }
             _ => self.events.push_back(Event { at, id }),
         }
@@ -193,7 +194,7 @@ impl Timeline {
     }
 
     fn index_where_many(&mut self) {
-        if self.events.len() > SEARCHED {
+        if self.events.len() > MAX_SEARCHED {
             self.index = Some(Box::new(self.events.iter().map(|event| event.id).collect()));
         }
     }
@@ -201,14 +202,14 @@ impl Timeline {
     fn unindex(&mut self, id: EventDigest) {
         if let Some(index) = &mut self.index {
             index.remove(&id);
-            if index.len() <= SEARCHED / 2 {
+            if index.len() <= MAX_SEARCHED / 2 {
                 self.index = None;
             }
         }
     }
 
-    /// Folds the oldest events where there are too many.
-    fn fold(&mut self, now: Timestamp, config: TimelineConfig) {
+    /// Rolls up the oldest events if there are too many.
+    fn roll_up(&mut self, now: Timestamp, config: TimelineConfig) {
         if self.events.len() <= config.exact_events() + config.rollup_batch() {
             return;
         }
@@ -216,21 +217,21 @@ impl Timeline {
             && let Some(Event { at, id }) = self.events.pop_front()
         {
             self.unindex(id);
-            let remembered = config.recent_ids();
-            match &mut self.folded {
-                Some(folded) => folded.add(now, at, id, remembered),
-                None => self.folded = Some(Box::new(Rollup::new(at, id, remembered))),
+            let recent_ids = config.recent_ids();
+            match &mut self.rollup {
+                Some(rollup) => rollup.add(now, at, id, recent_ids),
+                None => self.rollup = Some(Box::new(Rollup::new(at, id, recent_ids))),
             }
         }
-        if let Some(folded) = &mut self.folded {
-            folded.tidy(now);
+        if let Some(rollup) = &mut self.rollup {
+            rollup.tidy(now);
         }
     }
 
     fn first_inside(&self, window: Window, now: Timestamp) -> usize {
         let start = window.start(now);
         match self.events.front() {
-            // Of most anomalies all events are inside.
+            // All events of most anomalies are inside.
             Some(oldest) if oldest.at < start => {
                 self.events.partition_point(|event| event.at < start)
             }
@@ -239,24 +240,24 @@ impl Timeline {
     }
 }
 
-/// As it is written down.
+/// The form in which a timeline is stored. The order of the fields is part of the file format.
 #[derive(Serialize, Deserialize)]
-struct Stored<E, F> {
+struct Stored<E, R> {
     events: E,
-    folded: F,
+    rollup: R,
 }
 
 impl Serialize for Timeline {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Stored { events: &self.events, folded: &self.folded }.serialize(serializer)
+        Stored { events: &self.events, rollup: &self.rollup }.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Timeline {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Stored { events, folded } =
+        let Stored { events, rollup } =
             Stored::<VecDeque<Event>, Option<Box<Rollup>>>::deserialize(deserializer)?;
-        let mut timeline = Self { events, index: None, folded };
+        let mut timeline = Self { events, index: None, rollup };
         timeline.index_where_many();
         Ok(timeline)
     }
@@ -300,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_event_takes_its_place_in_time() {
+    fn a_late_event_is_inserted_in_the_order_of_time() {
         let now = start();
         let mut timeline = Timeline::default();
         timeline.insert(now, now, id("newest"), config(10));
@@ -310,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_left_is_forgotten_with_its_id() {
+    fn an_expired_event_is_forgotten_with_its_id() {
         let now = start();
         for exact_events in [2, 100] {
             let config = config(exact_events);
@@ -332,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_known_among_the_exact_events_and_the_last_that_were_folded() {
+    fn ids_are_known_among_the_exact_events_and_the_last_that_were_rolled_up() {
         let now = start();
         let mut timeline = Timeline::default();
         for n in 0..20 {
@@ -366,7 +367,7 @@ mod tests {
     proptest! {
         /// Totals are exact, and a window is wrong by no more than the bucket that its start cuts.
         #[test]
-        fn folding_errs_by_one_bucket_at_most(
+        fn a_rollup_errs_by_one_bucket_at_most(
             ages in prop::collection::vec(0..29 * DAY, 1..200),
             look in 0..DAY,
             exact_events in 1..50_u32,

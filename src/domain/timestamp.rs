@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
-/// Why a text is no time.
+/// The error for a text that is not a time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("is not an RFC 3339 time such as 2026-11-22T14:21:22Z")]
 pub struct InvalidTimestamp;
@@ -25,17 +25,17 @@ impl Timestamp {
     /// 9999-12-31T23:59:59.999999Z.
     pub const MAX: Self = Self(253_402_300_800 * MICROS_PER_SECOND - 1);
 
-    /// The time `micros` microseconds after the epoch; beyond the years 1 to 9999, the nearest end.
+    /// Returns the time `micros` microseconds after the epoch, limited to the years 1 to 9999.
     pub fn from_micros(micros: i64) -> Self {
         Self(micros.clamp(Self::MIN.0, Self::MAX.0))
     }
 
-    /// Microseconds since the epoch.
+    /// Returns the microseconds since the epoch.
     pub fn as_micros(self) -> i64 {
         self.0
     }
 
-    /// Reads RFC 3339 with any offset; what is finer than a microsecond is cut off.
+    /// Parses RFC 3339 with any offset. Digits beyond the microsecond are cut off.
     ///
     /// # Errors
     /// When the text is not of that form.
@@ -44,17 +44,17 @@ impl Timestamp {
         Ok(Self::from_micros(time.timestamp_micros()))
     }
 
-    /// The time `seconds` before this one.
+    /// Returns the time `seconds` before this one.
     pub fn minus_seconds(self, seconds: i64) -> Self {
         self.plus_seconds(-seconds)
     }
 
-    /// The time `seconds` after this one.
+    /// Returns the time `seconds` after this one.
     pub fn plus_seconds(self, seconds: i64) -> Self {
         Self::from_micros(self.0.saturating_add(seconds.saturating_mul(MICROS_PER_SECOND)))
     }
 
-    /// The same instant for chrono.
+    /// Returns the same instant for chrono.
     pub fn to_datetime(self) -> DateTime<Utc> {
         // The range of the constructor lies within chrono's, so the default is never taken.
         DateTime::from_timestamp_micros(self.0).unwrap_or_default()

@@ -17,11 +17,11 @@ pub enum Window {
     Month,
 }
 
-/// The longest window: what is older has left.
+/// The longest window: older events have expired.
 pub const RETENTION: Window = Window::Month;
 
 impl Window {
-    /// How long the window is, in seconds.
+    /// Returns the length of the window in seconds.
     pub const fn length_seconds(self) -> i64 {
         match self {
             Self::Hour => 3_600,
@@ -31,13 +31,13 @@ impl Window {
         }
     }
 
-    /// The earliest time that is inside the window at `now`.
+    /// Returns the earliest time that is inside the window at `now`.
     pub fn start(self, now: Timestamp) -> Timestamp {
         now.minus_seconds(self.length_seconds())
     }
 }
 
-/// How many events lie in each window.
+/// The number of events in each window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WindowCounts {
     /// Events of the last hour.
