@@ -65,8 +65,8 @@ impl RedbFile {
         &self.path
     }
 
-    /// Opens the file and applies `prepare` to it. redb may panic on a file that was altered outside
-    /// of it; in either step that is damage.
+    /// Opens the file and applies `prepare` to it. redb may panic on a file that was altered
+    /// outside of it; in either step that is damage.
     pub(crate) fn open<T>(
         &self,
         missing: Missing,

@@ -1,5 +1,6 @@
-//! A timeline that folds early, beside two plain lists: after each of any operations its counts, its span
-//! and the ids that it knows are right, within what "Bounded timelines" of ARCHITECTURE.md allows.
+//! A timeline that rolls up early, beside two plain lists: after each of any operations its counts,
+//! its span and the ids that it knows are right, within what "Bounded timelines" of ARCHITECTURE.md
+//! allows.
 #![no_main]
 
 use anomaly_counter::domain::{
@@ -10,9 +11,9 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 
 const WINDOWS: [Window; 4] = [Window::Hour, Window::Day, Window::Week, Window::Month];
-/// From such a number on, several are folded at once.
+/// From such a number on, several are rolled up at once.
 const MANY: u32 = 200;
-const MOST_STEPS: usize = 100;
+const MAX_STEPS: usize = 100;
 
 #[derive(Arbitrary, Debug)]
 struct Run {
@@ -34,22 +35,22 @@ enum Step {
         id: u8,
         age: Age,
     },
-    /// Events with ids of their own, so many seconds apart.
+    /// Events with ids of their own, some seconds apart.
     Burst {
         events: u8,
         seconds: u8,
         age: Age,
     },
     Forget,
-    /// Lets the clock run on, or back.
+    /// Moves the clock forward, or back.
     WaitSeconds(i16),
     WaitHours(i8),
     WaitDays(u8),
-    /// Writes the timeline down and reads it again.
+    /// Serializes the timeline and reads it again.
     Reread,
 }
 
-/// How long before now.
+/// The time before now.
 #[derive(Arbitrary, Debug)]
 enum Age {
     Now,
@@ -57,7 +58,7 @@ enum Age {
     Seconds(u16),
     Hours(u8),
     Days(u8),
-    /// At the start of a window, or so many microseconds after it.
+    /// At the start of a window, or some microseconds after it.
     Edge(u8, i8),
 }
 
@@ -79,45 +80,45 @@ impl Age {
 
 type Event = (Timestamp, EventDigest);
 
-/// The newest events, and all older ones in the order in which they were folded.
+/// The newest events, and all older ones in the order in which they were rolled up.
 #[derive(Default)]
 struct Naive {
     exact: Vec<Event>,
-    folded: Vec<Event>,
+    rolled_up: Vec<Event>,
 }
 
 impl Naive {
     fn forget_expired(&mut self, now: Timestamp) {
         let start = RETENTION.start(now);
-        // Numbers are forgotten together; until then they are right for any window.
-        if self.folded.iter().all(|(at, _)| *at < start) {
-            self.folded.clear();
+        // Rolled-up events expire together; until then they are right for any window.
+        if self.rolled_up.iter().all(|(at, _)| *at < start) {
+            self.rolled_up.clear();
         }
         self.exact.retain(|(at, _)| *at >= start);
     }
 
     fn insert(&mut self, now: Timestamp, event: Event, config: TimelineConfig) -> Insertion {
         let (at, id) = event;
-        let remembered = self.folded.iter().rev().take(config.exact_events() / 2);
-        let mut inside = remembered.filter(|(at, _)| *at >= RETENTION.start(now));
+        let recent = self.rolled_up.iter().rev().take(config.exact_events() / 2);
+        let mut inside = recent.filter(|(at, _)| *at >= RETENTION.start(now));
         if inside.any(|known| known.1 == id) || self.exact.iter().any(|known| known.1 == id) {
             return Insertion::Duplicate;
         }
-        if self.folded.iter().any(|(folded, _)| at <= *folded) {
-            self.folded.push(event);
+        if self.rolled_up.iter().any(|(older, _)| at <= *older) {
+            self.rolled_up.push(event);
             return Insertion::Inserted;
         }
         self.exact.push(event);
         self.exact.sort_by_key(|(at, _)| *at);
         if self.exact.len() > config.exact_events() + config.exact_events() / 100 {
             let surplus = self.exact.len() - config.exact_events();
-            self.folded.extend(self.exact.drain(..surplus));
+            self.rolled_up.extend(self.exact.drain(..surplus));
         }
         Insertion::Inserted
     }
 
     fn times(&self) -> impl Iterator<Item = Timestamp> {
-        self.folded.iter().chain(&self.exact).map(|(at, _)| *at)
+        self.rolled_up.iter().chain(&self.exact).map(|(at, _)| *at)
     }
 }
 
@@ -130,10 +131,10 @@ fn bucket_start(at: Timestamp, seconds: i64) -> Timestamp {
     Timestamp::from_micros(at.as_micros().div_euclid(width) * width)
 }
 
-/// The earliest event that a window from `from` on may count, when the clock has been at `latest`.
+/// Returns the earliest event that a window from `from` on may count, if the clock was at `latest`.
 fn earliest_counted(from: Timestamp, latest: Timestamp) -> Timestamp {
     if from < RETENTION.start(latest) {
-        // With a clock that goes back, what has left by the bucket may come back.
+        // With a clock that goes back, events that expired with their bucket may come back.
         return Timestamp::MIN;
     }
     let coarse = bucket_start(from, COARSE_BUCKET_SECONDS);
@@ -146,16 +147,16 @@ fn earliest_counted(from: Timestamp, latest: Timestamp) -> Timestamp {
 
 fn check(timeline: &Timeline, naive: &Naive, now: Timestamp, latest: Timestamp) {
     let is_approximate = timeline.is_approximate(now);
-    assert!(!is_approximate || !naive.folded.is_empty(), "nothing has been folded");
+    assert!(!is_approximate || !naive.rolled_up.is_empty(), "nothing has been rolled up");
     let counts = timeline.counts(now);
     for (window, count) in
         WINDOWS.into_iter().zip([counts.hour, counts.day, counts.week, counts.month])
     {
         let from = window.start(now);
         let exact = since(&naive.exact, from);
-        let least = exact + since(&naive.folded, from);
+        let least = exact + since(&naive.rolled_up, from);
         let most = if is_approximate {
-            exact + since(&naive.folded, earliest_counted(from, latest))
+            exact + since(&naive.rolled_up, earliest_counted(from, latest))
         } else {
             least
         };
@@ -165,18 +166,18 @@ fn check(timeline: &Timeline, naive: &Naive, now: Timestamp, latest: Timestamp) 
     let start = RETENTION.start(now);
     let oldest = naive.times().filter(|at| *at >= start).min();
     assert_eq!(timeline.span(now).is_some(), oldest.is_some());
-    if let (Some((told, newest)), Some(oldest)) = (timeline.span(now), oldest) {
+    if let (Some((first, newest)), Some(oldest)) = (timeline.span(now), oldest) {
         assert_eq!(Some(newest), naive.times().max());
         if !is_approximate {
-            assert_eq!(told, oldest);
+            assert_eq!(first, oldest);
         } else if start >= RETENTION.start(latest) {
             let earliest = bucket_start(oldest, COARSE_BUCKET_SECONDS).max(start);
-            assert!((earliest..=oldest).contains(&told), "{earliest} <= {told} <= {oldest}");
+            assert!((earliest..=oldest).contains(&first), "{earliest} <= {first} <= {oldest}");
         }
     }
 }
 
-/// The timeline and its model, used as the stores use it.
+/// The timeline and its model, used as the stores use them.
 struct Both {
     timeline: Timeline,
     naive: Naive,
@@ -203,7 +204,7 @@ impl Both {
     }
 
     fn reread(&mut self) {
-        let stored = postcard::to_stdvec(&self.timeline).expect("it can be written down");
+        let stored = postcard::to_stdvec(&self.timeline).expect("it can be serialized");
         self.timeline = postcard::from_bytes(&stored).expect("it can be read");
     }
 }
@@ -219,7 +220,7 @@ fuzz_target!(|run: Run| {
     let mut now =
         Timestamp::from_micros(1_774_796_400_000_000 + i64::from(run.start) % 3_600_000_000);
     let mut latest = now;
-    for (number, step) in run.steps.iter().take(MOST_STEPS).enumerate() {
+    for (number, step) in run.steps.iter().take(MAX_STEPS).enumerate() {
         match step {
             Step::Insert { id, age } => both.insert(now, age.before(now), &id.to_string()),
             Step::Burst { events, seconds, age } => {

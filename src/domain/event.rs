@@ -34,9 +34,9 @@ impl EventId {
         }
     }
 
-    /// Returns a new id of 72 random bits, so that among ten million of one anomaly two are equal with a
-    /// probability of one in a hundred million. Shorter than a UUID, because Redis keeps thousands of
-    /// them for a busy anomaly.
+    /// Returns a new id of 72 random bits, so that among ten million of one anomaly two are equal
+    /// with a probability of one in a hundred million. Shorter than a UUID, because Redis keeps
+    /// thousands of them for a busy anomaly.
     pub fn unique() -> Self {
         Self(URL_SAFE_NO_PAD.encode(rand::random::<[u8; 9]>()).into())
     }

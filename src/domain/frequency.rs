@@ -48,6 +48,7 @@ impl Frequency {
 
     /// Returns true if the anomaly came back after its mark, within the 30 days.
     pub fn regressed(&self) -> bool {
-        matches!((self.stats.last_seen, self.stats.fixed_at), (Some(seen), Some(fixed)) if seen > fixed)
+        let AnomalyStats { last_seen, fixed_at, .. } = &self.stats;
+        last_seen.zip(*fixed_at).is_some_and(|(seen, fixed)| seen > fixed)
     }
 }

@@ -1,6 +1,6 @@
-//! The older events of a busy anomaly, rolled up: their number up to the end of each bucket of time.
-//! Any window then takes two look-ups, whatever the volume, and is wrong by at most the events of the
-//! one bucket that its start cuts. `rollup.lua` does the same on Redis.
+//! The older events of a busy anomaly, rolled up: their number up to the end of each bucket of
+//! time. Any window then takes two look-ups, whatever the volume, and is wrong by at most the
+//! events of the one bucket that its start cuts. `rollup.lua` does the same on Redis.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -93,8 +93,8 @@ impl Rollup {
         self.first < start && start <= self.edge()
     }
 
-    /// Returns the time of the oldest event at `start` or later: exact if `start` cuts no bucket, else
-    /// the beginning of its bucket.
+    /// Returns the time of the oldest event at `start` or later: exact if `start` cuts no bucket,
+    /// else the beginning of its bucket.
     pub(super) fn oldest_since(&self, start: Timestamp) -> Option<Timestamp> {
         let index = self.buckets.partition_point(|bucket| bucket.newest < start);
         let bucket = self.buckets.get(index)?;

@@ -1,5 +1,6 @@
-//! The times at which one anomaly happened, in order: the newest events exactly, each with the digest
-//! of its id, and older ones rolled up (`rollup.rs`). The embedded store keeps one for each anomaly.
+//! The times at which one anomaly happened, in order: the newest events exactly, each with the
+//! digest of its id, and older ones rolled up (`rollup.rs`). The embedded store keeps one for each
+//! anomaly.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -16,8 +17,8 @@ const MAX_SEARCHED: usize = 32;
 pub struct Timeline {
     /// Oldest first, none older than the roll-up.
     events: VecDeque<Event>,
-    /// The ids of `events` if they are many: a retry may carry another time, so the order does not find
-    /// it. Boxed, because most anomalies have none.
+    /// The ids of `events` if they are many: a retry may carry another time, so the order does not
+    /// find it. Boxed, because most anomalies have none.
     #[expect(clippy::box_collection, reason = "an empty box takes a sixth of an empty set")]
     index: Option<Box<HashSet<EventDigest>>>,
     rollup: Option<Box<Rollup>>,
@@ -47,8 +48,8 @@ pub struct TimelineConfig {
 }
 
 impl TimelineConfig {
-    /// Returns how many events beyond the exact ones there may be before they are rolled up: many at
-    /// once cost little more than one.
+    /// Returns how many events beyond the exact ones there may be before they are rolled up: many
+    /// at once cost little more than one.
     pub fn rollup_batch(self) -> usize {
         self.exact_events() / 100
     }
@@ -65,8 +66,8 @@ impl TimelineConfig {
 }
 
 impl Timeline {
-    /// Adds an event in the order of time, unless its id is known. One that is older than the newest
-    /// rolled-up event is rolled up too.
+    /// Adds an event in the order of time, unless its id is known. One that is older than the
+    /// newest rolled-up event is rolled up too.
     pub fn insert(
         &mut self,
         now: Timestamp,
@@ -143,7 +144,8 @@ impl Timeline {
         }
     }
 
-    /// Returns true if a count may be too high by the events of the bucket that its window's start cuts.
+    /// Returns true if a count may be too high by the events of the bucket that its window's start
+    /// cuts.
     pub fn is_approximate(&self, now: Timestamp) -> bool {
         self.rollup.as_ref().is_some_and(|rollup| {
             let windows = [Window::Hour, Window::Day, Window::Week, Window::Month];
@@ -175,7 +177,8 @@ impl Timeline {
 
     fn insert_exactly(&mut self, at: Timestamp, id: EventDigest) {
         if self.events.len() == self.events.capacity() && self.events.len() < 4 {
-            // A million anomalies have one event each: doubling from four would be most of their memory.
+            // A million anomalies have one event each: doubling from four would be most of their
+            // memory.
             self.events.reserve_exact(1);
         }
         match self.events.back() {
@@ -326,8 +329,8 @@ mod tests {
             assert_eq!(timeline.span(later), None);
             assert_eq!(timeline.counts(later), WindowCounts::default());
             for name in ["a", "b", "c"] {
-                let anew = timeline.insert(later, later, id(name), config);
-                assert_eq!(anew, Insertion::Inserted);
+                let again = timeline.insert(later, later, id(name), config);
+                assert_eq!(again, Insertion::Inserted);
             }
         }
     }
@@ -395,8 +398,10 @@ mod tests {
                 (Window::Month, counts.month),
             ] {
                 let from = window.start(later);
-                let seconds =
-                    if window == Window::Hour { FINE_BUCKET_SECONDS } else { COARSE_BUCKET_SECONDS };
+                let seconds = match window {
+                    Window::Hour => FINE_BUCKET_SECONDS,
+                    _ => COARSE_BUCKET_SECONDS,
+                };
                 let most = since(bucket_of(from, seconds));
                 prop_assert!((since(from)..=most).contains(&count), "{window:?} {count}");
                 if !timeline.is_approximate(later) {

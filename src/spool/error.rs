@@ -19,7 +19,10 @@ pub enum SpoolError {
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolOpenError {
     /// The folder can't be created or used.
-    #[error("data_dir {}: {source}. Make it writable, or name another one in `data_dir`", dir.display())]
+    #[error(
+        "data_dir {}: {source}. Make it writable, or name another one in `data_dir`",
+        dir.display()
+    )]
     DataDir {
         /// The configured folder.
         dir: PathBuf,
@@ -38,9 +41,9 @@ pub enum SpoolOpenError {
     },
     /// It holds records that this version can't read, although they are intact.
     #[error(
-        "{} was written by a newer version: it holds records of version {found}, and this one reads \
-         up to version {VERSION}. Run that version, or move the file away to start without the \
-         writes that wait in it",
+        "{} was written by a newer version: it holds records of version {found}, and this one \
+         reads up to version {VERSION}. Run that version, or move the file away to start without \
+         the writes that wait in it",
         file.display()
     )]
     NewerVersion {

@@ -66,7 +66,7 @@ impl SpoolFile {
                 return Err(SpoolOpenError::InUse { file: on_disk.path().to_owned() });
             }
             Err(OpenFault::Disk(source)) => return Err(in_data_dir(source)),
-            Err(OpenFault::Damaged(damage)) => start_anew(&on_disk, now, &damage)?,
+            Err(OpenFault::Damaged(damage)) => salvage_into_new(&on_disk, now, &damage)?,
         };
         file.verify_records(on_disk.path())?;
         Ok(file)
@@ -193,8 +193,8 @@ impl SpoolFile {
         Ok(dropped)
     }
 
-    /// Makes damaged records dead letters, because they must not hold up those behind them. A record
-    /// of a newer version is not damaged: it refuses the whole file.
+    /// Makes damaged records dead letters, because they must not hold up those behind them. A
+    /// record of a newer version is not damaged: it refuses the whole file.
     fn verify_records(&mut self, path: &Path) -> Result<(), SpoolOpenError> {
         let newer = |newer| newer_version(path, &newer);
         let fault = |source| SpoolOpenError::Fault { file: path.to_owned(), source };
@@ -257,7 +257,7 @@ fn newer_version(path: &Path, newer: &NewerVersion) -> SpoolOpenError {
 
 /// Sets a damaged file aside, and begins a new one with what can be read of it. A record that had
 /// been removed may be found again: applying it a second time changes nothing, by its id.
-fn start_anew(
+fn salvage_into_new(
     on_disk: &RedbFile,
     now: Timestamp,
     damage: &Error,

@@ -1,5 +1,5 @@
-//! The one place that names Redis keys. The names are shared with other programs: see
-//! "On Redis" in ARCHITECTURE.md before changing one.
+//! The names of the keys in Redis, which no other file knows. Other programs share them: see "On
+//! Redis" in ARCHITECTURE.md before changing one.
 
 use crate::domain::AnomalyKey;
 
@@ -9,12 +9,12 @@ const KINDS: [&str; 10] = [
     "timeline",
     // String: the number of repair attempts.
     "repair_count",
-    // String: `1` while a permanent fix holds.
+    // String: `1` while the mark of a permanent fix holds.
     "permanent_fix",
-    // Hash: the signature as first posted, since when it is known, and the fix's particulars.
+    // Hash: the signature as first posted, its first time, and the details of the fix.
     "metadata",
-    // The rest is this service's own, but for the history. What is folded of the timeline: see
-    // folding.lua.
+    // The rest is this service's own, except the history. The older events, rolled up: see
+    // rollup.lua.
     "folded",
     "folded_counts",
     "folded_ids",
@@ -22,31 +22,33 @@ const KINDS: [&str; 10] = [
     "repair_history",
     // Sorted set: the ids of repairs, marks and their removals, score = Unix seconds.
     "operation_ids",
-    // List: who has done what, as JSON, newest first.
+    // List: the audit as JSON, newest first.
     "audit",
 ];
 
-/// How the keys of a deployment are named.
+/// The names of the keys of one deployment.
 #[derive(Clone, Debug)]
 pub(super) struct KeyNames {
-    /// What stands before an anomaly's key, by kind.
-    leads: [String; KINDS.len()],
-    /// What stands after it.
-    tail: &'static str,
+    /// The part before an anomaly's key, by kind.
+    prefixes: [String; KINDS.len()],
+    /// The part after it.
+    suffix: &'static str,
 }
 
 impl KeyNames {
-    /// With `in_braces` the anomaly's key stands in braces, by which a cluster puts all of its keys into
-    /// one slot.
+    /// Creates names. With `in_braces` the anomaly's key stands in braces, by which a cluster puts
+    /// all of its keys into one slot.
     pub(super) fn new(prefix: &str, in_braces: bool) -> Self {
         let brace = if in_braces { "{" } else { "" };
-        let leads = KINDS.map(|kind| format!("{prefix}{kind}:{brace}"));
-        Self { leads, tail: if in_braces { "}" } else { "" } }
+        let prefixes = KINDS.map(|kind| format!("{prefix}{kind}:{brace}"));
+        Self { prefixes, suffix: if in_braces { "}" } else { "" } }
     }
 
-    /// The first `count` of an anomaly's keys.
+    /// Returns the first `count` of an anomaly's keys.
     pub(super) fn first(&self, count: usize, key: AnomalyKey) -> impl Iterator<Item = String> {
         let key = key.to_string();
-        self.leads[..count].iter().map(move |lead| [lead.as_str(), &key, self.tail].concat())
+        self.prefixes[..count]
+            .iter()
+            .map(move |prefix| [prefix, key.as_str(), self.suffix].concat())
     }
 }

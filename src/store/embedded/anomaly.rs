@@ -13,26 +13,27 @@ use crate::{
     store::{AnomalyDetails, KEPT_SECONDS},
 };
 
-/// All that is kept about one anomaly, but for its signature where that is on disk. Most anomalies are
-/// quiet, and there may be a million of them: what few of them have is out of line.
+/// Everything that is kept about one anomaly, except its signature once that is on disk. Most
+/// anomalies are quiet, and there may be a million of them: what few of them have is boxed. The
+/// order of the fields is part of the file format.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Anomaly {
     known_since: Timestamp,
     kept_until: Timestamp,
     timeline: Timeline,
     remediation: Option<Box<Remediation>>,
-    /// Present until a checkpoint has written it down.
+    /// Present until a checkpoint has written it to the file.
     #[serde(skip)]
     new_signature_json: Option<Arc<str>>,
 }
 
-/// What people and machines have done about an anomaly.
+/// The repairs of an anomaly and the mark of its permanent fix.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Remediation {
     repairs: RepairHistory,
     repairs_kept_until: Timestamp,
     fix: Option<PermanentFix>,
-    /// Ids of repairs, marks and removals, and when each came.
+    /// The ids of repairs, marks and removals, and the time at which each came.
     operation_ids: HashMap<EventDigest, Timestamp>,
 }
 
@@ -48,8 +49,8 @@ impl Default for Remediation {
 }
 
 impl Remediation {
-    /// Notes an id, and says whether it is a first.
-    fn is_first(&mut self, now: Timestamp, id: EventDigest) -> bool {
+    /// Remembers an id. Returns false if it is known.
+    fn remember_id(&mut self, now: Timestamp, id: EventDigest) -> bool {
         self.operation_ids.retain(|_, at| at.plus_seconds(KEPT_SECONDS) > now);
         if self.operation_ids.contains_key(&id) {
             return false;
@@ -94,7 +95,7 @@ impl Anomaly {
         insertion
     }
 
-    /// Adds a repair attempt, and says whether its id is a first.
+    /// Adds a repair attempt. Returns false if its id is known.
     pub(super) fn attempt_repair(
         &mut self,
         now: Timestamp,
@@ -105,7 +106,7 @@ impl Anomaly {
         if now >= remediation.repairs_kept_until {
             remediation.repairs = RepairHistory::default();
         }
-        if !remediation.is_first(now, id) {
+        if !remediation.remember_id(now, id) {
             return false;
         }
         remediation.repairs.push(attempt);
@@ -114,14 +115,14 @@ impl Anomaly {
         true
     }
 
-    /// Sets the mark, and says whether its id is a first.
+    /// Sets the mark. Returns false if its id is known.
     pub(super) fn mark_fixed(
         &mut self,
         now: Timestamp,
         id: EventDigest,
         fix: PermanentFix,
     ) -> bool {
-        if !self.remediation().is_first(now, id) {
+        if !self.remediation().remember_id(now, id) {
             return false;
         }
         self.kept_until = self.kept_until.max(fix.expires_at());
@@ -130,9 +131,9 @@ impl Anomaly {
         true
     }
 
-    /// Takes the mark back, and says whether there was one.
+    /// Removes the mark. Returns false if there is none or the id is known.
     pub(super) fn unmark_fixed(&mut self, now: Timestamp, id: EventDigest) -> bool {
-        if self.fix(now).is_none() || !self.remediation().is_first(now, id) {
+        if self.fix(now).is_none() || !self.remediation().remember_id(now, id) {
             return false;
         }
         self.remediation().fix = None;
@@ -155,7 +156,7 @@ impl Anomaly {
         }
     }
 
-    /// All of it; without the signature where that is on disk.
+    /// Returns everything, without the signature if that is on disk.
     pub(super) fn details(&self, now: Timestamp) -> AnomalyDetails {
         AnomalyDetails {
             signature_json: self.new_signature_json.as_deref().map(str::to_owned),
@@ -170,12 +171,12 @@ impl Anomaly {
         self.kept_repairs(now).cloned().unwrap_or_default()
     }
 
-    /// The signature where it is not on disk yet.
+    /// Returns the signature if it is not on disk yet.
     pub(super) fn new_signature_json(&self) -> Option<&str> {
         self.new_signature_json.as_deref()
     }
 
-    /// Gives back the memory of a signature that is on disk.
+    /// Frees the memory of a signature that is on disk.
     pub(super) fn signature_is_written(&mut self) {
         self.new_signature_json = None;
     }
@@ -184,7 +185,7 @@ impl Anomaly {
         self.timeline.has_expired(now)
     }
 
-    /// Gives back the memory of events that have left, of an anomaly that is quiet.
+    /// Frees the memory of expired events, of an anomaly that is quiet.
     pub(super) fn forget_expired_events(&mut self, now: Timestamp) {
         self.timeline.forget_expired(now);
     }

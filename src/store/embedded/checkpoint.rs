@@ -1,5 +1,6 @@
-//! Folds the journal into the anomalies' rows, in steps small enough to go between two batches, so
-//! that the file does not grow for ever and a start has little to replay.
+//! Checkpoints: write the anomalies that the journal has changed, and remove its rows, in steps
+//! small enough to go between two batches. So the file does not grow for ever, and a start has
+//! little to replay.
 
 use std::{
     collections::BTreeSet,
@@ -10,45 +11,45 @@ use std::{
 use super::{error::FileError, file::StoreFile, row::AnomalyRows, state::SharedState};
 use crate::domain::AnomalyKey;
 
-/// When a checkpoint begins, and what one step of it does at the most.
+/// When a checkpoint begins, and the maximum work of one step.
 #[derive(Clone, Copy, Debug)]
 pub struct CheckpointLimits {
-    /// How many bytes the journal grows by before the next checkpoint.
+    /// Bytes by which the journal grows before the next checkpoint.
     pub journal_bytes: usize,
-    /// How many bytes of anomalies a step writes, unless a single one is larger.
+    /// Maximum bytes of anomalies that a step writes, unless a single one is larger.
     pub step_bytes: usize,
-    /// How many rows of the journal a step removes.
+    /// Maximum rows of the journal that a step removes.
     pub step_journal_rows: usize,
 }
 
 impl Default for CheckpointLimits {
-    /// Replaying so much of a journal takes well under a second, and a step some milliseconds.
+    /// Replaying that much of a journal takes well under a second, and a step some milliseconds.
     fn default() -> Self {
         Self { journal_bytes: 8 << 20, step_bytes: 512 << 10, step_journal_rows: 500 }
     }
 }
 
-/// How long a step should take: a batch may wait for it.
+/// The time that a step should take, because a batch may wait for it.
 const STEP_TIME: Duration = Duration::from_millis(10);
-/// How many anomalies a step writes at the least and at the most.
+/// Minimum and maximum number of anomalies that a step writes.
 const STEP_ROWS: RangeInclusive<usize> = 32..=8_192;
 
-/// Which anomalies have changed since their row was written, and how far a checkpoint has come.
+/// The anomalies that have changed since their row was written, and the checkpoint under way.
 #[derive(Debug)]
 pub(super) struct Checkpoint {
     limits: CheckpointLimits,
     changed: BTreeSet<AnomalyKey>,
     journal_bytes: usize,
     running: Option<Running>,
-    /// How many anomalies the next step writes. Neighbours share a page, and others are each on one of
-    /// their own, which is written anew: only the time tells.
+    /// The number of anomalies that the next step writes, adjusted to the time that steps take:
+    /// neighbours share a page, and each other one has a page of its own to write.
     step_rows: usize,
 }
 
 #[derive(Debug)]
 struct Running {
     to_write: BTreeSet<AnomalyKey>,
-    /// The journal is not needed before this sequence once all of `to_write` is written.
+    /// Once all of `to_write` is written, the journal is not needed before this sequence.
     first_kept: u64,
 }
 
@@ -67,14 +68,14 @@ impl Checkpoint {
         self.limits
     }
 
-    /// Notes a journal row.
+    /// Takes account of a row of the journal.
     pub(super) fn journalled(&mut self, keys: impl Iterator<Item = AnomalyKey>, bytes: usize) {
         self.changed.extend(keys);
         self.journal_bytes += bytes;
     }
 
-    /// Notes that anomalies are gone.
-    pub(super) fn forgotten(&mut self, keys: &[AnomalyKey]) {
+    /// Takes account of anomalies that were removed.
+    pub(super) fn removed(&mut self, keys: &[AnomalyKey]) {
         for key in keys {
             self.changed.remove(key);
             if let Some(running) = &mut self.running {
@@ -87,7 +88,7 @@ impl Checkpoint {
         self.running.is_some() || self.journal_bytes >= self.limits.journal_bytes
     }
 
-    /// Does one step, in one commit.
+    /// Performs one step, in one commit.
     pub(super) fn step(&mut self, state: &SharedState, file: &StoreFile) -> Result<(), FileError> {
         let running = self.running.get_or_insert_with(|| {
             self.journal_bytes = 0;

@@ -12,7 +12,10 @@ use crate::redb_file::OpenFault;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The folder can't be created or used.
-    #[error("data_dir {}: {source}. Make it writable, or name another one in `data_dir`", dir.display())]
+    #[error(
+        "data_dir {}: {source}. Make it writable, or name another one in `data_dir`",
+        dir.display()
+    )]
     DataDir {
         /// The configured folder.
         dir: PathBuf,
@@ -31,9 +34,9 @@ pub enum OpenError {
     },
     /// It holds tables of a format that is not read any more, or not the store's at all.
     #[error(
-        "{} is of a format that this version can't read (its tables: {}). If a version before commit \
-         8c08e13 wrote it, start that commit on it once, which converts it; or move it away to \
-         start empty",
+        "{} is of a format that this version can't read (its tables: {}). If a version before \
+         commit 8c08e13 wrote it, start that commit on it once, which converts it; or move it away \
+         to start empty",
         file.display(),
         tables.join(", ")
     )]
@@ -45,9 +48,9 @@ pub enum OpenError {
     },
     /// It holds rows that this version can't read, although they are intact.
     #[error(
-        "{} was written by a newer version: it holds rows of version {found}, and this one reads up \
-         to version {VERSION}. Run that version, or restore a backup from before it, or move the \
-         file away to start empty",
+        "{} was written by a newer version: it holds rows of version {found}, and this one reads \
+         up to version {VERSION}. Run that version, or restore a backup from before it, or move \
+         the file away to start empty",
         file.display()
     )]
     NewerVersion {
@@ -57,7 +60,10 @@ pub enum OpenError {
         found: u8,
     },
     /// It is damaged, or the disk fails.
-    #[error("{}: {source}. Restore it from a backup, or move it away to start empty", file.display())]
+    #[error(
+        "{}: {source}. Restore it from a backup, or move it away to start empty",
+        file.display()
+    )]
     Unreadable {
         /// The file.
         file: PathBuf,

@@ -38,8 +38,8 @@ impl StoreFile {
         Self::open_with(data_dir, Missing::Create)
     }
 
-    /// Opens the file again after a fault. It must be there and hold the sequence `last`: a disk that
-    /// is gone, or another one in its place, is no reason to begin empty.
+    /// Opens the file again after a fault. It must be there and hold the sequence `last`: a disk
+    /// that is gone, or another one in its place, is no reason to begin empty.
     pub(super) fn reopen(data_dir: &Path, last: u64) -> Result<Self, OpenError> {
         let file = Self::open_with(data_dir, Missing::Fail)?;
         if file.last_sequence() < last {
@@ -73,7 +73,8 @@ impl StoreFile {
         })
     }
 
-    /// Passes every row of the journal to `take`, with its sequence and its size in bytes, in order.
+    /// Passes every row of the journal to `take`, with its sequence and its size in bytes, in
+    /// order.
     pub(super) fn read_journal(
         &self,
         mut take: impl FnMut(u64, usize, JournalRow),
@@ -154,8 +155,9 @@ impl StoreFile {
         })
     }
 
-    /// Removes up to `limit` of the journal's oldest rows before `first_kept`. Returns true if there
-    /// may be more. The newest row must always be kept, because the next sequence follows from it.
+    /// Removes up to `limit` of the journal's oldest rows before `first_kept`. Returns true if
+    /// there may be more. The newest row must always be kept, because the next sequence follows
+    /// from it.
     pub(super) fn trim_journal(&self, first_kept: u64, limit: usize) -> Result<bool, FileError> {
         let mut more = true;
         self.transact(|transaction| {

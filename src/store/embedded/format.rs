@@ -1,8 +1,8 @@
 //! The tables of the embedded store's file, and the conversion of those that commit 8c08e13 wrote.
 //!
-//! That commit would take a file that lacks its table `anomalies_v2` for an empty one. So a table of
-//! this name, but with another type of values, is in every file: redb then refuses to open it as the
-//! old one, and that commit refuses the file.
+//! That commit would take a file that lacks its table `anomalies_v2` for an empty one. So a table
+//! of this name, but with another type of values, is in every file: redb then refuses to open it as
+//! the old one, and that commit refuses the file.
 
 use std::ops::RangeInclusive;
 

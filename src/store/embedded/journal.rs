@@ -1,5 +1,5 @@
-//! What the embedded store writes down before it answers: one row a batch, holding just the
-//! changes that had an effect. Replaying the rows in order gives the state again.
+//! The journal of the embedded store: one row a batch, with the changes that had an effect. It is
+//! written before the batch is answered. Replaying the rows in order gives the state again.
 
 use std::sync::Arc;
 
@@ -10,22 +10,22 @@ use crate::domain::{AnomalyKey, AuditEntry, EventDigest, PermanentFix, RecentAtt
 /// The changes of one batch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct JournalRow {
-    /// The time by which the batch was applied.
+    /// The time at which the batch was applied.
     pub(super) now: Timestamp,
     pub(super) changes: Vec<Change>,
 }
 
-/// What a batch has for the audits of its anomalies.
+/// The entries of one batch for the audits of its anomalies.
 pub(super) type Audit = Vec<(AnomalyKey, AuditEntry)>;
 
-/// One change of one anomaly. The order of the variants is part of the file format.
+/// One change of one anomaly. The order of the variants and fields is part of the file format.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Change {
     Occurred {
         key: AnomalyKey,
         at: Timestamp,
         id: EventDigest,
-        /// Present when this occurrence made the anomaly known.
+        /// Present if this occurrence made the anomaly known.
         signature_json: Option<Arc<str>>,
     },
     RepairAttempted {

@@ -1,6 +1,7 @@
-//! The store that needs nothing installed: all anomalies in memory, but for their signatures, and every
-//! change in a redb file before it is answered. One writer thread turns each batch into one commit (one fsync). Reads
-//! come from memory and wait for no disk, so they may see a batch a moment before it is durable.
+//! The store that needs nothing installed. All anomalies are in memory, except for their
+//! signatures, and every change is in a redb file before it is acknowledged. One writer thread
+//! turns each batch into one commit (one fsync). Reads come from memory and wait for no disk, so
+//! they may see a batch a moment before it is durable.
 
 mod anomaly;
 mod checkpoint;
@@ -37,11 +38,12 @@ pub struct EmbeddedStore {
 }
 
 impl EmbeddedStore {
-    /// Opens the store in `data_dir`, which is made when it is missing, and reads it into memory.
-    /// Blocks until that is done.
+    /// Opens the store in `data_dir`, which is created if it is missing, and reads it into memory.
+    /// Blocks until that is done. A file of commit 8c08e13 is converted.
     ///
     /// # Errors
-    /// When the folder can't be written, another process has the file, or it can't be read.
+    /// When the folder can't be written, another process has the file, or the file is damaged or of
+    /// a format that this version can't read.
     pub fn open(data_dir: &Path, timeline: TimelineConfig) -> Result<Self, EmbeddedOpenError> {
         Self::open_with(data_dir, timeline, CheckpointLimits::default())
     }
@@ -68,7 +70,7 @@ impl Store for EmbeddedStore {
     }
 
     fn concurrent_batches(&self) -> usize {
-        // One file, one writer: a second batch would only wait where the first queue is.
+        // One file, one writer: a second batch would only wait in another queue.
         1
     }
 
@@ -169,7 +171,7 @@ impl Store for EmbeddedStore {
     }
 }
 
-/// One commit stands or falls as a whole: its fault is every element's.
+/// Returns one result for each element: a commit succeeds or fails as a whole.
 fn for_each_element<R>(
     elements: usize,
     written: Result<Vec<R>, StoreError>,

@@ -1,7 +1,7 @@
 //! The rows of the embedded store's file: a version byte, and a value in postcard.
 //!
-//! postcard writes fields in their order and numbers variants by their position. A change of either,
-//! in a type that a row holds, is a new version, whose reader keeps the old types.
+//! postcard writes fields in their order and numbers variants by their position. A change of
+//! either, in a type that a row holds, is a new version, whose reader keeps the old types.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 

@@ -1,6 +1,6 @@
-//! All anomalies in memory. A call is first judged (duplicate? too old? unknown?), and what has an
-//! effect becomes a [`Change`], which is applied here and written down by the writer. Replaying
-//! the journal goes through the same [`State::apply`].
+//! All anomalies in memory. A call is checked first (duplicate? too old? unknown?), and what has an
+//! effect becomes a [`Change`], which is applied here and written to the journal by the writer.
+//! Replaying the journal goes through the same [`State::apply`].
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
@@ -18,7 +18,7 @@ use crate::{
     store::{AnomalyDetails, RecordOutcome, Recorded, RepairRecorded},
 };
 
-/// The state as the writer and the readers share it.
+/// The state, shared by the writer and the readers.
 pub(super) type SharedState = RwLock<State>;
 
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(super) struct State {
     anomalies: BTreeMap<AnomalyKey, Anomaly>,
     /// Changes since [`State::take_changes`].
     changes: Vec<Change>,
-    /// What they have for the audit.
+    /// Their entries for the audit.
     audit: Audit,
 }
 
@@ -36,7 +36,7 @@ impl State {
         Self { timeline, anomalies: BTreeMap::new(), changes: Vec::new(), audit: Audit::new() }
     }
 
-    /// Puts an anomaly in as it was read from the file.
+    /// Inserts an anomaly that was read from the file.
     pub(super) fn restore(&mut self, key: AnomalyKey, anomaly: Anomaly) {
         self.anomalies.insert(key, anomaly);
     }
@@ -45,7 +45,7 @@ impl State {
         self.anomalies.get(&key)
     }
 
-    /// Gives back the memory of signatures that are on disk.
+    /// Frees the memory of signatures that are on disk.
     pub(super) fn signatures_are_written(&mut self, keys: impl Iterator<Item = AnomalyKey>) {
         for key in keys {
             if let Some(anomaly) = self.anomalies.get_mut(&key) {
@@ -54,22 +54,22 @@ impl State {
         }
     }
 
-    /// The changes that have been made since the last call, in order.
+    /// Returns the changes since the last call, in order.
     pub(super) fn take_changes(&mut self) -> (Vec<Change>, Audit) {
         (std::mem::take(&mut self.changes), std::mem::take(&mut self.audit))
     }
 
     pub(super) fn stats(&self, now: Timestamp, key: AnomalyKey) -> Option<AnomalyStats> {
-        self.kept(now, key).map(|anomaly| anomaly.stats(now))
+        self.known(now, key).map(|anomaly| anomaly.stats(now))
     }
 
     pub(super) fn details(&self, now: Timestamp, key: AnomalyKey) -> Option<AnomalyDetails> {
-        self.kept(now, key).map(|anomaly| anomaly.details(now))
+        self.known(now, key).map(|anomaly| anomaly.details(now))
     }
 
     pub(super) fn record(&mut self, now: Timestamp, occurrence: &Occurrence) -> Recorded {
         let key = occurrence.key;
-        let known = self.kept(now, key);
+        let known = self.known(now, key);
         let previous_count_24h = known.map_or(0, |anomaly| anomaly.count_24h(now));
         let signature_json = known.is_none().then(|| Arc::clone(&occurrence.signature_json));
 
@@ -77,11 +77,11 @@ impl State {
             RecordOutcome::TooOld
         } else {
             let (at, id) = (occurrence.at, occurrence.id.digest());
-            // Also a duplicate forgets, which a clock that goes back would bring to light.
-            let forgets = known.is_some_and(|anomaly| anomaly.has_expired_events(now));
+            // A duplicate also removes expired events, which a clock that goes back would show.
+            let prunes = known.is_some_and(|anomaly| anomaly.has_expired_events(now));
             let change = Change::Occurred { key, at, id, signature_json };
             let counts = self.apply(now, &change);
-            if counts || forgets {
+            if counts || prunes {
                 self.changes.push(change);
             }
             if counts { RecordOutcome::Counted } else { RecordOutcome::Duplicate }
@@ -96,20 +96,20 @@ impl State {
         attempt: &RepairAttempt,
     ) -> Option<RepairRecorded> {
         let key = attempt.key;
-        self.kept(now, key)?;
+        self.known(now, key)?;
         let id = attempt.id.digest();
         let change = Change::RepairAttempted { key, id, attempt: attempt.into() };
         let counted = self.commit(now, change);
         if counted {
             self.audit.push((key, attempt.into()));
         }
-        let history = self.kept(now, key)?.repairs(now);
+        let history = self.known(now, key)?.repairs(now);
         Some(RepairRecorded { counted, history })
     }
 
     pub(super) fn mark_fixed(&mut self, now: Timestamp, mark: FixMark) -> Option<PermanentFix> {
         let (key, id) = (mark.key, mark.id.digest());
-        self.kept(now, key)?;
+        self.known(now, key)?;
         let entry = AuditEntry::from(&mark);
         let fix = PermanentFix::from(mark);
         if self.commit(now, Change::MarkedFixed { key, id, fix: fix.clone() }) {
@@ -120,7 +120,7 @@ impl State {
 
     pub(super) fn unmark_fixed(&mut self, now: Timestamp, removal: &FixRemoval) -> Option<bool> {
         let FixRemoval { key, id, .. } = removal;
-        self.kept(now, *key)?;
+        self.known(now, *key)?;
         let removed = self.commit(now, Change::UnmarkedFixed { key: *key, id: id.digest() });
         if removed {
             self.audit.push((*key, removal.into()));
@@ -128,51 +128,51 @@ impl State {
         Some(removed)
     }
 
-    /// Applies a change, and says whether it had an effect.
+    /// Applies a change. Returns true if it had an effect.
     pub(super) fn apply(&mut self, now: Timestamp, change: &Change) -> bool {
         let key = change.key();
         match change {
             Change::Occurred { at, id, signature_json, .. } => {
                 if let Some(signature_json) = signature_json {
-                    // Also in place of one that has expired: it begins anew.
+                    // Also in place of one that has expired: it begins again.
                     self.anomalies.insert(key, Anomaly::new(Arc::clone(signature_json), *at));
                 }
                 let config = self.timeline;
-                self.with(key, |anomaly| {
+                self.change(key, |anomaly| {
                     anomaly.occur(now, *at, *id, config) == Insertion::Inserted
                 })
             }
             Change::RepairAttempted { id, attempt, .. } => {
-                self.with(key, |anomaly| anomaly.attempt_repair(now, *id, attempt.clone()))
+                self.change(key, |anomaly| anomaly.attempt_repair(now, *id, attempt.clone()))
             }
             Change::MarkedFixed { id, fix, .. } => {
-                self.with(key, |anomaly| anomaly.mark_fixed(now, *id, fix.clone()))
+                self.change(key, |anomaly| anomaly.mark_fixed(now, *id, fix.clone()))
             }
             Change::UnmarkedFixed { id, .. } => {
-                self.with(key, |anomaly| anomaly.unmark_fixed(now, *id))
+                self.change(key, |anomaly| anomaly.unmark_fixed(now, *id))
             }
         }
     }
 
-    /// Looks at anomalies after `cursor`, and forgets what has expired of them: so many of each at the
-    /// most. Answers the anomalies that are gone and where to go on; `None` when it has been
-    /// through.
-    pub(super) fn forget_expired(
+    /// Looks at up to `max_seen` anomalies after `cursor`, and removes up to `max_removed` that
+    /// have expired, and expired events of the others. Returns the removed anomalies, and the
+    /// cursor to go on from; `None` at the end.
+    pub(super) fn remove_expired(
         &mut self,
         now: Timestamp,
         cursor: Option<AnomalyKey>,
-        most_seen: usize,
-        most_gone: usize,
+        max_seen: usize,
+        max_removed: usize,
     ) -> (Vec<AnomalyKey>, Option<AnomalyKey>) {
         let after = cursor.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut looked_at = 0;
+        let mut seen = 0;
         let mut last = None;
         let mut expired = Vec::new();
         for (key, anomaly) in self.anomalies.range_mut((after, Bound::Unbounded)) {
-            if looked_at == most_seen || expired.len() == most_gone {
+            if seen == max_seen || expired.len() == max_removed {
                 break;
             }
-            looked_at += 1;
+            seen += 1;
             last = Some(*key);
             if anomaly.is_kept(now) {
                 anomaly.forget_expired_events(now);
@@ -183,7 +183,7 @@ impl State {
         for key in &expired {
             self.anomalies.remove(key);
         }
-        let has_stopped = looked_at == most_seen || expired.len() == most_gone;
+        let has_stopped = seen == max_seen || expired.len() == max_removed;
         (expired, last.filter(|_| has_stopped))
     }
 
@@ -195,11 +195,11 @@ impl State {
         effective
     }
 
-    fn kept(&self, now: Timestamp, key: AnomalyKey) -> Option<&Anomaly> {
+    fn known(&self, now: Timestamp, key: AnomalyKey) -> Option<&Anomaly> {
         self.anomalies.get(&key).filter(|anomaly| anomaly.is_kept(now))
     }
 
-    fn with(&mut self, key: AnomalyKey, change: impl FnOnce(&mut Anomaly) -> bool) -> bool {
+    fn change(&mut self, key: AnomalyKey, change: impl FnOnce(&mut Anomaly) -> bool) -> bool {
         self.anomalies.get_mut(&key).is_some_and(change)
     }
 }

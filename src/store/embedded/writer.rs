@@ -1,6 +1,6 @@
-//! The one thread that changes anything: it applies a batch to the state, writes it to the journal
-//! in one commit, and only then answers. After a fault of the file it opens it anew and reads the
-//! state again, since what the failed commit left behind is not known.
+//! The only thread that changes anything: it applies a batch to the state, writes it to the journal
+//! in one commit, and only then answers. After a fault of the file it opens it again and reads the
+//! state from it, because it is not known what the failed commit has left behind.
 
 use std::{
     collections::HashMap,
@@ -28,19 +28,20 @@ use crate::{
     store::StoreError,
 };
 
-/// How many anomalies one call of house-keeping looks at.
+/// Maximum number of anomalies that one call of house-keeping looks at.
 const SWEEP_ANOMALIES: usize = 10_000;
-/// How many of them it takes out of the file: each is on a page of its own, and a batch waits meanwhile.
+/// Maximum number of them that it removes from the file: each is on a page of its own, and a batch
+/// waits meanwhile.
 const SWEEP_REMOVALS: usize = 500;
-/// A file that has failed is opened anew at most this often.
+/// Minimum time between two attempts to open a file that has failed.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 
 type Job = Box<dyn FnOnce(&mut Writer) + Send>;
 
-/// What the thread works with.
+/// The state of the thread.
 pub(super) struct Writer {
     data_dir: PathBuf,
-    /// Absent after a fault, until it could be opened anew.
+    /// Absent after a fault, until it could be opened again.
     file: Option<StoreFile>,
     reopen_tried_at: Instant,
     /// The newest sequence before the fault.
@@ -85,8 +86,8 @@ impl Writer {
                 }
             }));
             if ended.is_err() {
-                // What is in memory is not to be trusted, and no write can succeed any more. A new
-                // process reads the file, which holds all that was answered.
+                // The state in memory is not reliable, and no write can succeed any more. A new
+                // process reads the file, which holds everything that was acknowledged.
                 tracing::error!("the embedded store's writer has panicked; the process ends");
                 process::exit(1);
             }
@@ -94,7 +95,7 @@ impl Writer {
         Handle { jobs: Mutex::new(Some(jobs)), thread: Mutex::new(Some(thread)) }
     }
 
-    /// Waits for a job, or not at all while a checkpoint can use the time.
+    /// Waits for a job, unless a checkpoint can use the time.
     fn next_job(&self, queue: &mpsc::Receiver<Job>) -> Result<Option<Job>, mpsc::RecvError> {
         if !self.checkpoint.has_work() {
             return queue.recv().map(Some);
@@ -106,7 +107,7 @@ impl Writer {
         }
     }
 
-    /// Puts what the file holds in place of the state.
+    /// Replaces the state by that of the file.
     fn load(&mut self, file: StoreFile) -> Result<(), OpenError> {
         let unreadable = |fault| StoreFile::unreadable(&self.data_dir, fault);
         let mut state = State::new(self.timeline);
@@ -134,7 +135,7 @@ impl Writer {
         Ok(())
     }
 
-    /// The file, opened anew if it has failed.
+    /// Returns the file, opened again if it has failed.
     fn file(&mut self) -> Result<&mut StoreFile, StoreError> {
         if self.file.is_none() {
             if self.reopen_tried_at.elapsed() < REOPEN_INTERVAL {
@@ -146,11 +147,11 @@ impl Writer {
         self.file.as_mut().ok_or_else(|| StoreError::Transient("the store has no file".to_owned()))
     }
 
-    /// Opens the file again, and tries whether it takes a row: on a full disk reading is no proof.
+    /// Opens the file again, and writes a row as a test: on a full disk, reading proves nothing.
     fn reopen(&mut self) -> Result<(), OpenError> {
         let mut file = StoreFile::reopen(&self.data_dir, self.last_sequence)?;
-        let nothing = JournalRow { now: Timestamp::MIN, changes: Vec::new() };
-        file.append(&nothing, &Audit::new())
+        let empty = JournalRow { now: Timestamp::MIN, changes: Vec::new() };
+        file.append(&empty, &Audit::new())
             .map_err(|fault| StoreFile::unreadable(&self.data_dir, fault))?;
         self.load(file)
     }
@@ -159,7 +160,7 @@ impl Writer {
         tracing::error!(
             error = %fault,
             data_dir = %self.data_dir.display(),
-            "the embedded store's file has failed; it will be opened anew"
+            "the embedded store's file has failed; it will be opened again"
         );
         if let Some(file) = self.file.take() {
             self.last_sequence = file.last_sequence();
@@ -168,7 +169,7 @@ impl Writer {
         StoreError::Indeterminate(fault.to_string())
     }
 
-    /// Makes a change durable, and answers what came of it.
+    /// Makes a change durable, and returns its result.
     fn commit<R>(
         &mut self,
         now: Timestamp,
@@ -200,12 +201,12 @@ impl Writer {
     fn forget_expired(&mut self, now: Timestamp) -> Result<(), StoreError> {
         self.file()?;
         let (expired, swept_to) =
-            self.state.write().forget_expired(now, self.swept_to, SWEEP_ANOMALIES, SWEEP_REMOVALS);
+            self.state.write().remove_expired(now, self.swept_to, SWEEP_ANOMALIES, SWEEP_REMOVALS);
         self.swept_to = swept_to;
         if expired.is_empty() {
             return Ok(());
         }
-        self.checkpoint.forgotten(&expired);
+        self.checkpoint.removed(&expired);
         self.file()?.remove_anomalies(&expired).map_err(|fault| self.fail(&fault))
     }
 
@@ -218,7 +219,7 @@ impl Writer {
     }
 }
 
-/// The way to the writer thread.
+/// Sends jobs to the writer thread.
 pub(super) struct Handle {
     /// Absent once closed.
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
@@ -226,7 +227,7 @@ pub(super) struct Handle {
 }
 
 impl Handle {
-    /// Has `change` made on the thread; answers when it is durable.
+    /// Applies `change` on the thread. Returns when it is durable.
     pub(super) async fn write<R: Send + 'static>(
         &self,
         now: Timestamp,
@@ -235,7 +236,7 @@ impl Handle {
         self.run(move |writer| writer.commit(now, change)).await
     }
 
-    /// An anomaly's signature, of which memory has none any more.
+    /// Returns an anomaly's signature from the file.
     pub(super) async fn signature_json(
         &self,
         key: AnomalyKey,
@@ -243,7 +244,7 @@ impl Handle {
         self.run(move |writer| writer.signature_json(key)).await
     }
 
-    /// Who has done what about an anomaly.
+    /// Returns the audit of an anomaly.
     pub(super) async fn audit(&self, key: AnomalyKey) -> Result<Vec<AuditEntry>, StoreError> {
         self.run(move |writer| writer.audit(key)).await
     }
@@ -256,7 +257,7 @@ impl Handle {
         self.run(move |writer| writer.forget_expired(now)).await
     }
 
-    /// Ends the thread after the jobs that it has.
+    /// Ends the thread after the queued jobs.
     pub(super) async fn close(&self) {
         self.jobs.lock().take();
         let thread = self.thread.lock().take();
@@ -272,14 +273,14 @@ impl Handle {
         &self,
         work: impl FnOnce(&mut Writer) -> Result<R, StoreError> + Send + 'static,
     ) -> Result<R, StoreError> {
-        let gone = || StoreError::Transient("the store's writer thread has ended".to_owned());
+        let ended = || StoreError::Transient("the store's writer thread has ended".to_owned());
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |writer| {
-            // Nobody waits any longer: the work is done all the same.
+            // If the caller waits no longer, the work is done all the same.
             let _ = answer.send(work(writer));
         });
-        self.jobs.lock().as_ref().ok_or_else(gone)?.send(job).map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())?
+        self.jobs.lock().as_ref().ok_or_else(ended)?.send(job).map_err(|_| ended())?;
+        answered.await.map_err(|_| ended())?
     }
 }
 

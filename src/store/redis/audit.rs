@@ -26,7 +26,7 @@ enum StoredEvent {
     RepairAttempted { action: String, success: bool },
 }
 
-/// The JSON text of an entry.
+/// Returns the JSON text of an entry.
 pub(super) fn to_json(entry: &AuditEntry) -> String {
     let Actor { by, request_id } = entry.actor.clone();
     let event = match entry.event.clone() {
@@ -41,7 +41,7 @@ pub(super) fn to_json(entry: &AuditEntry) -> String {
     serde_json::to_string(&entry).unwrap_or_default()
 }
 
-/// The entry of a JSON text; `None` if the text is not an entry.
+/// Returns the entry of a JSON text; `None` if the text is not an entry.
 pub(super) fn from_json(text: &str) -> Option<AuditEntry> {
     let Entry { timestamp, by, request_id, event } = serde_json::from_str(text).ok()?;
     let event = match event {

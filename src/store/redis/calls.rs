@@ -1,5 +1,5 @@
-//! The calls of the scripts: which KEYS and ARGV each one gets. The header of a script names the same
-//! in the same order, and a test checks their numbers.
+//! The calls of the scripts: which KEYS and ARGV each one gets. The header of a script names the
+//! same in the same order, and a test checks their numbers.
 
 use fred::types::Value;
 
@@ -161,7 +161,7 @@ mod tests {
         Widths { keys_each, fixed_arguments, arguments_each }
     }
 
-    /// A call of a script for so many elements; a script that takes one has one.
+    /// Returns a call with that many elements, or with one if the script takes only one.
     fn call(script: Script, elements: usize) -> Call {
         let timeline = TimelineConfig { exact_events: 10.try_into().unwrap() };
         let calls = Calls { names: KeyNames::new("anomaly:", false), timeline };

@@ -1,5 +1,5 @@
 //! The connections to one server, or to the master that a Sentinel names. Keeps trying to connect,
-//! replaces a connection that has fallen silent, and loads a script that the server has forgotten.
+//! replaces a connection that does not answer, and loads a script that the server has forgotten.
 
 use std::{future::Future, mem, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -31,26 +31,26 @@ use super::{
 };
 use crate::store::StoreError;
 
-/// The pause between two attempts to connect grows from the first to the second.
+/// The pause between two attempts to connect grows from the minimum to the maximum.
 const RECONNECT_MIN_MS: u32 = 50;
 const RECONNECT_MAX_MS: u32 = 1_000;
 
-/// A socket whose data nobody acknowledges is dead after this long.
+/// The time after which a socket whose data are not acknowledged is dead.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// For taking leave of a server that may be gone.
-const FAREWELL_TIMEOUT: Duration = Duration::from_millis(200);
+/// Timeout of QUIT, because the server may be unavailable.
+const QUIT_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// A connection that is silent is connected anew, no more often than this.
-const FORCE_INTERVAL: Duration = Duration::from_secs(1);
-/// Where that does not help for so long, all connections are replaced.
+/// Minimum time between two reconnections of a connection that does not answer.
+const RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
+/// The time after which all connections are replaced, if reconnecting does not help.
 const REPLACE_AFTER: Duration = Duration::from_secs(3);
 
-/// All that it takes to connect, also once more.
+/// The settings of all connections to one server.
 #[derive(Clone)]
 pub(super) struct ClientConfig {
     server: Config,
-    /// What the log calls it.
+    /// The server's name in the log.
     shown: String,
     connections: usize,
     command_timeout: Duration,
@@ -73,14 +73,14 @@ impl ClientConfig {
         })
     }
 
-    /// The same for one server of a cluster.
+    /// Returns the same settings for one server of a cluster.
     pub(super) fn of_node(&self, node: Server) -> Self {
         let mut config = Self { shown: node.to_string(), ..self.clone() };
         config.server.server = ServerConfig::Centralized { server: node };
         config
     }
 
-    /// Where the server or servers are.
+    /// Returns the addresses of the server or servers.
     pub(super) fn servers(&self) -> &ServerConfig {
         &self.server.server
     }
@@ -95,7 +95,7 @@ pub(super) struct Client {
     link: Mutex<Arc<Link>>,
     /// Grows with each reconnection, and when the server has forgotten a script.
     resets: Arc<watch::Sender<u64>>,
-    /// Why the last connection failed.
+    /// The error of the last connection that failed.
     last_error: LastError,
     silence: Mutex<Option<Silence>>,
     seen: SeenScripts,
@@ -103,14 +103,14 @@ pub(super) struct Client {
 
 type LastError = Arc<Mutex<Option<Error>>>;
 
-/// That a connection is up and does not answer.
+/// The state of connections that are up and do not answer.
 struct Silence {
     since: Instant,
-    forced_at: Option<Instant>,
+    reconnected_at: Option<Instant>,
 }
 
 impl Client {
-    /// Begins to connect, and counts in `resets` when the server may have forgotten something.
+    /// Begins to connect. `resets` grows when the server may have forgotten something.
     pub(super) fn start(config: ClientConfig, resets: Arc<watch::Sender<u64>>) -> Self {
         let last_error = LastError::default();
         let link = Mutex::new(Arc::new(Link::open(&config, &resets, &last_error)));
@@ -124,7 +124,7 @@ impl Client {
         }
     }
 
-    /// Is done when it is connected or the time of a command has passed.
+    /// Waits until it is connected, but no longer than a command may take.
     pub(super) async fn connected(&self) {
         let link = self.link();
         let _ =
@@ -140,7 +140,7 @@ impl Client {
             {
                 Err(error) if error.details().starts_with("NOSCRIPT") => {
                     if seen.forget(call.script) {
-                        // A server that was started anew, or a replica that was promoted.
+                        // The server was restarted, or a replica was promoted.
                         resets.send_modify(|resets| *resets += 1);
                     }
                     connection
@@ -158,7 +158,8 @@ impl Client {
         .await
     }
 
-    /// Runs a script on the server that a slot is just moving to, which takes calls for it only so.
+    /// Runs a script on the server that a slot is moving to, which takes calls for it only after
+    /// ASKING.
     pub(super) async fn run_asking(&self, call: Call) -> Result<Value, Declined> {
         let connection = self.connection().map_err(Declined::Fault)?;
         self.in_time(async move {
@@ -177,9 +178,9 @@ impl Client {
         Ok(self.in_time(send(&connection, words)).await?)
     }
 
-    /// Runs a command on every connection that is up, and gives the answer of one of them. A connection
-    /// that does not answer fails it, and is connected anew: the other end may have forgotten it
-    /// without telling, and fred does not notice.
+    /// Runs a command on every connection that is up, and returns the answer of one of them. A
+    /// connection that does not answer makes it fail, and is reconnected: the other end may have
+    /// dropped it silently, and fred does not notice.
     pub(super) async fn probe(&self, words: &'static [&'static str]) -> Result<Value, StoreError> {
         let link = self.link();
         let up = link.pool.clients().iter().filter(|connection| connection.is_connected());
@@ -206,8 +207,8 @@ impl Client {
         self.link().close().await;
     }
 
-    /// A connection that is up. Without one the call fails at once: fred would keep the command,
-    /// and run it long after its caller was told that it failed.
+    /// Returns a connection that is up. Without one the call fails at once: fred would keep the
+    /// command, and run it long after its caller got an error.
     fn connection(&self) -> Result<Connection, StoreError> {
         let link = self.link();
         let connection = link.pool.next_connected();
@@ -221,8 +222,8 @@ impl Client {
         StoreError::Transient(format!("there is no connection to Redis ({shown}){why}"))
     }
 
-    /// Waits for an answer no longer than a command may take: for a script that the server has forgotten two
-    /// commands are sent, and nobody is to wait for two timeouts.
+    /// Waits for an answer no longer than a command may take: two commands are sent for a script
+    /// that the server has forgotten, and no caller is to wait for two timeouts.
     async fn in_time(
         &self,
         answer: impl Future<Output = Result<Value, Error>> + Send,
@@ -237,7 +238,7 @@ impl Client {
         }
     }
 
-    /// Connects the silent ones anew and, where that has not helped, replaces all.
+    /// Reconnects the silent connections or, if that has not helped, replaces all.
     fn unstick(&self, silent: Vec<Connection>) {
         let mut silence = self.silence.lock();
         if silent.is_empty() {
@@ -245,24 +246,24 @@ impl Client {
             return;
         }
         let now = Instant::now();
-        let begun = silence.get_or_insert(Silence { since: now, forced_at: None });
+        let begun = silence.get_or_insert(Silence { since: now, reconnected_at: None });
         if now - begun.since >= REPLACE_AFTER {
             *silence = None;
             self.replace_link();
-        } else if begun.forced_at.is_none_or(|at| now - at >= FORCE_INTERVAL) {
-            begun.forced_at = Some(now);
-            let patience = self.config.connect_timeout;
+        } else if begun.reconnected_at.is_none_or(|at| now - at >= RECONNECT_INTERVAL) {
+            begun.reconnected_at = Some(now);
+            let timeout = self.config.connect_timeout;
             for connection in silent {
                 tokio::spawn(async move {
-                    // What hangs here is replaced later.
-                    let _ = tokio::time::timeout(patience, connection.force_reconnection()).await;
+                    // If it hangs here, it is replaced later.
+                    let _ = tokio::time::timeout(timeout, connection.force_reconnection()).await;
                 });
             }
         }
     }
 
     fn replace_link(&self) {
-        tracing::debug!("the connections to Redis stay silent: they are replaced");
+        tracing::debug!("the connections to Redis do not answer: they are replaced");
         let fresh = Arc::new(Link::open(&self.config, &self.resets, &self.last_error));
         let stuck = mem::replace(&mut *self.link.lock(), fresh);
         self.resets.send_modify(|resets| *resets += 1);
@@ -274,7 +275,7 @@ impl Client {
     }
 }
 
-/// fred's connections, and the tasks that keep each of them alive.
+/// fred's connections, and the tasks that keep them connected.
 struct Link {
     pool: Pool,
     tasks: Vec<JoinHandle<()>>,
@@ -289,7 +290,7 @@ impl Link {
         let pool = pool(config);
         let mut tasks = Vec::new();
         for connection in pool.clients() {
-            // Before it connects, so that no reconnection goes unseen.
+            // Before it connects, so that no reconnection is missed.
             tasks.push(tokio::spawn(count_resets(connection.reconnect_rx(), Arc::clone(resets))));
             tasks.push(tokio::spawn(keep_error(connection.error_rx(), Arc::clone(last_error))));
             tasks.push(tokio::spawn(stay_connected(connection.clone())));
@@ -297,9 +298,9 @@ impl Link {
         Self { pool, tasks }
     }
 
-    /// Takes leave of the server where there is one. [`Drop`] ends the rest.
+    /// Sends QUIT if there is a connection, and ends the tasks.
     async fn close(&self) {
-        let _ = tokio::time::timeout(FAREWELL_TIMEOUT, self.pool.quit()).await;
+        let _ = tokio::time::timeout(QUIT_TIMEOUT, self.pool.quit()).await;
         self.abort();
     }
 
@@ -316,8 +317,8 @@ impl Drop for Link {
     }
 }
 
-/// fred's task of a connection. Left to itself it connects for ever: it hears a QUIT only between two
-/// attempts.
+/// fred's task of a connection. Unless it is aborted, it may connect for ever: it handles a QUIT
+/// only between two attempts.
 struct ConnectionTask(ConnectHandle);
 
 impl Drop for ConnectionTask {
@@ -334,8 +335,8 @@ fn pool(config: &ClientConfig) -> Pool {
     let connection = ConnectionConfig {
         connection_timeout: config.connect_timeout,
         internal_command_timeout: config.connect_timeout,
-        // A command whose connection broke may have run: whether to send it again is decided by
-        // whoever knows its id.
+        // A command whose connection broke may have run: the caller, who knows its id, decides
+        // whether to send it again.
         max_command_attempts: 1,
         tcp: TcpConfig {
             nodelay: Some(true),
@@ -371,7 +372,7 @@ async fn send(connection: &Connection, words: &'static [&'static str]) -> Result
     connection.custom(command(name), arguments.to_vec()).await
 }
 
-/// Connects again whenever fred gives up for good, as it does on some errors of the server.
+/// Connects again whenever fred gives up, as it does on some errors of the server.
 async fn stay_connected(connection: Connection) {
     loop {
         let mut task = ConnectionTask(connection.connect());
@@ -383,8 +384,8 @@ async fn stay_connected(connection: Connection) {
     }
 }
 
-/// A reconnection may be to a server that was started anew or promoted. fred tells of the first
-/// connection too, before which there was nothing to forget.
+/// Counts reconnections, each of which may be to a server that was restarted or promoted. fred
+/// reports the first connection too, before which there was nothing to forget.
 async fn count_resets(mut connected: broadcast::Receiver<Server>, resets: Arc<watch::Sender<u64>>) {
     let mut is_first = true;
     while !matches!(connected.recv().await, Err(broadcast::error::RecvError::Closed)) {
@@ -394,7 +395,8 @@ async fn count_resets(mut connected: broadcast::Receiver<Server>, resets: Arc<wa
     }
 }
 
-/// fred's own log is off: an outage would be many lines of it. The last of its errors is in ours.
+/// Keeps the last of fred's errors for our own log. fred's is off: an outage would be many lines of
+/// it.
 async fn keep_error(mut errors: broadcast::Receiver<(Error, Option<Server>)>, last: LastError) {
     loop {
         match errors.recv().await {

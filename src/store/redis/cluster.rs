@@ -1,8 +1,9 @@
 //! A Redis Cluster: a client for each master, and the map of the slots that they serve.
 //!
-//! fred's own cluster client is not used. One task of it serves all masters: when one was killed, calls
-//! to all others stood still for 2.8 s, and when one was paused, its replica's promotion went unseen
-//! for as long as the pause. With a client for each, a master that is away holds up no other.
+//! fred's own cluster client is not used. One task of it serves all masters: when one was killed,
+//! calls to all others stalled for 2.8 s, and when one was paused, its replica's promotion went
+//! unnoticed for as long as the pause. With a client for each, an unavailable master stalls no
+//! other.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -27,24 +28,24 @@ use super::{
 };
 use crate::store::{Shard, StoreError};
 
-/// Slots that no known master serves: all of them until a server of the cluster was reached.
+/// The shard of slots that no known master serves: all of them until a server was reached.
 const NOBODY: Shard = Shard(0);
 
-/// Where servers send a call to and fro, so long between two tries.
+/// The pause between two tries of a call that servers redirect to each other.
 const MOVED_PAUSE: Duration = Duration::from_millis(20);
 
 const SLOTS_COMMAND: &[&str] = &["CLUSTER", "SLOTS"];
 const STATE_COMMAND: &[&str] = &["CLUSTER", "INFO"];
-const STATE_IS_GOOD: &str = "cluster_state:ok";
+const STATE_OK: &str = "cluster_state:ok";
 
 pub(super) struct Cluster {
     config: ClientConfig,
-    /// Where the configuration says that servers of the cluster are.
+    /// The servers that the configuration names.
     seeds: Vec<Server>,
     map: RwLock<Arc<SlotMap>>,
-    /// One at a time asks for the map. Holds how that went wrong the last time.
+    /// Held while the map is asked for, by one caller at a time. Contains the last failure.
     refreshing: tokio::sync::Mutex<Option<FailedRefresh>>,
-    /// Servers that slots are on their way to and that serve none of their own yet.
+    /// Servers that slots are moving to and that serve none of their own yet.
     newcomers: tokio::sync::Mutex<HashMap<Server, Arc<Master>>>,
     /// The number of each server that has ever been a master; it stays the same.
     numbers: Mutex<HashMap<Server, Shard>>,
@@ -67,12 +68,12 @@ struct FailedRefresh {
     fault: StoreError,
 }
 
-/// Whom to ask for the map.
+/// The servers to ask for the map.
 #[derive(Clone, Copy)]
 enum Ask<'a> {
-    /// One that has sent a call away, and so knows where to.
+    /// One that has redirected a call, and so knows the new server.
     Only(&'a Master),
-    /// Whoever answers first, but for one that may be cut off from the rest.
+    /// Any that answers first, except one that may be cut off from the rest.
     AllBut(Shard),
 }
 
@@ -99,11 +100,11 @@ impl Cluster {
         cluster
     }
 
-    /// Runs a script whose keys are all in `slot`, wherever that is or moves to; within the time of a
-    /// command.
+    /// Runs a script whose keys are all in `slot`, on whichever server that is or moves to, within
+    /// the timeout of a command.
     pub(super) async fn run(&self, slot: u16, call: Call) -> Result<Value, StoreError> {
-        let patience = self.config.command_timeout();
-        time::timeout(patience, self.follow(slot, call)).await.unwrap_or_else(|_| {
+        let timeout = self.config.command_timeout();
+        time::timeout(timeout, self.follow(slot, call)).await.unwrap_or_else(|_| {
             let text = format!("slot {slot} of the Redis Cluster was not reached in time");
             Err(StoreError::Indeterminate(text))
         })
@@ -129,8 +130,8 @@ impl Cluster {
                     }
                     self.refresh(&map, Ask::Only(master)).await?;
                 }
-                // Nobody takes a call about keys that are in part here and in part there, until all of
-                // them are there; and a key that does not exist is never there.
+                // While the keys of a call are in part on either server, neither takes it. A key
+                // that does not exist counts as missing.
                 Err(Declined::TryAgain(text) | Declined::Ask(text)) => {
                     return Err(StoreError::Moving(format!("slot {slot} is being moved: {text}")));
                 }
@@ -139,18 +140,18 @@ impl Cluster {
         }
     }
 
-    /// The master that serves a slot.
+    /// Returns the master that serves a slot.
     pub(super) fn shard(&self, slot: u16) -> Shard {
         self.map().owners[usize::from(slot)]
     }
 
-    /// All masters.
+    /// Returns all masters.
     pub(super) fn shards(&self) -> Vec<Shard> {
         let map = self.map();
         if map.masters.is_empty() { vec![NOBODY] } else { map.masters.keys().copied().collect() }
     }
 
-    /// Asks whether a master takes calls. One that serves no slot any more has nothing left to fail at.
+    /// Checks that a master takes calls. One that serves no slot any more is fine.
     pub(super) async fn check(&self, shard: Shard) -> Result<(), StoreError> {
         let map = self.map();
         let fault = match map.masters.get(&shard) {
@@ -162,8 +163,8 @@ impl Cluster {
         };
         self.refresh(&map, Ask::AllBut(shard)).await?;
         let map = self.map();
-        let is_away = map.owners.contains(&shard);
-        if is_away { Err(fault) } else { Ok(()) }
+        let serves_slots = map.owners.contains(&shard);
+        if serves_slots { Err(fault) } else { Ok(()) }
     }
 
     pub(super) async fn close(&self) {
@@ -196,7 +197,7 @@ impl Cluster {
         newcomer.client.run_asking(call).await
     }
 
-    /// Asks for the map anew, unless somebody has done so since `seen`.
+    /// Asks for the map again, unless another call has done so since `seen`.
     async fn refresh(&self, seen: &Arc<SlotMap>, whom: Ask<'_>) -> Result<(), StoreError> {
         let asked_at = Instant::now();
         let mut last_failure = self.refreshing.lock().await;
@@ -204,7 +205,7 @@ impl Cluster {
         if !Arc::ptr_eq(&map, seen) {
             return Ok(());
         }
-        // It has gone wrong while this one waited for its turn.
+        // Another call has failed at it while this one waited.
         if let Some(failed) = last_failure.as_ref().filter(|failed| failed.at >= asked_at) {
             return Err(failed.fault.clone());
         }
@@ -218,7 +219,7 @@ impl Cluster {
                 Ok(())
             }
             Err(fault) => {
-                // Whatever it was, the call that asks for the map was not run.
+                // Whatever the fault is, the call that needs the map was not run.
                 let fault = StoreError::Transient(fault.to_string());
                 *last_failure = Some(FailedRefresh { at: Instant::now(), fault: fault.clone() });
                 Err(fault)
@@ -232,16 +233,17 @@ impl Cluster {
         suspect: Shard,
     ) -> Result<Vec<SlotRange>, StoreError> {
         let others = map.masters.iter().filter(|(shard, _)| **shard != suspect);
-        let asked: Vec<_> = others.map(|(_, master)| Box::pin(master.slots_if_well())).collect();
+        let asked: Vec<_> =
+            others.map(|(_, master)| Box::pin(master.slots_if_connected())).collect();
         if !asked.is_empty()
             && let Ok((ranges, _)) = select_ok(asked).await
         {
             return Ok(ranges);
         }
-        // All at once: those that are gone must not hold up the start one after the other.
+        // All at once: unavailable ones must not delay the start one after the other.
         let answers = join_all(self.seeds.iter().map(|seed| async {
             let seed = self.connect(seed.clone()).await;
-            let answer = seed.slots_if_well().await;
+            let answer = seed.slots_if_connected().await;
             seed.client.close().await;
             answer
         }));
@@ -249,7 +251,7 @@ impl Cluster {
         answers.await.into_iter().fold(none, Result::or)
     }
 
-    /// Makes `ranges` the map. Masters that stay keep their connections.
+    /// Makes `ranges` the map. Masters that remain keep their connections.
     async fn adopt(&self, old: &SlotMap, ranges: Vec<SlotRange>) {
         let mut owners = vec![NOBODY; SLOTS];
         let mut servers = BTreeMap::new();
@@ -277,9 +279,9 @@ impl Cluster {
             self.resets.send_modify(|resets| *resets += 1);
         }
         let known = old.masters.values().chain(newcomers.values());
-        for gone in known.filter(|one| !masters.values().any(|stays| Arc::ptr_eq(one, stays))) {
-            let gone = Arc::clone(gone);
-            tokio::spawn(async move { gone.client.close().await });
+        for removed in known.filter(|one| !masters.values().any(|stays| Arc::ptr_eq(one, stays))) {
+            let removed = Arc::clone(removed);
+            tokio::spawn(async move { removed.client.close().await });
         }
     }
 
@@ -305,7 +307,7 @@ impl Master {
     async fn slots(&self) -> Result<Vec<SlotRange>, StoreError> {
         let ranges = read_slots(self.client.ask(SLOTS_COMMAND).await?, &self.server)?;
         if ranges.is_empty() {
-            // One that was started anew without its nodes.conf belongs to no cluster any more.
+            // A server that was restarted without its nodes.conf belongs to no cluster any more.
             let server = &self.server;
             return Err(StoreError::Transient(format!(
                 "{server} knows no slots of a Redis Cluster"
@@ -314,16 +316,17 @@ impl Master {
         Ok(ranges)
     }
 
-    /// What one says that is cut off from the others is out of date.
-    async fn slots_if_well(&self) -> Result<Vec<SlotRange>, StoreError> {
+    /// Returns the slots, unless the server is cut off from the others: its map would be out of
+    /// date.
+    async fn slots_if_connected(&self) -> Result<Vec<SlotRange>, StoreError> {
         self.state().await?;
         self.slots().await
     }
 
-    /// Whether it answers, and is not cut off from the rest of the cluster.
+    /// Checks that it answers, and is not cut off from the rest of the cluster.
     async fn state(&self) -> Result<(), StoreError> {
         let info = self.client.probe(STATE_COMMAND).await?.into_string().unwrap_or_default();
-        if info.contains(STATE_IS_GOOD) {
+        if info.contains(STATE_OK) {
             return Ok(());
         }
         let server = &self.server;

@@ -12,30 +12,30 @@ use url::Url;
 
 use super::tls::RedisTlsConfig;
 
-/// How to reach Redis, and how to use it.
+/// The section `redis` of the configuration.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RedisConfig {
-    /// Where Redis is; absent for the embedded store.
+    /// The URL of Redis; absent for the embedded store.
     pub url: Option<RedisUrl>,
-    /// What every key's name begins with.
+    /// The beginning of every key's name.
     #[serde(deserialize_with = "key_prefix")]
     pub key_prefix: String,
-    /// Connections to each server.
+    /// Number of connections to each server.
     pub connections: NonZeroU8,
-    /// Batches under way at the same time, to each server.
+    /// Maximum number of batches in flight to each server.
     pub concurrent_batches: NonZeroU8,
-    /// A batch that has so many elements takes no further call.
+    /// Maximum number of elements in a batch, unless a single call has more.
     pub batch_items: NonZeroU16,
-    /// How long a command may take, in milliseconds.
+    /// Timeout of a command.
     pub command_timeout_ms: NonZeroU32,
-    /// How long connecting may take, in milliseconds.
+    /// Timeout of connecting.
     pub connect_timeout_ms: NonZeroU32,
-    /// Section `redis.tls`.
+    /// The section `redis.tls`.
     pub tls: RedisTlsConfig,
 }
 
-/// A checked URL of a Redis. It prints without its passwords.
+/// A checked URL of Redis. It prints without its passwords.
 #[derive(Clone, Deserialize)]
 #[serde(try_from = "String")]
 pub struct RedisUrl {
@@ -44,7 +44,7 @@ pub struct RedisUrl {
     server: Config,
 }
 
-/// Why a text is no URL of a Redis.
+/// The error for a text that is not a URL of Redis.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidRedisUrl {
     /// It does not parse.
@@ -53,10 +53,10 @@ pub enum InvalidRedisUrl {
          redis://user:password@host:6379/0"
     )]
     Malformed(String),
-    /// A database number, which a cluster does not have.
+    /// It names a database, which a cluster does not have.
     #[error("the URL names a database, and a Redis Cluster has only one: end it after the port")]
     Database,
-    /// A scheme of another kind of server.
+    /// The scheme is that of another kind of server.
     #[error(
         "the URL has the scheme `{0}`, which is not supported: use redis://, rediss:// (TLS), \
          redis+unix:///path, redis-sentinel://, redis-cluster://, or the last two with rediss"
@@ -76,12 +76,12 @@ fn key_prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::E
 }
 
 impl RedisUrl {
-    /// Where the server is, without what TLS needs.
+    /// Returns the server's address and credentials, without TLS.
     pub(super) fn server(&self) -> &Config {
         &self.server
     }
 
-    /// Whether connections are to be encrypted.
+    /// Returns true if connections are to be encrypted.
     pub(super) fn is_tls(&self) -> bool {
         self.is_tls
     }
@@ -101,7 +101,7 @@ impl FromStr for RedisUrl {
         if is_cluster && !matches!(url.path(), "" | "/" | "/0") {
             return Err(InvalidRedisUrl::Database);
         }
-        // With the scheme of TLS fred would load the system's certificates, wanted or not.
+        // With the scheme of TLS, fred would load the system's certificates in any case.
         let plain = if is_tls { text.replacen("rediss", "redis", 1) } else { text.to_owned() };
         let server = Config::from_url(&plain)
             .map_err(|e| InvalidRedisUrl::Malformed(e.details().to_owned()))?;
@@ -109,7 +109,7 @@ impl FromStr for RedisUrl {
     }
 }
 
-/// What stands before the `@` may be a password also where it stands alone.
+/// Returns the URL without passwords. A single word before the `@` may be one too.
 fn without_secrets(mut url: Url) -> String {
     const HIDDEN: &str = "***";
     // Both fail only for URLs that can have no such part.

@@ -1,19 +1,19 @@
-//! Turns fred's errors, and those that the server answers, into the three classes of [`StoreError`].
+//! Maps fred's errors, and those that the server returns, to the classes of [`StoreError`].
 
 use fred::error::{Error, ErrorKind};
 
 use crate::store::StoreError;
 
-/// Why a server did not carry a call out.
+/// Why a server did not run a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Declined {
     /// The slot of its keys is on another server of the cluster.
     Moved(String),
-    /// The slot is on its way to another server, and this call is to be tried there, at `host:port`.
+    /// The slot is moving to another server, and this call is to be sent there, to `host:port`.
     Ask(String),
-    /// The slot is on its way, and its keys are in part here and in part there.
+    /// The slot is moving, and its keys are in part on either server.
     TryAgain(String),
-    /// All else.
+    /// Any other fault.
     Fault(StoreError),
 }
 
@@ -30,7 +30,7 @@ impl From<&Error> for Declined {
     }
 }
 
-/// For one server, which has no slots to follow: nothing was run.
+/// For a single server, which has no slots to follow: nothing was run.
 impl From<Declined> for StoreError {
     fn from(declined: Declined) -> Self {
         match declined {
@@ -45,7 +45,7 @@ impl From<Declined> for StoreError {
     }
 }
 
-/// Classes a call's error.
+/// Classifies a call's error.
 fn classify(error: &Error) -> StoreError {
     match error.kind() {
         // Connecting, authenticating, finding the server: nothing was run.
@@ -56,15 +56,15 @@ fn classify(error: &Error) -> StoreError {
         | ErrorKind::Sentinel
         | ErrorKind::Tls
         | ErrorKind::Backpressure => StoreError::Transient(error.to_string()),
-        // The server's own words begin with a code in capitals, such as WRONGTYPE.
+        // The server's own errors begin with a code in capitals, such as WRONGTYPE.
         ErrorKind::Unknown | ErrorKind::InvalidArgument | ErrorKind::InvalidCommand
             if is_code(error.details().split(' ').next().unwrap_or_default()) =>
         {
             server_fault(error.details())
         }
-        // The command was on its way when the connection broke or the time ran out. fred says so
-        // in many ways, "Unknown" among them; none of them tells that it has not run. Nor does
-        // "Cluster": with one CLUSTERDOWN fred fails all that was on its way.
+        // The command was in flight when the connection broke or the time ran out. fred reports
+        // that in many ways, "Unknown" among them; none of them says that it has not run. Nor does
+        // "Cluster": with one CLUSTERDOWN fred fails everything that was in flight.
         _ => StoreError::Indeterminate(error.to_string()),
     }
 }
@@ -73,9 +73,9 @@ fn is_code(word: &str) -> bool {
     word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_uppercase())
 }
 
-/// Classes an error that the server itself has answered: nothing of the element was written.
+/// Classifies an error that the server itself has returned: nothing of the element was written.
 pub(super) fn server_fault(message: &str) -> StoreError {
-    // The server's state and not the data; it changes without anyone mending the data.
+    // The server's state and not the data; it changes without anyone fixing the data.
     const STATES: [&str; 12] = [
         "LOADING",
         "BUSY",
@@ -90,7 +90,7 @@ pub(super) fn server_fault(message: &str) -> StoreError {
         "NOPERM",
         "UNKILLABLE",
     ];
-    // Redis 6.2 says of an error raised in Lua: "@user_script: 113: -OOM command not allowed".
+    // Redis 6.2 reports an error raised in Lua as "@user_script: 113: -OOM command not allowed".
     let mut words = message.split([' ', ':']).map(|word| word.trim_start_matches('-'));
     if words.any(|word| STATES.contains(&word)) {
         StoreError::Transient(message.to_owned())

@@ -1,7 +1,6 @@
 //! The store on Redis, shared by any number of instances and by older writers: the key layout is
 //! fixed, see "On Redis" in ARCHITECTURE.md. Each batch is one call of one Lua script; on a cluster
-//! one for each slot, which go out together.
-//! fred's types go no further than this folder.
+//! one for each slot, which are sent together. fred's types do not leave this folder.
 
 mod audit;
 mod calls;
@@ -51,9 +50,8 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// Begins to connect, and goes on trying for as long as the store lives: without Redis the
-    /// calls fail as transient, each at once. Returns when it is connected, or has tried for about
-    /// a second.
+    /// Begins to connect, and keeps trying for as long as the store lives: without Redis each call
+    /// fails as transient, at once. Returns when it is connected, or has tried for about a second.
     ///
     /// # Errors
     /// When the files for TLS can't be used.
@@ -79,8 +77,8 @@ impl RedisStore {
     }
 
     /// Runs a script that takes any number of elements: `begin` and then `add` make a call of those
-    /// that share a slot, and `read` is given each one's index and reply. Returns one result for each
-    /// of `elements`, in their order.
+    /// that share a slot, and `read` is given each one's index and reply. Returns one result for
+    /// each of `elements`, in their order.
     async fn run_batch<T: Sync, R>(
         &self,
         elements: &[T],
@@ -113,7 +111,7 @@ impl RedisStore {
         results.into_iter().map(|(_, result)| result).collect()
     }
 
-    /// Runs a script that answers with one reply for each of `count` elements.
+    /// Runs a script that returns one reply for each of `count` elements.
     async fn replies(&self, slot: u16, call: Call, count: usize) -> Vec<Result<Reply, StoreError>> {
         match self.servers.run(slot, call).await.and_then(Reply::elements) {
             Ok(replies) if replies.len() == count => replies.into_iter().map(Ok).collect(),
@@ -281,7 +279,7 @@ impl Store for RedisStore {
     }
 
     async fn maintain(&self, _now: Timestamp) -> Result<(), StoreError> {
-        // Redis expires keys by itself, and the scripts forget events as they go.
+        // Redis expires keys by itself, and the scripts remove expired events as they go.
         Ok(())
     }
 

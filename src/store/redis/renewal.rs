@@ -1,5 +1,5 @@
-//! Which anomalies need the TTL of their keys renewed. Once a minute is enough for keys that live for
-//! 35 days, and a check in the script would take a sixth of its time.
+//! Which anomalies need the TTL of their keys renewed. Once a minute is enough for keys that live
+//! for 35 days, and a check in the script would take a sixth of its time.
 
 use std::collections::HashSet;
 

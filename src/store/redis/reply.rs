@@ -1,4 +1,4 @@
-//! Reads what the scripts answer, and the JSON that the repair history holds.
+//! Parses the replies of the scripts, and the JSON of the repair history.
 
 use fred::bytes_utils::Str;
 use fred::types::Value;
@@ -15,49 +15,49 @@ use crate::{
     store::StoreError,
 };
 
-/// One script result: a text that begins with a word, and other values after it, which are read from
-/// front to back. `''` stands for what there is not.
+/// One script result: a text that begins with a word, and other values after it, which are read
+/// from front to back. `''` stands for a missing value.
 #[derive(Clone, Debug)]
 pub(super) struct Reply {
-    told: Str,
+    text: Str,
     values: std::vec::IntoIter<Value>,
 }
 
 impl Reply {
-    /// The results of a script that answers with one for each element.
+    /// Parses the reply of a script that returns one result for each element.
     pub(super) fn elements(value: Value) -> Result<Vec<Self>, StoreError> {
         list(value)?.into_iter().map(Self::one).collect()
     }
 
-    /// A single result: a list, or the text that it would begin with.
+    /// Parses a single result: a list, or the text that it would begin with.
     pub(super) fn one(value: Value) -> Result<Self, StoreError> {
         let mut values = match value {
             Value::Array(values) => values.into_iter(),
             text => vec![text].into_iter(),
         };
         match values.next() {
-            Some(Value::String(told)) => Ok(Self { told, values }),
-            // Part of it is a foreign key's text that is no UTF-8.
-            Some(Value::Bytes(told)) => {
-                Ok(Self { told: String::from_utf8_lossy(&told).into_owned().into(), values })
+            Some(Value::String(text)) => Ok(Self { text, values }),
+            // Part of it is a foreign key's text that is not UTF-8.
+            Some(Value::Bytes(text)) => {
+                Ok(Self { text: String::from_utf8_lossy(&text).into_owned().into(), values })
             }
             _ => Err(unexpected("no text at the beginning of a result")),
         }
     }
 
-    /// The word that a result begins with.
+    /// Returns the word that a result begins with.
     ///
     /// # Errors
-    /// The script's own, where the word is `error`.
+    /// The script's own, if the word is `error`.
     pub(super) fn tag(&self) -> Result<&str, StoreError> {
-        match self.told.split_once(' ') {
+        match self.text.split_once(' ') {
             Some(("error", message)) => Err(fault::server_fault(message)),
             Some((tag, _)) => Ok(tag),
-            None => Ok(&self.told),
+            None => Ok(&self.text),
         }
     }
 
-    /// Reads on where the tag is `known_tag`; `None` where it is `unknown`.
+    /// Reads on if the tag is `known_tag`. Returns `None` if it is `unknown`.
     pub(super) fn if_known<R>(
         &mut self,
         known_tag: &str,
@@ -70,10 +70,10 @@ impl Reply {
         }
     }
 
-    /// What `told` in `library.lua` tells after the tag.
+    /// Parses what follows the tag: the form is that of `encode_stats` in `library.lua`.
     pub(super) fn stats(&self, now: Timestamp) -> Result<AnomalyStats, StoreError> {
-        // The last, a mark's time, may be of two words.
-        let mut words = self.told.splitn(9, ' ').skip(1);
+        // The last, a mark's time, may be two words.
+        let mut words = self.text.splitn(9, ' ').skip(1);
         let mut next = || words.next().filter(|word| *word != "-");
         let counts = window_counts(next())?;
         let first_seen = score(next())?;
@@ -108,7 +108,7 @@ impl Reply {
         Ok(self.text()?.and_then(|text| from_iso8601(&text)))
     }
 
-    /// The newest repair attempts. An entry that can't be read is passed over.
+    /// Reads the newest repair attempts. An entry that can't be read is skipped.
     pub(super) fn repair_attempts(&mut self) -> Result<Vec<RecentAttempt>, StoreError> {
         let entries = self.texts()?;
         Ok(entries
@@ -131,7 +131,7 @@ impl Reply {
     }
 }
 
-/// Events by window: all alike where it is one number, else from the longest on.
+/// Parses the events by window: one number if all are equal, else from the longest on.
 fn window_counts(text: Option<&str>) -> Result<WindowCounts, StoreError> {
     let mut counts = text.unwrap_or_default().split(',');
     let month = count(counts.next().unwrap_or_default())?;
@@ -150,10 +150,10 @@ fn score(text: Option<&str>) -> Result<Option<Timestamp>, StoreError> {
     })
 }
 
-/// Where the mark's time is missing (an older writer's metadata expire before its mark does) or can't
-/// be read, the mark's remaining life tells when it was made. One that never expires was not made
-/// by this service or its predecessor, and is taken as made at the beginning of the 90 days: a
-/// recurrence is rather told once too often than not at all.
+/// Returns the time of a mark whose time is missing (an older writer's metadata expire before its
+/// mark does) or can't be read: it follows from the mark's remaining TTL. One that never expires was
+/// not made by this service or its predecessor, and is taken as made 90 days ago: a recurrence is
+/// better reported once too often than not at all.
 fn mark_time_from_remaining(now: Timestamp, remaining_ms: Option<i64>) -> Timestamp {
     let remaining_ms = remaining_ms.filter(|ms| *ms >= 0).unwrap_or(0);
     now.minus_seconds(FIX_VALIDITY_SECONDS - remaining_ms / 1_000)
@@ -170,7 +170,7 @@ struct HistoryEntry {
     event_id: Option<String>,
 }
 
-/// The entry that stands for `attempt` in the repair history.
+/// Returns the entry of `attempt` in the repair history.
 pub(super) fn repair_attempt_json(attempt: &RepairAttempt) -> String {
     let entry = HistoryEntry {
         action: attempt.action.to_string(),
@@ -182,12 +182,12 @@ pub(super) fn repair_attempt_json(attempt: &RepairAttempt) -> String {
     serde_json::to_string(&entry).unwrap_or_default()
 }
 
-/// The fault of an answer that no script of ours gives.
+/// Returns the fault of a reply that none of our scripts gives.
 pub(super) fn unexpected(what: &str) -> StoreError {
     StoreError::Permanent(format!("Redis answered something unexpected: {what}"))
 }
 
-/// What a list holds.
+/// Returns the values of a list.
 pub(super) fn list(value: Value) -> Result<Vec<Value>, StoreError> {
     match value {
         Value::Array(values) => Ok(values),

@@ -75,8 +75,8 @@ impl SeenScripts {
         self.0[script as usize].store(true, Ordering::Relaxed);
     }
 
-    /// Forgets all scripts if `script` was one of them, because a server forgets all of them at once.
-    /// Returns whether it was.
+    /// Forgets all scripts if `script` was one of them, because a server forgets all of them at
+    /// once. Returns whether it was.
     pub(super) fn forget(&self, script: Script) -> bool {
         let was_seen = self.0[script as usize].load(Ordering::Relaxed);
         if was_seen {

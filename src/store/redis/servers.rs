@@ -1,4 +1,5 @@
-//! The servers behind a URL: one (or the master that a Sentinel names), or the masters of a cluster.
+//! The servers behind a URL: one (or the master that a Sentinel names), or the masters of a
+//! cluster.
 
 use std::sync::Arc;
 
@@ -16,27 +17,27 @@ use crate::{
     store::{Shard, StoreError},
 };
 
-#[allow(clippy::large_enum_variant, reason = "there is one of it in a process")]
+#[allow(clippy::large_enum_variant, reason = "a process has one of it")]
 pub(super) enum Servers {
     One(Client),
     Cluster(Cluster),
 }
 
 impl Servers {
-    /// Begins to connect, and counts in `resets` when a server may have forgotten something.
+    /// Begins to connect. `resets` grows when a server may have forgotten something.
     pub(super) async fn connect(config: ClientConfig, resets: Arc<watch::Sender<u64>>) -> Self {
         if let ServerConfig::Clustered { hosts, .. } = config.servers() {
-            // The one that the URL begins with comes last there.
+            // The first host of the URL comes last there.
             let seeds = hosts.iter().rev().cloned().collect();
             return Self::Cluster(Cluster::start(config, seeds, resets).await);
         }
         let client = Client::start(config, resets);
-        // With a Redis that is there, the first call finds it. Without one, nobody waits for long.
+        // If Redis is available, the first call finds a connection. If not, nobody waits for long.
         client.connected().await;
         Self::One(client)
     }
 
-    /// What keys of one script must have in common.
+    /// Returns the slot of an anomaly's keys. All keys of one call must be of one slot.
     pub(super) fn slot(&self, key: AnomalyKey) -> u16 {
         match self {
             Self::One(_) => 0,

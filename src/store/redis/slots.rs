@@ -1,4 +1,4 @@
-//! The slots of a cluster: which one a key is in, and what `CLUSTER SLOTS` tells of their masters.
+//! The slots of a cluster: the slot of a key, and the reply of `CLUSTER SLOTS` with their masters.
 //! See <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/>.
 
 use fred::types::{Value, config::Server};
@@ -6,10 +6,11 @@ use fred::types::{Value, config::Server};
 use super::reply::{list, unexpected};
 use crate::{domain::AnomalyKey, store::StoreError};
 
-/// A cluster's keys are parted into so many slots.
+/// The number of slots of a cluster.
 pub(super) const SLOTS: usize = 16_384;
 
-/// The slot of an anomaly. It stands in braces in its keys' names, and only it decides then.
+/// Returns the slot of an anomaly. Its key stands in braces in the names of its keys in Redis, and
+/// so decides alone.
 pub(super) fn slot(key: AnomalyKey) -> u16 {
     fred::util::redis_keyslot(key.to_string().as_bytes())
 }
@@ -22,7 +23,7 @@ pub(super) struct SlotRange {
     pub(super) master: Server,
 }
 
-/// Reads what `asked` has answered to `CLUSTER SLOTS`: for each range the first and last slot, the
+/// Parses the reply of `asked` to `CLUSTER SLOTS`: for each range the first and last slot, the
 /// master and its replicas, and of each of those the host, the port and more.
 pub(super) fn read_slots(answer: Value, asked: &Server) -> Result<Vec<SlotRange>, StoreError> {
     list(answer)?.into_iter().map(|range| read_range(range, asked)).collect()
@@ -47,14 +48,14 @@ fn number(value: &Value) -> Result<u16, StoreError> {
     number.ok_or_else(|| unexpected("no number where a slot or a port belongs"))
 }
 
-/// Where `ASK slot host:port` points to.
+/// Returns the server that `ASK slot host:port` points to.
 pub(super) fn server_at(address: &str, asked: &Server) -> Option<Server> {
     let (host, port) = address.rsplit_once(':')?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     Some(server(Some(host), port.parse().ok()?, asked))
 }
 
-/// A server that does not know its own name is where it was asked.
+/// Returns a server by its address. One that does not know its own host is where it was asked.
 fn server(host: Option<&str>, port: u16, asked: &Server) -> Server {
     match host {
         None | Some("" | "?") => Server::new(asked.host.to_string(), port),

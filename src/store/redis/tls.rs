@@ -1,5 +1,5 @@
 //! TLS to Redis by rustls (ring): the system's certificates or a private CA, and a client
-//! certificate where the server asks for one.
+//! certificate if the server asks for one.
 
 use std::path::PathBuf;
 
@@ -13,9 +13,9 @@ use crate::tls::{self, PemFileError, pair, provider};
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RedisTlsConfig {
-    /// PEM file of the CA that has signed the server's certificate; absent for the system's CAs.
+    /// PEM file of the CA that signed the server's certificate; absent for the system's CAs.
     pub ca_file: Option<PathBuf>,
-    /// PEM file of this service's certificate, where the server asks for one.
+    /// PEM file of this service's certificate, if the server asks for one.
     pub certificate_file: Option<PathBuf>,
     /// PEM file of that certificate's private key.
     pub key_file: Option<PathBuf>,
@@ -24,19 +24,19 @@ pub struct RedisTlsConfig {
 /// Why TLS to Redis can't be used as configured.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisTlsError {
-    /// A file can't be read, holds nothing of use, or is missing.
+    /// A file is missing, can't be read, or holds nothing usable.
     #[error("redis.tls: {0}")]
     File(#[from] PemFileError),
     /// The system's certificates can't be loaded.
     #[error("no CA certificates of the system: install ca-certificates, or set redis.tls.ca_file")]
     NoSystemCas,
-    /// rustls refuses what the files hold.
+    /// rustls refuses the content of the files.
     #[error("redis.tls: {0}")]
     Refused(#[from] rustls::Error),
 }
 
 impl RedisTlsConfig {
-    /// What fred connects with.
+    /// Returns the connector for fred.
     pub(super) fn connector(&self) -> Result<TlsConnector, RedisTlsError> {
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?

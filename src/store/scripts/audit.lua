@@ -5,7 +5,7 @@
 -- ARGV     none
 -- Returns  {"known", {entries, newest first}}, {"unknown"}, or {"error" and a message}
 --
--- A script and not single commands: an unknown anomaly is told from one with an empty audit.
+-- A script and not single commands: an unknown anomaly differs from one with an empty audit.
 
 local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 10, 0, 0
 

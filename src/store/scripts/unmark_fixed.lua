@@ -6,7 +6,7 @@
 -- Returns  {"unmarked"}; {"not_marked"}, also if nothing has changed because the id is known or a
 --          later change was made; {"unknown"}; or {"error" and a message}
 --
--- A script and not MULTI: an unknown anomaly is told from one without a mark.
+-- A script and not MULTI: an unknown anomaly differs from one without a mark.
 
 local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 10, 7, 0
 
