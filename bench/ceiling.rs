@@ -20,7 +20,7 @@ use axum::{
 use clap::Parser;
 use mimalloc::MiMalloc;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{net::TcpListener, runtime::Runtime};
 
 /// The service's own.
@@ -44,6 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route("/anomalies/{key}/frequency", get(frequency));
     Runtime::new()?.block_on(async {
         let listener = TcpListener::bind(listen).await?;
+        println!("{}", json!({"address": listener.local_addr()?}));
         http::serve(listener, None, routes, limits, future::pending()).await;
         Ok(())
     })

@@ -20,7 +20,7 @@ use clap::Parser;
 use self::{
     bench::{Bench, Findings, Settings},
     rows::Selection,
-    support::{http, machine, markdown, process, redis, service, stats, workload},
+    support::{http, machine, markdown, process, redis, servers, service, stats, workload},
 };
 
 /// What a step gives, or why it could not.

@@ -11,11 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
-use crate::{
-    Outcome,
-    markdown::grouped,
-    process::{data_dir, ending_with_parent},
-};
+use crate::{Outcome, markdown::grouped, process::data_dir, servers::process::ending_with_parent};
 
 /// One is enough to saturate the servers on a small machine, and leaves them the most.
 const THREADS: &str = "1";

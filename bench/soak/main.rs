@@ -27,7 +27,7 @@ use self::{
     load::Load,
     sample::{Phase, Sample, Sampler},
     service::{Service, Store},
-    support::{http, machine, markdown, process, redis, service, stats, workload},
+    support::{http, machine, markdown, process, redis, servers, service, stats, workload},
     target::Target,
 };
 

@@ -1,97 +1,53 @@
-//! Child processes that end with the tool, however it ends.
+//! Programs that end with the tool, and the folders in which they keep their data.
 
 use std::{
     ffi::OsStr,
-    fs::{self, File},
     io,
-    net::TcpListener,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    path::Path,
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
 
-use crate::Outcome;
+use crate::{
+    Outcome,
+    servers::{
+        process::{Process, START_TIMEOUT, ending_with_parent},
+        service::listening_address,
+    },
+};
 
-const START_PATIENCE: Duration = Duration::from_secs(120);
-/// Of all machines that Linux runs on here; `getconf PAGESIZE` tells.
-const PAGE_BYTES: u64 = 4096;
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// A running program; killed when it is dropped.
+/// A server and the port on which it listens.
 #[derive(Debug)]
-pub(crate) struct Process {
-    name: String,
-    child: Child,
-    log: PathBuf,
+pub(crate) struct Listening {
+    pub(crate) process: Process,
+    pub(crate) port: u16,
 }
 
-impl Process {
-    /// Starts `command` in `dir`, where its log goes, and waits until `is_ready`.
+impl Listening {
+    /// Starts a server in `dir`, and waits until its log says where it listens.
     ///
-    /// Must be called from the main thread: the child is told to die with the thread that starts it.
-    pub(crate) fn start(
-        command: &mut Command,
-        dir: &Path,
-        mut is_ready: impl FnMut() -> bool,
-    ) -> Outcome<Self> {
-        let name = command.get_program().to_string_lossy().into_owned();
-        let log = dir.join("log");
-        let file = File::create(&log)?;
-        let child = ending_with_parent(command)
-            .current_dir(dir)
-            .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file)
-            .spawn()?;
-        let mut process = Self { name, child, log };
-        let deadline = Instant::now() + START_PATIENCE;
-        while !is_ready() {
-            if process.child.try_wait()?.is_some() || Instant::now() > deadline {
-                return Err(format!("{} does not start: {}", process.name, process.log()).into());
+    /// Must be called from the main thread: the server ends with the thread that starts it.
+    pub(crate) fn start(command: &Command, dir: &Path) -> Outcome<Self> {
+        let mut process = Process::spawn_with_parent(command, dir)?;
+        let deadline = Instant::now() + START_TIMEOUT;
+        let address = loop {
+            if let Some(address) = listening_address(&process.log()) {
+                break address;
             }
-            thread::sleep(Duration::from_millis(2));
-        }
-        Ok(process)
-    }
-
-    /// What it has in memory, in bytes.
-    pub(crate) fn resident_bytes(&self) -> Outcome<u64> {
-        let pages = fs::read_to_string(format!("/proc/{}/statm", self.child.id()))?;
-        let resident = pages.split_whitespace().nth(1).ok_or("no resident pages in statm")?;
-        Ok(resident.parse::<u64>()? * PAGE_BYTES)
-    }
-
-    /// Ends it at once.
-    pub(crate) fn kill(&mut self) -> io::Result<()> {
-        self.child.kill()?;
-        self.child.wait().map(drop)
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
+            process.must_be_starting(deadline)?;
+            thread::sleep(POLL_INTERVAL);
+        };
+        let (_, port) = address.rsplit_once(':').ok_or("an address without a port")?;
+        Ok(Self { process, port: port.parse()? })
     }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.kill();
-    }
-}
-
-/// The same command, told to die with the thread that spawns it: `Drop` does not run when the tool
-/// itself is killed. Done by a program of util-linux, since prctl(2) would be unsafe code.
-pub(crate) fn ending_with_parent(command: &Command) -> Command {
-    let mut wrapped = Command::new("setpriv");
-    wrapped.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program());
-    wrapped.args(command.get_args());
-    wrapped.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    wrapped
-}
-
-/// What a program prints; an error where it fails.
+/// The output of a program; an error where it fails.
 pub(crate) fn output(program: impl AsRef<OsStr>, arguments: &[&str]) -> Outcome<String> {
     let program = program.as_ref();
     let output = ending_with_parent(Command::new(program).args(arguments)).output()?;
@@ -103,13 +59,8 @@ pub(crate) fn output(program: impl AsRef<OsStr>, arguments: &[&str]) -> Outcome<
     Ok(text)
 }
 
-/// A folder for one program's data. Beside the build and not in /tmp, which may be memory: an fsync
-/// costs nothing there.
+/// A folder for one program's data. It is beside the build and not in /tmp, which may be memory,
+/// where an fsync costs nothing.
 pub(crate) fn data_dir() -> io::Result<TempDir> {
     TempDir::with_prefix_in("bench-", env!("CARGO_TARGET_TMPDIR"))
-}
-
-/// A port that nobody listens on.
-pub(crate) fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

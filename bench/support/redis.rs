@@ -3,7 +3,6 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
-    process::Command,
     time::{Duration, Instant},
 };
 
@@ -11,12 +10,13 @@ use tempfile::TempDir;
 
 use crate::{
     Outcome,
-    process::{Process, data_dir, free_port, output},
+    process::{data_dir, output},
+    servers::{
+        process::{Process, on_free_port},
+        redis::{redis_command, start_redis},
+    },
     stats::median,
 };
-
-/// How often another port is tried where the one chosen was taken meanwhile.
-pub(crate) const START_ATTEMPTS: usize = 5;
 
 /// As many commands as the service has in a batch by default, and clients enough to keep it busy.
 const PIPELINE: &str = "32";
@@ -41,27 +41,11 @@ pub(crate) struct RedisServer {
 
 impl RedisServer {
     pub(crate) fn start() -> Outcome<Self> {
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
-            match Self::start_on(free_port()?) {
-                Err(_) if attempts < START_ATTEMPTS => {}
-                started => return started,
-            }
-        }
-    }
-
-    fn start_on(port: u16) -> Outcome<Self> {
-        let dir = data_dir()?;
-        let mut command = Command::new("redis-server");
-        command.args(["--bind", "127.0.0.1", "--port", &port.to_string()]).args([
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-        ]);
-        let process = Process::start(&mut command, dir.path(), || Client::open(port).is_ok())?;
-        Ok(Self { port, _process: process, _dir: dir })
+        Ok(on_free_port(|port| {
+            let dir = data_dir()?;
+            let process = Process::spawn_with_parent(&redis_command(port, &[]), dir.path())?;
+            Ok(Self { port, _process: start_redis(process)?, _dir: dir })
+        })?)
     }
 
     pub(crate) fn url(&self) -> String {

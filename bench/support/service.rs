@@ -3,9 +3,10 @@
 use std::{
     fs,
     os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     rc::Rc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -14,15 +15,18 @@ use tempfile::TempDir;
 use crate::{
     Outcome,
     http::{Connection, get, post},
-    process::{Process, data_dir, free_port},
-    redis::{RedisServer, START_ATTEMPTS},
+    process::{Listening, data_dir},
+    redis::RedisServer,
+    servers::{
+        process::START_TIMEOUT,
+        service::{SERVICE, service_command},
+    },
     workload::Anomaly,
 };
 
-const SERVICE: &str = env!("CARGO_BIN_EXE_anomaly-counter");
-
 /// In which stat(2) counts, whatever the file system's own are.
 const BLOCK_BYTES: u64 = 512;
+const READY_POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// What the service stands on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,9 +47,8 @@ impl Store {
 /// A running instance of the service, as released, with its own defaults.
 #[derive(Debug)]
 pub(crate) struct Service {
-    port: u16,
     // Ends before what it stands on.
-    process: Process,
+    server: Listening,
     redis: Option<Rc<RedisServer>>,
     dir: TempDir,
 }
@@ -66,19 +69,18 @@ impl Service {
     }
 
     fn with(redis: Option<Rc<RedisServer>>, dir: TempDir) -> Outcome<Self> {
-        let url = redis.as_ref().map(|redis| redis.url());
-        let (port, process) = start(|port| service_command(port, url.as_deref()), dir.path())?;
+        let server = start_service(redis.as_deref(), dir.path())?;
         // A script that Redis meets for the first time looks like one that it has forgotten, and has
         // the service send its last writes again: that is to happen before anything is measured.
-        let mut connection = Connection::open(port)?;
+        let mut connection = Connection::open(server.port)?;
         let first = Anomaly::new("first");
         connection.call(&post("/anomalies", &first.body()))?;
         connection.call(&get(&first.frequency_path()))?;
-        Ok(Self { port, process, redis, dir })
+        Ok(Self { server, redis, dir })
     }
 
     pub(crate) fn port(&self) -> u16 {
-        self.port
+        self.server.port
     }
 
     /// The Redis that it stands on.
@@ -87,7 +89,7 @@ impl Service {
     }
 
     pub(crate) fn resident_bytes(&self) -> Outcome<u64> {
-        self.process.resident_bytes()
+        Ok(self.server.process.memory_bytes("VmRSS:")?)
     }
 
     /// What its files take of the disk, in bytes. Not their lengths: a file may have holes.
@@ -101,17 +103,15 @@ impl Service {
 
     /// Ends it without warning, starts it again on the same data, and gives the time until it was ready.
     pub(crate) fn restart(&mut self) -> Outcome<Duration> {
-        self.process.kill()?;
+        self.server.process.kill()?;
         let begun = Instant::now();
-        let url = self.redis.as_ref().map(|redis| redis.url());
-        let (port, process) = start(|port| service_command(port, url.as_deref()), self.dir.path())?;
-        (self.port, self.process) = (port, process);
+        self.server = start_service(self.redis.as_deref(), self.dir.path())?;
         Ok(begun.elapsed())
     }
 
     /// Makes sure that it has not been degraded, and has counted `least` occurrences of `anomalies`.
     pub(crate) fn must_have_counted(&self, anomalies: &[Anomaly], least: u64) -> Outcome<()> {
-        let mut connection = Connection::open(self.port)?;
+        let mut connection = Connection::open(self.port())?;
         let ready = connection.ask(&get("/readyz"))?;
         if ready["status"] != "ready" {
             return Err(format!("the service was not well: {ready}").into());
@@ -132,8 +132,7 @@ impl Service {
 /// The server that answers from nothing.
 #[derive(Debug)]
 pub(crate) struct Ceiling {
-    port: u16,
-    _process: Process,
+    server: Listening,
     _dir: TempDir,
 }
 
@@ -144,46 +143,30 @@ impl Ceiling {
             return Err(format!("{} is not built: use `make bench`", program.display()).into());
         }
         let dir = data_dir()?;
-        let (port, process) = start(|port| ceiling_command(&program, port), dir.path())?;
-        Ok(Self { port, _process: process, _dir: dir })
+        let mut command = Command::new(program);
+        command.args(["--listen", "127.0.0.1:0"]);
+        Ok(Self { server: Listening::start(&command, dir.path())?, _dir: dir })
     }
 
     pub(crate) fn port(&self) -> u16 {
-        self.port
+        self.server.port
     }
 }
 
-fn service_command(port: u16, redis_url: Option<&str>) -> Command {
-    let mut command = Command::new(SERVICE);
-    command.env("ANOMALY_COUNTER__LISTEN", format!("127.0.0.1:{port}"));
-    command.env("ANOMALY_COUNTER__REDIS__URL", redis_url.unwrap_or_default());
-    command
-}
-
-fn ceiling_command(program: &PathBuf, port: u16) -> Command {
-    let mut command = Command::new(program);
-    command.args(["--listen", &format!("127.0.0.1:{port}")]);
-    command
-}
-
-/// Starts a server on a free port; on another one where that was taken meanwhile.
-fn start(command: impl Fn(u16) -> Command, dir: &Path) -> Outcome<(u16, Process)> {
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        let port = free_port()?;
-        match Process::start(&mut command(port), dir, || answers(port)) {
-            Err(_) if attempts < START_ATTEMPTS => {}
-            started => return Ok((port, started?)),
-        }
+/// Starts the service, and waits until it is ready.
+fn start_service(redis: Option<&RedisServer>, dir: &Path) -> Outcome<Listening> {
+    let url = redis.map(RedisServer::url).unwrap_or_default();
+    let environment = [("ANOMALY_COUNTER__REDIS__URL".to_owned(), url)];
+    let command = service_command(Command::new(SERVICE), &environment);
+    let mut server = Listening::start(&command, dir)?;
+    let deadline = Instant::now() + START_TIMEOUT;
+    while !is_ready(server.port) {
+        server.process.must_be_starting(deadline)?;
+        thread::sleep(READY_POLL_INTERVAL);
     }
+    Ok(server)
 }
 
-/// Whether a server is ready. The ceiling, which has no `/readyz`, is so once it listens.
-fn answers(port: u16) -> bool {
-    let Ok(mut connection) = Connection::open(port) else { return false };
-    match connection.call(&get("/readyz")) {
-        Ok(_) => true,
-        Err(error) => error.to_string().contains("404"),
-    }
+fn is_ready(port: u16) -> bool {
+    Connection::open(port).is_ok_and(|mut connection| connection.call(&get("/readyz")).is_ok())
 }

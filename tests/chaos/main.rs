@@ -4,7 +4,7 @@
 //! `make chaos SEED=7 SECONDS=600 ON=cluster`
 #![allow(clippy::unwrap_used, reason = "what can't be set up ends the run")]
 
-#[path = "../it/support/mod.rs"]
+#[path = "../support/mod.rs"]
 #[allow(dead_code, unused_imports, unused_macros, reason = "the tests use more of it")]
 mod support;
 

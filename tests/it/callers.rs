@@ -1,29 +1,28 @@
 //! A real Alertmanager shows a token, in both ways that it can, and Grafana's deliveries come in with one. (Prometheus
 //! does so in `metrics.rs`.)
 
-use std::{
-    fs::{self, File},
-    net::TcpListener,
-    process::{Child, Command, Stdio},
-};
+use std::{fs, process::Command};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
     alertmanager::grafana_delivery,
-    support::{Answer, Service, eventually, http_client, key_of},
+    support::{
+        Answer, Service, eventually, http_client, key_of,
+        servers::process::{Process, listens_on, on_free_port},
+    },
 };
 
 /// A running Alertmanager; ended with the test.
 struct Alertmanager {
-    process: Child,
     base: String,
-    dir: TempDir,
+    _process: Process,
+    _dir: TempDir,
 }
 
 impl Alertmanager {
-    /// One that delivers to `service`, with this `http_config`.
+    /// Delivers to `service`, with this `http_config`.
     fn start(service: &Service, http_config: &Value) -> Self {
         let dir = TempDir::new().unwrap();
         let webhook = json!({
@@ -36,21 +35,17 @@ impl Alertmanager {
         });
         // JSON is YAML.
         fs::write(dir.path().join("alertmanager.yml"), config.to_string()).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let process = Command::new("prometheus-alertmanager")
-            .args([
-                "--config.file=alertmanager.yml",
-                "--storage.path=data",
-                "--cluster.listen-address=",
-            ])
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .current_dir(dir.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(dir.path().join("log")).unwrap())
-            .spawn()
-            .expect("Alertmanager must be installed: apt-get install prometheus-alertmanager");
-        Self { process, base: format!("http://127.0.0.1:{port}"), dir }
+        let started = on_free_port(|port| {
+            let mut command = Command::new("prometheus-alertmanager");
+            command.args(["--config.file=alertmanager.yml", "--storage.path=data"]);
+            command.args(["--cluster.listen-address="]);
+            command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+            let mut process = Process::spawn(&mut command, dir.path())?;
+            process.wait_until(|_| listens_on(port))?;
+            Ok((process, port))
+        });
+        let (process, port) = started.unwrap();
+        Self { base: format!("http://127.0.0.1:{port}"), _process: process, _dir: dir }
     }
 
     /// Has an alert fire.
@@ -63,17 +58,6 @@ impl Alertmanager {
             answer.status().is_success().then_some(())
         })
         .await;
-    }
-}
-
-impl Drop for Alertmanager {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        if std::thread::panicking() {
-            let log = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
-            eprintln!("--- Alertmanager's log ---\n{log}");
-        }
     }
 }
 

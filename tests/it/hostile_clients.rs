@@ -59,7 +59,7 @@ async fn ten_thousand_idle_connections_keep_nobody_out() {
     assert!(files >= 11_000, "this test takes 11,000 open files: raise the limit (ulimit -Hn)");
     let service = Service::embedded().await;
     post_anew(&service).await.unwrap().ok();
-    let before = service.bytes_of("VmRSS:");
+    let before = service.memory_bytes("VmRSS:");
 
     let mut idle = Vec::new();
     for _ in 0..10 {
@@ -81,7 +81,7 @@ async fn ten_thousand_idle_connections_keep_nobody_out() {
     .await;
     let longest = others_meanwhile(&service, async {}).await;
     assert!(longest < IN_TIME, "{longest:?}");
-    let grown = service.bytes_of("VmHWM:") - before;
+    let grown = service.memory_bytes("VmHWM:") - before;
     assert!(grown < MAX_GROWTH_BYTES, "{grown} bytes more");
 
     let metrics = service.request(Method::GET, "/metrics").send().await.unwrap();
@@ -181,7 +181,7 @@ async fn whatever_a_client_sends_the_others_are_answered_in_time_and_memory_stay
     let options = [("HTTP__BODY_TIMEOUT_SECONDS", "5"), ("HTTP__HEADER_TIMEOUT_SECONDS", "2")];
     let service = Service::with(&options).await;
     post_anew(&service).await.unwrap().ok();
-    let before = service.bytes_of("VmRSS:");
+    let before = service.memory_bytes("VmRSS:");
     let large = format!("{POST}Content-Length: 10000000\r\n\r\n{}", " ".repeat(10_000_000));
     let endless = format!("{POST}Transfer-Encoding: chunked\r\n\r\n");
     let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000));
@@ -218,7 +218,7 @@ async fn whatever_a_client_sends_the_others_are_answered_in_time_and_memory_stay
     let longest = others_meanwhile(&service, hostile).await;
     assert!(longest < IN_TIME, "{longest:?}");
     // The most that it was at any time.
-    let grown = service.bytes_of("VmHWM:") - before;
+    let grown = service.memory_bytes("VmHWM:") - before;
     assert!(grown < MAX_GROWTH_BYTES, "{grown} bytes more");
 }
 

@@ -2,7 +2,8 @@
 //! folders, gone with the test that started them.
 #![allow(clippy::unwrap_used, reason = "a test says what failed by failing")]
 
-#[allow(dead_code, reason = "`make chaos` uses the rest of it")]
+#[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "`make chaos` and the benchmarks use the rest of it")]
 mod support;
 
 mod access;

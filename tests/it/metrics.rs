@@ -4,16 +4,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    net::TcpListener,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::Command,
 };
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
-    RedisServer, Service, eventually, healthy_again, http_client, key_of, wall_clock,
+    RedisServer, Service, eventually, healthy_again, http_client, key_of,
+    servers::process::{Process, listens_on, on_free_port},
+    wall_clock,
 };
 
 /// Families by name, with their types, and the figures of each series.
@@ -160,8 +161,8 @@ async fn an_outage_and_what_waits_are_told() {
 
 /// A real Prometheus; ended with the test.
 struct Prometheus {
-    process: Child,
     base: String,
+    _process: Process,
     _dir: TempDir,
 }
 
@@ -182,17 +183,16 @@ impl Prometheus {
         });
         // JSON is YAML.
         fs::write(dir.path().join("prometheus.yml"), config.to_string()).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let process = Command::new("prometheus")
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"])
-            .current_dir(dir.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(fs::File::create(dir.path().join("log")).unwrap())
-            .spawn()
-            .expect("Prometheus must be installed: apt-get install prometheus");
-        Self { process, base: format!("http://127.0.0.1:{port}"), _dir: dir }
+        let started = on_free_port(|port| {
+            let mut command = Command::new("prometheus");
+            command.args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"]);
+            command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+            let mut process = Process::spawn(&mut command, dir.path())?;
+            process.wait_until(|_| listens_on(port))?;
+            Ok((process, port))
+        });
+        let (process, port) = started.unwrap();
+        Self { base: format!("http://127.0.0.1:{port}"), _process: process, _dir: dir }
     }
 
     async fn ask(&self, path: &str) -> Option<Value> {
@@ -205,13 +205,6 @@ impl Prometheus {
     async fn names(&self) -> Option<BTreeSet<String>> {
         let names = self.ask("/api/v1/label/__name__/values").await?;
         serde_json::from_value(names["data"].clone()).ok()
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

@@ -18,9 +18,9 @@ async fn it_answers_within_200_ms_of_its_start_and_stays_under_30_mb() {
         let service = Service::embedded().await;
         service.get("/healthz").await.ok();
         best = best.min(begun.elapsed());
-        let resident = service.bytes_of("VmRSS:");
+        let resident = service.memory_bytes("VmRSS:");
         assert!(resident < MAX_RESIDENT_BYTES, "{resident} bytes");
-        let anonymous = service.bytes_of("RssAnon:");
+        let anonymous = service.memory_bytes("RssAnon:");
         assert!(anonymous < MAX_ANONYMOUS_BYTES, "{anonymous} bytes");
     }
     assert!(best < Duration::from_millis(200), "{best:?}");

@@ -1,9 +1,8 @@
 //! The service as a process of its own, as operators run it.
 
 use std::{
-    fs::File,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,20 +11,24 @@ use reqwest::{Client, ClientBuilder, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::RedisServer;
-
-const BINARY: &str = env!("CARGO_BIN_EXE_anomaly-counter");
+use super::{
+    DEADLINE, RedisServer,
+    servers::{
+        process::{Process, START_TIMEOUT},
+        service::{SERVICE, listening_address, service_command},
+    },
+};
 
 /// A running service; killed with the test.
 pub(crate) struct Service {
-    process: Child,
+    process: Process,
     base: String,
     client: Client,
     dir: Arc<TempDir>,
     environment: Vec<(String, String)>,
 }
 
-/// An answer, read whole.
+/// A complete response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -65,10 +68,10 @@ impl Service {
         Self::spawn(Arc::new(TempDir::new().unwrap()), environment).await
     }
 
-    /// On the embedded store, with no more than so many open files.
-    pub(crate) async fn with_open_files(most: u64) -> Self {
+    /// On the embedded store, with a limit on open files.
+    pub(crate) async fn with_open_files(limit: u64) -> Self {
         let mut limited = Command::new("prlimit");
-        limited.args([&format!("--nofile={most}:{most}"), BINARY]);
+        limited.args([&format!("--nofile={limit}:{limit}"), SERVICE]);
         Self::spawn_as(limited, Arc::new(TempDir::new().unwrap()), Vec::new()).await
     }
 
@@ -83,7 +86,7 @@ impl Service {
         Self::spawn(dir, Vec::new()).await
     }
 
-    /// Puts another text into a file of its working folder, and has the service read it.
+    /// Replaces a file in its working folder, and has the service read it.
     pub(crate) fn replace_file(&self, name: &str, text: &str) {
         std::fs::write(self.dir.path().join(name), text).unwrap();
         self.hang_up();
@@ -92,7 +95,6 @@ impl Service {
     /// Ends the process without warning, as a power cut would.
     pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();
-        self.process.wait().unwrap();
     }
 
     /// Starts it again in the same folder with the same options; on another port.
@@ -116,15 +118,14 @@ impl Service {
     }
 
     fn signal(&self, signal: &str) {
-        let id = self.process.id().to_string();
-        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+        self.process.signal(signal).unwrap();
     }
 
-    /// Waits for the process to end, and says whether it ended well.
+    /// Waits for the process to end, and returns whether it ended well.
     pub(crate) async fn ended_well(&mut self) -> bool {
-        let deadline = Instant::now() + Duration::from_secs(15);
+        let deadline = Instant::now() + DEADLINE;
         loop {
-            if let Some(status) = self.process.try_wait().unwrap() {
+            if let Some(status) = self.process.ended().unwrap() {
                 return status.success();
             }
             assert!(Instant::now() < deadline, "it does not end: {}", self.log());
@@ -132,7 +133,7 @@ impl Service {
         }
     }
 
-    /// Has every write beyond so many bytes into a file fail, as on a full disk; `None` for no limit.
+    /// Makes every write beyond this size of a file fail, as on a full disk.
     pub(crate) fn limit_file_size(&self, bytes: Option<u64>) {
         let limit = bytes.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string());
         let process = self.process.id().to_string();
@@ -147,12 +148,9 @@ impl Service {
         self.process.id()
     }
 
-    /// One of the figures of memory that `/proc` has of it, such as `VmRSS:`.
-    pub(crate) fn bytes_of(&self, figure: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()));
-        let status = status.unwrap();
-        let line = status.lines().find(|line| line.starts_with(figure)).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    /// One of the memory sizes in proc_pid_status(5), such as `VmRSS:`, in bytes.
+    pub(crate) fn memory_bytes(&self, size: &str) -> u64 {
+        self.process.memory_bytes(size).unwrap()
     }
 
     /// Its working folder.
@@ -160,7 +158,7 @@ impl Service {
         self.dir.path()
     }
 
-    /// Has it read its files of secrets again.
+    /// Makes it read its secret files again.
     pub(crate) fn hang_up(&self) {
         self.signal("-HUP");
     }
@@ -174,7 +172,7 @@ impl Service {
     }
 
     pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(log_file(self.dir.path())).unwrap_or_default()
+        self.process.log()
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -204,55 +202,35 @@ impl Service {
     }
 
     async fn spawn(dir: Arc<TempDir>, environment: Vec<(String, String)>) -> Self {
-        Self::spawn_as(Command::new(BINARY), dir, environment).await
+        Self::spawn_as(Command::new(SERVICE), dir, environment).await
     }
 
     async fn spawn_as(
-        mut command: Command,
+        command: Command,
         dir: Arc<TempDir>,
         environment: Vec<(String, String)>,
     ) -> Self {
-        let log = File::create(log_file(dir.path())).unwrap();
-        let process = command
-            .current_dir(dir.path())
-            .env("ANOMALY_COUNTER__LISTEN", "127.0.0.1:0")
-            .envs(environment.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let client = http_client().build().unwrap();
-        let mut service = Self { process, base: String::new(), client, dir, environment };
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            if let Some(address) = listening_address(&service.log()) {
-                service.base = format!("http://{address}");
-                return service;
+        let mut command = service_command(command, &environment);
+        let mut process = Process::spawn(&mut command, dir.path()).unwrap();
+        let deadline = Instant::now() + START_TIMEOUT;
+        // A proxy in this thread may be on the way to the service's Redis: not a blocking wait.
+        let address = loop {
+            if let Some(address) = listening_address(&process.log()) {
+                break address;
             }
-            let ended = service.process.try_wait().unwrap();
-            assert!(ended.is_none() && Instant::now() < deadline, "no start: {}", service.log());
+            process.must_be_starting(deadline).unwrap();
             tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        };
+        let client = http_client().build().unwrap();
+        Self { process, base: format!("http://{address}"), client, dir, environment }
     }
 }
 
-/// A client of HTTP that goes straight to where it is sent.
+/// An HTTP client that uses no proxy.
 pub(crate) fn http_client() -> ClientBuilder {
-    // An error tells that an earlier test of the process has done so.
+    // Fails when an earlier test in the process has done so already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder().no_proxy().timeout(Duration::from_secs(10))
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        if std::thread::panicking() {
-            eprintln!("--- the service's log ---\n{}", self.log());
-        }
-    }
+    Client::builder().no_proxy().timeout(DEADLINE)
 }
 
 impl Answer {
@@ -271,7 +249,7 @@ impl Answer {
         self.body
     }
 
-    /// Makes sure that this is a problem as RFC 9457 has it, and answers its detail.
+    /// Asserts that this is a problem in the form of RFC 9457, and returns its detail.
     #[track_caller]
     pub(crate) fn problem(&self, status: u16) -> String {
         assert_eq!(self.status.as_u16(), status, "{}", self.body);
@@ -282,14 +260,4 @@ impl Answer {
         }
         self.body["detail"].as_str().unwrap().to_owned()
     }
-}
-
-fn log_file(dir: &Path) -> PathBuf {
-    dir.join("service.log")
-}
-
-fn listening_address(log: &str) -> Option<String> {
-    log.lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .find_map(|line| line["address"].as_str().map(str::to_owned))
 }

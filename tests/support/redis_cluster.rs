@@ -1,18 +1,18 @@
-//! A Redis Cluster of the test's own: real servers on free ports, killed with the test.
+//! A Redis Cluster of a test's own: real servers on free ports, killed with the test.
 
-use std::{fmt::Write as _, fs};
+use std::{fmt::Write as _, fs, io};
 
 use tempfile::TempDir;
 
 use super::{
-    RedisServer, eventually,
-    redis_server::{OtherClient, free_ports},
+    OtherClient, RedisServer, eventually,
+    servers::process::{free_ports, on_free_port},
 };
 
 const SLOTS: usize = 16_384;
 
 pub(crate) struct RedisCluster {
-    /// First the masters, then the replica of each where there are any, or a newcomer.
+    /// The masters, then the replica of each, if any, or a newcomer.
     nodes: Vec<RedisServer>,
     masters: usize,
 }
@@ -26,21 +26,19 @@ impl RedisCluster {
         Self::start(masters, 2 * masters, &[]).await
     }
 
-    /// With one master more that serves no slots yet, the last of the nodes.
+    /// With one more master, the last of the nodes, that serves no slots yet.
     pub(crate) async fn with_a_newcomer(masters: usize) -> Self {
         Self::start(masters, masters + 1, &[]).await
     }
 
-    /// With replicas, and with all that is written on disk too.
+    /// With replicas, and with every write on disk too.
     pub(crate) async fn durable(masters: usize) -> Self {
         Self::start(masters, 2 * masters, &["--appendonly", "yes"]).await
     }
 
     async fn start(masters: usize, nodes: usize, options: &[&str]) -> Self {
-        // Another process may take a port between its choice and its use: then others are tried.
-        let started = (0..5).find_map(|_| try_start(masters, nodes, options));
-        let nodes = started.expect("a cluster starts");
-        let cluster = Self { nodes, masters };
+        let started = on_free_port(|_| try_start(masters, nodes, options));
+        let cluster = Self { nodes: started.unwrap(), masters };
         for node in &cluster.nodes {
             let client = node.client().await;
             eventually("the cluster has formed", || async {
@@ -55,7 +53,7 @@ impl RedisCluster {
         cluster
     }
 
-    /// Names one server only, by which the others are found.
+    /// Names one server only, from which the others are found.
     pub(crate) fn url(&self) -> String {
         format!("redis-cluster://127.0.0.1:{}", self.nodes[0].port())
     }
@@ -75,8 +73,8 @@ impl RedisCluster {
         &self.nodes[self.masters]
     }
 
-    pub(crate) fn node(&mut self, place: usize) -> &mut RedisServer {
-        &mut self.nodes[place]
+    pub(crate) fn node(&mut self, index: usize) -> &mut RedisServer {
+        &mut self.nodes[index]
     }
 
     /// The servers by themselves.
@@ -84,7 +82,7 @@ impl RedisCluster {
         self.nodes
     }
 
-    /// Which of the masters an anomaly was on at the beginning.
+    /// The index of the master that an anomaly was on at the beginning.
     pub(crate) async fn master_of(&self, client: &OtherClient, anomaly: &str) -> usize {
         let slot = client.number(&["CLUSTER", "KEYSLOT", anomaly]).await;
         usize::try_from(slot).unwrap() / slots_each(self.masters)
@@ -95,15 +93,15 @@ fn slots_each(masters: usize) -> usize {
     SLOTS.div_ceil(masters)
 }
 
-/// Starts the servers with what a cluster that has formed would have written down.
-fn try_start(masters: usize, nodes: usize, options: &[&str]) -> Option<Vec<RedisServer>> {
-    let (ports, bus_ports) = (free_ports(2 * nodes), nodes);
-    let (ports, bus_ports) = ports.split_at(bus_ports);
+/// Starts the servers with the files that a cluster has written once it has formed.
+fn try_start(masters: usize, nodes: usize, options: &[&str]) -> io::Result<Vec<RedisServer>> {
+    let ports = free_ports(2 * nodes);
+    let (ports, bus_ports) = ports.split_at(nodes);
     let mut servers = Vec::new();
     for myself in 0..nodes {
-        let dir = TempDir::new().unwrap();
+        let dir = TempDir::new()?;
         let file = dir.path().join("nodes.conf");
-        fs::write(file, nodes_file(masters, ports, bus_ports, myself)).unwrap();
+        fs::write(file, nodes_file(masters, ports, bus_ports, myself))?;
         let bus_port = bus_ports[myself].to_string();
         let arguments = [
             ("--cluster-enabled", "yes"),
@@ -114,12 +112,12 @@ fn try_start(masters: usize, nodes: usize, options: &[&str]) -> Option<Vec<Redis
         ];
         let arguments = arguments.iter().flat_map(|(name, value)| [name, value]).chain(options);
         let arguments = arguments.map(ToString::to_string).collect();
-        servers.push(RedisServer::try_start(ports[myself], dir, arguments)?);
+        servers.push(RedisServer::start_on(ports[myself], dir, arguments)?);
     }
-    Some(servers)
+    Ok(servers)
 }
 
-/// One line for each node, as `CLUSTER NODES` has them.
+/// One line for each node, in the format of `CLUSTER NODES`.
 fn nodes_file(masters: usize, ports: &[u16], bus_ports: &[u16], myself: usize) -> String {
     let id = |node: usize| format!("{node:040x}");
     let mut file = String::new();

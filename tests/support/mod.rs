@@ -1,19 +1,23 @@
-//! What the tests stand on: a running service, a running Redis, stores by themselves.
+//! The harness of the tests and of `make chaos`: a running service, a running Redis, what lies
+//! between them, and stores without a service. [`servers`] is the part that the benchmarks use too.
 
 mod certificates;
 mod collector;
 mod proxy;
+mod redis_client;
 mod redis_cluster;
 mod redis_server;
 mod sentinel;
+pub(crate) mod servers;
 mod service;
 mod stores;
 
 pub(crate) use certificates::write_certificates;
 pub(crate) use collector::{Collector, SentSpan, silent_collector, traces_url};
 pub(crate) use proxy::{Proxy, Weather};
+pub(crate) use redis_client::OtherClient;
 pub(crate) use redis_cluster::RedisCluster;
-pub(crate) use redis_server::{OtherClient, RedisServer};
+pub(crate) use redis_server::RedisServer;
 pub(crate) use sentinel::Sentinel;
 pub(crate) use service::{Answer, Service, http_client};
 pub(crate) use stores::{
@@ -27,39 +31,56 @@ use std::{
 };
 
 use anomaly_counter::domain::{AnomalyKey, Signature, Timestamp};
+use reqwest::Method;
 
-/// Asks `probe` again and again until it gives a value.
+/// How long anything may take that an idle machine does within a second or two. No test says how
+/// fast the service is: `make bench` does.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Calls `probe` until it returns a value.
 pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,
     mut probe: impl FnMut() -> F,
 ) -> T {
-    let deadline = Instant::now() + Duration::from_secs(15);
+    let deadline = Instant::now() + DEADLINE;
     loop {
         if let Some(value) = probe().await {
             return value;
         }
-        assert!(Instant::now() < deadline, "not within 15 s: {what}");
+        assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// Waits until the service is back from an outage.
+/// Waits until an outage is over and the spool is empty.
 pub(crate) async fn healthy_again(service: &Service) {
-    eventually("what has waited is carried out", || async {
+    eventually("the spool is replayed", || async {
         let ready = service.get("/readyz").await.ok();
         (ready["status"] == "ready" && ready["spool"]["operations"] == 0).then_some(())
     })
     .await;
 }
 
-/// The key of an anomaly that has just a name.
+/// The value of one series in `/metrics`, named as it stands there.
+pub(crate) async fn metric(service: &Service, series: &str) -> f64 {
+    let text = service.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
+    let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("no {series} in {text}")).parse().unwrap()
+}
+
+/// The number of batches of occurrences that the store has been sent and has answered or not.
+pub(crate) async fn record_batches(service: &Service) -> u64 {
+    metric(service, "anomaly_counter_batch_items_count{call=\"record\"}").await as u64
+}
+
+/// The key of an anomaly whose other fields are empty.
 pub(crate) fn key_of(alert_name: &str) -> AnomalyKey {
     let mut fields = serde_json::Map::new();
     fields.insert("alert_name".to_owned(), alert_name.into());
     Signature::from_fields(&fields).unwrap().key()
 }
 
-/// The time by the clock that the processes under test read too.
+/// The time of the clock that the processes under test read.
 #[expect(clippy::disallowed_methods, reason = "a process under test reads the same clock")]
 pub(crate) fn wall_clock() -> Timestamp {
     chrono::Utc::now().into()

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     convert::Infallible,
+    io,
     net::TcpListener as StdListener,
     path::Path,
     sync::{
@@ -33,7 +34,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::eventually;
+use super::{eventually, servers::process::on_free_port};
 
 /// Takes traces until it is dropped.
 pub(crate) struct Collector {
@@ -71,15 +72,15 @@ pub(crate) struct SentSpan {
 
 impl Collector {
     pub(crate) async fn start() -> Self {
-        Self::on(0).await
+        Self::serve(on_free_port(listen).unwrap(), None).await
     }
 
-    /// On a port that an earlier one had.
+    /// On the port of an earlier one.
     pub(crate) async fn on(port: u16) -> Self {
-        Self::serve(port, None).await
+        Self::serve(listen(port).unwrap(), None).await
     }
 
-    /// By TLS, with `server.pem` and `server.key` of the folder.
+    /// With TLS, with `server.pem` and `server.key` of the folder.
     pub(crate) async fn with_certificate_in(dir: &Path) -> Self {
         let certificates = anomaly_counter::tls::certificates(&dir.join("server.pem")).unwrap();
         let key = anomaly_counter::tls::private_key(&dir.join("server.key")).unwrap();
@@ -89,11 +90,13 @@ impl Collector {
             .with_no_client_auth()
             .with_single_cert(certificates, key)
             .unwrap();
-        Self::serve(0, Some(TlsAcceptor::from(Arc::new(config)))).await
+        let tls = TlsAcceptor::from(Arc::new(config));
+        Self::serve(on_free_port(listen).unwrap(), Some(tls)).await
     }
 
-    async fn serve(port: u16, tls: Option<TlsAcceptor>) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    async fn serve(listener: StdListener, tls: Option<TlsAcceptor>) -> Self {
+        listener.set_nonblocking(true).unwrap();
+        let listener = TcpListener::from_std(listener).unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = Arc::new(State::default());
         let accepting = tokio::spawn({
@@ -168,6 +171,10 @@ impl Drop for Collector {
     }
 }
 
+fn listen(port: u16) -> io::Result<StdListener> {
+    StdListener::bind(("127.0.0.1", port))
+}
+
 /// Where a collector on this port would take traces.
 pub(crate) fn traces_url(port: u16) -> String {
     format!("http://127.0.0.1:{port}/v1/traces")
@@ -175,7 +182,7 @@ pub(crate) fn traces_url(port: u16) -> String {
 
 /// One that takes connections, and never answers on them.
 pub(crate) fn silent_collector() -> (StdListener, String) {
-    let listener = StdListener::bind("127.0.0.1:0").unwrap();
+    let listener = on_free_port(listen).unwrap();
     let url = traces_url(listener.local_addr().unwrap().port());
     (listener, url)
 }
