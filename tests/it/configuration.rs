@@ -1,20 +1,20 @@
 //! Where options come from, how faults in them are told, and that secrets stay hidden.
 
-use std::{fs, process::Command};
+use std::fs;
 
 use tempfile::TempDir;
 
-/// Runs `check-config` in `dir`; answers whether it went well, and all that it printed.
-fn check_config(dir: &TempDir, arguments: &[&str], environment: &[(&str, &str)]) -> (bool, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_anomaly-counter"))
-        .current_dir(dir.path())
-        .args(arguments)
-        .arg("check-config")
-        .envs(environment.iter().map(|(name, value)| (format!("ANOMALY_COUNTER__{name}"), value)))
-        .output()
-        .unwrap();
-    let printed = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8(printed).unwrap())
+use crate::support::{Ended, anomaly_counter};
+
+/// Runs `check-config` in `dir`.
+fn check_config(dir: &TempDir, arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
+    let environment = environment.iter();
+    Ended::of(
+        anomaly_counter(arguments)
+            .arg("check-config")
+            .current_dir(dir.path())
+            .envs(environment.map(|(name, value)| (format!("ANOMALY_COUNTER__{name}"), value))),
+    )
 }
 
 /// The line of `printed` that sets `key`, blanks squeezed.
@@ -33,8 +33,7 @@ fn each_source_goes_over_the_one_before_and_is_named() {
     let defaults = anomaly_counter::config::DEFAULTS.replace("repeat = 3", "repeat = 4");
     fs::write(dir.path().join("config/default.toml"), &defaults).unwrap();
     fs::rename(dir.path().join("config/site.toml"), dir.path().join("config/a.toml")).unwrap();
-    let (good, printed) = check_config(&dir, &[], &[("THRESHOLDS__ESCALATE", "6")]);
-    assert!(good, "{printed}");
+    let printed = check_config(&dir, &[], &[("THRESHOLDS__ESCALATE", "6")]).succeeded().printed();
     assert_eq!(line(&printed, "listen"), r#"listen = "127.0.0.1:8080" # built-in"#);
     assert_eq!(line(&printed, "thresholds.repeat"), "thresholds.repeat = 2 # config/a.toml");
     assert!(
@@ -42,8 +41,7 @@ fn each_source_goes_over_the_one_before_and_is_named() {
     );
 
     fs::write(dir.path().join("other.toml"), "data_dir = \"/tmp/elsewhere\"\n").unwrap();
-    let (good, printed) = check_config(&dir, &["--config", "other.toml"], &[]);
-    assert!(good, "{printed}");
+    let printed = check_config(&dir, &["--config", "other.toml"], &[]).succeeded().printed();
     assert_eq!(line(&printed, "data_dir"), r#"data_dir = "/tmp/elsewhere" # other.toml"#);
     assert!(
         line(&printed, "batch.max_waiting_calls").ends_with("# built-in"),
@@ -60,11 +58,10 @@ fn the_printed_configuration_is_one() {
     );
     fs::write(dir.path().join("tokens.toml"), tokens).unwrap();
     let options = ["--config", "tokens.toml"];
-    let (_, printed) = check_config(&dir, &options, &[("REDIS__KEY_PREFIX", "a\"b:")]);
+    let printed = check_config(&dir, &options, &[("REDIS__KEY_PREFIX", "a\"b:")]).printed();
     assert!(line(&printed, "auth.tokens").contains("scopes = [\"read\", \"ingest\"]"));
     fs::write(dir.path().join("printed.toml"), &printed).unwrap();
-    let (good, again) = check_config(&dir, &["--config", "printed.toml"], &[]);
-    assert!(good, "{again}");
+    let again = check_config(&dir, &["--config", "printed.toml"], &[]).succeeded().printed();
     let values = |text: &str| -> Vec<String> {
         text.lines().map(|line| line.split("  # ").next().unwrap().trim().to_owned()).collect()
     };
@@ -75,13 +72,13 @@ fn the_printed_configuration_is_one() {
 fn a_password_is_not_printed() {
     let dir = TempDir::new().unwrap();
     let url = [("REDIS__URL", "redis://ops:s3cret@127.0.0.1:6379/1")];
-    let (good, printed) = check_config(&dir, &[], &url);
-    assert!(good && !printed.contains("s3cret"), "{printed}");
+    let printed = check_config(&dir, &[], &url).succeeded().printed();
+    assert!(!printed.contains("s3cret"), "{printed}");
     assert!(line(&printed, "redis.url").contains("redis://ops:***@127.0.0.1:6379/1"));
 
     let url = [("TRACES__ENDPOINT", "https://ops:s3cret@collector/v1/traces")];
-    let (good, printed) = check_config(&dir, &[], &url);
-    assert!(!good && !printed.contains("s3cret"), "{printed}");
+    let printed = check_config(&dir, &[], &url).failed().printed();
+    assert!(!printed.contains("s3cret"), "{printed}");
 }
 
 #[test]
@@ -110,11 +107,11 @@ fn faults_stop_with_the_name_of_the_key() {
         ("TRACES__SAMPLE_RATIO", "1.01", "traces.sample_ratio"),
         ("TRACES__SAMPLE_RATIO", "NaN", "traces.sample_ratio"),
     ] {
-        let (good, printed) = check_config(&dir, &[], &[(name, value)]);
-        assert!(!good && printed.contains(says), "{name}={value}: {printed}");
+        let printed = check_config(&dir, &[], &[(name, value)]).failed().printed();
+        assert!(printed.contains(says), "{name}={value}: {printed}");
     }
-    let (good, printed) = check_config(&dir, &["--config", "missing.toml"], &[]);
-    assert!(!good && printed.contains("missing.toml"), "{printed}");
+    let printed = check_config(&dir, &["--config", "missing.toml"], &[]).failed().printed();
+    assert!(printed.contains("missing.toml"), "{printed}");
 }
 
 #[test]
@@ -122,14 +119,15 @@ fn a_file_that_can_not_be_read_is_told_without_its_secrets() {
     let dir = TempDir::new().unwrap();
     let file = "[redis]\nurl = \"redis://ops:s3cret@h\" oops\n";
     fs::write(dir.path().join("broken.toml"), file).unwrap();
-    let (good, printed) = check_config(&dir, &["--config", "broken.toml"], &[]);
-    assert!(!good && printed.contains("broken.toml") && printed.contains("line 2"), "{printed}");
+    let printed = check_config(&dir, &["--config", "broken.toml"], &[]).failed().printed();
+    assert!(printed.contains("broken.toml"), "{printed}");
+    assert!(printed.contains("line 2"), "{printed}");
     assert!(!printed.contains("s3cret"), "{printed}");
 }
 
 #[test]
 fn a_variable_left_empty_is_not_set() {
     let dir = TempDir::new().unwrap();
-    let (good, printed) = check_config(&dir, &[], &[("REDIS__URL", "")]);
-    assert!(good && !printed.contains("redis.url"), "{printed}");
+    let printed = check_config(&dir, &[], &[("REDIS__URL", "")]).succeeded().printed();
+    assert!(!printed.contains("redis.url"), "{printed}");
 }

@@ -102,7 +102,8 @@ async fn an_id_counts_once_within_a_batch_and_after_it(fixture: impl Fixture) {
 
     let again = record_at(&store, now.plus_seconds(60), "e1").await;
     assert_eq!(again.outcome, RecordOutcome::Duplicate);
-    assert_eq!((again.previous_count_24h, again.stats.counts.day), (1, 1));
+    assert_eq!(again.previous_count_24h, 1);
+    assert_eq!(again.stats.counts.day, 1);
 }
 
 async fn an_id_counts_once_when_its_copies_come_at_the_same_time(fixture: impl Fixture) {
@@ -180,7 +181,8 @@ async fn a_late_event_changes_only_the_windows_that_hold_it(fixture: impl Fixtur
     assert_eq!(recorded.outcome, RecordOutcome::Counted);
     assert_eq!(recorded.stats.counts, WindowCounts { hour: 1, day: 1, week: 2, month: 2 });
     assert_eq!(recorded.previous_count_24h, 1);
-    assert_eq!((recorded.stats.first_seen, recorded.stats.last_seen), (Some(late), Some(now)));
+    assert_eq!(recorded.stats.first_seen, Some(late));
+    assert_eq!(recorded.stats.last_seen, Some(now));
 }
 
 async fn a_batch_answers_in_its_order(fixture: impl Fixture) {
@@ -224,7 +226,8 @@ async fn unknown_anomalies_are_told_from_quiet_ones(fixture: impl Fixture) {
     let quiet = now.plus_seconds(Window::Month.length_seconds() + 1);
     let stats = store.stats(quiet, vec![key(KEY)]).await.pop().unwrap().unwrap().unwrap();
     assert_eq!(stats.counts, WindowCounts::default());
-    assert_eq!((stats.first_seen, stats.last_seen), (None, None));
+    assert_eq!(stats.first_seen, None);
+    assert_eq!(stats.last_seen, None);
 }
 
 async fn repairs_of_unknown_anomalies_are_refused(fixture: impl Fixture) {
@@ -286,7 +289,8 @@ async fn a_repair_counts_once_by_its_id(fixture: impl Fixture) {
     let batch = vec![attempt(KEY, "r1", false, now), attempt(KEY, "r1", false, now)];
     let results = store.record_repairs(now, batch).await;
     let [first, second] = [0, 1].map(|i| results[i].clone().unwrap().unwrap());
-    assert!(first.counted && !second.counted);
+    assert!(first.counted);
+    assert!(!second.counted);
     assert_eq!(second.history, first.history);
     let later = store.record_repairs(now, vec![attempt(KEY, "r2", true, now)]).await;
     let history = later[0].clone().unwrap().unwrap().history;
@@ -302,9 +306,11 @@ async fn the_history_keeps_the_newest_hundred_repairs(fixture: impl Fixture) {
     let batch = (0..130).map(|i| attempt(KEY, &format!("r{i}"), i >= 100, now)).collect();
     store.record_repairs(now, batch).await;
     let repairs = store.details(now, key(KEY)).await.unwrap().unwrap().repairs;
-    assert_eq!((repairs.total, repairs.recent.len()), (130, 100));
+    assert_eq!(repairs.total, 130);
+    assert_eq!(repairs.recent.len(), 100);
     let figures = repairs.statistics("restart_pod");
-    assert_eq!((figures.total, figures.success), (100, 30));
+    assert_eq!(figures.total, 100);
+    assert_eq!(figures.success, 30);
 }
 
 async fn a_mark_holds_until_it_is_taken_back(fixture: impl Fixture) {
@@ -326,7 +332,8 @@ async fn a_mark_holds_until_it_is_taken_back(fixture: impl Fixture) {
     // A second copy of the mark comes late, and changes nothing.
     store.mark_fixed(marked_at, mark).await.unwrap();
     let details = store.details(marked_at, key(KEY)).await.unwrap().unwrap();
-    assert_eq!((details.fix, details.stats.fixed_at), (None, None));
+    assert_eq!(details.fix, None);
+    assert_eq!(details.stats.fixed_at, None);
 }
 
 async fn the_signature_is_kept_as_first_posted(fixture: impl Fixture) {

@@ -1,32 +1,25 @@
 //! Writes that Redis has refused for good: an operator sees them, and has them tried again or
 //! dropped, with the service running and stopped.
 
-use std::process::Command;
-
 use serde_json::json;
 
-use crate::support::{RedisServer, Service, eventually};
+use crate::support::{Ended, RedisServer, Service, anomaly_counter, eventually};
 
 const KEY: &str = "af03baee239021c4";
 
-/// Runs `anomaly-counter spool …` beside the service; answers whether it went well, and all that it
-/// printed.
-fn spool(service: &Service, arguments: &[&str]) -> (bool, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_anomaly-counter"))
-        .arg("spool")
-        .args(arguments)
-        .env("ANOMALY_COUNTER__DATA_DIR", service.data_dir())
-        .env("ANOMALY_COUNTER__LISTEN", service.address())
-        .output()
-        .unwrap();
-    let printed = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8(printed).unwrap())
+/// Runs `anomaly-counter spool …` beside the service.
+fn spool(service: &Service, arguments: &[&str]) -> Ended {
+    Ended::of(
+        anomaly_counter(&["spool"])
+            .args(arguments)
+            .env("ANOMALY_COUNTER__DATA_DIR", service.data_dir())
+            .env("ANOMALY_COUNTER__LISTEN", service.address()),
+    )
 }
 
 /// The numbers that `spool list` shows.
 fn listed(service: &Service) -> Vec<String> {
-    let (good, printed) = spool(service, &["list"]);
-    assert!(good, "{printed}");
+    let printed = spool(service, &["list"]).succeeded().stdout;
     let numbered = printed.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit()));
     numbered.map(|line| line.split(' ').next().unwrap().to_owned()).collect()
 }
@@ -50,18 +43,18 @@ async fn they_are_listed_retried_and_dropped_with_the_service_running_and_stoppe
         Some(listed(&service)).filter(|numbers| numbers.len() == 4)
     })
     .await;
-    let (_, printed) = spool(&service, &["list"]);
-    assert!(printed.contains("repair  0123456789abcdef") && printed.contains("not known"));
-    assert!(printed.contains(&format!("occurrence  {KEY}")) && printed.contains("WRONGTYPE"));
+    let list = spool(&service, &["list"]).succeeded().stdout;
+    assert!(list.contains("repair  0123456789abcdef"), "{list}");
+    assert!(list.contains("not known"), "{list}");
+    assert!(list.contains(&format!("occurrence  {KEY}")), "{list}");
+    assert!(list.contains("WRONGTYPE"), "{list}");
 
     // Running: the service does it.
-    let (good, printed) = spool(&service, &["drop", &numbers[0]]);
-    assert!(good, "{printed}");
-    let (good, printed) = spool(&service, &["drop", &numbers[0]]);
-    assert!(!good && printed.contains("spool list"), "{printed}");
+    spool(&service, &["drop", &numbers[0]]).succeeded();
+    let again = spool(&service, &["drop", &numbers[0]]).failed().printed();
+    assert!(again.contains("spool list"), "{again}");
     other.run(&["DEL", &timeline]).await;
-    let (good, printed) = spool(&service, &["retry", &numbers[3]]);
-    assert!(good, "{printed}");
+    spool(&service, &["retry", &numbers[3]]).succeeded();
     let path = format!("/anomalies/{KEY}/frequency");
     eventually("what is retried is counted", || async {
         let answer = service.get(&path).await;
@@ -72,9 +65,9 @@ async fn they_are_listed_retried_and_dropped_with_the_service_running_and_stoppe
     // Stopped: the command does it.
     service.kill();
     assert_eq!(listed(&service), numbers[1..3]);
-    assert!(spool(&service, &["drop", &numbers[1]]).0);
-    let (good, printed) = spool(&service, &["retry", &numbers[2]]);
-    assert!(good && printed.contains("when the service starts"), "{printed}");
+    spool(&service, &["drop", &numbers[1]]).succeeded();
+    let retried = spool(&service, &["retry", &numbers[2]]).succeeded().printed();
+    assert!(retried.contains("when the service starts"), "{retried}");
     assert!(listed(&service).is_empty());
     let service = service.restart().await;
     // It is tried again, and refused again.

@@ -46,7 +46,8 @@ async fn bodies_that_are_no_json_say_where() {
     let service = Service::on_redis(&redis).await;
     let broken = service.post_raw("/anomalies", "{\n  \"alert_name\": \"HighCPU\",\n}").await;
     assert!(broken.problem(400).contains("line 3 column 1"));
-    assert_eq!((&broken.body["line"], &broken.body["column"]), (&json!(3), &json!(1)));
+    assert_eq!(broken.body["line"], 3);
+    assert_eq!(broken.body["column"], 1);
 
     let deep = format!("{{\"alert_name\":\"HighCPU\",\"x\":{}", "[".repeat(10_000));
     assert!(service.post_raw("/anomalies", deep).await.problem(400).contains("recursion"));

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
-    RedisServer, Service, eventually, healthy_again, http_client, key_of,
+    Ended, RedisServer, Service, eventually, healthy_again, http_client, key_of,
     servers::process::{Process, listens_on, on_free_port},
     wall_clock,
 };
@@ -270,12 +270,6 @@ async fn a_real_prometheus_has_every_metric_that_the_rules_and_the_dashboard_use
 fn the_rules_pass_their_own_tests() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus");
     for arguments in [["check", "rules", "rules.yaml"], ["test", "rules", "rules-test.yaml"]] {
-        let output = Command::new("promtool")
-            .args(arguments)
-            .current_dir(&dir)
-            .output()
-            .expect("promtool must be installed: apt-get install prometheus");
-        let told = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
+        Ended::of(Command::new("promtool").args(arguments).current_dir(&dir)).succeeded();
     }
 }

@@ -161,7 +161,8 @@ impl Naive {
         is_right(counts.month, least.month, 30 * DAY, COARSE_BUCKET_SECONDS);
         let earliest = exact.first_seen.map(|first| bucket_start(first, COARSE_BUCKET_SECONDS));
         let first = told.first_seen;
-        assert!(earliest <= first && first <= exact.first_seen, "{earliest:?} {told:?} {exact:?}");
+        assert!(earliest <= first, "{earliest:?} {told:?}");
+        assert!(first <= exact.first_seen, "{told:?} {exact:?}");
         AnomalyStats { counts, first_seen: told.first_seen, is_approximate: true, ..exact }
     }
 

@@ -3,6 +3,7 @@
 
 mod certificates;
 mod collector;
+mod command;
 mod proxy;
 mod redis_client;
 mod redis_cluster;
@@ -14,6 +15,7 @@ mod stores;
 
 pub(crate) use certificates::write_certificates;
 pub(crate) use collector::{Collector, SentSpan, silent_collector, traces_url};
+pub(crate) use command::{Ended, anomaly_counter};
 pub(crate) use proxy::{Proxy, Weather};
 pub(crate) use redis_client::OtherClient;
 pub(crate) use redis_cluster::RedisCluster;
