@@ -2,8 +2,11 @@
 //! again, and no trouble for the others.
 
 use std::{
-    sync::Arc,
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use serde_json::json;
@@ -13,14 +16,16 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::support::{Proxy, RedisServer, Service, Weather, eventually, healthy_again, key_of};
+use crate::support::{
+    DEADLINE, Proxy, RedisServer, Service, Weather, eventually, healthy_again, key_of,
+};
 
 async fn connect(service: &Service) -> TcpStream {
     TcpStream::connect(service.address()).await.unwrap()
 }
 
-/// Two requests at a time, each of which takes 400 ms.
-async fn slow_service() -> (RedisServer, Proxy, Arc<Service>) {
+/// Works on two requests at a time, each of which takes twice this delay.
+async fn slow_service(delay: Duration) -> (RedisServer, Proxy, Arc<Service>) {
     let redis = RedisServer::start();
     let proxy = Proxy::to(redis.port()).await;
     let options = [
@@ -30,13 +35,13 @@ async fn slow_service() -> (RedisServer, Proxy, Arc<Service>) {
     ];
     let service = Arc::new(Service::with(&options).await);
     service.post("/anomalies", &json!({"alert_name": "HighCPU"})).await.ok();
-    proxy.set(Weather::Slow(Duration::from_millis(200)));
+    proxy.set(Weather::Slow(delay));
     (redis, proxy, service)
 }
 
 #[tokio::test]
 async fn a_burst_waits_for_its_turn() {
-    let (_redis, _proxy, service) = slow_service().await;
+    let (_redis, _proxy, service) = slow_service(Duration::from_millis(100)).await;
     let mut burst = JoinSet::new();
     for _ in 0..4 {
         let service = Arc::clone(&service);
@@ -51,43 +56,51 @@ async fn a_burst_waits_for_its_turn() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn under_lasting_overload_what_is_beyond_is_refused_at_once_and_the_rest_keeps_its_latency() {
-    let (_redis, proxy, service) = slow_service().await;
-    let begun = Instant::now();
+    const CALLERS: usize = 40;
+    const ENOUGH: usize = 30;
+    let (_redis, proxy, service) = slow_service(Duration::from_millis(200)).await;
+    let accepted = Arc::new(AtomicUsize::new(0));
     let mut callers = JoinSet::new();
-    for _ in 0..20 {
-        let service = Arc::clone(&service);
+    for _ in 0..CALLERS {
+        let (service, accepted) = (Arc::clone(&service), Arc::clone(&accepted));
         callers.spawn(async move {
-            let mut answers = Vec::new();
-            while begun.elapsed() < Duration::from_secs(5) {
-                let asked = Instant::now();
+            let (mut overtaken_by, mut refused) = (Vec::new(), Vec::new());
+            loop {
+                let before = accepted.load(Ordering::Relaxed);
+                if before >= ENOUGH {
+                    return (overtaken_by, refused);
+                }
                 let answer = service.post("/anomalies", &json!({"alert_name": "HighCPU"})).await;
-                answers.push((asked - begun, asked.elapsed(), answer));
+                if answer.status == 200 {
+                    overtaken_by.push(accepted.fetch_add(1, Ordering::Relaxed) - before);
+                } else {
+                    refused.push(answer);
+                }
             }
-            answers
         });
     }
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    eventually("a call is accepted", || async {
+        (accepted.load(Ordering::Relaxed) > 0).then_some(())
+    })
+    .await;
     // Whoever looks after it is answered.
     service.get("/healthz").await.ok();
-    let answers: Vec<_> = callers.join_all().await.into_iter().flatten().collect();
-    let (accepted, refused): (Vec<_>, Vec<_>) =
-        answers.iter().partition(|(_, _, answer)| answer.status == 200);
-    for (_, took, _) in &accepted {
-        assert!(*took < Duration::from_millis(1_700), "{took:?}");
-    }
-    assert!(accepted.len() > 10, "{} accepted", accepted.len());
-    // The burst at the beginning may wait; then nobody does.
-    let lasting = refused.iter().filter(|(at, ..)| *at > Duration::from_millis(1_800));
-    assert!(lasting.clone().count() > 100);
-    for (_, took, answer) in lasting {
+    let (overtaken_by, refused): (Vec<_>, Vec<_>) = callers.join_all().await.into_iter().unzip();
+    let overtaken_by: Vec<usize> = overtaken_by.concat();
+    let refused: Vec<_> = refused.into_iter().flatten().collect();
+    for answer in &refused {
         assert!(answer.problem(503).contains("nothing was recorded"));
         assert_eq!(answer.body["type"], "/problems/overloaded");
         assert_eq!(answer.headers["retry-after"], "1");
-        assert!(*took < Duration::from_millis(200), "{took:?}");
     }
+    // If each refused call had waited for 0.8 s, there would be about ten for an accepted one.
+    assert!(refused.len() > 20 * overtaken_by.len(), "{} refused", refused.len());
+    // In a queue of all callers, a call waits until most of the others are accepted.
+    let most = overtaken_by.iter().max().unwrap();
+    assert!(*most < CALLERS / 2, "{overtaken_by:?}");
     proxy.set(Weather::Fair);
     let path = format!("/anomalies/{}/frequency", key_of("HighCPU"));
-    assert_eq!(service.get(&path).await.ok()["count_1h"], 1 + accepted.len());
+    assert_eq!(service.get(&path).await.ok()["count_1h"], 1 + overtaken_by.len());
 }
 
 #[tokio::test]
@@ -101,11 +114,9 @@ async fn an_answer_that_takes_too_long_is_a_503_and_the_write_counts_once() {
     ];
     let service = Service::with(&options).await;
     let event = json!({"alert_name": "HighCPU", "event_id": "once"});
-    proxy.set(Weather::Slow(Duration::from_millis(1_500)));
-    let begun = Instant::now();
+    proxy.set(Weather::Slow(Duration::from_millis(3_000)));
     let late = service.post("/anomalies", &event).await;
     assert!(late.problem(503).contains("same event_id"));
-    assert!(begun.elapsed() < Duration::from_millis(1_300), "{:?}", begun.elapsed());
     proxy.set(Weather::Fair);
     eventually("the same event is taken", || async {
         (service.post("/anomalies", &event).await.status.is_success()).then_some(())
@@ -118,7 +129,7 @@ async fn an_answer_that_takes_too_long_is_a_503_and_the_write_counts_once() {
 
 #[tokio::test]
 async fn a_client_that_reads_no_answers_loses_its_connection() {
-    let options = [("HTTP__SEND_TIMEOUT_SECONDS", "1"), ("HTTP__MAX_CONNECTIONS", "1")];
+    let options = [("HTTP__SEND_TIMEOUT_SECONDS", "3"), ("HTTP__MAX_CONNECTIONS", "1")];
     let service = Service::with(&options).await;
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
@@ -137,7 +148,7 @@ async fn a_client_that_reads_no_answers_loses_its_connection() {
                 break;
             }
         }
-        tokio::time::sleep(Duration::from_secs(20)).await;
+        tokio::time::sleep(2 * DEADLINE).await;
         drop(stream);
     });
     // It has the only place, until it is cut off.

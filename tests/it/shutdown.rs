@@ -14,7 +14,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{RedisServer, Service};
+use crate::support::{DEADLINE, RedisServer, Service};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_sigterm_under_load_every_recorded_occurrence_is_answered() {
@@ -56,13 +56,14 @@ async fn on_sigterm_under_load_every_recorded_occurrence_is_answered() {
 
 #[tokio::test]
 async fn an_idle_connection_does_not_hold_up_the_end() {
-    let mut service = Service::embedded().await;
+    // Whoever waits for the connection to be used or given up waits for ten minutes.
+    let options =
+        [("HTTP__HEADER_TIMEOUT_SECONDS", "600"), ("HTTP__SHUTDOWN_TIMEOUT_SECONDS", "600")];
+    let mut service = Service::with(&options).await;
     service.get("/healthz").await.ok();
     let _idle = tokio::net::TcpStream::connect(service.address()).await.unwrap();
-    let begun = std::time::Instant::now();
     service.terminate();
     assert!(service.ended_well().await);
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
@@ -90,36 +91,35 @@ async fn a_client_that_never_ends_its_request_is_cut_off_and_holds_up_nobody() {
          Content-Length: 100\r\nConnection: close\r\n\r\n{",
     );
     service.get("/healthz").await.ok();
-    let deadline = Duration::from_secs(5);
-    tokio::time::timeout(deadline, head).await.expect("it is cut off").unwrap();
-    let answer = tokio::time::timeout(deadline, body).await.expect("it is answered").unwrap();
+    tokio::time::timeout(DEADLINE, head).await.expect("it is cut off").unwrap();
+    let answer = tokio::time::timeout(DEADLINE, body).await.expect("it is answered").unwrap();
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
 
-    // More connections than are served: those beyond are told at once.
+    // At the limit, another connection is refused.
     let mut idle = Vec::new();
     for _ in 0..25 {
         idle.push(TcpStream::connect(service.address()).await.unwrap());
     }
     let refused = slow("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    let refused = tokio::time::timeout(deadline, refused).await.expect("an answer").unwrap();
-    assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("retry-after: 1"), "{refused}");
+    let refused = tokio::time::timeout(DEADLINE, refused).await.expect("an answer").unwrap();
+    assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
+    assert!(refused.contains("retry-after: 1"), "{refused}");
     drop(idle);
 }
 
 #[tokio::test]
-async fn on_sigterm_in_an_outage_it_ends_quickly_and_keeps_what_it_has_accepted() {
+async fn on_sigterm_in_an_outage_it_ends_and_keeps_what_it_has_accepted() {
     let mut redis = RedisServer::start();
-    let mut service = Service::on_redis(&redis).await;
+    let options = [("REDIS__URL", &*redis.url()), ("HTTP__SHUTDOWN_TIMEOUT_SECONDS", "600")];
+    let mut service = Service::with(&options).await;
     // A Redis that stands still keeps its connections, and answers no farewell.
     redis.pause();
     for id in 0..20 {
         let event = json!({"alert_name": "HighCPU", "event_id": id.to_string()});
         assert_eq!(service.post("/anomalies", &event).await.status, 202);
     }
-    let begun = std::time::Instant::now();
     service.terminate();
     assert!(service.ended_well().await);
-    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     redis.kill();
     let service = service.restart().await;
     let after = service.get("/anomalies/af03baee239021c4/frequency").await.ok();

@@ -1,19 +1,16 @@
 //! The listener behind TLS: certificates, of clients too, that are replaced while it serves; and clients that
 //! stall.
 
-use std::{
-    fs,
-    path::Path,
-    process::{Command, Output},
-    time::Instant,
-};
+use std::{fs, path::Path};
 
 use reqwest::{Certificate, Client, Identity};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-use crate::support::{Service, eventually, http_client, write_certificates};
+use crate::support::{
+    Ended, Service, anomaly_counter, eventually, http_client, write_certificates,
+};
 
 const PAIR: &str = "tls.certificate_file = \"server.pem\"\ntls.key_file = \"server.key\"\n";
 const CLIENT_CA: &str = "tls.client_ca_file = \"ca.pem\"\n";
@@ -49,13 +46,10 @@ async fn is_ready(service: &Service, client: &Client) -> bool {
 }
 
 /// The command `healthcheck`, as a container runs it.
-fn healthcheck(service: &Service) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_anomaly-counter"))
-        .arg("healthcheck")
-        .env("ANOMALY_COUNTER__LISTEN", service.address())
-        .current_dir(service.dir())
-        .output()
-        .unwrap()
+fn healthcheck(service: &Service) -> Ended {
+    let mut command = anomaly_counter(&["healthcheck"]);
+    command.env("ANOMALY_COUNTER__LISTEN", service.address());
+    Ended::of(command.current_dir(service.dir()))
 }
 
 #[tokio::test]
@@ -71,8 +65,7 @@ async fn it_serves_by_tls_and_by_nothing_else() {
     assert!(plain.send().await.is_err());
     // Who does not know the CA goes no further.
     assert!(!is_ready(&service, &http_client().build().unwrap()).await);
-    let checked = healthcheck(&service);
-    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    healthcheck(&service).succeeded();
 }
 
 #[tokio::test]
@@ -111,8 +104,7 @@ async fn a_client_without_a_certificate_is_not_served_where_one_is_asked_for() {
     let read = |kind: &str| fs::read(stranger.path().join(format!("client.{kind}"))).unwrap();
     let stranger = Identity::from_pem(&[read("pem"), read("key")].concat()).unwrap();
     assert!(!is_ready(&service, &client(&service, Some(stranger))).await);
-    let checked = healthcheck(&service);
-    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    healthcheck(&service).succeeded();
 }
 
 #[tokio::test]
@@ -122,9 +114,8 @@ async fn clients_that_stall_before_tls_hold_up_nobody() {
     for _ in 0..200 {
         stalled.push(TcpStream::connect(service.address()).await.unwrap());
     }
-    let begun = Instant::now();
+    // Their handshakes time out after 10 s, so that one after the other they take half an hour.
     assert!(is_ready(&service, &client(&service, None)).await);
-    assert!(begun.elapsed().as_secs_f64() < 2.0, "{:?}", begun.elapsed());
 }
 
 #[test]
@@ -133,20 +124,16 @@ fn a_certificate_that_is_none_stops_the_start_and_is_named() {
     write_certificates(dir.path());
     let start = |config: &str| {
         fs::write(dir.path().join("c.toml"), config).unwrap();
-        told_at_start(dir.path())
+        error_at_start(dir.path())
     };
     assert!(start("tls.certificate_file = \"server.pem\"").contains("go together"));
     assert!(start(&PAIR.replace("server.pem", "nowhere.pem")).contains("nowhere.pem"));
     assert!(start(&PAIR.replace("server.key", "client.key")).contains("of one pair"));
 }
 
-fn told_at_start(dir: &Path) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_anomaly-counter"))
-        .args(["--config", "c.toml"])
-        .env("ANOMALY_COUNTER__LISTEN", "127.0.0.1:0")
-        .current_dir(dir)
-        .output()
-        .unwrap();
-    assert!(!output.status.success());
-    String::from_utf8(output.stderr).unwrap()
+/// The error with which a start in `dir` fails.
+fn error_at_start(dir: &Path) -> String {
+    let mut command = anomaly_counter(&["--config", "c.toml"]);
+    command.env("ANOMALY_COUNTER__LISTEN", "127.0.0.1:0");
+    Ended::of(command.current_dir(dir)).failed().stderr
 }

@@ -1,17 +1,14 @@
 //! Traces: a request's span, its batch and the store's call under it, at a collector; and none where nobody asks.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use reqwest::Method;
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::support::{
-    Answer, Collector, Proxy, RedisCluster, RedisServer, SentSpan, Service, Weather, eventually,
-    key_of, silent_collector, traces_url, write_certificates,
+    Answer, Collector, DEADLINE, Proxy, RedisCluster, RedisServer, SentSpan, Service, Weather,
+    eventually, key_of, silent_collector, traces_url, write_certificates,
 };
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -76,7 +73,8 @@ async fn a_request_is_a_trace_from_its_caller_to_the_call_of_the_store() {
 
         let request = under(&spans, CALLER);
         assert_eq!(told, [TRACE, &request.id, "01"]);
-        assert_eq!((&*request.name, request.kind), ("POST /anomalies", SERVER));
+        assert_eq!(request.name, "POST /anomalies");
+        assert_eq!(request.kind, SERVER);
         for (attribute, value) in [
             ("http.request.method", "POST"),
             ("http.route", "/anomalies"),
@@ -87,17 +85,21 @@ async fn a_request_is_a_trace_from_its_caller_to_the_call_of_the_store() {
             assert_eq!(request.attributes[attribute], value);
         }
         let batch = under(&spans, &request.id);
-        assert_eq!((&*batch.name, batch.kind), ("batch", INTERNAL));
+        assert_eq!(batch.name, "batch");
+        assert_eq!(batch.kind, INTERNAL);
         assert_eq!(batch.attributes["anomaly_counter.items"], "3");
         let call = under(&spans, &batch.id);
-        assert_eq!((&*call.name, call.kind), (name, kind));
+        assert_eq!(call.name, name);
+        assert_eq!(call.kind, kind);
         assert_eq!(call.attributes["db.operation.batch.size"], "3");
         let system = call.attributes.get("db.system.name").map(String::as_str);
         assert_eq!(system, (kind == CLIENT).then_some("redis"));
         for (outer, inner) in [(request, batch), (batch, call)] {
-            assert!(outer.begun <= inner.begun && inner.ended <= outer.ended, "{spans:#?}");
+            assert!(outer.begun <= inner.begun, "{spans:#?}");
+            assert!(inner.ended <= outer.ended, "{spans:#?}");
         }
-        assert!(call.begun < call.ended && !spans.iter().any(|span| span.is_error));
+        assert!(call.begun < call.ended, "{spans:#?}");
+        assert!(!spans.iter().any(|span| span.is_error), "{spans:#?}");
         // The third of a day is a step to another level, which is logged.
         let line = format!(r#""trace_id":"{TRACE}""#);
         assert_eq!(lines_with(&service, &line), 1, "{}", service.log());
@@ -115,7 +117,7 @@ async fn calls_that_share_a_batch_have_a_complete_trace_each() {
         ("ANOMALY_COUNTER__REDIS__COMMAND_TIMEOUT_MS", "8000"),
     ];
     let service = traced(&collector.url(), &on_redis).await;
-    network.set(Weather::Slow(Duration::from_millis(100)));
+    network.set(Weather::Slow(Duration::from_millis(300)));
     let posted = (0..CALLS).map(|_| post(&service, None, &["HighCPU"]));
     let mut batches = BTreeMap::new();
     for told in futures_util::future::join_all(posted).await {
@@ -145,12 +147,14 @@ async fn on_a_cluster_an_array_has_a_batch_for_each_master() {
     let batches: Vec<_> = spans.iter().filter(|batch| batch.parent == span).collect();
     let items = batches.iter().map(|batch| {
         let call = under(&spans, &batch.id);
-        assert_eq!((&*batch.name, &*call.name), ("batch", "EVALSHA record"));
+        assert_eq!(batch.name, "batch");
+        assert_eq!(call.name, "EVALSHA record");
         let items = &batch.attributes["anomaly_counter.items"];
         assert_eq!(&call.attributes["db.operation.batch.size"], items);
         items.parse::<usize>().unwrap()
     });
-    assert_eq!((items.sum::<usize>(), batches.len()), (60, 3), "{spans:#?}");
+    assert_eq!(items.sum::<usize>(), 60, "{spans:#?}");
+    assert_eq!(batches.len(), 3, "{spans:#?}");
 }
 
 #[tokio::test]
@@ -168,7 +172,8 @@ async fn calls_that_go_in_no_batch_are_under_their_request_too() {
         let [trace, span, _] = traceresponse(&read).unwrap();
         let spans = collector.trace(&trace, 2).await;
         let request = under(&spans, "");
-        assert_eq!((&request.id, &*request.name), (&span, "GET /anomalies/{key}"));
+        assert_eq!(request.id, span);
+        assert_eq!(request.name, "GET /anomalies/{key}");
         assert_eq!(request.attributes["url.path"], format!("/anomalies/{key}"));
         assert!(!request.is_error, "a caller's own fault is none of the service");
         assert_eq!(under(&spans, &span).name, details);
@@ -203,7 +208,8 @@ async fn a_write_that_waits_has_the_failed_call_and_the_spool_in_its_trace() {
     refused.problem(503);
     let [trace, ..] = traceresponse(&refused).unwrap();
     let spans = collector.trace(&trace, 1).await;
-    assert!(spans[0].is_error && spans[0].attributes["error.type"] == "503", "{spans:?}");
+    assert!(spans[0].is_error, "{spans:?}");
+    assert_eq!(spans[0].attributes["error.type"], "503");
 }
 
 #[tokio::test]
@@ -212,7 +218,8 @@ async fn callers_decide_for_their_requests_and_the_ratio_for_the_others() {
     let none = [("ANOMALY_COUNTER__TRACES__SAMPLE_RATIO", "0.0")];
     let service = traced(&collector.url(), &none).await;
     let [trace, _, flags] = post(&service, Some(NOT_SAMPLED), &["a"]).await.unwrap();
-    assert_eq!((&*trace, &*flags), (TRACE, "00"), "the caller finds its trace all the same");
+    assert_eq!(trace, TRACE, "the caller finds its trace all the same");
+    assert_eq!(flags, "00");
     let [_, _, flags] = post(&service, None, &["b"]).await.unwrap();
     assert_eq!(flags, "00");
     let other = SAMPLED.replace(TRACE, "11111111111111111111111111111111");
@@ -234,7 +241,8 @@ async fn probes_and_metrics_are_not_traced() {
     for path in ["/healthz", "/readyz", "/metrics"] {
         let answer = service.request(Method::GET, path).header("traceparent", SAMPLED);
         let answer = answer.send().await.unwrap();
-        assert!(answer.status() == 200 && !answer.headers().contains_key("traceresponse"));
+        assert_eq!(answer.status(), 200, "{path}");
+        assert!(!answer.headers().contains_key("traceresponse"), "{path}");
     }
     let lost = service.get("/nowhere").await;
     let [trace, ..] = traceresponse(&lost).unwrap();
@@ -304,15 +312,15 @@ async fn a_collector_that_does_not_answer_slows_neither_calls_nor_the_end() {
     // Room for two spans: what comes meanwhile is beyond it.
     let small = [("OTEL_BSP_MAX_QUEUE_SIZE", "2"), ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1")];
     let mut service = traced(&url, &small).await;
-    let begun = Instant::now();
-    for _ in 0..50 {
-        post(&service, None, &["HighCPU"]).await;
-    }
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
-    let begun = Instant::now();
+    // The collector is given up after 5 s: a call that waits for it makes 50 of them take minutes.
+    let calls = async {
+        for _ in 0..50 {
+            post(&service, None, &["HighCPU"]).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, calls).await.expect("no call waits for the collector");
     service.terminate();
     assert!(service.ended_well().await);
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

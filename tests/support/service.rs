@@ -144,10 +144,6 @@ impl Service {
         assert!(status.success());
     }
 
-    pub(crate) fn process_id(&self) -> u32 {
-        self.process.id()
-    }
-
     /// One of the memory sizes in proc_pid_status(5), such as `VmRSS:`, in bytes.
     pub(crate) fn memory_bytes(&self, size: &str) -> u64 {
         self.process.memory_bytes(size).unwrap()
