@@ -3,7 +3,7 @@
 
 use std::{thread, time::Duration};
 
-use super::{CONNECTIONS, per_second, row};
+use super::{CONNECTIONS, per_second, restart_seconds, row};
 use crate::{
     Outcome,
     bench::{Bench, Contestant},
@@ -24,7 +24,6 @@ const SAMPLE: u64 = 50_000;
 const WINDOW: Duration = Duration::from_secs(2);
 /// What was put off while it was loaded is done then.
 const REST: Duration = Duration::from_secs(3);
-const RESTARTS: usize = 3;
 
 /// Slower by a fifth at the most.
 const RATE_GOAL: Goal = Goal::RatioAtLeast(1.0 / 1.2);
@@ -115,14 +114,10 @@ fn rates(
 }
 
 fn restarts(bench: &mut Bench, service: &mut Service, sample: &[Anomaly]) -> Outcome<()> {
-    let mut seconds = Vec::new();
-    for _ in 0..RESTARTS {
-        seconds.push(service.restart()?.as_secs_f64());
-        bench.tell(format!("ready again after {:.2} s", seconds.last().unwrap()));
-    }
+    let seconds = restart_seconds(bench, service)?;
     service.must_have_counted(&sample[..1_000], 1_000)?;
     let what = format!("restart with {} keys", grouped(bench.settings.many_keys as f64));
-    let line = Line::new(row("many-keys", Store::Embedded), what, "seconds", Samples::new(seconds));
+    let line = Line::new(row("many-keys", Store::Embedded), what, "seconds", seconds);
     bench.found(line.goal(RESTART_GOAL_SECONDS));
     Ok(())
 }

@@ -7,6 +7,7 @@ mod many_keys;
 mod one_client;
 mod post;
 mod read;
+mod start;
 mod two_instances;
 
 use std::fmt::Write as _;
@@ -26,6 +27,7 @@ use crate::{
 const CONNECTIONS: u16 = 64;
 /// The anomalies that are recorded and read, where not said otherwise.
 const ANOMALIES: usize = 1_000;
+const RESTARTS: usize = 5;
 
 /// Rows of one kind, which share what they are measured against.
 #[derive(Debug)]
@@ -38,7 +40,7 @@ pub(crate) struct Group {
     pub(crate) run: fn(&mut Bench, &[Store]) -> Outcome<()>,
 }
 
-const GROUPS: [Group; 8] = [
+const GROUPS: [Group; 9] = [
     Group {
         name: "post",
         about: "POST /anomalies, 64 connections, 1,000 keys, against the HTTP ceiling",
@@ -73,6 +75,13 @@ const GROUPS: [Group; 8] = [
         stores: &[Redis],
         seconds: 50,
         run: two_instances::run,
+    },
+    Group {
+        name: "start",
+        about: "start until ready: empty, and with a million events on the embedded store",
+        stores: &[Redis, Embedded],
+        seconds: 40,
+        run: start::run,
     },
     Group {
         name: "many-keys",
@@ -155,6 +164,17 @@ fn storm(
     };
     let contestants = servers.into_iter().map(contestant).collect();
     bench.take_turns(bench.settings.window, contestants)
+}
+
+/// The time of each of some restarts, until the service is ready.
+fn restart_seconds(bench: &Bench, service: &mut Service) -> Outcome<Samples> {
+    let mut seconds = Vec::new();
+    for _ in 0..RESTARTS {
+        let took = service.restart()?.as_secs_f64();
+        bench.tell(format!("ready again after {took:.2} s"));
+        seconds.push(took);
+    }
+    Ok(Samples::new(seconds))
 }
 
 /// The service on each of `stores`.
