@@ -1,6 +1,9 @@
 # The same commands that CI runs. `make help` lists them.
 
-.PHONY: help run test lint needs chaos soak attack attack-calls fuzz bench bench-micro deb
+.PHONY: help run test lint minimum-rust needs chaos soak attack attack-calls fuzz bench bench-micro deb
+
+# For `make minimum-rust`.
+MINIMUM_RUST := $(shell sed -n 's/^rust-version = "\(.*\)"$$/\1/p' Cargo.toml)
 
 # For `make chaos`: the same seed gives the same faults. ON is `single` or `cluster`.
 SEED ?= 1
@@ -13,15 +16,15 @@ SOAK_SECONDS ?= 1800
 SOAK_BUILD ?=
 SOAK_OPTIONS ?=
 
-# For `make attack`: how many calls of each route.
+# For `make attack`: the number of calls of each route.
 ATTACK_CASES ?= 300
 
-# For `make fuzz`: how long each target, and which (all).
+# For `make fuzz`: seconds for each target, and the targets (all of them by default).
 FUZZ_SECONDS ?= 180
 FUZZ_TARGETS ?=
 FUZZ_BUILD ?=
 
-# For `make bench`: one row (`make bench ROW=post-redis`) or all, and more options of the tool.
+# For `make bench`: one row (`make bench ROW=post-redis`) or all, and other options of the tool.
 ROW ?=
 BENCH_OPTIONS ?=
 
@@ -31,36 +34,36 @@ help: ## This list
 run: ## Serve on 127.0.0.1:8080, with the data in ./data
 	cargo run --release
 
-test: needs lint ## Lint, then all tests; installs what they need where it may
+test: needs lint ## Lint, then all tests; installs the programs that they need, if it may
 	@if cargo nextest --version >/dev/null 2>&1; \
 	then cargo nextest run --locked --no-fail-fast; \
 	else cargo test --locked --no-fail-fast; fi
 
-chaos: needs ## Random faults under load, then a reckoning: SEED=1 SECONDS=600 ON=single|cluster
+chaos: needs ## Random faults under load, then a count of lost writes: SEED=1 SECONDS=600 ON=single|cluster
 	cargo test --locked $(CHAOS_BUILD) --test chaos -- --seed $(SEED) --seconds $(SECONDS) --on $(ON)
 
-soak: needs ## A steady load with storms, and whether anything grows: SOAK_SECONDS=1800
+soak: needs ## A steady load with storms; fails when anything grows: SOAK_SECONDS=1800
 	cargo bench --locked $(SOAK_BUILD) --bench soak -- --seconds $(SOAK_SECONDS) $(SOAK_OPTIONS)
 
 attack: attack-calls fuzz ## `attack-calls`, then `fuzz`
 
-attack-calls: ## Random and hostile calls of every route, on both stores: ATTACK_CASES=300 of each
+attack-calls: ## Random and hostile calls of every route, on both stores: ATTACK_CASES=300 for each
 	@tests/install-programs.sh attack
 	tests/attack/run.sh $(ATTACK_CASES)
 
-fuzz: ## Random input to parsers and the timeline, for so long each: FUZZ_SECONDS=180
+fuzz: ## Random input to parsers and the timeline: FUZZ_SECONDS=180 for each
 	@tests/install-programs.sh fuzz
 	FUZZ_BUILD="$(FUZZ_BUILD)" fuzz/run.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
-bench: ## What it costs, beside an HTTP ceiling and raw Redis: ROW=post-redis for one row
+bench: ## Speed, beside an HTTP ceiling and raw Redis: ROW=post-redis for one row
 	@tests/install-programs.sh bench
 	cargo build --locked --release --example ceiling
 	cargo bench --locked --bench compare -- $(if $(ROW),--row $(ROW)) $(BENCH_OPTIONS)
 
-bench-micro: ## Micro-benchmarks of what every request does
+bench-micro: ## Micro-benchmarks of the steps of a request
 	cargo bench --locked --bench micro
 
-deb: ## The Debian package, in target/debian; takes cargo-deb
+deb: ## The Debian package, in target/debian; needs cargo-deb
 	cargo deb --locked --strip
 
 lint: ## Format, clippy and documentation, with warnings as errors
@@ -69,5 +72,9 @@ lint: ## Format, clippy and documentation, with warnings as errors
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 
-needs: ## The programs that the tests start: installs what is missing, or says what to install
+minimum-rust: ## Compile with the oldest Rust that Cargo.toml promises, which rustup installs
+	rustup toolchain install $(MINIMUM_RUST) --profile minimal
+	cargo +$(MINIMUM_RUST) check --locked --all-targets
+
+needs: ## The programs that the tests start: installs missing ones, or says what to install
 	@tests/install-programs.sh
