@@ -1,0 +1,73 @@
+//! What a file may hold, and how large it may be.
+
+use std::fs;
+
+use super::{Source, project_files, root};
+
+const MAX_LINES: usize = 500;
+const MAX_BYTES: u64 = 512 * 1024;
+
+/// Files that a program has written, or is given as they are: they may be binary and large.
+const DATA: [&str; 2] = ["tests/data/", "fuzz/corpus/"];
+
+/// Scripts that are included in others, and have no keys and arguments of their own.
+const SCRIPT_LIBRARIES: [&str; 2] = ["library.lua", "folding.lua"];
+
+#[test]
+fn every_rust_file_says_what_it_is_for_and_is_not_too_long() {
+    for Source { path, text } in Source::all("", &["rs"]) {
+        assert!(text.starts_with("//! "), "{path}");
+        let lines = text.lines().count();
+        assert!(lines <= MAX_LINES, "{path} has {lines} lines");
+    }
+}
+
+#[test]
+fn every_script_has_a_header() {
+    for Source { path, text } in Source::all("src/store/scripts", &["lua"]) {
+        assert!(text.starts_with("-- "), "{path}");
+        if SCRIPT_LIBRARIES.iter().any(|name| path.ends_with(name)) {
+            continue;
+        }
+        for part in ["-- KEYS ", "-- ARGV ", "-- Gives ", "-- A script and not "] {
+            assert!(text.contains(part), "{path} lacks {part:?}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_binary_or_large() {
+    for path in project_files() {
+        if DATA.iter().any(|folder| path.starts_with(folder)) {
+            continue;
+        }
+        let bytes = fs::read(root().join(&path)).unwrap();
+        assert!(bytes.len() as u64 <= MAX_BYTES, "{path} has {} bytes", bytes.len());
+        let is_text = !bytes.contains(&0) && std::str::from_utf8(&bytes).is_ok();
+        assert!(is_text, "{path} is binary");
+    }
+}
+
+#[test]
+fn fred_is_used_in_the_redis_store_only() {
+    must_be_within("fred::", &["src/store/redis/"]);
+}
+
+#[test]
+fn status_codes_are_used_at_the_edges_only() {
+    must_be_within("StatusCode", &["src/http/", "src/cli/"]);
+}
+
+/// Fails where sources of the service name something outside of these folders.
+fn must_be_within(name: &str, folders: &[&str]) {
+    let mut seen = 0;
+    for Source { path, text } in Source::all("src/", &["rs"]) {
+        if !text.contains(name) {
+            continue;
+        }
+        seen += 1;
+        let is_allowed = folders.iter().any(|folder| path.starts_with(folder));
+        assert!(is_allowed, "{path} names {name}");
+    }
+    assert!(seen > 0, "{name} is nowhere");
+}
