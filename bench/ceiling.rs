@@ -1,5 +1,5 @@
-//! The HTTP ceiling of `make bench`: what is left of the service without a store. The same server loop,
-//! parsing, hashing and answers, no middleware, and nothing that is remembered. No route of the product.
+//! The HTTP ceiling of `make bench`: the service without a store. It has the same server loop,
+//! parsing, hashing and answers, no middleware and no data, and is not part of the product.
 
 use std::{future, net::SocketAddr};
 
@@ -27,7 +27,7 @@ use tokio::{net::TcpListener, runtime::Runtime};
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// Answers like the service, from nothing.
+/// Answers like the service, without any data.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Where to listen
@@ -66,7 +66,7 @@ struct FrequencyBody {
     previous_level: Option<&'static str>,
     regressed: bool,
     degraded: bool,
-    /// Of the answer to a POST only.
+    /// Only in the answer to a POST.
     #[serde(skip_serializing_if = "Option::is_none")]
     counted: Option<bool>,
 }
@@ -115,7 +115,7 @@ async fn frequency(Path(key): Path<String>) -> Result<Json<FrequencyBody>, Unrea
     Ok(Json(FrequencyBody::of(key.parse()?, SystemClock.now(), None)))
 }
 
-/// The benchmark sends nothing that can't be read: a bare status is answer enough.
+/// The benchmark sends no bad requests, so a bare status is enough.
 #[derive(Debug)]
 struct Unreadable;
 

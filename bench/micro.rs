@@ -1,4 +1,4 @@
-//! Micro-benchmarks of what every request does: `make bench-micro`.
+//! Micro-benchmarks of the steps of a request: `make bench-micro`.
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 #![allow(clippy::unwrap_used, reason = "what can't be set up ends the run")]
 
@@ -62,14 +62,14 @@ fn timeline_of(events: i64, config: TimelineConfig) -> (Timeline, Timestamp) {
 
 fn timelines(criterion: &mut Criterion) {
     let config = LoadedConfig::load(None).unwrap().config.timeline;
-    // As many as are kept exactly by default, and so many that nearly all are folded.
+    // As many as are kept exactly by default, and so many that nearly all are rolled up.
     for (name, events) in [("10,000", 10_000), ("1,000,000", 1_000_000)] {
         let (timeline, now) = timeline_of(events, config);
         criterion.bench_function(&format!("timeline of {name}: counts"), |bencher| {
             bencher.iter(|| black_box(&timeline).counts(now));
         });
         let mut growing = timeline;
-        // It grows, and folds what is beyond: each insertion has its share of that.
+        // The timeline grows and rolls up events, so each insertion has a share of that.
         criterion.bench_function(&format!("timeline of {name}: insert at the end"), |bencher| {
             let next = || EventId::unique().digest();
             let insert = |id| growing.insert(now, now, id, config);

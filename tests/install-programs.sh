@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the programs that the tests start, from Debian's packages, where they are missing and
-# this user may. Else says what to install. With `bench`, `attack` or `fuzz`, what those take instead.
+# Installs missing programs that the tests start from Debian's packages, if this user may. If not,
+# says what to install. With `bench`, `attack` or `fuzz`: the programs of those instead.
 set -euo pipefail
 
 # Program and package, in pairs.
@@ -48,5 +48,5 @@ if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
 fi
 echo "installing ${missing[*]}"
 apt-get update
-# A package that starts its own server on installation needs no start here: tests start theirs.
+# The tests start their own servers, whether or not a package has started one.
 DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"

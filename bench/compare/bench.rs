@@ -1,4 +1,4 @@
-//! A run: its settings, whose turn it is, and what has been found so far.
+//! A run: its settings, the turns of contestants, and the findings so far.
 
 use std::{
     fmt::Display,
@@ -9,10 +9,11 @@ use serde::Serialize;
 
 use crate::{Outcome, stats::Samples, table::Line};
 
-/// How long a contestant runs before it is measured: connections, caches and scripts are then there.
+/// A contestant runs for this time before it is measured, to have its connections, caches and
+/// scripts.
 const WARM_UP: Duration = Duration::from_secs(1);
 
-/// What the command line says.
+/// The options of the command line.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
     pub(crate) rounds: u64,
@@ -21,7 +22,7 @@ pub(crate) struct Settings {
     pub(crate) many_keys: u64,
 }
 
-/// All that was found.
+/// The results of a run.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Findings {
     pub(crate) lines: Vec<Line>,
@@ -29,7 +30,7 @@ pub(crate) struct Findings {
     pub(crate) depths: Vec<DepthPoint>,
 }
 
-/// How a server does under so many connections.
+/// The speed of a server with a number of connections.
 #[derive(Debug, Serialize)]
 pub(crate) struct CurvePoint {
     pub(crate) server: String,
@@ -39,7 +40,7 @@ pub(crate) struct CurvePoint {
     pub(crate) p99_us: Samples,
 }
 
-/// What a key that has so many events costs.
+/// The cost of calls for a key with this many events.
 #[derive(Debug, Serialize)]
 pub(crate) struct DepthPoint {
     pub(crate) store: &'static str,
@@ -55,18 +56,18 @@ pub(crate) struct Bench {
     findings: Findings,
     begun: Instant,
     estimated: Duration,
-    /// Which row it is at, for whoever watches.
-    place: String,
+    /// The current row, for lines of progress.
+    row: String,
 }
 
-/// One of those that take turns.
+/// A server or setting that takes turns with others.
 pub(crate) struct Contestant<'a, T> {
     name: String,
     measure: Box<dyn FnMut(Duration) -> Outcome<T> + 'a>,
 }
 
 impl<'a, T> Contestant<'a, T> {
-    /// `measure` is given how long it may take.
+    /// `measure` gets the time that it may take.
     pub(crate) fn new(
         name: impl Into<String>,
         measure: impl FnMut(Duration) -> Outcome<T> + 'a,
@@ -78,24 +79,24 @@ impl<'a, T> Contestant<'a, T> {
 impl Bench {
     pub(crate) fn new(settings: Settings, estimated_seconds: u64) -> Self {
         let estimated = Duration::from_secs(estimated_seconds);
-        let (findings, begun, place) = (Findings::default(), Instant::now(), String::new());
-        Self { settings, findings, begun, estimated, place }
+        let (findings, begun, row) = (Findings::default(), Instant::now(), String::new());
+        Self { settings, findings, begun, estimated, row }
     }
 
-    pub(crate) fn begin(&mut self, place: String) {
-        self.place = place;
+    pub(crate) fn begin(&mut self, row: String) {
+        self.row = row;
         self.tell("begins");
     }
 
-    /// Tells whoever watches where the run is.
+    /// Prints a line of progress.
     pub(crate) fn tell(&self, what: impl Display) {
         let minutes =
             |time: Duration| format!("{}:{:02}", time.as_secs() / 60, time.as_secs() % 60);
         let (elapsed, estimated) = (minutes(self.begun.elapsed()), minutes(self.estimated));
-        println!("[{elapsed} of about {estimated}] {}: {what}", self.place);
+        println!("[{elapsed} of about {estimated}] {}: {what}", self.row);
     }
 
-    /// Lets contestants take turns: A B C, A B C… Gives each one's figures, in the order of the rounds.
+    /// Lets contestants take turns: A B C, A B C… Returns the results of each one by round.
     pub(crate) fn take_turns<T: Display>(
         &self,
         window: Duration,

@@ -1,4 +1,4 @@
-//! Fills a store before it is measured: arrays over a few connections at the same time.
+//! Fills a store before it is measured, with arrays over a few concurrent connections.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -13,11 +13,11 @@ use crate::{
     markdown::grouped,
 };
 
-/// Enough that the service always has a next batch; more would only compete with it.
+/// Enough to give the service its next batch at all times; more would only compete with it.
 const CONNECTIONS: usize = 4;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Posts `count` arrays of `length` occurrences, of which `array` gives each, about in order.
+/// Posts `count` arrays of `length` occurrences, which `array` makes, about in order.
 pub(crate) fn fill(
     bench: &Bench,
     what: &str,
@@ -38,11 +38,11 @@ pub(crate) fn fill(
     };
     thread::scope(|scope| {
         let loaders: Vec<_> = (0..CONNECTIONS).map(|_| scope.spawn(post_all)).collect();
-        let mut told = Instant::now();
+        let mut reported_at = Instant::now();
         while !loaders.iter().all(|loader| loader.is_finished()) {
             thread::sleep(Duration::from_millis(10));
-            if told.elapsed() > PROGRESS_INTERVAL {
-                told = Instant::now();
+            if reported_at.elapsed() > PROGRESS_INTERVAL {
+                reported_at = Instant::now();
                 let share = next.load(Ordering::Relaxed).min(count) * 100 / count;
                 bench.tell(format!("loading {what}: {share} %"));
             }

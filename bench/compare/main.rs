@@ -1,5 +1,5 @@
-//! `make bench`: what the service costs, each row beside what it is measured against, in one run on one
-//! machine. bench/README.md says what each row is and what flatters or hurts it.
+//! `make bench`: the speed of the service, each row beside what it is measured against, in one run
+//! on one machine. bench/README.md explains each row and what flatters or hurts it.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what can't be set up ends the run")]
 
 #[path = "../support/mod.rs"]
@@ -23,7 +23,7 @@ use self::{
     support::{http, machine, markdown, process, redis, servers, service, stats, workload},
 };
 
-/// What a step gives, or why it could not.
+/// The result of a step.
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Measures the service beside its HTTP ceiling and raw Redis, and says which goals it meets.
@@ -33,16 +33,16 @@ struct Arguments {
     /// Run this row only; also `post` for `post-redis` and `post-embedded`
     #[arg(long, value_name = "ROW", value_parser = rows::parse)]
     row: Option<Selection>,
-    /// How often each of a row's contestants has its turn
+    /// Number of turns for each of a row's contestants
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     rounds: u64,
-    /// How long a turn is
+    /// Length of a turn
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..))]
     window_seconds: u64,
-    /// The most occurrences that a key is given in `key-depth`
+    /// Maximum number of occurrences of a key in `key-depth`
     #[arg(long, default_value_t = 10_000_000)]
     max_depth: u64,
-    /// How many keys are many in `many-keys`
+    /// Number of keys in `many-keys`
     #[arg(long, default_value_t = 1_000_000)]
     many_keys: u64,
     /// `cargo bench` passes it to whatever it runs

@@ -1,4 +1,4 @@
-//! The plots: throughput against latency, and the cost of a call by how deep its key is.
+//! The plots: throughput against latency, and the cost of a call against the depth of its key.
 
 use std::path::{Path, PathBuf};
 
@@ -28,7 +28,7 @@ const FONT: &str = "sans-serif";
 
 type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// Draws what there is, and gives the files.
+/// Draws the plots that have data, and returns their files.
 pub(crate) fn draw(dir: &Path, findings: &Findings) -> Outcome<Vec<PathBuf>> {
     let mut files = Vec::new();
     if !findings.curve.is_empty() {
@@ -76,16 +76,17 @@ fn throughput_against_latency(points: &[CurvePoint]) -> Outcome<String> {
             let of_server: Vec<_> = points.iter().filter(|point| point.server == server).collect();
             let color = color_of(&server);
             let style = color.stroke_width(2);
-            let place =
+            let p50_point =
                 |point: &&CurvePoint| (point.per_second.median(), ms(point.p50_us.median()));
-            let high = |point: &&CurvePoint| (point.per_second.median(), ms(point.p99_us.median()));
-            line(&mut chart, &server, of_server.iter().map(place).collect(), style, None)?;
-            let upper = of_server.iter().map(high).collect();
+            let p99_point =
+                |point: &&CurvePoint| (point.per_second.median(), ms(point.p99_us.median()));
+            line(&mut chart, &server, of_server.iter().map(p50_point).collect(), style, None)?;
+            let upper = of_server.iter().map(p99_point).collect();
             line(&mut chart, "", upper, color.stroke_width(1), Some(6))?;
             chart.draw_series(of_server.iter().map(|point| {
                 let text = point.connections.to_string();
                 let style = TextStyle::from((FONT, 13)).color(&color);
-                EmptyElement::at(place(point)) + Text::new(text, (6, 2), style)
+                EmptyElement::at(p50_point(point)) + Text::new(text, (6, 2), style)
             }))?;
         }
         finish(&mut chart, SeriesLabelPosition::UpperRight)?;
@@ -134,12 +135,12 @@ fn cost_by_depth(points: &[DepthPoint]) -> Outcome<String> {
 
 fn canvas(svg: &mut String) -> Outcome<Canvas<'_>> {
     let canvas = SVGBackend::with_string(svg, SIZE).into_drawing_area();
-    // Else it can't be read where the page around it is dark.
+    // A transparent background can't be read on a dark page.
     canvas.fill(&WHITE)?;
     Ok(canvas)
 }
 
-/// A line with its points; named in the legend, where it has a name.
+/// Draws a line with its points, which is in the legend if it has a name.
 fn line<'a, X, Y>(
     chart: &mut ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>,
     name: &str,
@@ -164,7 +165,7 @@ where
 
 fn finish<'a, X, Y>(
     chart: &mut ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>,
-    place: SeriesLabelPosition,
+    position: SeriesLabelPosition,
 ) -> Outcome<()>
 where
     X: Ranged<ValueType = f64>,
@@ -172,7 +173,7 @@ where
 {
     chart
         .configure_series_labels()
-        .position(place)
+        .position(position)
         .margin(12)
         .background_style(WHITE)
         .border_style(BLACK)

@@ -1,4 +1,4 @@
-//! What was found: lines of one table, each with its ratio to what it is measured against and to its
+//! The results as one table, each line with its ratio to what it is measured against, and with its
 //! goal.
 
 use std::fmt;
@@ -10,28 +10,28 @@ use crate::{
     stats::Samples,
 };
 
-/// A measurement beside another one, and the goal of the two.
+/// A measurement beside another one, and their goal.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Line {
     row: String,
     what: String,
     unit: &'static str,
     measured: Samples,
-    /// What it is measured against, in the same unit.
+    /// The other measurement, in the same unit.
     against: Option<(String, Samples)>,
     goal: Option<Goal>,
-    /// What is compared with the goal: the median of the rounds' ratios, or the figure itself.
+    /// The ratios or values whose median is compared with the goal.
     judged: Option<Samples>,
     met: Option<bool>,
 }
 
-/// What is to be reached.
+/// A goal for a measurement.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) enum Goal {
-    /// The ratio to what it is measured against.
+    /// For the ratio to the other measurement.
     RatioAtLeast(f64),
     RatioAtMost(f64),
-    /// The figure itself.
+    /// For the value itself.
     AtMost(f64),
 }
 
@@ -100,7 +100,7 @@ impl Line {
     }
 }
 
-/// The median, and how far the rounds lie apart where there were several.
+/// The median, and the range if there were several rounds.
 fn with_spread(samples: &Samples, written: impl Fn(f64) -> String) -> String {
     let [median, min, max] = [samples.median(), samples.min(), samples.max()].map(written);
     if samples.are_many() { format!("{median} ({min}–{max})") } else { median }
@@ -109,7 +109,7 @@ fn with_spread(samples: &Samples, written: impl Fn(f64) -> String) -> String {
 const HEADINGS: [&str; 7] =
     ["row", "what", "median (min–max)", "against", "ratio (min–max)", "goal", ""];
 
-/// All lines, as a table that is also one in Markdown.
+/// All lines as a table in Markdown.
 pub(crate) fn render(lines: &[Line]) -> String {
     let mut rows = vec![HEADINGS.map(str::to_owned)];
     rows.extend(lines.iter().map(Line::cells));

@@ -1,5 +1,5 @@
-//! The load generator: `wrk`, with the same number of threads for all, and requests rendered before
-//! its clock runs.
+//! The load generator: `wrk`, with the same number of threads for all servers, and with requests
+//! that are rendered before its clock starts.
 
 use std::{
     fmt, fs,
@@ -13,11 +13,11 @@ use tempfile::TempDir;
 
 use crate::{Outcome, markdown::grouped, process::data_dir, servers::process::ending_with_parent};
 
-/// One is enough to saturate the servers on a small machine, and leaves them the most.
+/// One thread saturates the servers on a small machine, and leaves them the most of it.
 const THREADS: &str = "1";
 const SCRIPT: &str = include_str!("wrk.lua");
 
-/// Requests that are sent again and again, in random order.
+/// Requests that are sent repeatedly, in random order.
 #[derive(Debug)]
 pub(crate) struct Requests {
     method: &'static str,
@@ -43,12 +43,12 @@ impl Requests {
         Ok(Self { method, dir })
     }
 
-    /// Sends them over so many connections for so long, in whole seconds.
+    /// Sends them over a number of connections for a window of whole seconds.
     pub(crate) fn send(&self, port: u16, connections: u16, window: Duration) -> Outcome<Load> {
         self.begin(port, connections, window)?.end()
     }
 
-    /// The same, without waiting for the end.
+    /// Starts to send them, and does not wait for the end.
     pub(crate) fn begin(&self, port: u16, connections: u16, window: Duration) -> Outcome<UnderWay> {
         let (connections, seconds) = (connections.to_string(), window.as_secs());
         let mut command = Command::new("wrk");
@@ -73,10 +73,10 @@ impl Requests {
 pub(crate) struct UnderWay(Child);
 
 impl UnderWay {
-    /// Waits for its figures.
+    /// Waits for its results.
     ///
     /// # Errors
-    /// When any request was not answered well: a refusal is cheap, and would count as speed.
+    /// If any request has failed: a refusal is cheap, and would count as speed.
     pub(crate) fn end(self) -> Outcome<Load> {
         let output = self.0.wait_with_output()?;
         let text = String::from_utf8_lossy(&output.stdout);
@@ -91,7 +91,7 @@ impl UnderWay {
     }
 }
 
-/// What a window of load came to.
+/// The results of a window of load.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Load {
     pub(crate) requests: u64,

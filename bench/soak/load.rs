@@ -1,5 +1,5 @@
-//! Callers at a steady pace: first they make anomalies known, then they record, ask and repair at random
-//! among them, and for ten seconds of each minute one anomaly has a storm.
+//! Callers at a steady pace: first they record new anomalies, then they record, read and repair
+//! random ones, and for ten seconds of each minute one anomaly has a storm.
 
 use std::{
     sync::atomic::Ordering,
@@ -16,15 +16,16 @@ use crate::{
     target::{Caller, Occurrences, Target, anomaly},
 };
 
-/// The most that an array may hold.
+/// The maximum length of an array.
 const FILL_ARRAY_LENGTH: usize = 1_000;
 const FILLERS: usize = 2;
-/// A million anomalies are known within a minute where the service keeps up.
+/// If the service keeps up, a million anomalies are known within a minute.
 const FILL_PER_SECOND: f64 = 20_000.0;
 
 const CALLERS: usize = 4;
 const ARRAY_LENGTH: usize = 100;
-/// These are repaired and fixed: a few, since each has more to be remembered than a quiet one.
+/// The number of anomalies with repairs and fixes: few, because each takes more memory than a quiet
+/// one.
 const CARED_FOR: usize = 100;
 
 /// Calls for each 1,000 occurrences, which are half single and half in arrays.
@@ -40,9 +41,9 @@ const MIX: [(Call, u32); 7] = [
 const OCCURRENCES: f64 = 1_000.0;
 
 const STORM_CALLERS: usize = 2;
-/// As many times the pace.
+/// A storm has the pace times this.
 const STORM_FACTOR: f64 = 10.0;
-/// A storm begins so long after each full minute, and lasts so long.
+/// The beginning and the end of a storm within each minute.
 const STORM_BEGIN_SECONDS: u64 = 20;
 const STORM_END_SECONDS: u64 = 30;
 const CALM_LOOK: Duration = Duration::from_millis(50);
@@ -83,7 +84,7 @@ impl<'a> Load<'a> {
         Ending(self.targets)
     }
 
-    /// Makes anomalies known, until there are enough or `deadline` has come.
+    /// Records new anomalies until there are enough or `deadline` has passed.
     pub(crate) fn fill<'s>(
         self,
         scope: &'s Scope<'s, '_>,
@@ -96,7 +97,7 @@ impl<'a> Load<'a> {
         fillers.map(|target| scope.spawn(move || fill(target, deadline))).collect()
     }
 
-    /// Begins the mix and the storms.
+    /// Starts the mix and the storms.
     pub(crate) fn begin<'s>(self, scope: &'s Scope<'s, '_>)
     where
         'a: 's,
@@ -163,7 +164,9 @@ fn make(call: Call, target: &Target, caller: &mut Caller<'_>, random: &mut StdRn
         Call::Frequency => get(&format!("/anomalies/{key}/frequency")),
         Call::Anomaly => get(&format!("/anomalies/{key}")),
         Call::Repair => {
-            let body = json!({"anomaly_key": cared_for, "action": "restart_pod", "success": number % 2 == 0});
+            let success = number % 2 == 0;
+            let body =
+                json!({"anomaly_key": cared_for, "action": "restart_pod", "success": success});
             post("/repairs", &body.to_string())
         }
         Call::MarkFixed => {
@@ -190,7 +193,7 @@ fn storms(target: &Target, occurrences_per_second: f64, begun: Instant) {
     }
 }
 
-/// Whether there is a storm so long after the steady load has begun.
+/// Whether there is a storm at this time after the start of the steady load.
 fn is_storm(elapsed: Duration) -> bool {
     (STORM_BEGIN_SECONDS..STORM_END_SECONDS).contains(&(elapsed.as_secs() % 60))
 }

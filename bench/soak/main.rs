@@ -1,5 +1,5 @@
-//! `make soak`: a steady mixed load with storms on both stores for half an hour, and whether anything grew
-//! meanwhile that should not. bench/README.md says what counts as growth.
+//! `make soak`: a steady mixed load with storms on both stores for half an hour, which fails when
+//! something grows that should not. bench/README.md defines growth.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what can't be set up ends the run")]
 
 #[path = "../support/mod.rs"]
@@ -31,28 +31,28 @@ use self::{
     target::Target,
 };
 
-/// What a step gives, or why it could not.
+/// The result of a step.
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 const STORES: [Store; 2] = [Store::Embedded, Store::Redis];
-/// A short run is sampled more often, so that a quarter of it has samples enough for a median.
+/// A short run is sampled more often, so that a quarter of it has enough samples for a median.
 const SAMPLE_INTERVAL_SECONDS: f64 = 10.0;
 const LEAST_SAMPLES: f64 = 24.0;
-/// Of the whole time, at the most, for making anomalies known.
+/// The fill-up takes at most the whole time divided by this.
 const FILL_SHARE: u32 = 5;
-/// How often the main thread looks up while the load fills the stores.
+/// How often the main thread checks whether a sample is due.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Loads the service on both stores steadily, and says whether its memory, its files or its latencies grow.
+/// Loads the service on both stores steadily, and checks whether memory, files or latencies grow.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// For how long
+    /// Length of the run
     #[arg(long, default_value_t = 1800, value_parser = clap::value_parser!(u32).range(30..))]
     seconds: u32,
     /// Occurrences a second on each store; ten times as many in a storm
     #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(10..))]
     pace: u32,
-    /// How many anomalies there are to be at the most
+    /// Maximum number of anomalies
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1000..))]
     keys: u32,
     /// `cargo bench` passes it to whatever it runs
@@ -71,14 +71,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether all was well.
+/// Returns whether the run has passed.
 fn run(arguments: &Arguments) -> Outcome<bool> {
     let &Arguments { seconds, pace, keys, .. } = arguments;
     let length = Duration::from_secs(seconds.into());
     let machine = machine::facts()?;
     let build = if cfg!(debug_assertions) { "development" } else { "release" };
     println!("{machine}\nsoak: {seconds} s, {pace} occurrences/s on each store, {build} build");
-    // Here and not in a thread of its own: what is started ends with the thread that starts it.
+    // In the main thread, because a server ends with the thread that starts it.
     let services = STORES.map(Service::on).into_iter().collect::<Outcome<Vec<Service>>>()?;
     let targets: Vec<Target> =
         services.iter().map(|service| Target::new(service.port(), keys as usize)).collect();
@@ -89,10 +89,10 @@ fn run(arguments: &Arguments) -> Outcome<bool> {
         .collect::<Outcome<Vec<Sampler<'_>>>>()?;
 
     let samples = soak(length, pace, &targets, &mut samplers)?;
-    // Each is told of, also after one that is wrong.
-    let told: Vec<bool> =
-        targets.iter().zip(STORES).map(|(target, store)| told(target, store)).collect();
-    let is_right = told.iter().all(|is_right| *is_right);
+    // All targets are reported, also after a wrong one.
+    let are_right: Vec<bool> =
+        targets.iter().zip(STORES).map(|(target, store)| is_right(target, store)).collect();
+    let is_right = are_right.iter().all(|is_right| *is_right);
     for store in STORES {
         if let Some(share) = sample::share_of_pace(store, &samples, pace) {
             println!("{}: {:.0} % of the pace was kept", store.name(), 100.0 * share);
@@ -137,7 +137,7 @@ fn soak(
         Ok(())
     };
     thread::scope(|scope| {
-        // However it ends, the load is to end too, or the scope would wait for it.
+        // The scope waits for the load, so the load must end in case of an error too.
         let load = Load { targets, pace };
         let _ending = load.ending();
         let fillers = load.fill(scope, begun + length / FILL_SHARE);
@@ -152,8 +152,8 @@ fn soak(
     })
 }
 
-/// Prints what a target has taken and whether it has counted that rightly.
-fn told(target: &Target, store: Store) -> bool {
+/// Prints what a target has acknowledged, and returns whether its counts are right.
+fn is_right(target: &Target, store: Store) -> bool {
     let store = store.name();
     println!("\n{store}: {target}");
     if let Some(failure) = target.first_failure() {

@@ -1,14 +1,14 @@
-//! So many turns a second, evenly.
+//! A steady pace: a number of turns a second, evenly spread.
 
 use std::{
     thread,
     time::{Duration, Instant},
 };
 
-/// Who is later than that has lost the turns between: making up for all of them would be a storm.
+/// Turns that are later than this are skipped: catching up on all of them would be a storm.
 const MOST_LATE: Duration = Duration::from_secs(1);
 
-/// When the next turn is.
+/// The time of the next turn.
 #[derive(Debug)]
 pub(crate) struct Pace {
     next: Instant,
@@ -20,7 +20,7 @@ impl Pace {
         Self { next: Instant::now(), interval: Duration::from_secs_f64(1.0 / turns) }
     }
 
-    /// Waits for the next turn; not at all where it is late.
+    /// Waits for the next turn, unless it is late.
     pub(crate) fn wait(&mut self) {
         let now = Instant::now();
         thread::sleep(self.next.saturating_duration_since(now));

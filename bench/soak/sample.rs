@@ -1,4 +1,5 @@
-//! What a service and its store look like at a moment, and how it has answered since the last.
+//! Samples of a service and its store: their sizes at a moment, and the latencies since the last
+//! one.
 
 use std::{fmt, time::Duration};
 
@@ -12,7 +13,7 @@ use crate::{
     target::Target,
 };
 
-/// What the load was at.
+/// The phase of the load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Phase {
@@ -20,12 +21,12 @@ pub(crate) enum Phase {
     Steady,
 }
 
-/// Times are of single calls in the interval that ends here.
+/// A sample. Its latencies are those of single calls since the last one.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Sample {
     pub(crate) store: &'static str,
     elapsed_seconds: f64,
-    /// Of the whole interval: one in which the fill-up ended is still of that.
+    /// The phase at the start of the interval.
     pub(crate) phase: Phase,
     calls_per_second: f64,
     pub(crate) p50_ms: f64,
@@ -35,7 +36,7 @@ pub(crate) struct Sample {
     pub(crate) redis_bytes: Option<u64>,
     pub(crate) file_bytes: u64,
     anomalies: usize,
-    /// Occurrences of known anomalies since the beginning, but for those of the hot one.
+    /// Occurrences of known anomalies since the start, without those of the hot one.
     pub(crate) spread: u64,
     degraded: u64,
     failures: u64,
@@ -114,7 +115,7 @@ impl fmt::Display for Sample {
     }
 }
 
-/// Which share of the occurrences that were to come in the steady time has come; None where there was none.
+/// The share of the planned occurrences that were recorded in the steady time, if there was one.
 pub(crate) fn share_of_pace(store: Store, samples: &[Sample], pace: u32) -> Option<f64> {
     let is_steady =
         |sample: &&Sample| sample.store == store.name() && sample.phase == Phase::Steady;
@@ -124,8 +125,8 @@ pub(crate) fn share_of_pace(store: Store, samples: &[Sample], pace: u32) -> Opti
     Some((last.spread - first.spread) as f64 / expected)
 }
 
-/// Of sorted microseconds; 0 where there were no calls.
+/// A percentile of sorted microseconds, or 0 without calls.
 fn percentile_ms(sorted_us: &[u32], share: f64) -> f64 {
-    let place = (sorted_us.len().saturating_sub(1) as f64 * share).round() as usize;
-    sorted_us.get(place).map_or(0.0, |us| f64::from(*us) / 1e3)
+    let index = (sorted_us.len().saturating_sub(1) as f64 * share).round() as usize;
+    sorted_us.get(index).map_or(0.0, |us| f64::from(*us) / 1e3)
 }

@@ -1,4 +1,4 @@
-//! One service under load: its anomalies, what it has acknowledged of each, and how long it took.
+//! One service under load: its anomalies, the acknowledged occurrences of each, and latencies.
 
 use std::{
     fmt,
@@ -17,32 +17,32 @@ use crate::{
     workload::{Anomaly, array},
 };
 
-/// How many anomalies are compared in the end, evenly chosen, beside the hot one.
+/// The number of anomalies that are compared at the end, evenly chosen, beside the hot one.
 const COMPARED: usize = 2_000;
 const READY_PATIENCE: Duration = Duration::from_secs(30);
 
-/// A service and the ledger of what it has acknowledged.
+/// A service and the ledger of the occurrences that it has acknowledged.
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) port: u16,
-    /// How many occurrences of each anomaly were acknowledged.
+    /// The acknowledged occurrences of each anomaly.
     ledger: Vec<AtomicU32>,
-    /// The first so many of them are known to the service once it is filled.
+    /// The number of anomalies, from the first one, that the service knows once it is filled.
     known: AtomicUsize,
     hot: AtomicU64,
-    /// All but those of the hot one, and all but those that made an anomaly known.
+    /// Occurrences of anomalies that were known before, without those of the hot one.
     spread: AtomicU64,
     calls: AtomicU64,
-    /// Answers 202: Redis did not take the write in time.
+    /// Answers 202: Redis did not accept the write in time.
     degraded: AtomicU64,
     failures: AtomicU64,
     first_failure: Mutex<Option<String>>,
-    /// Microseconds that single calls took since the last sample.
+    /// Latencies of single calls since the last sample, in microseconds.
     latencies: Mutex<Vec<u32>>,
     pub(crate) must_end: AtomicBool,
 }
 
-/// What is recorded: anomalies by their number, or the hot one so many times.
+/// Occurrences to record: anomalies by their number, or the hot one this many times.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Occurrences<'a> {
     First(&'a [usize]),
@@ -67,7 +67,7 @@ impl Target {
         }
     }
 
-    /// Numbers of anomalies that nobody has recorded yet; none once there are enough.
+    /// Takes numbers of anomalies that are not recorded yet; none when there are enough.
     pub(crate) fn take_unknown(&self, count: usize) -> Vec<usize> {
         let first = self.known.fetch_add(count, Relaxed);
         (first..(first + count).min(self.ledger.len())).collect()
@@ -77,7 +77,7 @@ impl Target {
         self.known.load(Relaxed).min(self.ledger.len())
     }
 
-    /// Posts occurrences, a single one as an object, and notes those that are acknowledged.
+    /// Posts occurrences, a single one as an object, and adds the acknowledged ones to the ledger.
     pub(crate) fn record(&self, caller: &mut Caller<'_>, occurrences: Occurrences<'_>) {
         let (numbers, hot) = match occurrences {
             Occurrences::First(numbers) | Occurrences::Spread(numbers) => (numbers, 0),
@@ -89,7 +89,7 @@ impl Target {
         let count = bodies.len();
         let body = if count == 1 { bodies.remove(0) } else { array(bodies) };
         let Some(answer) = caller.call(&post("/anomalies", &body), count == 1) else { return };
-        // Each element of an array is answered by itself.
+        // Each element of an array has its own answer.
         let counted = answer.matches(r#""counted":true"#).count();
         if counted < count {
             self.failed(format!("{counted} of {count} occurrences are counted: {answer}"));
@@ -113,7 +113,7 @@ impl Target {
         locked(&self.first_failure).clone()
     }
 
-    /// What single calls have taken since it was asked last, in microseconds.
+    /// Takes the latencies of single calls since the last time, in microseconds.
     pub(crate) fn take_latencies(&self) -> Vec<u32> {
         std::mem::take(&mut locked(&self.latencies))
     }
@@ -134,8 +134,8 @@ impl Target {
         self.degraded.load(Relaxed)
     }
 
-    /// Asks for some anomalies and the hot one; all that was acknowledged must be counted, once. Gives how
-    /// many were asked for.
+    /// Reads some anomalies and the hot one, whose acknowledged occurrences must all be counted
+    /// once. Returns the number of anomalies.
     pub(crate) fn compare(&self) -> Outcome<usize> {
         let known = self.known();
         let step = known.div_ceil(COMPARED).max(1);
@@ -152,7 +152,7 @@ impl Target {
         for (anomaly, acknowledged) in &expected {
             let frequency = connection.ask(&get(&anomaly.frequency_path()))?;
             if frequency["count_30d"] != *acknowledged {
-                let wrong = format!("{acknowledged} acknowledged, but told is {frequency}");
+                let wrong = format!("{acknowledged} acknowledged, but the answer is {frequency}");
                 return Err(wrong.into());
             }
         }
@@ -168,8 +168,8 @@ impl fmt::Display for Target {
         let (failures, degraded) = (self.failures(), self.degraded());
         write!(
             f,
-            "{calls} calls, {known} anomalies, {spread} more occurrences of them and {hot} of the hot \
-             one, {degraded} answers degraded, {failures} calls failed"
+            "{calls} calls, {known} anomalies, {spread} more occurrences of them and {hot} of the \
+             hot one, {degraded} answers degraded, {failures} calls failed"
         )
     }
 }
@@ -187,7 +187,7 @@ impl<'a> Caller<'a> {
         Self { target, connection: None }
     }
 
-    /// The answer where it is good. Single calls are timed.
+    /// Returns a good answer. Single calls are timed.
     pub(crate) fn call(&mut self, request: &[u8], is_single: bool) -> Option<String> {
         let target = self.target;
         let begun = Instant::now();
@@ -199,7 +199,7 @@ impl<'a> Caller<'a> {
         target.calls.fetch_add(1, Relaxed);
         match answered {
             Ok((200, answer)) => Some(answer),
-            // It waits in the spool, and is counted in the end.
+            // The write waits in the spool, and is counted at the end.
             Ok((202, answer)) => {
                 target.degraded.fetch_add(1, Relaxed);
                 Some(answer)
@@ -226,7 +226,7 @@ impl<'a> Caller<'a> {
     }
 }
 
-/// What Redis did not take in time is to be carried out first.
+/// Waits until the spool is replayed.
 fn wait_until_ready(connection: &mut Connection) -> Outcome<()> {
     let deadline = Instant::now() + READY_PATIENCE;
     loop {
@@ -249,7 +249,7 @@ fn hot_anomaly() -> Anomaly {
     Anomaly::new("hot")
 }
 
-/// Nothing is left half-done under these locks.
+/// A panic leaves nothing half-done under these locks.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

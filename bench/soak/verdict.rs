@@ -1,5 +1,5 @@
-//! Whether anything grew after the fill-up: the last quarter of the steady time beside the first, less what
-//! the load itself has added between.
+//! The verdict about growth after the fill-up: compares the last quarter of the steady time with
+//! the first, without what the load itself has added between them.
 
 use serde::Serialize;
 
@@ -10,33 +10,34 @@ use crate::{
     stats::median,
 };
 
-/// What an occurrence of a quiet anomaly is expected to take, in the embedded store's memory and file
-/// and in Redis: its time and its id are 24 to 33 bytes in each, and allocators and pages have room to spare.
+/// The expected size of an occurrence of a quiet anomaly, in the embedded store's memory and file
+/// and in Redis: its time and its id are 24 to 33 bytes, and allocators and pages have overhead.
 const BYTES_PER_OCCURRENCE: f64 = 40.0;
-/// Growth is more than this share of the first quarter…
+/// Growth must exceed this share of the first quarter…
 const SHARE: f64 = 0.15;
-/// …and more than these: a cache that fills, a journal between two checkpoints, a busy machine.
+/// …and these limits: a cache fills, a journal grows between two checkpoints, a machine is busy.
 const MEMORY_BYTES: f64 = 16.0 * MIB;
 const FILE_BYTES: f64 = 32.0 * MIB;
 const P50_MS: f64 = 2.0;
 const P99_MS: f64 = 20.0;
 const MIB: f64 = 1_048_576.0;
 
-/// One thing that is watched.
+/// One measured quantity.
 struct Series {
     what: &'static str,
     of: fn(&Sample) -> Option<f64>,
-    /// What each occurrence adds to it.
+    /// The share of each occurrence.
     own: f64,
-    /// Less than that is no growth.
+    /// Smaller changes are no growth.
     least: f64,
-    /// Latencies of a development build say what else the machine does: they are told, and no verdict.
+    /// Latencies of a development build depend on what else the machine does: they are printed
+    /// only.
     is_judged: bool,
-    /// What it is written down by.
+    /// The unit in which it is printed.
     unit: (&'static str, f64),
 }
 
-/// What became of one series, in its unit.
+/// The result for one series, in its unit.
 #[derive(Debug, Serialize)]
 pub(crate) struct Verdict {
     store: &'static str,
@@ -45,7 +46,7 @@ pub(crate) struct Verdict {
     /// The medians of the first and the last quarter.
     first: f64,
     last: f64,
-    /// What the load itself has added between them.
+    /// The load's own share between them.
     own: f64,
     has_grown: bool,
     is_judged: bool,
@@ -98,7 +99,7 @@ pub(crate) fn judge(stores: &[Store], samples: &[Sample]) -> Vec<Verdict> {
 }
 
 fn series(store: Store) -> [Series; 5] {
-    // On Redis the service itself remembers nothing of an occurrence for long.
+    // On Redis the service itself does not keep occurrences.
     let own = if store == Store::Embedded { BYTES_PER_OCCURRENCE } else { 0.0 };
     let (mib, ms) = (("MiB", MIB), ("ms", 1.0));
     [
@@ -146,7 +147,7 @@ fn series(store: Store) -> [Series; 5] {
 }
 
 impl Series {
-    /// None where the store has no such thing.
+    /// None if the store has no such series.
     fn judge(&self, store: &'static str, steady: &[&Sample]) -> Option<Verdict> {
         let quarter = steady.len().div_ceil(4);
         let (first, last) = (&steady[..quarter], &steady[steady.len() - quarter..]);

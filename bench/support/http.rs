@@ -1,5 +1,5 @@
-//! One client that sends one request at a time, for loading and for what is to be timed one by one:
-//! a full HTTP client would add as much time again as it is to measure.
+//! A client that sends one request at a time, for loading and for timing single calls: a full HTTP
+//! client would take as much time as the call that it measures.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -14,11 +14,11 @@ use crate::Outcome;
 const HEAD_END: &[u8] = b"\r\n\r\n";
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A connection that is kept.
+/// A persistent connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
-    /// The answer as far as it has come.
+    /// The received part of the answer.
     answer: Vec<u8>,
 }
 
@@ -30,7 +30,7 @@ impl Connection {
         Ok(Self { stream, answer: Vec::new() })
     }
 
-    /// Sends a request as [`get`] and [`send`] make it, and gives the body of a 200.
+    /// Sends a request made by [`get`] or [`send`], and returns the body of a 200.
     pub(crate) fn call(&mut self, request: &[u8]) -> Outcome<&[u8]> {
         match self.exchange(request)? {
             (200, body) => Ok(body),
@@ -40,7 +40,7 @@ impl Connection {
         }
     }
 
-    /// The same, whatever the answer is: its status and its body.
+    /// Sends a request, and returns the status and the body of any answer.
     pub(crate) fn exchange(&mut self, request: &[u8]) -> Outcome<(u16, &[u8])> {
         self.stream.write_all(request)?;
         self.answer.clear();
@@ -59,7 +59,7 @@ impl Connection {
         Ok((status, &self.answer[head_length..]))
     }
 
-    /// The same, read as JSON.
+    /// Sends a request, and parses the body of a 200 as JSON.
     pub(crate) fn ask(&mut self, request: &[u8]) -> Outcome<Value> {
         Ok(serde_json::from_slice(self.call(request)?)?)
     }

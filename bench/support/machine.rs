@@ -1,4 +1,4 @@
-//! The machine and the programs that the figures come from.
+//! The machine and the programs of a run.
 
 use std::{fmt, fs, process::Command, thread, time::Duration};
 
@@ -6,26 +6,26 @@ use serde::Serialize;
 
 use crate::{Outcome, process::output};
 
-/// Without these, two runs can't be compared.
+/// Facts without which two runs can't be compared.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Machine {
     cpu: String,
     cores: usize,
     kernel: String,
     redis: String,
-    /// Where it is installed: not every tool needs it.
+    /// The version, if it is installed: not every tool needs it.
     wrk: Option<String>,
     commit: String,
-    /// What others took of the cores before the run began, in percent.
+    /// The load of the cores by other programs before the run, in percent.
     busy_percent: f64,
 }
 
-/// Beyond it the figures are partly those of what else runs.
+/// Above this load, other programs disturb the results.
 const QUIET_PERCENT: f64 = 5.0;
 const LOOK: Duration = Duration::from_secs(1);
 
 impl Machine {
-    /// Whether it has other things to do.
+    /// Whether other programs use it.
     pub(crate) fn is_busy(&self) -> bool {
         self.busy_percent > QUIET_PERCENT
     }
@@ -36,7 +36,8 @@ impl fmt::Display for Machine {
         let Self { cpu, cores, kernel, redis, wrk, commit, busy_percent } = self;
         write!(
             f,
-            "{cores} cores of {cpu}, {busy_percent:.0} % busy before, Linux {kernel}, Redis {redis}, "
+            "{cores} cores of {cpu}, {busy_percent:.0} % busy before, Linux {kernel}, \
+             Redis {redis}, "
         )?;
         if let Some(wrk) = wrk {
             write!(f, "wrk {wrk}, ")?;
@@ -61,7 +62,7 @@ pub(crate) fn facts() -> Outcome<Machine> {
     })
 }
 
-/// What of the time of all cores was not idle in one [`LOOK`].
+/// The share of the time of all cores that was not idle in one [`LOOK`].
 fn busy_percent() -> Outcome<f64> {
     let before = CoreTime::read()?;
     thread::sleep(LOOK);
@@ -70,7 +71,7 @@ fn busy_percent() -> Outcome<f64> {
     Ok(100.0 * (1.0 - idle / all))
 }
 
-/// Since the machine was started, in ticks: the first line of /proc/stat, as proc(5) has it.
+/// Ticks since the machine was started: the first line of /proc/stat, see proc(5).
 struct CoreTime {
     idle: f64,
     all: f64,
@@ -95,7 +96,7 @@ fn commit() -> Outcome<String> {
     Ok(format!("{}{suffix}", commit.trim()))
 }
 
-/// `wrk debian/4.1.0-3+b2 [epoll] …`, which it ends with a failure, since nothing is to be done.
+/// Parses `wrk debian/4.1.0-3+b2 [epoll] …`. `wrk --version` ends with a failure.
 fn wrk_version() -> Option<String> {
     let printed = Command::new("wrk").arg("--version").output().ok()?.stdout;
     let text = String::from_utf8_lossy(&printed);

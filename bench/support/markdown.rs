@@ -1,6 +1,6 @@
-//! Tables that read well as they are and are Markdown too, and figures as they stand in them.
+//! Tables in Markdown that are readable as plain text, and the numbers in them.
 
-/// Rows of cells, the headings first.
+/// Formats rows of cells, the headings first.
 pub(crate) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
     let widths: [usize; COLUMNS] = std::array::from_fn(|column| width(column).unwrap_or_default());
@@ -18,7 +18,7 @@ pub(crate) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String 
     table
 }
 
-/// A figure with as many digits as it deserves, thousands parted.
+/// Formats a number with three significant digits, or whole with its thousands separated.
 pub(crate) fn grouped(value: f64) -> String {
     if value == 0.0 {
         return "0".to_owned();

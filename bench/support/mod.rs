@@ -1,6 +1,7 @@
-//! What `make bench` and `make soak` share: a client, anomalies to record, the servers under load,
-//! and how figures are written down. Each tool brings these modules to its root, where they find
-//! each other, with a type `Outcome`. The processes are those of the tests' harness.
+//! The parts that `make bench` and `make soak` share: a client, anomalies to record, the servers
+//! under load, and the formats of results. Each tool imports these modules into its root, where
+//! they find each other, and defines `Outcome` there. The processes are those of the tests'
+//! harness.
 
 #[path = "../../tests/support/servers/mod.rs"]
 pub(crate) mod servers;

@@ -1,4 +1,4 @@
-//! A Redis of the tool's own, the few commands it sends to it, and `redis-benchmark`.
+//! A Redis of the tool's own, with a small client, and `redis-benchmark`.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -18,7 +18,7 @@ use crate::{
     stats::median,
 };
 
-/// As many commands as the service has in a batch by default, and clients enough to keep it busy.
+/// Enough commands and clients to keep Redis busy.
 const PIPELINE: &str = "32";
 const CLIENTS: &str = "16";
 /// A score and a member that are new nearly every time, on a thousand keys: each `__rand_int__` is
@@ -56,7 +56,7 @@ impl RedisServer {
         Client::open(self.port)
     }
 
-    /// How many pipelined ZADDs it takes a second, of `count`.
+    /// The number of pipelined ZADDs a second, measured over `count`.
     pub(crate) fn raw_zadd_per_second(&self, count: u64) -> Outcome<f64> {
         let (port, count) = (self.port.to_string(), count.to_string());
         let mut arguments = vec!["-p", &port, "-c", CLIENTS, "-P", PIPELINE, "-n", &count];
@@ -74,7 +74,7 @@ impl RedisServer {
 #[derive(Debug)]
 pub(crate) struct Client(BufReader<TcpStream>);
 
-/// What a command is answered.
+/// A reply to a command.
 #[derive(Debug)]
 pub(crate) enum Reply {
     Nothing,
@@ -101,8 +101,8 @@ impl Client {
         self.reply()
     }
 
-    /// The median round trip of a PING in microseconds, over so long. Not by `redis-benchmark`, whose
-    /// percentiles go in steps of 8 µs.
+    /// The median round trip of a PING in microseconds, measured for a time. `redis-benchmark` is
+    /// too coarse: its percentiles go in steps of 8 µs.
     pub(crate) fn ping_us(&mut self, length: Duration) -> Outcome<f64> {
         let begun = Instant::now();
         let mut took_us = Vec::new();
@@ -114,7 +114,7 @@ impl Client {
         Ok(median(&took_us))
     }
 
-    /// What all its data take in memory, in bytes.
+    /// The memory of all data in bytes.
     pub(crate) fn used_bytes(&mut self) -> Outcome<u64> {
         let Reply::Text(facts) = self.run(&["INFO", "memory"])? else {
             return Err("INFO gave no text".into());
@@ -123,7 +123,7 @@ impl Client {
         Ok(used.ok_or("INFO says nothing of memory")?.trim().parse()?)
     }
 
-    /// What all keys whose names match `pattern` take, in bytes, with nothing estimated.
+    /// The memory of all keys that match `pattern`, in bytes, without estimates.
     pub(crate) fn memory_bytes(&mut self, pattern: &str) -> Outcome<u64> {
         let mut bytes = 0;
         for name in self.names(pattern)? {
@@ -150,7 +150,7 @@ impl Client {
                 Reply::Nothing | Reply::Number(_) | Reply::List(_) => None,
             }));
             if next == "0" {
-                // A key may be told of twice.
+                // SCAN may return a key twice.
                 names.sort_unstable();
                 names.dedup();
                 return Ok(names);

@@ -24,11 +24,11 @@ use crate::{
     workload::Anomaly,
 };
 
-/// In which stat(2) counts, whatever the file system's own are.
+/// The unit of stat(2), whatever the block size of the file system is.
 const BLOCK_BYTES: u64 = 512;
 const READY_POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// What the service stands on.
+/// The store of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Store {
     Redis,
@@ -44,10 +44,10 @@ impl Store {
     }
 }
 
-/// A running instance of the service, as released, with its own defaults.
+/// A running instance of the service with its own defaults.
 #[derive(Debug)]
 pub(crate) struct Service {
-    // Ends before what it stands on.
+    // Dropped before the store.
     server: Listening,
     redis: Option<Rc<RedisServer>>,
     dir: TempDir,
@@ -70,8 +70,8 @@ impl Service {
 
     fn with(redis: Option<Rc<RedisServer>>, dir: TempDir) -> Outcome<Self> {
         let server = start_service(redis.as_deref(), dir.path())?;
-        // A script that Redis meets for the first time looks like one that it has forgotten, and has
-        // the service send its last writes again: that is to happen before anything is measured.
+        // On the first call of a script the service assumes that Redis has lost it, and sends its
+        // last writes again. That must happen before anything is measured.
         let mut connection = Connection::open(server.port)?;
         let first = Anomaly::new("first");
         connection.call(&post("/anomalies", &first.body()))?;
@@ -83,7 +83,7 @@ impl Service {
         self.server.port
     }
 
-    /// The Redis that it stands on.
+    /// The Redis of the service.
     pub(crate) fn redis(&self) -> Outcome<&RedisServer> {
         Ok(self.redis.as_deref().ok_or("the embedded store has no Redis")?)
     }
@@ -92,7 +92,7 @@ impl Service {
         Ok(self.server.process.memory_bytes("VmRSS:")?)
     }
 
-    /// What its files take of the disk, in bytes. Not their lengths: a file may have holes.
+    /// The space of its files on the disk, in bytes. Their lengths would include holes.
     pub(crate) fn disk_bytes(&self) -> Outcome<u64> {
         let mut bytes = 0;
         for file in fs::read_dir(self.dir.path().join("data"))? {
@@ -101,7 +101,7 @@ impl Service {
         Ok(bytes)
     }
 
-    /// Ends it without warning, starts it again on the same data, and gives the time until it was ready.
+    /// Kills it, starts it again on the same data, and returns the time until it was ready.
     pub(crate) fn restart(&mut self) -> Outcome<Duration> {
         self.server.process.kill()?;
         let begun = Instant::now();
@@ -109,7 +109,7 @@ impl Service {
         Ok(begun.elapsed())
     }
 
-    /// Makes sure that it has not been degraded, and has counted `least` occurrences of `anomalies`.
+    /// Fails if it is degraded or has counted fewer than `least` occurrences of `anomalies`.
     pub(crate) fn must_have_counted(&self, anomalies: &[Anomaly], least: u64) -> Outcome<()> {
         let mut connection = Connection::open(self.port())?;
         let ready = connection.ask(&get("/readyz"))?;
@@ -129,7 +129,7 @@ impl Service {
     }
 }
 
-/// The server that answers from nothing.
+/// The server that answers without any data.
 #[derive(Debug)]
 pub(crate) struct Ceiling {
     server: Listening,

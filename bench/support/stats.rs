@@ -1,8 +1,8 @@
-//! What several rounds of the same measurement come to.
+//! Statistics of several rounds of the same measurement.
 
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
-/// One figure a round, in the order of the rounds; at least one.
+/// One value a round, in the order of the rounds; at least one.
 #[derive(Clone, Debug)]
 pub(crate) struct Samples(Vec<f64>);
 
@@ -12,7 +12,7 @@ impl Samples {
         Self(rounds)
     }
 
-    /// One figure of each of `rounds`.
+    /// One value of each of `rounds`.
     pub(crate) fn of<T>(rounds: &[T], figure: impl Fn(&T) -> f64) -> Self {
         Self::new(rounds.iter().map(figure).collect())
     }
@@ -33,12 +33,12 @@ impl Samples {
         self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max)
     }
 
-    /// Round by round: what is the machine's mood of the moment is in both, and falls out.
+    /// The ratios by round: a disturbance of the machine is in both values, and cancels out.
     pub(crate) fn ratio_to(&self, other: &Self) -> Self {
         Self::new(self.0.iter().zip(&other.0).map(|(own, other)| own / other).collect())
     }
 
-    /// Round by round, the sum of both.
+    /// The sums by round.
     pub(crate) fn plus(&self, other: &Self) -> Self {
         Self::new(self.0.iter().zip(&other.0).map(|(own, other)| own + other).collect())
     }
@@ -55,7 +55,7 @@ impl Serialize for Samples {
     }
 }
 
-/// The middle one, or the mean of the two in the middle; NaN where there is none.
+/// The middle value, or the mean of the two in the middle; NaN without values.
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! The anomalies that are recorded and asked for, and how requests about them read.
+//! The anomalies that are recorded and read, and the requests for them.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use anomaly_counter::domain::{AnomalyKey, Signature, Timestamp};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::Map;
 
-/// An anomaly by the name of the service that it happens to.
+/// An anomaly, named after its service.
 #[derive(Clone, Debug)]
 pub(crate) struct Anomaly {
     service: String,
@@ -17,7 +17,7 @@ impl Anomaly {
         Self { service: service.into() }
     }
 
-    /// So many of them, all different.
+    /// This many different anomalies.
     pub(crate) fn many(count: usize) -> Vec<Self> {
         (0..count).map(|number| Self::new(format!("svc-{number}"))).collect()
     }

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Schemathesis against the running service, on both stores: every call of /openapi.json with data that fit it and
-# data that do not, and sequences of calls. Nothing may end in a 5xx, or differ from the description.
+# Schemathesis against the running service, on both stores: every call of /openapi.json with data
+# that fit it and data that do not, and sequences of calls. Nothing may end in a 5xx, or differ from
+# the description.
 #
 #   tests/attack/run.sh CASES_EACH
 set -euo pipefail
 cd "$(dirname "$0")"
 cases=$1
 here=$PWD
-# Becomes the service itself, wherever cargo has built it.
+# Builds the service where needed, and becomes it with `exec`.
 service=(cargo run --quiet --locked --manifest-path "$here/../../Cargo.toml" --)
 version=4.32.5
 
@@ -20,8 +21,9 @@ end() {
 }
 trap end EXIT
 
-# Its own environment, so that nothing of the machine's Python is changed. Kept for the next time.
-environment=$(realpath --canonicalize-missing "${CARGO_TARGET_DIR:-../../target}")/attack/$version
+# A virtual environment, which leaves the machine's Python alone and is kept for the next run.
+target=$(realpath --canonicalize-missing "${CARGO_TARGET_DIR:-../../target}")
+environment=$target/attack/$version
 if [ ! -x "$environment/bin/schemathesis" ]; then
   echo "installing schemathesis $version"
   python3 -m venv "$environment"
@@ -32,19 +34,20 @@ free_port() {
   python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
-# Waits until a command succeeds.
+# Waits up to a minute until a command succeeds.
 await() {
-  for _ in $(seq 100); do
+  for _ in $(seq 600); do
     "$@" >/dev/null 2>&1 && return
     sleep 0.1
   done
-  echo "does not come up: $*" >&2
+  echo "not within a minute: $*" >&2
   cat "$dir"/*.log >&2
   return 1
 }
 
-# A token that may do everything: what is attacked is not the door alone.
-token=$("${service[@]}" token new --name attack --scope ingest --scope read --scope operate 2>"$dir/entry")
+# A token with all scopes, so that the attack gets beyond the authentication.
+scopes=(--scope ingest --scope read --scope operate)
+token=$("${service[@]}" token new --name attack "${scopes[@]}" 2>"$dir/entry")
 sed -n '/^name = /,$p' "$dir/entry" | sed '1i [[tokens]]' >"$dir/tokens.toml"
 export ANOMALY_COUNTER__AUTH__FILE=$dir/tokens.toml
 
@@ -59,14 +62,14 @@ attack() {
   started+=($!)
   await curl --fail --silent "http://127.0.0.1:$port/readyz"
   echo "--- on the store $store"
-  # It leaves a cache where it runs.
+  # Schemathesis leaves a cache in its working directory.
   (
     cd "$dir"
     "$environment/bin/schemathesis" --config-file "$here/schemathesis.toml" run \
       "http://127.0.0.1:$port/openapi.json" --header "Authorization: Bearer $token" \
       --max-examples "$cases" --continue-on-failure
   )
-  # A panic would be a 500; what the log calls an error is a finding too.
+  # A panic is a 500. An error in the log is a finding too.
   if grep --quiet '"level":"ERROR"' "$dir/$store.log"; then
     echo "the service has logged errors:" >&2
     grep '"level":"ERROR"' "$dir/$store.log" | head -5 >&2

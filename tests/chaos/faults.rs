@@ -1,4 +1,4 @@
-//! What may go wrong, and when: a plan that follows from the seed.
+//! The faults and their times: a plan that follows from the seed.
 
 use std::{fmt, time::Duration};
 
@@ -6,7 +6,7 @@ use rand::{Rng, RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use crate::Topology;
 
-/// A fault. The first number is that of the instance or node that it hits.
+/// A fault. The first number is the index of the instance or node that it hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     RedisPaused(usize),
@@ -23,7 +23,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// What rows of the report are called.
+    /// The name of its row in the report.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::RedisPaused(_) => "redis paused",
@@ -41,7 +41,7 @@ impl Fault {
     }
 }
 
-/// A fault with its time, counted from the beginning, and its length.
+/// A fault with its time from the start of the run, and its length.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Planned {
     pub(crate) at: Duration,

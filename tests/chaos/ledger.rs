@@ -1,4 +1,4 @@
-//! What was acknowledged, and whether the service has it, once.
+//! The ledger of acknowledged writes, which the service must have exactly once.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,11 +10,11 @@ use serde_json::Value;
 
 use crate::stage::Stage;
 
-/// All that was acknowledged, by anomaly.
+/// The acknowledged writes by anomaly.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger(Mutex<BTreeMap<String, Account>>);
 
-/// What was acknowledged about one anomaly.
+/// The acknowledged writes of one anomaly.
 #[derive(Clone, Debug, Default)]
 struct Account {
     occurrences: BTreeSet<String>,
@@ -43,7 +43,7 @@ impl Ledger {
         change(self.0.lock().unwrap().entry(key.to_owned()).or_default());
     }
 
-    /// Asks both instances and Redis itself.
+    /// Compares the ledger with both instances and with Redis itself.
     pub(crate) async fn compare(&self, stage: &Stage) -> Verdict {
         let accounts = self.0.lock().unwrap().clone();
         let mut verdict = Verdict::default();
@@ -84,7 +84,7 @@ impl Ledger {
     }
 }
 
-/// What the comparison has found.
+/// The result of the comparison.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
     acknowledged: u64,

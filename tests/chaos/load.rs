@@ -1,4 +1,4 @@
-//! Callers that write and read without a pause, and try each write again under its id until it is
+//! Callers that write and read all the time, and retry each write with its id until it is
 //! acknowledged, as pipelines do.
 
 use std::{
@@ -18,9 +18,9 @@ use crate::{ledger::Ledger, stage::Stage, support::key_of};
 
 const CALLERS: usize = 6;
 const ANOMALIES: usize = 40;
-/// Between two calls of a caller.
+/// Pause between two calls of a caller.
 const PAUSE: Duration = Duration::from_millis(5);
-/// Before a call that has failed is tried again.
+/// Pause before a failed call is retried.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 pub(crate) struct Load {
@@ -29,7 +29,7 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Makes all anomalies known, and begins.
+    /// Records each anomaly once, then starts the callers.
     pub(crate) async fn begin(seed: u64, stage: Arc<Stage>, ledger: Arc<Ledger>) -> Self {
         let must_end = Arc::new(AtomicBool::new(false));
         let mut known = Vec::new();
@@ -59,7 +59,7 @@ impl Load {
         Self { must_end, callers }
     }
 
-    /// Ends once every write that was begun is acknowledged.
+    /// Ends when every write under way is acknowledged.
     pub(crate) async fn end(self) {
         self.must_end.store(true, Ordering::Relaxed);
         self.callers.join_all().await;
@@ -136,8 +136,8 @@ impl Caller {
         self.ledger.repaired(&key);
     }
 
-    /// Each anomaly's fix is changed by one caller, and through one instance: the order of what two
-    /// instances have accepted in an outage is that of their clocks.
+    /// Changes each anomaly's fix by one caller and through one instance only, because the order of
+    /// what two instances accept in an outage is the order of their clocks.
     async fn change_fix(&mut self) {
         let anomaly = self.number + CALLERS * self.random.random_range(0..ANOMALIES / CALLERS);
         let key = key_of(&name(anomaly)).to_string();
@@ -166,8 +166,8 @@ impl Caller {
         }
     }
 
-    /// Sends a write again and again. Where the instance is gone the other one is asked, unless it must
-    /// be this one.
+    /// Retries a write until it is acknowledged, through the other instance unless it must be this
+    /// one.
     async fn try_until_acknowledged(
         &mut self,
         method: Method,

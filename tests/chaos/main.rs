@@ -1,5 +1,5 @@
-//! Random faults under a steady load, then a reckoning: is everything that was acknowledged there,
-//! once? A seed gives the same faults again.
+//! Random faults under a steady load, then a comparison: every acknowledged write must be there
+//! exactly once. A seed repeats the same faults.
 //!
 //! `make chaos SEED=7 SECONDS=600 ON=cluster`
 #![allow(clippy::unwrap_used, reason = "what can't be set up ends the run")]
@@ -24,19 +24,20 @@ use clap::{Parser, ValueEnum};
 
 use self::{faults::schedule, ledger::Ledger, load::Load, report::Report, stage::Stage};
 
-/// How often the run tells where it is.
+/// Time between two lines of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Torments two instances of the service and their Redis, and counts what is lost or doubled.
+/// Injects faults into two instances of the service and their Redis, and counts lost and doubled
+/// writes.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// The same seed gives the same faults.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// For how long.
+    /// Length of the run.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// What the service stands on.
+    /// The Redis that the service uses.
     #[arg(long, value_enum, default_value_t = Topology::Single)]
     on: Topology,
 }

@@ -1,4 +1,4 @@
-//! How long answers took and which were refused, by what was wrong at the time.
+//! Latencies and refusals by the faults that were active at the time.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ pub(crate) struct Report(Mutex<Figures>);
 
 #[derive(Debug, Default)]
 struct Figures {
-    /// How many faults of each name go on.
+    /// The number of active faults by name.
     active: BTreeMap<&'static str, usize>,
     rows: BTreeMap<&'static str, Row>,
     refused_without_reason: u64,
@@ -41,12 +41,12 @@ impl Report {
         figures.active.retain(|_, count| *count > 0);
     }
 
-    /// What is wrong now.
+    /// The names of the active faults.
     pub(crate) fn phases(&self) -> Vec<&'static str> {
         self.figures().active.keys().copied().collect()
     }
 
-    /// Takes note of an answer that was asked for while `before` was wrong.
+    /// Records an answer to a request that was sent while the faults `before` were active.
     pub(crate) fn answered(&self, before: &[&'static str], took: Duration, is_refused: bool) {
         let mut figures = self.figures();
         // A fault that has begun meanwhile is to blame too.
@@ -68,7 +68,7 @@ impl Report {
         }
     }
 
-    /// Takes note of a write that was not answered, or not accepted as part of an array.
+    /// Records a write that was not answered, or not accepted as part of an array.
     pub(crate) fn unanswered(&self, before: &[&'static str]) {
         let mut figures = self.figures();
         let excuses = [Fault::ServiceKilled(0).name(), Fault::DiskFull(0).name()];
@@ -78,7 +78,7 @@ impl Report {
         }
     }
 
-    /// Refusals while no disk was full, which nothing excuses.
+    /// The number of refusals while no disk was full.
     pub(crate) fn refusals_without_reason(&self) -> u64 {
         self.figures().refused_without_reason
     }
@@ -101,8 +101,8 @@ impl Report {
         for (name, row) in &mut figures.rows {
             row.took.sort_unstable();
             let at = |share: f64| {
-                let place = ((row.took.len() - 1) as f64 * share).round() as usize;
-                row.took[place].as_secs_f64() * 1_000.0
+                let index = ((row.took.len() - 1) as f64 * share).round() as usize;
+                row.took[index].as_secs_f64() * 1_000.0
             };
             println!(
                 "{name:<24} {:>9} {:>8} {:>9.1} {:>9.1} {:>9.1}",

@@ -15,28 +15,28 @@ use crate::{
     support::{Proxy, RedisCluster, RedisServer, Service, Weather},
 };
 
-/// How long everything may take to be well again in the end.
+/// How long the recovery at the end may take.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) struct Stage {
     nodes: Vec<Node>,
-    /// So that a cluster never loses a master together with its replica: no cluster survives that.
+    /// Keeps a cluster from losing a master together with its replica, which no cluster survives.
     one_node_at_a_time: Arc<AsyncMutex<()>>,
     instances: Vec<Instance>,
     report: Arc<Report>,
     going_on: Mutex<JoinSet<()>>,
 }
 
-/// A Redis. Whoever has it has it to himself.
+/// A Redis, for one fault at a time.
 type Node = Arc<AsyncMutex<RedisServer>>;
 
-/// An instance of the service; another process after it was killed.
+/// An instance of the service, which gets a new process after it was killed.
 #[derive(Clone)]
 struct Instance {
     service: Arc<Mutex<Arc<Service>>>,
     /// A process that is being killed has no disk to fill.
     one_fault_at_a_time: Arc<AsyncMutex<()>>,
-    /// In front of Redis, where there is one.
+    /// The proxy in front of a single Redis.
     proxy: Option<Arc<Proxy>>,
 }
 
@@ -128,7 +128,7 @@ impl Stage {
         in_step(&self.nodes).await;
     }
 
-    /// Waits until nothing waits in a spool any more.
+    /// Waits until all spools are empty.
     pub(crate) async fn settle(&self) {
         let deadline = Instant::now() + SETTLE_PATIENCE;
         for service in self.services() {
@@ -143,7 +143,7 @@ impl Stage {
         }
     }
 
-    /// The ids that Redis itself holds of an anomaly's occurrences.
+    /// The ids of an anomaly's occurrences in Redis itself.
     pub(crate) async fn timeline(&self, key: &str) -> Vec<String> {
         for node in &self.nodes {
             let client = node.lock().await.client().await;
@@ -221,7 +221,7 @@ async fn strike_network(proxy: &Proxy, fault: Fault, lasts: Duration) {
     proxy.set(Weather::Fair);
 }
 
-/// Waits until every replica has all that its master has.
+/// Waits until every replica has caught up with its master.
 async fn in_step(nodes: &[Node]) {
     let deadline = Instant::now() + SETTLE_PATIENCE;
     for node in nodes {

@@ -1,4 +1,4 @@
-//! Who may do what: the README's table, and all that is around it.
+//! Access control: the README's table, tokens and their limits, browsers, and the audit.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use crate::support::{
     Answer, DEADLINE, Ended, Service, anomaly_counter, eventually, key_of, wall_clock,
 };
 
-/// An entry for a token that is its own name.
+/// The entry of a token that is equal to its name.
 fn entry(name: &str, more: &str) -> String {
     format!("[[tokens]]\nname = \"{name}\"\nsha256 = \"{}\"\n{more}\n", TokenDigest::of(name))
 }
@@ -36,7 +36,7 @@ fn delivery() -> serde_json::Value {
     }]})
 }
 
-/// A call of the README's table as it would be made.
+/// The request for a call in the README's table.
 fn request(service: &Service, call: &str) -> RequestBuilder {
     let (method, path) = call.split_once(' ').unwrap();
     let key = key_of("HighCPU").to_string();
@@ -57,7 +57,7 @@ fn request(service: &Service, call: &str) -> RequestBuilder {
     }
 }
 
-/// The rows of the README's tables whose first column is a call.
+/// The rows of those README tables whose first column is a call.
 pub(crate) fn calls(columns: usize) -> Vec<Vec<&'static str>> {
     include_str!("../../README.md")
         .lines()
@@ -73,7 +73,7 @@ async fn every_call_answers_every_kind_of_caller_as_the_readme_says() {
     let table = calls(7);
     let described: Vec<&str> = calls(3).into_iter().map(|row| row[0]).collect();
     assert_eq!(table.iter().map(|row| row[0]).collect::<Vec<_>>(), described);
-    // So that there is something to ask about.
+    // Creates the anomaly that the calls are about.
     Answer::of(request(&service, "POST /anomalies").bearer_auth("ingest")).await.ok();
     for row in table {
         let tokens =
@@ -132,7 +132,7 @@ async fn tokens_are_read_again_on_sighup_and_a_broken_file_changes_nothing() {
     assert_eq!(status("ingest").await, 401);
 
     service.replace_file("tokens.toml", "[[tokens]]\nname = \"half\"");
-    eventually("the fault is told", || async {
+    eventually("the log has the fault", || async {
         service.log().contains("what was in force stays so").then_some(())
     })
     .await;
@@ -218,7 +218,7 @@ async fn a_delivery_that_grafana_has_signed_needs_no_token() {
     deliver(signed("0"), &now).await.problem(401);
     deliver(String::new(), &now).await.problem(401);
 
-    // Nowhere else, and not instead of a token's scopes.
+    // A signature is accepted on this route only.
     let elsewhere = request(&service, "POST /anomalies");
     Answer::of(elsewhere.header("x-grafana-alerting-signature", signed(&now))).await.problem(401);
 }
@@ -229,10 +229,10 @@ async fn a_page_of_another_site_reaches_nothing() {
     let from = |origin: &'static str| request(&service, "POST /anomalies").header("origin", origin);
     Answer::of(from("https://evil.example")).await.problem(403);
     Answer::of(from("null")).await.problem(403);
-    // A form needs no leave to post, and can't send JSON.
+    // A browser lets any page post a form, which can't have the content type of JSON.
     let form = service.request(Method::POST, "/anomalies").header("content-type", "text/plain");
     Answer::of(form.body("{\"alert_name\":\"HighCPU\"}")).await.problem(415);
-    // Nor does a name help that is pointed at this machine.
+    // A host name that resolves to this machine does not help either.
     let rebound = request(&service, "GET /readyz").header("host", "evil.example:8080");
     Answer::of(rebound).await.problem(421);
     let asked = service.request(Method::OPTIONS, "/anomalies");

@@ -9,8 +9,8 @@ use crate::support::{RedisServer, Service, wall_clock};
 
 const WEBHOOK: &str = "/webhooks/alertmanager";
 
-/// What a real Alertmanager 0.25 sent, one body a delivery, all moved in time so that the newest
-/// episode began a minute ago.
+/// The deliveries of a real Alertmanager 0.25, moved in time so that the newest episode began a
+/// minute ago.
 fn captured() -> Vec<Value> {
     let file: Value =
         serde_json::from_str(include_str!("data/alertmanager_0.25_deliveries.json")).unwrap();
@@ -63,7 +63,7 @@ async fn the_captured_deliveries_count_each_episode_once() {
         }
         assert!(deliveries.len() > episodes.len(), "the capture holds re-sends");
         assert_eq!(counted, episodes.len() as u64);
-        // Once more: all of them are re-sends.
+        // The second time, all of them are re-sends.
         for delivery in &deliveries {
             assert_eq!(service.post(WEBHOOK, delivery).await.ok()["counted"], 0);
         }
@@ -133,7 +133,7 @@ async fn a_malformed_alert_fails_itself_alone() {
         assert_eq!(alert["counted"], false, "{i}");
         assert!(alert["problem"]["detail"].is_string());
     }
-    // What is no delivery at all is refused: sending it again would not mend it.
+    // A body that is not a delivery is refused: a retry would not help.
     service.post(WEBHOOK, &json!({"version": "4"})).await.problem(422);
     service.post(WEBHOOK, &json!([])).await.problem(422);
     service.post(WEBHOOK, &json!({"alerts": {}})).await.problem(422);
@@ -149,7 +149,7 @@ async fn an_episode_outside_thirty_days_is_not_counted() {
     assert_eq!(answer["counted"], 0);
     assert_eq!(answer["failed"], 0);
     assert_eq!(answer["alerts"][1]["counted"], false);
-    // A sender whose clock is ahead: the alert fires now, and is counted as of now.
+    // If the sender's clock is ahead, the alert is counted as of now.
     let ahead = wall_clock().plus_seconds(3_600).to_string();
     for counted in [1, 0] {
         let answer = service.post(WEBHOOK, &delivery(&[firing("f", &ahead, &labels)])).await.ok();
@@ -184,7 +184,7 @@ async fn every_delivery_counts_where_that_is_configured() {
     }
 }
 
-/// As Grafana 12 sends it, with an alert that begins to fire.
+/// A delivery of Grafana 12, with an alert that begins to fire.
 pub(crate) fn grafana_delivery() -> Value {
     let now = wall_clock().to_string();
     json!({
@@ -226,7 +226,7 @@ async fn a_delivery_is_accepted_while_the_store_does_not_answer() {
     }
 }
 
-/// The example of the README, with a real Alertmanager.
+/// The README's example, with a real Alertmanager.
 #[test]
 fn the_example_counts_what_a_real_alertmanager_sends() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/alertmanager/run.sh");

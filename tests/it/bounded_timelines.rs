@@ -1,5 +1,5 @@
-//! Anomalies with more events than are kept exactly: what is told of them, what they take, and what
-//! others see of them.
+//! Anomalies with more events than are kept exactly: their counts, their memory, and what other
+//! readers see.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::support::{
 const KEY: u64 = 0xb119_b2ed_aa9f_b08c;
 const DAY: i64 = 86_400;
 
-/// Records events of the anomaly at these times, with their number as id.
+/// Records events at these times, with their numbers as ids.
 async fn record(store: &Arc<dyn Store>, now: Timestamp, times: &[(u64, Timestamp)]) {
     for batch in times.chunks(500) {
         let batch = batch.iter().map(|(id, at)| occurrence(KEY, &id.to_string(), *at)).collect();
@@ -27,7 +27,7 @@ async fn record(store: &Arc<dyn Store>, now: Timestamp, times: &[(u64, Timestamp
     }
 }
 
-async fn stats(store: &Arc<dyn Store>, now: Timestamp) -> AnomalyStats {
+async fn stats_at(store: &Arc<dyn Store>, now: Timestamp) -> AnomalyStats {
     let mut stats = store.stats(now, vec![AnomalyKey::from_bits(KEY)]).await;
     stats.pop().unwrap().unwrap().unwrap()
 }
@@ -46,18 +46,18 @@ async fn totals_are_exact_and_windows_err_by_one_bucket(fixture: impl Fixture) {
     let since = |seconds: i64| {
         times.iter().filter(|(_, at)| *at >= now.minus_seconds(seconds)).count() as u64
     };
-    let told = stats(&store, now).await;
-    assert!(told.is_approximate);
-    assert_eq!(told.counts.month, since(30 * DAY));
-    assert_eq!(told.first_seen, times.first().map(|(_, at)| *at));
-    assert_eq!(told.last_seen, Some(now));
+    let stats = stats_at(&store, now).await;
+    assert!(stats.is_approximate);
+    assert_eq!(stats.counts.month, since(30 * DAY));
+    assert_eq!(stats.first_seen, times.first().map(|(_, at)| *at));
+    assert_eq!(stats.last_seen, Some(now));
     let beyond = |count: u64, seconds: i64| count - since(seconds);
-    assert!(beyond(told.counts.hour, 3_600) <= FINE_BUCKET_SECONDS as u64, "{told:?}");
-    assert!(beyond(told.counts.day, DAY) <= 6, "{told:?}");
-    assert!(beyond(told.counts.week, 7 * DAY) <= 6, "{told:?}");
-    // Of the last minutes all events are there one by one.
+    assert!(beyond(stats.counts.hour, 3_600) <= FINE_BUCKET_SECONDS as u64, "{stats:?}");
+    assert!(beyond(stats.counts.day, DAY) <= 6, "{stats:?}");
+    assert!(beyond(stats.counts.week, 7 * DAY) <= 6, "{stats:?}");
+    // The events of the last minutes are exact.
     let later = now.plus_seconds(3_000);
-    assert_eq!(stats(&store, later).await.counts.hour, since(600));
+    assert_eq!(stats_at(&store, later).await.counts.hour, since(600));
 }
 
 over_every_store!(1_000; totals_are_exact_and_windows_err_by_one_bucket);
@@ -65,8 +65,9 @@ over_every_store!(1_000; totals_are_exact_and_windows_err_by_one_bucket);
 async fn late_events_are_added_to_their_buckets_once(mut fixture: impl Fixture) {
     let (store, now) = (fixture.store(), start_of_tests());
     record(&store, now, &ago(now, (0..20 * DAY / 600).map(|n| 20 * DAY - n * 600))).await;
-    let before = stats(&store, now).await;
-    // From before all that is folded to its end, in no order, and as one batch twice.
+    let before = stats_at(&store, now).await;
+    // From before the oldest rolled-up event to the newest one, in no order, and the whole batch
+    // twice.
     let late: Vec<_> = (0..100)
         .map(|n| (n * 791_919) % (24 * DAY) + 3 * DAY)
         .map(|ago| occurrence(KEY, &format!("late-{ago}"), now.minus_seconds(ago)))
@@ -79,7 +80,7 @@ async fn late_events_are_added_to_their_buckets_once(mut fixture: impl Fixture) 
     drop(store);
     fixture.reopen().await;
     let store = fixture.store();
-    let after = stats(&store, now).await;
+    let after = stats_at(&store, now).await;
     assert_eq!(after.counts.month, before.counts.month + 100);
     assert_eq!(after.counts.day, before.counts.day);
     assert_eq!(after.first_seen, late.iter().map(|occurrence| occurrence.at).min());
@@ -98,7 +99,7 @@ async fn what_is_folded_leaves_after_thirty_days(fixture: impl Fixture) {
     let (store, now) = (fixture.store(), start_of_tests());
     record(&store, now, &ago(now, (0..1_000).rev())).await;
     let later = now.plus_seconds(30 * DAY + 1);
-    assert_eq!(stats(&store, later).await.counts.month, 0);
+    assert_eq!(stats_at(&store, later).await.counts.month, 0);
     let batch = vec![occurrence(KEY, "0", later)];
     let recorded = store.record(later, batch).await.pop().unwrap().unwrap();
     assert_eq!(recorded.outcome, RecordOutcome::Counted, "its first copy has left");
@@ -115,7 +116,7 @@ async fn keys(client: &OtherClient) -> Vec<String> {
     keys
 }
 
-/// A service on Redis that keeps ten events of an anomaly, of which it has got a hundred.
+/// A service on Redis that keeps ten events of an anomaly exactly, with an anomaly of a hundred.
 async fn with_a_hundred_events(redis: &RedisServer) -> Service {
     let options = [("REDIS__URL", redis.url()), ("TIMELINE__EXACT_EVENTS", "10".to_owned())];
     let options = options.each_ref().map(|(name, value)| (*name, value.as_str()));
@@ -146,13 +147,13 @@ async fn a_frequency_says_when_it_is_not_exact_and_an_older_reader_sees_the_newe
     }
 
     let key = timeline.rsplit(':').next().unwrap();
-    let told = service.get(&format!("/anomalies/{key}/frequency")).await.ok();
-    assert_eq!(told["count_30d"], 100);
-    assert_eq!(told["exact"], false);
-    assert!((51..=53).contains(&told["count_1h"].as_i64().unwrap()), "{told}");
+    let frequency = service.get(&format!("/anomalies/{key}/frequency")).await.ok();
+    assert_eq!(frequency["count_30d"], 100);
+    assert_eq!(frequency["exact"], false);
+    assert!((51..=53).contains(&frequency["count_1h"].as_i64().unwrap()), "{frequency}");
     let anomaly = service.get(&format!("/anomalies/{key}")).await.ok();
     assert_eq!(anomaly["frequency"]["exact"], false);
-    // Nothing is said where nothing is folded.
+    // The member is absent if no event is rolled up.
     let other = service.post("/anomalies", &json!({"alert_name": "Other"})).await.ok();
     assert!(other.get("exact").is_none(), "{other}");
 }
@@ -171,6 +172,6 @@ async fn a_foreign_key_where_events_are_to_be_folded_loses_none() {
     client.run(&["SET", &format!("anomaly:folded:{key}"), "foreign"]).await;
     let events: Vec<_> = (0..50).map(|_| json!({"alert_name": "HighCPU"})).collect();
     service.post("/anomalies", &events.into()).await.ok();
-    let told = service.get(&format!("/anomalies/{key}/frequency")).await.ok();
-    assert_eq!(told["count_30d"], 60, "ten that were left, and fifty");
+    let frequency = service.get(&format!("/anomalies/{key}/frequency")).await.ok();
+    assert_eq!(frequency["count_30d"], 60, "ten that were left, and fifty");
 }

@@ -1,5 +1,5 @@
-//! More than the service can do, and clients that want to hold it up: refused at once, told to come
-//! again, and no trouble for the others.
+//! Overload and slow clients: excess requests are refused at once with a time to retry, and other
+//! clients notice nothing.
 
 use std::{
     sync::{
@@ -83,7 +83,7 @@ async fn under_lasting_overload_what_is_beyond_is_refused_at_once_and_the_rest_k
         (accepted.load(Ordering::Relaxed) > 0).then_some(())
     })
     .await;
-    // Whoever looks after it is answered.
+    // Probes are always answered.
     service.get("/healthz").await.ok();
     let (overtaken_by, refused): (Vec<_>, Vec<_>) = callers.join_all().await.into_iter().unzip();
     let overtaken_by: Vec<usize> = overtaken_by.concat();
@@ -141,7 +141,7 @@ async fn a_client_that_reads_no_answers_loses_its_connection() {
          Content-Length: {}\r\n\r\n{body}",
         body.len()
     );
-    // Many requests one behind the other, and none of the answers read.
+    // Pipelines many requests and reads no answer.
     let sending = tokio::spawn(async move {
         for _ in 0..200 {
             if stream.write_all(request.as_bytes()).await.is_err() {
@@ -151,8 +151,8 @@ async fn a_client_that_reads_no_answers_loses_its_connection() {
         tokio::time::sleep(2 * DEADLINE).await;
         drop(stream);
     });
-    // It has the only place, until it is cut off.
-    eventually("the place is taken", || async {
+    // It has the only connection that is served, until it is closed.
+    eventually("the connection limit is reached", || async {
         let mut other = connect(&service).await;
         other
             .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
@@ -163,7 +163,7 @@ async fn a_client_that_reads_no_answers_loses_its_connection() {
         answer.starts_with("HTTP/1.1 503").then_some(())
     })
     .await;
-    eventually("the place is free again", || async {
+    eventually("a connection is free again", || async {
         let answer = service.request(reqwest::Method::GET, "/healthz").send().await.ok()?;
         answer.status().is_success().then_some(())
     })

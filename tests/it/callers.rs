@@ -1,5 +1,5 @@
-//! A real Alertmanager shows a token, in both ways that it can, and Grafana's deliveries come in with one. (Prometheus
-//! does so in `metrics.rs`.)
+//! A real Alertmanager sends a token, in both of its ways, and deliveries in Grafana's format are
+//! accepted with one. (Prometheus does so in `metrics.rs`.)
 
 use std::{fs, process::Command};
 
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// A running Alertmanager; ended with the test.
+/// A running Alertmanager, killed with the test.
 struct Alertmanager {
     base: String,
     _process: Process,
@@ -48,7 +48,7 @@ impl Alertmanager {
         Self { base: format!("http://127.0.0.1:{port}"), _process: process, _dir: dir }
     }
 
-    /// Has an alert fire.
+    /// Makes an alert fire.
     async fn fire(&self, name: &str) {
         let client = http_client().build().unwrap();
         let alerts = json!([{"labels": {"alertname": name}}]);
@@ -80,7 +80,7 @@ async fn alertmanager_shows_a_token_as_bearer_and_as_basic() {
     }
 }
 
-/// Contact points of the type Webhook have an authorization header, or a user and password.
+/// Grafana's webhook contact points have an authorization header, or a user and a password.
 #[tokio::test]
 async fn a_grafana_delivery_comes_in_with_a_token_as_bearer_and_as_basic() {
     let service = crate::access::guarded().await;

@@ -1,4 +1,4 @@
-//! A Redis Cluster: a master that is away degrades its own anomalies only, and nothing is lost when
+//! A Redis Cluster: an unavailable master degrades its own anomalies only, and nothing is lost when
 //! its replica takes over or slots move.
 
 use std::{
@@ -40,7 +40,7 @@ async fn masters_of(cluster: &RedisCluster) -> Vec<usize> {
     masters
 }
 
-/// A write as its caller saw it.
+/// A write as its caller sees it.
 struct Write {
     anomaly: usize,
     is_degraded: bool,
@@ -169,7 +169,8 @@ async fn a_master_lost_for_good_degrades_only_its_own_anomalies_until_its_replic
         writes.iter().partition(|write| masters[write.anomaly] == 1);
     assert!(lost.iter().any(|write| write.is_degraded), "the outage was seen");
     assert!(!others.iter().any(|write| write.is_degraded), "the others were never degraded");
-    // Callers take all anomalies in turns: had one waited for the lost master, none would go on.
+    // Callers take turns through all anomalies: if they had to wait for the lost master, none would
+    // go on.
     let meanwhile = lost_at..promoted_at;
     let went_on = |writes: &[&Write]| {
         writes.iter().filter(|write| meanwhile.contains(&write.position)).count()
@@ -185,7 +186,7 @@ async fn what_a_lost_master_had_not_replicated_is_sent_again_to_its_replica() {
     let service = on(&cluster).await;
     let anomaly = masters.iter().position(|master| *master == 2).unwrap();
     let alert = json!({"alert_name": name(anomaly)});
-    // From here on the replica hears nothing: what is acknowledged is on the master alone.
+    // From here on the replica receives nothing: acknowledged writes are on the master alone.
     cluster.node(5).pause();
     for count in 1..=35 {
         let answer = service.post("/anomalies", &alert).await.ok();
@@ -241,7 +242,7 @@ async fn a_master_that_stands_still_and_comes_back_as_a_replica_loses_nothing() 
     assert!(!others.clone().any(|write| write.is_degraded), "the others were never degraded");
 }
 
-/// A slot on its way from a server to another.
+/// A slot that moves from one server to another.
 struct MovingSlot {
     slot: String,
     source: OtherClient,
@@ -261,7 +262,7 @@ impl MovingSlot {
         Self { slot: slot.to_owned(), source, target, target_id, target_port }
     }
 
-    /// Moves up to `count` keys, and says whether there were any.
+    /// Moves up to `count` keys, and returns whether there were any.
     async fn move_keys(&self, count: &str) -> bool {
         let names = self.source.texts(&["CLUSTER", "GETKEYSINSLOT", &self.slot, count]).await;
         for name in &names {
@@ -278,8 +279,8 @@ impl MovingSlot {
     }
 }
 
-/// Moves all keys of a slot, one at a time. They are in part here and in part there meanwhile, and for a
-/// while all there, but asked for here first.
+/// Moves all keys of a slot, one at a time. Meanwhile some are on each side, and for a while all
+/// are on the target, although the source still serves the slot.
 async fn move_slot(slot: &str, source: &RedisServer, target: &RedisServer) {
     let moving = MovingSlot::begin(slot, source, target).await;
     while moving.move_keys("1").await {
@@ -315,7 +316,7 @@ async fn slots_that_move_degrade_at_most_their_own_anomalies() {
 async fn an_anomaly_with_all_its_keys_is_written_by_asking_while_its_slot_moves() {
     let cluster = RedisCluster::with_a_newcomer(3).await;
     let masters = masters_of(&cluster).await;
-    // So few exact events that the keys of folded ones are there too.
+    // With so few exact events the keys of rolled-up events exist too.
     let options =
         [("REDIS__URL", cluster.url_of_all()), ("TIMELINE__EXACT_EVENTS", "2".to_owned())];
     let options = options.each_ref().map(|(name, value)| (*name, value.as_str()));
@@ -334,7 +335,8 @@ async fn an_anomaly_with_all_its_keys_is_written_by_asking_while_its_slot_moves(
     let slot = source.client().await.number(&["CLUSTER", "KEYSLOT", &key]).await.to_string();
     let moving = MovingSlot::begin(&slot, source, cluster.newcomer()).await;
     moving.move_keys("100").await;
-    // All keys are there, and the slot is still served here: written there by ASK, again and again.
+    // The target has all keys, and the source still serves the slot: each write is redirected by
+    // ASK.
     for count in 5..8 {
         let answer = service.post("/anomalies", &alert).await.ok();
         assert_eq!(answer["count_1h"], count);
@@ -349,7 +351,7 @@ async fn a_server_that_comes_back_without_its_cluster_is_not_believed() {
     let mut cluster = RedisCluster::of_masters(3).await;
     let masters = masters_of(&cluster).await;
     let service = on(&cluster).await;
-    // It is the first that the URL names, and has lost all that it knew.
+    // The first server of the URL has lost everything.
     cluster.node(0).restart_empty();
     let alert = |anomaly: usize| json!({"alert_name": name(anomaly)});
     let degraded = masters.iter().position(|master| *master == 0).unwrap();

@@ -1,4 +1,4 @@
-//! The commands beside serving, as operators and containers call them.
+//! The commands of the binary, as operators and containers call them.
 
 use std::{io::Write as _, process::Stdio};
 

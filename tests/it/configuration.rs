@@ -1,4 +1,4 @@
-//! Where options come from, how faults in them are told, and that secrets stay hidden.
+//! The sources of options, the messages about wrong ones, and secrets that stay hidden.
 
 use std::fs;
 
@@ -17,7 +17,7 @@ fn check_config(dir: &TempDir, arguments: &[&str], environment: &[(&str, &str)])
     )
 }
 
-/// The line of `printed` that sets `key`, blanks squeezed.
+/// The line of `printed` that sets `key`, with single blanks.
 fn line(printed: &str, key: &str) -> String {
     let line = printed.lines().find(|line| line.starts_with(&format!("{key} = "))).unwrap();
     line.split_whitespace().collect::<Vec<_>>().join(" ")

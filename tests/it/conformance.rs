@@ -1,4 +1,4 @@
-//! What the contract of `Store` promises, asked of every store by the same cases.
+//! The contract of `Store`: the same cases for every store.
 
 use std::sync::Arc;
 

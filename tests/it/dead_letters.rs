@@ -1,5 +1,5 @@
-//! Writes that Redis has refused for good: an operator sees them, and has them tried again or
-//! dropped, with the service running and stopped.
+//! Writes that Redis has refused for good: an operator lists, retries and drops them, with the
+//! service running and stopped.
 
 use serde_json::json;
 
@@ -49,7 +49,7 @@ async fn they_are_listed_retried_and_dropped_with_the_service_running_and_stoppe
     assert!(list.contains(&format!("occurrence  {KEY}")), "{list}");
     assert!(list.contains("WRONGTYPE"), "{list}");
 
-    // Running: the service does it.
+    // While the service runs, the service does it.
     spool(&service, &["drop", &numbers[0]]).succeeded();
     let again = spool(&service, &["drop", &numbers[0]]).failed().printed();
     assert!(again.contains("spool list"), "{again}");
@@ -62,7 +62,7 @@ async fn they_are_listed_retried_and_dropped_with_the_service_running_and_stoppe
     })
     .await;
 
-    // Stopped: the command does it.
+    // While the service is stopped, the command does it.
     service.kill();
     assert_eq!(listed(&service), numbers[1..3]);
     spool(&service, &["drop", &numbers[1]]).succeeded();
@@ -70,7 +70,7 @@ async fn they_are_listed_retried_and_dropped_with_the_service_running_and_stoppe
     assert!(retried.contains("when the service starts"), "{retried}");
     assert!(listed(&service).is_empty());
     let service = service.restart().await;
-    // It is tried again, and refused again.
+    // The retry is refused again.
     eventually("it is a dead letter again", || async {
         Some(()).filter(|()| listed(&service).len() == 1)
     })

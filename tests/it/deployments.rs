@@ -1,4 +1,4 @@
-//! Redis as it is deployed: with users and passwords, on a unix socket, behind TLS, under Sentinel.
+//! Redis as it is deployed: with users and passwords, on a Unix socket, behind TLS, with Sentinel.
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -21,7 +21,7 @@ async fn an_acl_user_a_password_and_a_database_number_are_taken_from_the_url() {
     assert!(other.number(&["DBSIZE"]).await >= 2);
     assert!(!service.log().contains("s3cret"), "{}", service.log());
 
-    // A wrong password is an outage that says why.
+    // A wrong password is an outage, and the log says why.
     let url = redis.url().replace("redis://", "redis://ops:wrong@");
     let service = Service::with(&[("REDIS__URL", &url)]).await;
     let answer = service.post("/anomalies", &json!({"alert_name": "HighCPU"})).await;
@@ -61,7 +61,7 @@ async fn tls_with_a_private_ca_and_a_client_certificate_serves() {
     let service = Service::with(&options).await;
     assert_eq!(records(&service).await["degraded"], false);
 
-    // Without its certificate the server does not take it.
+    // The server refuses a client without a certificate.
     let service = Service::with(&options[..2]).await;
     let answer = service.post("/anomalies", &json!({"alert_name": "HighCPU"})).await;
     assert_eq!(answer.status, 202);
@@ -88,7 +88,7 @@ async fn a_sentinel_master_killed_right_after_its_answers_loses_nothing() {
     for _ in 0..5 {
         assert_eq!(records(&service).await["degraded"], false);
     }
-    // From here on the replica hears nothing: what is acknowledged is on the master alone.
+    // From here on the replica receives nothing: acknowledged writes are on the master alone.
     replica.pause();
     for count in 6..=40 {
         assert_eq!(records(&service).await["count_1h"], count);
@@ -104,7 +104,7 @@ async fn a_sentinel_master_killed_right_after_its_answers_loses_nothing() {
         (ready["status"] == "ready" && read.body["count_1h"] == 41).then_some(())
     })
     .await;
-    // Sentinel has ended all connections to the replica: this is a new one.
+    // Sentinel has closed all connections to the replica, so this is a new one.
     let promoted = replica.client().await;
     assert_eq!(promoted.number(&["ZCARD", "anomaly:timeline:af03baee239021c4"]).await, 41);
 }

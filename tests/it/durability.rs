@@ -1,5 +1,5 @@
-//! The embedded store under `kill -9`, with a million events, over months, and beside another
-//! process.
+//! The embedded store after `kill -9`, with a million events, over months, with a second process,
+//! and with older files.
 
 use std::{
     sync::{Arc, Mutex},
@@ -59,9 +59,9 @@ async fn every_answered_event_is_there_once_after_kill_9_under_load() {
     let answered = answered.lock().unwrap().clone();
     let sent = sent.lock().unwrap().clone();
     let after = service.get(&format!("/anomalies/{KEY}/frequency")).await.ok();
-    let kept = after["count_1h"].as_u64().unwrap() as usize;
-    // What was on its way when the process died may or may not have been written.
-    assert!((answered.len()..=sent.len()).contains(&kept), "{kept} kept");
+    let counted = after["count_1h"].as_u64().unwrap() as usize;
+    // A write that was under way when the process died may or may not be there.
+    assert!((answered.len()..=sent.len()).contains(&counted), "{counted} counted");
     for ids in answered.chunks(1_000) {
         let again: Vec<_> =
             ids.iter().map(|id| json!({"alert_name": "HighCPU", "event_id": id})).collect();
@@ -70,7 +70,7 @@ async fn every_answered_event_is_there_once_after_kill_9_under_load() {
         }
     }
     let still = service.get(&format!("/anomalies/{KEY}/frequency")).await.ok();
-    assert_eq!(still["count_1h"], kept);
+    assert_eq!(still["count_1h"], counted);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,7 +117,7 @@ async fn what_has_expired_leaves_the_file_and_it_does_not_grow_for_ever() {
     let (early, late) = (sizes[11], sizes[23]);
     assert!(late <= early + early / 4, "the file grows: {sizes:?}");
 
-    // All but the last month's anomalies are forgotten, also by a store that begins anew.
+    // Only the last month's anomalies are left, also after a restart.
     store.maintain(now).await.unwrap();
     store.close().await;
     drop(store);

@@ -1,5 +1,4 @@
-//! Recording occurrences and asking how often they have happened, over HTTP, as pipelines and
-//! dashboards do.
+//! Recording occurrences and reading frequencies over HTTP, as pipelines and dashboards do.
 
 use anomaly_counter::domain::{Timestamp, Window};
 use reqwest::Method;
@@ -93,7 +92,7 @@ async fn a_retry_with_the_same_event_id_counts_once() {
     assert_eq!(retry["counted"], false);
     assert_eq!(retry["count_1h"], 1);
 
-    // The header means the same.
+    // The header has the same meaning.
     let request = service.request(Method::POST, "/anomalies").json(&crash());
     let by_header = Answer::of(request.header("Idempotency-Key", "incident-7")).await.ok();
     assert_eq!(by_header["counted"], false);

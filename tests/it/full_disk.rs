@@ -1,11 +1,11 @@
-//! A disk that takes no more: a write is refused and never falsely accepted, and all is well again
-//! once there is room.
+//! A full disk: writes are refused and never falsely accepted, and the service recovers as soon as
+//! there is space.
 
 use serde_json::{Value, json};
 
 use crate::support::{Answer, RedisServer, Service, eventually, healthy_again, key_of};
 
-/// Large enough to fill what redb's file has to spare within few writes.
+/// Large enough to fill the free pages of redb's file within few writes.
 fn large(id: u64) -> Value {
     json!({"alert_name": "HighCPU", "event_id": id.to_string(), "trace": "x".repeat(60_000)})
 }
@@ -15,7 +15,7 @@ async fn count(service: &Service) -> Value {
     service.get(&path).await.ok()["count_1h"].clone()
 }
 
-/// Writes until one is refused. Answers how many were taken.
+/// Writes until one is refused. Returns how many were accepted, and the refusal.
 async fn fill(service: &Service, event: impl Fn(u64) -> Value, first: u64) -> (u64, Answer) {
     for id in first.. {
         let answer = service.post("/anomalies", &event(id)).await;
@@ -38,7 +38,7 @@ async fn a_spool_on_a_full_disk_refuses_and_loses_nothing_that_it_took() {
     let (mut more, refused) = fill(&service, large, 1).await;
     refused.problem(503);
     assert_eq!(refused.headers["retry-after"], "1");
-    // Nothing of what was refused shows. What the failed commit gave back may take one more.
+    // No refused write shows. The space that the failed commit gave back may hold one more.
     assert_eq!(count(&service).await, 1 + more);
     let (even_more, refused) = fill(&service, large, 10_000).await;
     refused.problem(503);
@@ -52,7 +52,7 @@ async fn a_spool_on_a_full_disk_refuses_and_loses_nothing_that_it_took() {
     })
     .await;
     assert_eq!(answer.body["count_1h"], 2 + more);
-    // What was taken is on disk, and only that.
+    // The accepted writes are on disk, and no others.
     let service = service.restart().await;
     assert_eq!(count(&service).await, 2 + more);
     redis.restart();
@@ -63,7 +63,7 @@ async fn a_spool_on_a_full_disk_refuses_and_loses_nothing_that_it_took() {
 #[tokio::test]
 async fn the_embedded_store_on_a_full_disk_refuses_and_loses_nothing_that_it_took() {
     let service = Service::embedded().await;
-    // A signature is kept once an anomaly, so it takes many of them to fill a disk.
+    // Each anomaly has one signature, so many anomalies are needed to fill a disk.
     let anomaly =
         |id: u64| json!({"alert_name": format!("Alert{id}"), "trace": "x".repeat(60_000)});
     service.post("/anomalies", &json!({"alert_name": "HighCPU"})).await.ok();
@@ -71,7 +71,7 @@ async fn the_embedded_store_on_a_full_disk_refuses_and_loses_nothing_that_it_too
     let (taken, refused) = fill(&service, anomaly, 0).await;
     refused.problem(503);
     assert_eq!(refused.headers["retry-after"], "1");
-    // What is in memory may hold what never came to disk: rather no answer than a wrong one.
+    // Memory may hold writes that never reached the disk: no answer is better than a wrong one.
     let path = format!("/anomalies/{}/frequency", key_of("HighCPU"));
     service.get(&path).await.problem(503);
 

@@ -1,5 +1,6 @@
-//! Clients that want to hold the service up: thousands that ask nothing, heads and bodies that are too large or slow or have
-//! no end, and what is no HTTP at all. Others are answered in time meanwhile, and memory stays as it is.
+//! Hostile clients: thousands of idle connections; heads and bodies that are too large, too slow or
+//! endless; and bytes that are not HTTP. Other clients are answered meanwhile, and memory is
+//! bounded.
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::support::{Answer, DEADLINE, Service, eventually, http_client, metric}
 /// Without bounds they take several times as much.
 const MAX_GROWTH_BYTES: u64 = 150_000_000;
 
-/// Posts over a connection of its own, as a pipeline does that begins just then.
+/// Posts over a new connection.
 async fn post_anew(service: &Service) -> Option<Answer> {
     let client = http_client().build().unwrap();
     let url = format!("http://{}/anomalies", service.address());
@@ -61,13 +62,13 @@ async fn ten_thousand_idle_connections_keep_nobody_out() {
             let mut stream = stream.unwrap();
             // Half of them begin a request that never ends.
             if n % 2 == 0 {
-                // Those without a place may have been ended before.
+                // The service may have closed it already.
                 let _ = stream.write_all(b"POST /anomalies HTTP/1.1\r\nHo").await;
             }
             idle.push(stream);
         }
     }
-    // They are no older than a client that is just about to ask: for a second all may stay.
+    // None is closed in its first second, in which a new client sends its request.
     eventually("one more is answered", || async {
         (post_anew(&service).await?.status == 200).then_some(())
     })
@@ -96,7 +97,7 @@ async fn a_client_that_goes_on_asking_keeps_its_connection_among_idle_ones() {
         let read = stream.read(&mut answer).await.unwrap();
         assert!(answer[..read].starts_with(b"HTTP/1.1 200"), "after {} idle ones", idle.len());
         idle.push(TcpStream::connect(service.address()).await.unwrap());
-        // The pace at which it asks, which is more often than idle ones have to leave.
+        // More often than idle connections are closed.
         sleep(Duration::from_millis(100)).await;
     }
 }
@@ -104,7 +105,7 @@ async fn a_client_that_goes_on_asking_keeps_its_connection_among_idle_ones() {
 #[tokio::test]
 async fn with_fewer_files_than_connections_others_are_answered_all_the_same() {
     let service = Service::with_open_files(300).await;
-    eventually("what to do is told", || async {
+    eventually("the log says what to do", || async {
         service.log().contains("Raise its limit").then_some(())
     })
     .await;
@@ -125,7 +126,7 @@ async fn send(service: &Service, bytes: &[u8], more: &[u8], pace: Duration) -> S
     let (mut reader, mut writer) = stream.into_split();
     let answer = async {
         let mut answer = Vec::new();
-        // What was read before a reset stays.
+        // A reset leaves what was read before it.
         let _ = reader.read_to_end(&mut answer).await;
         String::from_utf8_lossy(&answer).into_owned()
     };
@@ -155,8 +156,9 @@ const NO_HTTP: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n";
 const AT_ONCE: Duration = Duration::ZERO;
 const SLOWLY: Duration = Duration::from_millis(100);
 
-/// What is sent, what again and again, how fast, and which status may be the answer. It is 0 for none: of a client that has
-/// not asked yet, and where the answer may be lost, since a client that goes on sending gets a reset.
+/// The bytes that are sent first, those that are repeated, at which pace, and the possible
+/// statuses. 0 stands for no answer: the client has not sent a whole request, or it goes on sending
+/// and gets a reset.
 type HostileClient<'a> = (&'a [u8], &'a [u8], Duration, &'a [u16]);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -198,15 +200,15 @@ async fn whatever_a_client_sends_the_others_are_answered_in_time_and_memory_stay
             assert!(is_expected, "{sent:?} was answered {answer:?}");
         }
     };
-    // The slow bodies time out after 5 s: whoever waits for them is answered twice at the most.
+    // The slow bodies time out after 5 s: a client that had to wait for them would get few answers.
     let answered = answered_while(&service, hostile).await;
     assert!(answered > 10, "{answered} others were answered");
-    // The most that it was at any time.
+    // The peak since the start.
     let grown = service.memory_bytes("VmHWM:") - before;
     assert!(grown < MAX_GROWTH_BYTES, "{grown} bytes more");
 }
 
-/// So many clients that send all of a body but its last byte.
+/// Clients that send all of a body except its last byte.
 async fn unended(service: &Service, head: &str, clients: usize, bytes: usize) -> Vec<TcpStream> {
     let request = format!("{head}Content-Length: {bytes}\r\n\r\n{}", " ".repeat(bytes - 1));
     let mut streams = Vec::new();
@@ -227,7 +229,7 @@ async fn more_large_bodies_than_there_is_memory_for_are_refused_and_small_ones_a
     let mut unended_bodies = unended(&service, POST, 80, BYTES).await;
     let large = format!("{{\"alert_name\":\"HighCPU\"}}{}", " ".repeat(60_000));
     let mut refused = None;
-    // Those that come at once may all be refused half-way: one by one they fill what is left.
+    // Concurrent bodies may all be refused half-way; one by one they fill the rest.
     while refused.is_none() && unended_bodies.len() < 200 {
         unended_bodies.extend(unended(&service, POST, 1, BYTES).await);
         let answer = service.post_raw("/anomalies", large.clone()).await;
@@ -263,7 +265,7 @@ async fn who_asks_before_sending_reads_the_refusal() {
     let announced = format!("{expects}Content-Length: 2000\r\n\r\n");
     let answer = send(&service, announced.as_bytes(), b"", AT_ONCE).await;
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
-    // How much comes is seen only when it comes.
+    // The size of a chunked body is known only at its end.
     let chunk = format!("7d0\r\n{}\r\n0\r\n\r\n", " ".repeat(2_000));
     let chunked =
         format!("{expects}Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n{chunk}");
@@ -314,7 +316,7 @@ async fn a_request_behind_a_trusted_proxy_is_told_by_its_own_address() {
     let request = service.request(Method::GET, "/spool/dead-letters");
     let request = request.header("x-forwarded-for", "203.0.113.9, 198.51.100.7");
     Answer::of(request).await.problem(401);
-    let told = service.log();
-    let line = told.lines().find(|line| line.contains("turned away")).unwrap();
+    let log = service.log();
+    let line = log.lines().find(|line| line.contains("turned away")).unwrap();
     assert!(line.contains("\"client\":\"198.51.100.7\""), "{line}");
 }

@@ -1,11 +1,11 @@
-//! Bad input: a 4xx with a sentence that says what to do, and nothing recorded.
+//! Bad input: it gets a 4xx with a sentence that says what to do, and nothing is recorded.
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{Answer, RedisServer, Service};
 
-/// Of anything, under any key.
+/// Asserts that Redis has no key at all.
 async fn nothing_is_recorded(redis: &RedisServer) {
     assert_eq!(redis.client().await.number(&["DBSIZE"]).await, 0);
 }

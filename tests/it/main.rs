@@ -1,5 +1,5 @@
-//! The one integration test binary: real processes on free ports of 127.0.0.1, in temporary
-//! folders, gone with the test that started them.
+//! The integration tests, as one binary. Each starts real processes on free ports of 127.0.0.1 and
+//! in temporary folders, which end with the test.
 #![allow(clippy::unwrap_used, reason = "a test says what failed by failing")]
 
 #[path = "../support/mod.rs"]

@@ -1,5 +1,5 @@
-//! What the service tells of itself: the names are those of the README, the figures are right, and a real
-//! Prometheus finds what the rules and the dashboard ask for.
+//! Metrics: their names are those of the README, their values are right, and a real Prometheus has
+//! every metric that the rules and the dashboard use.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +17,7 @@ use crate::support::{
     wall_clock,
 };
 
-/// Families by name, with their types, and the figures of each series.
+/// The metrics of a service: the types of the families by name, and the whole text.
 struct Metrics {
     types: BTreeMap<String, String>,
     text: String,
@@ -36,7 +36,7 @@ impl Metrics {
         Self { types, text }
     }
 
-    /// The figure of one series, named as in the text.
+    /// The value of one series, named as in the text.
     fn figure(&self, series: &str) -> f64 {
         let figure =
             self.text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
@@ -67,10 +67,10 @@ async fn the_names_are_those_of_the_readme() {
     post(&service, &event).await;
     service.get(&format!("/anomalies/{}/frequency", key_of("HighCPU"))).await.ok();
     let metrics = Metrics::of(&service).await;
-    let told: BTreeMap<_, _> =
+    let served: BTreeMap<_, _> =
         metrics.types.iter().filter(|(name, _)| name.starts_with("anomaly_counter_")).collect();
     let documented = documented();
-    assert_eq!(told, documented.iter().collect());
+    assert_eq!(served, documented.iter().collect());
     assert!(metrics.figure("process_resident_memory_bytes") > 1e6);
     assert!(!metrics.text.contains(&key_of("HighCPU").to_string()));
 }
@@ -159,7 +159,7 @@ async fn an_outage_and_what_waits_are_told() {
     assert_eq!(metrics.figure("anomaly_counter_store_state{state=\"healthy\"}"), 1.0);
 }
 
-/// A real Prometheus; ended with the test.
+/// A real Prometheus, killed with the test.
 struct Prometheus {
     base: String,
     _process: Process,
@@ -167,7 +167,7 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    /// With the rules that are deployed, scraping `service` with a token.
+    /// Scrapes `service` with a token, and evaluates the deployed rules.
     fn start(service: &Service, token: &str) -> Self {
         let dir = TempDir::new().unwrap();
         let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus/rules.yaml");
@@ -208,7 +208,7 @@ impl Prometheus {
     }
 }
 
-/// The metrics that a text of PromQL names.
+/// The metrics that a PromQL expression names.
 fn named(text: &str) -> BTreeSet<String> {
     text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
         .filter(|word| word.starts_with("anomaly_counter_") || word.starts_with("process_"))
@@ -248,7 +248,7 @@ async fn a_real_prometheus_has_every_metric_that_the_rules_and_the_dashboard_use
         missing.is_empty().then_some(())
     })
     .await;
-    // It evaluates the rules, and the dashboard's expressions are ones.
+    // Prometheus evaluates the rules, and can parse the dashboard's expressions.
     let rules = prometheus.ask("/api/v1/rules").await.unwrap();
     let rules = rules["data"]["groups"][0]["rules"].as_array().unwrap();
     assert_eq!(rules.len(), 8);

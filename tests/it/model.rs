@@ -1,5 +1,5 @@
-//! Every store against a naive model that keeps a plain list of events: the same random
-//! operations, steps of the clock, duplicates and reorderings, and each answer compared.
+//! Every store against a naive model that keeps a plain list of events: both are given the same
+//! random operations, clock steps, duplicates and reorderings, and each answer is compared.
 
 use anomaly_counter::{
     domain::{
@@ -19,7 +19,7 @@ use crate::support::{
 const KEYS: u64 = 3;
 const HOUR: i64 = 3_600;
 const DAY: i64 = 86_400;
-/// Redis expires whole keys by its own clock, after 35 days: within fewer, nothing may.
+/// Redis expires whole keys after 35 days by its own clock, so a run must be shorter.
 const LONGEST_RUN: i64 = 34 * DAY;
 
 #[derive(Clone, Debug)]
@@ -57,12 +57,12 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the model knows of an anomaly.
+/// The model of one anomaly.
 #[derive(Clone, Debug, Default)]
 struct Naive {
     known: bool,
     events: Vec<(u8, Timestamp)>,
-    /// With those that have been forgotten.
+    /// All events, including the expired ones.
     all_events: Vec<(u8, Timestamp)>,
     repairs: Vec<(u8, bool, Timestamp)>,
     fixed_at: Option<Timestamp>,
@@ -78,8 +78,8 @@ fn bucket_start(at: Timestamp, seconds: i64) -> Timestamp {
 }
 
 impl Naive {
-    /// What is to become of an event. Of an anomaly that is folded in part, not all ids are known for ever,
-    /// and some for longer.
+    /// The outcomes that a store may return for an event. If some events are rolled up, some ids
+    /// are forgotten early, and others are known for longer than their events count.
     fn outcomes(
         &mut self,
         now: Timestamp,
@@ -141,11 +141,11 @@ impl Naive {
         }
     }
 
-    /// The tally as the store has told it, where it is right: the same as the model's or, where it says
-    /// that it is approximate, too high by what lies in one bucket at the most.
-    fn agreed(&self, now: Timestamp, told: &AnomalyStats, exact_events: u32) -> AnomalyStats {
+    /// The store's counts, if they are right: equal to the model's or, if they are marked as
+    /// approximate, too high by the events of one bucket at most.
+    fn agreed(&self, now: Timestamp, found: &AnomalyStats, exact_events: u32) -> AnomalyStats {
         let exact = self.stats(now);
-        if !told.is_approximate {
+        if !found.is_approximate {
             return exact;
         }
         assert!(self.all_events.len() > exact_events as usize, "nothing has been folded");
@@ -154,16 +154,16 @@ impl Naive {
             let most = self.all_events.iter().filter(|(_, at)| *at >= from).count() as u64;
             assert!((least..=most).contains(&count), "{least} <= {count} <= {most}");
         };
-        let (counts, least) = (told.counts, exact.counts);
+        let (counts, least) = (found.counts, exact.counts);
         is_right(counts.hour, least.hour, HOUR, FINE_BUCKET_SECONDS);
         is_right(counts.day, least.day, DAY, COARSE_BUCKET_SECONDS);
         is_right(counts.week, least.week, 7 * DAY, COARSE_BUCKET_SECONDS);
         is_right(counts.month, least.month, 30 * DAY, COARSE_BUCKET_SECONDS);
         let earliest = exact.first_seen.map(|first| bucket_start(first, COARSE_BUCKET_SECONDS));
-        let first = told.first_seen;
-        assert!(earliest <= first, "{earliest:?} {told:?}");
-        assert!(first <= exact.first_seen, "{told:?} {exact:?}");
-        AnomalyStats { counts, first_seen: told.first_seen, is_approximate: true, ..exact }
+        let first = found.first_seen;
+        assert!(earliest <= first, "{earliest:?} {found:?}");
+        assert!(first <= exact.first_seen, "{found:?} {exact:?}");
+        AnomalyStats { counts, first_seen: found.first_seen, is_approximate: true, ..exact }
     }
 
     fn history(&self) -> RepairHistory {
@@ -251,17 +251,17 @@ async fn compare(fixture: &mut impl Fixture, exact_events: u32, steps: &[Step]) 
             Step::Look(key) => {
                 let naive = &model[*key as usize];
                 let key = AnomalyKey::from_bits(*key);
-                let told = store.stats(now, vec![key]).await.pop().unwrap().unwrap();
-                let agreed = |told: &AnomalyStats| naive.agreed(now, told, exact_events);
-                let expected = naive.known.then(|| told.as_ref().map(agreed)).flatten();
+                let found = store.stats(now, vec![key]).await.pop().unwrap().unwrap();
+                let agreed = |found: &AnomalyStats| naive.agreed(now, found, exact_events);
+                let expected = naive.known.then(|| found.as_ref().map(agreed)).flatten();
                 assert_eq!(naive.known, expected.is_some(), "{step:?}");
-                assert_eq!(told, expected, "{step:?}");
+                assert_eq!(found, expected, "{step:?}");
                 let details = store.details(now, key).await.unwrap();
                 assert_eq!(details.as_ref().map(|d| d.stats.clone()), expected, "{step:?}");
                 let history = naive.known.then(|| naive.history());
                 assert_eq!(details.map(|d| d.repairs), history, "{step:?}");
             }
-            // What has left by the bucket is not forgotten to the second, and could come back.
+            // Events that have expired with their bucket could come back with the clock.
             Step::Wait(..0) if exact_events == FEW => {}
             Step::Wait(seconds) => {
                 let latest = start_of_tests().plus_seconds(LONGEST_RUN);
@@ -291,7 +291,7 @@ fn check<F: Fixture>(cases: u32, exact_events: u32) {
 async fn what_a_duplicate_has_made_forgotten_stays_so_after_a_restart() {
     let month = 30 * DAY;
     let steps = [
-        // Far enough for the clock to go back later.
+        // Lets the clock go back later.
         Step::Wait(HOUR),
         Step::Record(vec![(2, 19, 0), (2, 0, month - 1)]),
         Step::Wait(2),
@@ -303,7 +303,7 @@ async fn what_a_duplicate_has_made_forgotten_stays_so_after_a_restart() {
     compare(&mut EmbeddedFixture::new().await, EXACT_EVENTS, &steps).await;
 }
 
-/// So few that most anomalies of a run are folded in part.
+/// So few exact events that most anomalies of a run are partly rolled up.
 const FEW: u32 = 4;
 
 #[test]

@@ -1,5 +1,5 @@
-//! A network between the service and Redis that cuts, delays, swallows and forgets: no write is
-//! refused, none lost, none counted twice, and the service finds back by itself.
+//! A network between the service and Redis that cuts, delays, drops and forgets: no write is
+//! refused, lost or counted twice, and the service recovers by itself.
 
 use std::{
     future::Future,
@@ -42,7 +42,7 @@ impl Network {
         write_is_degraded(&self.service).await
     }
 
-    /// Has four callers write without a pause until `during` is done.
+    /// Lets four callers write without a pause until `during` ends.
     async fn write_while(&mut self, during: impl Future<Output = ()>) {
         let must_end = Arc::new(AtomicBool::new(false));
         let mut callers = JoinSet::new();
@@ -135,7 +135,7 @@ async fn connections_that_a_firewall_has_forgotten_are_replaced() {
     // TCP by itself would take a quarter of an hour.
     network.all_is_counted_once().await;
     assert!(!network.write_is_degraded().await);
-    // Also where it has forgotten only one of the two.
+    // The firewall may also have forgotten only one of the two connections.
     network.proxy.strand_all_but_the_last();
     for _ in 0..10 {
         network.write_is_degraded().await;
@@ -153,7 +153,7 @@ async fn a_redis_behind_a_black_hole_is_found_again_once_there_is_a_way() {
     for _ in 0..5 {
         assert!(network.write_is_degraded().await);
     }
-    // Long enough for connections to be opened anew into nowhere.
+    // Long enough for new connections to be opened into the black hole.
     wait(4_000).await;
     network.proxy.set(Weather::Fair);
     network.all_is_counted_once().await;

@@ -1,7 +1,8 @@
-//! The data of the Python service that this one takes over from, in place: what it left is read,
-//! what is written here it can read, and both can go on side by side.
+//! The data of the older Python service, in place: this service reads it, writes what the older one
+//! reads, and both can run side by side.
 //!
-//! It writes `str(timestamp)` as members of the timeline, and naive local times as texts.
+//! The older service writes `str(timestamp)` as members of the timeline, and naive local times as
+//! text.
 
 use anomaly_counter::domain::Timestamp;
 use serde_json::{Value, json};
@@ -18,7 +19,7 @@ fn crash() -> Value {
     })
 }
 
-/// Where the older service ran and this one runs: not where the tests do.
+/// The time zone of both services, which is not the one of the tests.
 const TIME_ZONE: &str = "Asia/Taipei";
 const TIME_ZONE_OFFSET_SECONDS: i64 = 8 * 3_600;
 
@@ -93,13 +94,13 @@ async fn what_the_older_service_left_is_read_in_place() {
     assert_eq!(repairs["actions"][0]["success"], 1);
     assert_eq!(repairs["attempts"][0]["timestamp"], now.minus_seconds(100).to_string());
 
-    // It goes on from there, and the older service beside it.
+    // Both services go on from there.
     assert_eq!(service.post("/anomalies", &crash()).await.ok()["count_30d"], 5);
     let at = python_float(wall_clock());
     other.run(&["ZADD", &name("timeline"), &at, &at]).await;
     assert_eq!(service.post("/anomalies", &crash()).await.ok()["count_30d"], 7);
-    let kept = other.number(&["ZCARD", &name("timeline")]).await;
-    assert_eq!(kept, 7, "what is older than 30 days has left");
+    let count = other.number(&["ZCARD", &name("timeline")]).await;
+    assert_eq!(count, 7, "what is older than 30 days has left");
 }
 
 #[tokio::test]
@@ -119,7 +120,7 @@ async fn what_is_written_here_the_older_service_reads_and_no_key_is_without_a_tt
     service.put("/permanent-fix", &fix).await.ok();
 
     let other = redis.client().await;
-    // Counts, as it takes them: events since a time, by score.
+    // The older service counts by score: events since a time.
     let hour_ago = (before.as_micros() / 1_000_000 - 3_600).to_string();
     let count = other.number(&["ZCOUNT", &name("timeline"), &hour_ago, "+inf"]).await;
     assert_eq!(count, 4);
@@ -169,7 +170,7 @@ async fn what_is_written_here_the_older_service_reads_and_no_key_is_without_a_tt
 async fn a_mark_that_has_outlived_its_particulars_is_still_dated() {
     let redis = RedisServer::start();
     let other = redis.client().await;
-    // Marked 40 days ago: the older service's metadata have expired after 35.
+    // Marked 40 days ago: the older service's metadata expired after 35.
     let left = (50 * DAY).to_string();
     other.run(&["SET", &name("permanent_fix"), "1", "EX", &left]).await;
     let service = Service::on_redis(&redis).await;

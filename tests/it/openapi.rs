@@ -1,4 +1,4 @@
-//! What the service says of itself at `/openapi.json` is complete and true, and is shown at `/docs`.
+//! The description at `/openapi.json` is complete and true, and `/docs` shows it.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -13,7 +13,7 @@ use crate::{
 
 const RENEW: &str = "RENEW_OPENAPI";
 
-/// What is described, and the checks of answers and bodies against it.
+/// The description, with checks of answers and bodies against it.
 struct Description(Value);
 
 impl Description {
@@ -41,7 +41,8 @@ impl Description {
             .map_or(value, |reference| self.0.pointer(reference.trim_start_matches('#')).unwrap())
     }
 
-    /// A schema of the description, by itself. Where it is `closed`, members that it does not name are faults.
+    /// A validator for a schema of the description. If `closed`, it refuses members without a name
+    /// in it.
     fn validator(&self, schema: &Value, closed: bool) -> Validator {
         let mut whole = json!({"allOf": [schema], "components": self.0["components"]});
         if closed {
@@ -56,14 +57,14 @@ impl Description {
         self.validator(schema, false).is_valid(body)
     }
 
-    /// Makes sure that a text is of the type that is described.
+    /// Asserts that a response has a described content type.
     fn check_type(&self, call: &str, response: &reqwest::Response) {
         let media_type = response.headers()["content-type"].to_str().unwrap();
         let content = &self.operation(call)["responses"]["200"]["content"];
         assert!(content[media_type].is_object(), "{call} answers {media_type}");
     }
 
-    /// Makes sure that an answer is one that is described: its status, type, members and headers.
+    /// Asserts that an answer is described: its status, type, members and headers.
     #[track_caller]
     fn check(&self, call: &str, answer: &Answer) {
         let status = answer.status.as_str();
@@ -108,8 +109,9 @@ async fn the_committed_description_is_the_one_that_is_served() {
 async fn it_describes_the_readmes_calls_and_no_others() {
     let service = Service::embedded().await;
     let described = Description::of(&service).await.calls();
-    let told: BTreeSet<_> = access::calls(3).into_iter().map(|row| row[0].to_owned()).collect();
-    assert_eq!(described, told);
+    let documented: BTreeSet<_> =
+        access::calls(3).into_iter().map(|row| row[0].to_owned()).collect();
+    assert_eq!(described, documented);
 }
 
 #[tokio::test]
@@ -162,7 +164,7 @@ async fn the_page_to_try_it_needs_nothing_from_elsewhere() {
     service.get("/docs/no-such").await.problem(404);
 }
 
-/// Bodies, and whether the service takes them.
+/// Valid and invalid bodies for each call.
 fn bodies() -> Vec<(&'static str, Value)> {
     let key = key_of("HighCPU").to_string();
     let long = "x".repeat(4_001);

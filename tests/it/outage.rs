@@ -1,5 +1,5 @@
-//! Redis that is away, stands still, or has forgotten: no write is refused, none lost, none counted
-//! twice, and no answer is a false zero.
+//! Redis that is unavailable, stalls, or has lost data: no write is refused, lost or counted twice,
+//! and no answer is a false zero.
 
 use std::{
     sync::{
@@ -30,7 +30,7 @@ fn cpu_event(id: impl std::fmt::Display) -> Value {
     json!({"alert_name": "HighCPU", "event_id": id.to_string()})
 }
 
-/// The body of a 202 that says what it is.
+/// The body of a 202 with the header of a degraded answer.
 #[track_caller]
 fn accepted(answer: Answer) -> Value {
     assert_eq!(answer.status, 202, "{}", answer.body);
@@ -47,7 +47,7 @@ async fn without_redis_from_the_first_second_every_write_waits_and_counts_later(
     let mut redis = RedisServer::start();
     redis.kill();
     let service = Service::on_redis(&redis).await;
-    // Nothing is known of it yet, and an unknown is not known to be true.
+    // Nothing is known of the anomaly yet, not even that it is unknown.
     let unknown = frequency(&service).await;
     unknown.problem(503);
     assert_eq!(unknown.headers["retry-after"], "1");
@@ -77,7 +77,7 @@ async fn without_redis_from_the_first_second_every_write_waits_and_counts_later(
     let regressed = accepted(service.post("/anomalies", &cpu_event(4)).await);
     assert_eq!(regressed["regressed"], true);
     assert_eq!(regressed["count_1h"], 4);
-    // Bad input is told even so.
+    // Bad input is refused all the same.
     service.post("/anomalies", &json!({})).await.problem(422);
     assert_eq!(service.get("/readyz").await.ok()["spool"]["operations"], 8);
 
@@ -110,10 +110,10 @@ async fn what_was_known_is_told_with_its_time_and_what_waits_is_added() {
     let as_of = Timestamp::parse_rfc3339(step["as_of"].as_str().unwrap()).unwrap();
     assert!(as_of < Timestamp::parse_rfc3339(step["last_seen"].as_str().unwrap()).unwrap());
 
-    let away = service.get(&format!("/anomalies/{KEY}")).await.ok();
-    assert_eq!(away["frequency"]["degraded"], true);
-    assert_eq!(away["signature"], known["signature"]);
-    // A write of the webhook and of an array waits too.
+    let degraded = service.get(&format!("/anomalies/{KEY}")).await.ok();
+    assert_eq!(degraded["frequency"]["degraded"], true);
+    assert_eq!(degraded["signature"], known["signature"]);
+    // An array waits too.
     let array = service.post("/anomalies", &json!([cpu(), {"alert_name": 1}, cpu()])).await;
     let array = accepted(array);
     assert_eq!(array[2]["count_24h"], 5);
@@ -149,7 +149,7 @@ async fn what_waits_survives_kill_9_and_is_carried_out_by_the_next_process() {
         accepted(service.post("/anomalies", &cpu_event(id)).await);
     }
     let service = service.restart().await;
-    // Known from the spool, though this process has never seen the store.
+    // The count comes from the spool: this process has never reached the store.
     assert_eq!(frequency(&service).await.ok()["count_1h"], 50);
     accepted(service.post("/anomalies", &cpu_event(50)).await);
     redis.restart();
@@ -228,7 +228,7 @@ async fn acknowledged_writes_that_a_failover_has_forgotten_are_sent_again() {
     service.post("/repairs", &repair).await.ok();
     let fix = json!({"anomaly_key": KEY, "fix_description": "raised the limit"});
     let fixed_at = service.put("/permanent-fix", &fix).await.ok()["fixed_at"].clone();
-    // Nothing of it was saved or replicated: the server that comes back has none of it.
+    // Nothing was saved or replicated: the server comes back empty.
     redis.restart();
     let known = eventually("all of it is there again", || async {
         let known = service.get(&format!("/anomalies/{KEY}")).await;
@@ -275,7 +275,7 @@ async fn the_first_use_of_a_script_is_no_reason_to_send_anything_again() {
     }
     frequency(&service).await.ok();
     service.get(&format!("/anomalies/{KEY}")).await.ok();
-    // What is sent again is sent within a probe's time.
+    // Writes are sent again within the interval of a probe.
     tokio::time::sleep(Duration::from_millis(600)).await;
     let stats = redis.client().await.text(&["INFO", "commandstats"]).await.unwrap();
     let zadd = stats.lines().find(|line| line.starts_with("cmdstat_zadd:")).unwrap();
@@ -304,7 +304,7 @@ async fn a_damaged_spool_is_set_aside_and_what_can_be_read_of_it_is_carried_out(
         accepted(service.post("/anomalies", &cpu_event(id)).await);
     }
     service.kill();
-    // The head of the file, by which redb knows all the rest, is lost.
+    // Destroy the head of the file, without which redb can't read the rest.
     let file = service.data_dir().join("spool.redb");
     let mut bytes = std::fs::read(&file).unwrap();
     bytes[..320].fill(0xA5);

@@ -1,4 +1,4 @@
-//! Marking a permanent fix, its undoing, and recurrence after it, over HTTP.
+//! Marking a permanent fix, removing the mark, and recurrences after it, over HTTP.
 
 use serde_json::{Value, json};
 
@@ -28,7 +28,7 @@ async fn recurrence_after_a_mark_is_louder() {
         assert_eq!(fix["fixed_by"], "ops");
         assert_eq!(fix["fixed_at"], marked["fixed_at"]);
 
-        // Marked once more, the recurrence lies before the mark.
+        // After another mark, the recurrence lies before the mark.
         service.put("/permanent-fix", &mark).await.ok();
         assert_eq!(service.get(&format!("{path}/frequency")).await.ok()["regressed"], false);
 

@@ -1,4 +1,4 @@
-//! The README tells the truth: its calls give its answers.
+//! The README's calls give the README's answers.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use serde_json::{Deserializer, Value};
 
 use crate::support::Service;
 
-/// The calls of the README's console blocks, each with the answers shown under it.
+/// The calls in the README's console blocks, each with the answers under it.
 fn calls() -> Vec<(&'static str, &'static str)> {
     let readme = include_str!("../../README.md");
     readme
@@ -21,7 +21,7 @@ fn json_values(text: &str) -> Vec<Value> {
     Deserializer::from_str(text).into_iter().map(Result::unwrap).map(without_times).collect()
 }
 
-/// Times differ from day to day: any time stands for any other.
+/// Replaces all times, which differ from run to run.
 fn without_times(mut value: Value) -> Value {
     for member in value.as_object_mut().unwrap().values_mut() {
         if member.as_str().is_some_and(|text| Timestamp::parse_rfc3339(text).is_ok()) {

@@ -1,4 +1,4 @@
-//! What has waited is carried out once, in whatever phase of it the process is killed.
+//! The spool is replayed exactly once, whenever the process is killed.
 
 use std::time::Duration;
 
@@ -8,10 +8,11 @@ use crate::support::{Proxy, RedisServer, Service, Weather, eventually, healthy_a
 
 const WRITES: u64 = 3_000;
 const ARRAY: u64 = 500;
-/// So slow that the replay lasts for as long as a test needs to do something within it.
+/// Slow enough for a test to act during the replay.
 const REPLAY_PER_SECOND: &str = "1000";
 
-/// A service with `WRITES` occurrences in its spool, a repair and a mark behind them, and Redis back.
+/// A service with `WRITES` occurrences in its spool, then a repair and a mark, and a Redis that is
+/// back.
 async fn with_a_full_spool() -> (RedisServer, Proxy, Service) {
     let mut redis = RedisServer::start();
     let proxy = Proxy::to(redis.port()).await;
@@ -78,7 +79,7 @@ async fn a_replay_that_is_killed_before_its_answer_counts_everything_once() {
         (waiting(&service).await < WRITES - 600).then_some(())
     })
     .await;
-    // From here on Redis carries out what it is sent, and the service never hears of it.
+    // From here on Redis applies what it receives, and the service gets no reply.
     proxy.set(Weather::NoReplies);
     let other = redis.client().await;
     eventually("Redis has applied more than it could say", || async {
@@ -100,7 +101,7 @@ async fn a_replay_that_is_killed_before_its_answer_counts_everything_once() {
 async fn what_is_new_is_served_while_a_long_replay_goes_on() {
     let (_redis, _proxy, service) = with_a_full_spool().await;
     eventually("it has begun", || async { (waiting(&service).await < WRITES).then_some(()) }).await;
-    // An anomaly of which nothing waits goes to Redis directly; one of which something waits queues.
+    // An anomaly without waiting writes goes to Redis directly; one with waiting writes queues.
     let fresh = service.post("/anomalies", &json!({"alert_name": "Fresh"})).await;
     assert_eq!(fresh.status, 200);
     assert_eq!(fresh.body["count_1h"], 1);
@@ -127,7 +128,7 @@ async fn a_mark_that_has_waited_does_not_undo_what_was_done_elsewhere_after_it()
     healthy_again(&cut_off).await;
     let read = other.get(&format!("/anomalies/{key}/frequency")).await.ok();
     assert_eq!(read["permanent_fix_applied"], false);
-    // What is done after it holds as ever.
+    // A later mark holds.
     cut_off.put("/permanent-fix", &fix).await.ok();
     let read = other.get(&format!("/anomalies/{key}/frequency")).await.ok();
     assert_eq!(read["permanent_fix_applied"], true);

@@ -1,4 +1,4 @@
-//! Stopping: what was accepted is answered, and what was answered is kept.
+//! Shutdown: every accepted request is answered, and every answered write is kept.
 
 use std::{
     sync::{
@@ -56,7 +56,7 @@ async fn on_sigterm_under_load_every_recorded_occurrence_is_answered() {
 
 #[tokio::test]
 async fn an_idle_connection_does_not_hold_up_the_end() {
-    // Whoever waits for the connection to be used or given up waits for ten minutes.
+    // If the end waited for the connection, it would wait for ten minutes.
     let options =
         [("HTTP__HEADER_TIMEOUT_SECONDS", "600"), ("HTTP__SHUTDOWN_TIMEOUT_SECONDS", "600")];
     let mut service = Service::with(&options).await;
@@ -80,7 +80,7 @@ async fn a_client_that_never_ends_its_request_is_cut_off_and_holds_up_nobody() {
             let mut stream = TcpStream::connect(address).await.unwrap();
             stream.write_all(text.as_bytes()).await.unwrap();
             let mut answer = String::new();
-            // The end of the stream, or a reset: either way the service has let go.
+            // The end of the stream or a reset: the service has closed the connection.
             let _ = stream.read_to_string(&mut answer).await;
             answer
         })
@@ -112,7 +112,7 @@ async fn on_sigterm_in_an_outage_it_ends_and_keeps_what_it_has_accepted() {
     let mut redis = RedisServer::start();
     let options = [("REDIS__URL", &*redis.url()), ("HTTP__SHUTDOWN_TIMEOUT_SECONDS", "600")];
     let mut service = Service::with(&options).await;
-    // A Redis that stands still keeps its connections, and answers no farewell.
+    // A stalled Redis keeps its connections open, and answers no QUIT.
     redis.pause();
     for id in 0..20 {
         let event = json!({"alert_name": "HighCPU", "event_id": id.to_string()});

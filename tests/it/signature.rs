@@ -1,4 +1,4 @@
-//! The canonical form and the key, byte for byte: deployments hold years of keys made so.
+//! The canonical form and the key, byte for byte: deployments hold years of such keys.
 
 use anomaly_counter::domain::Signature;
 use proptest::prelude::*;
@@ -21,7 +21,7 @@ fn every_vector_gives_its_key() {
     }
 }
 
-/// The canonical form by another way: from UTF-16 code units, each by the letter of the contract.
+/// Builds the canonical form in another way: from UTF-16 code units, literally as in the contract.
 fn independent_form(fields: &[(&str, &str)]) -> String {
     let mut sorted = fields.to_vec();
     sorted.sort();
@@ -56,7 +56,8 @@ proptest! {
         namespace in "\\PC*",
         error_type in "[\u{0}-\u{ff}]*",
     ) {
-        prop_assume!([&alert_name, &service, &namespace, &error_type].iter().any(|s| !s.is_empty()));
+        let values = [&alert_name, &service, &namespace, &error_type];
+        prop_assume!(values.iter().any(|value| !value.is_empty()));
         let parsed = signature(json!({
             "alert_name": alert_name,
             "service": service,

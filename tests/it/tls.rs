@@ -1,5 +1,5 @@
-//! The listener behind TLS: certificates, of clients too, that are replaced while it serves; and clients that
-//! stall.
+//! TLS on the listener: certificates that are replaced while it serves, client certificates, and
+//! clients that stall.
 
 use std::{fs, path::Path};
 
@@ -15,7 +15,7 @@ use crate::support::{
 const PAIR: &str = "tls.certificate_file = \"server.pem\"\ntls.key_file = \"server.key\"\n";
 const CLIENT_CA: &str = "tls.client_ca_file = \"ca.pem\"\n";
 
-/// What `write_certificates` writes, as texts.
+/// The files of `write_certificates` as texts.
 fn certificates() -> Vec<(&'static str, String)> {
     let dir = TempDir::new().unwrap();
     write_certificates(dir.path());
@@ -30,7 +30,7 @@ async fn service(config: &str) -> Service {
     Service::with_files(config, &files).await
 }
 
-/// One that believes the CA in the service's folder.
+/// A client that trusts the CA in the service's folder.
 fn client(service: &Service, identity: Option<Identity>) -> Client {
     let ca = Certificate::from_pem(&fs::read(service.dir().join("ca.pem")).unwrap()).unwrap();
     let builder = http_client().tls_certs_only([ca]);
@@ -63,7 +63,7 @@ async fn it_serves_by_tls_and_by_nothing_else() {
     assert_eq!(posted.await.unwrap().status(), 200);
     let plain = http_client().build().unwrap().get(format!("http://{}/readyz", service.address()));
     assert!(plain.send().await.is_err());
-    // Who does not know the CA goes no further.
+    // A client that does not trust the CA does not connect.
     assert!(!is_ready(&service, &http_client().build().unwrap()).await);
     healthcheck(&service).succeeded();
 }
@@ -83,7 +83,7 @@ async fn another_certificate_is_shown_after_sighup_and_a_broken_one_never() {
 
     fs::write(service.dir().join("server.pem"), "no certificate").unwrap();
     service.hang_up();
-    eventually("the fault is told", || async {
+    eventually("the log has the fault", || async {
         service.log().contains("the certificate in force stays so").then_some(())
     })
     .await;
@@ -114,7 +114,8 @@ async fn clients_that_stall_before_tls_hold_up_nobody() {
     for _ in 0..200 {
         stalled.push(TcpStream::connect(service.address()).await.unwrap());
     }
-    // Their handshakes time out after 10 s, so that one after the other they take half an hour.
+    // Handshakes time out after 10 s: one after the other, the stalled ones would take half an
+    // hour.
     assert!(is_ready(&service, &client(&service, None)).await);
 }
 

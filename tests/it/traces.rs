@@ -1,4 +1,5 @@
-//! Traces: a request's span, its batch and the store's call under it, at a collector; and none where nobody asks.
+//! Traces at a collector: a request's span, with its batch and the call to the store under it; and
+//! no traces unless they are configured.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,18 +17,18 @@ const CALLER: &str = "b7ad6b7169203331";
 const SAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const NOT_SAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
 
-/// Kinds of spans.
+/// The kinds of spans in OTLP.
 const INTERNAL: i32 = 1;
 const SERVER: i32 = 2;
 const CLIENT: i32 = 3;
 
-/// A service that sends its traces to `url`, soon; with more of its environment.
+/// A service that soon sends its traces to `url`, with more environment variables.
 async fn traced(url: &str, environment: &[(&str, &str)]) -> Service {
     let own = [("ANOMALY_COUNTER__TRACES__ENDPOINT", url), ("OTEL_BSP_SCHEDULE_DELAY", "20")];
     Service::with_environment(&[&own, environment].concat()).await
 }
 
-/// Posts occurrences under a `traceparent`, and answers what `traceresponse` says.
+/// Posts occurrences with a `traceparent`, and returns the parts of `traceresponse`.
 async fn post(service: &Service, traceparent: Option<&str>, names: &[&str]) -> Option<[String; 3]> {
     let bodies: Vec<_> = names.iter().map(|name| json!({"alert_name": name})).collect();
     let mut request = service.request(Method::POST, "/anomalies").json(&bodies);
@@ -39,7 +40,7 @@ async fn post(service: &Service, traceparent: Option<&str>, names: &[&str]) -> O
     traceresponse(&answer)
 }
 
-/// The trace, the span and the flags that an answer names.
+/// The trace, the span and the flags in an answer's `traceresponse`.
 fn traceresponse(answer: &Answer) -> Option<[String; 3]> {
     let parts: Vec<_> = answer.headers.get("traceresponse")?.to_str().unwrap().split('-').collect();
     let [version, trace, span, flags] = parts[..] else { panic!("{parts:?}") };
@@ -68,11 +69,11 @@ async fn a_request_is_a_trace_from_its_caller_to_the_call_of_the_store() {
     {
         let collector = Collector::start().await;
         let service = traced(&collector.url(), environment).await;
-        let told = post(&service, Some(SAMPLED), &["HighCPU"; 3]).await.unwrap();
+        let response = post(&service, Some(SAMPLED), &["HighCPU"; 3]).await.unwrap();
         let spans = collector.trace(TRACE, 3).await;
 
         let request = under(&spans, CALLER);
-        assert_eq!(told, [TRACE, &request.id, "01"]);
+        assert_eq!(response, [TRACE, &request.id, "01"]);
         assert_eq!(request.name, "POST /anomalies");
         assert_eq!(request.kind, SERVER);
         for (attribute, value) in [
@@ -100,7 +101,7 @@ async fn a_request_is_a_trace_from_its_caller_to_the_call_of_the_store() {
         }
         assert!(call.begun < call.ended, "{spans:#?}");
         assert!(!spans.iter().any(|span| span.is_error), "{spans:#?}");
-        // The third of a day is a step to another level, which is logged.
+        // The third occurrence within a day changes the level, which is logged.
         let line = format!(r#""trace_id":"{TRACE}""#);
         assert_eq!(lines_with(&service, &line), 1, "{}", service.log());
         assert!(service.log().contains(&request.attributes["anomaly_counter.request_id"]));
@@ -120,8 +121,8 @@ async fn calls_that_share_a_batch_have_a_complete_trace_each() {
     network.set(Weather::Slow(Duration::from_millis(300)));
     let posted = (0..CALLS).map(|_| post(&service, None, &["HighCPU"]));
     let mut batches = BTreeMap::new();
-    for told in futures_util::future::join_all(posted).await {
-        let [trace, span, _] = told.unwrap();
+    for response in futures_util::future::join_all(posted).await {
+        let [trace, span, _] = response.unwrap();
         let spans = collector.trace(&trace, 3).await;
         assert_eq!(under(&spans, "").id, span);
         let call = under(&spans, &under(&spans, &span).id);
@@ -282,7 +283,7 @@ async fn a_collector_that_is_away_is_two_lines_in_the_log() {
     let port = collector.port();
     drop(collector);
     let service = traced(&traces_url(port), &[]).await;
-    eventually("it is told that the collector is away", || async {
+    eventually("the log says that the collector takes no traces", || async {
         post(&service, None, &["HighCPU"]).await;
         (lines_with(&service, "takes no traces") == 1).then_some(())
     })
@@ -297,7 +298,7 @@ async fn a_collector_that_is_away_is_two_lines_in_the_log() {
     assert_eq!(lines_with(&service, "traces"), 2, "with the one at the start: {}", service.log());
 
     collector.refuse(false);
-    eventually("it is told that the collector is back", || async {
+    eventually("the log says that the collector takes traces again", || async {
         post(&service, None, &["HighCPU"]).await;
         (lines_with(&service, "takes traces again") == 1).then_some(())
     })
@@ -309,10 +310,11 @@ async fn a_collector_that_is_away_is_two_lines_in_the_log() {
 #[tokio::test]
 async fn a_collector_that_does_not_answer_slows_neither_calls_nor_the_end() {
     let (_silent, url) = silent_collector();
-    // Room for two spans: what comes meanwhile is beyond it.
+    // The queue holds two spans, and the others are dropped.
     let small = [("OTEL_BSP_MAX_QUEUE_SIZE", "2"), ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1")];
     let mut service = traced(&url, &small).await;
-    // The collector is given up after 5 s: a call that waits for it makes 50 of them take minutes.
+    // A request to the collector times out after 5 s: if calls waited for it, 50 would take
+    // minutes.
     let calls = async {
         for _ in 0..50 {
             post(&service, None, &["HighCPU"]).await;
@@ -335,7 +337,7 @@ async fn a_collector_behind_tls_is_believed_by_its_certificate() {
     collector.trace(&trace, 3).await;
 
     let service = traced(&url, &[]).await;
-    eventually("the certificate is told to be at fault", || async {
+    eventually("the log names the certificate", || async {
         post(&service, None, &["HighCPU"]).await;
         (lines_with(&service, "certificate") == 1).then_some(())
     })
@@ -348,10 +350,10 @@ async fn the_environment_names_the_service_and_what_the_collector_asks_for() {
     let collector = Collector::start().await;
     let service = traced(&collector.url(), &[]).await;
     let [trace, ..] = post(&service, None, &["HighCPU"]).await.unwrap();
-    let told = collector.trace(&trace, 3).await.remove(0).resource;
-    assert_eq!(told["service.name"], "anomaly-counter");
-    assert_eq!(told["service.version"], env!("CARGO_PKG_VERSION"));
-    assert!(!told["service.instance.id"].is_empty());
+    let resource = collector.trace(&trace, 3).await.remove(0).resource;
+    assert_eq!(resource["service.name"], "anomaly-counter");
+    assert_eq!(resource["service.version"], env!("CARGO_PKG_VERSION"));
+    assert!(!resource["service.instance.id"].is_empty());
 
     let environment = [
         ("OTEL_SERVICE_NAME", "counter-eu"),
@@ -360,10 +362,10 @@ async fn the_environment_names_the_service_and_what_the_collector_asks_for() {
     ];
     let service = traced(&collector.url(), &environment).await;
     let [trace, ..] = post(&service, None, &["HighCPU"]).await.unwrap();
-    let told = collector.trace(&trace, 3).await.remove(0).resource;
-    assert_eq!(told["service.name"], "counter-eu");
-    assert_eq!(told["service.instance.id"], "pod-7");
-    assert_eq!(told["deployment.environment.name"], "prod");
+    let resource = collector.trace(&trace, 3).await.remove(0).resource;
+    assert_eq!(resource["service.name"], "counter-eu");
+    assert_eq!(resource["service.instance.id"], "pod-7");
+    assert_eq!(resource["deployment.environment.name"], "prod");
     assert_eq!(collector.header("authorization").as_deref(), Some("Bearer s3cret"));
     assert!(!service.log().contains("s3cret"), "{}", service.log());
 }

@@ -4,10 +4,10 @@ use std::{fs, path::Path};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
-/// Writes a CA, and certificates for the server and the client that it has signed.
+/// Writes a CA, and the certificates of a server and a client that it has signed.
 pub(crate) fn write_certificates(dir: &Path) {
     let mut ca = CertificateParams::new(Vec::<String>::new()).unwrap();
-    // OpenSSL takes a certificate whose issuer has its own name for one that has signed itself.
+    // OpenSSL treats a certificate as self-signed if its issuer has its own name.
     ca.distinguished_name.push(DnType::CommonName, "the CA of the test");
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();

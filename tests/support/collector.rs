@@ -1,4 +1,4 @@
-//! A collector of the test's own: takes OTLP by HTTP, and keeps what it is sent.
+//! A trace collector of a test's own, which accepts OTLP over HTTP and keeps the spans.
 
 use std::{
     collections::BTreeMap,
@@ -36,7 +36,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{eventually, servers::process::on_free_port};
 
-/// Takes traces until it is dropped.
+/// A collector that accepts traces until it is dropped.
 pub(crate) struct Collector {
     port: u16,
     state: Arc<State>,
@@ -46,27 +46,27 @@ pub(crate) struct Collector {
 #[derive(Default)]
 struct State {
     connections: AtomicU64,
-    /// Whether nothing is taken, and how often that was said.
+    /// Refuses all spans, and counts the refusals.
     refuses: AtomicBool,
     refusals: AtomicU64,
     spans: Mutex<Vec<SentSpan>>,
     headers: Mutex<BTreeMap<String, String>>,
 }
 
-/// A span as it was sent, its ids in hex and its attributes as texts.
+/// A span as it was sent, with its ids in hex and its attributes as text.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SentSpan {
     pub(crate) trace: String,
     pub(crate) id: String,
     pub(crate) parent: String,
     pub(crate) name: String,
-    /// As OTLP numbers them: 1 internal, 2 server, 3 client.
+    /// The number in OTLP: 1 internal, 2 server, 3 client.
     pub(crate) kind: i32,
     pub(crate) begun: u64,
     pub(crate) ended: u64,
     pub(crate) is_error: bool,
     pub(crate) attributes: BTreeMap<String, String>,
-    /// Of what has sent it.
+    /// The attributes of the sender.
     pub(crate) resource: BTreeMap<String, String>,
 }
 
@@ -109,7 +109,7 @@ impl Collector {
                     tokio::spawn(async move {
                         match tls {
                             None => state.take(stream).await,
-                            // Who does not believe the certificate goes away.
+                            // A client that does not trust the certificate ends the connection.
                             Some(tls) => {
                                 if let Ok(stream) = tls.accept(stream).await {
                                     state.take(stream).await;
@@ -135,7 +135,7 @@ impl Collector {
         self.state.connections.load(Ordering::Relaxed)
     }
 
-    /// Takes nothing any more, or takes spans again.
+    /// Starts or stops refusing spans.
     pub(crate) fn refuse(&self, refuses: bool) {
         self.state.refuses.store(refuses, Ordering::Relaxed);
     }
@@ -153,7 +153,7 @@ impl Collector {
         self.state.spans.lock().unwrap().clone()
     }
 
-    /// The spans of a trace, once there are so many.
+    /// Waits for this many spans of a trace.
     pub(crate) async fn trace(&self, id: &str, spans: usize) -> Vec<SentSpan> {
         eventually(&format!("{spans} spans of {id} come"), || async {
             let mut sent = self.spans();
@@ -175,12 +175,12 @@ fn listen(port: u16) -> io::Result<StdListener> {
     StdListener::bind(("127.0.0.1", port))
 }
 
-/// Where a collector on this port would take traces.
+/// The URL of a collector on this port.
 pub(crate) fn traces_url(port: u16) -> String {
     format!("http://127.0.0.1:{port}/v1/traces")
 }
 
-/// One that takes connections, and never answers on them.
+/// A collector that accepts connections and never answers.
 pub(crate) fn silent_collector() -> (StdListener, String) {
     let listener = on_free_port(listen).unwrap();
     let url = traces_url(listener.local_addr().unwrap().port());
@@ -190,7 +190,7 @@ pub(crate) fn silent_collector() -> (StdListener, String) {
 impl State {
     async fn take(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin) {
         let service = service_fn(|request| Self::keep(Arc::clone(&self), request));
-        // The sender may go away at any time.
+        // The sender may end the connection at any time.
         let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
     }
 
@@ -210,9 +210,9 @@ impl State {
             .collect();
         let body = request.into_body().collect().await.unwrap().to_bytes();
         for resource in ExportTraceServiceRequest::decode(body).unwrap().resource_spans {
-            let told = texts(resource.resource.unwrap().attributes);
+            let sender = texts(resource.resource.unwrap().attributes);
             let spans = resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
-            let sent = spans.map(|span| SentSpan::of(span, &told));
+            let sent = spans.map(|span| SentSpan::of(span, &sender));
             self.spans.lock().unwrap().extend(sent);
         }
         Ok(Response::new(Empty::new()))

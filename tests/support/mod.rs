@@ -35,8 +35,8 @@ use std::{
 use anomaly_counter::domain::{AnomalyKey, Signature, Timestamp};
 use reqwest::Method;
 
-/// How long anything may take that an idle machine does within a second or two. No test says how
-/// fast the service is: `make bench` does.
+/// The deadline for what an idle machine does within a second or two. No test measures how fast the
+/// service is: `make bench` does.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Calls `probe` until it returns a value.
@@ -70,7 +70,7 @@ pub(crate) async fn metric(service: &Service, series: &str) -> f64 {
     value.unwrap_or_else(|| panic!("no {series} in {text}")).parse().unwrap()
 }
 
-/// The number of batches of occurrences that the store has been sent and has answered or not.
+/// The number of batches of occurrences that were sent to the store and have ended.
 pub(crate) async fn record_batches(service: &Service) -> u64 {
     metric(service, "anomaly_counter_batch_items_count{call=\"record\"}").await as u64
 }

@@ -1,4 +1,4 @@
-//! A TCP proxy of the test's own, which does to connections what networks do.
+//! A TCP proxy of a test's own, which fails as networks do.
 
 use std::{
     net::SocketAddr,
@@ -16,19 +16,19 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 
-/// What happens to the bytes of all connections.
+/// The condition of the network between the two sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Weather {
     Fair,
-    /// Each piece comes later by so much, in both directions.
+    /// Delays each piece, in both directions.
     Slow(Duration),
-    /// What the server answers is lost.
+    /// Drops the server's replies.
     NoReplies,
-    /// Nothing comes through in either direction.
+    /// Drops everything in both directions.
     BlackHole,
 }
 
-/// Between a service and a server.
+/// A proxy between the service and Redis.
 pub(crate) struct Proxy {
     port: u16,
     state: Arc<State>,
@@ -37,7 +37,7 @@ pub(crate) struct Proxy {
 
 struct State {
     weather: Mutex<Weather>,
-    /// Connections before this one carry nothing any more.
+    /// Connections with a lower number carry nothing any more.
     first_alive: AtomicU64,
     next: AtomicU64,
     half_closes: watch::Sender<u64>,
@@ -45,7 +45,7 @@ struct State {
 }
 
 impl Proxy {
-    /// In front of a port of 127.0.0.1.
+    /// A proxy in front of a port of 127.0.0.1.
     pub(crate) async fn to(server_port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -84,7 +84,8 @@ impl Proxy {
         self.state.connections.lock().unwrap().abort_all();
     }
 
-    /// Forgets all connections, as a firewall does: they stay open and carry nothing. New ones work.
+    /// Forgets all connections, as a firewall does: they stay open and carry nothing, and new ones
+    /// work.
     pub(crate) fn strand(&self) {
         let next = self.state.next.load(Ordering::Relaxed);
         self.state.first_alive.store(next, Ordering::Relaxed);
@@ -95,7 +96,7 @@ impl Proxy {
         self.state.first_alive.store(next - 1, Ordering::Relaxed);
     }
 
-    /// Tells all clients that the server sends no more, and still takes what they send.
+    /// Closes the server's half of all connections, and still accepts what clients send.
     pub(crate) fn half_close(&self) {
         self.state.half_closes.send_modify(|times| *times += 1);
     }
@@ -129,7 +130,7 @@ async fn carry(state: Arc<State>, number: u64, client: TcpStream, server: Socket
     }
 }
 
-/// Ends when either side does.
+/// Copies bytes until either side ends.
 async fn pass(
     state: &State,
     number: u64,

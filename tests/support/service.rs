@@ -1,4 +1,4 @@
-//! The service as a process of its own, as operators run it.
+//! The service as a process, as operators run it.
 
 use std::{
     path::{Path, PathBuf},
@@ -19,7 +19,7 @@ use super::{
     },
 };
 
-/// A running service; killed with the test.
+/// A running service, killed with the test.
 pub(crate) struct Service {
     process: Process,
     base: String,
@@ -52,7 +52,7 @@ impl Service {
         Self::spawn(Arc::new(TempDir::new().unwrap()), environment).await
     }
 
-    /// With options as the environment names them, without the prefix.
+    /// With options by the names of their environment variables, without the prefix.
     pub(crate) async fn with(options: &[(&str, &str)]) -> Self {
         let environment = options
             .iter()
@@ -61,7 +61,7 @@ impl Service {
         Self::spawn(Arc::new(TempDir::new().unwrap()), environment).await
     }
 
-    /// With variables of the environment as they are.
+    /// With environment variables by their full names.
     pub(crate) async fn with_environment(variables: &[(&str, &str)]) -> Self {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let environment = variables.iter().map(owned).collect();
@@ -97,13 +97,13 @@ impl Service {
         self.process.kill().unwrap();
     }
 
-    /// Starts it again in the same folder with the same options; on another port.
+    /// Starts it again in the same folder with the same options, on another port.
     pub(crate) async fn restart(mut self) -> Self {
         self.kill();
         self.successor().await
     }
 
-    /// Another process in the same folder with the same options, once this one has been killed.
+    /// Starts another process in the same folder with the same options, after this one was killed.
     pub(crate) async fn successor(&self) -> Self {
         Self::spawn(Arc::clone(&self.dir), self.environment.clone()).await
     }
@@ -191,7 +191,7 @@ impl Service {
         Answer::of(self.request(Method::PUT, path).json(body)).await
     }
 
-    /// Posts bytes as they are, under a JSON content type.
+    /// Posts bytes unchanged, with the content type of JSON.
     pub(crate) async fn post_raw(&self, path: &str, body: impl Into<reqwest::Body>) -> Answer {
         let request = self.request(Method::POST, path).header("content-type", "application/json");
         Answer::of(request.body(body)).await

@@ -1,4 +1,4 @@
-//! Stores by themselves, behind the trait, for what holds of each of them.
+//! Stores without a service, behind the trait, for the tests that every store must pass.
 
 use std::{path::Path, sync::Arc};
 
@@ -13,29 +13,29 @@ use tempfile::TempDir;
 
 use super::{RedisCluster, RedisServer};
 
-/// More than a test has that does not say how many.
+/// More events than a test has that does not set a limit of its own.
 pub(crate) const EXACT_EVENTS: u32 = 10_000;
 
-/// A store with what it stands on.
+/// A store with its files or its server.
 #[async_trait]
 pub(crate) trait Fixture: Send + Sized {
     async fn new() -> Self {
         Self::keeping(EXACT_EVENTS).await
     }
 
-    /// A store that keeps so many events of an anomaly exactly.
+    /// A store that keeps this many events of an anomaly exactly.
     async fn keeping(exact_events: u32) -> Self;
 
     fn store(&self) -> Arc<dyn Store>;
 
-    /// Another store on the same data, as after a restart of the service.
+    /// Opens the same data again, as after a restart of the service.
     async fn reopen(&mut self);
 
-    /// Forgets all data.
+    /// Deletes all data.
     async fn clear(&mut self);
 }
 
-/// Runs each case over every store, which keeps so many events of an anomaly exactly.
+/// Runs each case on every store, which keeps this many events of an anomaly exactly.
 macro_rules! over_every_store {
     ($exact_events:expr; $($case:ident),+ $(,)?) => {
         $(mod $case {
@@ -61,8 +61,8 @@ macro_rules! over_every_store {
 }
 pub(crate) use over_every_store;
 
-/// The embedded store with checkpoints all the time, in the smallest steps, so that nearly every
-/// restart is within one.
+/// The embedded store with continuous checkpoints in the smallest steps, so that nearly every
+/// restart interrupts one.
 pub(crate) struct CheckpointingFixture(EmbeddedFixture);
 
 const SMALLEST_STEPS: CheckpointLimits =
@@ -255,7 +255,7 @@ pub(crate) fn fix_removal(key: u64, id: &str, at: Timestamp) -> FixRemoval {
     FixRemoval { key: AnomalyKey::from_bits(key), id, at, actor: actor() }
 }
 
-/// Where all writes of the tests come from.
+/// The actor of all writes of the tests.
 pub(crate) fn actor() -> Actor {
     Actor { by: Some("ops".to_owned()), request_id: Some("r-1".to_owned()) }
 }

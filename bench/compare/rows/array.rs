@@ -1,4 +1,4 @@
-//! `POST /anomalies` with arrays: what a collector sends, against what Redis takes at the very most.
+//! `POST /anomalies` with arrays, as collectors send them, against the most that Redis can do.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ use crate::{
 
 const ARRAYS: usize = 300;
 const ARRAY_LENGTH: usize = 100;
-/// ZADDs a second, before the first window has told how many fit in one.
+/// ZADDs a second, until the first window has measured them.
 const FIRST_GUESS: f64 = 100_000.0;
 
 fn goal(store: Store) -> Goal {

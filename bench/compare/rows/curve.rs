@@ -1,5 +1,5 @@
-//! Throughput against latency: the same storm of POSTs from one connection to many. No goal, but the
-//! plot that shows where the others' goals lie.
+//! Throughput against latency: the same storm of POSTs over one connection to many. It has no goal,
+//! but its plot shows where the other goals lie.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{
 };
 
 const CONNECTIONS: [u16; 5] = [1, 4, 16, 64, 256];
-/// Short, since there are fifteen of them; a plot forgives some noise.
+/// Short, because there are fifteen of them and a plot tolerates some noise.
 const WINDOW: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(bench: &mut Bench, stores: &[Store]) -> Outcome<()> {
@@ -22,9 +22,9 @@ pub(crate) fn run(bench: &mut Bench, stores: &[Store]) -> Outcome<()> {
     let requests = Requests::post(anomalies.iter().map(Anomaly::body))?;
     let (ceiling, services) = (Ceiling::start()?, services(stores)?);
 
-    let mut places = Vec::new();
+    let mut runs = Vec::new();
     for (name, port) in beside_ceiling(&ceiling, stores, &services) {
-        places.extend(CONNECTIONS.map(|connections| (name.clone(), port, connections)));
+        runs.extend(CONNECTIONS.map(|connections| (name.clone(), port, connections)));
     }
     let contestant = |(name, port, connections): &(String, u16, u16)| {
         let (port, connections, requests) = (*port, *connections, &requests);
@@ -32,9 +32,9 @@ pub(crate) fn run(bench: &mut Bench, stores: &[Store]) -> Outcome<()> {
             requests.send(port, connections, window)
         })
     };
-    let contestants = places.iter().map(contestant).collect();
+    let contestants = runs.iter().map(contestant).collect();
     let found = bench.take_turns(WINDOW, contestants)?;
-    for ((server, _, connections), loads) in places.into_iter().zip(&found) {
+    for ((server, _, connections), loads) in runs.into_iter().zip(&found) {
         bench.draw_curve(CurvePoint {
             server,
             connections,

@@ -1,5 +1,5 @@
-//! What the next record and read of a key cost, by how many occurrences it has already; and what the
-//! key takes in Redis.
+//! The cost of the next record and read of a key by its number of occurrences, and its memory in
+//! Redis.
 
 use std::{
     fmt,
@@ -25,13 +25,13 @@ use crate::{
     workload::{Anomaly, array},
 };
 
-/// The first one is what the others are measured against.
+/// The others are measured against the first one.
 const DEPTHS: [u64; 4] = [10, 10_000, 1_000_000, 10_000_000];
-/// Calls that a round times, one after the other, and again as many before the first round. Each
-/// shallow key is recorded once only: it would not stay shallow.
+/// The number of calls that a round times, one after the other, and of those before the first
+/// round. Each shallow key is recorded only once, because it would not stay shallow.
 const CALLS: usize = 300;
 const ARRAY_LENGTH: u64 = 1_000;
-/// Over how long the occurrences of a key are spread.
+/// The occurrences of a key are spread over this time.
 const SPREAD_SECONDS: u64 = 29 * 86_400;
 
 const TIME_GOAL: Goal = Goal::RatioAtMost(1.3);
@@ -62,7 +62,7 @@ pub(crate) fn run(bench: &mut Bench, stores: &[Store]) -> Outcome<()> {
     Ok(())
 }
 
-/// Keys of the same depth, of which each call takes the next.
+/// Keys of the same depth. Each call takes the next one.
 struct Depth {
     events: u64,
     keys: Vec<Anomaly>,
@@ -71,7 +71,7 @@ struct Depth {
 
 impl Depth {
     fn new(events: u64, rounds: u64) -> Self {
-        // One that is deep stays so, whatever is added.
+        // A deep key stays deep, whatever is added.
         let keys = if events <= DEPTHS[0] { CALLS * (rounds as usize + 1) } else { 1 };
         let keys = (0..keys).map(|number| Anomaly::new(format!("deep-{events}-{number}")));
         Self { events, keys: keys.collect(), calls: 0 }
@@ -87,8 +87,8 @@ impl Depth {
         let start = SystemClock.now().minus_seconds(SPREAD_SECONDS as i64);
         let occurrence = |number: u64| {
             let keys = self.keys.len() as u64;
-            let place = SPREAD_SECONDS * 1_000_000 / self.events * (number / keys);
-            let at = Timestamp::from_micros(start.as_micros() + place as i64);
+            let offset = SPREAD_SECONDS * 1_000_000 / self.events * (number / keys);
+            let at = Timestamp::from_micros(start.as_micros() + offset as i64);
             self.keys[(number % keys) as usize].body_at(at)
         };
         let array_of = |number: u64| {
@@ -99,7 +99,7 @@ impl Depth {
         fill(bench, &format!("keys of {}", self.name()), port, size, array_of)
     }
 
-    /// Times calls about its keys.
+    /// Times calls for its keys.
     fn cost(&mut self, connection: &mut Connection) -> Outcome<Cost> {
         let (mut record_us, mut read_us) = (Vec::new(), Vec::new());
         for _ in 0..CALLS {
@@ -163,7 +163,7 @@ fn depths(bench: &mut Bench, store: Store, service: &Service) -> Outcome<()> {
     Ok(())
 }
 
-/// The memory of an anomaly of three events, here and as the older Python service has laid it out.
+/// Compares the memory of an anomaly with three events with the layout of the older Python service.
 fn memory(bench: &mut Bench, service: &Service) -> Outcome<()> {
     let (own, older) = (Anomaly::new("three-own"), Anomaly::new("three-old"));
     let mut connection = Connection::open(service.port())?;
@@ -183,7 +183,7 @@ fn memory(bench: &mut Bench, service: &Service) -> Outcome<()> {
     Ok(())
 }
 
-/// Three events as that service writes them: members are the time as text, times have no zone.
+/// Writes three events as that service does: members are the time as text, times have no zone.
 fn record_as_older_service(client: &mut Client, anomaly: &Anomaly) -> Outcome<()> {
     const TTL_SECONDS: &str = "3024000";
     let timeline = format!("anomaly:timeline:{}", anomaly.key());

@@ -1,5 +1,5 @@
-//! A million anomalies: whether many make each one slower, what a quiet one takes in memory, and how
-//! long the embedded store takes to read them all at its start.
+//! A million anomalies: the speed of calls among many, the memory of a quiet one, and the time that
+//! the embedded store takes to read them all at its start.
 
 use std::{thread, time::Duration};
 
@@ -18,14 +18,14 @@ use crate::{
 
 const FEW: u64 = 1_000;
 const ARRAY_LENGTH: u64 = 1_000;
-/// Of many keys, evenly chosen, so many are recorded and read: rendering requests for all of them
-/// would take the load generator longer than the window.
+/// The number of keys that are recorded and read, evenly chosen: rendering requests for all of them
+/// takes the load generator longer than the window.
 const SAMPLE: u64 = 50_000;
 const WINDOW: Duration = Duration::from_secs(2);
-/// What was put off while it was loaded is done then.
+/// The service catches up with deferred work in this time.
 const REST: Duration = Duration::from_secs(3);
 
-/// Slower by a fifth at the most.
+/// At most a fifth slower.
 const RATE_GOAL: Goal = Goal::RatioAtLeast(1.0 / 1.2);
 const MEMORY_GOAL_BYTES: Goal = Goal::AtMost(300.0);
 const RESTART_GOAL_SECONDS: Goal = Goal::AtMost(5.0);
@@ -36,7 +36,7 @@ pub(crate) fn run(bench: &mut Bench, stores: &[Store]) -> Outcome<()> {
         record_each(bench, FEW, few.port())?;
         let mut many = Service::on(*store)?;
         let count = bench.settings.many_keys;
-        // What is allocated at the first record is none of a key's.
+        // The allocations of the first record do not belong to a key.
         record_each(bench, ARRAY_LENGTH, many.port())?;
         let before = many.resident_bytes()?;
         record_each(bench, count, many.port())?;
@@ -73,7 +73,7 @@ fn record_each(bench: &Bench, count: u64, port: u16) -> Outcome<()> {
     fill(bench, &format!("{} keys", grouped(count as f64)), port, size, array_of)
 }
 
-/// Records and reads among many keys beside the same among few.
+/// Compares records and reads among many keys with the same among few.
 fn rates(
     bench: &mut Bench,
     store: Store,
@@ -88,13 +88,13 @@ fn rates(
         format!("{} keys", grouped(FEW as f64)),
         format!("{} keys", grouped(bench.settings.many_keys as f64)),
     );
-    let places = [
+    let runs = [
         ("record", &few_name, few.port(), records(&of_few)?),
         ("record", &many_name, many.port(), records(sample)?),
         ("read", &few_name, few.port(), reads(&of_few)?),
         ("read", &many_name, many.port(), reads(sample)?),
     ];
-    let contestants = places
+    let contestants = runs
         .iter()
         .map(|(what, keys, port, requests)| {
             let name = format!("{}, {what} among {keys}", store.name());

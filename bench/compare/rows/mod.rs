@@ -23,19 +23,19 @@ use crate::{
     wrk::{Load, Requests},
 };
 
-/// As many as alert pipelines may have in a storm.
+/// The connections of alert pipelines in a storm.
 const CONNECTIONS: u16 = 64;
-/// The anomalies that are recorded and read, where not said otherwise.
+/// The default number of anomalies that are recorded and read.
 const ANOMALIES: usize = 1_000;
 const RESTARTS: usize = 5;
 
-/// Rows of one kind, which share what they are measured against.
+/// Rows of one kind, which are measured against the same thing.
 #[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) name: &'static str,
     about: &'static str,
     stores: &'static [Store],
-    /// About how long it takes with the default settings.
+    /// Approximate time with the default settings.
     pub(crate) seconds: u64,
     pub(crate) run: fn(&mut Bench, &[Store]) -> Outcome<()>,
 }
@@ -106,7 +106,7 @@ const GROUPS: [Group; 9] = [
     },
 ];
 
-/// Rows that were asked for: a group, on some of its stores.
+/// Selected rows: a group, on some of its stores.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Selection {
     pub(crate) group: &'static Group,
@@ -118,7 +118,7 @@ pub(crate) fn all() -> Vec<Selection> {
     GROUPS.iter().map(|group| Selection { group, stores: group.stores }).collect()
 }
 
-/// The rows that `name` means: `post`, or `post-redis`.
+/// The rows with a name such as `post` or `post-redis`.
 pub(crate) fn parse(name: &str) -> Result<Selection, String> {
     for group in &GROUPS {
         if name == group.name {
@@ -133,7 +133,7 @@ pub(crate) fn parse(name: &str) -> Result<Selection, String> {
     Err(format!("there is no such row. {}", list()))
 }
 
-/// The names of all rows, for who asks.
+/// The names of all rows, as help.
 pub(crate) fn list() -> String {
     let mut text = "Rows:\n".to_owned();
     for group in &GROUPS {
@@ -153,7 +153,7 @@ fn per_second(rounds: &[Load]) -> Samples {
     Samples::of(rounds, Load::per_second)
 }
 
-/// Lets servers take turns under the same storm of requests.
+/// Sends the same storm of requests to servers in turns.
 fn storm(
     bench: &Bench,
     requests: &Requests,

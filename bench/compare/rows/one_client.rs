@@ -1,4 +1,4 @@
-//! One client, one request at a time: what a pipeline waits for, without anyone to share a batch with.
+//! One client with one request at a time: the latency for a pipeline that shares no batch.
 
 use std::{fmt, time::Duration};
 
@@ -47,7 +47,7 @@ pub(crate) fn run(bench: &mut Bench, stores: &[Store]) -> Outcome<()> {
 
     let found = bench.take_turns(WINDOW.min(bench.settings.window), contestants)?;
     let us = |latencies: &[Latency]| Samples::of(latencies, |latency| latency.0);
-    // No round trip is beneath both: that of the request, and that of the command.
+    // The minimum is two round trips: that of the request and that of the command.
     let least = us(&found[0]).plus(&us(&found[1]));
     for (store, latencies) in stores.iter().zip(&found[2..]) {
         let line = Line::new(row("one-client", *store), "p50", "µs", us(latencies));

@@ -1,4 +1,4 @@
-//! `POST /anomalies`, one occurrence a request: the storm that the service is for.
+//! `POST /anomalies` with one occurrence a request: the storm for which the service is built.
 
 use super::{ANOMALIES, beside_ceiling, per_second, row, services, storm};
 use crate::{

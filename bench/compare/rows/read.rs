@@ -1,4 +1,4 @@
-//! `GET /anomalies/{key}/frequency`: what dashboards ask.
+//! `GET /anomalies/{key}/frequency`, as dashboards call it.
 
 use super::{ANOMALIES, beside_ceiling, per_second, row, services, storm};
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     wrk::Requests,
 };
 
-/// What is recorded before: about a hundred occurrences of each anomaly.
+/// Recorded before the reads: about a hundred occurrences of each anomaly.
 const ARRAYS: usize = 1_000;
 const ARRAY_LENGTH: usize = 100;
 

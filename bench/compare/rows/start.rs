@@ -1,5 +1,5 @@
-//! How long the service takes until it is ready: on a store that is nearly empty, and on an embedded
-//! store with a million events.
+//! How long the service takes until it is ready: on a store that is nearly empty, and on an
+//! embedded store with a million events.
 
 use super::{restart_seconds, row};
 use crate::{

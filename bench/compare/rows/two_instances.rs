@@ -1,5 +1,5 @@
-//! Two instances of the service on one Redis: whether a second one costs anything. They share the
-//! machine, so it can't gain much.
+//! Two instances of the service on one Redis: a second one should cost nothing. It can't gain much
+//! either, because they share the machine.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ use crate::{
 
 const GOAL: Goal = Goal::RatioAtLeast(0.95);
 
-/// What all instances have done together.
+/// The loads of all instances.
 #[derive(Clone, Debug)]
 struct Total(Vec<Load>);
 

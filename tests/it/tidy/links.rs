@@ -58,8 +58,8 @@ fn anchors(document: &str) -> BTreeSet<String> {
     let mut anchors = BTreeSet::new();
     for heading in prose(document).filter(|line| line.starts_with('#')) {
         let heading = heading.trim_start_matches('#').trim().to_lowercase();
-        let kept = heading.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
-        let anchor: String = kept.map(|c| if c == ' ' { '-' } else { c }).collect();
+        let letters = heading.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+        let anchor: String = letters.map(|c| if c == ' ' { '-' } else { c }).collect();
         let numbered = (1..).map(|number| format!("{anchor}-{number}"));
         let mut names = std::iter::once(anchor.clone()).chain(numbered);
         anchors.extend(names.find(|name| !anchors.contains(name)));

@@ -3,8 +3,8 @@
 /// The path of a module or an item: `["crate", "counter", "HealthState"]`.
 pub(super) type ItemPath<'a> = Vec<&'a str>;
 
-/// All paths in a source that begin with `crate::`, `super::` or `self::`, with lists in braces written
-/// out. The unit tests at the end of a file are left out: `super` is the file itself there.
+/// All paths in a source that begin with `crate::`, `super::` or `self::`, with lists in braces
+/// written out. The unit tests at the end of a file are left out: `super` is the file itself there.
 pub(super) fn paths_in(source: &str) -> Vec<ItemPath<'_>> {
     let source = source.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
     let mut paths = Vec::new();
