@@ -5,6 +5,7 @@ use std::fs;
 use super::{Source, project_files, root};
 
 const MAX_LINES: usize = 500;
+const MAX_COLUMNS: usize = 100;
 const MAX_BYTES: u64 = 512 * 1024;
 
 /// Files that a program has written, or is given as they are: they may be binary and large.
@@ -33,6 +34,28 @@ fn every_script_has_a_header() {
             assert!(text.contains(part), "{path} lacks {part:?}");
         }
     }
+}
+
+#[test]
+fn lines_end_at_100_columns() {
+    let mut sources = Source::all("", &["rs", "lua", "toml", "sh"]);
+    sources.push(Source::read(".ci/run"));
+    let mut too_long = Vec::new();
+    for Source { path, text } in sources {
+        for (number, line) in (1..).zip(text.lines()) {
+            let columns = line.chars().count();
+            if columns > MAX_COLUMNS && !is_unbreakable(line) {
+                too_long.push(format!("{path}:{number}: {columns}"));
+            }
+        }
+    }
+    assert!(too_long.is_empty(), "{} lines:\n{}", too_long.len(), too_long.join("\n"));
+}
+
+/// Whether a line can't be broken at a blank: one word of it, such as a URL or JSON in a raw
+/// string, leaves no room for another in half of the columns.
+fn is_unbreakable(line: &str) -> bool {
+    line.split_whitespace().any(|word| word.chars().count() > MAX_COLUMNS * 3 / 4)
 }
 
 #[test]

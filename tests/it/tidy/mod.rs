@@ -1,6 +1,7 @@
 //! The rules of the code base that a machine can check. CONTRIBUTING.md has them in words.
 
 mod contents;
+mod folders;
 mod imports;
 mod links;
 mod paths;
