@@ -3,11 +3,12 @@
 use super::{Source, paths::paths_in};
 
 /// From left to right: a module imports only from its left.
-const ORDER: [&str; 13] = [
+const ORDER: [&str; 14] = [
     "domain",
     "telemetry",
     "tls",
     "traces",
+    "redb_file",
     "store",
     "spool",
     "counter",
