@@ -1,6 +1,6 @@
 //! Automatic repairs: the attempts on an anomaly, how often each action worked, and which to skip.
 
-use std::{cmp::Reverse, collections::BTreeMap, fmt};
+use std::{cmp::Reverse, collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -121,6 +121,14 @@ impl SuccessRate {
     /// When it lies outside 0 to 1 or is not a number.
     pub fn new(share: f64) -> Result<Self, InvalidSuccessRate> {
         if (0.0..=1.0).contains(&share) { Ok(Self(share)) } else { Err(InvalidSuccessRate) }
+    }
+}
+
+impl FromStr for SuccessRate {
+    type Err = InvalidSuccessRate;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSuccessRate> {
+        text.parse().map_err(|_| InvalidSuccessRate).and_then(Self::new)
     }
 }
 

@@ -1,5 +1,5 @@
-//! What identifies an anomaly: four of the fields that a caller posts, and the key made of them.
-//! The canonical form is fixed byte for byte, since deployments hold years of keys made from it.
+//! The signature of an anomaly: four of the fields that a caller posts, and the key made of them.
+//! The canonical form is fixed byte for byte, because deployments hold years of keys made from it.
 
 use std::fmt::Write as _;
 
@@ -17,10 +17,10 @@ pub struct Signature {
     error_type: String,
 }
 
-/// Why an object is no signature.
+/// An object is no signature.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSignature {
-    /// An identifying field holds something else than a string.
+    /// An identifying field is not a string.
     #[error("`{field}` must be a string, not {found}")]
     NotAString {
         /// The field by the name under which it was posted.
@@ -28,7 +28,7 @@ pub enum InvalidSignature {
         /// The JSON type it had.
         found: &'static str,
     },
-    /// None of the four fields says anything.
+    /// All four fields are missing or empty.
     #[error(
         "the signature is empty: give at least one of `alert_name` (or `alertname`), `service` (or \
          `job`), `namespace`, `error_type` (or `reason`)"
@@ -47,16 +47,41 @@ impl Signature {
     pub const FIELDS: [(&'static str, Option<&'static str>); 4] =
         [ALERT_NAME, SERVICE, NAMESPACE, ERROR_TYPE];
 
-    /// Reads the identifying fields of `fields` and passes over all others.
+    /// Reads the identifying fields of `fields` and ignores all others.
     ///
     /// # Errors
     /// When one of them is not a string, or all are empty.
     pub fn from_fields(fields: &Map<String, Value>) -> Result<Self, InvalidSignature> {
+        Self::from_lookup(|name| {
+            let value = fields.get(name)?;
+            Some(value.as_str().ok_or_else(|| json_type_name(value)))
+        })
+    }
+
+    /// Reads the identifying fields by their names and aliases. `lookup` returns a field's text, or
+    /// the name of another JSON type.
+    ///
+    /// # Errors
+    /// As [`Signature::from_fields`].
+    pub fn from_lookup<'a>(
+        lookup: impl Fn(&'static str) -> Option<Result<&'a str, &'static str>>,
+    ) -> Result<Self, InvalidSignature> {
+        let read = |(name, alias): (&'static str, Option<&'static str>)| {
+            // The name counts where both are there, even when its value is empty.
+            let mut names = std::iter::once(name).chain(alias);
+            let Some((field, found)) =
+                names.find_map(|name| lookup(name).map(|found| (name, found)))
+            else {
+                return Ok(String::new());
+            };
+            let not_a_string = |found| InvalidSignature::NotAString { field, found };
+            found.map(str::to_owned).map_err(not_a_string)
+        };
         let signature = Self {
-            alert_name: read(fields, ALERT_NAME)?,
-            service: read(fields, SERVICE)?,
-            namespace: read(fields, NAMESPACE)?,
-            error_type: read(fields, ERROR_TYPE)?,
+            alert_name: read(ALERT_NAME)?,
+            service: read(SERVICE)?,
+            namespace: read(NAMESPACE)?,
+            error_type: read(ERROR_TYPE)?,
         };
         if signature.named_fields().iter().all(|(_, value)| value.is_empty()) {
             return Err(InvalidSignature::Empty);
@@ -124,20 +149,7 @@ fn present(
     std::iter::once(name).chain(alias).find(|name| fields.contains_key(*name))
 }
 
-fn read(
-    fields: &Map<String, Value>,
-    names: (&'static str, Option<&'static str>),
-) -> Result<String, InvalidSignature> {
-    let Some(field) = present(fields, names) else {
-        return Ok(String::new());
-    };
-    match &fields[field] {
-        Value::String(text) => Ok(text.clone()),
-        other => Err(InvalidSignature::NotAString { field, found: json_type_name(other) }),
-    }
-}
-
-/// What a JSON value is, in a sentence: "a number".
+/// The type of a JSON value with its article: "a number".
 pub fn json_type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

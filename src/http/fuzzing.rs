@@ -1,25 +1,20 @@
-//! A way in for `fuzz/`: reads a delivery as the webhook does. In other builds this is not there.
+//! An entry for `fuzz/`: reads a delivery as the webhook does. Other builds do not have it.
 
-use super::{
-    CountBy,
-    alertmanager::{alerts_of, read_alert},
-    body,
-    problem::Problem,
-};
+use super::{config::CountBy, endpoints::DeliveryRequest, extract::body_text, problem::Problem};
 use crate::domain::{Occurrence, Timestamp};
 
-/// What became of each alert of a delivery, a problem as its JSON.
+/// The result of each alert of a delivery, a problem as its JSON.
 pub type ReadAlerts = Vec<Result<Option<Occurrence>, String>>;
 
-/// Reads the body of a delivery that comes at `now`.
+/// Reads the body of a delivery that arrives at `now`.
 ///
 /// # Errors
 /// When it is refused as a whole.
 pub fn read_delivery(body: &[u8], count: CountBy, now: Timestamp) -> Result<ReadAlerts, String> {
-    let alerts = body::parse(body).and_then(alerts_of).map_err(told)?;
-    Ok(alerts.iter().map(|alert| read_alert(alert, count, now).map_err(told)).collect())
+    let delivery = body_text(body).and_then(DeliveryRequest::parse).map_err(json)?;
+    Ok(delivery.read(count, now).map(|(_, alert)| alert.map_err(json)).collect())
 }
 
-fn told(problem: Problem) -> String {
+fn json(problem: Problem) -> String {
     serde_json::to_string(&problem).expect("a problem has a JSON form")
 }

@@ -1,4 +1,4 @@
-//! Lets requests in or turns them away by what their heads say, before their bodies are read.
+//! Lets requests in or refuses them by their heads, before their bodies are read.
 
 use std::{
     convert::Infallible,
@@ -9,94 +9,77 @@ use std::{
 
 use axum::{
     extract::Request,
-    http::{HeaderMap, HeaderName, Method, header},
+    http::{HeaderMap, header},
     response::{IntoResponse as _, Response},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures_util::future::Either;
 use tower::Service;
 
-use super::browser::OriginPolicy;
+use super::{origin_policy::OriginPolicy, route::RouteMatch};
 use crate::{
-    auth::{AuthError, Caller, RetryAfter, Scope, SignedDelivery},
-    http::{
-        AppState,
-        problem::{Problem, ProblemKind},
-    },
+    auth::{Caller, SignedDelivery},
+    http::{endpoints::Access, headers::GRAFANA_SIGNATURE, problem::Problem, state::AppState},
     telemetry::{self, Shed},
 };
 
-/// Where Alertmanager and Grafana deliver.
-pub(in crate::http) const WEBHOOK_PATH: &str = "/webhooks/alertmanager";
-
-/// The header in which Grafana signs a delivery.
-pub(in crate::http) const GRAFANA_SIGNATURE: HeaderName =
-    HeaderName::from_static("x-grafana-alerting-signature");
-
-/// What a request takes; `None` for what everybody may ask. What is not named here takes the most.
-pub(in crate::http) fn needed(method: &Method, path: &str) -> Option<Scope> {
-    match (method, path) {
-        (_, "/healthz" | "/readyz" | "/openapi.json" | "/docs") => None,
-        // The parts of the page, and what the types of problems lead to.
-        (_, path) if path.starts_with("/docs/") || path.starts_with("/problems/") => None,
-        (&Method::GET | &Method::HEAD, _) => Some(Scope::Read),
-        (&Method::POST, "/anomalies" | "/repairs" | WEBHOOK_PATH) => Some(Scope::Ingest),
-        _ => Some(Scope::Operate),
-    }
-}
-
-/// What is asked of a request.
+/// The conditions under which a request is let in.
 #[derive(Debug)]
-pub(super) struct Access {
+pub(super) struct AccessPolicy {
     state: AppState,
     origin_policy: OriginPolicy,
 }
 
-impl Access {
+impl AccessPolicy {
     pub(super) fn new(state: AppState, origin_policy: OriginPolicy) -> Self {
         Self { state, origin_policy }
     }
 
-    /// Notes on the request who calls, where it is let in.
+    /// Lets a request in and notes its caller on it.
     fn admit(&self, request: &mut Request) -> Result<(), Problem> {
         let authenticator = &self.state.authenticator;
         self.origin_policy.admit(request, authenticator.is_open())?;
-        let Some(scope) = needed(request.method(), request.uri().path()) else { return Ok(()) };
-        if let Some(delivery) = self.signed_delivery(request) {
-            // Believed once its body is there.
+        let access = RouteMatch::of(request).access(request.method());
+        let Some(scope) = access.scope() else { return Ok(()) };
+        if matches!(access, Access::ScopeOrSignature(_))
+            && let Some(delivery) = self.signed_delivery(request.headers())
+        {
+            // The signature is checked when the body is there.
             request.extensions_mut().insert(delivery);
             request.extensions_mut().insert(Caller::default());
             return Ok(());
         }
         let secret = shown_secret(request.headers());
         let caller = authenticator.admit(self.state.counter.now(), secret.as_deref(), scope)?;
-        caller.admit_request().map_err(|wait| limited(scope, wait))?;
+        caller.admit_request().map_err(|wait| {
+            telemetry::shed(Shed::Token);
+            Problem::token_limit(scope, wait)
+        })?;
         request.extensions_mut().insert(caller);
         Ok(())
     }
 
-    fn signed_delivery(&self, request: &Request) -> Option<SignedDelivery> {
-        let headers = request.headers();
-        let is_delivery = request.uri().path() == WEBHOOK_PATH
-            && request.method() == Method::POST
-            && !headers.contains_key(header::AUTHORIZATION);
-        let signature = headers.get(GRAFANA_SIGNATURE).filter(|_| is_delivery)?.to_str().ok()?;
+    fn signed_delivery(&self, headers: &HeaderMap) -> Option<SignedDelivery> {
+        if headers.contains_key(header::AUTHORIZATION) {
+            return None;
+        }
+        let signature = headers.get(GRAFANA_SIGNATURE)?.to_str().ok()?;
         let authenticator = &self.state.authenticator;
         let time = authenticator.grafana_timestamp_header().and_then(|name| headers.get(name));
         authenticator.signed_delivery(signature, time.and_then(|time| time.to_str().ok()))
     }
 }
 
-/// What is behind it gets only the requests that are let in.
+/// Passes only those requests on that are let in.
 #[derive(Clone, Debug)]
 pub(super) struct RequireScope<S> {
-    access: Arc<Access>,
+    policy: Arc<AccessPolicy>,
     inner: S,
 }
 
 impl<S> RequireScope<S> {
-    pub(super) fn new(access: Access, inner: S) -> Self {
-        Self { access: Arc::new(access), inner }
+    pub(super) fn new(policy: AccessPolicy, inner: S) -> Self {
+        Self { policy: Arc::new(policy), inner }
     }
 }
 
@@ -113,16 +96,11 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        match self.access.admit(&mut request) {
+        match self.policy.admit(&mut request) {
             Ok(()) => Either::Right(self.inner.call(request)),
             Err(problem) => Either::Left(ready(Ok(problem.into_response()))),
         }
     }
-}
-
-/// Takes events from what a caller may record.
-pub(in crate::http) fn admit_events(caller: &Caller, count: usize) -> Result<(), Problem> {
-    caller.admit_events(count).map_err(|wait| limited(Scope::Ingest, wait))
 }
 
 /// The token behind `Bearer`, or the password of `Basic`, whatever its user.
@@ -138,55 +116,4 @@ fn shown_secret(headers: &HeaderMap) -> Option<String> {
     }
     let decoded = String::from_utf8(STANDARD.decode(credentials).ok()?).ok()?;
     decoded.split_once(':').map(|(_, password)| password.to_owned())
-}
-
-/// Alertmanager drops what is answered 429, and tries again after a 503.
-fn limited(scope: Scope, RetryAfter(wait): RetryAfter) -> Problem {
-    telemetry::shed(Shed::Token);
-    let (kind, what) = match scope {
-        Scope::Ingest => (ProblemKind::Overloaded, "and nothing was recorded"),
-        Scope::Read | Scope::Operate => (ProblemKind::TooManyRequests, "and nothing was done"),
-    };
-    let detail = format!("this token's limit is reached, {what}: try again later, or raise it");
-    Problem::new(kind, detail).retry_after(wait)
-}
-
-impl From<AuthError> for Problem {
-    fn from(denied: AuthError) -> Self {
-        let detail = match &denied {
-            AuthError::Missing => {
-                "this takes a token: send the header `Authorization: Bearer TOKEN`, or the token as \
-                 the password of Basic. `anomaly-counter token new` makes one"
-                    .to_owned()
-            }
-            AuthError::Unknown => {
-                "the token or signature is not known here: check it for a typo, and that it was \
-                 made for this service"
-                    .to_owned()
-            }
-            AuthError::Expired { name } => {
-                format!("the token {name:?} has expired: have a new one made")
-            }
-            AuthError::Forbidden { name, needed } => format!(
-                "the token {name:?} is not good for this, which takes the scope {needed}"
-            ),
-        };
-        // As RFC 6750 has it.
-        let error = match &denied {
-            AuthError::Missing => String::new(),
-            AuthError::Unknown | AuthError::Expired { .. } => {
-                ", error=\"invalid_token\"".to_owned()
-            }
-            AuthError::Forbidden { needed, .. } => {
-                format!(", error=\"insufficient_scope\", scope=\"{needed}\"")
-            }
-        };
-        let kind = match denied {
-            AuthError::Forbidden { .. } => ProblemKind::Forbidden,
-            AuthError::Missing | AuthError::Unknown | AuthError::Expired { .. } => {
-                ProblemKind::Unauthorized
-            }
-        };
-        Self::new(kind, detail).challenge(format!("Bearer realm=\"anomaly-counter\"{error}"))
-    }
 }

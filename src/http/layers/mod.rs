@@ -1,12 +1,16 @@
-//! What happens around every request.
+//! The layers around every request: its route, id, metrics, trace and log span, who may send it,
+//! and the limits of bodies and concurrency.
 
-pub(super) mod access;
-mod bounds;
-pub(super) mod browser;
-pub(super) mod client;
-mod intake;
-pub(super) mod measured;
-pub(super) mod traced;
+mod access;
+mod body_limiter;
+mod client_address;
+mod concurrency;
+mod degraded_header;
+mod origin_policy;
+mod request_metrics;
+mod request_trace;
+mod route;
+mod text_list;
 
 use std::{any::Any, convert::Infallible, sync::Arc};
 
@@ -26,46 +30,63 @@ use tower_http::{
 use tracing::{Level, Span};
 
 use self::{
-    access::{Access, RequireScope},
-    bounds::{Bounded, ConcurrencyLimiter},
-    browser::OriginPolicy,
-    client::ProxyConfig,
-    measured::{RequestMetrics, RouteNames},
-    traced::RequestTrace,
+    access::{AccessPolicy, RequireScope},
+    concurrency::{ConcurrencyLimiter, LimitConcurrency},
+    degraded_header::mark_degraded,
+    origin_policy::OriginPolicy,
+    request_metrics::RequestMetrics,
+    request_trace::RequestTrace,
+    route::RouteTable,
 };
 use super::{
-    AppState, Exposure, degraded,
+    endpoints::Endpoint,
     problem::{Problem, ProblemKind},
+    state::AppState,
 };
 use crate::traces;
 
-/// All routes with what happens around them.
+pub use client_address::ProxyConfig;
+pub use origin_policy::BrowserConfig;
+
+/// All routes with the layers around them.
 pub type HttpService = BoxCloneSyncService<axum::http::Request<Incoming>, Response, Infallible>;
 
-/// Wraps all routes, the fallbacks among them. As a whole, and not by `Router::layer`, which would wrap each
-/// route in a box for each layer, and clone them all for each request.
+/// The ways on which requests arrive.
+#[derive(Clone, Debug)]
+pub struct Exposure {
+    /// The section `browser` of the configuration.
+    pub browser: BrowserConfig,
+    /// The section `proxy` of the configuration.
+    pub proxy: ProxyConfig,
+    /// Only programs of this machine reach the service.
+    pub is_local: bool,
+}
+
+/// Wraps all routes, the fallbacks among them. As a whole, and not by `Router::layer`, which would
+/// wrap each route in a box for each layer, and clone them all for each request.
 pub(super) fn around(
-    routes: Router,
-    names: RouteNames,
+    router: Router,
+    endpoints: &[Endpoint],
     state: AppState,
-    reach: Exposure,
+    exposure: Exposure,
 ) -> HttpService {
-    let Exposure { browser, proxy, is_local } = reach;
+    let Exposure { browser, proxy, is_local } = exposure;
     let counter = Arc::clone(&state.counter);
-    let names = Arc::new(names);
+    let table = Arc::new(RouteTable::new(endpoints));
     let proxy = Arc::new(proxy);
-    let traced = (Arc::clone(&names), Arc::clone(&proxy));
+    let proxy_of_traces = Arc::clone(&proxy);
     let cors = OriginPolicy::cors(&browser);
     let stack = ServiceBuilder::new()
-        .map_request(|request: axum::http::Request<Incoming>| request.map(Body::new))
+        .map_request(move |request: axum::http::Request<Incoming>| {
+            let mut request = request.map(Body::new);
+            table.note(&mut request);
+            request
+        })
         // First the id, so that all that follows can name it.
         .layer(SetRequestIdLayer::x_request_id(NewRequestId))
         // Around all that may answer, also a refusal or a panic.
-        .layer(layer_fn(move |inner| RequestMetrics::new(Arc::clone(&names), inner)))
-        .layer(layer_fn(move |inner| {
-            let (names, proxy) = traced.clone();
-            RequestTrace::new(names, proxy, inner)
-        }))
+        .layer(layer_fn(RequestMetrics::new))
+        .layer(layer_fn(move |inner| RequestTrace::new(Arc::clone(&proxy_of_traces), inner)))
         // The span is around all that is logged of a request. A line for each request only at
         // `debug`; errors are logged where they are known, and an outage is not one line a request.
         .map_response(Response::into_response)
@@ -79,14 +100,14 @@ pub(super) fn around(
         // Inside the span, so that the answer to a panic has the id too.
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(CatchPanicLayer::custom(panicked))
-        .map_response(move |response| degraded::marked(&counter, response))
+        .map_response(move |response| mark_degraded(&counter, response))
         .option_layer(cors);
-    let bounded = Bounded::new(ConcurrencyLimiter::new(state.http), routes);
-    let access = Access::new(state, OriginPolicy::new(browser, is_local));
-    BoxCloneSyncService::new(stack.service(RequireScope::new(access, bounded)))
+    let limited = LimitConcurrency::new(ConcurrencyLimiter::new(state.http), router);
+    let policy = AccessPolicy::new(state, OriginPolicy::new(browser, is_local));
+    BoxCloneSyncService::new(stack.service(RequireScope::new(policy, limited)))
 }
 
-/// Gives requests that come without an id one of ours.
+/// Makes an id for requests that have none.
 #[derive(Clone, Copy, Debug)]
 struct NewRequestId;
 
@@ -108,7 +129,7 @@ fn span(proxy: &ProxyConfig, request: &Request) -> Span {
         path = request.uri().path(),
         request_id = id,
         client = client.as_deref(),
-        // Where there is none, lines have none.
+        // Without a trace, log lines have none.
         trace_id = traces::trace_id().map(tracing::field::display)
     )
 }

@@ -1,8 +1,8 @@
-//! Every error that a client sees: an RFC 9457 problem that says what to do. Causes stay in the
-//! log. This is the one place that turns errors into status codes.
+//! Errors as clients see them: RFC 9457 problems that say what to do. Causes stay in the log. This
+//! is the one place that turns errors into status codes.
 
+mod from_errors;
 mod kind;
-mod page;
 
 use std::{fmt, time::Duration};
 
@@ -14,12 +14,9 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{counter::CounterError, domain::AnomalyKey};
-
 pub(super) use kind::ProblemKind;
-pub(super) use page::{__path_explain, explain};
 
-/// When to try again after a 503, in seconds.
+/// The `Retry-After` of a 503, in seconds.
 const RETRY_AFTER_SECONDS: u32 = 1;
 
 /// An error as RFC 9457 has it.
@@ -42,9 +39,10 @@ pub(super) struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = 14)]
     column: Option<usize>,
-    /// The headers beside it.
+    /// The header `Retry-After`.
     #[serde(skip)]
     retry_after_seconds: Option<u32>,
+    /// The header `WWW-Authenticate`.
     #[serde(skip)]
     challenge: Option<Box<str>>,
 }
@@ -68,13 +66,9 @@ impl Problem {
         Self::new(ProblemKind::InvalidField, format!("`{field}` {fault}")).at_field(field)
     }
 
-    /// An anomaly of which nothing is kept.
-    pub(super) fn unknown_anomaly(key: AnomalyKey) -> Self {
-        let detail = format!(
-            "no anomaly has the key {key}: check it for a typo; anomalies are forgotten 35 days \
-             after their last occurrence"
-        );
-        Self::new(ProblemKind::UnknownAnomaly, detail)
+    /// A field of the wrong JSON type. `expected` and `found` have their article: "a string".
+    pub(super) fn wrong_type(field: &str, expected: &str, found: &str) -> Self {
+        Self::field(field, format!("must be {expected}, not {found}"))
     }
 
     pub(super) fn at_field(mut self, field: &str) -> Self {
@@ -82,26 +76,26 @@ impl Problem {
         self
     }
 
-    pub(super) fn at_place(mut self, line: usize, column: usize) -> Self {
+    pub(super) fn at_position(mut self, line: usize, column: usize) -> Self {
         self.line = Some(line);
         self.column = Some(column);
         self
     }
 
-    /// Says when to try again, to the second above.
-    pub(super) fn retry_after(mut self, wait: Duration) -> Self {
+    /// Sets `Retry-After`, rounded up to a second.
+    fn retry_after(mut self, wait: Duration) -> Self {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         self.retry_after_seconds = Some(u32::try_from(seconds).unwrap_or(u32::MAX).max(1));
         self
     }
 
-    /// Says in `WWW-Authenticate` how to show who one is.
-    pub(super) fn challenge(mut self, challenge: String) -> Self {
+    /// Sets `WWW-Authenticate`.
+    fn challenge(mut self, challenge: String) -> Self {
         self.challenge = Some(challenge.into());
         self
     }
 
-    /// Whether the client may try the same again later.
+    /// Returns whether the client may retry the same request later.
     pub(super) fn is_temporary(&self) -> bool {
         self.kind.is_temporary()
     }
@@ -110,34 +104,6 @@ impl Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.detail)
-    }
-}
-
-impl From<CounterError> for Problem {
-    fn from(error: CounterError) -> Self {
-        match &error {
-            CounterError::Unavailable(_) => Self::new(
-                ProblemKind::Unavailable,
-                "the store can't be reached, and nothing was recorded: try again in a moment",
-            ),
-            CounterError::Unanswered(_) => Self::new(
-                ProblemKind::Unavailable,
-                "the store did not answer in time, so that a write may or may not have taken \
-                 effect: try again in a moment, with the same event_id so that it counts once",
-            ),
-            CounterError::Overloaded => Self::new(
-                ProblemKind::Overloaded,
-                "more calls are waiting than can be served, and nothing was recorded: try again \
-                 in a moment",
-            ),
-            CounterError::Refused(cause) => {
-                tracing::error!(%cause, "the store refuses a call");
-                Self::new(
-                    ProblemKind::Internal,
-                    "the store refuses this call; the service's log says why",
-                )
-            }
-        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! Which connections have a place. Once all places are taken, connections on which nothing is asked make room
-//! for those to come: whoever opens thousands and leaves them so keeps the service from nobody.
+//! The slots of connections. When all are in use, the connections that have been idle longest are
+//! closed for new ones: a client that opens thousands and leaves them idle locks nobody out.
 
 use std::{
     collections::HashMap,
@@ -16,23 +16,23 @@ use tokio::sync::Notify;
 
 use crate::telemetry;
 
-/// A client between two requests keeps its connection for so long at least.
+/// A client between two requests keeps its connection for this long at least.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
-/// So many make room at once, so that not every connection to come looks through all: an eighth of the idle
-/// ones, as in nginx, which also knows this bound.
-const MOST_AT_ONCE: usize = 32;
+/// Several are closed at once, so that not every new connection searches all: an eighth of the idle
+/// ones up to this number, as in nginx.
+const MAX_CLOSED_AT_ONCE: usize = 32;
 
-/// In place of the time since which a connection is idle, that is, no request has come whole.
-const ASKING: u64 = u64::MAX;
-const LEAVING: u64 = u64::MAX - 1;
+/// Instead of the time since which a connection is idle, that is, has no complete request.
+const BUSY: u64 = u64::MAX;
+const CLOSING: u64 = u64::MAX - 1;
 
-/// All connections that have a place.
+/// All connections that have a slot.
 #[derive(Clone)]
-pub(super) struct Connections(Arc<Places>);
+pub(super) struct Connections(Arc<Slots>);
 
-struct Places {
-    most: u64,
-    begun: Instant,
+struct Slots {
+    max: u64,
+    started: Instant,
     open: Mutex<Open>,
 }
 
@@ -40,61 +40,61 @@ struct Places {
 struct Open {
     by_number: HashMap<u64, Arc<State>>,
     last_number: u64,
-    /// Before this time looking for idle ones is in vain.
+    /// Before this time no connection is idle for long enough.
     none_idle_before_ms: u64,
 }
 
-/// What a connection does.
+/// The state of a connection.
 struct State {
-    /// Since when nothing is asked, in ms since the beginning; [`ASKING`] or [`LEAVING`].
+    /// Since when it is idle, in ms since `Slots::started`; [`BUSY`] or [`CLOSING`].
     idle_since_ms: AtomicU64,
-    leave: Notify,
+    close: Notify,
 }
 
-/// A connection's place; free again when this is dropped.
-pub(in crate::http) struct Place {
-    places: Arc<Places>,
+/// A connection's slot; it is free again on drop.
+pub(in crate::http) struct ConnectionSlot {
+    slots: Arc<Slots>,
     number: u64,
     state: Arc<State>,
 }
 
-/// A request of a connection is under way.
-pub(in crate::http) struct Asking {
-    places: Arc<Places>,
+/// A request of a connection is in progress until this is dropped.
+pub(in crate::http) struct BusyConnection {
+    slots: Arc<Slots>,
     state: Arc<State>,
 }
 
 impl Connections {
-    pub(super) fn new(most: u64) -> Self {
-        Self(Arc::new(Places { most, begun: Instant::now(), open: Mutex::default() }))
+    pub(super) fn new(max: u64) -> Self {
+        Self(Arc::new(Slots { max, started: Instant::now(), open: Mutex::default() }))
     }
 
-    /// A place for a connection; `None` while all others are in use.
-    pub(super) fn place(&self) -> Option<Place> {
-        self.place_at(self.0.now_ms())
+    /// Takes a slot; `None` while all are in use.
+    pub(super) fn slot(&self) -> Option<ConnectionSlot> {
+        self.slot_at(self.0.now_ms())
     }
 
-    fn place_at(&self, now_ms: u64) -> Option<Place> {
+    fn slot_at(&self, now_ms: u64) -> Option<ConnectionSlot> {
         let mut open = self.0.open.lock();
-        let is_full = |open: &Open| open.by_number.len() as u64 >= self.0.most;
+        let is_full = |open: &Open| open.by_number.len() as u64 >= self.0.max;
         if is_full(&open) {
-            open.make_room(now_ms);
+            open.close_idle(now_ms);
         }
         if is_full(&open) {
             return None;
         }
         open.last_number += 1;
         let number = open.last_number;
-        let state = State { idle_since_ms: AtomicU64::new(now_ms), leave: Notify::new() };
+        let state = State { idle_since_ms: AtomicU64::new(now_ms), close: Notify::new() };
         let state = Arc::new(state);
         open.by_number.insert(number, Arc::clone(&state));
-        Some(Place { places: Arc::clone(&self.0), number, state })
+        Some(ConnectionSlot { slots: Arc::clone(&self.0), number, state })
     }
 }
 
 impl Open {
-    /// Has those leave that have been idle for longest.
-    fn make_room(&mut self, now_ms: u64) {
+    /// Closes the connections that have been idle longest.
+    fn close_idle(&mut self, now_ms: u64) {
         if now_ms < self.none_idle_before_ms {
             return;
         }
@@ -104,7 +104,7 @@ impl Open {
             .by_number
             .iter()
             .map(|(number, state)| (since(state), *number))
-            .filter(|(since_ms, _)| *since_ms < LEAVING)
+            .filter(|(since_ms, _)| *since_ms < CLOSING)
             .collect();
         idle.sort_unstable();
         let first_ms = idle.first().map_or(now_ms, |(since_ms, _)| *since_ms);
@@ -113,15 +113,15 @@ impl Open {
             self.none_idle_before_ms = first_ms + idle_after_ms;
             return;
         }
-        let mut leaving = (idle.len() / 8).clamp(1, MOST_AT_ONCE);
+        let mut to_close = (idle.len() / 8).clamp(1, MAX_CLOSED_AT_ONCE);
         for (since_ms, number) in idle {
-            // One that has just begun to ask stays.
-            if self.by_number[&number].leave(since_ms) {
+            // One that has just begun a request stays.
+            if self.by_number[&number].close(since_ms) {
                 self.by_number.remove(&number);
                 telemetry::idle_connection_closed();
-                leaving -= 1;
+                to_close -= 1;
             }
-            if leaving == 0 {
+            if to_close == 0 {
                 break;
             }
         }
@@ -129,65 +129,75 @@ impl Open {
 }
 
 impl State {
-    /// Whether it does not leave.
-    fn become_unless_leaving(&self, idle_since_ms: u64) -> bool {
+    /// Returns whether the connection stays open.
+    fn set_unless_closing(&self, idle_since_ms: u64) -> bool {
         let order = Ordering::Relaxed;
-        let stays = |since_ms| (since_ms != LEAVING).then_some(idle_since_ms);
-        self.idle_since_ms.fetch_update(order, order, stays).is_ok()
+        let stays_open = |since_ms| (since_ms != CLOSING).then_some(idle_since_ms);
+        self.idle_since_ms.fetch_update(order, order, stays_open).is_ok()
     }
 
-    /// Whether it has been idle until here, and leaves.
-    fn leave(&self, since_ms: u64) -> bool {
+    /// Closes the connection if it has been idle since `since_ms`; returns whether.
+    fn close(&self, since_ms: u64) -> bool {
         let order = Ordering::Relaxed;
-        let left = self.idle_since_ms.compare_exchange(since_ms, LEAVING, order, order).is_ok();
-        if left {
-            self.leave.notify_one();
+        let is_closing =
+            self.idle_since_ms.compare_exchange(since_ms, CLOSING, order, order).is_ok();
+        if is_closing {
+            self.close.notify_one();
         }
-        left
+        is_closing
     }
 }
 
-impl Places {
+impl Slots {
     fn now_ms(&self) -> u64 {
-        // For some five hundred million years it has room.
-        self.begun.elapsed().as_millis() as u64
+        // Enough for some five hundred million years.
+        self.started.elapsed().as_millis() as u64
     }
 }
 
-impl Place {
-    /// Done when the connection has to end.
-    pub(super) async fn leaving(&self) {
-        self.state.leave.notified().await;
+impl ConnectionSlot {
+    /// Is done when the connection has to close.
+    pub(super) async fn closing(&self) {
+        self.state.close.notified().await;
     }
 
-    /// Notes that the head of a request has come.
+    /// Notes that the head of a request has arrived.
     pub(super) fn touch(&self) {
-        self.state.become_unless_leaving(self.places.now_ms());
+        self.state.set_unless_closing(self.slots.now_ms());
     }
 
-    /// Notes that a request has come whole, until what this gives is dropped. `None` when it has come too late: the
-    /// connection ends.
-    pub(in crate::http) fn ask(&self) -> Option<Asking> {
-        let asks = self.state.become_unless_leaving(ASKING);
-        asks.then(|| Asking { places: Arc::clone(&self.places), state: Arc::clone(&self.state) })
-    }
-}
-
-impl Drop for Asking {
-    fn drop(&mut self) {
-        self.state.idle_since_ms.store(self.places.now_ms(), Ordering::Relaxed);
+    /// Notes that a request has arrived completely. `None` when it is too late, because the
+    /// connection closes.
+    pub(in crate::http) fn begin_request(&self) -> Option<BusyConnection> {
+        let is_open = self.state.set_unless_closing(BUSY);
+        is_open.then(|| BusyConnection {
+            slots: Arc::clone(&self.slots),
+            state: Arc::clone(&self.state),
+        })
     }
 }
 
-impl Drop for Place {
+impl Drop for BusyConnection {
     fn drop(&mut self) {
-        self.places.open.lock().by_number.remove(&self.number);
+        self.state.idle_since_ms.store(self.slots.now_ms(), Ordering::Relaxed);
+    }
+}
+
+impl Drop for ConnectionSlot {
+    fn drop(&mut self) {
+        self.slots.open.lock().by_number.remove(&self.number);
+    }
+}
+
+impl fmt::Debug for ConnectionSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectionSlot").field("number", &self.number).finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for Connections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connections").field("most", &self.0.most).finish_non_exhaustive()
+        f.debug_struct("Connections").field("max", &self.0.max).finish_non_exhaustive()
     }
 }
 
@@ -195,53 +205,53 @@ impl fmt::Debug for Connections {
 mod tests {
     use super::*;
 
-    /// Far from now, so that what has just asked is as if it had been idle since the beginning.
+    /// Far from now, so that a connection that was just busy is as if it had always been idle.
     const LATER_MS: u64 = 1_000_000;
 
     #[test]
-    fn a_place_is_free_again_when_its_connection_has_ended() {
+    fn a_slot_is_free_again_when_its_connection_has_closed() {
         let connections = Connections::new(1);
-        let place = connections.place_at(0).unwrap();
-        assert!(connections.place_at(0).is_none());
-        drop(place);
-        assert!(connections.place_at(0).is_some());
+        let slot = connections.slot_at(0).unwrap();
+        assert!(connections.slot_at(0).is_none());
+        drop(slot);
+        assert!(connections.slot_at(0).is_some());
     }
 
     #[tokio::test]
-    async fn the_one_that_has_been_idle_for_longest_makes_room() {
+    async fn the_connection_that_has_been_idle_longest_is_closed() {
         let connections = Connections::new(2);
-        let younger = connections.place_at(20).unwrap();
-        let older = connections.place_at(10).unwrap();
-        assert!(connections.place_at(1_009).is_none(), "none has been idle for a second");
-        let third = connections.place_at(1_010).unwrap();
-        older.leaving().await;
-        assert!(older.ask().is_none(), "too late");
+        let younger = connections.slot_at(20).unwrap();
+        let older = connections.slot_at(10).unwrap();
+        assert!(connections.slot_at(1_009).is_none(), "none has been idle for a second");
+        let third = connections.slot_at(1_010).unwrap();
+        older.closing().await;
+        assert!(older.begin_request().is_none(), "too late");
         drop(older);
-        let asking = [younger.ask(), third.ask()];
-        assert!(asking.iter().all(Option::is_some), "the others stay");
-        assert!(connections.place_at(LATER_MS).is_none());
+        let busy = [younger.begin_request(), third.begin_request()];
+        assert!(busy.iter().all(Option::is_some), "the others stay");
+        assert!(connections.slot_at(LATER_MS).is_none());
     }
 
     #[test]
-    fn a_connection_with_a_request_under_way_stays() {
+    fn a_connection_with_a_request_in_progress_stays() {
         let connections = Connections::new(1);
-        let place = connections.place_at(0).unwrap();
-        let asking = place.ask().unwrap();
-        assert!(connections.place_at(LATER_MS).is_none());
-        drop(asking);
-        assert!(connections.place_at(2 * LATER_MS).is_some());
-        assert!(place.ask().is_none());
+        let slot = connections.slot_at(0).unwrap();
+        let busy = slot.begin_request().unwrap();
+        assert!(connections.slot_at(LATER_MS).is_none());
+        drop(busy);
+        assert!(connections.slot_at(2 * LATER_MS).is_some());
+        assert!(slot.begin_request().is_none());
     }
 
     #[test]
-    fn many_idle_ones_make_room_for_many() {
+    fn many_idle_connections_are_closed_for_many() {
         let connections = Connections::new(100);
-        let places: Vec<_> = (0..100).map(|_| connections.place_at(0).unwrap()).collect();
-        let newcomers: Vec<_> = (0..100).map_while(|_| connections.place_at(1_000)).collect();
+        let slots: Vec<_> = (0..100).map(|_| connections.slot_at(0).unwrap()).collect();
+        let newcomers: Vec<_> = (0..100).map_while(|_| connections.slot_at(1_000)).collect();
         assert_eq!(newcomers.len(), 100);
-        assert!(connections.place_at(1_001).is_none());
-        assert!(places.iter().all(|place| place.ask().is_none()));
-        drop(places);
-        assert!(connections.place_at(1_001).is_none(), "their places were taken before");
+        assert!(connections.slot_at(1_001).is_none());
+        assert!(slots.iter().all(|slot| slot.begin_request().is_none()));
+        drop(slots);
+        assert!(connections.slot_at(1_001).is_none(), "their slots were taken before");
     }
 }

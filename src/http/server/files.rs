@@ -1,14 +1,15 @@
-//! How many files the process may have open: each connection is one.
+//! The limit of open files: each connection is one.
 
 use rlimit::Resource;
 
-/// Those that are no connection of a client: to Redis and a collector, the store's, the log's, and connections that are
-/// told that there is no place for them.
+/// The files that are no client's connection: those to Redis and a collector, the store's, the
+/// log's, and connections that are refused.
 const OTHER_FILES: u64 = 512;
 
-/// How many of `connections` can be served, once the limit is raised as far as need and system have it. With more
-/// places than files none could be accepted any more, not even to make room by ending an idle one.
-pub(super) fn room_for(connections: u64) -> u64 {
+/// Raises the limit as far as needed and allowed, and returns how many of `connections` it is enough
+/// for. With more slots than files no connection could be accepted any more, not even to close an
+/// idle one for it.
+pub(super) fn max_connections(connections: u64) -> u64 {
     let Ok((soft, hard)) = Resource::NOFILE.get() else { return connections };
     let needed = connections + OTHER_FILES;
     let mut limit = soft;
@@ -23,9 +24,9 @@ pub(super) fn room_for(connections: u64) -> u64 {
         connections,
         limit,
         room,
-        "only {room} connections are served at a time: {connections} (http.max_connections) would take {needed} open \
-         files, and the system allows {limit}. Raise its limit (`ulimit -Hn`, LimitNOFILE= of systemd), or lower the \
-         option"
+        "only {room} connections are served at a time: {connections} (http.max_connections) would \
+         take {needed} open files, and the system allows {limit}. Raise its limit (`ulimit -Hn`, \
+         LimitNOFILE= of systemd), or lower the option"
     );
     room
 }

@@ -1,5 +1,5 @@
-//! Accepts connections and serves them: so many at most, none of them slow to say what it wants,
-//! and at the end each gets its answer.
+//! Accepts connections and serves them: a limited number, none of them slow to send its request, and
+//! at the end each gets its answer.
 
 mod connections;
 mod files;
@@ -33,29 +33,28 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tower::{Service, ServiceExt as _};
 
-use self::connections::Connections;
+use self::connections::{ConnectionSlot, Connections};
 use super::{
-    HttpConfig,
+    config::HttpConfig,
     problem::{Problem, ProblemKind},
 };
 use crate::telemetry::{self, Shed};
 
-pub(super) use connections::Place;
 pub use tls::{Tls, TlsConfig, TlsError};
 
-/// So many connections at the same time are told that there is no place for them; the others are just
-/// ended. And for so long the head of their request is waited for.
+/// Maximum number of connections that are refused with an answer at the same time; others are just
+/// closed. And the timeout for the head of their request.
 const MAX_REFUSALS: usize = 256;
 const REFUSAL_HEADER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Without file descriptors or memory no connection can be taken: a pause lets others end.
+/// Without file descriptors or memory no connection can be accepted: a pause lets others end.
 const PAUSE_AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
 
-/// A longer head of a request is refused. By itself hyper would keep 400 KB for each client that sends one
-/// without an end.
+/// A longer head of a request is refused. hyper's own limit would hold 400 KB for each client that
+/// sends one without an end.
 const MAX_HEAD_BYTES: usize = 32 << 10;
 
-/// How long a client may take to agree on TLS.
+/// Timeout for a TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves `routes` until `stop` is done, then lets what was accepted be answered.
@@ -75,7 +74,7 @@ pub async fn serve<S>(
         routes,
         header_timeout: Duration::from_secs(config.header_timeout_seconds.get().into()),
         send_timeout: Duration::from_secs(config.send_timeout_seconds.get().into()),
-        connections: Connections::new(files::room_for(config.max_connections.get().into())),
+        connections: Connections::new(files::max_connections(config.max_connections.get().into())),
         refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
         graceful: GracefulShutdown::new(),
     };
@@ -86,29 +85,44 @@ pub async fn serve<S>(
             () = &mut stop => break,
         };
         match accepted {
-            Ok((stream, peer)) => server.take(stream, peer),
+            Ok((stream, peer)) => server.accept(stream, peer),
             Err(error) => pause(&error).await,
         }
     }
     drop(listener);
     tracing::info!("stopping: requests under way are answered first");
-    let patience = Duration::from_secs(config.shutdown_timeout_seconds);
-    if time::timeout(patience, server.graceful.shutdown()).await.is_err() {
+    let timeout = Duration::from_secs(config.shutdown_timeout_seconds);
+    if time::timeout(timeout, server.graceful.shutdown()).await.is_err() {
         let seconds = config.shutdown_timeout_seconds;
         tracing::warn!(seconds, "requests still under way after {seconds} s are cut off");
     }
 }
 
-/// Who has opened the connection of a request. Its text is made once a connection, since each request has it in its
+/// The connection of a request. It is an extension of each request.
+#[derive(Debug)]
+pub(super) struct ClientConnection {
+    pub(super) peer: Peer,
+    pub(super) slot: ConnectionSlot,
+}
+
+#[cfg(test)]
+impl ClientConnection {
+    pub(super) fn of_peer(address: &str) -> Self {
+        let slot = Connections::new(1).slot().unwrap();
+        Self { peer: Peer::new(address.parse().unwrap()), slot }
+    }
+}
+
+/// The client's address. Its text is made once per connection, because each request has it in its
 /// log lines.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Peer {
     pub(super) address: IpAddr,
     pub(super) text: Arc<str>,
 }
 
 impl Peer {
-    pub(super) fn new(address: IpAddr) -> Self {
+    fn new(address: IpAddr) -> Self {
         let address = address.to_canonical();
         Self { address, text: address.to_string().into() }
     }
@@ -130,61 +144,59 @@ where
     S: Clone + Send + 'static,
     S::Future: Send,
 {
-    /// Serves a connection in a task of its own; one that has no place is told so.
-    fn take(&self, stream: TcpStream, peer: SocketAddr) {
+    /// Serves a connection in a task of its own, or refuses it while all slots are in use.
+    fn accept(&self, stream: TcpStream, peer: SocketAddr) {
         // An answer is small and complete: waiting to fill a segment only delays it. A stream that
         // does not take the option serves all the same.
         let _ = stream.set_nodelay(true);
-        // A client that reads no answers would keep theirs in memory for ever.
+        // The answers to a client that does not read them would stay in memory for ever.
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(self.send_timeout));
-        let Some(place) = self.connections.place() else {
+        let Some(slot) = self.connections.slot() else {
             self.refuse(stream);
             return;
         };
-        let place = Arc::new(place);
+        let client = Arc::new(ClientConnection { peer: Peer::new(peer.ip()), slot });
         let connection = Connection {
             routes: self.routes.clone(),
             builder: connection_builder(self.header_timeout),
             watcher: self.graceful.watcher(),
-            peer: Peer::new(peer.ip()),
-            place: Arc::clone(&place),
+            client: Arc::clone(&client),
         };
         let acceptor = self.tls.as_ref().map(|tls| tls.acceptor());
         let open = telemetry::connection();
         tokio::spawn(async move {
             tokio::select! {
                 () = connection.serve(stream, acceptor) => {}
-                () = place.leaving() => {}
+                () = client.slot.closing() => {}
             }
             drop(open);
         });
     }
 
-    /// Tells a connection that there is no place for it, unless that would take an agreement on TLS.
+    /// Answers a connection with a refusal, unless that would take a TLS handshake.
     fn refuse(&self, stream: TcpStream) {
         telemetry::shed(Shed::Connections);
         if self.tls.is_some() {
             return;
         }
-        let Ok(place) = Arc::clone(&self.refusals).try_acquire_owned() else { return };
+        let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() else { return };
         let mut builder = connection_builder(REFUSAL_HEADER_TIMEOUT);
         let stream = TokioIo::new(stream);
         let refused = builder.keep_alive(false).serve_connection(stream, service_fn(refuse));
         tokio::spawn(async move {
-            // How a client takes its refusal is its own affair.
+            // An error means that the client did not wait for its refusal.
             drop(refused.await);
-            drop(place);
+            drop(permit);
         });
     }
 }
 
-/// A connection that has its place.
+/// A connection that has its slot.
 struct Connection<S> {
     routes: S,
     builder: http1::Builder,
     watcher: Watcher,
-    peer: Peer,
-    place: Arc<Place>,
+    client: Arc<ClientConnection>,
 }
 
 impl<S> Connection<S>
@@ -194,20 +206,19 @@ where
     S::Future: Send,
 {
     async fn serve(self, stream: TcpStream, acceptor: Option<TlsAcceptor>) {
-        let Some(acceptor) = acceptor else { return self.answer(stream).await };
+        let Some(acceptor) = acceptor else { return self.answer_requests(stream).await };
         match time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => self.answer(stream).await,
+            Ok(Ok(stream)) => self.answer_requests(stream).await,
             Ok(Err(error)) => tracing::debug!(%error, "no TLS was agreed on"),
             Err(_) => tracing::debug!("a client took too long to agree on TLS"),
         }
     }
 
-    async fn answer(self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
-        let Self { routes, builder, watcher, peer, place } = self;
+    async fn answer_requests(self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
+        let Self { routes, builder, watcher, client } = self;
         let answer = service_fn(move |mut request: Request<Incoming>| {
-            place.touch();
-            request.extensions_mut().insert(peer.clone());
-            request.extensions_mut().insert(Arc::clone(&place));
+            client.slot.touch();
+            request.extensions_mut().insert(Arc::clone(&client));
             routes.clone().oneshot(request)
         });
         let served = builder.serve_connection(TokioIo::new(stream), answer);

@@ -16,16 +16,16 @@ use crate::tls::{PemFileError, pair, provider, roots};
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsConfig {
-    /// PEM file of the certificate, and after it those between it and its CA. Read again on SIGHUP, as
-    /// the others.
+    /// PEM file of the certificate, followed by the intermediate ones. All three files are read
+    /// again on SIGHUP.
     pub certificate_file: Option<PathBuf>,
     /// PEM file of its private key.
     pub key_file: Option<PathBuf>,
-    /// PEM file of the CAs of which a client has to show a certificate; absent where none is asked for.
+    /// PEM file of the CAs of client certificates; clients need none where it is absent.
     pub client_ca_file: Option<PathBuf>,
 }
 
-/// Why TLS can't be used as configured.
+/// TLS can't be used as configured.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file can't be used, or is missing.
@@ -34,12 +34,12 @@ pub enum TlsError {
     /// The CAs of clients can't be used.
     #[error("tls.client_ca_file: {0}")]
     ClientCas(#[from] VerifierBuilderError),
-    /// rustls refuses what the files hold.
+    /// rustls refuses the contents of the files.
     #[error("tls: {0}: are certificate and key of one pair?")]
     Refused(#[from] rustls::Error),
 }
 
-/// TLS as it is in force.
+/// The certificate in use.
 #[derive(Debug)]
 pub struct Tls {
     config: TlsConfig,
@@ -56,10 +56,10 @@ impl Tls {
         Ok(Some(Self { config: config.clone(), current: RwLock::new(Arc::new(current)) }))
     }
 
-    /// Reads the files again, for connections to come.
+    /// Reads the files again, for new connections.
     ///
     /// # Errors
-    /// When they can't be used; what was in force stays so.
+    /// When they can't be used; the certificate in use stays.
     pub fn reload(&self) -> Result<(), TlsError> {
         if let Some(fresh) = self.config.read()? {
             *self.current.write() = Arc::new(fresh);
@@ -73,7 +73,7 @@ impl Tls {
 }
 
 impl TlsConfig {
-    /// Whether clients have to speak TLS.
+    /// Returns whether clients have to use TLS.
     pub fn is_used(&self) -> bool {
         self.certificate_file.is_some()
     }

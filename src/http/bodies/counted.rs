@@ -1,0 +1,78 @@
+//! The answer to an occurrence, alone or among others.
+
+use axum::http::StatusCode;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::frequency::FrequencyBody;
+use crate::{
+    counter::{Answered, Counted, Counter},
+    domain::{Occurrence, Timestamp},
+    http::problem::Problem,
+};
+
+/// The answer to an occurrence.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Counted)]
+pub(in crate::http) struct CountedBody {
+    #[serde(flatten)]
+    frequency: FrequencyBody,
+    /// False for a retry, and for an occurrence that is older than 30 days.
+    counted: bool,
+}
+
+impl CountedBody {
+    pub(in crate::http) fn counted(&self) -> bool {
+        self.counted
+    }
+}
+
+impl From<Answered<Counted>> for CountedBody {
+    fn from(Answered { value, degraded }: Answered<Counted>) -> Self {
+        let Counted { counted, frequency } = value;
+        Self { frequency: FrequencyBody::new(frequency, degraded), counted }
+    }
+}
+
+/// The result of one element of many; nothing where there was nothing to record.
+pub(in crate::http) type Recorded = Result<Option<Answered<Counted>>, Problem>;
+
+/// Records those elements that hold an occurrence, and returns the result of each element.
+pub(in crate::http) async fn record_each(
+    counter: &Counter,
+    now: Timestamp,
+    elements: Vec<Result<Option<Occurrence>, Problem>>,
+) -> Vec<Recorded> {
+    let mut occurrences = Vec::with_capacity(elements.len());
+    let pending: Vec<Result<bool, Problem>> = elements
+        .into_iter()
+        .map(|element| {
+            element.map(|occurrence| {
+                let is_there = occurrence.is_some();
+                occurrences.extend(occurrence);
+                is_there
+            })
+        })
+        .collect();
+    let mut results = counter.record(now, occurrences).await.into_iter();
+    pending
+        .into_iter()
+        .map(|element| match element {
+            Ok(true) => Ok(results.next().transpose()?),
+            Ok(false) => Ok(None),
+            Err(problem) => Err(problem),
+        })
+        .collect()
+}
+
+/// The first problem after which the client may retry, if any.
+pub(in crate::http) fn temporary_problem(results: &[Recorded]) -> Option<&Problem> {
+    let problems = results.iter().filter_map(|result| result.as_ref().err());
+    problems.into_iter().find(|problem| problem.is_temporary())
+}
+
+/// The status of many writes: 202 where any of them waits in the spool.
+pub(in crate::http) fn write_status_of(results: &[Recorded]) -> StatusCode {
+    let waits = |result: &Recorded| matches!(result, Ok(Some(Answered { degraded: Some(_), .. })));
+    if results.iter().any(waits) { StatusCode::ACCEPTED } else { StatusCode::OK }
+}

@@ -1,0 +1,16 @@
+//! The parts of requests and answers that several resources share.
+
+mod action;
+mod counted;
+mod degraded;
+mod fix;
+mod frequency;
+mod occurrence;
+pub(super) mod schemas;
+
+pub(super) use action::ActionBody;
+pub(super) use counted::{CountedBody, Recorded, record_each, temporary_problem, write_status_of};
+pub(super) use degraded::{DegradedBody, write_status};
+pub(super) use fix::FixBody;
+pub(super) use frequency::FrequencyBody;
+pub(super) use occurrence::{OccurrenceRequest, PostedArray, PostedOccurrence, read_labels};

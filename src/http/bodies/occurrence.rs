@@ -1,0 +1,351 @@
+//! Reads occurrences as callers post them, without building a tree of the body: one pass takes the
+//! fields that the service needs, and the others are stored as they were posted.
+
+use std::{fmt, sync::Arc};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use super::schemas;
+use crate::{
+    domain::{EventId, MAX_AHEAD_SECONDS, Occurrence, Signature, Timestamp},
+    http::{
+        extract::{
+            CheckedJson, CheckedVisitor, JsonValue, MemberName, copy_members, copy_value, event_id,
+            parse,
+        },
+        problem::{Problem, ProblemKind},
+    },
+};
+
+const EVENT_ID: &str = "event_id";
+const OCCURRED_AT: &str = "occurred_at";
+const ANNOTATIONS: &str = "annotations";
+
+/// An occurrence to record. Four fields identify its anomaly: `alert_name`, `service`, `namespace`
+/// and `error_type`; a missing one is empty, and one at least must not be. Where a name and its
+/// alias are given, the name counts. All other fields are kept with the anomaly, as first posted.
+#[derive(Debug, Default, ToSchema)]
+#[schema(
+    as = Occurrence,
+    example = json!({
+        "alert_name": "HighCPU", "service": "api", "namespace": "shop", "pod": "api-1",
+    })
+)]
+pub(in crate::http) struct OccurrenceRequest<'a> {
+    /// What is wrong.
+    #[schema(value_type = Option<String>, nullable = false, example = "HighCPU")]
+    alert_name: Option<JsonValue<'a>>,
+    /// Another name of `alert_name`, as Prometheus has it: a text, too. Where `alert_name` is
+    /// there, it is one of the other fields.
+    #[schema(value_type = Option<Value>)]
+    alertname: Option<JsonValue<'a>>,
+    /// With what.
+    #[schema(value_type = Option<String>, nullable = false, example = "api")]
+    service: Option<JsonValue<'a>>,
+    /// Another name of `service`, in the same way.
+    #[schema(value_type = Option<Value>)]
+    job: Option<JsonValue<'a>>,
+    /// Where.
+    #[schema(value_type = Option<String>, nullable = false, example = "shop")]
+    namespace: Option<JsonValue<'a>>,
+    /// In which way.
+    #[schema(value_type = Option<String>, nullable = false, example = "OOMKilled")]
+    error_type: Option<JsonValue<'a>>,
+    /// Another name of `error_type`, in the same way.
+    #[schema(value_type = Option<Value>)]
+    reason: Option<JsonValue<'a>>,
+    /// By what a retry is recognised, so that it counts once; the service makes one up where none
+    /// is given.
+    #[schema(value_type = Option<schemas::EventId>)]
+    event_id: Option<JsonValue<'a>>,
+    /// When it happened, where that is not now: at most 60 seconds ahead of the service's clock.
+    /// What is older than 30 days does not count.
+    #[schema(value_type = Option<schemas::Time>)]
+    occurred_at: Option<JsonValue<'a>>,
+}
+
+impl<'a> OccurrenceRequest<'a> {
+    /// The slot of the field `name`, if it is one that the service reads.
+    fn slot(&mut self, name: &str) -> Option<&mut Option<JsonValue<'a>>> {
+        Some(match name {
+            "alert_name" => &mut self.alert_name,
+            "alertname" => &mut self.alertname,
+            "service" => &mut self.service,
+            "job" => &mut self.job,
+            "namespace" => &mut self.namespace,
+            "error_type" => &mut self.error_type,
+            "reason" => &mut self.reason,
+            EVENT_ID => &mut self.event_id,
+            OCCURRED_AT => &mut self.occurred_at,
+            _ => return None,
+        })
+    }
+
+    fn field(&self, name: &str) -> Option<&JsonValue<'a>> {
+        let field = match name {
+            "alert_name" => &self.alert_name,
+            "alertname" => &self.alertname,
+            "service" => &self.service,
+            "job" => &self.job,
+            "namespace" => &self.namespace,
+            "error_type" => &self.error_type,
+            "reason" => &self.reason,
+            _ => return None,
+        };
+        field.as_ref()
+    }
+
+    fn signature(&self) -> Result<Signature, Problem> {
+        Ok(Signature::from_lookup(|name| Some(self.field(name)?.text()))?)
+    }
+
+    fn event_id(&self, from_header: Option<EventId>) -> Result<EventId, Problem> {
+        let value = self.event_id.as_ref().map(|value| value.optional_text(EVENT_ID));
+        event_id(value.transpose()?.flatten(), from_header)
+    }
+
+    fn occurred_at(&self, now: Timestamp) -> Result<Timestamp, Problem> {
+        let value = self.occurred_at.as_ref().map(|value| value.optional_text(OCCURRED_AT));
+        let Some(text) = value.transpose()?.flatten() else { return Ok(now) };
+        let at =
+            Timestamp::parse_rfc3339(text).map_err(|error| Problem::field(OCCURRED_AT, error))?;
+        if at > now.plus_seconds(MAX_AHEAD_SECONDS) {
+            let fault = format!(
+                "lies more than {MAX_AHEAD_SECONDS} seconds ahead of the service's clock ({now}): \
+                 check the clock or the time zone of the sender"
+            );
+            return Err(Problem::field(OCCURRED_AT, fault));
+        }
+        Ok(at)
+    }
+}
+
+/// A posted value: an occurrence, or something else, of which only the type is kept.
+#[derive(Debug)]
+struct Posted<'a>(Result<OccurrenceRequest<'a>, CheckedJson>);
+
+impl Posted<'_> {
+    /// Reads the occurrence. `text` is the whole of the posted value.
+    fn read(
+        &self,
+        text: &str,
+        id_from_header: Option<EventId>,
+        now: Timestamp,
+    ) -> Result<Occurrence, Problem> {
+        let fields = self.0.as_ref().map_err(|CheckedJson(type_name)| {
+            let detail = format!("an occurrence must be a JSON object, not {type_name}");
+            Problem::new(ProblemKind::InvalidField, detail)
+        })?;
+        let id = fields.event_id(id_from_header)?;
+        let at = fields.occurred_at(now)?;
+        let key = fields.signature()?.key();
+        let signature_json = stored_json(text, |name| name != EVENT_ID && name != OCCURRED_AT)?;
+        Ok(Occurrence { key, id, at, signature_json: finish(signature_json) })
+    }
+}
+
+impl<'de> Deserialize<'de> for Posted<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(PostedVisitor)
+    }
+}
+
+struct PostedVisitor;
+
+impl<'de> Visitor<'de> for PostedVisitor {
+    type Value = Posted<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    // Not derived: of two fields of one name the last counts, as in the stored text.
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Posted<'de>, A::Error> {
+        let mut request = OccurrenceRequest::default();
+        while let Some(MemberName(name)) = members.next_key()? {
+            match request.slot(&name) {
+                Some(slot) => *slot = Some(members.next_value()?),
+                None => {
+                    members.next_value::<CheckedJson>()?;
+                }
+            }
+        }
+        Ok(Posted(Ok(request)))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, elements: A) -> Result<Posted<'de>, A::Error> {
+        CheckedVisitor.visit_seq(elements).map(|other| Posted(Err(other)))
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Posted<'de>, E> {
+        CheckedVisitor.visit_unit().map(|other| Posted(Err(other)))
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Posted<'de>, E> {
+        CheckedVisitor.visit_bool(value).map(|other| Posted(Err(other)))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Posted<'de>, E> {
+        CheckedVisitor.visit_u64(value).map(|other| Posted(Err(other)))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Posted<'de>, E> {
+        CheckedVisitor.visit_i64(value).map(|other| Posted(Err(other)))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Posted<'de>, E> {
+        CheckedVisitor.visit_f64(value).map(|other| Posted(Err(other)))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Posted<'de>, E> {
+        CheckedVisitor.visit_str(text).map(|other| Posted(Err(other)))
+    }
+}
+
+/// A body that is one occurrence.
+#[derive(Debug)]
+pub(in crate::http) struct PostedOccurrence<'a> {
+    text: &'a str,
+    posted: Posted<'a>,
+}
+
+impl<'a> PostedOccurrence<'a> {
+    pub(in crate::http) fn parse(text: &'a str) -> Result<Self, Problem> {
+        Ok(Self { text, posted: parse(text)? })
+    }
+
+    /// Reads the occurrence; `id` is the one of the header, if any.
+    pub(in crate::http) fn read(
+        &self,
+        id: Option<EventId>,
+        now: Timestamp,
+    ) -> Result<Occurrence, Problem> {
+        self.posted.read(self.text, id, now)
+    }
+}
+
+/// A body that is an array of occurrences.
+#[derive(Debug)]
+pub(in crate::http) struct PostedArray<'a> {
+    text: &'a str,
+    elements: Elements<'a>,
+}
+
+impl<'a> PostedArray<'a> {
+    /// Maximum number of elements.
+    pub(in crate::http) const MAX_LENGTH: usize = 1_000;
+
+    /// Parses a body; `None` where it is no array.
+    pub(in crate::http) fn parse(text: &'a str) -> Result<Option<Self>, Problem> {
+        if !text.trim_ascii_start().starts_with('[') {
+            return Ok(None);
+        }
+        Ok(Some(Self { text, elements: parse(text)? }))
+    }
+
+    pub(in crate::http) fn len(&self) -> usize {
+        self.elements.count
+    }
+
+    /// Reads each element; one that is faulty fails alone.
+    pub(in crate::http) fn read(
+        &self,
+        now: Timestamp,
+    ) -> Result<Vec<Result<Option<Occurrence>, Problem>>, Problem> {
+        if self.len() > Self::MAX_LENGTH {
+            let detail = format!(
+                "an array holds at most {} occurrences, and this one holds {}: send it in parts. \
+                 Nothing was recorded",
+                Self::MAX_LENGTH,
+                self.len()
+            );
+            return Err(Problem::new(ProblemKind::InvalidField, detail));
+        }
+        let texts: Vec<&RawValue> = parse(self.text)?;
+        let elements = self.elements.first.iter().zip(texts);
+        Ok(elements.map(|(posted, text)| posted.read(text.get(), None, now).map(Some)).collect())
+    }
+}
+
+/// The first elements of an array up to [`PostedArray::MAX_LENGTH`], and the number of all.
+#[derive(Debug)]
+struct Elements<'a> {
+    first: Vec<Posted<'a>>,
+    count: usize,
+}
+
+impl<'de> Deserialize<'de> for Elements<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(ElementsVisitor)
+    }
+}
+
+struct ElementsVisitor;
+
+impl<'de> Visitor<'de> for ElementsVisitor {
+    type Value = Elements<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut posted: A) -> Result<Elements<'de>, A::Error> {
+        let mut elements = Elements { first: Vec::new(), count: 0 };
+        while elements.count < PostedArray::MAX_LENGTH {
+            let Some(element) = posted.next_element()? else { return Ok(elements) };
+            elements.first.push(element);
+            elements.count += 1;
+        }
+        // Those beyond are refused, and take no memory.
+        while posted.next_element::<CheckedJson>()?.is_some() {
+            elements.count += 1;
+        }
+        Ok(elements)
+    }
+}
+
+/// Reads the labels of an alert as the fields of an occurrence. They are stored with the
+/// annotations, which were checked before as the labels were.
+pub(in crate::http) fn read_labels(
+    labels: &RawValue,
+    annotations: Option<&RawValue>,
+    id: EventId,
+    at: Timestamp,
+) -> Result<Occurrence, Problem> {
+    let posted: Posted<'_> = parse(labels.get())?;
+    let fields = posted
+        .0
+        .map_err(|CheckedJson(type_name)| Problem::wrong_type("labels", "an object", type_name))?;
+    let key = fields.signature()?.key();
+    let Some(annotations) = annotations else {
+        let signature_json = finish(stored_json(labels.get(), |_| true)?);
+        return Ok(Occurrence { key, id, at, signature_json });
+    };
+    let mut signature_json = stored_json(labels.get(), |name| name != ANNOTATIONS)?;
+    if !signature_json.ends_with('{') {
+        signature_json.push(',');
+    }
+    signature_json.push_str("\"annotations\":");
+    copy_value(annotations, &mut signature_json);
+    Ok(Occurrence { key, id, at, signature_json: finish(signature_json) })
+}
+
+/// Begins the JSON object that is stored with an anomaly: those fields of `posted` that are `kept`.
+fn stored_json(posted: &str, kept: impl Fn(&str) -> bool) -> Result<String, Problem> {
+    let mut stored = String::with_capacity(posted.len() + 1);
+    stored.push('{');
+    copy_members(posted, &mut stored, kept).map_err(|error| {
+        Problem::new(ProblemKind::InvalidJson, format!("the body can't be read as JSON: {error}"))
+    })?;
+    Ok(stored)
+}
+
+fn finish(mut stored: String) -> Arc<str> {
+    stored.push('}');
+    stored.into()
+}

@@ -1,0 +1,45 @@
+//! The sections `http` and `alertmanager` of the configuration.
+
+use std::num::{NonZeroU16, NonZeroUsize};
+
+use serde::Deserialize;
+
+/// The section `http` of the configuration.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpConfig {
+    /// Maximum size of a request body, in bytes.
+    pub max_body_bytes: NonZeroUsize,
+    /// Maximum number of open connections.
+    pub max_connections: NonZeroU16,
+    /// Maximum number of requests that are handled at the same time.
+    pub max_concurrent_requests: NonZeroU16,
+    /// Timeout for the head of a request and for an idle connection, in seconds.
+    pub header_timeout_seconds: NonZeroU16,
+    /// Timeout for the body of a request, in seconds.
+    pub body_timeout_seconds: NonZeroU16,
+    /// Timeout for the answer to a request whose body is complete, in seconds.
+    pub response_timeout_seconds: NonZeroU16,
+    /// Timeout for a client that does not read its answer, in seconds.
+    pub send_timeout_seconds: NonZeroU16,
+    /// Time that requests in progress have to end when the service stops, in seconds.
+    pub shutdown_timeout_seconds: u64,
+}
+
+/// The section `alertmanager` of the configuration.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AlertmanagerConfig {
+    /// The unit in which firing alerts are counted.
+    pub count: CountBy,
+}
+
+/// The part of a firing alert's life that counts as one occurrence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CountBy {
+    /// An episode counts once, however often it is delivered.
+    Episode,
+    /// Every delivery counts.
+    Delivery,
+}

@@ -1,0 +1,246 @@
+//! `/anomalies`: records occurrences, and reads what is known of an anomaly.
+
+use axum::{Json, extract::State, http::StatusCode};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        RefOr, Schema,
+        schema::{OneOfBuilder, Ref},
+    },
+};
+use utoipa_axum::routes;
+
+use super::endpoint::Endpoint;
+use crate::{
+    auth::Scope,
+    counter::{Anomaly, Answered},
+    domain::{AnomalyKey, Signature, Timestamp},
+    http::{
+        bodies::{
+            ActionBody, CountedBody, FixBody, FrequencyBody, OccurrenceRequest, PostedArray,
+            PostedOccurrence, Recorded, record_each, schemas, temporary_problem, write_status,
+            write_status_of,
+        },
+        extract::{EventQuota, IdempotencyKey, JsonText, KeyPath},
+        problem::{Problem, ProblemKind},
+        state::AppState,
+    },
+};
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    use ProblemKind::{InvalidKey, UnknownAnomaly};
+    vec![
+        Endpoint::new("anomalies.record", routes!(record)).scope(Scope::Ingest),
+        Endpoint::new("anomalies.frequency", routes!(frequency))
+            .scope(Scope::Read)
+            .problems(&[InvalidKey, UnknownAnomaly]),
+        Endpoint::new("anomalies.get", routes!(anomaly))
+            .scope(Scope::Read)
+            .problems(&[InvalidKey, UnknownAnomaly]),
+    ]
+}
+
+/// All that is known of an anomaly.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Anomaly)]
+struct AnomalyBody {
+    #[schema(value_type = schemas::AnomalyKey)]
+    anomaly_key: AnomalyKey,
+    /// The identifying fields by their canonical names; null where the store has not told.
+    #[schema(required, value_type = Option<SignatureBody>)]
+    signature: Option<Map<String, Value>>,
+    /// The other fields as first posted; null where the store has not told.
+    #[schema(required, value_type = Option<Object>)]
+    metadata: Option<Map<String, Value>>,
+    /// When it was first recorded; null where the store has not told.
+    #[schema(required, value_type = Option<schemas::Time>)]
+    known_since: Option<Timestamp>,
+    frequency: FrequencyBody,
+    /// The mark of a permanent fix; null where none holds.
+    #[schema(required)]
+    permanent_fix: Option<FixBody>,
+    /// The figures of each action among the newest 100 attempts, the most tried first.
+    #[schema(max_items = 100)]
+    repairs: Vec<ActionBody>,
+}
+
+/// What identifies an anomaly.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it describes what is written from a map")]
+#[schema(as = Signature)]
+struct SignatureBody {
+    #[schema(example = "HighCPU")]
+    alert_name: String,
+    #[schema(example = "api")]
+    service: String,
+    #[schema(example = "shop")]
+    namespace: String,
+    #[schema(example = "OOMKilled")]
+    error_type: String,
+}
+
+impl From<Answered<Anomaly>> for AnomalyBody {
+    fn from(Answered { value, degraded }: Answered<Anomaly>) -> Self {
+        let Anomaly { frequency, details } = value;
+        let posted: Option<Map<String, Value>> =
+            details.signature_json.and_then(|json| serde_json::from_str(&json).ok());
+        let signature = posted.as_ref().and_then(|fields| Signature::from_fields(fields).ok());
+        Self {
+            anomaly_key: frequency.key,
+            signature: signature.map(|signature| {
+                let fields = signature.named_fields();
+                fields.map(|(name, value)| (name.to_owned(), value.into())).into_iter().collect()
+            }),
+            metadata: posted.map(|fields| Signature::other_fields(&fields)),
+            known_since: details.known_since,
+            permanent_fix: details.fix.map(|fix| FixBody::new(frequency.key, fix, degraded)),
+            repairs: ActionBody::of_history(&details.repairs),
+            frequency: FrequencyBody::new(frequency, degraded),
+        }
+    }
+}
+
+/// An occurrence, or an array of them.
+enum Posted {}
+
+impl ToSchema for Posted {}
+
+impl PartialSchema for Posted {
+    fn schema() -> RefOr<Schema> {
+        let many = schemas::array_of_anything_like::<OccurrenceRequest<'_>>();
+        OneOfBuilder::new()
+            .item(Ref::from_schema_name(OccurrenceRequest::name()))
+            .item(many.max_items(Some(PostedArray::MAX_LENGTH)))
+            .into()
+    }
+}
+
+/// The answer to an occurrence, or to an array of them.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = Recorded)]
+enum RecordedBody {
+    One(CountedBody),
+    Many(Vec<ElementBody>),
+}
+
+/// Record an occurrence, or an array of them.
+///
+/// Each element of an array is answered in its place, by its frequency or by a problem; one that is
+/// faulty fails itself alone. Where nothing could be recorded, of some for a reason that passes, the
+/// whole is answered with that problem.
+#[utoipa::path(
+    post,
+    path = "/anomalies",
+    tag = "anomalies",
+    params((
+        "Idempotency-Key" = Option<schemas::EventId>, Header, nullable = false,
+        description = "Means the same as `event_id`, and goes with a single occurrence only. \
+                       Where both are given they must be the same.",
+    )),
+    request_body = Posted,
+    responses(
+        (status = 200, description = "It is recorded, or was before.", body = RecordedBody),
+        (
+            status = 202, description = "The store is away: it waits, and will count.",
+            body = RecordedBody,
+        ),
+    ),
+)]
+async fn record(
+    State(state): State<AppState>,
+    quota: EventQuota,
+    IdempotencyKey(id): IdempotencyKey,
+    body: JsonText,
+) -> Result<(StatusCode, Json<RecordedBody>), Problem> {
+    let text = body.as_str()?;
+    if let Some(array) = PostedArray::parse(text)? {
+        if id.is_some() {
+            return Err(Problem::field(
+                IdempotencyKey::NAME,
+                "goes with a single occurrence: give each element of an array its own event_id",
+            ));
+        }
+        quota.take(array.len())?;
+        return record_array(&state, &array).await;
+    }
+    let posted = PostedOccurrence::parse(text)?;
+    quota.take(1)?;
+    let now = state.counter.now();
+    let counted = state.counter.record_one(now, posted.read(id, now)?).await?;
+    let status = write_status(counted.degraded);
+    Ok((status, Json(RecordedBody::One(counted.into()))))
+}
+
+async fn record_array(
+    state: &AppState,
+    array: &PostedArray<'_>,
+) -> Result<(StatusCode, Json<RecordedBody>), Problem> {
+    let now = state.counter.now();
+    let results = record_each(&state.counter, now, array.read(now)?).await;
+    // Nothing was recorded, some of it for a reason that passes: the client is to retry the call.
+    if let Some(problem) = temporary_problem(&results)
+        && results.iter().all(Result::is_err)
+    {
+        return Err(problem.clone());
+    }
+    let status = write_status_of(&results);
+    let bodies = results.into_iter().filter_map(ElementBody::of).collect();
+    Ok((status, Json(RecordedBody::Many(bodies))))
+}
+
+/// An element of the answer to an array.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = Element)]
+enum ElementBody {
+    Counted(Box<CountedBody>),
+    Problem(Problem),
+}
+
+impl ElementBody {
+    fn of(result: Recorded) -> Option<Self> {
+        match result {
+            Ok(counted) => counted.map(|counted| Self::Counted(Box::new(counted.into()))),
+            Err(problem) => Some(Self::Problem(problem)),
+        }
+    }
+}
+
+/// Ask how often an anomaly has happened.
+///
+/// Nothing is recorded.
+#[utoipa::path(
+    get,
+    path = "/anomalies/{key}/frequency",
+    tag = "anomalies",
+    params(("key" = schemas::AnomalyKey, Path)),
+    responses((status = 200, description = "Its frequency.", body = FrequencyBody)),
+)]
+async fn frequency(
+    State(state): State<AppState>,
+    KeyPath(key): KeyPath,
+) -> Result<Json<FrequencyBody>, Problem> {
+    let frequency = state.counter.frequency(state.counter.now(), key).await?;
+    let frequency = frequency.ok_or_else(|| Problem::unknown_anomaly(key))?;
+    Ok(Json(FrequencyBody::new(frequency.value, frequency.degraded)))
+}
+
+/// Ask for all that is known of an anomaly.
+#[utoipa::path(
+    get,
+    path = "/anomalies/{key}",
+    tag = "anomalies",
+    params(("key" = schemas::AnomalyKey, Path)),
+    responses((status = 200, description = "All that is known.", body = AnomalyBody)),
+)]
+async fn anomaly(
+    State(state): State<AppState>,
+    KeyPath(key): KeyPath,
+) -> Result<Json<AnomalyBody>, Problem> {
+    let anomaly = state.counter.anomaly(state.counter.now(), key).await?;
+    let anomaly = anomaly.ok_or_else(|| Problem::unknown_anomaly(key))?;
+    Ok(Json(anomaly.into()))
+}

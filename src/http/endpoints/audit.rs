@@ -1,0 +1,110 @@
+//! `/anomalies/{key}/audit`: who has done what about an anomaly.
+
+use axum::{Json, extract::State};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::routes;
+
+use super::endpoint::Endpoint;
+use crate::{
+    auth::Scope,
+    domain::{Actor, AnomalyKey, AuditEntry, AuditEvent, Timestamp},
+    http::{
+        bodies::schemas,
+        extract::KeyPath,
+        problem::{Problem, ProblemKind},
+        state::AppState,
+    },
+};
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::new("anomalies.audit", routes!(audit))
+            .scope(Scope::Read)
+            .problems(&[ProblemKind::InvalidKey, ProblemKind::UnknownAnomaly]),
+    ]
+}
+
+/// Who has done what about an anomaly.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Audit)]
+struct AuditBody {
+    #[schema(value_type = schemas::AnomalyKey)]
+    anomaly_key: AnomalyKey,
+    /// Newest first, 100 at the most.
+    #[schema(max_items = 100)]
+    entries: Vec<EntryBody>,
+}
+
+/// One event that had an effect.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AuditEntry)]
+struct EntryBody {
+    #[schema(value_type = schemas::Time)]
+    at: Timestamp,
+    /// The name of the token that was shown, or else the `fixed_by` that was given; null where
+    /// there was neither.
+    #[schema(required, example = "ana")]
+    by: Option<String>,
+    /// The `x-request-id` of the request.
+    #[schema(required, example = "0192f3c1-7d1e-7c63-9a0f-6f8a7f3b2c11")]
+    request_id: Option<String>,
+    #[serde(flatten)]
+    event: AuditEventBody,
+}
+
+/// What was done.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AuditEvent)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum AuditEventBody {
+    /// It was marked as permanently fixed.
+    MarkedFixed {
+        /// What was done about the cause.
+        fix_description: String,
+    },
+    /// The mark was taken back.
+    UnmarkedFixed,
+    /// A repair was tried.
+    RepairAttempted {
+        /// What was tried.
+        action: String,
+        /// Whether it worked.
+        success: bool,
+    },
+}
+
+impl From<AuditEntry> for EntryBody {
+    fn from(AuditEntry { at, actor, event }: AuditEntry) -> Self {
+        let Actor { by, request_id } = actor;
+        let event = match event {
+            AuditEvent::MarkedFixed { description } => {
+                AuditEventBody::MarkedFixed { fix_description: description }
+            }
+            AuditEvent::UnmarkedFixed => AuditEventBody::UnmarkedFixed,
+            AuditEvent::RepairAttempted { action, success } => {
+                AuditEventBody::RepairAttempted { action, success }
+            }
+        };
+        Self { at, by, request_id, event }
+    }
+}
+
+/// Ask who has done what about an anomaly.
+///
+/// Marks of a permanent fix, their removals and repairs that had an effect.
+#[utoipa::path(
+    get,
+    path = "/anomalies/{key}/audit",
+    tag = "anomalies",
+    params(("key" = schemas::AnomalyKey, Path)),
+    responses((status = 200, description = "The newest 100, newest first.", body = AuditBody)),
+)]
+async fn audit(
+    State(state): State<AppState>,
+    KeyPath(key): KeyPath,
+) -> Result<Json<AuditBody>, Problem> {
+    let entries = state.counter.audit(state.counter.now(), key).await?;
+    let entries = entries.ok_or_else(|| Problem::unknown_anomaly(key))?;
+    Ok(Json(AuditBody { anomaly_key: key, entries: entries.into_iter().map(Into::into).collect() }))
+}

@@ -1,0 +1,144 @@
+//! `/spool/dead-letters`: writes that the store has refused permanently, for operators. The command
+//! `spool` of the command line uses it while the service runs.
+
+use axum::{Json, extract::State};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::routes;
+
+use super::endpoint::Endpoint;
+use crate::{
+    auth::Scope,
+    domain::{AnomalyKey, Timestamp},
+    http::{
+        bodies::schemas,
+        extract::TextPath,
+        problem::{Problem, ProblemKind},
+        state::AppState,
+    },
+    spool::DeadLetter,
+};
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    use ProblemKind::{InvalidField, UnknownDeadLetter};
+    vec![
+        Endpoint::new("dead_letters.list", routes!(list)).scope(Scope::Read),
+        Endpoint::new("dead_letters.retry", routes!(retry))
+            .scope(Scope::Operate)
+            .problems(&[UnknownDeadLetter, InvalidField]),
+        Endpoint::new("dead_letters.drop", routes!(remove))
+            .scope(Scope::Operate)
+            .problems(&[UnknownDeadLetter, InvalidField]),
+    ]
+}
+
+/// A write that the store has refused for good.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = DeadLetter)]
+pub struct DeadLetterBody {
+    /// Its number, by which it is retried or dropped.
+    #[schema(example = 17)]
+    pub sequence: u64,
+    /// Why it was refused.
+    #[schema(example = "the anomaly is not known")]
+    pub reason: String,
+    /// What it was: `occurrence`, `repair`, `permanent fix` and so on; null, like all that
+    /// follows, where its record is damaged.
+    #[schema(required, example = "repair")]
+    pub kind: Option<String>,
+    /// Whose it was.
+    #[schema(required, value_type = Option<schemas::AnomalyKey>)]
+    pub anomaly_key: Option<AnomalyKey>,
+    /// Its id.
+    #[schema(required, value_type = Option<schemas::EventId>)]
+    pub event_id: Option<String>,
+    /// When it happened.
+    #[schema(required, value_type = Option<schemas::Time>)]
+    pub at: Option<Timestamp>,
+}
+
+impl From<DeadLetter> for DeadLetterBody {
+    fn from(letter: DeadLetter) -> Self {
+        let operation = letter.operation;
+        let operation = operation.as_ref();
+        Self {
+            sequence: letter.sequence,
+            reason: letter.reason,
+            kind: operation.map(|operation| operation.kind().to_owned()),
+            anomaly_key: operation.map(|operation| operation.key()),
+            event_id: operation.map(|operation| operation.id().to_string()),
+            at: operation.map(|operation| operation.at()),
+        }
+    }
+}
+
+/// The answer to a retry or a drop.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeadLetterDone)]
+struct DoneBody {
+    /// The number of the dead letter that it was about.
+    #[schema(example = 17)]
+    sequence: u64,
+}
+
+/// List the writes that the store has refused for good.
+///
+/// On the embedded store there are none.
+#[utoipa::path(
+    get,
+    path = "/spool/dead-letters",
+    tag = "operation",
+    responses((
+        status = 200, description = "The dead letters, oldest first.", body = [DeadLetterBody],
+    )),
+)]
+async fn list(State(state): State<AppState>) -> Result<Json<Vec<DeadLetterBody>>, Problem> {
+    let letters = state.counter.dead_letters().await?;
+    Ok(Json(letters.into_iter().map(DeadLetterBody::from).collect()))
+}
+
+/// Try a dead letter again.
+///
+/// What is refused again comes back with another number.
+#[utoipa::path(
+    post,
+    path = "/spool/dead-letters/{sequence}/retry",
+    tag = "operation",
+    params(("sequence" = u64, Path, description = "Its number in the list.", example = 17)),
+    responses((status = 200, description = "It is tried again.", body = DoneBody)),
+)]
+async fn retry(
+    State(state): State<AppState>,
+    TextPath(sequence): TextPath,
+) -> Result<Json<DoneBody>, Problem> {
+    let sequence = parse(&sequence)?;
+    done(sequence, state.counter.retry_dead_letter(sequence).await?)
+}
+
+/// Drop a dead letter.
+#[utoipa::path(
+    delete,
+    path = "/spool/dead-letters/{sequence}",
+    tag = "operation",
+    params(("sequence" = u64, Path, description = "Its number in the list.", example = 17)),
+    responses((status = 200, description = "It is gone.", body = DoneBody)),
+)]
+async fn remove(
+    State(state): State<AppState>,
+    TextPath(sequence): TextPath,
+) -> Result<Json<DoneBody>, Problem> {
+    let sequence = parse(&sequence)?;
+    done(sequence, state.counter.drop_dead_letter(sequence).await?)
+}
+
+fn parse(sequence: &str) -> Result<u64, Problem> {
+    sequence.parse().map_err(|_| Problem::field("sequence", "must be a number from the list"))
+}
+
+fn done(sequence: u64, was_there: bool) -> Result<Json<DoneBody>, Problem> {
+    if was_there {
+        return Ok(Json(DoneBody { sequence }));
+    }
+    let detail = format!("no readable dead letter has the number {sequence}");
+    Err(Problem::new(ProblemKind::UnknownDeadLetter, detail))
+}

@@ -1,0 +1,105 @@
+//! `/healthz` and `/readyz`, for whoever runs the process.
+
+use axum::{Json, extract::State};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::routes;
+
+use super::endpoint::{Endpoint, Routine};
+use crate::{
+    counter::HealthState,
+    domain::Timestamp,
+    http::{bodies::schemas, state::AppState},
+};
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::new("health.live", routes!(live)).public().routine(Routine::Probe),
+        Endpoint::new("health.ready", routes!(ready)).public().routine(Routine::Probe),
+    ]
+}
+
+/// That the process lives.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Health)]
+struct HealthBody {
+    /// Always `ok`.
+    #[schema(pattern = "^ok$", example = "ok")]
+    status: &'static str,
+}
+
+/// How it can take work.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Readiness)]
+struct ReadyBody {
+    /// `ready`; `degraded` while the store does not answer; `replaying` while what has waited is
+    /// being carried out.
+    #[schema(pattern = "^(ready|degraded|replaying)$", example = "ready")]
+    status: &'static str,
+    /// Where anomalies are kept: `embedded` or `redis`.
+    #[schema(pattern = "^(embedded|redis)$", example = "redis")]
+    store: &'static str,
+    /// Whether answers may be made without the store: while `status` is not `ready`.
+    degraded: bool,
+    /// Since when; only while degraded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<schemas::Time>)]
+    degraded_since: Option<Timestamp>,
+    spool: SpoolBody,
+}
+
+/// What waits for the store.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Spool)]
+struct SpoolBody {
+    /// How many writes wait.
+    #[schema(example = 0)]
+    operations: usize,
+    /// What they take on disk, in bytes.
+    #[schema(example = 0)]
+    bytes: u64,
+    /// How long the oldest of them has waited, in seconds.
+    #[schema(minimum = 0, example = 0)]
+    age_seconds: i64,
+}
+
+/// Ask whether the process lives.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "operation",
+    responses((status = 200, description = "It does.", body = HealthBody)),
+)]
+async fn live() -> Json<HealthBody> {
+    Json(HealthBody { status: "ok" })
+}
+
+/// Ask whether the service can take work, and how much waits.
+///
+/// Degraded is still ready: taking every instance out of service when the store that they share is
+/// away would turn answers into refused connections.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "operation",
+    responses((status = 200, description = "It can.", body = ReadyBody)),
+)]
+async fn ready(State(state): State<AppState>) -> Json<ReadyBody> {
+    let readiness = state.counter.readiness().await;
+    let status = match readiness.state {
+        HealthState::Healthy => "ready",
+        HealthState::Degraded => "degraded",
+        HealthState::Replaying => "replaying",
+    };
+    Json(ReadyBody {
+        status,
+        store: readiness.store,
+        degraded: readiness.state != HealthState::Healthy,
+        degraded_since: readiness.since,
+        spool: SpoolBody {
+            operations: readiness.spool.operations,
+            bytes: readiness.spool.bytes,
+            age_seconds: readiness.spool.age_seconds,
+        },
+    })
+}

@@ -1,0 +1,34 @@
+//! `/metrics` for Prometheus.
+
+use axum::{extract::State, http::header, response::IntoResponse};
+use utoipa_axum::routes;
+
+use super::endpoint::{Endpoint, Routine};
+use crate::{auth::Scope, http::state::AppState};
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![Endpoint::new("metrics.get", routes!(render)).scope(Scope::Read).routine(Routine::Scrape)]
+}
+
+/// Prometheus' text format.
+const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Ask for what is counted of the service itself.
+///
+/// For Prometheus. The README has a table of all metrics.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "operation",
+    responses((
+        status = 200,
+        description = "Prometheus' text format, version 0.0.4.",
+        body = String,
+        content_type = "text/plain; version=0.0.4; charset=utf-8",
+    )),
+)]
+async fn render(State(state): State<AppState>) -> impl IntoResponse {
+    state.counter.report_status();
+    let text = state.recorder.render();
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], text)
+}

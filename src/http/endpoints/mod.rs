@@ -1,0 +1,36 @@
+//! The API: one file a resource, each with its handlers, what they answer, and the rows by which
+//! they are routed, guarded and described.
+
+mod alertmanager;
+mod anomalies;
+mod audit;
+mod dead_letters;
+mod endpoint;
+mod health;
+mod metrics;
+mod permanent_fix;
+mod problems;
+mod repairs;
+
+pub(super) use alertmanager::AlertRequest;
+#[cfg(fuzzing)]
+pub(super) use alertmanager::DeliveryRequest;
+pub use dead_letters::DeadLetterBody;
+pub(super) use endpoint::{Access, Description, Endpoint, Routine};
+
+/// All endpoints of the API, in the order in which they are described.
+pub(super) fn all() -> impl Iterator<Item = Endpoint> {
+    [
+        anomalies::endpoints(),
+        audit::endpoints(),
+        repairs::endpoints(),
+        permanent_fix::endpoints(),
+        alertmanager::endpoints(),
+        health::endpoints(),
+        metrics::endpoints(),
+        dead_letters::endpoints(),
+        problems::endpoints(),
+    ]
+    .into_iter()
+    .flatten()
+}

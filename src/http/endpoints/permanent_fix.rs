@@ -1,0 +1,166 @@
+//! `/permanent-fix`: an operator's mark that the cause is fixed.
+
+use axum::{Json, extract::State, http::StatusCode};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::routes;
+
+use super::endpoint::Endpoint;
+use crate::{
+    auth::Scope,
+    counter::Answered,
+    domain::{AnomalyKey, EventId, FixMark, FixRemoval},
+    http::{
+        bodies::{DegradedBody, FixBody, schemas, write_status},
+        extract::{JsonBody, KeyPath, RequestBody, Requester, parse_key},
+        problem::{Problem, ProblemKind},
+        state::AppState,
+    },
+};
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    use ProblemKind::{InvalidKey, UnknownAnomaly};
+    vec![
+        Endpoint::new("permanent_fix.mark", routes!(mark))
+            .scope(Scope::Operate)
+            .problems(&[InvalidKey, UnknownAnomaly]),
+        Endpoint::new("permanent_fix.unmark", routes!(unmark))
+            .scope(Scope::Operate)
+            .problems(&[InvalidKey, UnknownAnomaly]),
+    ]
+}
+
+/// A permanent fix to mark.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = FixToMark)]
+struct MarkRequest {
+    /// Whose cause is fixed.
+    #[schema(value_type = schemas::AnomalyKey)]
+    anomaly_key: String,
+    /// What was done.
+    #[schema(example = "raised the CPU limit")]
+    fix_description: Prose,
+    /// Who did it.
+    #[schema(example = "ops")]
+    fixed_by: Option<Prose>,
+}
+
+impl RequestBody for MarkRequest {
+    const NOUN: &'static str = "a permanent fix";
+}
+
+/// A text for people: up to 4,000 characters, not blank, without control characters but tabs and
+/// line breaks.
+#[derive(Deserialize, ToSchema)]
+#[serde(try_from = "String")]
+#[schema(
+    pattern = "^[^\\u0000-\\u0008\\u000b\\u000c\\u000e-\\u001f\\u007f-\\u009f]*\
+               [^\\u0000-\\u0020\\u007f-\\u009f\\s]\
+               [^\\u0000-\\u0008\\u000b\\u000c\\u000e-\\u001f\\u007f-\\u009f]*$",
+    min_length = 1,
+    max_length = 4000,
+    example = "raised the CPU limit"
+)]
+struct Prose(String);
+
+impl Prose {
+    const MAX_CHARACTERS: usize = 4_000;
+}
+
+impl TryFrom<String> for Prose {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text.trim().is_empty() {
+            return Err("must not be empty".to_owned());
+        }
+        if text.chars().count() > Self::MAX_CHARACTERS {
+            return Err(format!("must be at most {} characters", Self::MAX_CHARACTERS));
+        }
+        if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
+            return Err("must not hold control characters but line breaks".to_owned());
+        }
+        Ok(Self(text))
+    }
+}
+
+/// The answer when a mark is taken back.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Unmarked)]
+struct UnmarkedBody {
+    #[schema(value_type = schemas::AnomalyKey)]
+    anomaly_key: AnomalyKey,
+    /// Always false.
+    permanent_fix_applied: bool,
+    /// False when there was no mark to take back.
+    removed: bool,
+    #[serde(flatten)]
+    degraded: DegradedBody,
+}
+
+/// Mark an anomaly's cause as fixed.
+///
+/// The mark holds for 90 days. An occurrence after it has `regressed`.
+#[utoipa::path(
+    put,
+    path = "/permanent-fix",
+    tag = "permanent fixes",
+    request_body = MarkRequest,
+    responses(
+        (status = 200, description = "It is marked.", body = FixBody),
+        (
+            status = 202, description = "The store is away: the mark waits for it, and will hold.",
+            body = FixBody,
+        ),
+    ),
+)]
+async fn mark(
+    State(state): State<AppState>,
+    requester: Requester,
+    JsonBody(mark): JsonBody<MarkRequest>,
+) -> Result<(StatusCode, Json<FixBody>), Problem> {
+    let MarkRequest { anomaly_key, fix_description: Prose(description), fixed_by } = mark;
+    let key = parse_key(&anomaly_key).map_err(|problem| problem.at_field("anomaly_key"))?;
+    let fixed_by = fixed_by.map(|Prose(name)| name);
+
+    let now = state.counter.now();
+    let actor = requester.actor(fixed_by.as_deref());
+    let mark = FixMark { key, id: EventId::unique(), at: now, description, fixed_by, actor };
+    let fix = state.counter.mark_fixed(now, mark).await?;
+    let Answered { value, degraded } = fix.ok_or_else(|| Problem::unknown_anomaly(key))?;
+    Ok((write_status(degraded), Json(FixBody::new(key, value, degraded))))
+}
+
+/// Take the mark of a permanent fix back.
+#[utoipa::path(
+    delete,
+    path = "/permanent-fix/{key}",
+    tag = "permanent fixes",
+    params(("key" = schemas::AnomalyKey, Path)),
+    responses(
+        (status = 200, description = "No mark holds.", body = UnmarkedBody),
+        (
+            status = 202, description = "The store is away: the removal waits for it.",
+            body = UnmarkedBody,
+        ),
+    ),
+)]
+async fn unmark(
+    State(state): State<AppState>,
+    KeyPath(key): KeyPath,
+    requester: Requester,
+) -> Result<(StatusCode, Json<UnmarkedBody>), Problem> {
+    let now = state.counter.now();
+    let actor = requester.actor(None);
+    let removal = FixRemoval { key, id: EventId::unique(), at: now, actor };
+    let removed = state.counter.unmark_fixed(now, removal).await?;
+    let Answered { value, degraded } = removed.ok_or_else(|| Problem::unknown_anomaly(key))?;
+    let body = UnmarkedBody {
+        anomaly_key: key,
+        permanent_fix_applied: false,
+        removed: value,
+        degraded: degraded.into(),
+    };
+    Ok((write_status(degraded), Json(body)))
+}

@@ -1,0 +1,64 @@
+//! `/problems/{name}`: explains a type of problem; the `type` of each problem leads here.
+
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, Type},
+};
+use utoipa_axum::routes;
+
+use super::endpoint::Endpoint;
+use crate::http::{
+    extract::TextPath,
+    problem::{Problem, ProblemKind},
+};
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::new("problems.explain", routes!(explain))
+            .public()
+            .problems(&[ProblemKind::UnknownRoute]),
+    ]
+}
+
+/// The end of a problem's `type`.
+struct ProblemName;
+
+impl ToSchema for ProblemName {}
+
+impl PartialSchema for ProblemName {
+    fn schema() -> RefOr<Schema> {
+        let names = ProblemKind::ALL.map(|kind| kind.explanation().name);
+        ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)).into()
+    }
+}
+
+/// Explain a type of problem.
+///
+/// The `type` of each problem leads here. It is plain text, for people.
+#[utoipa::path(
+    get,
+    path = "/problems/{name}",
+    tag = "documentation",
+    params(("name" = inline(ProblemName), Path, description = "The end of the problem's `type`.")),
+    responses((
+        status = 200,
+        description = "Its title and status, what it means, and what to do.",
+        body = String,
+        content_type = "text/plain; charset=utf-8",
+    )),
+)]
+async fn explain(TextPath(name): TextPath) -> Result<String, Problem> {
+    let kind = ProblemKind::ALL.into_iter().find(|kind| kind.explanation().name == name);
+    let kind = kind.ok_or_else(|| {
+        let detail = "there is no type of problem of this name: /openapi.json has all of them";
+        Problem::new(ProblemKind::UnknownRoute, detail)
+    })?;
+    let explanation = kind.explanation();
+    Ok(format!(
+        "{title} ({status})\n\n{meaning}\n\nWhat to do: {remedy}\n",
+        title = explanation.title,
+        status = kind.status(),
+        meaning = explanation.meaning,
+        remedy = explanation.remedy,
+    ))
+}

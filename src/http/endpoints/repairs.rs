@@ -1,0 +1,257 @@
+//! `/repairs`: records repair attempts, and says which actions are worth trying.
+
+use axum::{Json, extract::State, http::StatusCode};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::routes;
+
+use super::endpoint::Endpoint;
+use crate::{
+    auth::Scope,
+    counter::Answered,
+    domain::{Action, AnomalyKey, RepairAttempt, RepairHistory, SuccessRate, Timestamp},
+    http::{
+        bodies::{ActionBody, DegradedBody, schemas, write_status},
+        extract::{
+            ActionPath, EventQuota, IdempotencyKey, JsonBody, KeyPath, Query, RequestBody,
+            Requester, event_id, parse_key, parsed,
+        },
+        problem::{Problem, ProblemKind},
+        state::AppState,
+    },
+};
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    use ProblemKind::{InvalidField, InvalidKey, UnknownAnomaly};
+    vec![
+        Endpoint::new("repairs.record", routes!(record))
+            .scope(Scope::Ingest)
+            .problems(&[InvalidKey, UnknownAnomaly]),
+        Endpoint::new("repairs.list", routes!(list))
+            .scope(Scope::Read)
+            .problems(&[InvalidKey, UnknownAnomaly]),
+        Endpoint::new("repairs.advice", routes!(advice)).scope(Scope::Read).problems(&[
+            InvalidKey,
+            UnknownAnomaly,
+            InvalidField,
+        ]),
+    ]
+}
+
+/// A repair attempt to report.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = RepairToReport)]
+struct RepairRequest {
+    /// The anomaly it was made on.
+    #[schema(value_type = schemas::AnomalyKey)]
+    anomaly_key: String,
+    #[schema(value_type = schemas::ActionName)]
+    action: String,
+    /// Whether it worked.
+    success: bool,
+    /// By what a retry of the report is recognised; the header `Idempotency-Key` means the same.
+    #[schema(value_type = Option<schemas::EventId>)]
+    event_id: Option<String>,
+}
+
+impl RequestBody for RepairRequest {
+    const NOUN: &'static str = "a repair";
+}
+
+/// The answer to a reported attempt.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Repair)]
+struct RepairBody {
+    #[schema(value_type = schemas::AnomalyKey)]
+    anomaly_key: AnomalyKey,
+    #[serde(flatten)]
+    action: ActionBody,
+    /// How many attempts of any action the anomaly has had.
+    #[schema(example = 2)]
+    auto_repair_count: u64,
+    /// False when this `event_id` was reported before.
+    counted: bool,
+    #[serde(flatten)]
+    degraded: DegradedBody,
+}
+
+/// An anomaly's repairs.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Repairs)]
+struct RepairsBody {
+    #[schema(value_type = schemas::AnomalyKey)]
+    anomaly_key: AnomalyKey,
+    /// How many attempts of any action the anomaly has had.
+    #[schema(example = 2)]
+    auto_repair_count: u64,
+    /// The figures of each action among the newest 100 attempts, the most tried first.
+    #[schema(max_items = 100)]
+    actions: Vec<ActionBody>,
+    /// The newest attempts, newest first.
+    #[schema(max_items = 100)]
+    attempts: Vec<AttemptBody>,
+    #[serde(flatten)]
+    degraded: DegradedBody,
+}
+
+/// One attempt.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Attempt)]
+struct AttemptBody {
+    /// What was tried.
+    #[schema(example = "restart_pod")]
+    action: String,
+    /// Whether it worked.
+    success: bool,
+    /// When; null where an older writer has left no readable time.
+    #[schema(required, value_type = Option<schemas::Time>)]
+    timestamp: Option<Timestamp>,
+}
+
+/// Whether an action is worth trying.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Advice)]
+struct ActionAdviceBody {
+    #[schema(value_type = schemas::AnomalyKey)]
+    anomaly_key: AnomalyKey,
+    #[serde(flatten)]
+    action: ActionBody,
+    /// The rate below which it is to be skipped.
+    #[schema(value_type = schemas::SuccessRate)]
+    min_success_rate: SuccessRate,
+    /// Whether it was tried at least twice and works too seldom.
+    should_skip: bool,
+    #[serde(flatten)]
+    degraded: DegradedBody,
+}
+
+/// Report a repair attempt.
+#[utoipa::path(
+    post,
+    path = "/repairs",
+    tag = "repairs",
+    params((
+        "Idempotency-Key" = Option<schemas::EventId>, Header, nullable = false,
+        description = "Means the same as `event_id`. Where both are given they must be the same.",
+    )),
+    request_body = RepairRequest,
+    responses(
+        (status = 200, description = "It is recorded, or was before.", body = RepairBody),
+        (
+            status = 202, description = "The store is away: it waits, and will count.",
+            body = RepairBody,
+        ),
+    ),
+)]
+async fn record(
+    State(state): State<AppState>,
+    quota: EventQuota,
+    requester: Requester,
+    IdempotencyKey(id): IdempotencyKey,
+    JsonBody(repair): JsonBody<RepairRequest>,
+) -> Result<(StatusCode, Json<RepairBody>), Problem> {
+    quota.take(1)?;
+    let RepairRequest { anomaly_key, action, success, event_id: id_of_body } = repair;
+    let key = parse_key(&anomaly_key).map_err(|problem| problem.at_field("anomaly_key"))?;
+    let action = Action::parse(&action).map_err(|error| Problem::field("action", error))?;
+    let id = event_id(id_of_body.as_deref(), id)?;
+
+    let now = state.counter.now();
+    let actor = requester.actor(None);
+    let attempt = RepairAttempt { key, id, action: action.clone(), success, at: now, actor };
+    let recorded = state.counter.record_repair(now, attempt).await?;
+    let Answered { value: recorded, degraded } =
+        recorded.ok_or_else(|| Problem::unknown_anomaly(key))?;
+    let figures = recorded.history.statistics(action.as_str());
+    let body = RepairBody {
+        anomaly_key: key,
+        action: ActionBody::new(action.as_str(), figures),
+        auto_repair_count: recorded.history.total,
+        counted: recorded.counted,
+        degraded: degraded.into(),
+    };
+    Ok((write_status(degraded), Json(body)))
+}
+
+/// Ask which repairs were tried on an anomaly.
+#[utoipa::path(
+    get,
+    path = "/anomalies/{key}/repairs",
+    tag = "repairs",
+    params(("key" = schemas::AnomalyKey, Path)),
+    responses((
+        status = 200, description = "Totals, and the newest 100 attempts.", body = RepairsBody,
+    )),
+)]
+async fn list(
+    State(state): State<AppState>,
+    KeyPath(key): KeyPath,
+) -> Result<Json<RepairsBody>, Problem> {
+    let Answered { value: history, degraded } = history(&state, key).await?;
+    Ok(Json(RepairsBody {
+        anomaly_key: key,
+        auto_repair_count: history.total,
+        actions: ActionBody::of_history(&history),
+        attempts: history
+            .recent
+            .into_iter()
+            .map(|attempt| AttemptBody {
+                action: attempt.action,
+                success: attempt.success,
+                timestamp: attempt.at,
+            })
+            .collect(),
+        degraded: degraded.into(),
+    }))
+}
+
+/// The parameters of an advice.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct AdviceQuery {
+    /// The rate below which it is to be skipped; 0.2 where none is given.
+    #[serde(default, deserialize_with = "parsed")]
+    #[param(value_type = Option<f64>, nullable = false, minimum = 0, maximum = 1, example = 0.2)]
+    min_success_rate: Option<SuccessRate>,
+}
+
+/// Ask whether an action is worth trying.
+///
+/// An action that was never tried has figures of 0, and is not to be skipped.
+#[utoipa::path(
+    get,
+    path = "/anomalies/{key}/repairs/{action}",
+    tag = "repairs",
+    params(
+        ("key" = schemas::AnomalyKey, Path),
+        ("action" = String, Path, description = "What would be tried.", example = "restart_pod"),
+        AdviceQuery,
+    ),
+    responses((
+        status = 200, description = "Its figures, and `should_skip`.", body = ActionAdviceBody,
+    )),
+)]
+async fn advice(
+    State(state): State<AppState>,
+    ActionPath(key, action): ActionPath,
+    Query(AdviceQuery { min_success_rate }): Query<AdviceQuery>,
+) -> Result<Json<ActionAdviceBody>, Problem> {
+    let minimum = min_success_rate.unwrap_or(SuccessRate::DEFAULT_MINIMUM);
+    let Answered { value: history, degraded } = history(&state, key).await?;
+    let figures = history.statistics(&action);
+    Ok(Json(ActionAdviceBody {
+        anomaly_key: key,
+        action: ActionBody::new(&action, figures),
+        min_success_rate: minimum,
+        should_skip: figures.should_skip(minimum),
+        degraded: degraded.into(),
+    }))
+}
+
+async fn history(state: &AppState, key: AnomalyKey) -> Result<Answered<RepairHistory>, Problem> {
+    let anomaly = state.counter.anomaly(state.counter.now(), key).await?;
+    let Answered { value, degraded } = anomaly.ok_or_else(|| Problem::unknown_anomaly(key))?;
+    Ok(Answered { value: value.details.repairs, degraded })
+}

@@ -1,0 +1,60 @@
+//! The caller of a request: its quota of events, and its name for the audit.
+
+use std::convert::Infallible;
+
+use axum::{extract::FromRequestParts, http::request::Parts};
+use tower_http::request_id::RequestId;
+
+use crate::{
+    auth::{Caller, Scope},
+    domain::Actor,
+    http::problem::Problem,
+    telemetry::{self, Shed},
+};
+
+/// The events that the caller's token may still record.
+#[derive(Debug)]
+pub(in crate::http) struct EventQuota(Caller);
+
+impl EventQuota {
+    /// Takes `count` events from the quota.
+    pub(in crate::http) fn take(&self, count: usize) -> Result<(), Problem> {
+        self.0.admit_events(count).map_err(|wait| {
+            telemetry::shed(Shed::Token);
+            Problem::token_limit(Scope::Ingest, wait)
+        })
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for EventQuota {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        // A route that requires a scope always has a caller.
+        Ok(Self(parts.extensions.get::<Caller>().cloned().unwrap_or_default()))
+    }
+}
+
+/// The token's name and the request's id, for the audit of a write.
+#[derive(Debug)]
+pub(in crate::http) struct Requester(Actor);
+
+impl Requester {
+    /// The actor of the write. Without a token it has the name that the caller claims.
+    pub(in crate::http) fn actor(self, claimed_name: Option<&str>) -> Actor {
+        let Actor { by, request_id } = self.0;
+        Actor { by: by.or_else(|| claimed_name.map(str::to_owned)), request_id }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Requester {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let caller = parts.extensions.get::<Caller>();
+        let by = caller.and_then(Caller::name).map(str::to_owned);
+        let id = parts.extensions.get::<RequestId>();
+        let request_id = id.and_then(|id| id.header_value().to_str().ok()).map(str::to_owned);
+        Ok(Self(Actor { by, request_id }))
+    }
+}

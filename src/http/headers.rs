@@ -1,0 +1,16 @@
+//! Names of headers that several modules use.
+
+use axum::http::HeaderName;
+
+/// The caller's id for an event, as `event_id` in the body.
+pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// The header in which Grafana signs a delivery.
+pub(super) const GRAFANA_SIGNATURE: HeaderName =
+    HeaderName::from_static("x-grafana-alerting-signature");
+
+/// The span of the request, by which the caller finds its trace.
+pub(super) const TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
+
+/// The store that does not answer, on every response while it does not.
+pub(super) const X_DEGRADED: HeaderName = HeaderName::from_static("x-degraded");

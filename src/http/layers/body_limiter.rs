@@ -1,0 +1,271 @@
+//! Reads the bodies of requests: none too large or too slow, and not more at a time than there is
+//! memory for.
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    extract::Request,
+    http::{HeaderMap, Method, header},
+};
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http_body_util::BodyExt as _;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time,
+};
+
+use crate::{
+    auth::Caller,
+    http::{
+        config::HttpConfig,
+        problem::{Problem, ProblemKind},
+    },
+    telemetry::{self, Shed},
+};
+
+/// How much of a refused body is still read, so that its sender reads the answer instead of a reset
+/// connection.
+const DRAIN_BYTES: usize = 32 << 20;
+const DRAIN_TIME: Duration = Duration::from_secs(2);
+
+/// The memory for all bodies, in bodies of the largest size. The first bytes of each body are not
+/// counted: nearly all alerts are that small, and large bodies never keep them out.
+const LARGEST_BODIES: usize = 64;
+const FREE_BYTES: usize = 16 << 10;
+
+/// Limits the size, the duration and the memory of bodies.
+#[derive(Debug)]
+pub(super) struct BodyLimiter {
+    max_body_bytes: usize,
+    timeout: Duration,
+    memory: Arc<Semaphore>,
+}
+
+/// A body's share of the memory; it is released on drop.
+pub(super) type BodyPermit = Option<OwnedSemaphorePermit>;
+
+impl BodyLimiter {
+    pub(super) fn new(config: HttpConfig) -> Self {
+        let max_body_bytes = config.max_body_bytes.get();
+        let memory = max_body_bytes.saturating_mul(LARGEST_BODIES).min(Semaphore::MAX_PERMITS);
+        Self {
+            max_body_bytes,
+            timeout: Duration::from_secs(config.body_timeout_seconds.get().into()),
+            memory: Arc::new(Semaphore::new(memory)),
+        }
+    }
+
+    /// Reads the whole body of a request. A body without a meaning is dropped: otherwise callers
+    /// without a token could have the service wait for theirs, and hold them.
+    ///
+    /// # Errors
+    /// When the body is too large, too slow or incomplete, or there is no memory for it.
+    pub(super) async fn read(&self, request: Request) -> Result<(Request, BodyPermit), Problem> {
+        let (parts, mut body) = request.into_parts();
+        let means_nothing = matches!(parts.method, Method::GET | Method::HEAD)
+            || parts.extensions.get::<Caller>().is_none();
+        if means_nothing {
+            return Ok((Request::from_parts(parts, Body::empty()), None));
+        }
+        let is_announced = announced_length(&parts.headers) > Some(self.max_body_bytes);
+        if is_announced && parts.headers.contains_key(header::EXPECT) {
+            // A client that asks before it sends is answered before it sends.
+            return Err(too_large(self.max_body_bytes));
+        }
+        let read = if is_announced {
+            Err(too_large(self.max_body_bytes))
+        } else {
+            let collected = self.collect_in_time(&mut body).await;
+            // The service does not wait for a slow client a second time.
+            collected.ok_or_else(|| too_slow(self.timeout))?
+        };
+        match read {
+            Ok((bytes, permit)) => Ok((Request::from_parts(parts, Body::from(bytes)), permit)),
+            Err(refused) => {
+                // Whether the rest came in time makes no difference to the answer.
+                let _ = time::timeout(DRAIN_TIME, drain(body)).await;
+                Err(refused)
+            }
+        }
+    }
+
+    /// Returns `None` on a timeout.
+    async fn collect_in_time(
+        &self,
+        body: &mut Body,
+    ) -> Option<Result<(Bytes, BodyPermit), Problem>> {
+        let mut collecting = pin!(self.collect(body));
+        // Most bodies arrive with the head, and need no timer.
+        let collected = collecting.as_mut().now_or_never();
+        if collected.is_some() {
+            return collected;
+        }
+        time::timeout(self.timeout, collecting).await.ok()
+    }
+
+    async fn collect(&self, body: &mut Body) -> Result<(Bytes, BodyPermit), Problem> {
+        let mut only = Bytes::new();
+        let mut joined = Vec::new();
+        let mut permit = None;
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(|_| broken_off())?.into_data() else { continue };
+            let length = only.len() + joined.len() + data.len();
+            if length > self.max_body_bytes {
+                return Err(too_large(self.max_body_bytes));
+            }
+            if length == data.len() {
+                self.enlarge(&mut permit, length)?;
+                only = data;
+                continue;
+            }
+            // Kept as they come, frames of a byte each would take a hundred times their length.
+            if joined.capacity() < length {
+                let capacity = (2 * joined.capacity()).clamp(length, self.max_body_bytes);
+                self.enlarge(&mut permit, capacity)?;
+                joined.reserve_exact(capacity - joined.len());
+            }
+            joined.extend_from_slice(&std::mem::take(&mut only));
+            joined.extend_from_slice(&data);
+        }
+        let bytes = if joined.is_empty() { only } else { joined.into() };
+        Ok((bytes, permit))
+    }
+
+    /// Extends `permit` to a body of `bytes`.
+    fn enlarge(&self, permit: &mut BodyPermit, bytes: usize) -> Result<(), Problem> {
+        let counted = bytes.saturating_sub(FREE_BYTES);
+        let more = counted - permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        if more == 0 {
+            return Ok(());
+        }
+        let count = u32::try_from(more).ok();
+        let memory = Arc::clone(&self.memory);
+        let added = count.and_then(|count| memory.try_acquire_many_owned(count).ok());
+        let Some(added) = added else {
+            telemetry::shed(Shed::Bodies);
+            return Err(no_memory());
+        };
+        match permit {
+            Some(permit) => permit.merge(added),
+            None => *permit = Some(added),
+        }
+        Ok(())
+    }
+}
+
+fn announced_length(headers: &HeaderMap) -> Option<usize> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+async fn drain(mut body: Body) {
+    let mut drained = 0;
+    while drained < DRAIN_BYTES
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        drained += frame.data_ref().map_or(0, Bytes::len);
+    }
+}
+
+fn too_large(max_body_bytes: usize) -> Problem {
+    Problem::new(
+        ProblemKind::ContentTooLarge,
+        format!(
+            "the body is larger than {max_body_bytes} bytes: send it in parts, or raise \
+             http.max_body_bytes"
+        ),
+    )
+}
+
+fn too_slow(timeout: Duration) -> Problem {
+    let seconds = timeout.as_secs();
+    Problem::new(
+        ProblemKind::RequestTimeout,
+        format!("the body did not come within {seconds} s: send it again, in smaller parts"),
+    )
+}
+
+fn no_memory() -> Problem {
+    let detail = "more large bodies come than there is memory for, and nothing was recorded: try \
+                  again in a moment, or send it in smaller parts";
+    Problem::new(ProblemKind::Overloaded, detail)
+}
+
+fn broken_off() -> Problem {
+    let detail = "the body broke off before its end: send it whole";
+    Problem::new(ProblemKind::InvalidJson, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::stream;
+
+    use super::*;
+
+    const MAX_BODY_BYTES: usize = 64 << 10;
+
+    fn limiter() -> BodyLimiter {
+        let memory = Arc::new(Semaphore::new(MAX_BODY_BYTES));
+        BodyLimiter { max_body_bytes: MAX_BODY_BYTES, timeout: Duration::from_secs(1), memory }
+    }
+
+    fn in_frames(frames: &[&[u8]]) -> Request {
+        let frames: Vec<_> =
+            frames.iter().map(|data| Ok::<_, Infallible>(Bytes::copy_from_slice(data))).collect();
+        let mut request = Request::new(Body::from_stream(stream::iter(frames)));
+        *request.method_mut() = Method::POST;
+        request.extensions_mut().insert(Caller::default());
+        request
+    }
+
+    async fn read(limiter: &BodyLimiter, frames: &[&[u8]]) -> Result<(Bytes, BodyPermit), Problem> {
+        let (request, permit) = limiter.read(in_frames(frames)).await?;
+        Ok((request.into_body().collect().await.unwrap().to_bytes(), permit))
+    }
+
+    #[tokio::test]
+    async fn a_body_is_the_same_in_one_frame_or_in_many() {
+        for frames in [&[&b"abc"[..]] as &[&[u8]], &[b"a", b"b", b"c"], &[b"", b"ab", b"", b"c"]] {
+            let (bytes, permit) = read(&limiter(), frames).await.unwrap();
+            assert_eq!(&bytes[..], b"abc");
+            assert!(permit.is_none());
+        }
+        assert!(read(&limiter(), &[]).await.unwrap().0.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_body_without_a_meaning_is_not_waited_for() {
+        let endless = || Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
+        let mut get = Request::new(endless());
+        get.extensions_mut().insert(Caller::default());
+        let mut strangers = Request::new(endless());
+        *strangers.method_mut() = Method::POST;
+        for request in [get, strangers] {
+            let (request, _) = limiter().read(request).await.unwrap();
+            assert!(request.into_body().collect().await.unwrap().to_bytes().is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn the_limit_is_of_the_whole_body() {
+        let half = vec![b' '; MAX_BODY_BYTES / 2];
+        assert_eq!(read(&limiter(), &[&half, &half]).await.unwrap().0.len(), MAX_BODY_BYTES);
+        assert!(read(&limiter(), &[&half, &half, b"x"]).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn while_large_bodies_take_all_memory_small_ones_come_in() {
+        let limiter = limiter();
+        let large = vec![b' '; MAX_BODY_BYTES];
+        let first = read(&limiter, &[&large]).await.unwrap();
+        let second = read(&limiter, &[&large[..FREE_BYTES + 1]]).await.unwrap();
+        assert_eq!(limiter.memory.available_permits(), FREE_BYTES - 1);
+        assert!(read(&limiter, &[&large]).await.is_err());
+        assert!(read(&limiter, &[&large[..FREE_BYTES]]).await.is_ok());
+        drop((first, second));
+        assert!(read(&limiter, &[&large]).await.is_ok());
+    }
+}

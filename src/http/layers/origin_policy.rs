@@ -1,0 +1,173 @@
+//! The policy for pages in browsers. A browser sends requests for any page that it shows, also to a
+//! service that only this machine can reach, so requests of other sites' pages are refused.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::{
+    extract::Request,
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header, uri::Authority},
+};
+use serde::{Deserialize, Deserializer, de::Error as _};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use super::text_list::text_list;
+use crate::http::{
+    headers::TRACERESPONSE,
+    problem::{Problem, ProblemKind},
+};
+
+/// The section `browser` of the configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BrowserConfig {
+    /// The origins whose pages may call.
+    #[serde(deserialize_with = "origins")]
+    pub allowed_origins: Vec<HeaderValue>,
+    /// The names, beside addresses and `localhost`, by which the service is called where it
+    /// requires no token.
+    #[serde(deserialize_with = "text_list")]
+    pub allowed_hosts: Vec<String>,
+}
+
+/// Refuses requests of other sites' pages.
+#[derive(Debug)]
+pub(super) struct OriginPolicy {
+    config: BrowserConfig,
+    /// Only programs of this machine reach the service.
+    is_local: bool,
+}
+
+impl OriginPolicy {
+    pub(super) fn new(config: BrowserConfig, is_local: bool) -> Self {
+        Self { config, is_local }
+    }
+
+    /// Lets a request in, unless another site's page sends it. `is_open` where no token is required.
+    pub(super) fn admit(&self, request: &Request, is_open: bool) -> Result<(), Problem> {
+        let headers = request.headers();
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        if self.is_local && is_open && !host.is_none_or(|host| self.is_own_name(host)) {
+            // A name that somebody else has pointed at this machine ("DNS rebinding").
+            let detail = "the service does not answer to this host's name: call it by its address or \
+                          as localhost, name the host in `browser.allowed_hosts`, or make a token";
+            return Err(Problem::new(ProblemKind::UnknownHost, detail));
+        }
+        let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+        if is_safe || self.is_own_page(headers, host) {
+            return Ok(());
+        }
+        let detail = "a page of another site may not do this: name its origin in \
+                      `browser.allowed_origins` if it is yours";
+        Err(Problem::new(ProblemKind::CrossOrigin, detail))
+    }
+
+    /// Answers the requests that browsers send before a page of an allowed origin calls.
+    pub(super) fn cors(config: &BrowserConfig) -> Option<CorsLayer> {
+        if config.allowed_origins.is_empty() {
+            return None;
+        }
+        let methods = [Method::GET, Method::POST, Method::PUT, Method::DELETE];
+        let layer = CorsLayer::new()
+            .allow_origin(AllowOrigin::list(config.allowed_origins.clone()))
+            .allow_methods(methods)
+            .allow_headers([
+                header::AUTHORIZATION,
+                header::CONTENT_TYPE,
+                HeaderName::from_static("traceparent"),
+                HeaderName::from_static("tracestate"),
+            ])
+            .expose_headers([header::RETRY_AFTER, TRACERESPONSE]);
+        Some(layer)
+    }
+
+    /// Only browsers send an origin.
+    fn is_own_page(&self, headers: &HeaderMap, host: Option<&str>) -> bool {
+        let Some(origin) = headers.get(header::ORIGIN) else { return true };
+        let authority = origin.to_str().ok().and_then(|text| text.split_once("://"));
+        let is_same = authority.is_some_and(|(_, authority)| Some(authority) == host);
+        is_same || self.config.allowed_origins.contains(origin)
+    }
+
+    fn is_own_name(&self, host: &str) -> bool {
+        // Nearly all, and ten times faster.
+        if host.parse::<SocketAddr>().is_ok() {
+            return true;
+        }
+        let Ok(authority) = host.parse::<Authority>() else { return false };
+        let name = authority.host().trim_matches(['[', ']']).to_ascii_lowercase();
+        name.parse::<IpAddr>().is_ok()
+            || name == "localhost"
+            || name.ends_with(".localhost")
+            || self.config.allowed_hosts.contains(&name)
+    }
+}
+
+fn origins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<HeaderValue>, D::Error> {
+    let texts = text_list(deserializer)?;
+    let is_origin = |text: &str| {
+        let authority = text.split_once("://").map(|(_, authority)| authority);
+        authority.is_some_and(|authority| authority.parse::<Authority>().is_ok())
+    };
+    let origin = |text: String| match HeaderValue::from_str(&text) {
+        Ok(origin) if is_origin(&text) => Ok(origin),
+        _ => Err(D::Error::custom(format!(
+            "{text:?} is no origin: write it like https://grafana.example.org, without a path"
+        ))),
+    };
+    texts.into_iter().map(origin).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    fn origin_policy() -> OriginPolicy {
+        let allowed_origins = vec![HeaderValue::from_static("https://ops.example.org")];
+        let config = BrowserConfig { allowed_origins, allowed_hosts: vec!["counter".to_owned()] };
+        OriginPolicy::new(config, true)
+    }
+
+    fn admits(method: &str, host: &str, origin: Option<&str>, is_open: bool) -> bool {
+        let mut request = Request::builder().method(method).uri("/anomalies").header("host", host);
+        if let Some(origin) = origin {
+            request = request.header("origin", origin);
+        }
+        origin_policy().admit(&request.body(Body::empty()).unwrap(), is_open).is_ok()
+    }
+
+    #[test]
+    fn a_page_of_another_site_may_not_write() {
+        let host = "127.0.0.1:8080";
+        for (origin, may) in [
+            (None, true),
+            (Some("http://127.0.0.1:8080"), true),
+            (Some("https://ops.example.org"), true),
+            (Some("https://evil.example"), false),
+            (Some("http://127.0.0.1:8081"), false),
+            (Some("null"), false),
+        ] {
+            assert_eq!(admits("POST", host, origin, true), may, "{origin:?}");
+            assert_eq!(admits("DELETE", host, origin, false), may, "{origin:?}");
+            assert!(admits("GET", host, origin, true), "{origin:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_not_the_services_own_is_not_answered_without_a_token() {
+        for (host, is_own) in [
+            ("127.0.0.1:8080", true),
+            ("[::1]:8080", true),
+            ("localhost:8080", true),
+            ("counter.localhost", true),
+            ("Counter:8080", true),
+            ("evil.example:8080", false),
+            ("localhost.evil.example", false),
+            ("127.0.0.1.evil.example", false),
+        ] {
+            assert_eq!(admits("GET", host, None, true), is_own, "{host}");
+            assert!(admits("GET", host, None, false), "{host}");
+        }
+    }
+}

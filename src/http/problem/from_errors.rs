@@ -1,0 +1,117 @@
+//! Turns the errors of other modules into problems.
+
+use super::{Problem, ProblemKind};
+use crate::{
+    auth::{AuthError, RetryAfter, Scope},
+    counter::CounterError,
+    domain::{AnomalyKey, InvalidKey, InvalidSignature},
+};
+
+/// An invalid key is shown up to this length: a valid one is shorter.
+const SHOWN_KEY_CHARS: usize = 40;
+
+impl Problem {
+    /// An anomaly that the store does not have.
+    pub(in crate::http) fn unknown_anomaly(key: AnomalyKey) -> Self {
+        let detail = format!(
+            "no anomaly has the key {key}: check it for a typo; anomalies are forgotten 35 days \
+             after their last occurrence"
+        );
+        Self::new(ProblemKind::UnknownAnomaly, detail)
+    }
+
+    pub(in crate::http) fn invalid_key(text: &str, error: &InvalidKey) -> Self {
+        let shown: String = text.chars().take(SHOWN_KEY_CHARS).collect();
+        Self::new(ProblemKind::InvalidKey, format!("{shown:?} {error}"))
+    }
+
+    /// A token's limit is reached. Alertmanager drops a delivery that is answered 429 and retries
+    /// after a 503, so writes get the latter.
+    pub(in crate::http) fn token_limit(scope: Scope, RetryAfter(wait): RetryAfter) -> Self {
+        let (kind, effect) = match scope {
+            Scope::Ingest => (ProblemKind::Overloaded, "and nothing was recorded"),
+            Scope::Read | Scope::Operate => (ProblemKind::TooManyRequests, "and nothing was done"),
+        };
+        let detail =
+            format!("this token's limit is reached, {effect}: try again later, or raise it");
+        Self::new(kind, detail).retry_after(wait)
+    }
+}
+
+impl From<CounterError> for Problem {
+    fn from(error: CounterError) -> Self {
+        match &error {
+            CounterError::Unavailable(_) => Self::new(
+                ProblemKind::Unavailable,
+                "the store can't be reached, and nothing was recorded: try again in a moment",
+            ),
+            CounterError::Unanswered(_) => Self::new(
+                ProblemKind::Unavailable,
+                "the store did not answer in time, so that a write may or may not have taken \
+                 effect: try again in a moment, with the same event_id so that it counts once",
+            ),
+            CounterError::Overloaded => Self::new(
+                ProblemKind::Overloaded,
+                "more calls are waiting than can be served, and nothing was recorded: try again \
+                 in a moment",
+            ),
+            CounterError::Refused(cause) => {
+                tracing::error!(%cause, "the store refuses a call");
+                Self::new(
+                    ProblemKind::Internal,
+                    "the store refuses this call; the service's log says why",
+                )
+            }
+        }
+    }
+}
+
+impl From<InvalidSignature> for Problem {
+    fn from(error: InvalidSignature) -> Self {
+        let problem = Self::new(ProblemKind::InvalidField, error.to_string());
+        match error {
+            InvalidSignature::NotAString { field, .. } => problem.at_field(field),
+            InvalidSignature::Empty => problem.at_field("alert_name"),
+        }
+    }
+}
+
+impl From<AuthError> for Problem {
+    fn from(error: AuthError) -> Self {
+        let detail = match &error {
+            AuthError::Missing => {
+                "this takes a token: send the header `Authorization: Bearer TOKEN`, or the token as \
+                 the password of Basic. `anomaly-counter token new` makes one"
+                    .to_owned()
+            }
+            AuthError::Unknown => {
+                "the token or signature is not known here: check it for a typo, and that it was \
+                 made for this service"
+                    .to_owned()
+            }
+            AuthError::Expired { name } => {
+                format!("the token {name:?} has expired: have a new one made")
+            }
+            AuthError::Forbidden { name, needed } => format!(
+                "the token {name:?} is not good for this, which takes the scope {needed}"
+            ),
+        };
+        // As RFC 6750 specifies it.
+        let challenge = match &error {
+            AuthError::Missing => String::new(),
+            AuthError::Unknown | AuthError::Expired { .. } => {
+                ", error=\"invalid_token\"".to_owned()
+            }
+            AuthError::Forbidden { needed, .. } => {
+                format!(", error=\"insufficient_scope\", scope=\"{needed}\"")
+            }
+        };
+        let kind = match error {
+            AuthError::Forbidden { .. } => ProblemKind::Forbidden,
+            AuthError::Missing | AuthError::Unknown | AuthError::Expired { .. } => {
+                ProblemKind::Unauthorized
+            }
+        };
+        Self::new(kind, detail).challenge(format!("Bearer realm=\"anomaly-counter\"{challenge}"))
+    }
+}
