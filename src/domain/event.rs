@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{AnomalyKey, Timestamp};
+use super::{AnomalyKey, SignatureJson, Timestamp};
 
 /// The id of one occurrence or operation within its anomaly: 1 to 128 printable ASCII characters.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -84,8 +84,8 @@ pub struct Occurrence {
     pub id: EventId,
     /// The time of the occurrence.
     pub at: Timestamp,
-    /// The posted object as JSON, kept if it is the anomaly's first.
-    pub signature_json: Arc<str>,
+    /// The posted object, stored if it is the anomaly's first.
+    pub signature_json: SignatureJson,
 }
 
 #[cfg(test)]

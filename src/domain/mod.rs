@@ -11,6 +11,7 @@ mod operation;
 mod repair;
 mod rollup;
 mod signature;
+mod signature_json;
 mod timeline;
 mod timestamp;
 mod window;
@@ -28,6 +29,7 @@ pub use repair::{
 };
 pub use rollup::{COARSE_BUCKET_SECONDS, FINE_BUCKET_SECONDS};
 pub use signature::{InvalidSignature, Signature, json_type_name};
+pub use signature_json::{MemberName, SignatureJson, for_each_member};
 pub use timeline::{Insertion, Timeline, TimelineConfig};
 pub use timestamp::{InvalidTimestamp, Timestamp};
 pub use window::{RETENTION, Window, WindowCounts};

@@ -1,7 +1,7 @@
 //! Reads occurrences as callers post them, without building a tree of the body: one pass takes the
 //! fields that the service needs, and the others are stored as they were posted.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use serde::{
     Deserialize, Deserializer,
@@ -12,19 +12,17 @@ use utoipa::ToSchema;
 
 use super::schemas;
 use crate::{
-    domain::{EventId, MAX_AHEAD_SECONDS, Occurrence, Signature, Timestamp},
+    domain::{
+        EventId, MAX_AHEAD_SECONDS, MemberName, Occurrence, Signature, SignatureJson, Timestamp,
+    },
     http::{
-        extract::{
-            CheckedJson, CheckedVisitor, JsonValue, MemberName, copy_members, copy_value, event_id,
-            parse,
-        },
+        extract::{CheckedJson, CheckedVisitor, JsonValue, event_id, parse},
         problem::{Problem, ProblemKind},
     },
 };
 
 const EVENT_ID: &str = "event_id";
 const OCCURRED_AT: &str = "occurred_at";
-const ANNOTATIONS: &str = "annotations";
 
 /// An occurrence to record. Four fields identify its anomaly: `alert_name`, `service`, `namespace`
 /// and `error_type`; a missing one is empty, and one at least must not be. Where a name and its
@@ -144,8 +142,7 @@ impl Posted<'_> {
         let id = fields.event_id(id_from_header)?;
         let at = fields.occurred_at(now)?;
         let key = fields.signature()?.key();
-        let signature_json = stored_json(text, |name| name != EVENT_ID && name != OCCURRED_AT)?;
-        Ok(Occurrence { key, id, at, signature_json: finish(signature_json) })
+        Ok(Occurrence { key, id, at, signature_json: SignatureJson::of_posted(text) })
     }
 }
 
@@ -310,7 +307,7 @@ impl<'de> Visitor<'de> for ElementsVisitor {
 }
 
 /// Reads the labels of an alert as the fields of an occurrence. They are stored with the
-/// annotations, which were checked before as the labels were.
+/// annotations. Both were checked to be JSON objects.
 pub(in crate::http) fn read_labels(
     labels: &RawValue,
     annotations: Option<&RawValue>,
@@ -322,30 +319,5 @@ pub(in crate::http) fn read_labels(
         .0
         .map_err(|CheckedJson(type_name)| Problem::wrong_type("labels", "an object", type_name))?;
     let key = fields.signature()?.key();
-    let Some(annotations) = annotations else {
-        let signature_json = finish(stored_json(labels.get(), |_| true)?);
-        return Ok(Occurrence { key, id, at, signature_json });
-    };
-    let mut signature_json = stored_json(labels.get(), |name| name != ANNOTATIONS)?;
-    if !signature_json.ends_with('{') {
-        signature_json.push(',');
-    }
-    signature_json.push_str("\"annotations\":");
-    copy_value(annotations, &mut signature_json);
-    Ok(Occurrence { key, id, at, signature_json: finish(signature_json) })
-}
-
-/// Begins the JSON object that is stored with an anomaly: those fields of `posted` that are `kept`.
-fn stored_json(posted: &str, kept: impl Fn(&str) -> bool) -> Result<String, Problem> {
-    let mut stored = String::with_capacity(posted.len() + 1);
-    stored.push('{');
-    copy_members(posted, &mut stored, kept).map_err(|error| {
-        Problem::new(ProblemKind::InvalidJson, format!("the body can't be read as JSON: {error}"))
-    })?;
-    Ok(stored)
-}
-
-fn finish(mut stored: String) -> Arc<str> {
-    stored.push('}');
-    stored.into()
+    Ok(Occurrence { key, id, at, signature_json: SignatureJson::of_alert(labels, annotations) })
 }

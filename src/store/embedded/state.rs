@@ -71,7 +71,7 @@ impl State {
         let key = occurrence.key;
         let known = self.known(now, key);
         let previous_count_24h = known.map_or(0, |anomaly| anomaly.count_24h(now));
-        let signature_json = known.is_none().then(|| Arc::clone(&occurrence.signature_json));
+        let signature_json = known.is_none().then(|| occurrence.signature_json.to_stored());
 
         let outcome = if occurrence.at < RETENTION.start(now) {
             RecordOutcome::TooOld

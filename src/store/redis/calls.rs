@@ -43,7 +43,7 @@ impl Calls {
         call.argument(occurrence.id.as_str());
         call.argument(to_unix_seconds(occurrence.at));
         call.argument(to_iso8601(occurrence.at));
-        call.argument(&*occurrence.signature_json);
+        call.argument(&*occurrence.signature_json.to_stored());
     }
 
     /// Without an anomaly yet.

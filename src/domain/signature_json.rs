@@ -1,0 +1,271 @@
+//! The JSON object that is stored with an anomaly: the fields that its first occurrence was posted
+//! with. It is copied from the posted text, because a tree of it would be built and printed for each
+//! occurrence; and only when it is needed, because most occurrences are of known anomalies.
+
+use std::{borrow::Cow, fmt, sync::Arc};
+
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+/// The fields of a posted object that are about the occurrence, and not about its anomaly.
+const OCCURRENCE_FIELDS: [&str; 2] = ["event_id", "occurred_at"];
+
+const ANNOTATIONS: &str = "annotations";
+
+/// The JSON object that is stored with an anomaly.
+#[derive(Clone)]
+pub struct SignatureJson(Text);
+
+#[derive(Clone)]
+enum Text {
+    /// As it is stored.
+    Stored(Arc<str>),
+    /// An occurrence as it was posted; a valid JSON object.
+    Posted(Arc<str>),
+}
+
+impl SignatureJson {
+    /// The stored form of a posted occurrence. `object` must be a valid JSON object.
+    pub fn of_posted(object: &str) -> Self {
+        Self(Text::Posted(object.into()))
+    }
+
+    /// The stored form of an alert's labels and annotations. Both must be valid JSON objects.
+    pub fn of_alert(labels: &RawValue, annotations: Option<&RawValue>) -> Self {
+        let is_replaced = |name: &str| annotations.is_some() && name == ANNOTATIONS;
+        let mut stored = "{".to_owned();
+        copy_members(labels.get(), &mut stored, |name| !is_replaced(name));
+        if let Some(annotations) = annotations {
+            copy_name(Cow::Borrowed(ANNOTATIONS), &mut stored);
+            copy_value(annotations, &mut stored);
+        }
+        stored.push('}');
+        Self(Text::Stored(stored.into()))
+    }
+
+    /// Returns the text that is stored: the fields as they were posted, without white space outside
+    /// of texts.
+    pub fn to_stored(&self) -> Arc<str> {
+        let posted = match &self.0 {
+            Text::Stored(stored) => return Arc::clone(stored),
+            Text::Posted(posted) => posted,
+        };
+        let mut stored = String::with_capacity(posted.len());
+        stored.push('{');
+        copy_members(posted, &mut stored, |name| !OCCURRENCE_FIELDS.contains(&name));
+        stored.push('}');
+        stored.into()
+    }
+}
+
+impl<T: Into<Arc<str>>> From<T> for SignatureJson {
+    /// Takes a text that is in its stored form already.
+    fn from(stored: T) -> Self {
+        Self(Text::Stored(stored.into()))
+    }
+}
+
+impl fmt::Debug for SignatureJson {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_stored().fmt(f)
+    }
+}
+
+impl PartialEq for SignatureJson {
+    fn eq(&self, other: &Self) -> bool {
+        self.to_stored() == other.to_stored()
+    }
+}
+
+impl Eq for SignatureJson {}
+
+impl Serialize for SignatureJson {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.to_stored().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for SignatureJson {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Arc::<str>::deserialize(deserializer).map(Self::from)
+    }
+}
+
+/// Appends those members of an object whose names are `kept`, each as it was posted but for the
+/// white space outside of texts.
+fn copy_members(object: &str, copy: &mut String, kept: impl Fn(&str) -> bool) {
+    let copied = for_each_member(object, |name, value| {
+        if kept(&name) {
+            copy_name(name, copy);
+            copy_value(value, copy);
+        }
+    });
+    debug_assert!(copied.is_ok(), "it was checked to be a JSON object: {object}");
+}
+
+fn copy_name(name: Cow<'_, str>, copy: &mut String) {
+    if !copy.ends_with('{') {
+        copy.push(',');
+    }
+    match name {
+        // A name that is a part of the posted text has no escapes, and needs none.
+        Cow::Borrowed(name) => {
+            copy.push('"');
+            copy.push_str(name);
+            copy.push('"');
+        }
+        Cow::Owned(name) => copy.push_str(&serde_json::Value::from(name).to_string()),
+    }
+    copy.push(':');
+}
+
+/// Appends a value as it was posted but for the white space outside of texts.
+fn copy_value(value: &RawValue, copy: &mut String) {
+    let text = value.get();
+    if !text.starts_with(['{', '[']) {
+        copy.push_str(text);
+        return;
+    }
+    let mut rest = text;
+    while let Some(quote) = rest.find('"') {
+        let (before, from_quote) = rest.split_at(quote);
+        copy.extend(before.split_ascii_whitespace());
+        let (string, after) = from_quote.split_at(string_length(from_quote));
+        copy.push_str(string);
+        rest = after;
+    }
+    copy.extend(rest.split_ascii_whitespace());
+}
+
+/// The length of the string that `text` begins with, in bytes, with its quotes.
+fn string_length(text: &str) -> usize {
+    let mut is_escaped = false;
+    let end = text.bytes().skip(1).position(|byte| {
+        let is_end = byte == b'"' && !is_escaped;
+        is_escaped = byte == b'\\' && !is_escaped;
+        is_end
+    });
+    end.map_or(text.len(), |end| end + 2)
+}
+
+/// Hands each member of a JSON object to `visit`: its name without escapes, and its value as text.
+///
+/// # Errors
+/// When `object` is no JSON object.
+pub fn for_each_member<'a>(
+    object: &'a str,
+    visit: impl FnMut(Cow<'a, str>, &'a RawValue),
+) -> serde_json::Result<()> {
+    struct EachMember<F>(F);
+
+    impl<'de, F: FnMut(Cow<'de, str>, &'de RawValue)> Visitor<'de> for EachMember<F> {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<(), A::Error> {
+            while let Some((MemberName(name), value)) = members.next_entry()? {
+                (self.0)(name, value);
+            }
+            Ok(())
+        }
+    }
+
+    serde_json::Deserializer::from_str(object).deserialize_map(EachMember(visit))
+}
+
+/// The name of a member, borrowed where it has no escapes: serde's own `Cow` is never borrowed.
+#[derive(Debug)]
+pub struct MemberName<'a>(pub Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for MemberName<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NameVisitor;
+
+        impl<'de> Visitor<'de> for NameVisitor {
+            type Value = MemberName<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_borrowed_str<E>(self, name: &'de str) -> Result<MemberName<'de>, E> {
+                Ok(MemberName(Cow::Borrowed(name)))
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<MemberName<'de>, E> {
+                Ok(MemberName(Cow::Owned(name.to_owned())))
+            }
+        }
+
+        deserializer.deserialize_str(NameVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Map, Value, json};
+
+    use super::*;
+
+    fn stored(posted: &str) -> String {
+        SignatureJson::of_posted(posted).to_stored().to_string()
+    }
+
+    #[test]
+    fn members_are_stored_as_posted_without_white_space() {
+        let posted = r#" { "a" : 1.50 , "event\u005fid": "x", "b" : [ 1 , "x  \" y" , { } ],
+            "c\"d": "caf\u00e9 \/", "e": 12345678901234567890123, "occurred_at": null } "#;
+        let expected =
+            r#"{"a":1.50,"b":[1,"x  \" y",{}],"c\"d":"caf\u00e9 \/","e":12345678901234567890123}"#;
+        assert_eq!(stored(posted), expected);
+        assert_eq!(stored("{}"), "{}");
+        assert_eq!(stored(r#"{"event_id": "a", "event_id": "b"}"#), "{}");
+    }
+
+    #[test]
+    fn annotations_are_stored_beside_the_labels() {
+        let raw = |text| serde_json::from_str::<&RawValue>(text).unwrap();
+        let labels = raw(r#"{"alertname": "A", "annotations": "label", "event_id": "label"}"#);
+        let alert = |annotations| SignatureJson::of_alert(labels, annotations).to_stored();
+        assert_eq!(
+            &*alert(Some(raw(r#"{"summary": "s"}"#))),
+            r#"{"alertname":"A","event_id":"label","annotations":{"summary":"s"}}"#
+        );
+        let alone = r#"{"alertname":"A","annotations":"label","event_id":"label"}"#;
+        assert_eq!(&*alert(None), alone);
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec((any::<String>(), inner), 0..4)
+                    .prop_map(|members| members.into_iter().collect::<Map<_, _>>().into()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_copy_has_the_same_members_in_the_same_order(value in any_json(), pretty: bool) {
+            let object = json!({"first": value, "last": 1});
+            let print = if pretty { serde_json::to_string_pretty } else { serde_json::to_string };
+            let copy = stored(&print(&object).unwrap());
+            prop_assert_eq!(copy, object.to_string());
+        }
+    }
+}
