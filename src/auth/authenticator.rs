@@ -1,4 +1,4 @@
-//! Lets callers in, or not. What is in force can be replaced while callers come.
+//! Checks the tokens of callers. The tokens can be replaced while the service runs.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -13,41 +13,41 @@ use super::{
 };
 use crate::domain::Timestamp;
 
-/// Whoever was let in.
+/// A caller that was let in.
 #[derive(Clone, Debug, Default)]
 pub struct Caller(Option<Arc<Token>>);
 
 impl Caller {
-    /// The name of the token that was shown; `None` where none is asked for.
+    /// Returns the name of the caller's token; `None` where no token is required.
     pub fn name(&self) -> Option<&str> {
         self.0.as_ref().map(|token| token.config.name.as_str())
     }
 
-    /// Takes `count` events from what may be recorded.
+    /// Takes `count` events from the token's quota.
     ///
     /// # Errors
-    /// For how long to wait, when that is too many.
+    /// The time to wait, when the quota is used up.
     pub fn admit_events(&self, count: usize) -> Result<(), RetryAfter> {
         self.0.as_ref().map_or(Ok(()), |token| token.admit_events(count))
     }
 
-    /// Takes a request from what may be asked.
+    /// Takes a request from the token's quota.
     ///
     /// # Errors
-    /// For how long to wait, when that is too many.
+    /// The time to wait, when the quota is used up.
     pub fn admit_request(&self) -> Result<(), RetryAfter> {
         self.0.as_ref().map_or(Ok(()), |token| token.admit_request())
     }
 }
 
-/// What is in force.
+/// The tokens and the secret in use.
 #[derive(Debug, Default)]
 struct Policy {
     tokens: Vec<Arc<Token>>,
     grafana_secret: Option<WebhookSecret>,
 }
 
-/// Where callers are let in.
+/// Decides who may call.
 #[derive(Debug)]
 pub struct Authenticator {
     config: AuthConfig,
@@ -60,8 +60,7 @@ impl Authenticator {
     /// Reads the tokens for a service that listens on `listen`.
     ///
     /// # Errors
-    /// When there are none and others than this machine's programs could come, or a file or an entry
-    /// can't be used.
+    /// When there are none and other machines could connect, or a file or an entry can't be used.
     pub fn open(config: AuthConfig, listen: SocketAddr) -> Result<Self, AuthConfigError> {
         let authenticator =
             Self { config, listen, policy: RwLock::default(), failures: Failures::default() };
@@ -72,16 +71,16 @@ impl Authenticator {
         Ok(authenticator)
     }
 
-    /// Reads the files again, and answers how many tokens there are. A token that is as before keeps what
-    /// it has used of its limits.
+    /// Reads the files again, and returns the number of tokens. An unchanged token keeps the state
+    /// of its quotas.
     ///
     /// # Errors
-    /// As in [`Authenticator::open`]; what was in force stays so.
+    /// As in [`Authenticator::open`]; the tokens in use stay.
     pub fn reload(&self) -> Result<usize, AuthConfigError> {
         let configs = self.config.all_tokens()?;
         let grafana_secret = self.config.grafana_secret()?;
-        let asks_nobody = configs.is_empty() && grafana_secret.is_none();
-        if asks_nobody && !self.config.disabled && !self.listen.ip().is_loopback() {
+        let is_open = configs.is_empty() && grafana_secret.is_none();
+        if is_open && !self.config.disabled && !self.listen.ip().is_loopback() {
             return Err(AuthConfigError::Open(self.listen));
         }
         let before = Arc::clone(&self.policy.read());
@@ -97,16 +96,16 @@ impl Authenticator {
         Ok(count)
     }
 
-    /// Whether anybody may do anything.
+    /// Returns whether no token is required.
     pub fn is_open(&self) -> bool {
         let policy = self.policy.read();
         self.config.disabled || policy.tokens.is_empty() && policy.grafana_secret.is_none()
     }
 
-    /// Lets in a caller who has shown `secret`, where its token is good for `scope`.
+    /// Lets a caller in whose token `secret` has the scope.
     ///
     /// # Errors
-    /// Why not; counted and logged.
+    /// The reason for a refusal, which is counted and logged.
     pub fn admit(
         &self,
         now: Timestamp,
@@ -116,16 +115,16 @@ impl Authenticator {
         if self.is_open() {
             return Ok(Caller::default());
         }
-        self.check(now, secret, scope).inspect_err(|denied| self.failures.note(denied))
+        self.check(now, secret, scope).inspect_err(|error| self.failures.note(error))
     }
 
-    /// The header in which Grafana sends the time that it signs.
+    /// Returns the header in which Grafana sends the time that it signs.
     pub fn grafana_timestamp_header(&self) -> Option<&str> {
         self.config.grafana_timestamp_header.as_deref()
     }
 
-    /// Takes a delivery that is to be believed once its body is there; `None` where no such signature
-    /// is believed, or the time that has to be signed is missing.
+    /// Returns a delivery whose signature is to be checked with its body; `None` where no secret is
+    /// configured, or the time that has to be signed is missing.
     pub fn signed_delivery(&self, signature: &str, time: Option<&str>) -> Option<SignedDelivery> {
         let secret = self.policy.read().grafana_secret.clone()?;
         if self.config.grafana_timestamp_header.is_some() != time.is_some() {
@@ -138,11 +137,11 @@ impl Authenticator {
         })
     }
 
-    /// Turns away a delivery that is not what was signed.
+    /// Refuses a delivery whose signature does not match its body.
     pub fn refuse_delivery(&self) -> AuthError {
-        let denied = AuthError::Unknown;
-        self.failures.note(&denied);
-        denied
+        let error = AuthError::Unknown;
+        self.failures.note(&error);
+        error
     }
 
     fn check(
@@ -154,7 +153,7 @@ impl Authenticator {
         let secret = secret.ok_or(AuthError::Missing)?;
         let policy = Arc::clone(&self.policy.read());
         let digest = TokenDigest::of(secret);
-        // All of them, so that the time does not tell which came near.
+        // All of them, so that the time does not reveal how near a guess was.
         let mut found = None;
         for token in &policy.tokens {
             if bool::from(token.config.sha256.ct_eq(&digest)) {

@@ -6,26 +6,27 @@ use serde::Deserialize;
 
 use super::{token::TokenConfig, webhook::WebhookSecret};
 
-/// Who may do what.
+/// The section `auth` of the configuration.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuthConfig {
-    /// Everybody may do everything, wherever the service listens.
+    /// No token is required, on any address.
     pub disabled: bool,
-    /// Tokens.
+    /// The tokens of callers.
     pub tokens: Vec<TokenConfig>,
-    /// A TOML file with more of them, read again on SIGHUP.
+    /// A TOML file with more tokens, read again on SIGHUP.
     pub file: Option<PathBuf>,
-    /// A file that holds the secret with which Grafana signs its deliveries, read again on SIGHUP.
+    /// A file with the secret by which Grafana signs its deliveries, read again on SIGHUP.
     pub grafana_secret_file: Option<PathBuf>,
-    /// The header in which Grafana sends the time that it signs; deliveries without it are refused then.
+    /// The header in which Grafana sends the time that it signs. With it, deliveries without a time
+    /// are refused.
     pub grafana_timestamp_header: Option<String>,
 }
 
-/// Why nobody can be let in as configured.
+/// The configuration of tokens can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthConfigError {
-    /// Others could reach the service, and it would let all of them in.
+    /// Other machines could connect, and no token would be required.
     #[error(
         "refusing to listen on {0} without tokens, since whoever reaches it could do everything. \
          Make a token: `anomaly-counter token new --name NAME --scope ingest` prints it and its \
@@ -34,21 +35,21 @@ pub enum AuthConfigError {
     )]
     Open(SocketAddr),
     /// A file can't be used.
-    #[error("{file}: {why}. Mend it, or set another `{option}`")]
+    #[error("{file}: {why}. Fix it, or set another `{option}`")]
     File {
-        /// Which.
+        /// Its path.
         file: String,
-        /// What is wrong with it.
+        /// The fault, as text.
         why: String,
-        /// What names it.
+        /// The option that names it.
         option: &'static str,
     },
-    /// Two tokens can't be told apart, or one is good for nothing.
+    /// Two tokens can't be distinguished, or one has no use.
     #[error("{0}")]
     Entry(String),
 }
 
-/// What `auth.file` holds.
+/// The contents of `auth.file`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TokenFile {
@@ -57,7 +58,7 @@ struct TokenFile {
 }
 
 impl AuthConfig {
-    /// All tokens, those of the file after the others.
+    /// Returns all tokens, those of the file last.
     pub(super) fn all_tokens(&self) -> Result<Vec<TokenConfig>, AuthConfigError> {
         let mut tokens = self.tokens.clone();
         if let Some(file) = &self.file {
@@ -67,7 +68,7 @@ impl AuthConfig {
                 option: "auth.file",
             };
             let text = fs::read_to_string(file).map_err(|error| unusable(error.to_string()))?;
-            // Not the text around a fault: a token may have been put there.
+            // Without the text around a fault, which may hold a token.
             let read: TokenFile =
                 toml::from_str(&text).map_err(|error| unusable(error.message().to_owned()))?;
             tokens.extend(read.tokens);
@@ -87,7 +88,7 @@ impl AuthConfig {
 }
 
 fn check(tokens: &[TokenConfig]) -> Result<(), AuthConfigError> {
-    for (place, token) in tokens.iter().enumerate() {
+    for (index, token) in tokens.iter().enumerate() {
         let name = &token.name;
         let fault = |what: String| Err(AuthConfigError::Entry(what));
         if name.is_empty() || name.len() > 64 || name.chars().any(char::is_control) {
@@ -96,7 +97,7 @@ fn check(tokens: &[TokenConfig]) -> Result<(), AuthConfigError> {
         if token.scopes.is_empty() {
             return fault(format!("the token {name:?} has no `scopes`: ingest, read or operate"));
         }
-        let before = &tokens[..place];
+        let before = &tokens[..index];
         if before.iter().any(|other| other.name == *name) {
             return fault(format!("two tokens have the name {name:?}: rename one of them"));
         }

@@ -1,4 +1,5 @@
-//! Who may do what: callers show a token, of which only the digest is kept. Knows nothing of HTTP.
+//! Authentication: callers show a token, of which only the digest is kept. It knows nothing of
+//! HTTP.
 
 mod authenticator;
 mod config;

@@ -1,4 +1,4 @@
-//! Tokens: secrets that callers show, known by their digest, with what they are good for.
+//! Tokens: secrets that callers show, known by their digests, with scopes and quotas.
 
 use std::{fmt, num::NonZeroU32, str::FromStr, time::Duration};
 
@@ -13,23 +13,23 @@ use subtle::{Choice, ConstantTimeEq};
 
 use crate::domain::Timestamp;
 
-/// So many events may always come at once, as many as one array holds.
+/// The smallest burst of events that a quota allows: as many as one array holds.
 const EVENTS_BURST: NonZeroU32 = NonZeroU32::new(1_000).unwrap();
 
-/// What a token is good for. None includes another.
+/// A permission of a token. None includes another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
     /// Recording: anomalies, repairs, deliveries of alerts.
     Ingest,
-    /// Asking.
+    /// Reading.
     Read,
-    /// Marking permanent fixes and taking them back, and administration.
+    /// Marking permanent fixes, removing marks, and administration.
     Operate,
 }
 
 impl Scope {
-    /// As configurations and answers name it.
+    /// Its name in configurations and answers.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ingest => "ingest",
@@ -45,7 +45,7 @@ impl fmt::Display for Scope {
     }
 }
 
-/// Why a text is no scope.
+/// A text is no scope.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("is no scope: the scopes are ingest, read and operate")]
 pub struct InvalidScope;
@@ -59,12 +59,12 @@ impl FromStr for Scope {
     }
 }
 
-/// The SHA-256 of a token. A token is 256 random bits, so that there is nothing to gain from a slow hash.
+/// The SHA-256 of a token. A token is 256 random bits, so that a slow hash would gain nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenDigest([u8; 32]);
 
 impl TokenDigest {
-    /// That of a token.
+    /// Returns the digest of a token.
     pub fn of(secret: &str) -> Self {
         Self(Sha256::digest(secret).into())
     }
@@ -93,7 +93,7 @@ impl<'de> Deserialize<'de> for TokenDigest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let invalid = || {
-            // Not the text: somebody may have put the token itself there.
+            // Without the text, which may be the token itself.
             D::Error::custom(
                 "`sha256` is not a SHA-256 in 64 hex digits: `anomaly-counter token new` prints \
                  an entry",
@@ -103,8 +103,8 @@ impl<'de> Deserialize<'de> for TokenDigest {
             return Err(invalid());
         }
         let mut digest = [0; 32];
-        for (byte, place) in digest.iter_mut().zip((0..64).step_by(2)) {
-            *byte = u8::from_str_radix(&text[place..place + 2], 16).map_err(|_| invalid())?;
+        for (byte, start) in digest.iter_mut().zip((0..64).step_by(2)) {
+            *byte = u8::from_str_radix(&text[start..start + 2], 16).map_err(|_| invalid())?;
         }
         Ok(Self(digest))
     }
@@ -114,30 +114,30 @@ impl<'de> Deserialize<'de> for TokenDigest {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenConfig {
-    /// Who has it, for logs and audits.
+    /// The name of its holder, for logs and audits.
     pub name: String,
-    /// The digest of the token.
+    /// The digest of the secret.
     pub sha256: TokenDigest,
-    /// What it is good for.
+    /// Its permissions.
     pub scopes: Vec<Scope>,
-    /// Until when; for ever without.
+    /// The end of its validity; unlimited where absent.
     pub expires_at: Option<Timestamp>,
-    /// How many requests a second it may make; any number without.
+    /// Maximum number of requests a second; unlimited where absent.
     pub requests_per_second: Option<NonZeroU32>,
-    /// How many occurrences and repairs a second it may record; any number without.
+    /// Maximum number of occurrences and repairs a second; unlimited where absent.
     pub events_per_second: Option<NonZeroU32>,
 }
 
-/// A token that has just been made. It is shown once, and kept nowhere.
+/// A new token. It is shown once, and stored nowhere.
 pub struct NewToken(String);
 
 impl NewToken {
-    /// 256 random bits behind a prefix by which scanners for leaked secrets can know them.
+    /// Makes 256 random bits behind a prefix by which scanners for leaked secrets recognise them.
     pub fn generate() -> Self {
         Self(format!("anc_{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())))
     }
 
-    /// The token itself.
+    /// Returns the secret.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -149,11 +149,11 @@ impl fmt::Debug for NewToken {
     }
 }
 
-/// How long a caller has to wait before as much is allowed again.
+/// The time until as much is allowed again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryAfter(pub Duration);
 
-/// A token in force.
+/// A token in use.
 #[derive(Debug)]
 pub(super) struct Token {
     pub(super) config: TokenConfig,
@@ -175,18 +175,16 @@ impl Token {
         let Some(requests) = &self.requests else { return Ok(()) };
         requests
             .check()
-            .map_err(|denied| RetryAfter(denied.wait_time_from(DefaultClock::default().now())))
+            .map_err(|error| RetryAfter(error.wait_time_from(DefaultClock::default().now())))
     }
 
-    /// More events than may ever come at once count as that many.
+    /// More events than the burst count as the burst.
     pub(super) fn admit_events(&self, count: usize) -> Result<(), RetryAfter> {
         let Some((events, burst)) = &self.events else { return Ok(()) };
         let count = u32::try_from(count).unwrap_or(u32::MAX).min(burst.get());
         let Some(count) = NonZeroU32::new(count) else { return Ok(()) };
         match events.check_n(count) {
-            Ok(Err(denied)) => {
-                Err(RetryAfter(denied.wait_time_from(DefaultClock::default().now())))
-            }
+            Ok(Err(error)) => Err(RetryAfter(error.wait_time_from(DefaultClock::default().now()))),
             // The count is within the burst, so there is no other error.
             Ok(Ok(())) | Err(_) => Ok(()),
         }

@@ -1,6 +1,5 @@
-//! The signature by which Grafana proves that a delivery is its own: an HMAC-SHA256 of the body, in front of
-//! it a time against replay where there is one. Source: Grafana's documentation of webhook contact
-//! points, "HMAC signature".
+//! The signature of Grafana's deliveries: an HMAC-SHA256 of the body, which a time against replay
+//! may precede. Source: Grafana's documentation of webhook contact points, "HMAC signature".
 
 use std::{fmt, fs, io, path::Path};
 
@@ -9,10 +8,10 @@ use sha2::Sha256;
 
 use crate::domain::Timestamp;
 
-/// How far the time of a delivery may be from the clock, in seconds.
+/// Maximum difference between the time of a delivery and the clock, in seconds.
 const TOLERANCE_SECONDS: i64 = 300;
 
-/// What Grafana and this service both know.
+/// The secret that Grafana and this service share.
 #[derive(Clone)]
 pub struct WebhookSecret(Vec<u8>);
 
@@ -23,7 +22,7 @@ impl fmt::Debug for WebhookSecret {
 }
 
 impl WebhookSecret {
-    /// Reads it from a file, without the line's end.
+    /// Reads the secret from a file, without the end of the line.
     pub(super) fn read(file: &Path) -> io::Result<Self> {
         let text = fs::read_to_string(file)?;
         let secret = text.trim_end_matches(['\r', '\n']);
@@ -34,7 +33,7 @@ impl WebhookSecret {
     }
 }
 
-/// A delivery that claims to be signed. It is let in, and believed once its body is there.
+/// A delivery with a signature that is checked when its body is there.
 #[derive(Clone, Debug)]
 pub struct SignedDelivery {
     pub(super) secret: WebhookSecret,
@@ -45,7 +44,7 @@ pub struct SignedDelivery {
 }
 
 impl SignedDelivery {
-    /// Whether the body is what was signed, and the signature is fresh.
+    /// Returns whether the signature is that of the body, and fresh.
     pub fn matches(&self, now: Timestamp, body: &[u8]) -> bool {
         let Some(signature) = from_hex(&self.signature) else { return false };
         // HMAC takes a key of any length, so there is no error.
@@ -95,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn the_signature_of_the_body_is_believed_and_no_other() {
+    fn the_signature_of_the_body_is_accepted_and_no_other() {
         // The example of Wikipedia's "HMAC", which is made by other implementations too.
         let signed =
             delivery("f7bc83f430538424b13298e6aa6fb143ef4d59a14946175997479dbc2d1a3cd8", None);
@@ -114,12 +113,12 @@ mod tests {
             mac.update(format!("{time}:body").as_bytes());
             mac.finalize().into_bytes().iter().map(|b| format!("{b:02x}")).collect::<String>()
         };
-        for (seconds, is_believed) in
+        for (seconds, is_accepted) in
             [(0, true), (300, true), (-300, true), (301, false), (-301, false)]
         {
             let time = (NOW_SECONDS + seconds).to_string();
             let signed = delivery(&sign(&time), Some(&time));
-            assert_eq!(matches(&signed, "body"), is_believed, "{seconds}");
+            assert_eq!(matches(&signed, "body"), is_accepted, "{seconds}");
         }
         let unsigned_time = NOW_SECONDS.to_string();
         assert!(!matches(&delivery(&sign("0"), Some(&unsigned_time)), "body"));

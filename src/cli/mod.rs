@@ -102,8 +102,8 @@ fn serve(config: &Config) -> Result<(), Failure> {
     let traces = Traces::start(&config.traces)?;
     let served = Runtime::new()?.block_on(async {
         let stop = stop_signal()?;
-        // A write beyond the largest file that is allowed must fail like one on a full disk, and not
-        // end the process, which it does where nobody listens for the signal.
+        // A write beyond the largest file that is allowed must fail like one on a full disk, and
+        // not end the process, which it does where nobody listens for the signal.
         let _listening = signal::unix::signal(SIGXFSZ)?;
         let hangups = signal::unix::signal(signal::unix::SignalKind::hangup())?;
         Application::build(config).await?.run(stop, hangups).await;

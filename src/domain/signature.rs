@@ -43,7 +43,8 @@ const NAMESPACE: (&str, Option<&str>) = ("namespace", None);
 const ERROR_TYPE: (&str, Option<&str>) = ("error_type", Some("reason"));
 
 impl Signature {
-    /// The identifying fields: each by its name, and the alias that it goes by in Prometheus' labels.
+    /// The identifying fields: each by its name, and the alias that it goes by in Prometheus'
+    /// labels.
     pub const FIELDS: [(&'static str, Option<&'static str>); 4] =
         [ALERT_NAME, SERVICE, NAMESPACE, ERROR_TYPE];
 

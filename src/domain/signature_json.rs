@@ -1,6 +1,6 @@
 //! The JSON object that is stored with an anomaly: the fields that its first occurrence was posted
-//! with. It is copied from the posted text, because a tree of it would be built and printed for each
-//! occurrence; and only when it is needed, because most occurrences are of known anomalies.
+//! with. It is copied from the posted text, because a tree of it would be built and printed for
+//! each occurrence; and only when it is needed, because most occurrences are of known anomalies.
 
 use std::{borrow::Cow, fmt, sync::Arc};
 

@@ -1,6 +1,8 @@
 //! The HTTP API. Modules in here import from left to right only:
-//! `problem | headers | config → state → extract → bodies → endpoints → openapi → server → layers`,
-//! and this file puts them together.
+//!
+//! `problem | headers | config → state → extract → bodies → endpoints → openapi → server → layers`
+//!
+//! This file puts them together.
 //!
 //! A request comes through `server` (connections), `layers` (what all requests share) and
 //! `extract` (its parts) to its handler in `endpoints`. Errors become problems in `problem` and

@@ -13,13 +13,13 @@ use self::span_fields::SpanFields;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogConfig {
-    /// How lines look.
+    /// The form of the lines.
     pub format: LogFormat,
-    /// What is logged.
+    /// The filter of the lines.
     pub level: LogLevel,
 }
 
-/// How lines look.
+/// The form of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -58,10 +58,10 @@ impl TryFrom<String> for LogLevel {
     }
 }
 
-/// What a library logs of an outage that the service tells of itself, once.
+/// Silences libraries that log each failure of an outage, which the service logs once.
 const QUIET: &str = "fred=off,";
 
-/// Begins to log. Only the first call of a process has an effect.
+/// Starts logging. Only the first call of a process has an effect.
 pub fn start(config: &LogConfig) {
     let filter = EnvFilter::new(format!("{QUIET}{}", config.level.0));
     let is_json = match config.format {
@@ -77,6 +77,6 @@ pub fn start(config: &LogConfig) {
     } else {
         registry.with(lines.with_ansi(io::stderr().is_terminal())).try_init()
     };
-    // It fails where a test of this process has begun to log before.
+    // It fails where a test of this process has started logging before.
     let _ = started;
 }

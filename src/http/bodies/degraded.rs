@@ -11,7 +11,8 @@ use crate::{counter::Degraded, domain::Timestamp};
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[schema(as = Degraded)]
 pub(in crate::http) struct DegradedBody {
-    /// Whether the store had no part in the answer: it is made of what was last known and what waits.
+    /// Whether the store had no part in the answer: it is made of what was last known and what
+    /// waits.
     degraded: bool,
     /// When the store's part of the answer was current, where that is not now.
     #[serde(skip_serializing_if = "Option::is_none")]

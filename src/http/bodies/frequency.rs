@@ -47,8 +47,8 @@ pub(in crate::http) struct FrequencyBody {
     previous_level: Option<EscalationLevel>,
     /// Whether the anomaly has come back after its cause was marked as fixed.
     regressed: bool,
-    /// Present where it is false: a count may be too high, or `first_seen` too early, by what lies in
-    /// one bucket of time.
+    /// Present where it is false: a count may be too high, or `first_seen` too early, by what lies
+    /// in one bucket of time.
     #[serde(skip_serializing_if = "is_true")]
     #[schema(required = false)]
     exact: bool,

@@ -1,5 +1,5 @@
-//! The values in bodies as the API's document describes them: the types of `domain/` know nothing of
-//! it.
+//! The values in bodies as the API's document describes them: the types of `domain/` know nothing
+//! of it.
 #![expect(dead_code, reason = "they describe values, and are never made")]
 
 use utoipa::{
@@ -23,8 +23,8 @@ use crate::domain;
 )]
 pub(in crate::http) struct AnomalyKey(String);
 
-/// A time as RFC 3339 has it. In answers it is in UTC, to the microsecond; in bodies any offset will
-/// do, and what is finer than a microsecond is cut off.
+/// A time as RFC 3339 has it. In answers it is in UTC, to the microsecond; in bodies any offset
+/// will do, and what is finer than a microsecond is cut off.
 #[derive(ToSchema)]
 #[schema(format = DateTime, example = "2026-11-22T14:21:22.587413Z")]
 pub(in crate::http) struct Time(String);

@@ -129,8 +129,8 @@ enum RecordedBody {
 /// Record an occurrence, or an array of them.
 ///
 /// Each element of an array is answered in its place, by its frequency or by a problem; one that is
-/// faulty fails itself alone. Where nothing could be recorded, of some for a reason that passes, the
-/// whole is answered with that problem.
+/// faulty fails itself alone. Where nothing could be recorded, of some for a reason that passes,
+/// the whole is answered with that problem.
 #[utoipa::path(
     post,
     path = "/anomalies",

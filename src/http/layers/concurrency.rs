@@ -1,6 +1,6 @@
 //! Limits the number of requests that are handled at the same time, and the time that each takes. A
-//! burst may wait for a permit; in a longer overload new requests are refused at once, so that those
-//! that are accepted keep their latency.
+//! burst may wait for a permit; in a longer overload new requests are refused at once, so that
+//! those that are accepted keep their latency.
 
 use std::{
     convert::Infallible,
@@ -35,13 +35,14 @@ use crate::{
     telemetry::{self, Shed},
 };
 
-/// How long a request waits for a permit: in a burst, and in an overload. This is "controlled delay"
-/// as in Ben Maurer, "Fail at Scale", ACM Queue 13 (8), 2015. The first outlasts the timeout of a
-/// Redis command: one that hangs must not look like an overload, because the spool takes its write.
+/// How long a request waits for a permit: in a burst, and in an overload. This is "controlled
+/// delay" as in Ben Maurer, "Fail at Scale", ACM Queue 13 (8), 2015. The first outlasts the timeout
+/// of a Redis command: one that hangs must not look like an overload, because the spool takes its
+/// write.
 const BURST_TIMEOUT: Duration = Duration::from_millis(800);
 const OVERLOAD_TIMEOUT: Duration = Duration::from_millis(10);
-/// An overload begins when no permit was free for this long, and ends when none was refused for this
-/// long.
+/// An overload begins when no permit was free for this long, and ends when none was refused for
+/// this long.
 const OVERLOADED_AFTER: Duration = Duration::from_millis(800);
 const RELIEVED_AFTER: Duration = Duration::from_millis(100);
 
@@ -54,8 +55,8 @@ pub(super) struct ConcurrencyLimiter {
     /// The number of requests that wait for a permit.
     waiting: AtomicU64,
     started: Instant,
-    /// When a permit was last free for a new request, and when one was last refused, in milliseconds
-    /// since `started`.
+    /// When a permit was last free for a new request, and when one was last refused, in
+    /// milliseconds since `started`.
     last_free_ms: AtomicU64,
     last_refused_ms: AtomicU64,
 }
@@ -118,7 +119,8 @@ impl ConcurrencyLimiter {
         time::timeout(timeout, self.permits.acquire()).await.ok()?.ok()
     }
 
-    /// Returns whether a new request would wait in vain: a few waiting ones keep all permits in use.
+    /// Returns whether a new request would wait in vain: a few waiting ones keep all permits in
+    /// use.
     fn is_queue_full(&self) -> bool {
         let most = u64::from(self.config.max_concurrent_requests.get()) / 4;
         self.is_overloaded() && self.waiting.load(Ordering::Relaxed) > most
@@ -140,8 +142,8 @@ impl ConcurrencyLimiter {
     fn refuse(&self) -> Response {
         telemetry::shed(Shed::Requests);
         self.last_refused_ms.store(self.now_ms(), Ordering::Relaxed);
-        let detail = "more requests come than can be served, and nothing was recorded: try again in \
-                      a moment";
+        let detail = "more requests come than can be served, and nothing was recorded: try again \
+                      in a moment";
         Problem::new(ProblemKind::Overloaded, detail).into_response()
     }
 

@@ -42,14 +42,16 @@ impl OriginPolicy {
         Self { config, is_local }
     }
 
-    /// Lets a request in, unless another site's page sends it. `is_open` where no token is required.
+    /// Lets a request in, unless another site's page sends it. `is_open` where no token is
+    /// required.
     pub(super) fn admit(&self, request: &Request, is_open: bool) -> Result<(), Problem> {
         let headers = request.headers();
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
         if self.is_local && is_open && !host.is_none_or(|host| self.is_own_name(host)) {
             // A name that somebody else has pointed at this machine ("DNS rebinding").
-            let detail = "the service does not answer to this host's name: call it by its address or \
-                          as localhost, name the host in `browser.allowed_hosts`, or make a token";
+            let detail = "the service does not answer to this host's name: call it by its address \
+                          or as localhost, name the host in `browser.allowed_hosts`, or make a \
+                          token";
             return Err(Problem::new(ProblemKind::UnknownHost, detail));
         }
         let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);

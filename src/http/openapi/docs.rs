@@ -1,5 +1,5 @@
-//! `/openapi.json` and `/docs`: the description of the API, and a page to try it, with all its parts
-//! in the binary.
+//! `/openapi.json` and `/docs`: the description of the API, and a page to try it, with all its
+//! parts in the binary.
 
 use std::sync::{Arc, LazyLock};
 

@@ -231,7 +231,8 @@ fn headers() -> Value {
     })
 }
 
-/// One of the identifying fields at least must not be empty; an alias counts where its name is not there.
+/// One of the identifying fields at least must not be empty; an alias counts where its name is not
+/// there.
 fn identified_by() -> Value {
     let filled =
         |field: &str| json!({"required": [field], "properties": {field: {"minLength": 1}}});

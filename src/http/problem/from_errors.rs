@@ -80,8 +80,8 @@ impl From<AuthError> for Problem {
     fn from(error: AuthError) -> Self {
         let detail = match &error {
             AuthError::Missing => {
-                "this takes a token: send the header `Authorization: Bearer TOKEN`, or the token as \
-                 the password of Basic. `anomaly-counter token new` makes one"
+                "this takes a token: send the header `Authorization: Bearer TOKEN`, or the token \
+                 as the password of Basic. `anomaly-counter token new` makes one"
                     .to_owned()
             }
             AuthError::Unknown => {
@@ -92,9 +92,9 @@ impl From<AuthError> for Problem {
             AuthError::Expired { name } => {
                 format!("the token {name:?} has expired: have a new one made")
             }
-            AuthError::Forbidden { name, needed } => format!(
-                "the token {name:?} is not good for this, which takes the scope {needed}"
-            ),
+            AuthError::Forbidden { name, needed } => {
+                format!("the token {name:?} is not good for this, which takes the scope {needed}")
+            }
         };
         // As RFC 6750 specifies it.
         let challenge = match &error {

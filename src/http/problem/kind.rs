@@ -1,5 +1,4 @@
-//! The types of problems: what each is called, which status it has, and what stands at its `type` for whoever
-//! wants to know more.
+//! The types of problems: the name, the status and the explanation of each.
 
 use axum::http::StatusCode;
 use serde::{Serialize, Serializer};
@@ -8,7 +7,7 @@ use utoipa::{
     openapi::{ObjectBuilder, RefOr, Schema, SchemaFormat, Type},
 };
 
-/// The types of problems.
+/// A type of problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::http) enum ProblemKind {
     InvalidJson,
@@ -28,22 +27,22 @@ pub(in crate::http) enum ProblemKind {
     TooManyRequests,
     Unavailable,
     Overloaded,
-    /// The last one: `ALL` is counted by it.
+    /// The last one; the length of `ALL` is checked by it.
     Internal,
 }
 
 const _: () = assert!(ProblemKind::ALL.len() == ProblemKind::Internal as usize + 1);
 
-/// What is the same for all problems of a type.
+/// The texts that all problems of a type share.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::http) struct Explanation {
     /// The end of its `type`.
     pub(in crate::http) name: &'static str,
     /// Its `title`.
     pub(in crate::http) title: &'static str,
-    /// When it is the answer.
+    /// The situation in which it is the answer.
     pub(in crate::http) meaning: &'static str,
-    /// What whoever gets it can do.
+    /// The way out for the client.
     pub(in crate::http) remedy: &'static str,
 }
 
@@ -98,39 +97,43 @@ impl ProblemKind {
         format!("/problems/{}", self.explanation().name)
     }
 
-    /// What is told of all problems of this type.
     pub(in crate::http) const fn explanation(self) -> Explanation {
         match self {
             Self::InvalidJson => Explanation {
                 name: "invalid-json",
                 title: "The body is not valid JSON",
-                meaning: "The body can't be read as JSON in UTF-8, or broke off before its end. `line` and `column` \
-                          say where, from 1.",
+                meaning: "The body can't be read as JSON in UTF-8, or broke off before its end. \
+                          `line` and `column` say where, from 1.",
                 remedy: "Send the whole of a valid JSON body. Nothing was recorded.",
             },
             Self::InvalidKey => Explanation {
                 name: "invalid-key",
                 title: "The anomaly key is malformed",
-                meaning: "An anomaly's key is 16 hexadecimal digits in lower case, such as b119b2edaa9fb08c.",
-                remedy: "Take the key from the `anomaly_key` of an answer, or print it with `anomaly-counter key`.",
+                meaning: "An anomaly's key is 16 hexadecimal digits in lower case, such as \
+                          b119b2edaa9fb08c.",
+                remedy: "Take the key from the `anomaly_key` of an answer, or print it with \
+                         `anomaly-counter key`.",
             },
             Self::InvalidField => Explanation {
                 name: "invalid-field",
                 title: "A field is not as it must be",
-                meaning: "A field is missing, unknown, of a wrong type or out of bounds. `field` names it.",
+                meaning: "A field is missing, unknown, of a wrong type or out of bounds. `field` \
+                          names it.",
                 remedy: "Correct it as `detail` says. Nothing was recorded.",
             },
             Self::Unauthorized => Explanation {
                 name: "unauthorized",
                 title: "A token is needed",
-                meaning: "The call takes a token, and there was none, or one that is not known, or that has expired.",
-                remedy: "Send the header `Authorization: Bearer TOKEN`, or the token as the password of Basic with any \
-                         user. `anomaly-counter token new` makes one.",
+                meaning: "The call takes a token, and there was none, or one that is not known, or \
+                          that has expired.",
+                remedy: "Send the header `Authorization: Bearer TOKEN`, or the token as the \
+                         password of Basic with any user. `anomaly-counter token new` makes one.",
             },
             Self::Forbidden => Explanation {
                 name: "forbidden",
                 title: "The token is not good for this",
-                meaning: "The token is known, and lacks the scope that the call takes: ingest, read or operate.",
+                meaning: "The token is known, and lacks the scope that the call takes: ingest, \
+                          read or operate.",
                 remedy: "Use a token with the scope that `detail` names.",
             },
             Self::CrossOrigin => Explanation {
@@ -142,16 +145,19 @@ impl ProblemKind {
             Self::UnknownHost => Explanation {
                 name: "unknown-host",
                 title: "The service does not answer to this name",
-                meaning: "The header Host has a name that is not the service's own. Where no token is asked for, that \
-                          may be a page of another site that has pointed its name at this machine.",
-                remedy: "Call the service by its address or as localhost, name the host in `browser.allowed_hosts`, or \
-                         make a token.",
+                meaning: "The header Host has a name that is not the service's own. Where no token \
+                          is asked for, that may be a page of another site that has pointed its \
+                          name at this machine.",
+                remedy: "Call the service by its address or as localhost, name the host in \
+                         `browser.allowed_hosts`, or make a token.",
             },
             Self::UnknownAnomaly => Explanation {
                 name: "unknown-anomaly",
                 title: "The anomaly is not known",
-                meaning: "No anomaly has this key. One is forgotten 35 days after its last occurrence or repair.",
-                remedy: "Check the key for a typo. An anomaly is known once an occurrence of it was recorded.",
+                meaning: "No anomaly has this key. One is forgotten 35 days after its last \
+                          occurrence or repair.",
+                remedy: "Check the key for a typo. An anomaly is known once an occurrence of it \
+                         was recorded.",
             },
             Self::UnknownRoute => Explanation {
                 name: "unknown-route",
@@ -162,8 +168,10 @@ impl ProblemKind {
             Self::UnknownDeadLetter => Explanation {
                 name: "unknown-dead-letter",
                 title: "There is no such dead letter",
-                meaning: "No write that the store has refused for good has this number, or its record is damaged.",
-                remedy: "Look the number up with GET /spool/dead-letters. It may be done with meanwhile.",
+                meaning: "No write that the store has refused for good has this number, or its \
+                          record is damaged.",
+                remedy: "Look the number up with GET /spool/dead-letters. It may be done with \
+                         meanwhile.",
             },
             Self::MethodNotAllowed => Explanation {
                 name: "method-not-allowed",
@@ -192,29 +200,32 @@ impl ProblemKind {
             Self::TooManyRequests => Explanation {
                 name: "too-many-requests",
                 title: "The token's limit is reached",
-                meaning: "The token has asked for more a second than it may. (One that ingests is told `overloaded` \
-                          instead, since Alertmanager drops what is answered 429.)",
-                remedy: "Try again after as many seconds as Retry-After says, or raise the token's limit.",
+                meaning: "The token has asked for more a second than it may. (One that ingests is \
+                          told `overloaded` instead, since Alertmanager drops what is answered \
+                          429.)",
+                remedy: "Try again after as many seconds as Retry-After says, or raise the token's \
+                         limit.",
             },
             Self::Unavailable => Explanation {
                 name: "unavailable",
                 title: "The store does not answer",
-                meaning: "Neither the store nor the spool takes the call, or nothing is known to answer it with. \
-                          `detail` says whether a write may have taken effect.",
-                remedy: "Try again after as many seconds as Retry-After says, with the same `event_id`, so that it \
-                         counts once.",
+                meaning: "Neither the store nor the spool takes the call, or nothing is known to \
+                          answer it with. `detail` says whether a write may have taken effect.",
+                remedy: "Try again after as many seconds as Retry-After says, with the same \
+                         `event_id`, so that it counts once.",
             },
             Self::Overloaded => Explanation {
                 name: "overloaded",
                 title: "More is asked of the service than it can do",
-                meaning: "There are more requests or connections than can be served, or the token's limit is reached. \
-                          Nothing was recorded.",
+                meaning: "There are more requests or connections than can be served, or the \
+                          token's limit is reached. Nothing was recorded.",
                 remedy: "Try again after as many seconds as Retry-After says.",
             },
             Self::Internal => Explanation {
                 name: "internal",
                 title: "Something went wrong in the service",
-                meaning: "The service has a fault, or the store can't do this with the data that it holds.",
+                meaning: "The service has a fault, or the store can't do this with the data that \
+                          it holds.",
                 remedy: "Look into the service's log, which has more under the same x-request-id.",
             },
         }

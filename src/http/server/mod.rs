@@ -1,5 +1,5 @@
-//! Accepts connections and serves them: a limited number, none of them slow to send its request, and
-//! at the end each gets its answer.
+//! Accepts connections and serves them: a limited number, none of them slow to send its request,
+//! and at the end each gets its answer.
 
 mod connections;
 mod files;
