@@ -151,9 +151,9 @@ fn score(text: Option<&str>) -> Result<Option<Timestamp>, StoreError> {
 }
 
 /// Returns the time of a mark whose time is missing (an older writer's metadata expire before its
-/// mark does) or can't be read: it follows from the mark's remaining TTL. One that never expires was
-/// not made by this service or its predecessor, and is taken as made 90 days ago: a recurrence is
-/// better reported once too often than not at all.
+/// mark does) or can't be read: it follows from the mark's remaining TTL. One that never expires
+/// was not made by this service or its predecessor, and is taken as made 90 days ago: a recurrence
+/// is better reported once too often than not at all.
 fn mark_time_from_remaining(now: Timestamp, remaining_ms: Option<i64>) -> Timestamp {
     let remaining_ms = remaining_ms.filter(|ms| *ms >= 0).unwrap_or(0);
     now.minus_seconds(FIX_VALIDITY_SECONDS - remaining_ms / 1_000)
