@@ -5,7 +5,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::row::VERSION;
 use crate::redb_file::OpenFault;
 
 /// Why the store's file could not be opened.
@@ -49,7 +48,7 @@ pub enum OpenError {
     /// It holds rows that this version can't read, although they are intact.
     #[error(
         "{} was written by a newer version: it holds rows of version {found}, and this one reads \
-         up to version {VERSION}. Run that version, or restore a backup from before it, or move \
+         up to version {known}. Run that version, or restore a backup from before it, or move \
          the file away to start empty",
         file.display()
     )]
@@ -58,6 +57,8 @@ pub enum OpenError {
         file: PathBuf,
         /// The version of the first such row.
         found: u8,
+        /// The newest version that is read.
+        known: u8,
     },
     /// It is damaged, or the disk fails.
     #[error(
@@ -76,7 +77,7 @@ impl OpenError {
     pub(super) fn of_file(file: &Path, source: FileError) -> Self {
         let file = file.to_owned();
         match source {
-            FileError::NewerVersion { found } => Self::NewerVersion { file, found },
+            FileError::NewerVersion { found, known } => Self::NewerVersion { file, found, known },
             FileError::UnknownFormat { tables } => Self::UnknownFormat { file, tables },
             source => Self::Unreadable { file, source },
         }
@@ -108,6 +109,8 @@ pub enum FileError {
     NewerVersion {
         /// The row's version.
         found: u8,
+        /// The newest version that is read.
+        known: u8,
     },
     /// The tables are not those of this format, nor of one that can be converted.
     #[error("the file's format is unknown; its tables: {}", tables.join(", "))]

@@ -61,7 +61,9 @@ pub(super) fn decode<T: DeserializeOwned>(row: &[u8]) -> Result<T, FileError> {
 pub(super) fn payload(row: &[u8]) -> Result<&[u8], FileError> {
     match row.split_first() {
         Some((&VERSION, payload)) => Ok(payload),
-        Some((&found, _)) if found > VERSION => Err(FileError::NewerVersion { found }),
+        Some((&found, _)) if found > VERSION => {
+            Err(FileError::NewerVersion { found, known: VERSION })
+        }
         _ => Err(FileError::NoVersion),
     }
 }
@@ -79,8 +81,10 @@ mod tests {
 
     #[test]
     fn a_newer_version_is_told_from_damage() {
-        let newer = payload(&[VERSION + 1, 7]);
-        assert!(matches!(newer, Err(FileError::NewerVersion { found }) if found == VERSION + 1));
+        let newer = payload(&[2, 7]);
+        assert!(
+            matches!(newer, Err(FileError::NewerVersion { found, known: VERSION }) if found == VERSION + 1)
+        );
         assert!(matches!(payload(&[0, 7]), Err(FileError::NoVersion)));
         assert!(matches!(payload(&[]), Err(FileError::NoVersion)));
     }
