@@ -3,7 +3,7 @@
 //! a path as it came, or a caller's name. Without a [`Recorder`], as in unit tests, nothing is
 //! recorded; a part that keeps handles is started after it.
 
-mod catalogue;
+mod definitions;
 mod families;
 mod labels;
 
@@ -13,11 +13,11 @@ use metrics::Gauge;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 
-use self::catalogue::{BATCH_ITEMS, Metrics};
+use self::definitions::{BATCH_ITEMS, Metrics};
 use crate::domain::EscalationLevel;
 
 pub use self::{
-    catalogue::{BatchMetrics, StatusGauges, StatusSnapshot, occurrences, store_errors},
+    definitions::{BatchMetrics, StatusGauges, StatusSnapshot, occurrences, store_errors},
     families::Counters,
     labels::{AlertResult, Denial, Label, Shed},
 };

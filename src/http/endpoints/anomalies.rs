@@ -49,8 +49,8 @@ struct AnomalyBody {
     #[schema(value_type = schemas::AnomalyKey)]
     anomaly_key: AnomalyKey,
     /// The identifying fields by their canonical names; null where the store has not told.
-    #[schema(required, value_type = Option<SignatureBody>)]
-    signature: Option<Map<String, Value>>,
+    #[schema(required)]
+    signature: Option<SignatureBody>,
     /// The other fields as first posted; null where the store has not told.
     #[schema(required, value_type = Option<Object>)]
     metadata: Option<Map<String, Value>>,
@@ -66,9 +66,8 @@ struct AnomalyBody {
     repairs: Vec<ActionBody>,
 }
 
-/// What identifies an anomaly.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "it describes what is written from a map")]
+/// The fields that identify an anomaly.
+#[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Signature)]
 struct SignatureBody {
     #[schema(example = "HighCPU")]
@@ -81,6 +80,14 @@ struct SignatureBody {
     error_type: String,
 }
 
+impl From<Signature> for SignatureBody {
+    fn from(signature: Signature) -> Self {
+        let values = signature.named_fields().map(|(_, value)| value.to_owned());
+        let [alert_name, service, namespace, error_type] = values;
+        Self { alert_name, service, namespace, error_type }
+    }
+}
+
 impl From<Answered<Anomaly>> for AnomalyBody {
     fn from(Answered { value, degraded }: Answered<Anomaly>) -> Self {
         let Anomaly { frequency, details } = value;
@@ -89,10 +96,7 @@ impl From<Answered<Anomaly>> for AnomalyBody {
         let signature = posted.as_ref().and_then(|fields| Signature::from_fields(fields).ok());
         Self {
             anomaly_key: frequency.key,
-            signature: signature.map(|signature| {
-                let fields = signature.named_fields();
-                fields.map(|(name, value)| (name.to_owned(), value.into())).into_iter().collect()
-            }),
+            signature: signature.map(SignatureBody::from),
             metadata: posted.map(|fields| Signature::other_fields(&fields)),
             known_since: details.known_since,
             permanent_fix: details.fix.map(|fix| FixBody::new(frequency.key, fix, degraded)),

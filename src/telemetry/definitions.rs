@@ -1,6 +1,6 @@
-//! The catalogue: the one place that names metrics. Metrics with a label whose enum belongs to a
-//! part above are generic over it and made by that part when it starts; all others are made with
-//! the recorder.
+//! The definitions of all metrics: the one place that names them. Metrics whose label is an enum of
+//! a part above are generic over it, and made by that part when it starts; all others are made
+//! with the recorder.
 
 use std::time::Duration;
 
