@@ -70,8 +70,8 @@ impl Application {
     /// Listens, opens the store and starts the counter.
     ///
     /// # Errors
-    /// When the address is in use, the configuration can't be applied, or a file can't be opened. An
-    /// unreachable Redis is no error.
+    /// When the address is in use, the configuration can't be applied, or a file can't be opened.
+    /// An unreachable Redis is no error.
     pub async fn build(config: &Config) -> Result<Self, StartError> {
         let listening = |source| StartError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
