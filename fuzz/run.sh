@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Fuzzes each target for so many seconds, one after the other: fuzz/run.sh 180 [target ...]. Prints how many
-# inputs were tried, and fails where one crashes; that one is in fuzz/artifacts. Stable Rust does.
+# Fuzzes each target for some seconds, one after the other: fuzz/run.sh 180 [target ...]. Prints the
+# number of inputs, and fails if one crashes, which is then in fuzz/artifacts. Stable Rust is
+# enough.
 #
 # Inputs that reach new code are kept in fuzz/grown. To commit the best of them:
 #   cargo fuzz cmin --sanitizer none <target> fuzz/grown/<target> -- -use_counters=0 -max_len=400
@@ -18,7 +19,8 @@ cargo fuzz --version >/dev/null 2>&1 || cargo install --locked --debug cargo-fuz
 read -r -a build <<<"${FUZZ_BUILD:-}"
 options=(--sanitizer none "${build[@]}")
 
-# No address sanitizer: it takes a nightly Rust, and would look for faults of `unsafe`, of which there is none here.
+# No address sanitizer: it needs a nightly Rust and finds faults of `unsafe`, which is not used
+# here.
 cargo fuzz build "${options[@]}"
 
 crashed=()
@@ -27,7 +29,8 @@ for target in "${targets[@]}"; do
   log=$(mktemp)
   # What is found goes to the first folder: the committed one stays as it is.
   if ! cargo fuzz run "${options[@]}" "$target" "fuzz/grown/$target" "fuzz/corpus/$target" -- \
-    -max_total_time="$seconds" -timeout=10 -dict=fuzz/words.dict -print_final_stats=1 >"$log" 2>&1; then
+    -max_total_time="$seconds" -timeout=10 -dict=fuzz/words.dict -print_final_stats=1 \
+    >"$log" 2>&1; then
     crashed+=("$target")
     grep -A 5 'panicked at' "$log" || true
     tail -n 40 "$log"

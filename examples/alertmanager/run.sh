@@ -40,13 +40,13 @@ need() {
   fi
 }
 
-# Waits up to 20 seconds for a command to succeed.
+# Waits up to a minute for a command to succeed.
 until_ok() {
-  for _ in $(seq 200); do
+  for _ in $(seq 600); do
     if "$@" >/dev/null 2>&1; then return; fi
     sleep 0.1
   done
-  fail "not within 20 seconds: $*"
+  fail "not within a minute: $*"
 }
 
 free_port() {

@@ -1,5 +1,5 @@
-//! Any body as a delivery of Alertmanager: an occurrence that is read from an alert fits the service's
-//! limits and does not depend on the alerts beside it, and a malformed alert fails alone.
+//! Any body as a delivery of Alertmanager: an occurrence that is read from an alert fits the
+//! service's limits and does not depend on the alerts beside it, and a malformed alert fails alone.
 #![no_main]
 
 use anomaly_counter::{

@@ -1,5 +1,5 @@
-//! Any object as an anomaly's signature: the canonical form is printable ASCII that reads back as the
-//! same four fields, and aliases stand in just where the canonical name is absent.
+//! Any object as an anomaly's signature: the canonical form is printable ASCII that reads back as
+//! the same four fields, and aliases stand in just where the canonical name is absent.
 #![no_main]
 
 use anomaly_counter::domain::{AnomalyKey, InvalidSignature, Signature};

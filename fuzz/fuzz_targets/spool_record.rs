@@ -1,5 +1,5 @@
-//! Any bytes as the spool's file: reading and salvaging never panic, what is written reads back, and
-//! salvage finds exactly the records that were written, wherever they are.
+//! Any bytes as the spool's file: reading and salvaging never panic, what is written reads back,
+//! and salvage finds exactly the records that were written, wherever they are.
 #![no_main]
 
 use anomaly_counter::{
@@ -108,7 +108,8 @@ fn check_salvage(mut parts: Unstructured<'_>) -> arbitrary::Result<()> {
     Ok(())
 }
 
-/// An intact record of any version with any payload: it is refused, or can be written and read again.
+/// An intact record of any version with any payload: it is refused, or can be written and read
+/// again.
 fn check_content(payload: &[u8]) {
     let length = (payload.len() as u32).to_le_bytes();
     for version in [b'1', b'2', b'3'] {

@@ -31,7 +31,10 @@ if [ ! -x "$environment/bin/schemathesis" ]; then
 fi
 
 free_port() {
-  python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+  python3 -c '
+import socket
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1])'
 }
 
 # Waits up to a minute until a command succeeds.

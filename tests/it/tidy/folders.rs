@@ -1,6 +1,6 @@
-//! Imports inside a folder run one way too: no two of its modules need each other. In the folders of
-//! [`DOORS`], the modules do not need what the folder's door defines either. A name that `mod.rs` only
-//! re-exports counts as imported from where it is defined.
+//! Imports inside a folder run one way too: no two of its modules need each other. In the folders
+//! of [`DOORS`], the modules do not need what the folder's door defines either. A name that
+//! `mod.rs` only re-exports counts as imported from where it is defined.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,8 +9,8 @@ use super::{
     paths::{ItemPath, paths_in},
 };
 
-/// Folders of `src/` in which the door is above all other modules, and the modules that are the door
-/// together with `mod.rs`.
+/// Folders of `src/` in which the door is above all other modules, and the modules that are the
+/// door together with `mod.rs`.
 const DOORS: [(&str, &[&str]); 2] =
     [("counter", &["dead_letters", "reads", "writes"]), ("http", &[])];
 
