@@ -7,7 +7,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::{
     config::{AuthConfig, AuthConfigError},
-    failures::{AuthError, Failures},
+    failures::{AuthError, AuthFailure, FailureLog},
     token::{RetryAfter, Scope, Token, TokenDigest},
     webhook::{SignedDelivery, WebhookSecret},
 };
@@ -53,7 +53,7 @@ pub struct Authenticator {
     config: AuthConfig,
     listen: SocketAddr,
     policy: RwLock<Arc<Policy>>,
-    failures: Failures,
+    failures: FailureLog,
 }
 
 impl Authenticator {
@@ -63,7 +63,7 @@ impl Authenticator {
     /// When there are none and other machines could connect, or a file or an entry can't be used.
     pub fn open(config: AuthConfig, listen: SocketAddr) -> Result<Self, AuthConfigError> {
         let authenticator =
-            Self { config, listen, policy: RwLock::default(), failures: Failures::default() };
+            Self { config, listen, policy: RwLock::default(), failures: FailureLog::default() };
         authenticator.reload()?;
         if authenticator.config.disabled {
             tracing::warn!("auth.disabled is true: whoever reaches {listen} may do everything");
@@ -139,7 +139,11 @@ impl Authenticator {
 
     /// Refuses a delivery whose signature does not match its body.
     pub fn refuse_delivery(&self) -> AuthError {
-        let error = AuthError::Unknown;
+        let error = AuthError {
+            failure: AuthFailure::Unknown,
+            token_name: String::new(),
+            needed: Scope::Ingest,
+        };
         self.failures.note(&error);
         error
     }
@@ -150,7 +154,12 @@ impl Authenticator {
         secret: Option<&str>,
         needed: Scope,
     ) -> Result<Caller, AuthError> {
-        let secret = secret.ok_or(AuthError::Missing)?;
+        let refused = |failure, token_name: &str| AuthError {
+            failure,
+            token_name: token_name.to_owned(),
+            needed,
+        };
+        let secret = secret.ok_or_else(|| refused(AuthFailure::Missing, ""))?;
         let policy = Arc::clone(&self.policy.read());
         let digest = TokenDigest::of(secret);
         // All of them, so that the time does not reveal how near a guess was.
@@ -160,13 +169,13 @@ impl Authenticator {
                 found = Some(token);
             }
         }
-        let token = found.ok_or(AuthError::Unknown)?;
-        let name = || token.config.name.clone();
+        let token = found.ok_or_else(|| refused(AuthFailure::Unknown, ""))?;
+        let name = &token.config.name;
         if token.config.expires_at.is_some_and(|expires_at| expires_at <= now) {
-            return Err(AuthError::Expired { name: name() });
+            return Err(refused(AuthFailure::Expired, name));
         }
         if !token.config.scopes.contains(&needed) {
-            return Err(AuthError::Forbidden { name: name(), needed });
+            return Err(refused(AuthFailure::Forbidden, name));
         }
         Ok(Caller(Some(Arc::clone(token))))
     }

@@ -1,70 +1,78 @@
-//! Who was turned away and why: counted, and told to the log without the token.
+//! Refused callers: counted, and logged without their tokens.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
 
 use super::token::Scope;
-use crate::telemetry::{self, Denial};
+use crate::telemetry::{self, Counters, Label};
 
-/// A flood of wrong tokens is one line in so long.
-const TOLD_INTERVAL: Duration = Duration::from_secs(1);
+/// A flood of wrong tokens is one line of the log in this time.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Why a caller is turned away.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AuthError {
-    /// No token came with the request.
+static FAILURES: LazyLock<Counters<AuthFailure>> = LazyLock::new(telemetry::auth_failures);
+
+/// Registers the metrics of this module. To be called after the recorder is installed.
+pub fn register_metrics() {
+    LazyLock::force(&FAILURES);
+}
+
+/// The reason why a caller is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthFailure {
+    /// The request has no token.
     Missing,
-    /// What came is no token of ours, or the signature of a delivery is not right.
+    /// The token or signature is not known.
     Unknown,
     /// The token has expired.
-    Expired {
-        /// Whose it is.
-        name: String,
-    },
-    /// The token is not good for this.
-    Forbidden {
-        /// Whose it is.
-        name: String,
-        /// What it would take.
-        needed: Scope,
-    },
+    Expired,
+    /// The token lacks the scope.
+    Forbidden,
 }
 
-impl AuthError {
-    fn reason(&self) -> Denial {
-        match self {
-            Self::Missing => Denial::Missing,
-            Self::Unknown => Denial::Unknown,
-            Self::Expired { .. } => Denial::Expired,
-            Self::Forbidden { .. } => Denial::Forbidden,
-        }
-    }
+impl Label for AuthFailure {
+    const ALL: &'static [Self] = &[Self::Missing, Self::Unknown, Self::Expired, Self::Forbidden];
 
-    fn name(&self) -> &str {
+    fn value(self) -> &'static str {
         match self {
-            Self::Missing | Self::Unknown => "",
-            Self::Expired { name } | Self::Forbidden { name, .. } => name,
+            Self::Missing => "missing",
+            Self::Unknown => "unknown",
+            Self::Expired => "expired",
+            Self::Forbidden => "forbidden",
         }
     }
 }
 
-/// When the log was last told, and of how many it was not told since.
+/// A caller is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthError {
+    /// The reason.
+    pub failure: AuthFailure,
+    /// The name of the token; empty where no token is known.
+    pub token_name: String,
+    /// The scope that the call takes.
+    pub needed: Scope,
+}
+
+/// The time of the last line of the log, and the number of failures without a line since.
 #[derive(Debug, Default)]
-pub(super) struct Failures(Mutex<(Option<Instant>, u64)>);
+pub(super) struct FailureLog(Mutex<(Option<Instant>, u64)>);
 
-impl Failures {
-    pub(super) fn note(&self, denied: &AuthError) {
-        telemetry::auth_failure(denied.reason());
-        let mut told = self.0.lock();
-        let (told_at, untold) = *told;
-        if told_at.is_some_and(|at| at.elapsed() < TOLD_INTERVAL) {
-            told.1 += 1;
+impl FailureLog {
+    pub(super) fn note(&self, error: &AuthError) {
+        FAILURES.increment(error.failure);
+        let mut state = self.0.lock();
+        let (logged_at, untold) = *state;
+        if logged_at.is_some_and(|at| at.elapsed() < LOG_INTERVAL) {
+            state.1 += 1;
             return;
         }
-        *told = (Some(Instant::now()), 0);
-        drop(told);
-        let (reason, token_name) = (denied.reason().as_str(), denied.name());
+        *state = (Some(Instant::now()), 0);
+        drop(state);
+        let (reason, token_name) = (error.failure.value(), error.token_name.as_str());
         tracing::warn!(reason, token_name, untold, "a caller is turned away: {reason} token");
     }
 }

@@ -9,6 +9,6 @@ mod webhook;
 
 pub use authenticator::{Authenticator, Caller};
 pub use config::{AuthConfig, AuthConfigError};
-pub use failures::AuthError;
+pub use failures::{AuthError, AuthFailure, register_metrics};
 pub use token::{InvalidScope, NewToken, RetryAfter, Scope, TokenConfig, TokenDigest};
 pub use webhook::{SignedDelivery, WebhookSecret};

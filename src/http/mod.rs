@@ -30,6 +30,7 @@ use self::{
     endpoints::Endpoint,
     problem::{Problem, ProblemKind},
 };
+use crate::auth;
 
 pub use config::{AlertmanagerConfig, CountBy, HttpConfig};
 pub use endpoints::DeadLetterBody;
@@ -37,8 +38,11 @@ pub use layers::{BrowserConfig, Exposure, HttpService, ProxyConfig};
 pub use server::{Tls, TlsConfig, TlsError, serve};
 pub use state::AppState;
 
-/// Returns all routes, with the layers around them.
+/// Returns all routes, with the layers around them. To be called after the metrics' recorder is
+/// installed.
 pub fn service(state: AppState, exposure: Exposure) -> HttpService {
+    auth::register_metrics();
+    endpoints::register_metrics();
     let endpoints: Vec<Endpoint> = endpoints::all().chain(openapi::endpoints()).collect();
     let routes = endpoints.iter().fold(Router::new(), |routes, endpoint| {
         routes.route(&endpoint.path, endpoint.handler.clone())

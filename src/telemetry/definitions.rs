@@ -8,7 +8,7 @@ use metrics::{Counter, Gauge, Histogram, describe_gauge, gauge};
 
 use super::{
     families::{Counters, Requests, StateGauges, counter_of, gauge_of, histogram_of},
-    labels::{AlertResult, Denial, Label, Shed},
+    labels::{Label, Shed},
 };
 use crate::domain::EscalationLevel;
 
@@ -31,9 +31,7 @@ pub(super) struct Metrics {
     pub(super) replayed: Counter,
     pub(super) resent: Counter,
     pub(super) dead_letters: Counter,
-    pub(super) webhook_alerts: Counters<AlertResult>,
     pub(super) truncated_alerts: Counter,
-    pub(super) auth_failures: Counters<Denial>,
 }
 
 impl Metrics {
@@ -85,19 +83,9 @@ impl Metrics {
                 "anomaly_counter_dead_letters_total",
                 "Operations of the spool that the store has refused for good.",
             ),
-            webhook_alerts: Counters::new(
-                "anomaly_counter_webhook_alerts_total",
-                "result",
-                "Alerts delivered, by result.",
-            ),
             truncated_alerts: counter_of(
                 "anomaly_counter_webhook_truncated_alerts_total",
                 "Alerts that senders left out of deliveries.",
-            ),
-            auth_failures: Counters::new(
-                "anomaly_counter_auth_failures_total",
-                "reason",
-                "Callers turned away, by reason.",
             ),
         }
     }
@@ -114,6 +102,20 @@ pub fn store_errors<L: Label>() -> Counters<L> {
         "anomaly_counter_store_errors_total",
         "class",
         "Calls that the store did not execute, by class of fault.",
+    )
+}
+
+/// Registers the counters of delivered alerts by result.
+pub fn webhook_alerts<L: Label>() -> Counters<L> {
+    Counters::new("anomaly_counter_webhook_alerts_total", "result", "Alerts delivered, by result.")
+}
+
+/// Registers the counters of refused callers by reason.
+pub fn auth_failures<L: Label>() -> Counters<L> {
+    Counters::new(
+        "anomaly_counter_auth_failures_total",
+        "reason",
+        "Callers turned away, by reason.",
     )
 }
 

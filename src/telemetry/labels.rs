@@ -55,34 +55,6 @@ label! {
     }
 }
 
-label! {
-    /// The result of one alert of a delivery.
-    AlertResult {
-        /// It counts.
-        Counted => "counted",
-        /// It was counted before, or is too old.
-        NotCounted => "not_counted",
-        /// It has ended.
-        Resolved => "resolved",
-        /// It could not be read or recorded.
-        Failed => "failed",
-    }
-}
-
-label! {
-    /// Why a caller was turned away.
-    Denial {
-        /// The request has no token.
-        Missing => "missing",
-        /// The token or signature is not known.
-        Unknown => "unknown",
-        /// The token has expired.
-        Expired => "expired",
-        /// The token does not permit this.
-        Forbidden => "forbidden",
-    }
-}
-
 impl Label for EscalationLevel {
     const ALL: &'static [Self] = &[Self::Repeat, Self::Escalate, Self::PermanentFix];
 

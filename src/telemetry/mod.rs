@@ -17,9 +17,12 @@ use self::definitions::{BATCH_ITEMS, Metrics};
 use crate::domain::EscalationLevel;
 
 pub use self::{
-    definitions::{BatchMetrics, StatusGauges, StatusSnapshot, occurrences, store_errors},
+    definitions::{
+        BatchMetrics, StatusGauges, StatusSnapshot, auth_failures, occurrences, store_errors,
+        webhook_alerts,
+    },
     families::Counters,
-    labels::{AlertResult, Denial, Label, Shed},
+    labels::{Label, Shed},
 };
 
 /// Upper bounds of buckets, in seconds and in items.
@@ -156,17 +159,7 @@ pub fn resent(operations: usize) {
     with_metrics(|metrics| metrics.resent.increment(operations as u64));
 }
 
-/// Counts a delivered alert.
-pub fn webhook_alert(result: AlertResult) {
-    with_metrics(|metrics| metrics.webhook_alerts.increment(result));
-}
-
 /// Counts alerts that a sender left out of a delivery.
 pub fn truncated_alerts(count: u64) {
     with_metrics(|metrics| metrics.truncated_alerts.increment(count));
-}
-
-/// Counts a caller that was turned away.
-pub fn auth_failure(denial: Denial) {
-    with_metrics(|metrics| metrics.auth_failures.increment(denial));
 }

@@ -6,6 +6,8 @@
 //! delivery after a 5xx and drops it after a 4xx, so that a 4xx is only for what no repetition
 //! would fix.
 
+use std::sync::LazyLock;
+
 use axum::{Json, extract::State, http::StatusCode};
 use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
@@ -27,8 +29,15 @@ use crate::{
         problem::{Problem, ProblemKind},
         state::AppState,
     },
-    telemetry,
+    telemetry::{self, Counters, Label},
 };
+
+static WEBHOOK_ALERTS: LazyLock<Counters<AlertOutcome>> = LazyLock::new(telemetry::webhook_alerts);
+
+/// Registers the metrics of deliveries. To be called after the recorder is installed.
+pub(in crate::http) fn register_metrics() {
+    LazyLock::force(&WEBHOOK_ALERTS);
+}
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
@@ -230,14 +239,14 @@ struct AlertBody {
     #[schema(required, example = "e3b6f5c0a1d2b4f7")]
     fingerprint: Option<String>,
     #[serde(flatten)]
-    result: AlertResult,
+    result: AlertStatus,
 }
 
 /// What became of it, by its status.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase", tag = "status")]
 #[schema(as = AlertStatus)]
-enum AlertResult {
+enum AlertStatus {
     /// An alert that fires, and its anomaly's frequency.
     Firing(Box<CountedBody>),
     /// The end of an episode.
@@ -255,17 +264,19 @@ enum AlertResult {
 
 impl DeliveryBody {
     fn new(alerts: Vec<AlertBody>) -> Self {
-        let number =
-            |is: fn(&AlertResult) -> bool| alerts.iter().filter(|alert| is(&alert.result)).count();
+        let number = |outcome| {
+            let outcomes = alerts.iter().map(|alert| alert.result.outcome());
+            outcomes.filter(|other| *other == outcome).count()
+        };
         Self {
-            counted: number(|result| matches!(result, AlertResult::Firing(body) if body.counted())),
-            failed: number(|result| matches!(result, AlertResult::Failed { .. })),
+            counted: number(AlertOutcome::Counted),
+            failed: number(AlertOutcome::Failed),
             alerts,
         }
     }
 }
 
-impl From<Recorded> for AlertResult {
+impl From<Recorded> for AlertStatus {
     fn from(result: Recorded) -> Self {
         match result {
             Ok(Some(counted)) => Self::Firing(Box::new(counted.into())),
@@ -275,13 +286,36 @@ impl From<Recorded> for AlertResult {
     }
 }
 
-impl AlertResult {
-    fn told(&self) -> telemetry::AlertResult {
+impl AlertStatus {
+    fn outcome(&self) -> AlertOutcome {
         match self {
-            Self::Firing(body) if body.counted() => telemetry::AlertResult::Counted,
-            Self::Firing(_) => telemetry::AlertResult::NotCounted,
-            Self::Resolved { .. } => telemetry::AlertResult::Resolved,
-            Self::Failed { .. } => telemetry::AlertResult::Failed,
+            Self::Firing(body) if body.counted() => AlertOutcome::Counted,
+            Self::Firing(_) => AlertOutcome::NotCounted,
+            Self::Resolved { .. } => AlertOutcome::Resolved,
+            Self::Failed { .. } => AlertOutcome::Failed,
+        }
+    }
+}
+
+/// The outcome of an alert, as the answer counts it and the metric has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AlertOutcome {
+    Counted,
+    /// It was counted before, or is too old.
+    NotCounted,
+    Resolved,
+    Failed,
+}
+
+impl Label for AlertOutcome {
+    const ALL: &'static [Self] = &[Self::Counted, Self::NotCounted, Self::Resolved, Self::Failed];
+
+    fn value(self) -> &'static str {
+        match self {
+            Self::Counted => "counted",
+            Self::NotCounted => "not_counted",
+            Self::Resolved => "resolved",
+            Self::Failed => "failed",
         }
     }
 }
@@ -327,8 +361,8 @@ async fn deliver(
         if let Err(problem) = &result {
             tracing::warn!(?fingerprint, %problem, "an alert of a delivery was not counted");
         }
-        let result = AlertResult::from(result);
-        telemetry::webhook_alert(result.told());
+        let result = AlertStatus::from(result);
+        WEBHOOK_ALERTS.increment(result.outcome());
         AlertBody { fingerprint, result }
     });
     Ok((status, Json(DeliveryBody::new(alerts.collect()))))

@@ -12,9 +12,9 @@ mod permanent_fix;
 mod problems;
 mod repairs;
 
-pub(super) use alertmanager::AlertRequest;
 #[cfg(fuzzing)]
 pub(super) use alertmanager::DeliveryRequest;
+pub(super) use alertmanager::{AlertRequest, register_metrics};
 pub use dead_letters::DeadLetterBody;
 pub(super) use endpoint::{Access, Description, Endpoint, Routine};
 

@@ -2,7 +2,7 @@
 
 use super::{Problem, ProblemKind};
 use crate::{
-    auth::{AuthError, RetryAfter, Scope},
+    auth::{AuthError, AuthFailure, RetryAfter, Scope},
     counter::CounterError,
     domain::{AnomalyKey, InvalidKey, InvalidSignature},
 };
@@ -78,38 +78,34 @@ impl From<InvalidSignature> for Problem {
 
 impl From<AuthError> for Problem {
     fn from(error: AuthError) -> Self {
-        let detail = match &error {
-            AuthError::Missing => {
+        let AuthError { failure, token_name, needed } = error;
+        let detail = match failure {
+            AuthFailure::Missing => {
                 "this takes a token: send the header `Authorization: Bearer TOKEN`, or the token \
                  as the password of Basic. `anomaly-counter token new` makes one"
                     .to_owned()
             }
-            AuthError::Unknown => {
+            AuthFailure::Unknown => {
                 "the token or signature is not known here: check it for a typo, and that it was \
                  made for this service"
                     .to_owned()
             }
-            AuthError::Expired { name } => {
-                format!("the token {name:?} has expired: have a new one made")
+            AuthFailure::Expired => {
+                format!("the token {token_name:?} has expired: have a new one made")
             }
-            AuthError::Forbidden { name, needed } => {
-                format!("the token {name:?} is not good for this, which takes the scope {needed}")
-            }
+            AuthFailure::Forbidden => format!(
+                "the token {token_name:?} is not good for this, which takes the scope {needed}"
+            ),
         };
         // As RFC 6750 specifies it.
-        let challenge = match &error {
-            AuthError::Missing => String::new(),
-            AuthError::Unknown | AuthError::Expired { .. } => {
-                ", error=\"invalid_token\"".to_owned()
+        let (kind, challenge) = match failure {
+            AuthFailure::Missing => (ProblemKind::Unauthorized, String::new()),
+            AuthFailure::Unknown | AuthFailure::Expired => {
+                (ProblemKind::Unauthorized, ", error=\"invalid_token\"".to_owned())
             }
-            AuthError::Forbidden { needed, .. } => {
-                format!(", error=\"insufficient_scope\", scope=\"{needed}\"")
-            }
-        };
-        let kind = match error {
-            AuthError::Forbidden { .. } => ProblemKind::Forbidden,
-            AuthError::Missing | AuthError::Unknown | AuthError::Expired { .. } => {
-                ProblemKind::Unauthorized
+            AuthFailure::Forbidden => {
+                let challenge = format!(", error=\"insufficient_scope\", scope=\"{needed}\"");
+                (ProblemKind::Forbidden, challenge)
             }
         };
         Self::new(kind, detail).challenge(format!("Bearer realm=\"anomaly-counter\"{challenge}"))
