@@ -37,7 +37,7 @@ impl WebhookSecret {
 #[derive(Clone, Debug)]
 pub struct SignedDelivery {
     pub(super) secret: WebhookSecret,
-    /// In hex.
+    /// Hex digits.
     pub(super) signature: String,
     /// Unix seconds, as Grafana wrote them; absent where no time is signed.
     pub(super) time: Option<String>,

@@ -1,4 +1,4 @@
-//! Talks to the service that runs on this machine, for commands that ask it.
+//! Sends requests to the service that runs on this machine.
 
 use std::{
     env, fs,
@@ -11,7 +11,7 @@ use reqwest::{Client, Identity, Method, Response};
 use super::Failure;
 use crate::{config::Config, tls};
 
-/// The environment variable that has the token to show.
+/// The environment variable with the token.
 pub(super) const TOKEN_VARIABLE: &str = "ANOMALY_COUNTER_TOKEN";
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
@@ -24,7 +24,7 @@ pub(super) struct Local {
 
 impl Local {
     pub(super) fn of(config: &Config) -> Result<Self, Failure> {
-        // An error tells that another one is in force, which serves as well.
+        // An error means that another provider is installed, which will do.
         let _ = tls::provider().as_ref().clone().install_default();
         let mut client = Client::builder().timeout(REQUEST_TIMEOUT).no_proxy();
         let scheme = if config.tls.is_used() { "https" } else { "http" };

@@ -1,4 +1,4 @@
-//! The command line: what each command does, and how it ends.
+//! The command line: the commands and their exit codes.
 
 mod local;
 mod spool;
@@ -69,7 +69,7 @@ environment. A key such as `url` in section `redis` is ANOMALY_COUNTER__REDIS__U
   ANOMALY_COUNTER__REDIS__URL=redis://127.0.0.1:6379 anomaly-counter
 config/default.toml lists and explains every option.";
 
-/// Does what the command line of this process says.
+/// Runs the command of this process' command line.
 pub fn run() -> ExitCode {
     let CommandLine { config, command } = CommandLine::parse();
     let load = || LoadedConfig::load(config.as_deref()).map_err(Failure::from);
@@ -113,10 +113,10 @@ fn serve(config: &Config) -> Result<(), Failure> {
     served
 }
 
-/// On Linux and macOS alike; tokio has no name for it.
+/// The same number on Linux and macOS; tokio has no name for it.
 const SIGXFSZ: signal::unix::SignalKind = signal::unix::SignalKind::from_raw(25);
 
-/// Is done at the first SIGTERM or Ctrl-C from now on.
+/// Returns a future that is done at the first SIGTERM or Ctrl-C.
 fn stop_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
     let mut terminated = signal::unix::signal(signal::unix::SignalKind::terminate())?;
     let mut interrupted = signal::unix::signal(signal::unix::SignalKind::interrupt())?;

@@ -1,5 +1,5 @@
-//! The command `spool`: looks at the writes that Redis has refused for good, and has them tried
-//! again or dropped. A running service does it itself; without one the file is opened here.
+//! The command `spool`: lists, retries or drops the writes that Redis has refused permanently. A
+//! running service does it itself; without one the file is opened here.
 
 use clap::Subcommand;
 use reqwest::{Method, Response, StatusCode};

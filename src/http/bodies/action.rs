@@ -6,17 +6,17 @@ use utoipa::ToSchema;
 use super::schemas;
 use crate::domain::{RepairHistory, RepairStatistics, SuccessRate};
 
-/// How one action has fared among the anomaly's newest 100 attempts.
+/// The figures of one action among the anomaly's newest 100 attempts.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Action)]
 pub(in crate::http) struct ActionBody {
-    /// What was tried.
+    /// The name of the action.
     #[schema(example = "restart_pod")]
     action: String,
-    /// How often.
+    /// Number of attempts.
     #[schema(maximum = 100, example = 2)]
     total: u64,
-    /// How often it worked.
+    /// Number of attempts that worked.
     #[schema(maximum = 100, example = 1)]
     success: u64,
     #[schema(value_type = schemas::SuccessRate)]

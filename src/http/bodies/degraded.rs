@@ -11,10 +11,10 @@ use crate::{counter::Degraded, domain::Timestamp};
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[schema(as = Degraded)]
 pub(in crate::http) struct DegradedBody {
-    /// Whether the store had no part in the answer: it is made of what was last known and what
-    /// waits.
+    /// True where the store had no part in the answer: it is made of the last known state and of
+    /// the writes that wait.
     degraded: bool,
-    /// When the store's part of the answer was current, where that is not now.
+    /// The time as of which the store's part of the answer is current, where that is not now.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<schemas::Time>)]
     as_of: Option<Timestamp>,

@@ -17,16 +17,16 @@ pub(in crate::http) struct FixBody {
     anomaly_key: AnomalyKey,
     /// Always true.
     permanent_fix_applied: bool,
-    /// What was done; null where an older writer has not said.
+    /// The fix; null where an older writer has left none.
     #[schema(required, example = "raised the CPU limit")]
     fix_description: Option<String>,
-    /// Who did it, where that was said.
+    /// The person who fixed it; null where unknown.
     #[schema(required, example = "ops")]
     fixed_by: Option<String>,
-    /// When it was marked.
+    /// The time of the mark.
     #[schema(value_type = schemas::Time)]
     fixed_at: Timestamp,
-    /// When the mark ends: 90 days later.
+    /// The end of the mark: 90 days later.
     #[schema(value_type = schemas::Time)]
     expires_at: Timestamp,
     #[serde(flatten)]

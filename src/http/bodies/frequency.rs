@@ -9,7 +9,7 @@ use crate::{
     domain::{AnomalyKey, EscalationLevel, Frequency, Timestamp},
 };
 
-/// How often an anomaly has happened. The first ten names are fixed by contract.
+/// The frequency of an anomaly. The first ten names are fixed by contract.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Frequency)]
 pub(in crate::http) struct FrequencyBody {
@@ -33,19 +33,19 @@ pub(in crate::http) struct FrequencyBody {
     /// The newest occurrence within 30 days; null where there is none.
     #[schema(required, value_type = Option<schemas::Time>)]
     last_seen: Option<Timestamp>,
-    /// How many repair attempts the anomaly has had.
+    /// Number of repair attempts.
     #[schema(example = 2)]
     auto_repair_count: u64,
-    /// Whether the mark of a permanent fix holds.
+    /// True while the mark of a permanent fix holds.
     permanent_fix_applied: bool,
-    /// What the occurrences of 24 hours ask for; null where they are few.
+    /// The level that the occurrences of 24 hours have reached; null where they are few.
     #[schema(required, value_type = Option<schemas::EscalationLevel>)]
     escalation_level: Option<EscalationLevel>,
     /// The level just before this occurrence: act where the two differ. Where nothing was
     /// recorded they are the same.
     #[schema(required, value_type = Option<schemas::EscalationLevel>)]
     previous_level: Option<EscalationLevel>,
-    /// Whether the anomaly has come back after its cause was marked as fixed.
+    /// True if the anomaly has come back after its cause was marked as fixed.
     regressed: bool,
     /// Present where it is false: a count may be too high, or `first_seen` too early, by what lies
     /// in one bucket of time.

@@ -35,34 +35,34 @@ const OCCURRED_AT: &str = "occurred_at";
     })
 )]
 pub(in crate::http) struct OccurrenceRequest<'a> {
-    /// What is wrong.
+    /// The name of the alert or fault.
     #[schema(value_type = Option<String>, nullable = false, example = "HighCPU")]
     alert_name: Option<JsonValue<'a>>,
     /// Another name of `alert_name`, as Prometheus has it: a text, too. Where `alert_name` is
     /// there, it is one of the other fields.
     #[schema(value_type = Option<Value>)]
     alertname: Option<JsonValue<'a>>,
-    /// With what.
+    /// The service that has it.
     #[schema(value_type = Option<String>, nullable = false, example = "api")]
     service: Option<JsonValue<'a>>,
     /// Another name of `service`, in the same way.
     #[schema(value_type = Option<Value>)]
     job: Option<JsonValue<'a>>,
-    /// Where.
+    /// The namespace of the service.
     #[schema(value_type = Option<String>, nullable = false, example = "shop")]
     namespace: Option<JsonValue<'a>>,
-    /// In which way.
+    /// The kind of error.
     #[schema(value_type = Option<String>, nullable = false, example = "OOMKilled")]
     error_type: Option<JsonValue<'a>>,
     /// Another name of `error_type`, in the same way.
     #[schema(value_type = Option<Value>)]
     reason: Option<JsonValue<'a>>,
-    /// By what a retry is recognised, so that it counts once; the service makes one up where none
-    /// is given.
+    /// The id by which a retry is recognised, so that it counts once; the service makes one up
+    /// where none is given.
     #[schema(value_type = Option<schemas::EventId>)]
     event_id: Option<JsonValue<'a>>,
-    /// When it happened, where that is not now: at most 60 seconds ahead of the service's clock.
-    /// What is older than 30 days does not count.
+    /// The time of the occurrence, where that is not now: at most 60 seconds ahead of the service's
+    /// clock. Occurrences older than 30 days do not count.
     #[schema(value_type = Option<schemas::Time>)]
     occurred_at: Option<JsonValue<'a>>,
 }

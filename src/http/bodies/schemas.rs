@@ -29,7 +29,7 @@ pub(in crate::http) struct AnomalyKey(String);
 #[schema(format = DateTime, example = "2026-11-22T14:21:22.587413Z")]
 pub(in crate::http) struct Time(String);
 
-/// By what a retry is recognised, within its anomaly: 1 to 128 printable ASCII characters.
+/// The id by which a retry is recognised within its anomaly: 1 to 128 printable ASCII characters.
 #[derive(ToSchema)]
 #[schema(
     pattern = "^[ -~]+$",
@@ -39,7 +39,7 @@ pub(in crate::http) struct Time(String);
 )]
 pub(in crate::http) struct EventId(String);
 
-/// What a repair does, as its pipeline names it: 1 to 200 characters, none of them a control
+/// The name of a repair action in its pipeline: 1 to 200 characters, none of them a control
 /// character.
 #[derive(ToSchema)]
 #[schema(
@@ -55,7 +55,7 @@ pub(in crate::http) struct ActionName(String);
 #[schema(minimum = 0, maximum = 1, example = 0.5)]
 pub(in crate::http) struct SuccessRate(f64);
 
-/// What the number of occurrences in 24 hours asks for.
+/// The reaction that the number of occurrences in 24 hours asks for.
 pub(in crate::http) enum EscalationLevel {}
 
 impl ToSchema for EscalationLevel {}

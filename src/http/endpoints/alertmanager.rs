@@ -107,16 +107,16 @@ pub(in crate::http) struct AlertRequest<'a> {
     /// `firing`, or `resolved`, which does not count.
     #[schema(required, value_type = String, pattern = "^(firing|resolved)$", example = "firing")]
     status: Option<&'a RawValue>,
-    /// What identifies the anomaly, and more.
+    /// The labels, which identify the anomaly.
     #[schema(required, value_type = Object)]
     labels: Option<&'a RawValue>,
     /// Texts for people.
     #[schema(value_type = Option<Object>, nullable = false)]
     annotations: Option<&'a RawValue>,
-    /// When the episode began. What is ahead of the service's clock counts as of now.
+    /// The beginning of the episode. A time ahead of the service's clock counts as now.
     #[schema(required, value_type = schemas::Time)]
     starts_at: Option<&'a RawValue>,
-    /// What identifies the alert; made from the labels where it is missing.
+    /// The id of the alert; made from the labels where it is missing.
     #[schema(
         value_type = Option<String>, nullable = false, max_length = 100,
         example = "e3b6f5c0a1d2b4f7",
@@ -221,17 +221,17 @@ fn text_of(value: Option<&RawValue>) -> Option<String> {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = DeliveryResult)]
 struct DeliveryBody {
-    /// How many of `alerts` count from this delivery on.
+    /// Number of `alerts` that count from this delivery on.
     #[schema(example = 1)]
     counted: usize,
-    /// How many of `alerts` could not be read.
+    /// Number of `alerts` that could not be read.
     #[schema(example = 0)]
     failed: usize,
     /// For each alert of the delivery, in its order.
     alerts: Vec<AlertBody>,
 }
 
-/// What became of an alert.
+/// The result of an alert.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AlertResult)]
 struct AlertBody {
@@ -242,19 +242,19 @@ struct AlertBody {
     result: AlertStatus,
 }
 
-/// What became of it, by its status.
+/// The result by the status of the alert.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase", tag = "status")]
 #[schema(as = AlertStatus)]
 enum AlertStatus {
-    /// An alert that fires, and its anomaly's frequency.
+    /// The alert fires; the frequency of its anomaly.
     Firing(Box<CountedBody>),
-    /// The end of an episode.
+    /// The episode has ended.
     Resolved {
         /// Always false.
         counted: bool,
     },
-    /// An alert that could not be read, or that the store refuses.
+    /// The alert could not be read, or the store refuses it.
     Failed {
         /// Always false.
         counted: bool,
@@ -322,8 +322,8 @@ impl Label for AlertOutcome {
 
 /// Take a delivery of Alertmanager or Grafana.
 ///
-/// An occurrence is the beginning of an episode, told by `fingerprint` and `startsAt`: what is sent
-/// again counts once.
+/// An occurrence is the beginning of an episode, identified by `fingerprint` and `startsAt`: an
+/// alert that is sent again counts once.
 #[utoipa::path(
     post,
     path = "/webhooks/alertmanager",

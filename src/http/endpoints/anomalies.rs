@@ -42,19 +42,19 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     ]
 }
 
-/// All that is known of an anomaly.
+/// Everything that is known of an anomaly.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Anomaly)]
 struct AnomalyBody {
     #[schema(value_type = schemas::AnomalyKey)]
     anomaly_key: AnomalyKey,
-    /// The identifying fields by their canonical names; null where the store has not told.
+    /// The identifying fields by their canonical names; null where unknown.
     #[schema(required)]
     signature: Option<SignatureBody>,
-    /// The other fields as first posted; null where the store has not told.
+    /// The other fields as first posted; null where unknown.
     #[schema(required, value_type = Option<Object>)]
     metadata: Option<Map<String, Value>>,
-    /// When it was first recorded; null where the store has not told.
+    /// The time of the first record; null where unknown.
     #[schema(required, value_type = Option<schemas::Time>)]
     known_since: Option<Timestamp>,
     frequency: FrequencyBody,

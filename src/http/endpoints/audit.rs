@@ -25,7 +25,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     ]
 }
 
-/// Who has done what about an anomaly.
+/// The audit of an anomaly: who has done what.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Audit)]
 struct AuditBody {
@@ -53,23 +53,23 @@ struct EntryBody {
     event: AuditEventBody,
 }
 
-/// What was done.
+/// An event of the audit.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AuditEvent)]
 #[serde(tag = "event", rename_all = "snake_case")]
 enum AuditEventBody {
     /// It was marked as permanently fixed.
     MarkedFixed {
-        /// What was done about the cause.
+        /// The fix of the cause.
         fix_description: String,
     },
     /// The mark was taken back.
     UnmarkedFixed,
     /// A repair was tried.
     RepairAttempted {
-        /// What was tried.
+        /// The name of the action.
         action: String,
-        /// Whether it worked.
+        /// True if it worked.
         success: bool,
     },
 }

@@ -32,27 +32,27 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     ]
 }
 
-/// A write that the store has refused for good.
+/// A write that the store has refused permanently.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = DeadLetter)]
 pub struct DeadLetterBody {
     /// Its number, by which it is retried or dropped.
     #[schema(example = 17)]
     pub sequence: u64,
-    /// Why it was refused.
+    /// The reason of the refusal.
     #[schema(example = "the anomaly is not known")]
     pub reason: String,
-    /// What it was: `occurrence`, `repair`, `permanent fix` and so on; null, like all that
+    /// The kind of write: `occurrence`, `repair`, `permanent fix` and so on; null, like all that
     /// follows, where its record is damaged.
     #[schema(required, example = "repair")]
     pub kind: Option<String>,
-    /// Whose it was.
+    /// The anomaly of the write.
     #[schema(required, value_type = Option<schemas::AnomalyKey>)]
     pub anomaly_key: Option<AnomalyKey>,
-    /// Its id.
+    /// The id of the event.
     #[schema(required, value_type = Option<schemas::EventId>)]
     pub event_id: Option<String>,
-    /// When it happened.
+    /// The time of the event.
     #[schema(required, value_type = Option<schemas::Time>)]
     pub at: Option<Timestamp>,
 }
@@ -99,7 +99,7 @@ async fn list(State(state): State<AppState>) -> Result<Json<Vec<DeadLetterBody>>
 
 /// Try a dead letter again.
 ///
-/// What is refused again comes back with another number.
+/// A write that is refused again comes back with another number.
 #[utoipa::path(
     post,
     path = "/spool/dead-letters/{sequence}/retry",

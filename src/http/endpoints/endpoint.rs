@@ -29,7 +29,7 @@ pub(in crate::http) struct Description {
     pub(in crate::http) paths: Paths,
 }
 
-/// Who may call.
+/// The callers who are let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::http) enum Access {
     /// Everybody.
@@ -50,7 +50,7 @@ impl Access {
     }
 }
 
-/// How calls are treated that programs repeat every few seconds.
+/// The treatment of calls that programs repeat every few seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::http) enum Routine {
     /// As any other call.

@@ -19,7 +19,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     ]
 }
 
-/// That the process lives.
+/// The process is alive.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Health)]
 struct HealthBody {
@@ -28,37 +28,37 @@ struct HealthBody {
     status: &'static str,
 }
 
-/// How it can take work.
+/// The readiness of the service.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Readiness)]
 struct ReadyBody {
-    /// `ready`; `degraded` while the store does not answer; `replaying` while what has waited is
-    /// being carried out.
+    /// `ready`; `degraded` while the store does not answer; `replaying` while writes that have
+    /// waited are applied.
     #[schema(pattern = "^(ready|degraded|replaying)$", example = "ready")]
     status: &'static str,
-    /// Where anomalies are kept: `embedded` or `redis`.
+    /// The store of the anomalies: `embedded` or `redis`.
     #[schema(pattern = "^(embedded|redis)$", example = "redis")]
     store: &'static str,
-    /// Whether answers may be made without the store: while `status` is not `ready`.
+    /// True while `status` is not `ready`: answers may be made without the store.
     degraded: bool,
-    /// Since when; only while degraded.
+    /// The beginning of the outage; only while degraded.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<schemas::Time>)]
     degraded_since: Option<Timestamp>,
     spool: SpoolBody,
 }
 
-/// What waits for the store.
+/// The writes that wait for the store.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Spool)]
 struct SpoolBody {
-    /// How many writes wait.
+    /// Number of writes.
     #[schema(example = 0)]
     operations: usize,
-    /// What they take on disk, in bytes.
+    /// Their size on disk, in bytes.
     #[schema(example = 0)]
     bytes: u64,
-    /// How long the oldest of them has waited, in seconds.
+    /// Time that the oldest of them has waited, in seconds.
     #[schema(minimum = 0, example = 0)]
     age_seconds: i64,
 }

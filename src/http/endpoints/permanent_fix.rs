@@ -35,13 +35,13 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 #[serde(deny_unknown_fields)]
 #[schema(as = FixToMark)]
 struct MarkRequest {
-    /// Whose cause is fixed.
+    /// The anomaly whose cause is fixed.
     #[schema(value_type = schemas::AnomalyKey)]
     anomaly_key: String,
-    /// What was done.
+    /// The fix.
     #[schema(example = "raised the CPU limit")]
     fix_description: Prose,
-    /// Who did it.
+    /// The person who fixed it.
     #[schema(example = "ops")]
     fixed_by: Option<Prose>,
 }

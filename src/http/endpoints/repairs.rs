@@ -48,9 +48,10 @@ struct RepairRequest {
     anomaly_key: String,
     #[schema(value_type = schemas::ActionName)]
     action: String,
-    /// Whether it worked.
+    /// True if it worked.
     success: bool,
-    /// By what a retry of the report is recognised; the header `Idempotency-Key` means the same.
+    /// The id by which a retry of the report is recognised; the header `Idempotency-Key` means the
+    /// same.
     #[schema(value_type = Option<schemas::EventId>)]
     event_id: Option<String>,
 }
@@ -67,7 +68,7 @@ struct RepairBody {
     anomaly_key: AnomalyKey,
     #[serde(flatten)]
     action: ActionBody,
-    /// How many attempts of any action the anomaly has had.
+    /// Number of attempts of any action.
     #[schema(example = 2)]
     auto_repair_count: u64,
     /// False when this `event_id` was reported before.
@@ -82,7 +83,7 @@ struct RepairBody {
 struct RepairsBody {
     #[schema(value_type = schemas::AnomalyKey)]
     anomaly_key: AnomalyKey,
-    /// How many attempts of any action the anomaly has had.
+    /// Number of attempts of any action.
     #[schema(example = 2)]
     auto_repair_count: u64,
     /// The figures of each action among the newest 100 attempts, the most tried first.
@@ -99,17 +100,17 @@ struct RepairsBody {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Attempt)]
 struct AttemptBody {
-    /// What was tried.
+    /// The name of the action.
     #[schema(example = "restart_pod")]
     action: String,
-    /// Whether it worked.
+    /// True if it worked.
     success: bool,
-    /// When; null where an older writer has left no readable time.
+    /// The time; null where an older writer has left no readable one.
     #[schema(required, value_type = Option<schemas::Time>)]
     timestamp: Option<Timestamp>,
 }
 
-/// Whether an action is worth trying.
+/// The advice on an action.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Advice)]
 struct ActionAdviceBody {
@@ -120,7 +121,7 @@ struct ActionAdviceBody {
     /// The rate below which it is to be skipped.
     #[schema(value_type = schemas::SuccessRate)]
     min_success_rate: SuccessRate,
-    /// Whether it was tried at least twice and works too seldom.
+    /// True if it was tried at least twice and works too seldom.
     should_skip: bool,
     #[serde(flatten)]
     degraded: DegradedBody,

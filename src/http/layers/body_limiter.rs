@@ -25,8 +25,8 @@ use crate::{
     telemetry::{self, Shed},
 };
 
-/// How much of a refused body is still read, so that its sender reads the answer instead of a reset
-/// connection.
+/// The part of a refused body that is still read, so that its sender reads the answer instead of a
+/// reset connection.
 const DRAIN_BYTES: usize = 32 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 

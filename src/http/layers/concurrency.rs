@@ -35,10 +35,10 @@ use crate::{
     telemetry::{self, Shed},
 };
 
-/// How long a request waits for a permit: in a burst, and in an overload. This is "controlled
-/// delay" as in Ben Maurer, "Fail at Scale", ACM Queue 13 (8), 2015. The first outlasts the timeout
-/// of a Redis command: one that hangs must not look like an overload, because the spool takes its
-/// write.
+/// Maximum time that a request waits for a permit: in a burst, and in an overload. This is
+/// "controlled delay" as in Ben Maurer, "Fail at Scale", ACM Queue 13 (8), 2015. The first outlasts
+/// the timeout of a Redis command: one that hangs must not look like an overload, because the spool
+/// takes its write.
 const BURST_TIMEOUT: Duration = Duration::from_millis(800);
 const OVERLOAD_TIMEOUT: Duration = Duration::from_millis(10);
 /// An overload begins when no permit was free for this long, and ends when none was refused for
@@ -55,7 +55,7 @@ pub(super) struct ConcurrencyLimiter {
     /// The number of requests that wait for a permit.
     waiting: AtomicU64,
     started: Instant,
-    /// When a permit was last free for a new request, and when one was last refused, in
+    /// The last times at which a permit was free for a new request and was refused, in
     /// milliseconds since `started`.
     last_free_ms: AtomicU64,
     last_refused_ms: AtomicU64,

@@ -12,15 +12,15 @@ use crate::{
 /// A path of the service.
 #[derive(Debug)]
 pub(super) struct Route {
-    /// With the names of its parameters: there are as many paths as anomalies.
+    /// It has the names of the parameters: there are as many paths of requests as anomalies.
     pub(super) path: Box<str>,
     pub(super) routine: Routine,
     methods: Vec<(Method, Access)>,
 }
 
 impl Route {
-    /// Who may call the method. A method that the path does not take is refused later; a caller who
-    /// may not know of the path is refused first.
+    /// Returns who may call the method. A method that the path does not take is refused later, so
+    /// that only permitted callers learn which methods there are.
     fn access(&self, method: &Method) -> Access {
         // A GET answers HEAD too.
         let served = if method == Method::HEAD { &Method::GET } else { method };
@@ -35,8 +35,8 @@ impl Route {
     }
 }
 
-/// Who may call what no endpoint names: callers with the scope `operate`, but that every reader may
-/// read that there is nothing.
+/// Returns who may call what no endpoint names: callers with the scope `operate`, but for reads,
+/// which answer every reader that there is nothing.
 fn unnamed(method: &Method) -> Access {
     match *method {
         Method::GET | Method::HEAD => Access::Scope(Scope::Read),

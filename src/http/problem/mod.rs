@@ -24,7 +24,7 @@ const RETRY_AFTER_SECONDS: u32 = 1;
 pub(super) struct Problem {
     #[serde(flatten)]
     kind: ProblemKind,
-    /// What is wrong with this call, and what to do.
+    /// The fault of this call, and what to do.
     #[schema(example = "`success` is missing")]
     detail: String,
     /// The field that is at fault.
