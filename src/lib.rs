@@ -2,7 +2,8 @@
 //! the cause. The binary is a thin shell around this library; ARCHITECTURE.md is the map.
 //!
 //! Modules import from left to right only:
-//! `domain → telemetry → tls → traces → redb_file → store | spool → counter → auth → http → logging → config → app → cli → main`.
+//! `domain → telemetry → tls → traces → redb_file → store | spool → counter → auth → http →`
+//! `logging → config → app → cli → main`.
 
 pub mod app;
 pub mod auth;

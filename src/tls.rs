@@ -1,4 +1,5 @@
-//! Reads the PEM files of certificates and keys, for the listener and for Redis. TLS is rustls on ring.
+//! Reads the PEM files of certificates and keys, for the listener and for Redis. TLS is rustls on
+//! ring.
 
 use std::{
     path::{Path, PathBuf},

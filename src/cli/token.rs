@@ -34,8 +34,8 @@ pub(super) fn run(command: &TokenCommand) {
     eprintln!("The token, which is shown only here:\n");
     println!("{}", token.reveal());
     eprintln!(
-        "\nIts entry. In the file that `auth.file` names (SIGHUP has it read again) it begins with\n\
-         [[tokens]], among the service's other options with [[auth.tokens]]:\n"
+        "\nIts entry. In the file that `auth.file` names (SIGHUP has it read again) it begins with\
+         \n[[tokens]], among the service's other options with [[auth.tokens]]:\n"
     );
     eprintln!("[[tokens]]");
     // Rust's escapes of such a text are TOML's.
