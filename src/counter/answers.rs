@@ -58,6 +58,7 @@ impl Label for OccurrenceOutcome {
         Self::Settled(RecordOutcome::Counted),
         Self::Settled(RecordOutcome::Duplicate),
         Self::Settled(RecordOutcome::TooOld),
+        Self::Settled(RecordOutcome::Unrecognisable),
         Self::Spooled,
     ];
 
@@ -66,6 +67,7 @@ impl Label for OccurrenceOutcome {
             Self::Settled(RecordOutcome::Counted) => "counted",
             Self::Settled(RecordOutcome::Duplicate) => "duplicate",
             Self::Settled(RecordOutcome::TooOld) => "too_old",
+            Self::Settled(RecordOutcome::Unrecognisable) => "unrecognisable",
             Self::Spooled => "spooled",
         }
     }

@@ -1,7 +1,10 @@
 //! The faults of the counter, in the terms of its callers.
 
 use super::batching::SubmitError;
-use crate::{spool::SpoolError, store::StoreError};
+use crate::{
+    spool::SpoolError,
+    store::{FaultClass, StoreError},
+};
 
 /// A fault of the service, not of the call.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,10 +32,11 @@ impl CounterError {
 
 impl From<StoreError> for CounterError {
     fn from(fault: StoreError) -> Self {
-        match fault {
-            StoreError::Transient(text) | StoreError::Moving(text) => Self::Unavailable(text),
-            StoreError::Indeterminate(text) => Self::Unanswered(text),
-            StoreError::Permanent(text) => Self::Refused(text),
+        let text = fault.to_string();
+        match fault.class() {
+            FaultClass::Transient | FaultClass::Moving => Self::Unavailable(text),
+            FaultClass::Indeterminate => Self::Unanswered(text),
+            FaultClass::Permanent => Self::Refused(text),
         }
     }
 }

@@ -256,6 +256,7 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Cause;
 
     const SHARD: Shard = Shard(0);
 
@@ -264,7 +265,7 @@ mod tests {
     }
 
     fn fault() -> StoreError {
-        StoreError::Transient("unreachable".to_owned())
+        StoreError::transient(Cause::Unreachable, "unreachable")
     }
 
     #[test]
@@ -296,9 +297,7 @@ mod tests {
 
     #[test]
     fn a_fault_that_says_nothing_about_other_anomalies_ends_a_row() {
-        for no_outage in
-            [StoreError::Moving("MOVED".to_owned()), StoreError::Permanent("WRONGTYPE".to_owned())]
-        {
+        for no_outage in [StoreError::moving("MOVED"), StoreError::permanent("WRONGTYPE")] {
             let health = Health::new("redis", true);
             for _ in 0..2 {
                 health.observe(now(), SHARD, Observation::ReadFault(&fault()));

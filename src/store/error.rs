@@ -1,35 +1,29 @@
-//! The faults of a store, in the classes by which callers decide what to do next.
+//! The faults of a store: in classes, by which callers decide what to do next, and with a cause,
+//! which operators see.
 
 use crate::telemetry::Label;
 
 /// Why a store did not answer. The text is for the log, not for clients.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StoreError {
-    /// It did not happen; the same call may succeed later.
-    #[error("{0}")]
-    Transient(String),
-    /// It did not happen, because this anomaly is just being moved to another server: the same call
-    /// may succeed later, and says nothing about other anomalies.
-    #[error("{0}")]
-    Moving(String),
-    /// It may or may not have happened. The same call with the same id is safe.
-    #[error("{0} (it may have taken effect)")]
-    Indeterminate(String),
-    /// It did not happen, and will not for as long as the data are as they are.
-    #[error("{0}")]
-    Permanent(String),
+#[error("{text}")]
+pub struct StoreError {
+    class: FaultClass,
+    cause: Cause,
+    text: String,
 }
 
 /// The class of a [`StoreError`], as metrics and traces name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultClass {
-    /// As [`StoreError::Transient`].
+    /// It did not happen; the same call may succeed later.
     Transient,
-    /// As [`StoreError::Moving`].
+    /// It did not happen, because this anomaly is just being moved to another server: the same call
+    /// may succeed later, and says nothing about other anomalies.
     Moving,
-    /// As [`StoreError::Indeterminate`].
+    /// It may or may not have happened. The same call with the same id is safe.
     Indeterminate,
-    /// As [`StoreError::Permanent`].
+    /// It did not happen, and will not for as long as the data of this anomaly are as they are. A
+    /// verdict on one element, never on a whole call.
     Permanent,
 }
 
@@ -47,40 +41,119 @@ impl Label for FaultClass {
     }
 }
 
-impl StoreError {
-    /// The class of the fault.
-    pub fn class(&self) -> FaultClass {
+/// The cause of a fault, as `/readyz` and metrics name it. It names no server and no data, because
+/// everybody may read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The server has not replied in time.
+    Timeout,
+    /// No connection can be made, or it has broken.
+    Unreachable,
+    /// The server refuses the user or the password.
+    Auth,
+    /// The user lacks a permission.
+    Permission,
+    /// The server is a replica.
+    Readonly,
+    /// The server is loading its data.
+    Loading,
+    /// The server is busy with a script.
+    Busy,
+    /// The server has no memory left.
+    Memory,
+    /// The disk of the server or of the service fails or is full.
+    Disk,
+    /// The server has too few replicas to take writes.
+    Replicas,
+    /// The cluster, or some of its slots, is down.
+    Cluster,
+    /// The server refuses the call for another reason, or is no Redis.
+    Refused,
+}
+
+impl Label for Cause {
+    const ALL: &'static [Self] = &[
+        Self::Timeout,
+        Self::Unreachable,
+        Self::Auth,
+        Self::Permission,
+        Self::Readonly,
+        Self::Loading,
+        Self::Busy,
+        Self::Memory,
+        Self::Disk,
+        Self::Replicas,
+        Self::Cluster,
+        Self::Refused,
+    ];
+
+    fn value(self) -> &'static str {
         match self {
-            Self::Transient(_) => FaultClass::Transient,
-            Self::Moving(_) => FaultClass::Moving,
-            Self::Indeterminate(_) => FaultClass::Indeterminate,
-            Self::Permanent(_) => FaultClass::Permanent,
+            Self::Timeout => "timeout",
+            Self::Unreachable => "unreachable",
+            Self::Auth => "auth",
+            Self::Permission => "permission",
+            Self::Readonly => "readonly",
+            Self::Loading => "loading",
+            Self::Busy => "busy",
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+            Self::Replicas => "replicas",
+            Self::Cluster => "cluster",
+            Self::Refused => "refused",
         }
+    }
+}
+
+impl StoreError {
+    /// A fault of the class [`FaultClass::Transient`].
+    pub fn transient(cause: Cause, text: impl Into<String>) -> Self {
+        Self { class: FaultClass::Transient, cause, text: text.into() }
+    }
+
+    /// A fault of the class [`FaultClass::Moving`].
+    pub fn moving(text: impl Into<String>) -> Self {
+        Self { class: FaultClass::Moving, cause: Cause::Cluster, text: text.into() }
+    }
+
+    /// A fault of the class [`FaultClass::Indeterminate`].
+    pub fn indeterminate(cause: Cause, text: impl Into<String>) -> Self {
+        let text = text.into() + " (it may have taken effect)";
+        Self { class: FaultClass::Indeterminate, cause, text }
+    }
+
+    /// A fault of the class [`FaultClass::Permanent`].
+    pub fn permanent(text: impl Into<String>) -> Self {
+        Self { class: FaultClass::Permanent, cause: Cause::Refused, text: text.into() }
     }
 
     /// The fault of a shard that is known to be unavailable, and was not called.
     pub fn unavailable() -> Self {
-        Self::Transient("the store is unavailable".to_owned())
+        Self::transient(Cause::Unreachable, "the store is unavailable")
     }
 
     /// The fault of a call whose result is missing.
     pub fn no_result() -> Self {
-        Self::Indeterminate("no result came back".to_owned())
+        Self::indeterminate(Cause::Timeout, "no result came back")
+    }
+
+    /// The class of the fault.
+    pub fn class(&self) -> FaultClass {
+        self.class
+    }
+
+    /// The cause of the fault.
+    pub fn cause(&self) -> Cause {
+        self.cause
     }
 
     /// Whether the same call may succeed later.
     pub fn is_temporary(&self) -> bool {
-        match self {
-            Self::Transient(_) | Self::Moving(_) | Self::Indeterminate(_) => true,
-            Self::Permanent(_) => false,
-        }
+        self.class != FaultClass::Permanent
     }
 
     /// Whether the shard that returned it is at fault, and not the call.
     pub fn is_outage(&self) -> bool {
-        match self {
-            Self::Transient(_) | Self::Indeterminate(_) => true,
-            Self::Moving(_) | Self::Permanent(_) => false,
-        }
+        matches!(self.class, FaultClass::Transient | FaultClass::Indeterminate)
     }
 }

@@ -17,7 +17,7 @@ use crate::domain::{
 };
 
 pub use embedded::{CheckpointLimits, EmbeddedOpenError, EmbeddedStore};
-pub use error::{FaultClass, StoreError};
+pub use error::{Cause, FaultClass, StoreError};
 pub use redis::{
     InvalidRedisUrl, RedisConfig, RedisStore, RedisTlsConfig, RedisTlsError, RedisUrl,
 };
@@ -73,6 +73,17 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         now: Timestamp,
         occurrences: Vec<Occurrence>,
     ) -> Vec<Result<Recorded, StoreError>>;
+
+    /// As [`Store::record`], for occurrences that may have been recorded before: those that are sent
+    /// again, replayed after a crash, or salvaged. One that is too old for its id to be recognised
+    /// is not recorded, since it might count twice: [`RecordOutcome::Unrecognisable`].
+    async fn record_again(
+        &self,
+        now: Timestamp,
+        occurrences: Vec<Occurrence>,
+    ) -> Vec<Result<Recorded, StoreError>> {
+        self.record(now, occurrences).await
+    }
 
     /// Returns the stats of anomalies without recording anything; `None` for unknown ones.
     async fn stats(
@@ -140,6 +151,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// Returns the ids by which a shard's server is known to be the same as before, with the same
+    /// data: its run id and its replication id. `None` where it does not tell them.
+    async fn identity(&self, _shard: Shard) -> Option<String> {
+        None
+    }
+
     /// Checks whether a shard answers at all. One that no anomaly is in any more does.
     ///
     /// # Errors
@@ -177,6 +194,9 @@ pub enum RecordOutcome {
     Duplicate,
     /// It is older than 30 days; nothing has changed.
     TooOld,
+    /// It may have been recorded before, and its id can't be recognised any more; nothing has
+    /// changed.
+    Unrecognisable,
 }
 
 /// The outcome of a repair attempt, and the repairs of its anomaly.

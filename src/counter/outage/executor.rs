@@ -98,7 +98,7 @@ impl Executor {
         match result {
             Ok(Some(_)) => Execution::Applied,
             Ok(None) => Execution::Rejected("the anomaly is not known".to_owned()),
-            Err(StoreError::Permanent(reason)) => Execution::Rejected(reason),
+            Err(fault) if !fault.is_temporary() => Execution::Rejected(fault.to_string()),
             Err(fault) => {
                 let shard = self.store.shard(key);
                 self.health.observe(now, shard, Observation::WriteFault(&fault));

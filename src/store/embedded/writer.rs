@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     domain::{AnomalyKey, AuditEntry, TimelineConfig, Timestamp},
-    store::StoreError,
+    store::{Cause, StoreError},
 };
 
 /// Maximum number of anomalies that one call of house-keeping looks at.
@@ -139,12 +139,14 @@ impl Writer {
     fn file(&mut self) -> Result<&mut StoreFile, StoreError> {
         if self.file.is_none() {
             if self.reopen_tried_at.elapsed() < REOPEN_INTERVAL {
-                return Err(StoreError::Transient("the store's file has failed".to_owned()));
+                return Err(StoreError::transient(Cause::Disk, "the store's file has failed"));
             }
             self.reopen_tried_at = Instant::now();
-            self.reopen().map_err(|fault| StoreError::Transient(fault.to_string()))?;
+            self.reopen().map_err(|fault| StoreError::transient(Cause::Disk, fault.to_string()))?;
         }
-        self.file.as_mut().ok_or_else(|| StoreError::Transient("the store has no file".to_owned()))
+        self.file
+            .as_mut()
+            .ok_or_else(|| StoreError::transient(Cause::Disk, "the store has no file"))
     }
 
     /// Opens the file again, and writes a row as a test: on a full disk, reading proves nothing.
@@ -166,7 +168,7 @@ impl Writer {
             self.last_sequence = file.last_sequence();
         }
         self.checkpoint = Checkpoint::new(self.checkpoint.limits());
-        StoreError::Indeterminate(fault.to_string())
+        StoreError::indeterminate(Cause::Disk, fault.to_string())
     }
 
     /// Makes a change durable, and returns its result.
@@ -273,7 +275,7 @@ impl Handle {
         &self,
         work: impl FnOnce(&mut Writer) -> Result<R, StoreError> + Send + 'static,
     ) -> Result<R, StoreError> {
-        let ended = || StoreError::Transient("the store's writer thread has ended".to_owned());
+        let ended = || StoreError::transient(Cause::Disk, "the store's writer thread has ended");
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |writer| {
             // If the caller waits no longer, the work is done all the same.

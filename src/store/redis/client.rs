@@ -29,7 +29,7 @@ use super::{
     script::{Call, SeenScripts},
     tls::RedisTlsError,
 };
-use crate::store::StoreError;
+use crate::store::{Cause, FaultClass, StoreError};
 
 /// The pause between two attempts to connect grows from the minimum to the maximum.
 const RECONNECT_MIN_MS: u32 = 50;
@@ -192,7 +192,7 @@ impl Client {
         let mut silence = None;
         for (connection, result) in join_all(probes).await {
             match result {
-                Err(Declined::Fault(fault @ StoreError::Indeterminate(_))) => {
+                Err(Declined::Fault(fault)) if fault.class() == FaultClass::Indeterminate => {
                     silent.push(connection.clone());
                     silence = Some(fault);
                 }
@@ -219,7 +219,10 @@ impl Client {
         let last_error = self.last_error.lock();
         let why = last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
         let shown = &self.config.shown;
-        StoreError::Transient(format!("there is no connection to Redis ({shown}){why}"))
+        StoreError::transient(
+            Cause::Unreachable,
+            format!("there is no connection to Redis ({shown}){why}"),
+        )
     }
 
     /// Waits for an answer no longer than a command may take: two commands are sent for a script
@@ -233,7 +236,7 @@ impl Client {
             Err(_) => {
                 let shown = &self.config.shown;
                 let late = format!("Redis did not answer within the command timeout ({shown})");
-                Err(Declined::Fault(StoreError::Indeterminate(late)))
+                Err(Declined::Fault(StoreError::indeterminate(Cause::Timeout, late)))
             }
         }
     }

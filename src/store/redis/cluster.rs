@@ -26,7 +26,7 @@ use super::{
     script::Call,
     slots::{SLOTS, SlotRange, read_slots, server_at},
 };
-use crate::store::{Shard, StoreError};
+use crate::store::{Cause, Shard, StoreError};
 
 /// The shard of slots that no known master serves: all of them until a server was reached.
 const NOBODY: Shard = Shard(0);
@@ -106,7 +106,7 @@ impl Cluster {
         let timeout = self.config.command_timeout();
         time::timeout(timeout, self.follow(slot, call)).await.unwrap_or_else(|_| {
             let text = format!("slot {slot} of the Redis Cluster was not reached in time");
-            Err(StoreError::Indeterminate(text))
+            Err(StoreError::indeterminate(Cause::Timeout, text))
         })
     }
 
@@ -116,7 +116,7 @@ impl Cluster {
             let map = self.map();
             let Some(master) = map.masters.get(&map.owners[usize::from(slot)]) else {
                 let text = format!("no server of the Redis Cluster serves slot {slot}");
-                return Err(StoreError::Transient(text));
+                return Err(StoreError::transient(Cause::Cluster, text));
             };
             let mut declined = master.client.run(call.clone()).await;
             if let Err(Declined::Ask(address)) = &declined {
@@ -133,7 +133,7 @@ impl Cluster {
                 // While the keys of a call are in part on either server, neither takes it. A key
                 // that does not exist counts as missing.
                 Err(Declined::TryAgain(text) | Declined::Ask(text)) => {
-                    return Err(StoreError::Moving(format!("slot {slot} is being moved: {text}")));
+                    return Err(StoreError::moving(format!("slot {slot} is being moved: {text}")));
                 }
                 Err(Declined::Fault(fault)) => return Err(fault),
             }
@@ -159,7 +159,9 @@ impl Cluster {
                 Ok(()) => return Ok(()),
                 Err(fault) => fault,
             },
-            None => StoreError::Transient("slots of the Redis Cluster have no server".to_owned()),
+            None => {
+                StoreError::transient(Cause::Cluster, "slots of the Redis Cluster have no server")
+            }
         };
         self.refresh(&map, Ask::AllBut(shard)).await?;
         let map = self.map();
@@ -220,7 +222,7 @@ impl Cluster {
             }
             Err(fault) => {
                 // Whatever the fault is, the call that needs the map was not run.
-                let fault = StoreError::Transient(fault.to_string());
+                let fault = StoreError::transient(fault.cause(), fault.to_string());
                 *last_failure = Some(FailedRefresh { at: Instant::now(), fault: fault.clone() });
                 Err(fault)
             }
@@ -247,7 +249,7 @@ impl Cluster {
             seed.client.close().await;
             answer
         }));
-        let none = Err(StoreError::Transient("the URL names no server".to_owned()));
+        let none = Err(StoreError::transient(Cause::Cluster, "the URL names no server"));
         answers.await.into_iter().fold(none, Result::or)
     }
 
@@ -309,9 +311,10 @@ impl Master {
         if ranges.is_empty() {
             // A server that was restarted without its nodes.conf belongs to no cluster any more.
             let server = &self.server;
-            return Err(StoreError::Transient(format!(
-                "{server} knows no slots of a Redis Cluster"
-            )));
+            return Err(StoreError::transient(
+                Cause::Cluster,
+                format!("{server} knows no slots of a Redis Cluster"),
+            ));
         }
         Ok(ranges)
     }
@@ -330,6 +333,9 @@ impl Master {
             return Ok(());
         }
         let server = &self.server;
-        Err(StoreError::Transient(format!("{server} finds that the Redis Cluster is down")))
+        Err(StoreError::transient(
+            Cause::Cluster,
+            format!("{server} finds that the Redis Cluster is down"),
+        ))
     }
 }

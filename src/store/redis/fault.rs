@@ -2,7 +2,7 @@
 
 use fred::error::{Error, ErrorKind};
 
-use crate::store::StoreError;
+use crate::store::{Cause, StoreError};
 
 /// Why a server did not run a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,10 +35,13 @@ impl From<Declined> for StoreError {
     fn from(declined: Declined) -> Self {
         match declined {
             Declined::Moved(text) | Declined::Ask(text) | Declined::TryAgain(text) => {
-                Self::Transient(format!(
-                    "the server is part of a Redis Cluster, which takes a redis-cluster:// URL: \
-                     {text}"
-                ))
+                Self::transient(
+                    Cause::Cluster,
+                    format!(
+                        "the server is part of a Redis Cluster, which takes a redis-cluster:// \
+                         URL: {text}"
+                    ),
+                )
             }
             Declined::Fault(fault) => fault,
         }
@@ -55,7 +58,7 @@ fn classify(error: &Error) -> StoreError {
         | ErrorKind::Url
         | ErrorKind::Sentinel
         | ErrorKind::Tls
-        | ErrorKind::Backpressure => StoreError::Transient(error.to_string()),
+        | ErrorKind::Backpressure => StoreError::transient(Cause::Unreachable, error.to_string()),
         // The server's own errors begin with a code in capitals, such as WRONGTYPE.
         ErrorKind::Unknown | ErrorKind::InvalidArgument | ErrorKind::InvalidCommand
             if is_code(error.details().split(' ').next().unwrap_or_default()) =>
@@ -65,7 +68,7 @@ fn classify(error: &Error) -> StoreError {
         // The command was in flight when the connection broke or the time ran out. fred reports
         // that in many ways, "Unknown" among them; none of them says that it has not run. Nor does
         // "Cluster": with one CLUSTERDOWN fred fails everything that was in flight.
-        _ => StoreError::Indeterminate(error.to_string()),
+        _ => StoreError::indeterminate(Cause::Unreachable, error.to_string()),
     }
 }
 
@@ -93,23 +96,19 @@ pub(super) fn server_fault(message: &str) -> StoreError {
     // Redis 6.2 reports an error raised in Lua as "@user_script: 113: -OOM command not allowed".
     let mut words = message.split([' ', ':']).map(|word| word.trim_start_matches('-'));
     if words.any(|word| STATES.contains(&word)) {
-        StoreError::Transient(message.to_owned())
+        StoreError::transient(Cause::Refused, message)
     } else {
-        StoreError::Permanent(message.to_owned())
+        StoreError::permanent(message)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::Label as _;
 
     fn class(fault: &StoreError) -> &'static str {
-        match fault {
-            StoreError::Transient(_) => "transient",
-            StoreError::Moving(_) => "moving",
-            StoreError::Indeterminate(_) => "indeterminate",
-            StoreError::Permanent(_) => "permanent",
-        }
+        fault.class().value()
     }
 
     #[test]
@@ -139,7 +138,8 @@ mod tests {
         let later = "TRYAGAIN Multiple keys request during rehashing of slot";
         assert_eq!(declined(later), Declined::TryAgain(later.to_owned()));
         let down = "CLUSTERDOWN The cluster is down";
-        assert!(matches!(declined(down), Declined::Fault(StoreError::Indeterminate(_))));
+        let Declined::Fault(fault) = declined(down) else { panic!("a redirection") };
+        assert_eq!(class(&fault), "indeterminate");
     }
 
     #[test]

@@ -184,7 +184,7 @@ pub(super) fn repair_attempt_json(attempt: &RepairAttempt) -> String {
 
 /// Returns the fault of a reply that none of our scripts gives.
 pub(super) fn unexpected(what: &str) -> StoreError {
-    StoreError::Permanent(format!("Redis answered something unexpected: {what}"))
+    StoreError::permanent(format!("Redis answered something unexpected: {what}"))
 }
 
 /// Returns the values of a list.
