@@ -104,6 +104,15 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         key: AnomalyKey,
     ) -> Result<Option<AnomalyDetails>, StoreError>;
 
+    /// Returns the repairs of one anomaly; `None` when it is unknown.
+    async fn repairs(
+        &self,
+        now: Timestamp,
+        key: AnomalyKey,
+    ) -> Result<Option<RepairHistory>, StoreError> {
+        Ok(self.details(now, key).await?.map(|details| details.repairs))
+    }
+
     /// Adds repair attempts to their anomalies; `None` for unknown ones.
     async fn record_repairs(
         &self,
@@ -145,14 +154,15 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         vec![Shard::default()]
     }
 
-    /// A number that grows whenever the store may have forgotten its last writes, as after a
+    /// Numbers that grow whenever the store may have forgotten its last writes, as after a
     /// failover. `None` where that can't happen.
-    fn resets(&self) -> Option<watch::Receiver<u64>> {
+    fn resets(&self) -> Option<watch::Receiver<Resets>> {
         None
     }
 
     /// Returns the ids by which a shard's server is known to be the same as before, with the same
-    /// data: its run id and its replication id. `None` where it does not tell them.
+    /// data: its run id and its replication id. `None` where it does not tell them. They are of a
+    /// connection that is up now, made after the last of [`Store::resets`].
     async fn identity(&self, _shard: Shard) -> Option<String> {
         None
     }
@@ -212,6 +222,18 @@ pub struct RepairRecorded {
 /// just one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Shard(pub u16);
+
+/// How often a store may have forgotten its last writes since the process began, by how sure that
+/// is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resets {
+    /// A connection was made again, or the server said that it is a replica, is loading its data or
+    /// does not know a script that it has run. Nothing was forgotten if the [`Store::identity`] of
+    /// the shard is as before.
+    pub suspected: u64,
+    /// Slots have moved to another master, whose identity says nothing of what they hold.
+    pub certain: u64,
+}
 
 /// Everything that is kept about one anomaly.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

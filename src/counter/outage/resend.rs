@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     domain::{Operation, Timestamp},
-    store::{Shard, Store},
+    store::{Resets, Shard, Store},
     telemetry,
 };
 
@@ -30,8 +30,8 @@ const STRAGGLER_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct Resender {
     buffer: Arc<ResendBuffer>,
     /// Changes when the store may have forgotten writes of `buffer`.
-    resets: watch::Receiver<u64>,
-    resets_seen: u64,
+    resets: watch::Receiver<Resets>,
+    resets_seen: Resets,
     /// The last writes of the shards that are unavailable, taken from `buffer`: writes of other
     /// shards would push them out of it.
     held: BTreeMap<Shard, HeldWrites>,

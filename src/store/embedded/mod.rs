@@ -24,7 +24,7 @@ use self::{
 use super::{AnomalyDetails, Recorded, RepairRecorded, Shard, Store, StoreError};
 use crate::domain::{
     AnomalyKey, AnomalyStats, AuditEntry, FixMark, FixRemoval, Occurrence, PermanentFix,
-    RepairAttempt, TimelineConfig, Timestamp,
+    RepairAttempt, RepairHistory, TimelineConfig, Timestamp,
 };
 
 pub use checkpoint::CheckpointLimits;
@@ -117,6 +117,14 @@ impl Store for EmbeddedStore {
             }
             details => Ok(details),
         }
+    }
+
+    async fn repairs(
+        &self,
+        now: Timestamp,
+        key: AnomalyKey,
+    ) -> Result<Option<RepairHistory>, StoreError> {
+        Ok(self.state.read().repairs(now, key))
     }
 
     async fn record_repairs(

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     domain::{
         AnomalyKey, AnomalyStats, AuditEntry, FixMark, FixRemoval, Insertion, Occurrence,
-        PermanentFix, RETENTION, RepairAttempt, TimelineConfig, Timestamp,
+        PermanentFix, RETENTION, RepairAttempt, RepairHistory, TimelineConfig, Timestamp,
     },
     store::{AnomalyDetails, RecordOutcome, Recorded, RepairRecorded},
 };
@@ -65,6 +65,10 @@ impl State {
 
     pub(super) fn details(&self, now: Timestamp, key: AnomalyKey) -> Option<AnomalyDetails> {
         self.known(now, key).map(|anomaly| anomaly.details(now))
+    }
+
+    pub(super) fn repairs(&self, now: Timestamp, key: AnomalyKey) -> Option<RepairHistory> {
+        self.known(now, key).map(|anomaly| anomaly.repairs(now))
     }
 
     pub(super) fn record(&mut self, now: Timestamp, occurrence: &Occurrence) -> Recorded {

@@ -29,7 +29,7 @@ use super::{
     script::{Call, SeenScripts},
     tls::RedisTlsError,
 };
-use crate::store::{Cause, FaultClass, StoreError};
+use crate::store::{Cause, FaultClass, Resets, StoreError};
 
 /// The pause between two attempts to connect grows from the minimum to the maximum.
 const RECONNECT_MIN_MS: u32 = 50;
@@ -94,7 +94,7 @@ pub(super) struct Client {
     config: ClientConfig,
     link: Mutex<Arc<Link>>,
     /// Grows with each reconnection, and when the server has forgotten a script.
-    resets: Arc<watch::Sender<u64>>,
+    resets: Arc<watch::Sender<Resets>>,
     /// The error of the last connection that failed.
     last_error: LastError,
     silence: Mutex<Option<Silence>>,
@@ -111,7 +111,7 @@ struct Silence {
 
 impl Client {
     /// Begins to connect. `resets` grows when the server may have forgotten something.
-    pub(super) fn start(config: ClientConfig, resets: Arc<watch::Sender<u64>>) -> Self {
+    pub(super) fn start(config: ClientConfig, resets: Arc<watch::Sender<Resets>>) -> Self {
         let last_error = LastError::default();
         let link = Mutex::new(Arc::new(Link::open(&config, &resets, &last_error)));
         Self {
@@ -141,7 +141,7 @@ impl Client {
                 Err(error) if error.details().starts_with("NOSCRIPT") => {
                     if seen.forget(call.script) {
                         // The server was restarted, or a replica was promoted.
-                        resets.send_modify(|resets| *resets += 1);
+                        resets.send_modify(|resets| resets.suspected += 1);
                     }
                     connection
                         .custom(command("EVAL"), call.command_line(call.script.source()))
@@ -269,7 +269,7 @@ impl Client {
         tracing::debug!("the connections to Redis do not answer: they are replaced");
         let fresh = Arc::new(Link::open(&self.config, &self.resets, &self.last_error));
         let stuck = mem::replace(&mut *self.link.lock(), fresh);
-        self.resets.send_modify(|resets| *resets += 1);
+        self.resets.send_modify(|resets| resets.suspected += 1);
         tokio::spawn(async move { stuck.close().await });
     }
 
@@ -287,7 +287,7 @@ struct Link {
 impl Link {
     fn open(
         config: &ClientConfig,
-        resets: &Arc<watch::Sender<u64>>,
+        resets: &Arc<watch::Sender<Resets>>,
         last_error: &LastError,
     ) -> Self {
         let pool = pool(config);
@@ -389,11 +389,14 @@ async fn stay_connected(connection: Connection) {
 
 /// Counts reconnections, each of which may be to a server that was restarted or promoted. fred
 /// reports the first connection too, before which there was nothing to forget.
-async fn count_resets(mut connected: broadcast::Receiver<Server>, resets: Arc<watch::Sender<u64>>) {
+async fn count_resets(
+    mut connected: broadcast::Receiver<Server>,
+    resets: Arc<watch::Sender<Resets>>,
+) {
     let mut is_first = true;
     while !matches!(connected.recv().await, Err(broadcast::error::RecvError::Closed)) {
         if !mem::take(&mut is_first) {
-            resets.send_modify(|resets| *resets += 1);
+            resets.send_modify(|resets| resets.suspected += 1);
         }
     }
 }

@@ -26,7 +26,7 @@ use super::{
     script::Call,
     slots::{SLOTS, SlotRange, read_slots, server_at},
 };
-use crate::store::{Cause, Shard, StoreError};
+use crate::store::{Cause, Resets, Shard, StoreError};
 
 /// The shard of slots that no known master serves: all of them until a server was reached.
 const NOBODY: Shard = Shard(0);
@@ -49,7 +49,7 @@ pub(super) struct Cluster {
     newcomers: tokio::sync::Mutex<HashMap<Server, Arc<Master>>>,
     /// The number of each server that has ever been a master; it stays the same.
     numbers: Mutex<HashMap<Server, Shard>>,
-    resets: Arc<watch::Sender<u64>>,
+    resets: Arc<watch::Sender<Resets>>,
 }
 
 /// Which master serves which slot.
@@ -82,7 +82,7 @@ impl Cluster {
     pub(super) async fn start(
         config: ClientConfig,
         seeds: Vec<Server>,
-        resets: Arc<watch::Sender<u64>>,
+        resets: Arc<watch::Sender<Resets>>,
     ) -> Self {
         let nothing = SlotMap { owners: vec![NOBODY; SLOTS], masters: BTreeMap::new() };
         let cluster = Self {
@@ -278,7 +278,7 @@ impl Cluster {
         let map = Arc::new(SlotMap { owners, masters: masters.clone() });
         *self.map.write() = map;
         if have_moved {
-            self.resets.send_modify(|resets| *resets += 1);
+            self.resets.send_modify(|resets| resets.certain += 1);
         }
         let known = old.masters.values().chain(newcomers.values());
         for removed in known.filter(|one| !masters.values().any(|stays| Arc::ptr_eq(one, stays))) {

@@ -27,7 +27,7 @@ use self::{
     servers::Servers,
 };
 use super::{
-    AnomalyDetails, RecordOutcome, Recorded, RepairRecorded, Shard, Store, StoreError,
+    AnomalyDetails, RecordOutcome, Recorded, RepairRecorded, Resets, Shard, Store, StoreError,
     keys::KeyNames,
 };
 use crate::domain::{
@@ -42,7 +42,7 @@ pub use tls::{RedisTlsConfig, RedisTlsError};
 pub struct RedisStore {
     servers: Servers,
     /// Grows when a server may have forgotten its last writes.
-    resets: Arc<watch::Sender<u64>>,
+    resets: Arc<watch::Sender<Resets>>,
     calls: Calls,
     concurrent_batches: usize,
     batch_items: usize,
@@ -60,7 +60,7 @@ impl RedisStore {
         timeline: TimelineConfig,
         url: &RedisUrl,
     ) -> Result<Self, RedisTlsError> {
-        let resets = Arc::new(watch::Sender::new(0));
+        let resets = Arc::new(watch::Sender::default());
         let renewals = Renewals::new(resets.subscribe());
         let client = ClientConfig::new(config, url)?;
         let servers = Servers::connect(client, Arc::clone(&resets)).await;
@@ -270,7 +270,7 @@ impl Store for RedisStore {
         self.servers.shards()
     }
 
-    fn resets(&self) -> Option<watch::Receiver<u64>> {
+    fn resets(&self) -> Option<watch::Receiver<Resets>> {
         Some(self.resets.subscribe())
     }
 

@@ -6,7 +6,10 @@ use std::collections::HashSet;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::domain::{AnomalyKey, Timestamp};
+use crate::{
+    domain::{AnomalyKey, Timestamp},
+    store::Resets,
+};
 
 /// Maximum number of anomalies tracked; others are renewed on every write.
 const MAX_TRACKED: usize = 100_000;
@@ -15,18 +18,18 @@ const MAX_TRACKED: usize = 100_000;
 pub(super) struct Renewals {
     renewed: Mutex<Renewed>,
     /// Grows when Redis may have forgotten something, and so a key's TTL too.
-    resets: watch::Receiver<u64>,
+    resets: watch::Receiver<Resets>,
 }
 
 #[derive(Default)]
 struct Renewed {
     minute: i64,
-    resets: u64,
+    resets: Resets,
     keys: HashSet<AnomalyKey>,
 }
 
 impl Renewals {
-    pub(super) fn new(resets: watch::Receiver<u64>) -> Self {
+    pub(super) fn new(resets: watch::Receiver<Resets>) -> Self {
         Self { renewed: Mutex::default(), resets }
     }
 

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     domain::AnomalyKey,
-    store::{Shard, StoreError},
+    store::{Resets, Shard, StoreError},
 };
 
 #[allow(clippy::large_enum_variant, reason = "a process has one of it")]
@@ -25,7 +25,7 @@ pub(super) enum Servers {
 
 impl Servers {
     /// Begins to connect. `resets` grows when a server may have forgotten something.
-    pub(super) async fn connect(config: ClientConfig, resets: Arc<watch::Sender<u64>>) -> Self {
+    pub(super) async fn connect(config: ClientConfig, resets: Arc<watch::Sender<Resets>>) -> Self {
         if let ServerConfig::Clustered { hosts, .. } = config.servers() {
             // The first host of the URL comes last there.
             let seeds = hosts.iter().rev().cloned().collect();
