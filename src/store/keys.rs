@@ -33,6 +33,8 @@ pub(super) struct KeyNames {
     prefixes: [String; KINDS.len()],
     /// The part after it.
     suffix: &'static str,
+    /// String: written by the probe, which makes other types of it in between.
+    probe: String,
 }
 
 impl KeyNames {
@@ -41,7 +43,13 @@ impl KeyNames {
     pub(super) fn new(prefix: &str, in_braces: bool) -> Self {
         let brace = if in_braces { "{" } else { "" };
         let prefixes = KINDS.map(|kind| format!("{prefix}{kind}:{brace}"));
-        Self { prefixes, suffix: if in_braces { "}" } else { "" } }
+        let probe = format!("{prefix}probe");
+        Self { prefixes, suffix: if in_braces { "}" } else { "" }, probe }
+    }
+
+    /// Returns the key of the probe. On a cluster `tag` decides which slot it is in.
+    pub(super) fn probe(&self, tag: Option<&str>) -> String {
+        tag.map_or_else(|| self.probe.clone(), |tag| format!("{}:{{{tag}}}", self.probe))
     }
 
     /// Returns the first `count` of an anomaly's keys.

@@ -17,6 +17,9 @@ use crate::{
     store::{KEPT_SECONDS, keys::KeyNames},
 };
 
+/// The seconds for which the probe's key is kept.
+const PROBE_SECONDS: i64 = 60;
+
 /// Makes calls for one deployment.
 #[derive(Clone, Debug)]
 pub(super) struct Calls {
@@ -25,14 +28,16 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    /// Without an occurrence yet.
-    pub(super) fn record(&self, now: Timestamp) -> Call {
+    /// Without an occurrence yet. If they `may_be_copies` of recorded ones, those that can't be
+    /// recognised are not recorded.
+    pub(super) fn record(&self, now: Timestamp, may_be_copies: bool) -> Call {
         let mut call = Call::new(Script::Record);
         call.arguments(window_starts(now));
         call.argument(KEPT_SECONDS);
         call.argument(self.timeline.exact_events() as i64);
         call.argument(self.timeline.rollup_batch() as i64);
         call.argument(self.timeline.recent_ids() as i64);
+        call.argument(i64::from(may_be_copies));
         call
     }
 
@@ -101,6 +106,14 @@ impl Calls {
         call
     }
 
+    /// On a cluster, `tag` decides which slot it is for.
+    pub(super) fn probe(&self, tag: Option<&str>) -> Call {
+        let mut call = Call::new(Script::Probe);
+        call.keys([self.names.probe(tag)]);
+        call.argument(PROBE_SECONDS);
+        call
+    }
+
     pub(super) fn audit(&self, key: AnomalyKey) -> Call {
         let mut call = Call::new(Script::Audit);
         self.add_keys(&mut call, key);
@@ -139,6 +152,8 @@ fn remaining_validity_seconds(now: Timestamp, at: Timestamp) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::domain::{Action, Actor};
 
@@ -170,7 +185,7 @@ mod tests {
         match script {
             Script::Record => {
                 let occurrence = Occurrence { key: KEY, id, at, signature_json: "{}".into() };
-                let mut call = calls.record(at);
+                let mut call = calls.record(at, false);
                 (0..elements).for_each(|_| calls.add_occurrence(&mut call, &occurrence, true));
                 call
             }
@@ -194,6 +209,7 @@ mod tests {
             }
             Script::UnmarkFixed => calls.unmark_fixed(at, &FixRemoval { key: KEY, id, at, actor }),
             Script::Audit => calls.audit(KEY),
+            Script::Probe => calls.probe(None),
         }
     }
 
@@ -209,6 +225,27 @@ mod tests {
                 assert_eq!(arguments, fixed_arguments + elements * arguments_each, "{script:?}");
             }
         }
+    }
+
+    #[test]
+    fn the_probe_calls_each_command_that_the_scripts_call() {
+        let commands = |script: Script| {
+            let quoted = script.source().split(['(', ',']).filter_map(|part| {
+                let word = part.trim().strip_prefix('\'')?.split('\'').next()?;
+                let is_command = word.len() > 2 && word.bytes().all(|b| b.is_ascii_uppercase());
+                is_command.then(|| word.to_owned())
+            });
+            quoted.collect::<BTreeSet<_>>()
+        };
+        // Words of the arguments.
+        let others = ["LIMIT", "WITHSCORES"].map(str::to_owned);
+        let (_, probe) = Script::Probe.source().rsplit_once("\nlocal KEYS_EACH").unwrap();
+        for script in Script::ALL {
+            for command in commands(*script).iter().filter(|command| !others.contains(command)) {
+                assert!(probe.contains(&format!("call('{command}', key")), "{command}");
+            }
+        }
+        assert!(commands(Script::Record).contains("ZADD"));
     }
 
     #[test]

@@ -1,111 +1,59 @@
 //! The connections to one server, or to the master that a Sentinel names. Keeps trying to connect,
 //! replaces a connection that does not answer, and loads a script that the server has forgotten.
 
-use std::{future::Future, mem, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{future::Future, mem, sync::Arc};
 
 use fred::{
-    clients::{Client as Connection, Pool},
-    error::Error,
-    interfaces::{ClientLike as _, EventInterface as _},
-    types::{
-        ClusterHash, ConnectHandle, CustomCommand, Value,
-        config::{
-            Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, Server, ServerConfig,
-            TcpConfig,
-        },
-    },
+    clients::Client as Connection, error::Error, interfaces::ClientLike as _, types::Value,
 };
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::{
-    sync::{broadcast, watch},
-    task::JoinHandle,
-    time::Instant,
+    sync::watch,
+    time::{Duration, Instant},
 };
 
 use super::{
-    config::{RedisConfig, RedisUrl},
-    fault::Declined,
+    command::{command, send},
+    fault::{Declined, cause_of_connecting},
+    identity,
+    link::{ClientConfig, LastError, Link},
     script::{Call, SeenScripts},
-    tls::RedisTlsError,
 };
 use crate::store::{Cause, FaultClass, Resets, StoreError};
 
-/// The pause between two attempts to connect grows from the minimum to the maximum.
-const RECONNECT_MIN_MS: u32 = 50;
-const RECONNECT_MAX_MS: u32 = 1_000;
-
-/// The time after which a socket whose data are not acknowledged is dead.
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Timeout of QUIT, because the server may be unavailable.
-const QUIT_TIMEOUT: Duration = Duration::from_millis(200);
-
-/// Minimum time between two reconnections of a connection that does not answer.
+/// Minimum time between two reconnections of a connection that does not answer, or that leads to
+/// the wrong server.
 const RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
 /// The time after which all connections are replaced, if reconnecting does not help.
 const REPLACE_AFTER: Duration = Duration::from_secs(3);
 
-/// The settings of all connections to one server.
-#[derive(Clone)]
-pub(super) struct ClientConfig {
-    server: Config,
-    /// The server's name in the log.
-    shown: String,
-    connections: usize,
-    command_timeout: Duration,
-    connect_timeout: Duration,
-}
-
-impl ClientConfig {
-    pub(super) fn new(config: &RedisConfig, url: &RedisUrl) -> Result<Self, RedisTlsError> {
-        let mut server = url.server().clone();
-        if url.is_tls() {
-            server.tls = Some(config.tls.connector()?.into());
-        }
-        server.fail_fast = false;
-        Ok(Self {
-            server,
-            shown: url.to_string(),
-            connections: config.connections.get().into(),
-            command_timeout: milliseconds(config.command_timeout_ms),
-            connect_timeout: milliseconds(config.connect_timeout_ms),
-        })
-    }
-
-    /// Returns the same settings for one server of a cluster.
-    pub(super) fn of_node(&self, node: Server) -> Self {
-        let mut config = Self { shown: node.to_string(), ..self.clone() };
-        config.server.server = ServerConfig::Centralized { server: node };
-        config
-    }
-
-    /// Returns the addresses of the server or servers.
-    pub(super) fn servers(&self) -> &ServerConfig {
-        &self.server.server
-    }
-
-    pub(super) fn command_timeout(&self) -> Duration {
-        self.command_timeout
-    }
-}
-
 pub(super) struct Client {
     config: ClientConfig,
     link: Mutex<Arc<Link>>,
-    /// Grows with each reconnection, and when the server has forgotten a script.
+    /// Grows with each reconnection, when the server has forgotten a script, and when it turns out
+    /// to be the wrong one.
     resets: Arc<watch::Sender<Resets>>,
     /// The error of the last connection that failed.
     last_error: LastError,
     silence: Mutex<Option<Silence>>,
+    detour: Mutex<Detour>,
+    /// The ids of the server, as of a number of resets.
+    identity: Mutex<Option<(Resets, Option<String>)>>,
     seen: SeenScripts,
 }
-
-type LastError = Arc<Mutex<Option<Error>>>;
 
 /// The state of connections that are up and do not answer.
 struct Silence {
     since: Instant,
+    reconnected_at: Option<Instant>,
+}
+
+/// The state of connections that lead to a server that takes no writes, since another one does.
+#[derive(Default)]
+struct Detour {
+    /// Whether the last write has met it.
+    lasts: bool,
     reconnected_at: Option<Instant>,
 }
 
@@ -120,6 +68,8 @@ impl Client {
             resets,
             last_error,
             silence: Mutex::default(),
+            detour: Mutex::default(),
+            identity: Mutex::default(),
             seen: SeenScripts::default(),
         }
     }
@@ -134,28 +84,39 @@ impl Client {
     /// Runs a script.
     pub(super) async fn run(&self, call: Call) -> Result<Value, Declined> {
         let connection = self.connection().map_err(Declined::Fault)?;
-        let (resets, seen) = (&self.resets, &self.seen);
-        self.in_time(async move {
-            match connection.custom(command("EVALSHA"), call.command_line(call.script.sha())).await
-            {
+        self.run_on(&connection, call).await
+    }
+
+    async fn run_on(&self, connection: &Connection, call: Call) -> Result<Value, Declined> {
+        let script = call.script;
+        let answer = self.in_time(async {
+            match connection.custom(command("EVALSHA"), call.command_line(script.sha())).await {
                 Err(error) if error.details().starts_with("NOSCRIPT") => {
-                    if seen.forget(call.script) {
+                    if self.seen.forget(script) {
                         // The server was restarted, or a replica was promoted.
-                        resets.send_modify(|resets| resets.suspected += 1);
+                        self.suspect_reset();
                     }
-                    connection
-                        .custom(command("EVAL"), call.command_line(call.script.source()))
-                        .await
+                    connection.custom(command("EVAL"), call.command_line(script.source())).await
                 }
                 answer => {
                     if answer.is_ok() {
-                        seen.add(call.script);
+                        self.seen.add(script);
                     }
                     answer
                 }
             }
-        })
-        .await
+        });
+        let answer = answer.await;
+        match &answer {
+            Err(Declined::Fault(fault))
+                if matches!(fault.cause(), Cause::Readonly | Cause::Loading) =>
+            {
+                self.begin_detour();
+            }
+            Ok(_) if script.is_write() => self.end_detour(),
+            _ => {}
+        }
+        answer
     }
 
     /// Runs a script on the server that a slot is moving to, which takes calls for it only after
@@ -178,29 +139,47 @@ impl Client {
         Ok(self.in_time(send(&connection, words)).await?)
     }
 
-    /// Runs a command on every connection that is up, and returns the answer of one of them. A
-    /// connection that does not answer makes it fail, and is reconnected: the other end may have
-    /// dropped it silently, and fred does not notice.
-    pub(super) async fn probe(&self, words: &'static [&'static str]) -> Result<Value, StoreError> {
+    /// Runs a script on every connection that is up, and returns the first fault, if any. A
+    /// connection that does not answer is reconnected: the other end may have dropped it silently,
+    /// and fred does not notice.
+    pub(super) async fn probe(&self, call: &Call) -> Result<(), Declined> {
         let link = self.link();
-        let up = link.pool.clients().iter().filter(|connection| connection.is_connected());
-        let probes = up.map(|connection| async move {
-            (connection, self.in_time(send(connection, words)).await)
+        let probes = link.connected().map(|connection| async move {
+            (connection, self.run_on(connection, call.clone()).await)
         });
-        let mut answer = Err(self.not_connected());
+        let answers = join_all(probes).await;
+        if answers.is_empty() {
+            return Err(Declined::Fault(self.not_connected()));
+        }
         let mut silent = Vec::new();
-        let mut silence = None;
-        for (connection, result) in join_all(probes).await {
-            match result {
-                Err(Declined::Fault(fault)) if fault.class() == FaultClass::Indeterminate => {
-                    silent.push(connection.clone());
-                    silence = Some(fault);
-                }
-                other => answer = other.map_err(StoreError::from),
+        let mut first_fault = Ok(());
+        for (connection, answer) in answers {
+            let Err(declined) = answer else { continue };
+            if is_silence(&declined) {
+                silent.push(connection.clone());
             }
+            first_fault = first_fault.and(Err(declined));
         }
         self.unstick(silent);
-        silence.map_or(answer, Err)
+        first_fault
+    }
+
+    /// Returns the ids of the server. `None` if it does not tell them, or the connections lead to
+    /// different ones. Asks again only after a reset.
+    pub(super) async fn identity(&self) -> Option<String> {
+        let resets = *self.resets.borrow();
+        if let Some((as_of, identity)) = &*self.identity.lock()
+            && *as_of == resets
+        {
+            return identity.clone();
+        }
+        let link = self.link();
+        let asked = join_all(link.connected().map(identity::identity));
+        let told = tokio::time::timeout(self.config.command_timeout, asked).await.ok()?;
+        let (first, others) = told.split_first()?;
+        let identity = first.clone().filter(|_| others.iter().all(|other| other == first));
+        *self.identity.lock() = Some((resets, identity.clone()));
+        identity
     }
 
     pub(super) async fn close(&self) {
@@ -218,11 +197,9 @@ impl Client {
     fn not_connected(&self) -> StoreError {
         let last_error = self.last_error.lock();
         let why = last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+        let cause = last_error.as_ref().map_or(Cause::Unreachable, cause_of_connecting);
         let shown = &self.config.shown;
-        StoreError::transient(
-            Cause::Unreachable,
-            format!("there is no connection to Redis ({shown}){why}"),
-        )
+        StoreError::transient(cause, format!("there is no connection to Redis ({shown}){why}"))
     }
 
     /// Waits for an answer no longer than a command may take: two commands are sent for a script
@@ -256,20 +233,43 @@ impl Client {
         } else if begun.reconnected_at.is_none_or(|at| now - at >= RECONNECT_INTERVAL) {
             begun.reconnected_at = Some(now);
             let timeout = self.config.connect_timeout;
-            for connection in silent {
-                tokio::spawn(async move {
-                    // If it hangs here, it is replaced later.
-                    let _ = tokio::time::timeout(timeout, connection.force_reconnection()).await;
-                });
-            }
+            silent.into_iter().for_each(|connection| reconnect(connection, timeout));
         }
+    }
+
+    /// Reconnects all connections, at most once a second: the server is a replica, and the name of
+    /// the master leads to another one by now, or Sentinel names it.
+    fn begin_detour(&self) {
+        let mut detour = self.detour.lock();
+        if !mem::replace(&mut detour.lasts, true) {
+            self.suspect_reset();
+        }
+        let now = Instant::now();
+        if detour.reconnected_at.is_none_or(|at| now - at >= RECONNECT_INTERVAL) {
+            detour.reconnected_at = Some(now);
+            let timeout = self.config.connect_timeout;
+            let link = self.link();
+            link.connected().cloned().for_each(|connection| reconnect(connection, timeout));
+        }
+    }
+
+    /// Notes that a write has succeeded. A replica may have taken over its master's data before it
+    /// was promoted.
+    fn end_detour(&self) {
+        if mem::take(&mut self.detour.lock().lasts) {
+            self.suspect_reset();
+        }
+    }
+
+    fn suspect_reset(&self) {
+        self.resets.send_modify(|resets| resets.suspected += 1);
     }
 
     fn replace_link(&self) {
         tracing::debug!("the connections to Redis do not answer: they are replaced");
         let fresh = Arc::new(Link::open(&self.config, &self.resets, &self.last_error));
         let stuck = mem::replace(&mut *self.link.lock(), fresh);
-        self.resets.send_modify(|resets| resets.suspected += 1);
+        self.suspect_reset();
         tokio::spawn(async move { stuck.close().await });
     }
 
@@ -278,137 +278,20 @@ impl Client {
     }
 }
 
-/// fred's connections, and the tasks that keep them connected.
-struct Link {
-    pool: Pool,
-    tasks: Vec<JoinHandle<()>>,
+/// Whether a connection is up and has not answered in time, or has broken.
+fn is_silence(declined: &Declined) -> bool {
+    matches!(
+        declined,
+        Declined::Fault(fault)
+            if fault.class() == FaultClass::Indeterminate
+                && matches!(fault.cause(), Cause::Timeout | Cause::Unreachable)
+    )
 }
 
-impl Link {
-    fn open(
-        config: &ClientConfig,
-        resets: &Arc<watch::Sender<Resets>>,
-        last_error: &LastError,
-    ) -> Self {
-        let pool = pool(config);
-        let mut tasks = Vec::new();
-        for connection in pool.clients() {
-            // Before it connects, so that no reconnection is missed.
-            tasks.push(tokio::spawn(count_resets(connection.reconnect_rx(), Arc::clone(resets))));
-            tasks.push(tokio::spawn(keep_error(connection.error_rx(), Arc::clone(last_error))));
-            tasks.push(tokio::spawn(stay_connected(connection.clone())));
-        }
-        Self { pool, tasks }
-    }
-
-    /// Sends QUIT if there is a connection, and ends the tasks.
-    async fn close(&self) {
-        let _ = tokio::time::timeout(QUIT_TIMEOUT, self.pool.quit()).await;
-        self.abort();
-    }
-
-    fn abort(&self) {
-        for task in &self.tasks {
-            task.abort();
-        }
-    }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.abort();
-    }
-}
-
-/// fred's task of a connection. Unless it is aborted, it may connect for ever: it handles a QUIT
-/// only between two attempts.
-struct ConnectionTask(ConnectHandle);
-
-impl Drop for ConnectionTask {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-fn pool(config: &ClientConfig) -> Pool {
-    let performance = PerformanceConfig {
-        default_command_timeout: config.command_timeout,
-        ..PerformanceConfig::default()
-    };
-    let connection = ConnectionConfig {
-        connection_timeout: config.connect_timeout,
-        internal_command_timeout: config.connect_timeout,
-        // A command whose connection broke may have run: the caller, who knows its id, decides
-        // whether to send it again.
-        max_command_attempts: 1,
-        tcp: TcpConfig {
-            nodelay: Some(true),
-            user_timeout: Some(TCP_USER_TIMEOUT),
-            ..TcpConfig::default()
-        },
-        ..ConnectionConfig::default()
-    };
-    let reconnect = ReconnectPolicy::new_exponential(0, RECONNECT_MIN_MS, RECONNECT_MAX_MS, 2);
-    let server = config.server.clone();
-    match Pool::new(
-        server,
-        Some(performance),
-        Some(connection),
-        Some(reconnect),
-        config.connections,
-    ) {
-        Ok(pool) => pool,
-        Err(error) => unreachable!("a pool of at least one connection is refused: {error}"),
-    }
-}
-
-fn milliseconds(number: NonZeroU32) -> Duration {
-    Duration::from_millis(number.get().into())
-}
-
-fn command(name: &'static str) -> CustomCommand {
-    CustomCommand::new_static(name, ClusterHash::Random, false)
-}
-
-async fn send(connection: &Connection, words: &'static [&'static str]) -> Result<Value, Error> {
-    let (name, arguments) = words.split_first().unwrap_or((&"PING", &[]));
-    connection.custom(command(name), arguments.to_vec()).await
-}
-
-/// Connects again whenever fred gives up, as it does on some errors of the server.
-async fn stay_connected(connection: Connection) {
-    loop {
-        let mut task = ConnectionTask(connection.connect());
-        let ended = (&mut task.0).await;
-        if let Ok(Err(error)) = ended {
-            tracing::debug!(%error, "the connection to Redis has ended");
-        }
-        tokio::time::sleep(Duration::from_millis(RECONNECT_MAX_MS.into())).await;
-    }
-}
-
-/// Counts reconnections, each of which may be to a server that was restarted or promoted. fred
-/// reports the first connection too, before which there was nothing to forget.
-async fn count_resets(
-    mut connected: broadcast::Receiver<Server>,
-    resets: Arc<watch::Sender<Resets>>,
-) {
-    let mut is_first = true;
-    while !matches!(connected.recv().await, Err(broadcast::error::RecvError::Closed)) {
-        if !mem::take(&mut is_first) {
-            resets.send_modify(|resets| resets.suspected += 1);
-        }
-    }
-}
-
-/// Keeps the last of fred's errors for our own log. fred's is off: an outage would be many lines of
-/// it.
-async fn keep_error(mut errors: broadcast::Receiver<(Error, Option<Server>)>, last: LastError) {
-    loop {
-        match errors.recv().await {
-            Ok((error, _)) => *last.lock() = Some(error),
-            Err(broadcast::error::RecvError::Lagged(_)) => {}
-            Err(broadcast::error::RecvError::Closed) => return,
-        }
-    }
+/// Connects anew: the name is resolved again, and Sentinel asked again. A connection that hangs here
+/// is replaced later.
+fn reconnect(connection: Connection, timeout: Duration) {
+    tokio::spawn(async move {
+        let _ = tokio::time::timeout(timeout, connection.force_reconnection()).await;
+    });
 }

@@ -21,10 +21,12 @@ use tokio::{
 };
 
 use super::{
-    client::{Client, ClientConfig},
+    calls::Calls,
+    client::Client,
     fault::Declined,
+    link::ClientConfig,
     script::Call,
-    slots::{SLOTS, SlotRange, read_slots, server_at},
+    slots::{SLOTS, SlotRange, read_slots, server_at, slot_of_tag},
 };
 use crate::store::{Cause, Resets, Shard, StoreError};
 
@@ -37,6 +39,11 @@ const MOVED_PAUSE: Duration = Duration::from_millis(20);
 const SLOTS_COMMAND: &[&str] = &["CLUSTER", "SLOTS"];
 const STATE_COMMAND: &[&str] = &["CLUSTER", "INFO"];
 const STATE_OK: &str = "cluster_state:ok";
+
+/// The probe's keys are tagged with numbers below this one; so many hit each slot.
+const MAX_TAG: u32 = 1_000_000;
+/// The probe's keys that are tried at the most, if their slots are moving.
+const MAX_TAGS_TRIED: usize = 8;
 
 pub(super) struct Cluster {
     config: ClientConfig,
@@ -103,7 +110,7 @@ impl Cluster {
     /// Runs a script whose keys are all in `slot`, on whichever server that is or moves to, within
     /// the timeout of a command.
     pub(super) async fn run(&self, slot: u16, call: Call) -> Result<Value, StoreError> {
-        let timeout = self.config.command_timeout();
+        let timeout = self.config.command_timeout;
         time::timeout(timeout, self.follow(slot, call)).await.unwrap_or_else(|_| {
             let text = format!("slot {slot} of the Redis Cluster was not reached in time");
             Err(StoreError::indeterminate(Cause::Timeout, text))
@@ -151,11 +158,11 @@ impl Cluster {
         if map.masters.is_empty() { vec![NOBODY] } else { map.masters.keys().copied().collect() }
     }
 
-    /// Checks that a master takes calls. One that serves no slot any more is fine.
-    pub(super) async fn check(&self, shard: Shard) -> Result<(), StoreError> {
+    /// Checks that a master takes writes. One that serves no slot any more is fine.
+    pub(super) async fn check(&self, shard: Shard, calls: &Calls) -> Result<(), StoreError> {
         let map = self.map();
         let fault = match map.masters.get(&shard) {
-            Some(master) => match master.state().await {
+            Some(master) => match master.check(map.tags(shard), calls).await {
                 Ok(()) => return Ok(()),
                 Err(fault) => fault,
             },
@@ -167,6 +174,11 @@ impl Cluster {
         let map = self.map();
         let serves_slots = map.owners.contains(&shard);
         if serves_slots { Err(fault) } else { Ok(()) }
+    }
+
+    pub(super) async fn identity(&self, shard: Shard) -> Option<String> {
+        let master = Arc::clone(self.map().masters.get(&shard)?);
+        master.client.identity().await
     }
 
     pub(super) async fn close(&self) {
@@ -305,7 +317,33 @@ impl Cluster {
     }
 }
 
+impl SlotMap {
+    /// Returns tags of keys in slots of a shard.
+    fn tags(&self, shard: Shard) -> impl Iterator<Item = String> {
+        (0..MAX_TAG)
+            .map(|number| number.to_string())
+            .filter(move |tag| self.owners[usize::from(slot_of_tag(tag))] == shard)
+    }
+}
+
 impl Master {
+    /// Checks that it takes writes.
+    async fn check(
+        &self,
+        tags: impl Iterator<Item = String>,
+        calls: &Calls,
+    ) -> Result<(), StoreError> {
+        for tag in tags.take(MAX_TAGS_TRIED) {
+            match self.client.probe(&calls.probe(Some(&tag))).await {
+                // Another slot may not be moving.
+                Err(Declined::Ask(_) | Declined::TryAgain(_)) => {}
+                answer => return Ok(answer?),
+            }
+        }
+        // It answers, and has no slot in which it could take a new key.
+        Ok(())
+    }
+
     async fn slots(&self) -> Result<Vec<SlotRange>, StoreError> {
         let ranges = read_slots(self.client.ask(SLOTS_COMMAND).await?, &self.server)?;
         if ranges.is_empty() {
@@ -326,9 +364,13 @@ impl Master {
         self.slots().await
     }
 
-    /// Checks that it answers, and is not cut off from the rest of the cluster.
+    /// Checks that it is not cut off from the rest of the cluster, if it tells.
     async fn state(&self) -> Result<(), StoreError> {
-        let info = self.client.probe(STATE_COMMAND).await?.into_string().unwrap_or_default();
+        let info = match self.client.ask(STATE_COMMAND).await {
+            Ok(info) => info.into_string().unwrap_or_default(),
+            Err(fault) if fault.cause() == Cause::Permission => return Ok(()),
+            Err(fault) => return Err(fault),
+        };
         if info.contains(STATE_OK) {
             return Ok(());
         }

@@ -48,27 +48,38 @@ impl From<Declined> for StoreError {
     }
 }
 
-/// Classifies a call's error.
+/// Classifies a call's error. Whatever the server replies to a whole call says nothing about its
+/// elements: some of them may have taken effect.
 fn classify(error: &Error) -> StoreError {
+    let text = error.details();
     match error.kind() {
-        // Connecting, authenticating, finding the server: nothing was run.
-        ErrorKind::Config
-        | ErrorKind::Auth
-        | ErrorKind::Routing
+        // Finding the server: nothing was run.
+        ErrorKind::Routing
         | ErrorKind::Url
         | ErrorKind::Sentinel
         | ErrorKind::Tls
-        | ErrorKind::Backpressure => StoreError::transient(Cause::Unreachable, error.to_string()),
-        // The server's own errors begin with a code in capitals, such as WRONGTYPE.
-        ErrorKind::Unknown | ErrorKind::InvalidArgument | ErrorKind::InvalidCommand
-            if is_code(error.details().split(' ').next().unwrap_or_default()) =>
-        {
-            server_fault(error.details())
-        }
-        // The command was in flight when the connection broke or the time ran out. fred reports
-        // that in many ways, "Unknown" among them; none of them says that it has not run. Nor does
-        // "Cluster": with one CLUSTERDOWN fred fails everything that was in flight.
-        _ => StoreError::indeterminate(Cause::Unreachable, error.to_string()),
+        | ErrorKind::Backpressure => StoreError::transient(cause_of_connecting(error), text),
+        ErrorKind::Timeout => StoreError::indeterminate(Cause::Timeout, error.to_string()),
+        _ => match cause(text) {
+            Some(cause) => StoreError::indeterminate(cause, text),
+            // The server's own errors begin with a code in capitals, such as ERR.
+            None if is_code(text.split(' ').next().unwrap_or_default()) => {
+                StoreError::indeterminate(Cause::Refused, text)
+            }
+            // The command was in flight when the connection broke. fred reports that in many ways,
+            // "Unknown" among them; none of them says that it has not run.
+            None => StoreError::indeterminate(Cause::Unreachable, error.to_string()),
+        },
+    }
+}
+
+/// Returns the cause of a failure to connect.
+pub(super) fn cause_of_connecting(error: &Error) -> Cause {
+    match error.kind() {
+        ErrorKind::Auth => Cause::Auth,
+        // Sentinel names a server that finds that it is a replica.
+        ErrorKind::Sentinel if error.details().starts_with("Invalid role") => Cause::Readonly,
+        _ => cause(error.details()).unwrap_or(Cause::Unreachable),
     }
 }
 
@@ -76,55 +87,96 @@ fn is_code(word: &str) -> bool {
     word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_uppercase())
 }
 
-/// Classifies an error that the server itself has returned: nothing of the element was written.
-pub(super) fn server_fault(message: &str) -> StoreError {
-    // The server's state and not the data; it changes without anyone fixing the data.
-    const STATES: [&str; 12] = [
-        "LOADING",
-        "BUSY",
-        "OOM",
-        "READONLY",
-        "MISCONF",
-        "MASTERDOWN",
-        "NOREPLICAS",
-        "CLUSTERDOWN",
-        "TRYAGAIN",
-        "NOAUTH",
-        "NOPERM",
-        "UNKILLABLE",
-    ];
-    // Redis 6.2 reports an error raised in Lua as "@user_script: 113: -OOM command not allowed".
-    let mut words = message.split([' ', ':']).map(|word| word.trim_start_matches('-'));
-    if words.any(|word| STATES.contains(&word)) {
-        StoreError::transient(Cause::Refused, message)
-    } else {
-        StoreError::permanent(message)
-    }
+/// Returns the state of the server that an error names. Redis 6.2, and proxies, put other words
+/// before the code, as in "@user_script: 113: -OOM command not allowed".
+fn cause(text: &str) -> Option<Cause> {
+    let mut words = text.split([' ', ':']).map(|word| word.trim_start_matches('-'));
+    let by_code = words.find_map(|word| {
+        Some(match word {
+            "READONLY" | "MASTERDOWN" => Cause::Readonly,
+            "LOADING" => Cause::Loading,
+            "BUSY" | "UNKILLABLE" => Cause::Busy,
+            "OOM" => Cause::Memory,
+            "MISCONF" => Cause::Disk,
+            "NOREPLICAS" => Cause::Replicas,
+            "CLUSTERDOWN" => Cause::Cluster,
+            "NOAUTH" | "WRONGPASS" => Cause::Auth,
+            "NOPERM" => Cause::Permission,
+            _ => return None,
+        })
+    });
+    by_code.or_else(|| {
+        // Redis reports these without a code of their own from within a script.
+        let is_denied = text.contains("can't run this command") || text.contains("can't access");
+        if is_denied {
+            Some(Cause::Permission)
+        } else if text.contains("'maxmemory'") {
+            Some(Cause::Memory)
+        } else {
+            None
+        }
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::Label as _;
+    use crate::store::FaultClass;
 
-    fn class(fault: &StoreError) -> &'static str {
-        fault.class().value()
+    /// What fred makes of an error reply.
+    fn reply(text: &'static str) -> StoreError {
+        let kind = match text.split(' ').next() {
+            Some("WRONGTYPE") => ErrorKind::InvalidArgument,
+            Some("NOAUTH" | "WRONGPASS") => ErrorKind::Auth,
+            Some("CLUSTERDOWN") => ErrorKind::Cluster,
+            _ => ErrorKind::Unknown,
+        };
+        match Declined::from(&Error::new(kind, text)) {
+            Declined::Fault(fault) => fault,
+            redirection => panic!("{redirection:?}"),
+        }
     }
 
     #[test]
-    fn the_servers_words_tell_its_state_from_the_data_in_every_version() {
-        for (message, expected) in [
-            ("OOM command not allowed when used memory > 'maxmemory'.", "transient"),
-            ("@user_script: 113: -OOM command not allowed when used memory", "transient"),
-            ("READONLY You can't write against a read only replica.", "transient"),
-            ("@user_script: 113: -READONLY You can't write against a read", "transient"),
-            ("NOREPLICAS Not enough good replicas to write.", "transient"),
-            ("LOADING Redis is loading the dataset in memory", "transient"),
-            ("WRONGTYPE Operation against a key holding the wrong kind of value", "permanent"),
-            ("@user_script: 20: WRONGTYPE Operation against a key", "permanent"),
-            ("ERR value is not an integer or out of range", "permanent"),
+    fn an_error_reply_to_a_call_is_indeterminate_in_whatever_words_and_has_a_cause() {
+        use Cause::*;
+        for (text, cause) in [
+            ("READONLY You can't write against a read only replica.", Readonly),
+            ("ERR READONLY You can't write against a read-only instance", Readonly),
+            ("ERR DISABLE You can't write or read against a disable instance", Refused),
+            ("ERR Connection timed out", Refused),
+            ("ERR Connection refused", Refused),
+            ("ERR max number of clients reached", Refused),
+            ("ERR server is down", Refused),
+            ("upstream failure", Unreachable),
+            ("no upstream host", Unreachable),
+            ("LOADING Redis is loading the dataset in memory", Loading),
+            ("MISCONF Redis is configured to save RDB snapshots, but it's currently", Disk),
+            ("NOREPLICAS Not enough good replicas to write.", Replicas),
+            ("OOM command not allowed when used memory > 'maxmemory'.", Memory),
+            ("BUSY Redis is busy running a script. You can only call SCRIPT KILL", Busy),
+            ("UNKILLABLE Sorry the script already executed write commands", Busy),
+            ("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is", Readonly),
+            ("CLUSTERDOWN The cluster is down", Cluster),
+            ("NOAUTH Authentication required.", Auth),
+            ("WRONGPASS invalid username-password pair or user is disabled.", Auth),
+            ("NOPERM this user has no permissions to run the 'evalsha' command", Permission),
+            ("ERR The user executing the script can't run this command or subcommand", Permission),
+            ("ERR unknown command 'EVALSHA', with args beginning with:", Refused),
+            ("ERR command not allowed when used memory > 'maxmemory'", Memory),
+            (
+                "ERR Error running script (call to f_1): @user_script:113: @user_script: 113: \
+                 -READONLY You can't write against a read only slave.",
+                Readonly,
+            ),
+            ("UNAVAILABLE backend is restarting", Refused),
+            ("ERR The server is currently in failover, retry later", Refused),
+            ("WRONGTYPE Operation against a key holding the wrong kind of value", Refused),
         ] {
-            assert_eq!(class(&server_fault(message)), expected, "{message}");
+            let fault = reply(text);
+            assert_eq!(fault.class(), FaultClass::Indeterminate, "{text}");
+            assert_eq!(fault.cause(), cause, "{text}");
+            assert!(fault.to_string().contains(text), "the log has the server's words: {fault}");
         }
     }
 
@@ -137,28 +189,35 @@ mod tests {
         assert_eq!(declined("ASK 3999 [::1]:6381"), Declined::Ask("[::1]:6381".to_owned()));
         let later = "TRYAGAIN Multiple keys request during rehashing of slot";
         assert_eq!(declined(later), Declined::TryAgain(later.to_owned()));
-        let down = "CLUSTERDOWN The cluster is down";
-        let Declined::Fault(fault) = declined(down) else { panic!("a redirection") };
-        assert_eq!(class(&fault), "indeterminate");
     }
 
     #[test]
-    fn what_fred_says_of_a_broken_connection_is_never_permanent() {
-        for (kind, details) in [
-            (ErrorKind::Unknown, "Failed to route command."),
-            (ErrorKind::Unknown, "Too many failed write attempts."),
-            (ErrorKind::Protocol, "Unexpected frame"),
-            (ErrorKind::Parse, "Could not convert"),
-            (ErrorKind::Canceled, "Canceled."),
-            (ErrorKind::IO, "Connection reset by peer"),
-            (ErrorKind::Timeout, "Request timed out."),
+    fn what_fred_says_of_a_broken_connection_is_indeterminate() {
+        for (kind, details, cause) in [
+            (ErrorKind::Unknown, "Failed to route command.", Cause::Unreachable),
+            (ErrorKind::Unknown, "Too many failed write attempts.", Cause::Unreachable),
+            (ErrorKind::Protocol, "Unexpected frame", Cause::Unreachable),
+            (ErrorKind::Parse, "Could not convert", Cause::Unreachable),
+            (ErrorKind::Canceled, "Canceled.", Cause::Unreachable),
+            (ErrorKind::IO, "Connection reset by peer", Cause::Unreachable),
+            (ErrorKind::Timeout, "Request timed out.", Cause::Timeout),
         ] {
             let fault = classify(&Error::new(kind, details));
-            assert_eq!(class(&fault), "indeterminate", "{details}");
+            assert_eq!(fault.class(), FaultClass::Indeterminate, "{details}");
+            assert_eq!(fault.cause(), cause, "{details}");
         }
-        let wrong_type = Error::new(ErrorKind::InvalidArgument, "WRONGTYPE Operation against");
-        assert_eq!(class(&classify(&wrong_type)), "permanent");
-        let no_password = Error::new(ErrorKind::Auth, "NOAUTH Authentication required.");
-        assert_eq!(class(&classify(&no_password)), "transient");
+    }
+
+    #[test]
+    fn a_failure_to_connect_has_the_cause_that_the_server_gives() {
+        for (kind, details, cause) in [
+            (ErrorKind::Auth, "WRONGPASS invalid username-password pair", Cause::Auth),
+            (ErrorKind::Unknown, "LOADING Redis is loading the dataset", Cause::Loading),
+            (ErrorKind::Unknown, "NOPERM this user has no permissions", Cause::Permission),
+            (ErrorKind::Sentinel, "Invalid role: Some(\"slave\")", Cause::Readonly),
+            (ErrorKind::IO, "Connection refused (os error 111)", Cause::Unreachable),
+        ] {
+            assert_eq!(cause_of_connecting(&Error::new(kind, details)), cause, "{details}");
+        }
     }
 }

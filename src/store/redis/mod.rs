@@ -6,8 +6,11 @@ mod audit;
 mod calls;
 mod client;
 mod cluster;
+mod command;
 mod config;
 mod fault;
+mod identity;
+mod link;
 mod renewal;
 mod reply;
 mod script;
@@ -23,7 +26,7 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 
 use self::{
-    calls::Calls, client::ClientConfig, renewal::Renewals, reply::Reply, script::Call,
+    calls::Calls, link::ClientConfig, renewal::Renewals, reply::Reply, script::Call,
     servers::Servers,
 };
 use super::{
@@ -111,6 +114,38 @@ impl RedisStore {
         results.into_iter().map(|(_, result)| result).collect()
     }
 
+    async fn record_occurrences(
+        &self,
+        now: Timestamp,
+        occurrences: Vec<Occurrence>,
+        may_be_copies: bool,
+    ) -> Vec<Result<Recorded, StoreError>> {
+        let begin = || self.calls.record(now, may_be_copies);
+        let add = |call: &mut Call, occurrence: &Occurrence| {
+            let is_due = self.renewals.is_due(now, occurrence.key);
+            self.calls.add_occurrence(call, occurrence, is_due);
+        };
+        let start_of_day = Window::Day.start(now);
+        let read = |index: usize, reply: Reply| {
+            let outcome = match reply.tag()? {
+                "counted" => RecordOutcome::Counted,
+                "duplicate" => RecordOutcome::Duplicate,
+                "too_old" => RecordOutcome::TooOld,
+                "unrecognisable" => RecordOutcome::Unrecognisable,
+                other => return Err(reply::unexpected(other)),
+            };
+            let stats = reply.stats(now)?;
+            let is_counted = outcome == RecordOutcome::Counted;
+            if is_counted {
+                self.renewals.add(now, occurrences[index].key);
+            }
+            let is_one_more = is_counted && occurrences[index].at >= start_of_day;
+            let previous_count_24h = stats.counts.day - u64::from(is_one_more);
+            Ok(Recorded { outcome, previous_count_24h, stats })
+        };
+        self.run_batch(&occurrences, |occurrence| occurrence.key, begin, add, read).await
+    }
+
     /// Runs a script that returns one reply for each of `count` elements.
     async fn replies(&self, slot: u16, call: Call, count: usize) -> Vec<Result<Reply, StoreError>> {
         match self.servers.run(slot, call).await.and_then(Reply::elements) {
@@ -153,31 +188,16 @@ impl Store for RedisStore {
         now: Timestamp,
         occurrences: Vec<Occurrence>,
     ) -> Vec<Result<Recorded, StoreError>> {
-        let begin = || self.calls.record(now);
-        let add = |call: &mut Call, occurrence: &Occurrence| {
-            let is_due = self.renewals.is_due(now, occurrence.key);
-            self.calls.add_occurrence(call, occurrence, is_due);
-        };
-        let start_of_day = Window::Day.start(now);
-        let read = |index: usize, reply: Reply| {
-            let outcome = match reply.tag()? {
-                "counted" => RecordOutcome::Counted,
-                "duplicate" => RecordOutcome::Duplicate,
-                "too_old" => RecordOutcome::TooOld,
-                other => return Err(reply::unexpected(other)),
-            };
-            let stats = reply.stats(now)?;
-            let is_counted = outcome == RecordOutcome::Counted;
-            if is_counted {
-                self.renewals.add(now, occurrences[index].key);
-            }
-            let is_one_more = is_counted && occurrences[index].at >= start_of_day;
-            let previous_count_24h = stats.counts.day - u64::from(is_one_more);
-            Ok(Recorded { outcome, previous_count_24h, stats })
-        };
-        self.run_batch(&occurrences, |occurrence| occurrence.key, begin, add, read).await
+        self.record_occurrences(now, occurrences, false).await
     }
 
+    async fn record_again(
+        &self,
+        now: Timestamp,
+        occurrences: Vec<Occurrence>,
+    ) -> Vec<Result<Recorded, StoreError>> {
+        self.record_occurrences(now, occurrences, true).await
+    }
     async fn stats(
         &self,
         now: Timestamp,
@@ -222,7 +242,7 @@ impl Store for RedisStore {
                 "unknown" => return Ok(None),
                 other => return Err(reply::unexpected(other)),
             };
-            let total = reply.number()?;
+            let total = reply.repair_count()?;
             let recent = reply.repair_attempts()?;
             Ok(Some(RepairRecorded { counted, history: RepairHistory { total, recent } }))
         };
@@ -274,8 +294,12 @@ impl Store for RedisStore {
         Some(self.resets.subscribe())
     }
 
+    async fn identity(&self, shard: Shard) -> Option<String> {
+        self.servers.identity(shard).await
+    }
+
     async fn check(&self, shard: Shard) -> Result<(), StoreError> {
-        self.servers.check(shard).await
+        self.servers.check(shard, &self.calls).await
     }
 
     async fn maintain(&self, _now: Timestamp) -> Result<(), StoreError> {

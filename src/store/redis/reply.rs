@@ -4,15 +4,12 @@ use fred::bytes_utils::Str;
 use fred::types::Value;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    fault,
-    time::{from_iso8601, from_unix_seconds, to_iso8601},
-};
+use super::time::{from_iso8601, from_unix_seconds, to_iso8601};
 use crate::{
     domain::{
         AnomalyStats, FIX_VALIDITY_SECONDS, RecentAttempt, RepairAttempt, Timestamp, WindowCounts,
     },
-    store::StoreError,
+    store::{Cause, StoreError},
 };
 
 /// One script result: a text that begins with a word, and other values after it, which are read
@@ -48,10 +45,10 @@ impl Reply {
     /// Returns the word that a result begins with.
     ///
     /// # Errors
-    /// The script's own, if the word is `error`.
+    /// The script's own, if the word is `error`: only the data of this anomaly are at fault.
     pub(super) fn tag(&self) -> Result<&str, StoreError> {
         match self.text.split_once(' ') {
-            Some(("error", message)) => Err(fault::server_fault(message)),
+            Some(("error", message)) => Err(StoreError::permanent(message)),
             Some((tag, _)) => Ok(tag),
             None => Ok(&self.text),
         }
@@ -79,7 +76,7 @@ impl Reply {
         let first_seen = score(next())?;
         let last_seen = score(next())?;
         let is_approximate = next() == Some("approximate");
-        let repair_attempts = next().map_or(Ok(0), count)?;
+        let repair_attempts = next().map_or(0, count_or_zero);
         let is_marked = next() == Some("marked");
         let remaining_ms = next().and_then(|text| text.parse::<i64>().ok());
         let marked_at = next().and_then(from_iso8601);
@@ -100,8 +97,9 @@ impl Reply {
         Ok(Some(text).filter(|text| !text.is_empty()))
     }
 
-    pub(super) fn number(&mut self) -> Result<u64, StoreError> {
-        self.text()?.map_or(Ok(0), |text| count(&text))
+    /// Reads the number of repair attempts.
+    pub(super) fn repair_count(&mut self) -> Result<u64, StoreError> {
+        Ok(self.text()?.map_or(0, |text| count_or_zero(&text)))
     }
 
     pub(super) fn iso8601(&mut self) -> Result<Option<Timestamp>, StoreError> {
@@ -143,6 +141,12 @@ fn count(text: &str) -> Result<u64, StoreError> {
     text.parse().map_err(|_| unexpected("no number where a count belongs"))
 }
 
+/// Parses a number that other programs write too. One that can't be read is as good as missing: what
+/// was recorded has to be answered.
+fn count_or_zero(text: &str) -> u64 {
+    text.parse().unwrap_or(0)
+}
+
 fn score(text: Option<&str>) -> Result<Option<Timestamp>, StoreError> {
     text.map_or(Ok(None), |text| {
         let score: f64 = text.parse().map_err(|_| unexpected("no number in a score"))?;
@@ -182,9 +186,11 @@ pub(super) fn repair_attempt_json(attempt: &RepairAttempt) -> String {
     serde_json::to_string(&entry).unwrap_or_default()
 }
 
-/// Returns the fault of a reply that none of our scripts gives.
+/// Returns the fault of a reply that none of our scripts gives, as a proxy may. What the call has done
+/// is not known.
 pub(super) fn unexpected(what: &str) -> StoreError {
-    StoreError::permanent(format!("Redis answered something unexpected: {what}"))
+    let text = format!("Redis answered something unexpected: {what}");
+    StoreError::indeterminate(Cause::Refused, text)
 }
 
 /// Returns the values of a list.

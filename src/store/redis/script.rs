@@ -48,9 +48,15 @@ scripts! {
     MarkFixed, 10 keys, ["mark_fixed.lua"];
     UnmarkFixed, 10 keys, ["unmark_fixed.lua"];
     Audit, 10 keys, ["audit.lua"];
+    Probe, 1 keys, ["probe.lua"];
 }
 
 impl Script {
+    /// Returns true if it writes, unless there is nothing to change.
+    pub(super) const fn is_write(self) -> bool {
+        !matches!(self, Self::Stats | Self::Details | Self::Audit)
+    }
+
     /// The SHA-1 of the source in hex, by which a server that has run it knows it.
     pub(super) fn sha(self) -> &'static str {
         static SHAS: LazyLock<Vec<String>> = LazyLock::new(|| {

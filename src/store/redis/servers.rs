@@ -7,10 +7,7 @@ use fred::types::{Value, config::ServerConfig};
 use tokio::sync::watch;
 
 use super::{
-    client::{Client, ClientConfig},
-    cluster::Cluster,
-    script::Call,
-    slots::slot,
+    calls::Calls, client::Client, cluster::Cluster, link::ClientConfig, script::Call, slots::slot,
 };
 use crate::{
     domain::AnomalyKey,
@@ -66,10 +63,18 @@ impl Servers {
         }
     }
 
-    pub(super) async fn check(&self, shard: Shard) -> Result<(), StoreError> {
+    /// Checks that a shard takes writes.
+    pub(super) async fn check(&self, shard: Shard, calls: &Calls) -> Result<(), StoreError> {
         match self {
-            Self::One(client) => client.probe(&["PING"]).await.map(|_| ()),
-            Self::Cluster(cluster) => cluster.check(shard).await,
+            Self::One(client) => Ok(client.probe(&calls.probe(None)).await?),
+            Self::Cluster(cluster) => cluster.check(shard, calls).await,
+        }
+    }
+
+    pub(super) async fn identity(&self, shard: Shard) -> Option<String> {
+        match self {
+            Self::One(client) => client.identity().await,
+            Self::Cluster(cluster) => cluster.identity(shard).await,
         }
     }
 

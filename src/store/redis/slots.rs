@@ -15,6 +15,11 @@ pub(super) fn slot(key: AnomalyKey) -> u16 {
     fred::util::redis_keyslot(key.to_string().as_bytes())
 }
 
+/// Returns the slot of a key in whose name this stands in braces.
+pub(super) fn slot_of_tag(tag: &str) -> u16 {
+    fred::util::redis_keyslot(tag.as_bytes())
+}
+
 /// Neighbouring slots with the same master.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SlotRange {

@@ -16,6 +16,8 @@ local function read()
   return { 'known', call('LRANGE', KEYS[1 + AUDIT], '0', '-1') }
 end
 
-elements(KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH)
-local result = protected(read)
-return type(result) == 'table' and result or { result }
+return run(function()
+  elements(KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH)
+  local result = protected(read)
+  return type(result) == 'table' and result or { result }
+end)

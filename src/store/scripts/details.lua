@@ -18,13 +18,15 @@ local function read()
   end
   local stats = read_stats(1, window_starts(), false, read_texts(1, KEYS_EACH), 1)
   stats.newest = stats[1] > 0 and newest_event(1, stats)
-  local texts = call('HMGET', KEYS[1 + METADATA], 'signature', 'first_seen',
-    'permanent_fix_description', 'permanent_fix_by')
+  local texts = read_if_readable('HMGET', KEYS[1 + METADATA], 'signature', 'first_seen',
+    'permanent_fix_description', 'permanent_fix_by') or {}
   local history = call('LRANGE', KEYS[1 + REPAIR_HISTORY], '0', ARGV[5] - 1)
   return { encode_stats(1, 'known', stats), texts[1] or '', texts[2] or '', texts[3] or '',
     texts[4] or '', history }
 end
 
-elements(KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH)
-local result = protected(read)
-return type(result) == 'table' and result or { result }
+return run(function()
+  elements(KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH)
+  local result = protected(read)
+  return type(result) == 'table' and result or { result }
+end)

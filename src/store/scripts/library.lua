@@ -39,15 +39,78 @@ end
 
 -- Reads the key `folded`: the oldest rolled-up event, the newest (later events are in the
 -- timeline), their number, and the time before which buckets are coarse. Returns nil if all have
--- expired.
+-- expired, or the text is not of that form.
 local function read_rollup(text, starts)
   local first, edge, total, coarse_before = string.match(text, '^(%S+) (%S+) (%S+) (%S+)$')
-  if not first or tonumber(edge) < starts[5] then
+  local first_at, edge_at = tonumber(first), tonumber(edge)
+  total, coarse_before = tonumber(total), tonumber(coarse_before)
+  if not (first_at and edge_at and total and coarse_before) or edge_at < starts[5] then
     return nil
   end
-  return { first = first, edge = edge, total = tonumber(total),
-    coarse_before = tonumber(coarse_before), first_at = tonumber(first),
-    edge_at = tonumber(edge) }
+  return { first = first, edge = edge, total = total, coarse_before = coarse_before,
+    first_at = first_at, edge_at = edge_at }
+end
+
+-- Returns the text of an error that is about the data of one anomaly: a key of a foreign type, a
+-- text that is no number, or an error of Lua itself. Returns nil if it is about the server: no
+-- anomaly is at fault then, and the next one would fail too.
+local function data_error(text)
+  if string.find(text, '^user_script:%d+: ') then
+    return not string.find(text, 'Script killed', 1, true) and text or nil
+  end
+  for _, pattern in ipairs({ '^WRONGTYPE ', '^ERR value is ', '^ERR hash value is ',
+    '^ERR min or max is ', '^ERR increment or decrement ', '^ERR Lua redis lib command arg' }) do
+    if string.find(text, pattern) then
+      return text
+    end
+  end
+  return nil
+end
+
+-- Returns the text of a raised error with its code first. Redis 6.2 puts its place before it, as in
+-- "@user_script: 113: -OOM command not allowed".
+local function code_first(raised)
+  local text, places = tostring(type(raised) == 'table' and raised.err or raised), 1
+  while places > 0 do
+    text, places = string.gsub(text, '^@user_script: ?%d+: ?%-?', '')
+  end
+  return text
+end
+
+-- Returns what `work` returns. If it fails by the data of its anomaly, returns "error" and the
+-- message, so that the anomaly fails alone; any other error is raised again.
+local function protected(work, ...)
+  local ok, result = pcall(work, ...)
+  if ok then
+    return result
+  end
+  local text = code_first(result)
+  if data_error(text) then
+    return 'error ' .. text
+  end
+  error(text, 0)
+end
+
+-- Returns what `main` returns, or the error that it raises as that of the script, with its code
+-- first: READONLY, OOM, and so on. (Raised to the server, it would begin with ERR.)
+local function run(main)
+  local ok, result = pcall(main)
+  if ok then
+    return result
+  end
+  return redis.error_reply(code_first(result))
+end
+
+-- Returns the reply of a command that reads, or nil if the key is of a foreign type.
+local function read_if_readable(...)
+  local ok, reply = pcall(call, ...)
+  if ok then
+    return reply
+  end
+  if data_error(code_first(reply)) then
+    return nil
+  end
+  error(reply, 0)
 end
 
 -- Returns the number of rolled-up events before a time, without those in the bucket that it cuts.
@@ -147,7 +210,8 @@ end
 -- event. If there is more, "approximate" or "exact" follows, and the number of repair attempts; if
 -- there is a mark, "marked", its remaining milliseconds and its time. `-` stands for a missing
 -- value. The milliseconds are for marks without a readable time: an older writer's metadata expire
--- before its mark does.
+-- before its mark does. What a foreign writer has left and can't be read counts as missing: an event
+-- that is counted is answered.
 local function encode_stats(k, word, stats)
   local text = word .. ' ' .. stats[1]
   if stats[4] ~= stats[1] then
@@ -158,12 +222,12 @@ local function encode_stats(k, word, stats)
     return text
   end
   text = text .. (stats.is_approximate and ' approximate ' or ' exact ')
-    .. (tonumber(stats.repairs) and stats.repairs or '-')
+    .. (stats.repairs and string.match(stats.repairs, '^%d+$') or '-')
   if stats.mark ~= '1' then
     return text
   end
   return text .. ' marked ' .. call('PTTL', KEYS[k + PERMANENT_FIX]) .. ' '
-    .. (call('HGET', KEYS[k + METADATA], 'permanent_fix_time') or '-')
+    .. (read_if_readable('HGET', KEYS[k + METADATA], 'permanent_fix_time') or '-')
 end
 
 -- Returns true if anything is kept about an anomaly.
@@ -183,6 +247,11 @@ end
 local function is_remembered(k, id, now, kept_seconds)
   local remembered_at = call('ZSCORE', KEYS[k + OPERATION_IDS], id)
   return remembered_at and tonumber(remembered_at) > tonumber(now) - tonumber(kept_seconds)
+end
+
+-- Fails if an id could not be remembered afterwards, and changes nothing: no id is a line feed.
+local function check_memory_of_ids(k, now)
+  call('ZADD', KEYS[k + OPERATION_IDS], 'XX', now, '\n')
 end
 
 -- Remembers the id of an operation. To be called last: one that fails half-way must not count as
@@ -231,8 +300,9 @@ local function change_fix(apply, effective, ineffective)
   end
   local has_effect = false
   if not is_outdated(1, at, now) then
-    -- Before anything is written, so that an audit of a foreign type fails without a change.
+    -- Before anything is written, so that keys of a foreign type fail without a change.
     call('LLEN', KEYS[1 + AUDIT])
+    check_memory_of_ids(1, now)
     has_effect = apply(KEYS[1 + METADATA])
     if has_effect then
       audit(1, entry, audit_entries, audit_seconds)
@@ -240,14 +310,4 @@ local function change_fix(apply, effective, ineffective)
   end
   remember_id(1, id, now, kept_seconds)
   return has_effect and effective or ineffective
-end
-
--- Returns what `work` returns, or "error" and its message if it fails, so that an anomaly with a
--- key of a foreign type fails alone.
-local function protected(work, ...)
-  local ok, result = pcall(work, ...)
-  if ok then
-    return result
-  end
-  return 'error ' .. (type(result) == 'table' and result.err or tostring(result))
 end

@@ -31,5 +31,7 @@ local function mark(metadata)
   return true
 end
 
-elements(KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH)
-return { protected(change_fix, mark, 'marked', 'marked') }
+return run(function()
+  elements(KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH)
+  return { protected(change_fix, mark, 'marked', 'marked') }
+end)

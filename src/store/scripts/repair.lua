@@ -30,6 +30,7 @@ local function add(k, id, attempt, entry)
   local outcome = 'duplicate'
   if not is_remembered(k, id, now, kept_seconds) then
     outcome = 'counted'
+    check_memory_of_ids(k, now)
     call('INCR', repair_count)
     call('EXPIRE', repair_count, kept_seconds)
     call('LPUSH', repair_history, attempt)
@@ -43,10 +44,12 @@ local function add(k, id, attempt, entry)
     call('LRANGE', repair_history, '0', newest_attempts) }
 end
 
-local results = {}
-for i = 1, elements(KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH) do
-  local k, a = (i - 1) * KEYS_EACH + 1, FIXED_ARGUMENTS + (i - 1) * ARGUMENTS_EACH
-  local result = protected(add, k, ARGV[a + 1], ARGV[a + 2], ARGV[a + 3])
-  results[i] = type(result) == 'table' and result or { result }
-end
-return results
+return run(function()
+  local results = {}
+  for i = 1, elements(KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH) do
+    local k, a = (i - 1) * KEYS_EACH + 1, FIXED_ARGUMENTS + (i - 1) * ARGUMENTS_EACH
+    local result = protected(add, k, ARGV[a + 1], ARGV[a + 2], ARGV[a + 3])
+    results[i] = type(result) == 'table' and result or { result }
+  end
+  return results
+end)

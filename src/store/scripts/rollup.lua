@@ -8,11 +8,15 @@
 -- `folded_counts`  the running totals
 -- `folded_ids`     a hash of 64 fields with the ids of the last events that were rolled up, by
 --                  which a late copy is recognised: ten bytes each, 48 bits of the id's SHA-1 and
---                  the event's time in seconds
+--                  the event's time in seconds. The field `dropped` is a time: ids of later events
+--                  were never dropped
 
-local ID_FIELDS, ID_BYTES = 64, 10
--- The ids that a field holds at least, whatever the limit.
-local MIN_IDS_PER_FIELD = 8
+local ID_FIELDS, ID_BYTES, DROPPED = 64, 10, 'dropped'
+-- The room of a field: its share of the ids, times a factor, and some more. The ids are spread by a
+-- hash, and no field may overflow before the limit is reached: this is ten standard deviations.
+local ROOM_FACTOR, MORE_ROOM = 2, 16
+-- The ids that a field had room for at least before there was `dropped`.
+local ONCE_PER_FIELD = 8
 -- Maximum number of arguments of one command: Lua's stack takes some thousands.
 local MAX_ARGUMENTS = 2000
 
@@ -34,12 +38,17 @@ local function id_field(id)
     struct.pack('>I6', tonumber(string.sub(hex, 3, 14), 16))
 end
 
--- Returns the ids of a field, which is read once a call.
+-- Returns the ids of a field, which is read once a call. Sets `rollup.dropped` with the first one:
+-- where the field is missing, an older writer may have dropped the id of any event.
 local function ids_of(k, rollup, field)
   rollup.ids = rollup.ids or {}
-  local ids = rollup.ids[field] or call('HGET', KEYS[k + FOLDED_IDS], field) or ''
-  rollup.ids[field] = ids
-  return ids
+  if not rollup.ids[field] then
+    local read = call('HMGET', KEYS[k + FOLDED_IDS], field, DROPPED)
+    rollup.ids[field] = read[1] or ''
+    rollup.dropped = rollup.dropped or tonumber(read[2])
+      or (rollup.total > ONCE_PER_FIELD and math.floor(rollup.edge_at) + 1 or 0)
+  end
+  return rollup.ids[field]
 end
 
 -- Returns true if an id is remembered, of an event that is inside 30 days.
@@ -59,23 +68,29 @@ end
 
 local function add_recent_id(k, rollup, id, at, limit)
   local field, bytes = id_field(id)
-  local max_bytes = math.max(MIN_IDS_PER_FIELD, math.ceil(limit / ID_FIELDS)) * ID_BYTES
+  local max_bytes = (math.ceil(limit / ID_FIELDS) * ROOM_FACTOR + MORE_ROOM) * ID_BYTES
   local ids = ids_of(k, rollup, field) .. bytes .. struct.pack('>I4', math.floor(at))
+  for entry = 1, #ids - max_bytes, ID_BYTES do
+    -- Seconds are rounded down there, and here up.
+    rollup.dropped = math.max(rollup.dropped, struct.unpack('>I4', ids, entry + 6) + 1)
+  end
   rollup.ids[field] = string.sub(ids, -max_bytes)
   rollup.changed_ids = rollup.changed_ids or {}
   rollup.changed_ids[field] = true
 end
 
 -- Takes an event that is older than the newest rolled-up one; `write_rollup` adds it to its bucket.
-local function roll_up_late(rollup, at, at_number)
+-- `element` is the one that brought it, if it is not in the timeline.
+local function roll_up_late(rollup, element, at, at_number)
   rollup.late = rollup.late or {}
-  table.insert(rollup.late, { at = at, number = at_number })
+  table.insert(rollup.late, { element = element, at = at, number = at_number })
   if at_number < rollup.first_at then
     rollup.first, rollup.first_at = at, at_number
   end
 end
 
--- Rolls up the `count` oldest events of a timeline, which are later than all that is rolled up.
+-- Rolls up the `count` oldest events of a timeline, which are later than all that is rolled up. The
+-- caller removes them from the timeline, after `write_rollup`: what fails in between loses none.
 local function roll_up_oldest(k, stats, count, starts, limit)
   local timeline, counts = KEYS[k], KEYS[k + FOLDED_COUNTS]
   local events = call('ZRANGE', timeline, '0', count - 1, 'WITHSCORES')
@@ -84,7 +99,7 @@ local function roll_up_oldest(k, stats, count, starts, limit)
     -- Everything that is still in these keys has expired.
     call('DEL', counts, KEYS[k + FOLDED_IDS])
     rollup = { first = events[2], first_at = tonumber(events[2]), edge_at = -math.huge, total = 0,
-      coarse_before = 0 }
+      coarse_before = 0, dropped = 0 }
     stats.rollup = rollup
   end
   local ends, replaced = {}, nil
@@ -93,7 +108,7 @@ local function roll_up_oldest(k, stats, count, starts, limit)
     add_recent_id(k, rollup, id, at_number, limit)
     if at_number < rollup.edge_at then
       -- Another writer has put it there.
-      roll_up_late(rollup, at, at_number)
+      roll_up_late(rollup, nil, at, at_number)
     else
       if at_number - at_number % bucket_seconds(at_number, starts[7]) > rollup.edge_at then
         table.insert(ends, at)
@@ -107,12 +122,13 @@ local function roll_up_oldest(k, stats, count, starts, limit)
       ends[#ends - 1], ends[#ends] = at, rollup.total
     end
   end
+  -- Without an effect: a user who may not call it must not leave events in both places.
+  call('ZREMRANGEBYRANK', timeline, '1', '0')
   -- First the commands that fail if a key is of a foreign type.
   call_in_parts('ZADD', counts, ends)
   if replaced then
     call('ZREM', counts, replaced)
   end
-  call('ZREMRANGEBYRANK', timeline, '0', count - 1)
 end
 
 -- Adds the late events to their buckets, and so to all running totals after them.
@@ -144,8 +160,18 @@ local function add_late(k, rollup, starts)
     table.insert(ends, total + added)
     newest = ends_at
   end
-  call('ZREMRANGEBYSCORE', counts, from, '+inf')
+  -- ZADD is the first write: it is the one that a full Redis refuses, and nothing is lost then.
   call_in_parts('ZADD', counts, ends)
+  local is_new, outdated = {}, {}
+  for i = 2, #ends, 2 do
+    is_new[ends[i]] = true
+  end
+  for i = 1, #after, 2 do
+    if not is_new[tonumber(after[i])] then
+      table.insert(outdated, after[i])
+    end
+  end
+  call_in_parts('ZREM', counts, outdated)
   rollup.total = rollup.total + added
 end
 
@@ -180,14 +206,15 @@ local function write_rollup(k, rollup, starts, kept_seconds)
     add_late(k, rollup, starts)
   end
   tidy(k, rollup, starts)
-  local ids = {}
+  local ids = { DROPPED, string.format('%d', rollup.dropped) }
   for field in pairs(rollup.changed_ids) do
     table.insert(ids, field)
     table.insert(ids, rollup.ids[field])
   end
-  call('HSET', KEYS[k + FOLDED_IDS], unpack(ids))
   call('SET', KEYS[k + FOLDED], rollup.first .. ' ' .. rollup.edge .. ' ' .. rollup.total .. ' '
     .. string.format('%d', rollup.coarse_before), 'EX', kept_seconds)
+  -- After the counts: an event whose id is remembered must be counted.
+  call('HSET', KEYS[k + FOLDED_IDS], unpack(ids))
   call('EXPIRE', KEYS[k + FOLDED_COUNTS], kept_seconds)
   call('EXPIRE', KEYS[k + FOLDED_IDS], kept_seconds)
 end

@@ -11,9 +11,7 @@
 local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 8, 4, 0
 
 local starts = window_starts()
-
-local count = elements(KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH)
-local texts = read_texts(count, KEYS_EACH)
+local texts
 
 local function read(i)
   local k = (i - 1) * KEYS_EACH + 1
@@ -25,8 +23,12 @@ local function read(i)
   return encode_stats(k, 'known', stats)
 end
 
-local results = {}
-for i = 1, count do
-  results[i] = protected(read, i)
-end
-return results
+return run(function()
+  local count = elements(KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH)
+  texts = read_texts(count, KEYS_EACH)
+  local results = {}
+  for i = 1, count do
+    results[i] = protected(read, i)
+  end
+  return results
+end)

@@ -23,5 +23,7 @@ local function unmark(metadata)
   return mark == '1'
 end
 
-elements(KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH)
-return { protected(change_fix, unmark, 'unmarked', 'not_marked') }
+return run(function()
+  elements(KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH)
+  return { protected(change_fix, unmark, 'unmarked', 'not_marked') }
+end)

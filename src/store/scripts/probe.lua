@@ -1,0 +1,68 @@
+-- Checks that the server takes what the other scripts call: each of their commands, on a key of
+-- this script's own. A replica, a full server, one without enough replicas, or a user without a
+-- permission fails it, as it fails them.
+--
+-- KEYS     the probe's key
+-- ARGV     1  seconds to keep it
+-- Returns  "ok"
+--
+-- A script and not single commands: permissions and memory are judged differently in one.
+
+local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 1, 1, 0
+
+local key, kept_seconds = KEYS[1], ARGV[1]
+
+local function check_texts()
+  call('SET', key, '1', 'EX', kept_seconds)
+  call('INCR', key)
+  call('GET', key)
+  call('MGET', key)
+  call('EXISTS', key)
+  call('TTL', key)
+  call('PTTL', key)
+  call('EXPIRE', key, kept_seconds)
+  call('DEL', key)
+end
+
+local function check_sorted_sets()
+  call('ZADD', key, '1', 'a', '2', 'b', '3', 'c')
+  call('ZCARD', key)
+  call('ZCOUNT', key, '-inf', '+inf')
+  call('ZRANGE', key, '0', '0')
+  call('ZRANGEBYSCORE', key, '1', '1')
+  call('ZREVRANGEBYSCORE', key, '1', '1')
+  call('ZREVRANK', key, 'a')
+  call('ZSCORE', key, 'a')
+  call('ZREM', key, 'a')
+  call('ZREMRANGEBYRANK', key, '0', '0')
+  call('ZREMRANGEBYSCORE', key, '3', '3')
+  call('DEL', key)
+end
+
+local function check_hashes()
+  call('HSET', key, 'a', '1')
+  call('HSETNX', key, 'b', '1')
+  call('HEXISTS', key, 'a')
+  call('HGET', key, 'a')
+  call('HMGET', key, 'a')
+  call('HDEL', key, 'a', 'b')
+  call('DEL', key)
+end
+
+local function check_lists()
+  call('LPUSH', key, 'a')
+  call('LLEN', key)
+  call('LRANGE', key, '0', '0')
+  call('LTRIM', key, '0', '0')
+  call('DEL', key)
+end
+
+return run(function()
+  elements(KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH)
+  check_texts()
+  check_sorted_sets()
+  check_hashes()
+  check_lists()
+  call('SET', key, '1', 'EX', kept_seconds)
+  return 'ok'
+end)
