@@ -11,7 +11,7 @@ use super::{
 use crate::{
     config::Config,
     counter::{Clock as _, SystemClock},
-    http::DeadLetterBody,
+    http::{DeadLetterBody, RetriedBody},
     spool::{Spool, SpoolOpenError},
 };
 
@@ -20,10 +20,14 @@ use crate::{
 pub(super) enum SpoolCommand {
     /// List them: number, what it was, whose, when, and why it was refused
     List,
-    /// Try one again, once its cause is mended
+    /// Try one again, or all of them, once the cause is fixed
     Retry {
         /// The number that the list shows
-        sequence: u64,
+        #[arg(required_unless_present = "all")]
+        sequence: Option<u64>,
+        /// Try all of them again
+        #[arg(long, conflicts_with = "sequence")]
+        all: bool,
     },
     /// Drop one for good
     Drop {
@@ -44,13 +48,21 @@ pub(super) async fn run(command: SpoolCommand, config: &Config) -> Result<(), Fa
 async fn on_file(command: SpoolCommand, spool: &Spool) -> Result<(), Failure> {
     match command {
         SpoolCommand::List => {
-            let letters = spool.dead_letters().await?;
+            let letters = spool.dead_letters(0, usize::MAX).await?;
             print(letters.into_iter().map(DeadLetterBody::from));
             Ok(())
         }
-        SpoolCommand::Retry { sequence } => {
-            found(sequence, spool.revive_dead(sequence).await?)?;
+        SpoolCommand::Retry { sequence: Some(sequence), .. } => {
+            found(sequence, !spool.revive_dead(vec![sequence]).await?.is_empty())?;
             println!("{sequence} is tried again when the service starts");
+            Ok(())
+        }
+        SpoolCommand::Retry { sequence: None, .. } => {
+            let letters = spool.dead_letters(0, usize::MAX).await?;
+            let readable = letters.into_iter().filter(|letter| letter.operation.is_some());
+            let sequences = readable.map(|letter| letter.sequence).collect();
+            let retried = spool.revive_dead(sequences).await?.len();
+            println!("{retried} are tried again when the service starts");
             Ok(())
         }
         SpoolCommand::Drop { sequence } => {
@@ -70,7 +82,12 @@ async fn through_service(command: SpoolCommand, config: &Config) -> Result<(), F
                 send(&local, Method::GET, letters).await?.json().await?;
             print(listed);
         }
-        SpoolCommand::Retry { sequence } => {
+        SpoolCommand::Retry { sequence: None, .. } => {
+            let answer = send(&local, Method::POST, &format!("{letters}/retry")).await?;
+            let RetriedBody { retried } = answer.json().await?;
+            println!("{retried} are being tried again");
+        }
+        SpoolCommand::Retry { sequence: Some(sequence), .. } => {
             let retry = format!("{letters}/{sequence}/retry");
             let answer = send(&local, Method::POST, &retry).await?;
             found(sequence, answer.status() != StatusCode::NOT_FOUND)?;

@@ -3,7 +3,7 @@
 use super::{health::HealthState, outage::SpoolDepth};
 use crate::{
     domain::{Frequency, Timestamp},
-    store::{AnomalyDetails, RecordOutcome},
+    store::{AnomalyDetails, Cause, RecordOutcome},
     telemetry::Label,
 };
 
@@ -98,6 +98,8 @@ pub struct Readiness {
     pub state: HealthState,
     /// Since when the state has not been Healthy.
     pub since: Option<Timestamp>,
+    /// Why a shard of the store is unavailable, if one is.
+    pub cause: Option<Cause>,
     /// The operations that wait.
     pub spool: SpoolDepth,
 }

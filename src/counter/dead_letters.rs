@@ -1,4 +1,4 @@
-//! Dead letters: the writes that the store has refused for good. An operator reads them, and
+//! Dead letters: the writes that the store has refused for good or can't recognise. An operator reads them, and
 //! retries or drops them.
 
 use std::sync::Arc;
@@ -13,21 +13,21 @@ impl Counter {
     /// When the spool can't be read.
     pub async fn dead_letters(&self) -> Result<Vec<DeadLetter>, CounterError> {
         match &self.fallback {
-            Some(fallback) => Ok(fallback.spool().dead_letters().await?),
+            Some(fallback) => Ok(fallback.spool().dead_letters(0, usize::MAX).await?),
             None => Ok(Vec::new()),
         }
     }
 
-    /// Retries a dead letter, and returns whether there was one of this sequence.
+    /// Retries the dead letter of a sequence, or all of them. Returns how many there were.
     ///
     /// # Errors
-    /// When the spool can't be written.
-    pub async fn retry_dead_letter(&self, sequence: u64) -> Result<bool, CounterError> {
-        let Some(fallback) = self.fallback.as_ref().map(Arc::clone) else { return Ok(false) };
+    /// When the spool can't be written, or has no room for them.
+    pub async fn retry_dead_letters(&self, only: Option<u64>) -> Result<usize, CounterError> {
+        let Some(fallback) = self.fallback.as_ref().map(Arc::clone) else { return Ok(0) };
         let now = self.now();
         // To the end, also when the caller disconnects: half of it would leave an operation in
         // memory that is not on disk.
-        let revived = tokio::spawn(async move { fallback.revive_dead(now, sequence).await }).await;
+        let revived = tokio::spawn(async move { fallback.revive_dead(now, only).await }).await;
         let aborted = |error: tokio::task::JoinError| SpoolError::Failed(error.to_string());
         Ok(revived.unwrap_or_else(|error| Err(aborted(error)))?)
     }

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::{
     domain::Timestamp,
-    store::{FaultClass, Shard, StoreError},
+    store::{Cause, FaultClass, Shard, StoreError},
     telemetry::{self, Counters, Label},
 };
 
@@ -84,9 +84,12 @@ pub(crate) struct Health {
 #[derive(Debug, Default)]
 struct Record {
     faults_in_a_row: BTreeMap<Shard, u32>,
-    unavailable: BTreeSet<Shard>,
+    /// The shards whose breakers are open, with the cause of the last fault.
+    unavailable: BTreeMap<Shard, Cause>,
     /// Shards that were logged in this outage: one that flickers is logged once.
     logged: BTreeSet<Shard>,
+    /// Causes that were logged in this outage.
+    logged_causes: Vec<Cause>,
     /// Since when the state has not been Healthy.
     since: Option<Timestamp>,
 }
@@ -155,12 +158,21 @@ impl Health {
 
     /// Whether the breaker of a shard is open.
     pub(crate) fn is_unavailable(&self, shard: Shard) -> bool {
-        self.is_disturbed() && self.record.lock().unavailable.contains(&shard)
+        self.is_disturbed() && self.record.lock().unavailable.contains_key(&shard)
     }
 
     /// Returns the shards whose breakers are open.
     pub(crate) fn unavailable(&self) -> BTreeSet<Shard> {
-        self.record.lock().unavailable.clone()
+        self.record.lock().unavailable.keys().copied().collect()
+    }
+
+    /// Returns the causes for which shards are unavailable, one for each of them.
+    pub(crate) fn causes(&self) -> Vec<Cause> {
+        if self.is_disturbed() {
+            self.record.lock().unavailable.values().copied().collect()
+        } else {
+            Vec::new()
+        }
     }
 
     /// Since when the state has not been Healthy.
@@ -193,6 +205,7 @@ impl Health {
             return;
         }
         record.logged.clear();
+        record.logged_causes.clear();
         if let Some(since) = record.since.take() {
             let seconds = (now.as_micros() - since.as_micros()) / 1_000_000;
             let store = self.store;
@@ -231,7 +244,7 @@ impl Health {
     fn open_breaker(&self, now: Timestamp, shard: Shard, fault: &StoreError) {
         let mut record = self.record.lock();
         self.is_disturbed.store(true, Ordering::Relaxed);
-        if record.unavailable.insert(shard) {
+        if record.unavailable.insert(shard, fault.cause()).is_none() {
             telemetry::outage();
             self.outages.send_modify(|outages| *outages += 1);
         }
@@ -243,6 +256,23 @@ impl Health {
             } else {
                 tracing::warn!(store, error = %fault, "another part of the store does not answer");
             }
+            if !record.logged_causes.contains(&fault.cause()) {
+                record.logged_causes.push(fault.cause());
+            }
+        }
+    }
+
+    /// Notes that a probe of a shard whose breaker is open has failed, and why. A cause that an
+    /// operator has to deal with is one more line in the log.
+    pub(crate) fn note_probe_fault(&self, shard: Shard, fault: &StoreError) {
+        let mut record = self.record.lock();
+        let Some(cause) = record.unavailable.get_mut(&shard) else { return };
+        *cause = fault.cause();
+        let passes = matches!(fault.cause(), Cause::Timeout | Cause::Unreachable | Cause::Loading);
+        if !passes && !record.logged_causes.contains(&fault.cause()) {
+            record.logged_causes.push(fault.cause());
+            let (store, cause) = (self.store, fault.cause().value());
+            tracing::warn!(store, cause, error = %fault, "the store takes no writes");
         }
     }
 
@@ -305,6 +335,20 @@ mod tests {
             health.observe(now(), SHARD, Observation::WriteFault(&no_outage));
             assert!(!health.is_disturbed(), "{no_outage:?}");
         }
+    }
+
+    #[test]
+    fn the_cause_is_that_of_the_last_fault_of_an_open_breaker() {
+        let health = Health::new("redis", true);
+        assert_eq!(health.causes(), []);
+        health.note_probe_fault(SHARD, &fault());
+        assert_eq!(health.causes(), [], "the breaker is closed");
+        health.observe(now(), SHARD, Observation::BatchFault(&fault()));
+        assert_eq!(health.causes(), [Cause::Unreachable]);
+        health.note_probe_fault(SHARD, &StoreError::transient(Cause::Readonly, "READONLY"));
+        assert_eq!(health.causes(), [Cause::Readonly]);
+        health.observe(now(), SHARD, Observation::Recovery);
+        assert_eq!(health.causes(), []);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! and answers are estimates.
 //!
 //! Order of imports, from the bottom to the door:
-//! clock, health → batching → outage → error, answers → mod → reads, writes, dead_letters.
+//! clock, health, level_steps → batching → outage → error, answers → mod → reads, writes,
+//! dead_letters.
 
 mod answers;
 mod batching;
@@ -12,6 +13,7 @@ mod clock;
 mod dead_letters;
 mod error;
 mod health;
+mod level_steps;
 mod outage;
 mod reads;
 mod writes;
@@ -23,7 +25,7 @@ use futures_util::future::join_all;
 use crate::{
     domain::{AnomalyKey, AnomalyStats, Frequency, Thresholds, Timestamp},
     spool::{SpoolConfig, SpoolOpenError},
-    store::{Shard, Store, StoreError},
+    store::{Cause, Shard, Store, StoreError},
     telemetry::{self, Counters, Label as _, StatusGauges, StatusSnapshot},
     traces::{Parent, StoreSpan},
 };
@@ -32,7 +34,7 @@ use self::{
     answers::OccurrenceOutcome,
     batching::{RecordCall, RepairCall, ShardedBatcher, StatsCall},
     health::{CallKind, Health, Observation},
-    outage::{Executor, Fallback, ResendBuffer},
+    outage::{CallTimes, Executor, Fallback, Outages},
 };
 
 pub use answers::{Anomaly, Answered, Counted, Degraded, Readiness};
@@ -62,15 +64,14 @@ pub struct Counter {
     clock: Arc<dyn Clock>,
     thresholds: Thresholds,
     health: Arc<Health>,
-    /// Absent where the store forgets no write that it has acknowledged.
-    resend_buffer: Option<Arc<ResendBuffer>>,
+    outages: Outages,
     /// Absent where the store is on the same disk as a spool would be.
     fallback: Option<Arc<Fallback>>,
     occurrences: ShardedBatcher<RecordCall>,
     stats: ShardedBatcher<StatsCall>,
     repairs: ShardedBatcher<RepairCall>,
     outcomes: Counters<OccurrenceOutcome>,
-    status: StatusGauges<HealthState>,
+    status: StatusGauges<HealthState, Cause>,
 }
 
 impl Counter {
@@ -97,9 +98,10 @@ impl Counter {
             clock: Arc::clone(&clock),
             health: Arc::clone(&health),
             fallback: fallback.clone(),
+            thresholds,
         };
         Ok(Self {
-            resend_buffer: outage::start(executor, degraded),
+            outages: Outages::start(executor, degraded),
             occurrences: ShardedBatcher::new(&store, &health, batch),
             stats: ShardedBatcher::new(&store, &health, batch),
             repairs: ShardedBatcher::new(&store, &health, batch),
@@ -130,6 +132,7 @@ impl Counter {
             store: self.store.name(),
             state: self.health.state(),
             since: self.health.since(),
+            cause: self.health.causes().first().copied(),
             spool: self.spool_depth(),
         }
     }
@@ -140,7 +143,7 @@ impl Counter {
         let fallback = self.fallback.as_ref();
         self.status.set(StatusSnapshot {
             state: self.health.state(),
-            shards_unavailable: self.health.unavailable().len(),
+            unavailable: &self.health.causes(),
             spool_operations: spool.operations,
             spool_bytes: spool.bytes,
             spool_max_bytes: fallback.map_or(0, |fallback| fallback.spool().max_bytes()),
@@ -172,11 +175,20 @@ impl Counter {
             // A store of several shards does its maintenance by itself.
             self.health.observe(now, Shard::default(), Observation::CheckFault(&fault));
         }
+        if let Some(fallback) = &self.fallback {
+            fallback.maintain(now).await;
+        }
     }
 
     /// Ends the store's work. No call may be under way.
     pub async fn close(&self) {
+        self.outages.close().await;
         self.store.close().await;
+    }
+
+    /// Returns the times of a call that began at `began_at`, and whose reply has just arrived.
+    fn times(&self, began_at: Timestamp) -> CallTimes {
+        CallTimes { began_at, arrived_at: self.now() }
     }
 
     /// Judges stats that this call has not changed.

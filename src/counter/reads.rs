@@ -25,9 +25,7 @@ impl Counter {
                 Ok(stats.map(|stats| Answered::current(self.unchanged(key, stats))))
             }
             (Ok(stats), Some(fallback)) => {
-                if let Some(stats) = &stats {
-                    fallback.update_stats(key, now, stats);
-                }
+                fallback.update_stats(key, self.times(now), stats.as_ref());
                 if fallback.holds(key) {
                     // The store lacks what waits, which may even be what makes the anomaly known.
                     let mut stats = stats.unwrap_or_default();
@@ -72,9 +70,7 @@ impl Counter {
             Err(fault) => return Err(fault.into()),
         };
         if let Some(fallback) = &self.fallback {
-            if let Some(details) = &details {
-                fallback.update_details(key, now, details);
-            }
+            fallback.update_details(key, self.times(now), details.as_ref());
             if fallback.holds(key) {
                 return estimated(None);
             }

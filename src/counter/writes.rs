@@ -9,14 +9,16 @@ use futures_util::future::join_all;
 use super::{
     Answered, CallKind, Counted, Counter, CounterError,
     answers::OccurrenceOutcome,
+    level_steps::report_step,
     outage::{Accepted, Fallback},
 };
 use crate::{
     domain::{
-        AnomalyKey, FixMark, FixRemoval, Frequency, Occurrence, Operation, PermanentFix, RETENTION,
-        RepairAttempt, Timestamp,
+        AnomalyKey, EscalationLevel, FixMark, FixRemoval, Frequency, Occurrence, Operation,
+        PermanentFix, RETENTION, RepairAttempt, Timestamp,
     },
-    store::{RecordOutcome, Recorded, RepairRecorded, Shard, StoreError},
+    spool::SpoolWrite,
+    store::{FaultClass, RecordOutcome, Recorded, RepairRecorded, Shard, StoreError},
     telemetry,
     traces::ItemsSpan,
 };
@@ -26,6 +28,17 @@ use crate::{
 const CALL_ITEMS: usize = 500;
 
 type WriteResult<T> = Result<Answered<T>, CounterError>;
+
+/// A write after its call to the store.
+enum Taken<T> {
+    /// The store's answer.
+    Answered(T),
+    /// It must wait in the spool.
+    Deferred {
+        /// Whether it may have taken effect.
+        maybe_sent: bool,
+    },
+}
 
 impl Counter {
     /// Records one occurrence.
@@ -48,7 +61,7 @@ impl Counter {
         for (index, occurrence) in occurrences.into_iter().enumerate() {
             results.push(None);
             if self.must_queue(occurrence.key) {
-                queued.push((index, occurrence));
+                queued.push((index, occurrence, false));
             } else {
                 direct
                     .entry(self.store.shard(occurrence.key))
@@ -59,8 +72,10 @@ impl Counter {
         let parts = direct.into_iter().map(|(shard, part)| self.record_in(now, shard, part));
         for (index, occurrence, result) in join_all(parts).await.into_iter().flatten() {
             match result {
-                Ok(None) => queued.push((index, occurrence)),
-                Ok(Some(counted)) => results[index] = Some(Ok(Answered::current(counted))),
+                Ok(Taken::Deferred { maybe_sent }) => queued.push((index, occurrence, maybe_sent)),
+                Ok(Taken::Answered(counted)) => {
+                    results[index] = Some(Ok(Answered::current(counted)));
+                }
                 Err(error) => results[index] = Some(Err(error)),
             }
         }
@@ -71,13 +86,13 @@ impl Counter {
             .collect()
     }
 
-    /// Records occurrences of one shard; `None` for one that must wait in the spool.
+    /// Records occurrences of one shard.
     async fn record_in(
         &self,
         now: Timestamp,
         shard: Shard,
         occurrences: Vec<(usize, Occurrence)>,
-    ) -> Vec<(usize, Occurrence, Result<Option<Counted>, CounterError>)> {
+    ) -> Vec<(usize, Occurrence, Result<Taken<Counted>, CounterError>)> {
         let mut outcomes = Vec::with_capacity(occurrences.len());
         // One after the other, so that they take effect in their order.
         for chunk in occurrences.chunks(CALL_ITEMS) {
@@ -92,9 +107,12 @@ impl Counter {
                     Err(error) => Err((*error).into()),
                     Ok(results) => {
                         let result = results.next().unwrap_or_else(|| Err(StoreError::no_result()));
-                        let taken = self.unless_deferred(result);
-                        taken
-                            .map(|taken| taken.map(|recorded| self.judge(occurrence.key, recorded)))
+                        self.taken(result).map(|taken| match taken {
+                            Taken::Answered(recorded) => {
+                                Taken::Answered(self.judge(occurrence.key, recorded))
+                            }
+                            Taken::Deferred { maybe_sent } => Taken::Deferred { maybe_sent },
+                        })
                     }
                 };
                 outcomes.push((*index, occurrence.clone(), outcome));
@@ -114,20 +132,24 @@ impl Counter {
         attempt: RepairAttempt,
     ) -> Result<Option<Answered<RepairRecorded>>, CounterError> {
         let key = attempt.key;
+        let mut may_be_sent = false;
         if !self.must_queue(key) {
             let shard = self.store.shard(key);
             let result = self.repairs.submit_one(now, shard, attempt.clone()).await?;
-            if let Some(recorded) = self.unless_deferred(result)? {
-                if let Some(recorded) = &recorded {
-                    self.remember(now, || Operation::Repair(attempt));
-                    if let Some(fallback) = &self.fallback {
-                        fallback.update_repairs(key, &recorded.history);
+            match self.taken(result)? {
+                Taken::Answered(recorded) => {
+                    if let Some(recorded) = &recorded {
+                        self.remember(now, || Operation::Repair(attempt));
+                        if let Some(fallback) = &self.fallback {
+                            fallback.update_repairs(key, &recorded.history);
+                        }
                     }
+                    return Ok(recorded.map(Answered::current));
                 }
-                return Ok(recorded.map(Answered::current));
+                Taken::Deferred { maybe_sent } => may_be_sent = maybe_sent,
             }
         }
-        let (fallback, accepted) = self.spool(now, Operation::Repair(attempt)).await?;
+        let (fallback, accepted) = self.spool(now, Operation::Repair(attempt), may_be_sent).await?;
         let history = fallback.repairs(key, now);
         let recorded = RepairRecorded { counted: accepted.is_first, history };
         Ok(Some(Answered::estimated(recorded, accepted.estimate.as_of)))
@@ -144,19 +166,23 @@ impl Counter {
         mark: FixMark,
     ) -> Result<Option<Answered<PermanentFix>>, CounterError> {
         let key = mark.key;
+        let mut may_be_sent = false;
         if !self.must_queue(key) {
             let call = self.store.mark_fixed(now, mark.clone());
             let result = self.call_store(now, key, CallKind::Write, "mark_fixed", call).await;
-            if let Some(fix) = self.unless_deferred(result)? {
-                if fix.is_some() {
-                    self.remember(now, || Operation::Mark(mark));
-                    tracing::info!(%key, "anomaly {key} is marked as permanently fixed");
+            match self.taken(result)? {
+                Taken::Answered(fix) => {
+                    if fix.is_some() {
+                        self.remember(now, || Operation::Mark(mark));
+                        tracing::info!(%key, "anomaly {key} is marked as permanently fixed");
+                    }
+                    return Ok(fix.map(Answered::current));
                 }
-                return Ok(fix.map(Answered::current));
+                Taken::Deferred { maybe_sent } => may_be_sent = maybe_sent,
             }
         }
         let fix = PermanentFix::from(mark.clone());
-        let (_, accepted) = self.spool(now, Operation::Mark(mark)).await?;
+        let (_, accepted) = self.spool(now, Operation::Mark(mark), may_be_sent).await?;
         Ok(Some(Answered::estimated(fix, accepted.estimate.as_of)))
     }
 
@@ -171,18 +197,22 @@ impl Counter {
         removal: FixRemoval,
     ) -> Result<Option<Answered<bool>>, CounterError> {
         let key = removal.key;
+        let mut may_be_sent = false;
         if !self.must_queue(key) {
             let call = self.store.unmark_fixed(now, removal.clone());
             let result = self.call_store(now, key, CallKind::Write, "unmark_fixed", call).await;
-            if let Some(removed) = self.unless_deferred(result)? {
-                if removed == Some(true) {
-                    self.remember(now, || Operation::Unmark(removal));
-                    tracing::info!(%key, "the permanent fix of anomaly {key} is taken back");
+            match self.taken(result)? {
+                Taken::Answered(removed) => {
+                    if removed == Some(true) {
+                        self.remember(now, || Operation::Unmark(removal));
+                        tracing::info!(%key, "the permanent fix of anomaly {key} is taken back");
+                    }
+                    return Ok(removed.map(Answered::current));
                 }
-                return Ok(removed.map(Answered::current));
+                Taken::Deferred { maybe_sent } => may_be_sent = maybe_sent,
             }
         }
-        let (_, accepted) = self.spool(now, Operation::Unmark(removal)).await?;
+        let (_, accepted) = self.spool(now, Operation::Unmark(removal), may_be_sent).await?;
         Ok(Some(Answered::estimated(true, accepted.estimate.as_of)))
     }
 
@@ -192,18 +222,20 @@ impl Counter {
         self.health.is_unavailable(self.store.shard(key)) || fallback.holds(key)
     }
 
-    /// Returns the store's answer to a write; `None` for a write that must wait in the spool.
-    fn unless_deferred<T>(&self, result: Result<T, StoreError>) -> Result<Option<T>, CounterError> {
+    /// Decides whether a write that has failed waits in the spool.
+    fn taken<T>(&self, result: Result<T, StoreError>) -> Result<Taken<T>, CounterError> {
         match result {
-            Ok(value) => Ok(Some(value)),
-            Err(fault) if self.fallback.is_some() && fault.is_temporary() => Ok(None),
+            Ok(value) => Ok(Taken::Answered(value)),
+            Err(fault) if self.fallback.is_some() && fault.is_temporary() => {
+                Ok(Taken::Deferred { maybe_sent: fault.class() == FaultClass::Indeterminate })
+            }
             Err(fault) => Err(fault.into()),
         }
     }
 
     /// Keeps a write that the store has acknowledged, to send it again after a failover.
     fn remember(&self, now: Timestamp, operation: impl FnOnce() -> Operation) {
-        if let Some(buffer) = &self.resend_buffer {
+        if let Some(buffer) = &self.outages.resend_buffer {
             buffer.push(now, std::iter::once(operation()));
         }
     }
@@ -215,7 +247,7 @@ impl Counter {
         occurrences: &[(usize, Occurrence)],
         results: &[Result<Recorded, StoreError>],
     ) {
-        if let Some(buffer) = &self.resend_buffer {
+        if let Some(buffer) = &self.outages.resend_buffer {
             let counted = occurrences.iter().zip(results).filter(|(_, result)| {
                 matches!(result, Ok(Recorded { outcome: RecordOutcome::Counted, .. }))
             });
@@ -226,28 +258,29 @@ impl Counter {
         }
         if let Some(fallback) = &self.fallback {
             let keys = occurrences.iter().map(|(_, occurrence)| occurrence.key);
-            fallback.update_recorded(now, keys, results);
+            fallback.update_recorded(self.times(now), keys, results);
         }
     }
 
-    /// Writes occurrences to the spool.
+    /// Writes occurrences to the spool, each with the information whether it may have been sent.
     async fn queue(
         &self,
         now: Timestamp,
-        queued: Vec<(usize, Occurrence)>,
+        queued: Vec<(usize, Occurrence, bool)>,
         results: &mut [Option<WriteResult<Counted>>],
     ) {
         let Some(fallback) = &self.fallback else { return };
-        let (mut waiting, mut operations) = (Vec::new(), Vec::new());
-        for (index, occurrence) in queued {
+        let (mut waiting, mut writes) = (Vec::new(), Vec::new());
+        for (index, occurrence, maybe_sent) in queued {
             if occurrence.at < RETENTION.start(now) {
                 results[index] = Some(self.too_old(fallback, now, occurrence.key));
                 continue;
             }
             waiting.push((index, occurrence.key));
-            operations.push(Operation::Occurrence(occurrence));
+            let operation = Operation::Occurrence(occurrence);
+            writes.push(SpoolWrite { operation, maybe_sent });
         }
-        let accepted = accept(fallback, now, operations).await;
+        let accepted = accept(fallback, now, writes).await;
         for ((index, key), accepted) in waiting.into_iter().zip(accepted) {
             results[index] = Some(accepted.map(|accepted| {
                 let Accepted { is_first, previous_count_24h, estimate } = accepted;
@@ -257,7 +290,9 @@ impl Counter {
                     true => OccurrenceOutcome::Spooled,
                     false => OccurrenceOutcome::Settled(RecordOutcome::Duplicate),
                 };
-                self.report(outcome, &frequency);
+                if let Some(level) = self.report(outcome, &frequency) {
+                    fallback.note_step(key, level);
+                }
                 Answered::estimated(Counted { counted: is_first, frequency }, estimate.as_of)
             }));
         }
@@ -282,9 +317,11 @@ impl Counter {
         &self,
         now: Timestamp,
         operation: Operation,
+        maybe_sent: bool,
     ) -> Result<(&Arc<Fallback>, Accepted), CounterError> {
         let Some(fallback) = &self.fallback else { return Err(CounterError::no_result()) };
-        let accepted = accept(fallback, now, vec![operation]).await.pop();
+        let write = SpoolWrite { operation, maybe_sent };
+        let accepted = accept(fallback, now, vec![write]).await.pop();
         Ok((fallback, accepted.unwrap_or_else(|| Err(CounterError::no_result()))?))
     }
 
@@ -295,23 +332,18 @@ impl Counter {
         Counted { counted: outcome == RecordOutcome::Counted, frequency }
     }
 
-    /// Counts an occurrence, and logs it where its anomaly has reached another level.
-    fn report(&self, outcome: OccurrenceOutcome, frequency: &Frequency) {
+    /// Counts an occurrence, and reports the level that its anomaly has reached by it, if any.
+    fn report(&self, outcome: OccurrenceOutcome, frequency: &Frequency) -> Option<EscalationLevel> {
         let Frequency { key, level, previous_level, stats } = frequency;
         self.outcomes.increment(outcome);
         if outcome.counts() {
             telemetry::occurrence_at_level(*level);
         }
-        if let Some(reached) = level.filter(|_| level > previous_level) {
-            telemetry::level_step(reached);
-            let (escalation_level, count_24h) = (reached.as_str(), stats.counts.day);
-            tracing::info!(
-                %key,
-                escalation_level,
-                count_24h,
-                "anomaly {key} has reached {escalation_level}"
-            );
+        let reached = level.filter(|_| level > previous_level);
+        if let Some(reached) = reached {
+            report_step(*key, reached, stats.counts.day);
         }
+        reached
     }
 }
 
@@ -320,15 +352,15 @@ impl Counter {
 async fn accept(
     fallback: &Arc<Fallback>,
     now: Timestamp,
-    operations: Vec<Operation>,
+    writes: Vec<SpoolWrite>,
 ) -> Vec<Result<Accepted, CounterError>> {
-    let count = operations.len();
+    let count = writes.len();
     if count == 0 {
         return Vec::new();
     }
     let fallback = Arc::clone(fallback);
     let span = ItemsSpan::spool(count);
-    let accepted = match tokio::spawn(async move { fallback.accept(now, operations).await }).await {
+    let accepted = match tokio::spawn(async move { fallback.accept(now, writes).await }).await {
         Ok(accepted) => accepted.into_iter().map(|result| Ok(result?)).collect(),
         Err(_) => vec![Err(CounterError::no_result()); count],
     };

@@ -46,6 +46,13 @@ impl SignatureJson {
         Self(Text::Stored(stored.into()))
     }
 
+    /// Returns how many bytes of memory its text takes.
+    pub fn bytes(&self) -> usize {
+        match &self.0 {
+            Text::Stored(text) | Text::Posted(text) => text.len(),
+        }
+    }
+
     /// Returns the text that is stored: the fields as they were posted, without white space outside
     /// of texts.
     pub fn to_stored(&self) -> Arc<str> {

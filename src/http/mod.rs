@@ -33,7 +33,7 @@ use self::{
 use crate::auth;
 
 pub use config::{AlertmanagerConfig, CountBy, HttpConfig};
-pub use endpoints::DeadLetterBody;
+pub use endpoints::{DeadLetterBody, RetriedBody};
 pub use layers::{BrowserConfig, Exposure, HttpService, ProxyConfig};
 pub use server::{Tls, TlsConfig, TlsError, serve};
 pub use state::AppState;

@@ -2,12 +2,23 @@
 //! otherwise damaged.
 //!
 //! A record is a mark, a version, a newline, the payload's length, a CRC-32 of version and payload
-//! (both numbers of 4 bytes, little-endian), and the payload: the operation in postcard. The frame
-//! is the same in all versions from 2 on, so that an intact record of a newer version is told from
-//! a damaged one. In version 1 the checksum is of the payload alone.
+//! (both numbers of 4 bytes, little-endian), and the payload in postcard: a flag and the operation.
+//! The flag is set where the operation may have been sent to the store before. The frame is the
+//! same in all versions from 2 on, so that an intact record of a newer version is distinguished
+//! from a damaged one. In version 1 the checksum is of the payload alone, and there is no flag: any
+//! of its operations may have been sent.
 
 use super::record_v1::OperationV1;
 use crate::domain::Operation;
+
+/// A write that waits, as a record holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpoolWrite {
+    /// The write itself.
+    pub operation: Operation,
+    /// True if it may have been sent to the store before it was spooled.
+    pub maybe_sent: bool,
+}
 
 /// The version that is written. Version 1 is also read.
 pub(super) const VERSION: u8 = 2;
@@ -40,9 +51,9 @@ pub(super) struct NewerVersion {
     pub(super) found: u8,
 }
 
-/// Returns the record of `operation`.
-pub(super) fn encode(operation: &Operation) -> Result<Vec<u8>, postcard::Error> {
-    Ok(frame(VERSION, &postcard::to_stdvec(operation)?))
+/// Returns the record of `write`.
+pub(super) fn encode(write: &SpoolWrite) -> Result<Vec<u8>, postcard::Error> {
+    Ok(frame(VERSION, &postcard::to_stdvec(&(write.maybe_sent, &write.operation))?))
 }
 
 fn frame(version: u8, payload: &[u8]) -> Vec<u8> {
@@ -55,13 +66,13 @@ fn frame(version: u8, payload: &[u8]) -> Vec<u8> {
     record
 }
 
-/// Returns the operation of a record.
-pub(super) fn decode(record: &[u8]) -> Result<Operation, RecordError> {
-    read(record).map(|(operation, _)| operation)
+/// Returns the write of a record.
+pub(super) fn decode(record: &[u8]) -> Result<SpoolWrite, RecordError> {
+    read(record).map(|(write, _)| write)
 }
 
-/// Returns the operation of the record at the beginning of `bytes`, and the record's length.
-fn read(bytes: &[u8]) -> Result<(Operation, usize), RecordError> {
+/// Returns the write of the record at the beginning of `bytes`, and the record's length.
+fn read(bytes: &[u8]) -> Result<(SpoolWrite, usize), RecordError> {
     let header = bytes.get(..HEADER_BYTES).ok_or(RecordError::Torn)?;
     let (mark, header) = header.split_at(MARK.len());
     let (&[version, newline], numbers) = header.split_first_chunk().ok_or(RecordError::Torn)?;
@@ -76,27 +87,29 @@ fn read(bytes: &[u8]) -> Result<(Operation, usize), RecordError> {
     if checksum(version, payload) as usize != little_endian(expected) {
         return Err(RecordError::Checksum);
     }
-    let operation = match version {
-        1 => postcard::from_bytes::<OperationV1>(payload).map(Operation::from),
+    let content = match version {
+        1 => postcard::from_bytes::<OperationV1>(payload).map(|old| (true, old.into())),
         VERSION => postcard::from_bytes(payload),
         found => return Err(NewerVersion { found }.into()),
     };
-    Ok((operation.map_err(RecordError::Content)?, HEADER_BYTES + length))
+    let (maybe_sent, operation) = content.map_err(RecordError::Content)?;
+    Ok((SpoolWrite { operation, maybe_sent }, HEADER_BYTES + length))
 }
 
-/// Returns every operation whose record stands intact anywhere in `bytes`, in the order of their
-/// positions. None is looked for within another, whose texts could spell one.
+/// Returns every write whose record stands intact anywhere in `bytes`, in the order of their
+/// positions. None is looked for within another, whose texts could spell one. Any of them may have
+/// been sent, because a record that was removed may be found again.
 ///
 /// # Errors
 /// If an intact record is of a newer version.
-pub(super) fn salvage(bytes: &[u8]) -> Result<Vec<Operation>, NewerVersion> {
-    let mut operations = Vec::new();
+pub(super) fn salvage(bytes: &[u8]) -> Result<Vec<SpoolWrite>, NewerVersion> {
+    let mut writes = Vec::new();
     let mut rest = bytes;
     while let Some(start) = rest.windows(MARK.len()).position(|window| window == MARK) {
         rest = &rest[start..];
         let length = match read(rest) {
-            Ok((operation, length)) => {
-                operations.push(operation);
+            Ok((write, length)) => {
+                writes.push(SpoolWrite { maybe_sent: true, ..write });
                 length
             }
             Err(RecordError::Newer(newer)) => return Err(newer),
@@ -104,7 +117,7 @@ pub(super) fn salvage(bytes: &[u8]) -> Result<Vec<Operation>, NewerVersion> {
         };
         rest = &rest[length..];
     }
-    Ok(operations)
+    Ok(writes)
 }
 
 /// Versions are digits, as the first one was.
@@ -152,6 +165,18 @@ mod tests {
         Operation::Unmark(removal(text))
     }
 
+    fn new(operation: Operation) -> SpoolWrite {
+        SpoolWrite { operation, maybe_sent: false }
+    }
+
+    fn maybe_sent(operation: Operation) -> SpoolWrite {
+        SpoolWrite { operation, maybe_sent: true }
+    }
+
+    fn record(text: &str) -> Vec<u8> {
+        encode(&new(operation(text))).unwrap()
+    }
+
     fn repair(actor: Actor) -> RepairAttempt {
         let action = Action::parse("restart_pod").unwrap();
         RepairAttempt { key: KEY, id: id("r"), action, success: true, at: at(), actor }
@@ -168,10 +193,8 @@ mod tests {
 
     #[test]
     fn a_record_gives_its_operation_and_a_damaged_one_gives_none() {
-        for record in
-            [encode(&operation("a")).unwrap(), record_v1(&OperationV1::Unmark(removal("a")))]
-        {
-            assert_eq!(decode(&record).unwrap(), operation("a"));
+        for record in [record("a"), record_v1(&OperationV1::Unmark(removal("a")))] {
+            assert_eq!(decode(&record).unwrap().operation, operation("a"));
             for length in 0..record.len() {
                 assert_eq!(decode(&record[..length]), Err(RecordError::Torn), "cut to {length}");
             }
@@ -184,6 +207,13 @@ mod tests {
                     assert!(!is_newer, "bit {bit} of byte {index} has turned: {error}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_record_says_whether_its_operation_may_have_been_sent() {
+        for write in [new(operation("a")), maybe_sent(operation("a"))] {
+            assert_eq!(decode(&encode(&write).unwrap()), Ok(write));
         }
     }
 
@@ -227,21 +257,24 @@ mod tests {
             let record = record_v1(&old);
             assert!(record.starts_with(b"\xACspool1\n"));
             assert_eq!(record[HEADER_BYTES], position as u8, "postcard's number of the variant");
-            assert_eq!(decode(&record), Ok(expected));
+            assert_eq!(decode(&record), Ok(maybe_sent(expected)));
         }
     }
 
     #[test]
     fn whole_records_of_either_version_are_found_between_rubbish() {
         let mut file = b"rubbish".to_vec();
-        file.extend(encode(&operation("a")).unwrap());
+        file.extend(record("a"));
         file.extend([0; 1_000]);
-        let torn = encode(&operation("b")).unwrap();
+        let torn = record("b");
         file.extend(&torn[..torn.len() - 1]);
         file.extend(MARK);
         file.extend(record_v1(&OperationV1::Unmark(removal("c"))));
-        file.extend(encode(&operation("d")).unwrap());
-        assert_eq!(salvage(&file), Ok(vec![operation("a"), operation("c"), operation("d")]));
+        file.extend(record("d"));
+        assert_eq!(
+            salvage(&file),
+            Ok(["a", "c", "d"].map(|text| maybe_sent(operation(text))).to_vec())
+        );
     }
 
     #[test]
@@ -249,7 +282,7 @@ mod tests {
         let newer = frame(VERSION + 1, b"whatever it holds");
         let found = NewerVersion { found: VERSION + 1 };
         assert_eq!(decode(&newer), Err(RecordError::Newer(found.clone())));
-        let file = [encode(&operation("a")).unwrap(), newer].concat();
+        let file = [record("a"), newer].concat();
         assert_eq!(salvage(&file), Err(found));
     }
 
@@ -263,11 +296,11 @@ mod tests {
                 at: Timestamp::from_micros(7),
                 actor: Actor::default(),
             });
-            String::from_utf8([b"\xE2\x82", &encode(&inner).unwrap()[..]].concat()).ok()
+            String::from_utf8([b"\xE2\x82", &encode(&new(inner)).unwrap()[..]].concat()).ok()
         };
         let description = (0..1_000).find_map(|n| spell(&n.to_string())).unwrap();
         let mark = Operation::Mark(mark(&description, Actor::default()));
-        let file = [encode(&mark).unwrap(), encode(&operation("b")).unwrap()].concat();
-        assert_eq!(salvage(&file), Ok(vec![mark, operation("b")]));
+        let file = [encode(&new(mark.clone())).unwrap(), record("b")].concat();
+        assert_eq!(salvage(&file), Ok(vec![maybe_sent(mark), maybe_sent(operation("b"))]));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, describe_gauge, gauge};
 
 use super::{
-    families::{Counters, Requests, StateGauges, counter_of, gauge_of, histogram_of},
+    families::{CountGauges, Counters, Requests, StateGauges, counter_of, gauge_of, histogram_of},
     labels::{Label, Shed},
 };
 use crate::domain::EscalationLevel;
@@ -31,6 +31,8 @@ pub(super) struct Metrics {
     pub(super) replayed: Counter,
     pub(super) resent: Counter,
     pub(super) dead_letters: Counter,
+    pub(super) dead_letters_dropped: Counter,
+    pub(super) lost_writes: Counter,
     pub(super) truncated_alerts: Counter,
 }
 
@@ -81,7 +83,15 @@ impl Metrics {
             ),
             dead_letters: counter_of(
                 "anomaly_counter_dead_letters_total",
-                "Operations of the spool that the store has refused for good.",
+                "Operations that the store has refused for good, or can't recognise any more.",
+            ),
+            dead_letters_dropped: counter_of(
+                "anomaly_counter_dead_letters_dropped_total",
+                "Dead letters dropped because there were too many, or no room for them.",
+            ),
+            lost_writes: counter_of(
+                "anomaly_counter_store_lost_writes_total",
+                "Anomalies whose count fell although their events are inside 30 days.",
             ),
             truncated_alerts: counter_of(
                 "anomaly_counter_webhook_truncated_alerts_total",
@@ -152,13 +162,14 @@ impl BatchMetrics {
     }
 }
 
-/// The figures that are read when somebody asks for the metrics. `S` is the state of the service.
+/// The figures that are read when somebody asks for the metrics. `S` is the state of the service,
+/// `C` the cause for which a shard is unavailable.
 #[derive(Clone, Copy, Debug)]
-pub struct StatusSnapshot<S> {
+pub struct StatusSnapshot<'a, S, C> {
     /// The state that holds.
     pub state: S,
-    /// Shards of the store behind an open breaker.
-    pub shards_unavailable: usize,
+    /// The causes for which shards of the store are behind an open breaker, one for each of them.
+    pub unavailable: &'a [C],
     /// Operations in the spool.
     pub spool_operations: usize,
     /// Bytes of the operations in the spool.
@@ -170,8 +181,9 @@ pub struct StatusSnapshot<S> {
 }
 
 /// The gauges of a [`StatusSnapshot`].
-pub struct StatusGauges<S: 'static> {
+pub struct StatusGauges<S: 'static, C: 'static> {
     state: StateGauges<S>,
+    unavailable: CountGauges<C>,
     shards_unavailable: Gauge,
     spool_operations: Gauge,
     spool_bytes: Gauge,
@@ -179,7 +191,7 @@ pub struct StatusGauges<S: 'static> {
     spool_age_seconds: Gauge,
 }
 
-impl<S: Label> StatusGauges<S> {
+impl<S: Label, C: Label> StatusGauges<S, C> {
     /// Registers the gauges.
     pub fn register() -> Self {
         Self {
@@ -187,6 +199,11 @@ impl<S: Label> StatusGauges<S> {
                 "anomaly_counter_store_state",
                 "state",
                 "1 for the state that holds, 0 for the others.",
+            ),
+            unavailable: CountGauges::new(
+                "anomaly_counter_store_unavailable",
+                "cause",
+                "Shards of the store behind an open breaker, by the cause of the last fault.",
             ),
             shards_unavailable: gauge_of(
                 "anomaly_counter_store_shards_unavailable",
@@ -212,9 +229,10 @@ impl<S: Label> StatusGauges<S> {
     }
 
     /// Sets the gauges.
-    pub fn set(&self, status: StatusSnapshot<S>) {
+    pub fn set(&self, status: StatusSnapshot<'_, S, C>) {
         self.state.set(status.state);
-        self.shards_unavailable.set(status.shards_unavailable as f64);
+        self.unavailable.set(status.unavailable);
+        self.shards_unavailable.set(status.unavailable.len() as f64);
         self.spool_operations.set(status.spool_operations as f64);
         self.spool_bytes.set(status.spool_bytes as f64);
         self.spool_max_bytes.set(status.spool_max_bytes as f64);
@@ -222,7 +240,7 @@ impl<S: Label> StatusGauges<S> {
     }
 }
 
-impl<S> std::fmt::Debug for StatusGauges<S> {
+impl<S, C> std::fmt::Debug for StatusGauges<S, C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StatusGauges").finish_non_exhaustive()
     }

@@ -58,6 +58,22 @@ impl<L: Label> StateGauges<L> {
     }
 }
 
+/// A gauge for each value of a label: how often it occurs.
+pub(super) struct CountGauges<L: 'static>(Family<L, Gauge>);
+
+impl<L: Label> CountGauges<L> {
+    pub(super) fn new(name: &'static str, label: &'static str, description: &'static str) -> Self {
+        describe_gauge!(name, description);
+        Self(Family::new(|value| gauge!(name, label => value)))
+    }
+
+    pub(super) fn set(&self, occurring: &[L]) {
+        for (label, gauge) in &self.0.members {
+            gauge.set(occurring.iter().filter(|other| *other == label).count() as f64);
+        }
+    }
+}
+
 struct Family<L, M> {
     members: Vec<(L, M)>,
 }

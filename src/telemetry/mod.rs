@@ -154,6 +154,21 @@ pub fn replayed(applied: usize, rejected: usize) {
     });
 }
 
+/// Counts dead letters that did not come from the spool.
+pub fn buried(letters: usize) {
+    with_metrics(|metrics| metrics.dead_letters.increment(letters as u64));
+}
+
+/// Counts dead letters that were dropped for want of room.
+pub fn dead_letters_dropped(letters: u64) {
+    with_metrics(|metrics| metrics.dead_letters_dropped.increment(letters));
+}
+
+/// Counts anomalies whose count fell, because the store has lost events.
+pub fn lost_writes(anomalies: u64) {
+    with_metrics(|metrics| metrics.lost_writes.increment(anomalies));
+}
+
 /// Counts acknowledged operations that were sent again.
 pub fn resent(operations: usize) {
     with_metrics(|metrics| metrics.resent.increment(operations as u64));

@@ -8,7 +8,7 @@ use std::{
 
 use anomaly_counter::{
     domain::{AnomalyKey, AuditEvent, EventId, Operation, Timestamp},
-    spool::{Spool, SpoolConfig, SpoolOpenError},
+    spool::{Spool, SpoolConfig, SpoolOpenError, SpoolWrite},
     store::{AnomalyDetails, EmbeddedOpenError, EmbeddedStore, RecordOutcome, Store},
 };
 use redb::{Database, Key, ReadableDatabase as _, TableDefinition, TableError};
@@ -243,19 +243,21 @@ async fn the_spool_of_8c08e13_is_read() {
     assert_eq!(mark.actor.by.as_deref(), Some("ana"));
     assert_eq!(mark.at, after_start(7));
 
-    let letters = spool.dead_letters().await.unwrap();
+    let letters = spool.dead_letters(0, usize::MAX).await.unwrap();
     assert_eq!(letters.len(), 1);
     assert!(letters[0].reason.starts_with("WRONGTYPE"), "{}", letters[0].reason);
     let refused = letters[0].operation.as_ref().expect("its record is readable");
     assert_eq!(refused.id(), &EventId::parse("refused").unwrap());
-    assert!(spool.revive_dead(letters[0].sequence).await.unwrap());
+    assert_eq!(spool.revive_dead(vec![letters[0].sequence]).await.unwrap(), [letters[0].sequence]);
 }
 
 #[tokio::test]
 async fn records_of_both_versions_wait_side_by_side() {
     let dir = data_dir_with("spool.redb");
     let (spool, waiting) = open_spool(&dir).unwrap();
-    spool.append(waiting.clone()).await.unwrap();
+    let new =
+        |operation: &Operation| SpoolWrite { operation: operation.clone(), maybe_sent: false };
+    spool.append(waiting.iter().map(new).collect()).await.unwrap();
     drop(spool);
     let records = rows(&dir.path().join("spool.redb"), "waiting_v1");
     let marks: Vec<_> = records.iter().map(|(_, record)| &record[..8]).collect();

@@ -3,24 +3,38 @@
 
 use std::{
     path::Path,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicI64, AtomicUsize, Ordering},
 };
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{config::DegradedConfig, pending::Pending, stale_cache::StaleCache};
+use super::{
+    config::DegradedConfig,
+    lost_writes::LostWrites,
+    pending::Pending,
+    stale_cache::{CallTimes, Fall, StaleCache},
+    steps::{ReportedSteps, Source},
+};
 use crate::{
-    counter::batching::{BatchConfig, BatchWork, Batcher, Capacity, SubmitError},
-    domain::{AnomalyKey, AnomalyStats, Operation, PermanentFix, RepairHistory, Timestamp},
-    spool::{Spool, SpoolConfig, SpoolError, SpoolOpenError, Spooled},
-    store::{AnomalyDetails, Recorded, StoreError},
+    counter::{
+        batching::{BatchConfig, BatchWork, Batcher, Capacity, SubmitError},
+        level_steps::report_step,
+    },
+    domain::{
+        AnomalyKey, AnomalyStats, EscalationLevel, Operation, PermanentFix, RepairHistory,
+        Thresholds, Timestamp,
+    },
+    spool::{Spool, SpoolConfig, SpoolError, SpoolOpenError, SpoolWrite, Spooled},
+    store::{AnomalyDetails, RecordOutcome, Recorded, StoreError},
     telemetry,
     traces::{Parent, Parents},
 };
 
 /// Maximum number of operations that are appended to the spool with one fsync.
 const APPENDED_OPERATIONS: usize = 1_000;
+/// Maximum number of dead letters that are put back with one fsync.
+const REVIVED_LETTERS: usize = 256;
 
 /// The spool, with its operations and the last known state of anomalies in memory.
 #[derive(Debug)]
@@ -34,29 +48,33 @@ pub(crate) struct Fallback {
     waiting: AtomicUsize,
     /// Wakes the replay.
     filled: Notify,
+    lost_writes: LostWrites,
+    /// The hour in which dead letters were last dropped because of their age.
+    expired_in_hour: AtomicI64,
 }
 
 #[derive(Debug)]
 struct Memory {
     pending: Pending,
     stale: StaleCache,
+    steps: ReportedSteps,
 }
 
 /// Appends batches to the spool.
 struct SpoolAppend(Spool);
 
 impl BatchWork for SpoolAppend {
-    type Item = Operation;
+    type Item = SpoolWrite;
     type Output = Result<(), SpoolError>;
 
     async fn run(
         &self,
         _now: Timestamp,
-        operations: Vec<Operation>,
+        writes: Vec<SpoolWrite>,
         _parents: Parents,
     ) -> Vec<Result<(), SpoolError>> {
-        let count = operations.len();
-        vec![self.0.append(operations).await; count]
+        let count = writes.len();
+        vec![self.0.append(writes).await; count]
     }
 }
 
@@ -122,41 +140,46 @@ impl Fallback {
         let appends = Batcher::new(batch, capacity, SpoolAppend(spool.clone()));
         let waiting = AtomicUsize::new(pending.operations());
         let stale = StaleCache::new(degraded.known_anomalies);
-        let memory = Mutex::new(Memory { pending, stale });
-        Ok(Self { spool, appends, memory, waiting, filled: Notify::new() })
+        let steps = ReportedSteps::new(degraded.known_anomalies);
+        let memory = Mutex::new(Memory { pending, stale, steps });
+        let (filled, lost_writes) = (Notify::new(), LostWrites::new());
+        // Opening the spool has dropped those that are too old.
+        let expired_in_hour = AtomicI64::new(now.as_micros() / 3_600_000_000);
+        Ok(Self { spool, appends, memory, waiting, filled, lost_writes, expired_in_hour })
     }
 
     /// Writes operations to the spool. Each that is answered `Ok` is on disk.
     pub(crate) async fn accept(
         &self,
         now: Timestamp,
-        operations: Vec<Operation>,
+        writes: Vec<SpoolWrite>,
     ) -> Vec<Result<Accepted, SpoolError>> {
         // In memory first, so that from here on other writes of the same anomalies queue behind.
         let accepted: Vec<Accepted> = {
             let mut memory = self.memory.lock();
-            let reserved = operations.iter().map(|o| reserve(&mut memory, now, o)).collect();
+            let reserved =
+                writes.iter().map(|write| reserve(&mut memory, now, &write.operation)).collect();
             self.update_waiting(&memory);
             reserved
         };
-        let appended = self.appends.submit(now, operations.clone(), Parent::default()).await;
+        let appended = self.appends.submit(now, writes.clone(), Parent::default()).await;
         self.filled.notify_one();
         let results = appended.unwrap_or_else(|error| {
             let error = match error {
                 SubmitError::Full => SpoolError::Full,
                 SubmitError::Cancelled => SpoolError::Failed("an append was aborted".to_owned()),
             };
-            vec![Err(error); operations.len()]
+            vec![Err(error); writes.len()]
         });
         let mut memory = self.memory.lock();
-        let settled: Vec<_> = operations
+        let settled: Vec<_> = writes
             .iter()
             .zip(accepted)
             .zip(results)
-            .map(|((operation, accepted), result)| match result {
+            .map(|((write, accepted), result)| match result {
                 Ok(()) => Ok(accepted),
                 Err(error) => {
-                    memory.pending.remove(operation);
+                    memory.pending.remove(&write.operation);
                     Err(error)
                 }
             })
@@ -213,29 +236,106 @@ impl Fallback {
     /// Updates the last known stats by the results of occurrences, whose anomalies are `keys`.
     pub(crate) fn update_recorded(
         &self,
-        as_of: Timestamp,
+        times: CallTimes,
         keys: impl Iterator<Item = AnomalyKey>,
         results: &[Result<Recorded, StoreError>],
     ) {
+        let mut falls = Vec::new();
         let mut memory = self.memory.lock();
         for (key, result) in keys.zip(results) {
-            if let Ok(recorded) = result {
-                memory.stale.update_stats(key, as_of, &recorded.stats);
+            let Ok(Recorded { outcome, stats, .. }) = result else { continue };
+            // It makes no anomaly known: without one the stats are of nothing.
+            if *outcome == RecordOutcome::TooOld && stats.counts.month == 0 {
+                continue;
             }
+            falls.extend(memory.stale.update_stats(key, times, stats).map(|fall| (key, fall)));
         }
+        drop(memory);
+        self.lost_writes.note(times.arrived_at, &falls);
     }
 
-    pub(crate) fn update_stats(&self, key: AnomalyKey, as_of: Timestamp, stats: &AnomalyStats) {
-        self.memory.lock().stale.update_stats(key, as_of, stats);
+    /// Updates the last known stats of an anomaly; `None` if the store does not know it.
+    pub(crate) fn update_stats(
+        &self,
+        key: AnomalyKey,
+        times: CallTimes,
+        stats: Option<&AnomalyStats>,
+    ) {
+        let fall = match stats {
+            Some(stats) => self.memory.lock().stale.update_stats(key, times, stats),
+            None => self.memory.lock().stale.note_unknown(key, times),
+        };
+        self.note_fall(key, times, fall);
     }
 
+    /// Updates the last known details of an anomaly; `None` if the store does not know it.
     pub(crate) fn update_details(
         &self,
         key: AnomalyKey,
-        as_of: Timestamp,
-        details: &AnomalyDetails,
+        times: CallTimes,
+        details: Option<&AnomalyDetails>,
     ) {
-        self.memory.lock().stale.update_details(key, as_of, details);
+        let fall = match details {
+            Some(details) => self.memory.lock().stale.update_details(key, times, details),
+            None => self.memory.lock().stale.note_unknown(key, times),
+        };
+        self.note_fall(key, times, fall);
+    }
+
+    fn note_fall(&self, key: AnomalyKey, times: CallTimes, fall: Option<Fall>) {
+        if let Some(fall) = fall {
+            self.lost_writes.note(times.arrived_at, &[(key, fall)]);
+        }
+    }
+
+    /// Reports what was lost, and now and then drops dead letters that are too old. To be called
+    /// about once a second.
+    pub(crate) async fn maintain(&self, now: Timestamp) {
+        self.lost_writes.report(now);
+        let hour = now.as_micros() / 3_600_000_000;
+        if self.expired_in_hour.swap(hour, Ordering::Relaxed) != hour
+            && let Err(error) = self.spool.expire_letters(now).await
+        {
+            tracing::warn!(%error, "dead letters that are too old can't be dropped");
+        }
+    }
+
+    pub(crate) fn lost_writes(&self) -> &LostWrites {
+        &self.lost_writes
+    }
+
+    /// Notes a level that an estimate has reported.
+    pub(crate) fn note_step(&self, key: AnomalyKey, level: EscalationLevel) {
+        self.memory.lock().steps.note(key, Some(level));
+    }
+
+    /// Reports the level steps of occurrences that were applied again, unless they were reported
+    /// before. To be called before the last known stats are updated.
+    pub(crate) fn report_steps(
+        &self,
+        source: Source,
+        thresholds: Thresholds,
+        keys: impl Iterator<Item = AnomalyKey>,
+        results: &[Result<Recorded, StoreError>],
+    ) {
+        let mut reached = Vec::new();
+        let mut memory = self.memory.lock();
+        let Memory { stale, steps, .. } = &mut *memory;
+        for (key, result) in keys.zip(results) {
+            let Ok(recorded) = result else { continue };
+            let known = stale.get(key).map(|entry| entry.stats.counts.day);
+            let level = steps.judge(source, thresholds, key, known, recorded);
+            reached.extend(level.map(|level| (key, level, recorded.stats.counts.day)));
+        }
+        drop(memory);
+        for (key, level, count_24h) in reached {
+            report_step(key, level, count_24h);
+        }
+    }
+
+    /// Forgets which steps were reported, because the outage is over.
+    pub(crate) fn end_outage(&self) {
+        self.memory.lock().steps.clear();
     }
 
     pub(crate) fn update_repairs(&self, key: AnomalyKey, history: &RepairHistory) {
@@ -267,25 +367,45 @@ impl Fallback {
         self.filled.notified().await;
     }
 
-    /// Puts a dead letter back into the spool, and returns whether there was one of this sequence.
+    /// Puts the dead letter of a sequence back into the spool, or all of them. Returns how many
+    /// there were.
     pub(crate) async fn revive_dead(
         &self,
         now: Timestamp,
-        sequence: u64,
-    ) -> Result<bool, SpoolError> {
-        let letters = self.spool.dead_letters().await?;
-        let letter = letters.into_iter().find(|letter| letter.sequence == sequence);
-        let Some(operation) = letter.and_then(|letter| letter.operation) else {
-            return Ok(false);
+        only: Option<u64>,
+    ) -> Result<usize, SpoolError> {
+        let (mut next, limit) = only.map_or((0, REVIVED_LETTERS), |sequence| (sequence, 1));
+        let last = match only {
+            Some(sequence) => sequence,
+            // Those that die again meanwhile come later.
+            None => self.spool.last_dead_letter().await?.unwrap_or_default(),
         };
-        // In memory first, as in `accept`.
-        self.change_pending(|pending| pending.add(now, &operation));
-        let revived = self.spool.revive_dead(sequence).await;
-        if !matches!(revived, Ok(true)) {
-            self.change_pending(|pending| pending.remove(&operation));
+        let mut revived = 0;
+        while next <= last {
+            let letters = self.spool.dead_letters(next, limit).await?;
+            let Some(newest) = letters.last() else { break };
+            next = newest.sequence + 1;
+            let letters = letters.into_iter().filter(|letter| letter.sequence <= last);
+            let (sequences, operations): (Vec<u64>, Vec<Operation>) =
+                letters.filter_map(|letter| Some((letter.sequence, letter.operation?))).unzip();
+            // In memory first, as in `accept`.
+            self.change_pending(|pending| {
+                for operation in &operations {
+                    pending.add(now, operation);
+                }
+            });
+            let result = self.spool.revive_dead(sequences.clone()).await;
+            let waits = |sequence| matches!(&result, Ok(found) if found.contains(sequence));
+            self.change_pending(|pending| {
+                let both = sequences.iter().zip(&operations);
+                for (_, operation) in both.filter(|(sequence, _)| !waits(*sequence)) {
+                    pending.remove(operation);
+                }
+            });
+            self.filled.notify_one();
+            revived += result?.len();
         }
-        self.filled.notify_one();
-        revived
+        Ok(revived)
     }
 
     fn change_pending<R>(&self, change: impl FnOnce(&mut Pending) -> R) -> R {

@@ -1,23 +1,37 @@
 //! The parts that serve calls while the store, or a shard of it, does not answer, and that bring
 //! the store up to date afterwards. `fallback.rs` takes writes and estimates answers, from the
 //! spool with `pending.rs` and from `stale_cache.rs`. `probe.rs` notices that a shard answers
-//! again, `resend.rs` with `resend_buffer.rs` sends again what a failover may have forgotten, and
-//! `replay.rs` applies the spool, both through `executor.rs`.
+//! again, `resend.rs` sends again what a failover may have forgotten (from `resend_buffer.rs` and
+//! `held_writes.rs`), and `replay.rs` applies the spool (`trials.rs`: which shards may take it;
+//! `refusals.rs`: which operations are at fault themselves), both through `executor.rs`.
+//! `steps.rs` knows which level steps were reported, `lost_writes.rs` reports counts that fell.
 //!
-//! Order of imports: config, pending, stale_cache, resend_buffer → fallback → executor →
-//! probe, resend → replay.
+//! Order of imports: config, pending, stale_cache, steps, resend_buffer, held_writes, trials,
+//! refusals → lost_writes → fallback → executor → probe, resend → replay.
 
 mod config;
 mod executor;
 mod fallback;
+mod held_writes;
+mod lost_writes;
 mod pending;
 mod probe;
+mod refusals;
+#[cfg(test)]
+mod refusing_store;
 mod replay;
 mod resend;
 mod resend_buffer;
 mod stale_cache;
+mod steps;
+mod trials;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 
 use self::{replay::Replay, resend::Resender};
 
@@ -26,13 +40,40 @@ pub(super) use executor::Executor;
 pub use fallback::SpoolDepth;
 pub(super) use fallback::{Accepted, Estimate, Fallback};
 pub(super) use resend_buffer::ResendBuffer;
+pub(super) use stale_cache::CallTimes;
 
-/// Starts the tasks that end outages. Returns the buffer of acknowledged writes; `None` where the
-/// store forgets no write.
-pub(super) fn start(executor: Executor, config: DegradedConfig) -> Option<Arc<ResendBuffer>> {
-    let resender = Resender::new(executor.store.as_ref(), config);
-    let buffer = resender.as_ref().map(Resender::buffer);
-    let answered = probe::start(&executor.store, &executor.health, config.probe_interval());
-    Replay::start(executor, resender, answered, config);
-    buffer
+/// Time for writing to disk what a later process may have to send again.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The tasks that end outages.
+#[derive(Debug)]
+pub(super) struct Outages {
+    closing: mpsc::Sender<oneshot::Sender<()>>,
+    /// The last acknowledged writes; absent where the store forgets no write.
+    pub(super) resend_buffer: Option<Arc<ResendBuffer>>,
+}
+
+impl Outages {
+    /// Starts the tasks.
+    pub(super) fn start(executor: Executor, config: DegradedConfig) -> Self {
+        let resender = Resender::new(&executor, config);
+        let resend_buffer = resender.as_ref().map(Resender::buffer);
+        let answered = probe::start(&executor.store, &executor.health, config.probe_interval());
+        let (closing, requests) = mpsc::channel(1);
+        Replay::start(executor, resender, answered, requests, config);
+        Self { closing, resend_buffer }
+    }
+
+    /// Ends the replay, and stores what a later process may have to send again.
+    pub(super) async fn close(&self) {
+        let (closed, is_closed) = oneshot::channel();
+        let closing = async {
+            if self.closing.send(closed).await.is_ok() {
+                let _ = is_closed.await;
+            }
+        };
+        if timeout(CLOSE_TIMEOUT, closing).await.is_err() {
+            tracing::warn!("the last acknowledged writes could not be stored in time");
+        }
+    }
 }

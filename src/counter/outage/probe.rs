@@ -45,11 +45,12 @@ async fn run(
             continue;
         }
         join_all(unavailable.into_iter().map(|shard| {
-            let (store, answered) = (&store, &answered);
+            let (store, health, answered) = (&store, &health, &answered);
             async move {
-                if store.check(shard).await.is_ok() {
+                match store.check(shard).await {
                     // If the channel is full, this shard is probed again.
-                    let _ = answered.try_send(shard);
+                    Ok(()) => drop(answered.try_send(shard)),
+                    Err(fault) => health.note_probe_fault(shard, &fault),
                 }
             }
         }))

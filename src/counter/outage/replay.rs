@@ -1,6 +1,9 @@
 //! Applies the operations of the spool once the store answers again: in order, in batches, at a
 //! bounded pace. Those of a shard that is still unavailable are passed over. If the process dies in
 //! between, the last page is applied again, which the operations' ids make harmless.
+//!
+//! A shard that answers a probe is on trial: its breaker stays open until one of the writes that
+//! wait for it was applied.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -10,25 +13,31 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     time::{Instant, sleep_until, timeout},
 };
 
 use super::{
     config::DegradedConfig,
     executor::{BATCH_OPERATIONS, Execution, Executor},
+    refusals::Refusals,
     resend::Resender,
+    steps::Source,
+    trials::Trials,
 };
 use crate::{
     counter::health::Observation,
-    domain::{AnomalyKey, Operation},
-    spool::{SpoolError, Spooled},
+    domain::AnomalyKey,
+    spool::{Rejection, Settlement, SpoolError, SpoolWrite, Spooled},
     store::Shard,
     telemetry,
 };
 
 /// Interval of logging the progress of a long replay.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Maximum number of refused operations of a page that are logged one by one.
+const LOGGED_REFUSALS: usize = 10;
 
 /// The task that replays the spool and ends outages.
 #[derive(Debug)]
@@ -42,6 +51,14 @@ pub(crate) struct Replay {
     probes: mpsc::Receiver<Shard>,
     /// Those received from `probes` that are not handled yet.
     answered: BTreeSet<Shard>,
+    trials: Trials,
+    refusals: Refusals,
+    /// Operations that this process may have sent, by sequence.
+    sent: HashSet<u64>,
+    /// The sequence up to which the spool counts operations as sent.
+    marked_up_to: u64,
+    /// Receives the request to end.
+    closing: mpsc::Receiver<oneshot::Sender<()>>,
     config: DegradedConfig,
 }
 
@@ -75,19 +92,17 @@ impl Pass {
 /// The operations of a page that wait no longer.
 #[derive(Debug, Default)]
 struct Settled {
-    /// Sequences.
-    applied: Vec<u64>,
-    /// Sequences with reasons.
-    rejected: Vec<(u64, String)>,
+    settlement: Settlement,
     all: Vec<Spooled>,
 }
 
 impl Replay {
-    /// Replays for as long as the service runs. `probes` has the shards that have answered a probe.
+    /// Replays until it is asked to end. `probes` has the shards that have answered a probe.
     pub(crate) fn start(
         executor: Executor,
         resender: Option<Resender>,
         probes: mpsc::Receiver<Shard>,
+        closing: mpsc::Receiver<oneshot::Sender<()>>,
         config: DegradedConfig,
     ) {
         let waiting = executor.fallback.as_ref().map_or(0, |fallback| fallback.waiting());
@@ -95,9 +110,20 @@ impl Replay {
             tracing::info!(waiting, "{waiting} operations of an earlier run wait");
             executor.health.begin_replay(executor.clock.now());
         }
-        let outages = executor.health.outages();
-        let answered = BTreeSet::new();
-        tokio::spawn(Self { executor, resender, outages, probes, answered, config }.run());
+        let replay = Self {
+            outages: executor.health.outages(),
+            executor,
+            resender,
+            probes,
+            answered: BTreeSet::new(),
+            trials: Trials::default(),
+            refusals: Refusals::default(),
+            sent: HashSet::new(),
+            marked_up_to: 0,
+            closing,
+            config,
+        };
+        tokio::spawn(replay.run());
     }
 
     async fn run(mut self) {
@@ -105,17 +131,22 @@ impl Replay {
         let mut logged_at = Instant::now();
         let mut pass = Pass::begin();
         let mut repeat_at = Instant::now();
+        if let Some(resender) = &mut self.resender {
+            resender.load().await;
+        }
         loop {
+            if let Ok(closed) = self.closing.try_recv() {
+                return self.close(closed).await;
+            }
             pass.must_repeat |= self.end_outages().await;
             let began_at = Instant::now();
             let settled = self.replay_page(&mut pass).await;
+            let stores_more = self.store_held().await;
             let waiting = self.executor.fallback.as_ref().map_or(0, |fallback| fallback.waiting());
-            let (health, now) = (&self.executor.health, self.executor.clock.now());
-            if waiting == 0 {
-                health.settle(now)
-            } else {
-                health.begin_replay(now)
+            if settled.is_none() {
+                self.end_trials(waiting, &mut pass);
             }
+            self.update_state(waiting);
             if let Some(settled) = settled {
                 if settled > 0 && logged_at.elapsed() > PROGRESS_INTERVAL {
                     logged_at = Instant::now();
@@ -124,30 +155,77 @@ impl Replay {
                 // A store that has just come back must not be overloaded.
                 let pace = f64::from(self.config.replay_per_second.get());
                 sleep_until(began_at + Duration::from_secs_f64(settled as f64 / pace)).await;
+            } else if stores_more {
+                // Live appends come between two pieces.
+                tokio::task::yield_now().await;
             } else if waiting == 0 {
-                self.wait_for_work().await;
-                pass = Pass::begin();
-            } else if (pass.must_repeat || health.unavailable().is_empty())
+                if let Some(closed) = self.wait_for_work().await {
+                    return self.close(closed).await;
+                }
+                pass = self.begin_pass();
+            } else if (pass.must_repeat || self.executor.health.unavailable().is_empty())
                 && Instant::now() >= repeat_at
             {
                 // A store that answers probes and accepts no write must not cause constant reading.
                 let took = pass.took.unwrap_or_else(|| pass.begun_at.elapsed());
                 let pause = probe_interval.max(took * 4);
                 repeat_at = Instant::now() + pause;
-                pass = Pass::begin();
+                pass = self.begin_pass();
             } else {
                 pass.took.get_or_insert_with(|| pass.begun_at.elapsed());
-                let _ = timeout(probe_interval, self.wait_for_work()).await;
+                if let Ok(Some(closed)) = timeout(probe_interval, self.wait_for_work()).await {
+                    return self.close(closed).await;
+                }
             }
         }
     }
 
-    /// Completes when there may be something to do.
-    async fn wait_for_work(&mut self) {
+    fn begin_pass(&mut self) -> Pass {
+        self.trials.begin_pass();
+        Pass::begin()
+    }
+
+    fn update_state(&self, waiting: usize) {
+        let (health, now) = (&self.executor.health, self.executor.clock.now());
+        if waiting > 0 {
+            return health.begin_replay(now);
+        }
+        health.settle(now);
+        if health.since().is_none()
+            && let Some(fallback) = &self.executor.fallback
+        {
+            fallback.end_outage();
+        }
+    }
+
+    async fn close(mut self, closed: oneshot::Sender<()>) {
+        if let Some(resender) = &mut self.resender {
+            resender.close(&self.executor).await;
+        }
+        let _ = closed.send(());
+    }
+
+    async fn store_held(&mut self) -> bool {
+        match &mut self.resender {
+            Some(resender) => resender.store_piece().await,
+            None => false,
+        }
+    }
+
+    /// Completes when there may be something to do. Returns the request to end, if that is it.
+    async fn wait_for_work(&mut self) -> Option<oneshot::Sender<()>> {
         let filled = async {
             match &self.executor.fallback {
                 Some(fallback) => fallback.filled().await,
                 None => pending().await,
+            }
+        };
+        // Stragglers are looked for while writes are held.
+        let holds = self.resender.as_ref().is_some_and(Resender::holds);
+        let straggler = async {
+            match holds {
+                true => tokio::time::sleep(self.config.probe_interval()).await,
+                false => pending().await,
             }
         };
         let reset = async {
@@ -158,39 +236,65 @@ impl Replay {
         };
         tokio::select! {
             () = filled => {}
+            () = straggler => {}
             () = reset => {}
             Some(shard) = self.probes.recv() => { self.answered.insert(shard); }
             _ = self.outages.changed() => {}
+            Some(closed) = self.closing.recv() => return Some(closed),
         }
+        None
     }
 
     /// Ends the outages of the shards that answer again, once the writes that they may have
     /// forgotten were sent again: those come before the writes that they have never had. Returns
     /// whether operations may now be applied that could not be before.
     async fn end_outages(&mut self) -> bool {
-        let health = &self.executor.health;
         while let Ok(shard) = self.probes.try_recv() {
             self.answered.insert(shard);
         }
         self.outages.mark_unchanged();
-        let unavailable = health.unavailable();
-        let mut back = &mem::take(&mut self.answered) & &unavailable;
+        let unavailable = self.executor.health.unavailable();
+        let back = &mem::take(&mut self.answered) & &unavailable;
         let mut has_changed = !back.is_empty();
+        let mut failed = BTreeSet::new();
+        let mut recovered = BTreeSet::new();
         if let Some(resender) = &mut self.resender {
-            let still_unavailable = &unavailable - &back;
-            has_changed |= resender.update(&self.executor, &unavailable, &still_unavailable);
-            back = &back - &resender.send(&self.executor).await;
+            has_changed |= resender.update(&self.executor, &unavailable, &back).await;
+            let resent = resender.send(&self.executor).await;
+            failed = resent.failed;
+            recovered = &(&resent.answered & &back) - &failed;
         }
-        for shard in back {
-            health.observe(self.executor.clock.now(), shard, Observation::Recovery);
+        for shard in &back - &failed {
+            if recovered.contains(&shard) {
+                self.recover(shard);
+            } else {
+                self.trials.begin(shard);
+            }
         }
         has_changed
     }
 
+    /// Closes the breaker of a shard that takes writes again.
+    fn recover(&mut self, shard: Shard) {
+        self.trials.end(shard);
+        self.executor.health.observe(self.executor.clock.now(), shard, Observation::Recovery);
+        if let Some(resender) = &mut self.resender {
+            resender.release(shard);
+        }
+    }
+
+    /// Ends the trials of shards that nothing waits for, at the end of a pass.
+    fn end_trials(&mut self, waiting: usize, pass: &mut Pass) {
+        for shard in self.trials.end_pass(waiting == 0) {
+            self.recover(shard);
+        }
+        pass.must_repeat |= self.trials.must_repeat();
+    }
+
     /// Applies the next page of the spool, except for operations that must wait on. Returns how
     /// many are settled; `None` at the end of the spool.
-    async fn replay_page(&self, pass: &mut Pass) -> Option<usize> {
-        let fallback = self.executor.fallback.as_ref()?;
+    async fn replay_page(&mut self, pass: &mut Pass) -> Option<usize> {
+        let fallback = self.executor.fallback.clone()?;
         // At least four pages per second, however slow the pace: outages end between pages.
         let per_page = self.config.replay_per_second.get() as usize / 4;
         let limit = per_page.clamp(1, BATCH_OPERATIONS);
@@ -198,62 +302,143 @@ impl Replay {
             Ok(page) => page,
             Err(error) => return spool_failed(&error),
         };
-        let last = page.last()?;
+        let last = page.last()?.sequence;
         let mut settled = Settled::default();
-        for run in page.chunk_by(|a, b| a.operation.kind() == b.operation.kind()) {
-            self.replay_run(run, pass, &mut settled).await;
-        }
-        if !settled.all.is_empty() {
-            let (applied, rejected) = (settled.applied.len(), settled.rejected.len());
-            if let Err(error) = fallback.spool().settle(settled.applied, settled.rejected).await {
-                // They are applied again, which changes nothing.
+        let runs = page.chunk_by(|a, b| {
+            a.operation.kind() == b.operation.kind() && self.is_sent(a) == self.is_sent(b)
+        });
+        // The flags do not change before the page ends.
+        let runs: Vec<&[Spooled]> = runs.collect();
+        for run in runs {
+            if let Err(error) = self.replay_run(run, last, pass, &mut settled).await {
                 return spool_failed(&error);
             }
+        }
+        if !settled.all.is_empty() {
+            let (applied, rejected) =
+                (settled.settlement.applied.len(), settled.settlement.rejected.len());
+            settled.settlement.next_page = Some((last + 1, limit));
+            let now = self.executor.clock.now();
+            match fallback.spool().settle(settled.settlement, now).await {
+                Ok(marked_up_to) => self.marked_up_to = marked_up_to,
+                Err(error) => {
+                    // They are applied again, which changes nothing.
+                    self.sent.extend(settled.all.iter().map(|spooled| spooled.sequence));
+                    return spool_failed(&error);
+                }
+            }
             fallback.remove_settled(&settled.all);
+            for spooled in &settled.all {
+                self.sent.remove(&spooled.sequence);
+                self.refusals.forget(spooled.sequence);
+            }
             telemetry::replayed(applied, rejected);
         }
-        pass.next = last.sequence + 1;
+        pass.next = last + 1;
         Some(settled.all.len())
     }
 
-    /// Applies operations of one kind.
-    async fn replay_run(&self, run: &[Spooled], pass: &mut Pass, settled: &mut Settled) {
+    fn is_sent(&self, spooled: &Spooled) -> bool {
+        spooled.maybe_sent || self.sent.contains(&spooled.sequence)
+    }
+
+    /// Applies operations of one kind. `last` is the sequence of the last one of the page.
+    async fn replay_run(
+        &mut self,
+        run: &[Spooled],
+        last: u64,
+        pass: &mut Pass,
+        settled: &mut Settled,
+    ) -> Result<(), SpoolError> {
         let mut due = Vec::with_capacity(run.len());
         for spooled in run {
             let operation = &spooled.operation;
-            if pass.held.contains(&operation.key())
-                || self.executor.health.is_unavailable(self.executor.shard(operation))
-            {
+            let shard = self.executor.shard(operation);
+            let is_unavailable =
+                self.executor.health.is_unavailable(shard) && !self.trials.contains(shard);
+            if pass.held.contains(&operation.key()) || is_unavailable {
                 pass.held.insert(operation.key());
             } else {
                 due.push(spooled);
             }
         }
-        let operations: Vec<Operation> = due.iter().map(|s| s.operation.clone()).collect();
-        let executions = self.executor.execute(&operations).await;
-        for ((spooled, operation), execution) in due.into_iter().zip(operations).zip(executions) {
-            let key = operation.key();
-            match execution {
-                Execution::Deferred => {
+        if due.is_empty() {
+            return Ok(());
+        }
+        if last > self.marked_up_to
+            && let Some(fallback) = &self.executor.fallback
+        {
+            fallback.spool().mark_sent(last).await?;
+            self.marked_up_to = last;
+        }
+        let writes: Vec<SpoolWrite> = due
+            .iter()
+            .map(|spooled| SpoolWrite {
+                operation: spooled.operation.clone(),
+                maybe_sent: self.is_sent(spooled),
+            })
+            .collect();
+        let executions = self.executor.execute(&writes, Source::Replay).await;
+        for ((spooled, write), execution) in due.into_iter().zip(writes).zip(executions) {
+            self.settle(spooled, write, execution, pass, settled);
+        }
+        Ok(())
+    }
+
+    /// Decides what the outcome of an operation means.
+    fn settle(
+        &mut self,
+        spooled: &Spooled,
+        write: SpoolWrite,
+        execution: Execution,
+        pass: &mut Pass,
+        settled: &mut Settled,
+    ) {
+        let SpoolWrite { operation, maybe_sent } = write;
+        let (key, sequence) = (operation.key(), spooled.sequence);
+        let shard = self.executor.shard(&operation);
+        let reason = match execution {
+            Execution::Applied => None,
+            Execution::Rejected(reason) => Some((reason, maybe_sent)),
+            Execution::RefusedAlone(reason) => {
+                self.sent.insert(sequence);
+                self.trials.note_refusal(shard);
+                if !self.refusals.are_enough(Instant::now(), sequence) {
                     pass.held.insert(key);
-                    pass.must_repeat |=
-                        !self.executor.health.is_unavailable(self.executor.store.shard(key));
-                    continue;
+                    pass.must_repeat = true;
+                    return;
                 }
-                Execution::Applied => {
-                    settled.applied.push(spooled.sequence);
-                    if let Some(resender) = &self.resender {
-                        resender.push(self.executor.clock.now(), operation);
-                    }
+                Some((format!("refused alone, while others were taken: {reason}"), true))
+            }
+            Execution::Deferred { maybe_sent } => {
+                if maybe_sent {
+                    self.sent.insert(sequence);
                 }
-                Execution::Rejected(reason) => {
-                    let kind = operation.kind();
-                    tracing::error!(%key, reason, "the store refuses a {kind} of anomaly {key}");
-                    settled.rejected.push((spooled.sequence, reason));
+                pass.held.insert(key);
+                self.trials.end(shard);
+                pass.must_repeat |= !self.executor.health.is_unavailable(shard);
+                return;
+            }
+        };
+        match reason {
+            None => {
+                if self.trials.contains(shard) {
+                    self.recover(shard);
+                }
+                settled.settlement.applied.push(sequence);
+                if let Some(resender) = &self.resender {
+                    resender.push(&self.executor, operation);
                 }
             }
-            settled.all.push(spooled.clone());
+            Some((reason, maybe_sent)) => {
+                let kind = operation.kind();
+                if settled.settlement.rejected.len() < LOGGED_REFUSALS {
+                    tracing::error!(%key, reason, "the store refuses a {kind} of anomaly {key}");
+                }
+                settled.settlement.rejected.push(Rejection { sequence, reason, maybe_sent });
+            }
         }
+        settled.all.push(spooled.clone());
     }
 }
 

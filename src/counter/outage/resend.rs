@@ -1,4 +1,6 @@
-//! Resends acknowledged writes that the store may have forgotten, once it answers again.
+//! Resends acknowledged writes that the store may have forgotten, once it answers again. A reset is
+//! suspected by what connections go through; the identity of the server decides. Where it is the
+//! same as before, nothing was forgotten, and nothing is sent again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,17 +15,23 @@ use tokio::{sync::watch, time::Instant};
 use super::{
     config::DegradedConfig,
     executor::{BATCH_OPERATIONS, Execution, Executor},
+    held_writes::{Doubt, HeldWrite, HeldWrites},
     resend_buffer::ResendBuffer,
+    steps::Source,
 };
 use crate::{
-    domain::{Operation, Timestamp},
-    store::{Resets, Shard, Store},
+    domain::Operation,
+    spool::{Spool, SpoolWrite},
+    store::{Resets, Shard},
     telemetry,
 };
 
 /// Interval of looking for stragglers: writes that were acknowledged just before their shard became
 /// unavailable, and whose answer came just after that was noticed.
 const STRAGGLER_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Maximum number of refused writes that are logged one by one.
+const LOGGED_REFUSALS: usize = 10;
 
 /// The last acknowledged writes, and those of them that are to be sent again.
 #[derive(Debug)]
@@ -32,34 +40,93 @@ pub(crate) struct Resender {
     /// Changes when the store may have forgotten writes of `buffer`.
     resets: watch::Receiver<Resets>,
     resets_seen: Resets,
-    /// The last writes of the shards that are unavailable, taken from `buffer`: writes of other
-    /// shards would push them out of it.
+    /// Changes when counts show that the store has forgotten writes.
+    lost_writes: Option<watch::Receiver<u64>>,
+    /// The identities of the servers that have acknowledged what is in `buffer`.
+    identities: BTreeMap<Shard, Option<String>>,
+    /// The last writes of the shards that are unavailable, taken from `buffer`.
     held: BTreeMap<Shard, HeldWrites>,
     held_at: Instant,
-    /// The writes to be sent now.
-    due: Vec<(Timestamp, Operation)>,
+    /// The shards whose held writes are to be sent now, and whether they are unavailable.
+    due_held: BTreeMap<Shard, bool>,
+    /// The writes of other shards that are to be sent now.
+    due: Vec<HeldWrite>,
+    /// Shards whose writes on disk are not needed any more.
+    released: BTreeSet<Shard>,
+    spool: Option<Spool>,
 }
 
+/// The shards that have answered writes that were sent again, and those that have not.
 #[derive(Debug, Default)]
-struct HeldWrites {
-    operations: Vec<(Timestamp, Operation)>,
-    /// Whether the store may have forgotten them.
-    are_due: bool,
+pub(crate) struct Resent {
+    pub(crate) answered: BTreeSet<Shard>,
+    pub(crate) failed: BTreeSet<Shard>,
+}
+
+/// What has become of the writes that are being sent.
+#[derive(Debug, Default)]
+struct Sending {
+    resent: Resent,
+    count: usize,
+    /// With reasons.
+    refused: Vec<(SpoolWrite, String)>,
+    /// Those whose call was refused with nothing else in it.
+    suspects: Vec<SpoolWrite>,
+}
+
+impl Sending {
+    async fn send(&mut self, executor: &Executor, due: &[HeldWrite]) {
+        let Resent { answered, failed } = &mut self.resent;
+        self.count += due.len();
+        for batch in due.chunks(BATCH_OPERATIONS) {
+            for run in batch.chunk_by(|a, b| a.operation.kind() == b.operation.kind()) {
+                let run: Vec<SpoolWrite> = run
+                    .iter()
+                    .map(|write| &write.operation)
+                    .filter(|operation| !failed.contains(&executor.shard(operation)))
+                    .map(|operation| SpoolWrite { operation: operation.clone(), maybe_sent: true })
+                    .collect();
+                let executions = executor.execute(&run, Source::Resend).await;
+                for (write, execution) in run.into_iter().zip(executions) {
+                    let shard = executor.shard(&write.operation);
+                    match execution {
+                        Execution::Applied => {
+                            answered.insert(shard);
+                        }
+                        Execution::Deferred { .. } => {
+                            failed.insert(shard);
+                        }
+                        Execution::Rejected(reason) => {
+                            answered.insert(shard);
+                            self.refused.push((write, reason));
+                        }
+                        Execution::RefusedAlone(_) => self.suspects.push(write),
+                    }
+                }
+            }
+        }
+    }
 }
 
 impl Resender {
     /// Returns `None` where the store forgets no write.
-    pub(crate) fn new(store: &dyn Store, config: DegradedConfig) -> Option<Self> {
-        let mut resets = store.resets()?;
+    pub(crate) fn new(executor: &Executor, config: DegradedConfig) -> Option<Self> {
+        let mut resets = executor.store.resets()?;
         let resets_seen = *resets.borrow_and_update();
         let buffer = ResendBuffer::new(config.remember_seconds, config.remember_operations);
+        let fallback = executor.fallback.as_ref();
         Some(Self {
             buffer: Arc::new(buffer),
             resets,
             resets_seen,
+            lost_writes: fallback.map(|fallback| fallback.lost_writes().incidents()),
+            identities: BTreeMap::new(),
             held: BTreeMap::new(),
             held_at: Instant::now(),
+            due_held: BTreeMap::new(),
             due: Vec::new(),
+            released: BTreeSet::new(),
+            spool: fallback.map(|fallback| fallback.spool().clone()),
         })
     }
 
@@ -67,45 +134,105 @@ impl Resender {
         Arc::clone(&self.buffer)
     }
 
-    pub(crate) fn push(&self, now: Timestamp, acknowledged: Operation) {
-        self.buffer.push(now, std::iter::once(acknowledged));
+    /// Loads the writes that an earlier process has held.
+    pub(crate) async fn load(&mut self) {
+        let Some(spool) = &self.spool else { return };
+        match spool.held().await {
+            Ok(held) => {
+                let writes: usize = held.iter().map(|held| held.writes.len()).sum();
+                if writes > 0 {
+                    tracing::info!(
+                        writes,
+                        "{writes} writes that were acknowledged before the last end of this \
+                         service are sent again if Redis has forgotten them"
+                    );
+                }
+                let by_shard = held.into_iter();
+                self.held = by_shard
+                    .map(|held| (Shard(held.shard), HeldWrites::of_earlier_run(held)))
+                    .collect();
+            }
+            Err(error) => tracing::error!(%error, "the held writes can't be read"),
+        }
+    }
+
+    pub(crate) fn push(&self, executor: &Executor, acknowledged: Operation) {
+        self.buffer.push(executor.clock.now(), std::iter::once(acknowledged));
+    }
+
+    /// Whether writes of a shard that is unavailable are held.
+    pub(crate) fn holds(&self) -> bool {
+        !self.held.is_empty()
     }
 
     /// Completes when the store may have forgotten writes since the last update.
     pub(crate) async fn reset(&mut self) {
-        if *self.resets.borrow_and_update() == self.resets_seen
-            && self.resets.changed().await.is_err()
-        {
+        if *self.resets.borrow_and_update() != self.resets_seen {
+            return;
+        }
+        let lost_writes = async {
+            match &mut self.lost_writes {
+                Some(lost_writes) => lost_writes.changed().await.is_ok(),
+                None => pending().await,
+            }
+        };
+        let is_open = tokio::select! {
+            changed = self.resets.changed() => changed.is_ok(),
+            is_open = lost_writes => {
+                if let Some(lost_writes) = &mut self.lost_writes {
+                    lost_writes.mark_changed();
+                }
+                is_open
+            }
+        };
+        if !is_open {
             // The store is closed.
             pending::<()>().await;
         }
     }
 
-    /// Holds the writes of shards that are unavailable, and releases those of shards that are not
-    /// any more. Returns whether the store may have forgotten writes.
-    pub(crate) fn update(
+    /// Holds the writes of shards that are unavailable, and decides which writes of the others are
+    /// to be sent again. `back` are the unavailable shards that answer again. Returns whether the
+    /// store may have forgotten writes.
+    pub(crate) async fn update(
         &mut self,
         executor: &Executor,
         unavailable: &BTreeSet<Shard>,
-        still_unavailable: &BTreeSet<Shard>,
+        back: &BTreeSet<Shard>,
     ) -> bool {
-        let resets = *self.resets.borrow_and_update();
-        let has_forgotten = mem::replace(&mut self.resets_seen, resets) != resets;
+        let doubt = self.new_doubt();
+        let away = unavailable - back;
         self.hold(executor, unavailable);
-        for (shard, mut held) in mem::take(&mut self.held) {
-            held.are_due |= has_forgotten;
-            if still_unavailable.contains(&shard) {
-                self.held.insert(shard, held);
-            } else if held.are_due {
-                self.due.append(&mut held.operations);
-            } else {
-                self.buffer.put_back(held.operations.into_iter());
+        for held in self.held.values_mut() {
+            held.doubt = held.doubt.max(doubt);
+        }
+        let held: Vec<Shard> = self.held.keys().copied().filter(|s| !away.contains(s)).collect();
+        for shard in &held {
+            self.decide_held(executor, *shard, unavailable.contains(shard)).await;
+        }
+        for shard in executor.store.shards() {
+            if !unavailable.contains(&shard) && !held.contains(&shard) {
+                self.decide_buffered(executor, shard, doubt).await;
             }
         }
-        if has_forgotten {
-            self.due.extend(self.buffer.take(|o| !still_unavailable.contains(&executor.shard(o))));
+        doubt > Doubt::None
+    }
+
+    fn new_doubt(&mut self) -> Doubt {
+        let resets = *self.resets.borrow_and_update();
+        let seen = mem::replace(&mut self.resets_seen, resets);
+        let has_lost = self.lost_writes.as_mut().is_some_and(|lost_writes| {
+            let has_changed = lost_writes.has_changed().unwrap_or(false);
+            lost_writes.mark_unchanged();
+            has_changed
+        });
+        if has_lost || resets.certain != seen.certain {
+            Doubt::Certain
+        } else if resets.suspected != seen.suspected {
+            Doubt::Suspected
+        } else {
+            Doubt::None
         }
-        has_forgotten
     }
 
     fn hold(&mut self, executor: &Executor, unavailable: &BTreeSet<Shard>) {
@@ -115,65 +242,217 @@ impl Resender {
         }
         self.held_at = Instant::now();
         for shard in unavailable {
-            self.held.entry(*shard).or_default();
+            let identity = || HeldWrites::of(self.identities.get(shard).cloned().flatten());
+            self.held.entry(*shard).or_insert_with(identity);
         }
-        for taken in self.buffer.take(|operation| unavailable.contains(&executor.shard(operation)))
+        self.hold_buffered(executor, |shard| unavailable.contains(&shard));
+    }
+
+    fn hold_buffered(&mut self, executor: &Executor, is_held: impl Fn(Shard) -> bool) {
+        for (acknowledged_at, operation) in
+            self.buffer.take(|operation| is_held(executor.shard(operation)))
         {
             // Slots may have moved since.
-            self.held.entry(executor.shard(&taken.1)).or_default().operations.push(taken);
+            let shard = executor.shard(&operation);
+            let identity = self.identities.get(&shard).and_then(Option::as_deref);
+            let held = self.held.entry(shard).or_default();
+            held.push(identity, HeldWrite { acknowledged_at, operation });
         }
     }
 
-    /// Sends the writes that are due, and returns the shards that have failed.
-    pub(crate) async fn send(&mut self, executor: &Executor) -> BTreeSet<Shard> {
-        let due = mem::take(&mut self.due);
-        if due.is_empty() {
-            return BTreeSet::new();
+    /// Decides about the held writes of a shard that answers again, or has never failed in this
+    /// process.
+    async fn decide_held(&mut self, executor: &Executor, shard: Shard, was_unavailable: bool) {
+        let identity = executor.store.identity(shard).await;
+        let Some(held) = self.held.get_mut(&shard) else { return };
+        let is_due = match (held.doubt, &identity, &held.identity) {
+            (Doubt::Certain, _, _) => true,
+            (_, Some(now), Some(before)) => now != before,
+            (doubt, _, _) => doubt == Doubt::Suspected,
+        };
+        self.identities.insert(shard, identity);
+        if is_due {
+            self.due_held.insert(shard, was_unavailable);
+            return;
         }
-        let mut failed = BTreeSet::new();
-        for batch in due.chunks(BATCH_OPERATIONS) {
-            for run in batch.chunk_by(|(_, a), (_, b)| a.kind() == b.kind()) {
-                let run: Vec<Operation> = run
-                    .iter()
-                    .map(|(_, o)| o)
-                    .filter(|o| !failed.contains(&executor.shard(o)))
-                    .cloned()
-                    .collect();
-                for (operation, execution) in run.iter().zip(executor.execute(&run).await) {
-                    match execution {
-                        Execution::Applied => {}
-                        Execution::Deferred => {
-                            failed.insert(executor.shard(operation));
-                        }
-                        Execution::Rejected(reason) => {
-                            let (kind, key) = (operation.kind(), operation.key());
-                            tracing::error!(
-                                %key,
-                                reason,
-                                "the store refuses a {kind} of anomaly {key} that it has forgotten"
-                            );
-                        }
-                    }
-                }
+        held.doubt = Doubt::None;
+        // A shard that was unavailable may not take writes yet: its writes stay held until it does.
+        if !was_unavailable {
+            self.release(shard);
+        }
+    }
+
+    /// Decides about the writes in the buffer of a shard that is available.
+    async fn decide_buffered(&mut self, executor: &Executor, shard: Shard, doubt: Doubt) {
+        let before = self.identities.get(&shard);
+        if doubt == Doubt::None && before.is_some() {
+            return;
+        }
+        let identity = executor.store.identity(shard).await;
+        let is_due = match (doubt, &identity, before.and_then(Option::as_ref)) {
+            (Doubt::None, _, _) => false,
+            (Doubt::Certain, _, _) => true,
+            (Doubt::Suspected, Some(now), Some(before)) => now != before,
+            (Doubt::Suspected, _, _) => true,
+        };
+        if is_due {
+            let taken = self.buffer.take(|operation| executor.shard(operation) == shard);
+            let write = |(acknowledged_at, operation)| HeldWrite { acknowledged_at, operation };
+            self.due.extend(taken.into_iter().map(write));
+        }
+        // An identity that a reset has overtaken is of another server than the first writes.
+        if doubt > Doubt::None || *self.resets.borrow() == self.resets_seen {
+            self.identities.insert(shard, identity);
+        }
+    }
+
+    /// Puts the held writes of a shard back into the buffer, because it takes writes again.
+    pub(crate) fn release(&mut self, shard: Shard) {
+        if let Some(held) = self.held.remove(&shard) {
+            let writes = held.writes.into_iter();
+            self.buffer.put_back(writes.map(|write| (write.acknowledged_at, write.operation)));
+            self.released.insert(shard);
+        }
+    }
+
+    /// Sends the writes that are due.
+    pub(crate) async fn send(&mut self, executor: &Executor) -> Resent {
+        let (due, due_held) = (mem::take(&mut self.due), mem::take(&mut self.due_held));
+        let mut sending = Sending::default();
+        for shard in due_held.keys() {
+            if let Some(held) = self.held.get(shard) {
+                sending.send(executor, &held.writes).await;
             }
         }
-        let count = due.len();
-        telemetry::resent(count);
-        tracing::debug!(count, "{count} acknowledged writes were sent again");
-        let mut sent = Vec::new();
-        for (acknowledged_at, operation) in due {
-            let shard = executor.shard(&operation);
+        sending.send(executor, &due).await;
+        let Sending { resent, count, refused, suspects } = sending;
+        for (shard, was_unavailable) in due_held {
+            self.keep_held(executor, shard, was_unavailable, &resent.failed);
+        }
+        self.keep(executor, due, &resent.failed);
+        if count > 0 {
+            telemetry::resent(count);
+            tracing::debug!(count, "{count} acknowledged writes were sent again");
+        }
+        self.bury(executor, refused).await;
+        self.spool(executor, suspects).await;
+        resent
+    }
+
+    /// Keeps the held writes of a shard that were sent, for the next reset.
+    fn keep_held(
+        &mut self,
+        executor: &Executor,
+        shard: Shard,
+        was_unavailable: bool,
+        failed: &BTreeSet<Shard>,
+    ) {
+        let Some(held) = self.held.get_mut(&shard) else { return };
+        // Slots may have moved to a shard that fails.
+        let moved = held.take_unless(|write| {
+            let current = executor.shard(&write.operation);
+            current == shard || !failed.contains(&current)
+        });
+        if !failed.contains(&shard) {
+            held.doubt = Doubt::None;
+            if !was_unavailable {
+                self.release(shard);
+            }
+        }
+        self.keep(executor, moved, failed);
+    }
+
+    /// Keeps writes that were sent, for the next reset.
+    fn keep(&mut self, executor: &Executor, sent: Vec<HeldWrite>, failed: &BTreeSet<Shard>) {
+        let mut kept = Vec::new();
+        for write in sent {
+            let shard = executor.shard(&write.operation);
             if failed.contains(&shard) {
-                // All of them, because a shard that fails may forget those that it has applied.
+                // All of its writes, because a shard that fails may forget those that it has
+                // applied. The server that has acknowledged them first is another one.
                 let held = self.held.entry(shard).or_default();
-                held.are_due = true;
-                held.operations.push((acknowledged_at, operation));
+                held.push(None, write);
+                held.doubt = held.doubt.max(Doubt::Suspected);
             } else {
-                sent.push((acknowledged_at, operation));
+                // With the time of the first acknowledgement: one sent repeatedly would never
+                // expire.
+                kept.push((write.acknowledged_at, write.operation));
             }
         }
-        // With the time of the first acknowledgement: one sent repeatedly would never expire.
-        self.buffer.put_back(sent.into_iter());
-        failed
+        self.buffer.put_back(kept.into_iter());
+    }
+
+    /// Makes dead letters of writes that the store refuses for good.
+    async fn bury(&self, executor: &Executor, refused: Vec<(SpoolWrite, String)>) {
+        if refused.is_empty() {
+            return;
+        }
+        let count = refused.len();
+        for (write, reason) in refused.iter().take(LOGGED_REFUSALS) {
+            let (kind, key) = (write.operation.kind(), write.operation.key());
+            tracing::error!(
+                %key,
+                reason,
+                "the store refuses a {kind} of anomaly {key} that it has forgotten"
+            );
+        }
+        tracing::error!(
+            count,
+            "{count} acknowledged writes that were sent again are dead letters: see `spool list`"
+        );
+        telemetry::buried(count);
+        let Some(spool) = &self.spool else { return };
+        if let Err(error) = spool.bury(refused, executor.clock.now()).await {
+            tracing::error!(%error, "{count} dead letters can't be written");
+        }
+    }
+
+    /// Makes writes wait that were refused alone: the replay finds out whether they are at fault.
+    async fn spool(&self, executor: &Executor, suspects: Vec<SpoolWrite>) {
+        let Some(fallback) = executor.fallback.as_ref().filter(|_| !suspects.is_empty()) else {
+            return;
+        };
+        for result in fallback.accept(executor.clock.now(), suspects).await {
+            if let Err(error) = result {
+                tracing::error!(%error, "an acknowledged write can't be sent again");
+            }
+        }
+    }
+
+    /// Brings the held writes on disk a piece further. Returns whether there is more to do.
+    pub(crate) async fn store_piece(&mut self) -> bool {
+        let Some(spool) = &self.spool else { return false };
+        let next = self.held.iter_mut().find(|(_, held)| !held.are_stored());
+        if let Some((shard, held)) = next {
+            if let Err(error) = held.store_piece(spool, *shard).await {
+                held.give_up_storing();
+                tracing::warn!(
+                    %error,
+                    "writes that were acknowledged before the outage are kept in memory only: if \
+                     this process ends before Redis answers, they are not sent again"
+                );
+            }
+            return true;
+        }
+        // Only when what has moved to another shard is on disk there.
+        let released: Vec<u16> = mem::take(&mut self.released)
+            .into_iter()
+            .filter(|shard| !self.held.contains_key(shard))
+            .map(|shard| shard.0)
+            .collect();
+        if !released.is_empty()
+            && let Err(error) = spool.release(released).await
+        {
+            // They are sent again after the next start, which changes nothing.
+            tracing::warn!(%error, "held writes can't be removed from the disk");
+        }
+        false
+    }
+
+    /// Stores what would have to be sent again if Redis is another one at the next start.
+    pub(crate) async fn close(&mut self, executor: &Executor) {
+        self.buffer.expire(executor.clock.now());
+        self.hold_buffered(executor, |_| true);
+        while self.store_piece().await {}
     }
 }

@@ -25,7 +25,16 @@ impl ResendBuffer {
     pub(crate) fn push(&self, now: Timestamp, acknowledged: impl Iterator<Item = Operation>) {
         let mut operations = self.operations.lock();
         operations.extend(acknowledged.map(|operation| (now, operation)));
-        // Only here: in an outage nothing is acknowledged, and the writes before it stay.
+        // In an outage nothing is acknowledged, and the writes before it stay.
+        self.remove_old(now, &mut operations);
+    }
+
+    /// Removes what is too old.
+    pub(crate) fn expire(&self, now: Timestamp) {
+        self.remove_old(now, &mut self.operations.lock());
+    }
+
+    fn remove_old(&self, now: Timestamp, operations: &mut VecDeque<(Timestamp, Operation)>) {
         let oldest_kept = now.minus_seconds(self.remember_seconds);
         while operations.len() > self.limit
             || operations.front().is_some_and(|(at, _)| *at < oldest_kept)

@@ -1,11 +1,12 @@
-//! The last known state of anomalies, for answers while the store gives none. Bounded in number.
+//! The last known state of anomalies, for answers while the store gives none. Bounded in number. A
+//! count that is lower than an earlier reply said shows here: the store has lost events.
 
 use std::num::NonZeroUsize;
 
 use lru::LruCache;
 
 use crate::{
-    domain::{AnomalyKey, AnomalyStats, RepairHistory, Timestamp},
+    domain::{AnomalyKey, AnomalyStats, RETENTION, RepairHistory, Timestamp},
     store::AnomalyDetails,
 };
 
@@ -24,6 +25,59 @@ pub(crate) struct StaleEntry {
     pub(crate) stats: AnomalyStats,
     /// The details, where they have been read.
     pub(crate) details: Option<AnomalyDetails>,
+    /// Absent where the last reply does not bound later ones.
+    floor: Option<Floor>,
+}
+
+/// A bound for the replies to later calls: they have no lower count for as long as all of these
+/// events are inside 30 days.
+#[derive(Clone, Copy, Debug)]
+struct Floor {
+    count: u64,
+    first_seen: Timestamp,
+    /// Only calls that began later are bound.
+    arrived_at: Timestamp,
+}
+
+/// A count of 30 days that fell, although none of its events had left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fall {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+}
+
+/// The beginning of a call to the store, and the arrival of its reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CallTimes {
+    pub(crate) began_at: Timestamp,
+    pub(crate) arrived_at: Timestamp,
+}
+
+impl Floor {
+    fn of(arrived_at: Timestamp, stats: &AnomalyStats) -> Option<Self> {
+        let first_seen = stats.first_seen.filter(|_| !stats.is_approximate)?;
+        Some(Self { count: stats.counts.month, first_seen, arrived_at })
+    }
+}
+
+impl StaleEntry {
+    /// Compares the count of a reply with the earlier ones, and remembers it for later ones.
+    fn compare(&mut self, times: CallTimes, stats: &AnomalyStats) -> Option<Fall> {
+        let CallTimes { began_at, arrived_at } = times;
+        let Some(floor) = self.floor else {
+            self.floor = Floor::of(arrived_at, stats);
+            return None;
+        };
+        // A reply to a call that overlapped the earlier one says nothing, and must not push the
+        // floor's time ahead: under load one call would always overlap the next.
+        if began_at <= floor.arrived_at {
+            return None;
+        }
+        self.floor = Floor::of(arrived_at, stats);
+        let are_inside = floor.first_seen >= RETENTION.start(began_at);
+        let (from, to) = (floor.count, stats.counts.month);
+        (are_inside && !stats.is_approximate && to < from).then_some(Fall { from, to })
+    }
 }
 
 impl StaleCache {
@@ -36,28 +90,45 @@ impl StaleCache {
         self.entries.get(&key)
     }
 
-    /// Updates the stats of an anomaly.
-    pub(crate) fn update_stats(&mut self, key: AnomalyKey, as_of: Timestamp, stats: &AnomalyStats) {
-        match self.entries.get_mut(&key) {
-            // Batches may come back in another order than they were sent.
-            Some(entry) if entry.as_of <= as_of => {
-                entry.as_of = as_of;
-                entry.stats = stats.clone();
-            }
-            Some(_) => {}
-            None => self.insert(key, StaleEntry { as_of, stats: stats.clone(), details: None }),
+    /// Updates the stats of an anomaly. Returns the fall of its count, if it fell.
+    pub(crate) fn update_stats(
+        &mut self,
+        key: AnomalyKey,
+        times: CallTimes,
+        stats: &AnomalyStats,
+    ) -> Option<Fall> {
+        let as_of = times.began_at;
+        let Some(entry) = self.entries.get_mut(&key) else {
+            let (stats, floor) = (stats.clone(), Floor::of(times.arrived_at, stats));
+            self.insert(key, StaleEntry { as_of, stats, details: None, floor });
+            return None;
+        };
+        // Batches may come back in another order than they were sent.
+        if entry.as_of <= as_of {
+            entry.as_of = as_of;
+            entry.stats = stats.clone();
         }
+        entry.compare(times, stats)
     }
 
-    /// Updates the stats and the details of an anomaly.
+    /// Updates the stats and the details of an anomaly. Returns the fall of its count, if it fell.
     pub(crate) fn update_details(
         &mut self,
         key: AnomalyKey,
-        as_of: Timestamp,
+        times: CallTimes,
         details: &AnomalyDetails,
-    ) {
-        let stats = details.stats.clone();
-        self.insert(key, StaleEntry { as_of, stats, details: Some(details.clone()) });
+    ) -> Option<Fall> {
+        let fall = self.update_stats(key, times, &details.stats);
+        if let Some(entry) = self.entries.get_mut(&key) {
+            (entry.as_of, entry.stats) = (times.began_at, details.stats.clone());
+            entry.details = Some(details.clone());
+        }
+        fall
+    }
+
+    /// Notes that the store does not know an anomaly. Returns the fall of its count, if it fell.
+    pub(crate) fn note_unknown(&mut self, key: AnomalyKey, times: CallTimes) -> Option<Fall> {
+        self.entries.get_mut(&key)?.compare(times, &AnomalyStats::default())
     }
 
     /// Updates the repairs of an anomaly that has an entry.
@@ -75,5 +146,63 @@ impl StaleCache {
         if self.entries.len() > self.limit.get() {
             self.entries.pop_lru();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::WindowCounts;
+
+    const KEY: AnomalyKey = AnomalyKey::from_bits(7);
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_micros(1_774_799_738_000_000).plus_seconds(second)
+    }
+
+    fn times(began: i64, arrived: i64) -> CallTimes {
+        CallTimes { began_at: at(began), arrived_at: at(arrived) }
+    }
+
+    fn stats(month: u64, first_seen: Timestamp) -> AnomalyStats {
+        let counts = WindowCounts { hour: 0, day: 0, week: 0, month };
+        AnomalyStats { counts, first_seen: Some(first_seen), ..AnomalyStats::default() }
+    }
+
+    fn cache() -> StaleCache {
+        StaleCache::new(NonZeroUsize::new(10).unwrap())
+    }
+
+    #[test]
+    fn a_count_that_is_lower_than_an_earlier_reply_fell() {
+        let mut cache = cache();
+        assert_eq!(cache.update_stats(KEY, times(0, 1), &stats(7, at(0))), None);
+        assert_eq!(cache.update_stats(KEY, times(2, 3), &stats(8, at(0))), None);
+        let fall = Some(Fall { from: 8, to: 1 });
+        assert_eq!(cache.update_stats(KEY, times(4, 5), &stats(1, at(0))), fall);
+        assert_eq!(cache.update_stats(KEY, times(6, 7), &stats(2, at(0))), None, "once");
+        let fall = Some(Fall { from: 2, to: 0 });
+        assert_eq!(cache.note_unknown(KEY, times(8, 9)), fall, "unknown all at once");
+    }
+
+    #[test]
+    fn a_reply_says_nothing_about_a_call_that_overlaps_it() {
+        let mut cache = cache();
+        cache.update_stats(KEY, times(0, 2), &stats(7, at(0)));
+        assert_eq!(cache.update_stats(KEY, times(1, 3), &stats(6, at(0))), None);
+        // The one that was not overlapped still bounds the next.
+        let fall = Some(Fall { from: 7, to: 6 });
+        assert_eq!(cache.update_stats(KEY, times(3, 4), &stats(6, at(0))), fall);
+    }
+
+    #[test]
+    fn events_that_may_have_left_and_approximate_counts_are_no_fall() {
+        let mut cache = cache();
+        let month = 30 * 86_400;
+        cache.update_stats(KEY, times(0, 1), &stats(7, at(5 - month)));
+        assert_eq!(cache.update_stats(KEY, times(6, 7), &stats(6, at(0))), None, "one has left");
+        let approximate = |count| AnomalyStats { is_approximate: true, ..stats(count, at(0)) };
+        assert_eq!(cache.update_stats(KEY, times(8, 9), &approximate(5)), None);
+        assert_eq!(cache.update_stats(KEY, times(10, 11), &stats(4, at(0))), None);
     }
 }

@@ -26,6 +26,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         Endpoint::new("dead_letters.retry", routes!(retry))
             .scope(Scope::Operate)
             .problems(&[UnknownDeadLetter, InvalidField]),
+        Endpoint::new("dead_letters.retry_all", routes!(retry_all)).scope(Scope::Operate),
         Endpoint::new("dead_letters.drop", routes!(remove))
             .scope(Scope::Operate)
             .problems(&[UnknownDeadLetter, InvalidField]),
@@ -112,7 +113,30 @@ async fn retry(
     TextPath(sequence): TextPath,
 ) -> Result<Json<DoneBody>, Problem> {
     let sequence = parse(&sequence)?;
-    done(sequence, state.counter.retry_dead_letter(sequence).await?)
+    done(sequence, state.counter.retry_dead_letters(Some(sequence)).await? > 0)
+}
+
+/// The answer to a retry of all dead letters.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = DeadLettersRetried)]
+pub struct RetriedBody {
+    /// Number of dead letters that are tried again; those with a damaged record are not.
+    #[schema(example = 3)]
+    pub retried: usize,
+}
+
+/// Try all dead letters again.
+///
+/// Those that are refused again come back with other numbers.
+#[utoipa::path(
+    post,
+    path = "/spool/dead-letters/retry",
+    tag = "operation",
+    responses((status = 200, description = "They are tried again.", body = RetriedBody)),
+)]
+async fn retry_all(State(state): State<AppState>) -> Result<Json<RetriedBody>, Problem> {
+    let retried = state.counter.retry_dead_letters(None).await?;
+    Ok(Json(RetriedBody { retried }))
 }
 
 /// Drop a dead letter.

@@ -10,6 +10,7 @@ use crate::{
     counter::HealthState,
     domain::Timestamp,
     http::{bodies::schemas, state::AppState},
+    telemetry::Label as _,
 };
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
@@ -32,7 +33,7 @@ struct HealthBody {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Readiness)]
 struct ReadyBody {
-    /// `ready`; `degraded` while the store does not answer; `replaying` while writes that have
+    /// `ready`; `degraded` while the store takes no writes; `replaying` while writes that have
     /// waited are applied.
     #[schema(pattern = "^(ready|degraded|replaying)$", example = "ready")]
     status: &'static str,
@@ -45,6 +46,12 @@ struct ReadyBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<schemas::Time>)]
     degraded_since: Option<Timestamp>,
+    /// Why the store, or a part of it, takes no writes; only while it takes none. One of `timeout`,
+    /// `unreachable`, `auth`, `permission`, `readonly`, `loading`, `busy`, `memory`, `disk`,
+    /// `replicas`, `cluster` and `refused`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, pattern = "^[a-z]+$", example = "readonly")]
+    cause: Option<&'static str>,
     spool: SpoolBody,
 }
 
@@ -96,6 +103,7 @@ async fn ready(State(state): State<AppState>) -> Json<ReadyBody> {
         store: readiness.store,
         degraded: readiness.state != HealthState::Healthy,
         degraded_since: readiness.since,
+        cause: readiness.cause.map(|cause| cause.value()),
         spool: SpoolBody {
             operations: readiness.spool.operations,
             bytes: readiness.spool.bytes,

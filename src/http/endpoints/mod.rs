@@ -15,7 +15,7 @@ mod repairs;
 #[cfg(fuzzing)]
 pub(super) use alertmanager::DeliveryRequest;
 pub(super) use alertmanager::{AlertRequest, register_metrics};
-pub use dead_letters::DeadLetterBody;
+pub use dead_letters::{DeadLetterBody, RetriedBody};
 pub(super) use endpoint::{Access, Description, Endpoint, Routine};
 
 /// All endpoints of the API, in the order in which they are described.

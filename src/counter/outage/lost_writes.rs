@@ -1,0 +1,103 @@
+//! Notices that the store has lost writes that nobody can send again: a count that is lower than an
+//! earlier reply said. An incident is one line in the log, with the number of anomalies.
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::stale_cache::Fall;
+use crate::{
+    domain::{AnomalyKey, Timestamp},
+    telemetry,
+};
+
+/// The falls of this time after the first one are one incident, in seconds.
+const INCIDENT_SECONDS: i64 = 60;
+/// Time for which an incident is collected before it is logged, in seconds.
+const COLLECTED_SECONDS: i64 = 1;
+
+/// The last incident.
+#[derive(Debug)]
+pub(crate) struct LostWrites {
+    incident: Mutex<Option<Incident>>,
+    /// Number of incidents.
+    incidents: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct Incident {
+    began_at: Timestamp,
+    anomalies: usize,
+    first: (AnomalyKey, Fall),
+    is_logged: bool,
+}
+
+impl LostWrites {
+    pub(crate) fn new() -> Self {
+        Self { incident: Mutex::default(), incidents: watch::Sender::new(0) }
+    }
+
+    /// Changes with each incident.
+    pub(crate) fn incidents(&self) -> watch::Receiver<u64> {
+        self.incidents.subscribe()
+    }
+
+    /// Notes that the counts of anomalies fell.
+    pub(crate) fn note(&self, now: Timestamp, falls: &[(AnomalyKey, Fall)]) {
+        let Some(first) = falls.first() else { return };
+        telemetry::lost_writes(falls.len() as u64);
+        let mut incident = self.incident.lock();
+        match &mut *incident {
+            Some(current) if now < current.began_at.plus_seconds(INCIDENT_SECONDS) => {
+                current.anomalies += falls.len();
+            }
+            _ => {
+                let (anomalies, is_logged) = (falls.len(), false);
+                *incident = Some(Incident { began_at: now, anomalies, first: *first, is_logged });
+                drop(incident);
+                self.incidents.send_modify(|incidents| *incidents += 1);
+            }
+        }
+    }
+
+    /// Logs an incident once it has been collected for a second.
+    pub(crate) fn report(&self, now: Timestamp) {
+        let mut incident = self.incident.lock();
+        let Some(incident) = incident.as_mut().filter(|incident| !incident.is_logged) else {
+            return;
+        };
+        if now < incident.began_at.plus_seconds(COLLECTED_SECONDS) {
+            return;
+        }
+        incident.is_logged = true;
+        let (key, Fall { from, to }) = incident.first;
+        let anomalies = incident.anomalies;
+        tracing::error!(
+            anomalies,
+            %key,
+            "the store has lost writes: the counts of {anomalies} anomalies fell (of {key} from \
+             {from} to {to}). The writes of the last degraded.remember_seconds are sent again; \
+             older ones are lost. Was Redis flushed, replaced, or restored from an older snapshot?"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_falls_of_a_minute_are_one_incident() {
+        let begin = Timestamp::from_micros(1_774_799_738_000_000);
+        let fall = (AnomalyKey::from_bits(1), Fall { from: 7, to: 1 });
+        let lost = LostWrites::new();
+        let incidents = lost.incidents();
+        lost.note(begin, &[]);
+        assert_eq!(*incidents.borrow(), 0);
+        lost.note(begin, &[fall, fall]);
+        lost.note(begin.plus_seconds(59), &[fall]);
+        assert_eq!(*incidents.borrow(), 1);
+        assert_eq!(lost.incident.lock().as_ref().map(|incident| incident.anomalies), Some(3));
+        lost.note(begin.plus_seconds(60), &[fall]);
+        assert_eq!(*incidents.borrow(), 2);
+    }
+}

@@ -1,0 +1,137 @@
+//! A store of the tests of this folder.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+
+use crate::{
+    domain::{
+        AnomalyKey, AnomalyStats, AuditEntry, EventId, FixMark, FixRemoval, Occurrence,
+        PermanentFix, RepairAttempt, Timestamp, WindowCounts,
+    },
+    store::{
+        AnomalyDetails, Cause, RecordOutcome, Recorded, RepairRecorded, Shard, Store, StoreError,
+    },
+};
+
+/// A store in memory that refuses every call with an event of certain ids.
+#[derive(Debug, Default)]
+pub(crate) struct RefusingStore {
+    pub(crate) refused_ids: Vec<&'static str>,
+    pub(crate) fails_checks: bool,
+    pub(crate) counted: Mutex<HashMap<AnomalyKey, Vec<String>>>,
+    pub(crate) calls: Mutex<usize>,
+}
+
+fn refusal() -> StoreError {
+    StoreError::indeterminate(Cause::Refused, "ERR nobody knows these words")
+}
+
+#[async_trait]
+impl Store for RefusingStore {
+    fn name(&self) -> &'static str {
+        "refusing"
+    }
+
+    fn concurrent_batches(&self) -> usize {
+        1
+    }
+
+    fn batch_items(&self) -> usize {
+        1_000
+    }
+
+    async fn record(
+        &self,
+        _now: Timestamp,
+        occurrences: Vec<Occurrence>,
+    ) -> Vec<Result<Recorded, StoreError>> {
+        *self.calls.lock() += 1;
+        let is_refused = |id: &EventId| {
+            self.refused_ids.iter().any(|refused| *refused == "*" || *refused == id.as_str())
+        };
+        if occurrences.iter().any(|occurrence| is_refused(&occurrence.id)) {
+            return vec![Err(refusal()); occurrences.len()];
+        }
+        let mut counted = self.counted.lock();
+        let mut record = |occurrence: Occurrence| {
+            let ids = counted.entry(occurrence.key).or_default();
+            ids.push(occurrence.id.as_str().to_owned());
+            let day = ids.len() as u64;
+            let counts = WindowCounts { hour: day, day, week: day, month: day };
+            let stats = AnomalyStats { counts, ..AnomalyStats::default() };
+            Ok(Recorded { outcome: RecordOutcome::Counted, previous_count_24h: day - 1, stats })
+        };
+        occurrences.into_iter().map(&mut record).collect()
+    }
+
+    async fn record_again(
+        &self,
+        _now: Timestamp,
+        occurrences: Vec<Occurrence>,
+    ) -> Vec<Result<Recorded, StoreError>> {
+        let stats = AnomalyStats::default();
+        let outcome = RecordOutcome::Unrecognisable;
+        let recorded = Recorded { outcome, previous_count_24h: 0, stats };
+        vec![Ok(recorded); occurrences.len()]
+    }
+
+    async fn stats(
+        &self,
+        _now: Timestamp,
+        _keys: Vec<AnomalyKey>,
+    ) -> Vec<Result<Option<AnomalyStats>, StoreError>> {
+        Vec::new()
+    }
+
+    async fn details(
+        &self,
+        _now: Timestamp,
+        _key: AnomalyKey,
+    ) -> Result<Option<AnomalyDetails>, StoreError> {
+        Ok(None)
+    }
+
+    async fn record_repairs(
+        &self,
+        _now: Timestamp,
+        attempts: Vec<RepairAttempt>,
+    ) -> Vec<Result<Option<RepairRecorded>, StoreError>> {
+        vec![Ok(None); attempts.len()]
+    }
+
+    async fn audit(
+        &self,
+        _now: Timestamp,
+        _key: AnomalyKey,
+    ) -> Result<Option<Vec<AuditEntry>>, StoreError> {
+        Ok(None)
+    }
+
+    async fn mark_fixed(
+        &self,
+        _now: Timestamp,
+        _mark: FixMark,
+    ) -> Result<Option<PermanentFix>, StoreError> {
+        Ok(None)
+    }
+
+    async fn unmark_fixed(
+        &self,
+        _now: Timestamp,
+        _removal: FixRemoval,
+    ) -> Result<Option<bool>, StoreError> {
+        Ok(None)
+    }
+
+    async fn check(&self, _shard: Shard) -> Result<(), StoreError> {
+        if self.fails_checks { Err(refusal()) } else { Ok(()) }
+    }
+
+    async fn maintain(&self, _now: Timestamp) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn close(&self) {}
+}

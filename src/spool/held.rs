@@ -1,0 +1,91 @@
+//! The held writes in the spool's file: those that the store had acknowledged last when it became
+//! unavailable. They do not wait: they are sent again only if the store has forgotten them. The
+//! rows are not framed as records, so that the salvage of a damaged file does not find them.
+
+use redb::{ReadableTable as _, TableDefinition, WriteTransaction};
+
+use super::{error::SpoolError, usage::Usage};
+use crate::domain::{Operation, Timestamp};
+
+/// Shard and position → time of the acknowledgement in microseconds, and the operation in postcard.
+pub(super) const HELD: TableDefinition<'_, (u16, u64), (i64, &[u8])> =
+    TableDefinition::new("held_v1");
+/// Shard → the identity of the server that has acknowledged them; empty where it is not known.
+pub(super) const HELD_BY: TableDefinition<'_, u16, &str> = TableDefinition::new("held_by_v1");
+
+/// An acknowledged write, with the time of its acknowledgement.
+pub type AcknowledgedWrite = (Timestamp, Operation);
+
+/// The held writes of one shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldOnDisk {
+    /// The shard's number when they were held.
+    pub shard: u16,
+    /// The identity of the server that has acknowledged them; `None` where it is not known.
+    pub identity: Option<String>,
+    /// The writes, oldest first.
+    pub writes: Vec<AcknowledgedWrite>,
+}
+
+/// Adds acknowledged writes of a shard.
+///
+/// # Errors
+/// If there is no room for them.
+pub(super) fn add(
+    transaction: &WriteTransaction,
+    usage: &mut Usage,
+    max_bytes: u64,
+    held: &HeldOnDisk,
+) -> Result<(), SpoolError> {
+    let shard = held.shard;
+    let mut rows = transaction.open_table(HELD)?;
+    let last = rows.range((shard, 0)..=(shard, u64::MAX))?.next_back().transpose()?;
+    let mut position = last.map_or(0, |(key, _)| key.value().1 + 1);
+    let is_first = position == 0;
+    for (acknowledged_at, operation) in &held.writes {
+        let bytes = postcard::to_stdvec(operation)?;
+        usage.held += bytes.len() as u64;
+        if usage.total() > max_bytes {
+            return Err(SpoolError::Full);
+        }
+        rows.insert((shard, position), (acknowledged_at.as_micros(), bytes.as_slice()))?;
+        position += 1;
+    }
+    let mut held_by = transaction.open_table(HELD_BY)?;
+    let identity = held.identity.as_deref().unwrap_or_default();
+    let is_same = held_by.get(shard)?.is_some_and(|before| before.value() == identity);
+    if is_first || is_same {
+        held_by.insert(shard, identity)?;
+    } else {
+        // Of two servers: neither identity says enough.
+        held_by.insert(shard, "")?;
+    }
+    Ok(())
+}
+
+/// Removes the held writes of a shard.
+pub(super) fn release(
+    transaction: &WriteTransaction,
+    usage: &mut Usage,
+    shard: u16,
+) -> Result<(), SpoolError> {
+    let mut rows = transaction.open_table(HELD)?;
+    rows.retain_in((shard, 0)..=(shard, u64::MAX), |_, (_, bytes)| {
+        usage.held = usage.held.saturating_sub(bytes.len() as u64);
+        false
+    })?;
+    transaction.open_table(HELD_BY)?.remove(shard)?;
+    Ok(())
+}
+
+/// Removes all of them, because what waits needs their room.
+pub(super) fn drop_all(
+    transaction: &WriteTransaction,
+    usage: &mut Usage,
+) -> Result<(), SpoolError> {
+    transaction.open_table(HELD)?.retain(|_, _| false)?;
+    transaction.open_table(HELD_BY)?.retain(|_, _| false)?;
+    usage.held = 0;
+    usage.dropped_held += 1;
+    Ok(())
+}
