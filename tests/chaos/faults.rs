@@ -12,6 +12,7 @@ pub(crate) enum Fault {
     RedisPaused(usize),
     RedisKilled(usize),
     ScriptsForgotten(usize),
+    WritesRefused(usize, Refusal),
     ConnectionsCut(usize),
     ConnectionsHalfClosed(usize),
     ConnectionsStranded(usize),
@@ -19,7 +20,22 @@ pub(crate) enum Fault {
     RepliesLost(usize),
     BlackHole(usize),
     ServiceKilled(usize),
+    /// Ended by SIGTERM, and started again later.
+    ServiceStopped(usize),
     DiskFull(usize),
+}
+
+/// Why a Redis that answers refuses all writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// It is demoted to a replica.
+    Readonly,
+    /// It is at `maxmemory`.
+    Memory,
+    /// It has fewer replicas than `min-replicas-to-write`.
+    Replicas,
+    /// The user may not run a command that the scripts need.
+    Permission,
 }
 
 impl Fault {
@@ -29,6 +45,10 @@ impl Fault {
             Self::RedisPaused(_) => "redis paused",
             Self::RedisKilled(_) => "redis killed",
             Self::ScriptsForgotten(_) => "scripts forgotten",
+            Self::WritesRefused(_, Refusal::Readonly) => "redis demoted",
+            Self::WritesRefused(_, Refusal::Memory) => "redis out of memory",
+            Self::WritesRefused(_, Refusal::Replicas) => "too few replicas",
+            Self::WritesRefused(_, Refusal::Permission) => "permission lost",
             Self::ConnectionsCut(_) => "connections cut",
             Self::ConnectionsHalfClosed(_) => "connections half closed",
             Self::ConnectionsStranded(_) => "connections stranded",
@@ -36,6 +56,7 @@ impl Fault {
             Self::RepliesLost(_) => "replies lost",
             Self::BlackHole(_) => "black hole",
             Self::ServiceKilled(_) => "service killed",
+            Self::ServiceStopped(_) => "service stopped",
             Self::DiskFull(_) => "disk full",
         }
     }
@@ -77,8 +98,9 @@ pub(crate) fn schedule(seed: u64, length: Duration, on: Topology) -> Vec<Planned
 }
 
 fn single(random: &mut impl Rng) -> Fault {
+    use Refusal::{Memory, Permission, Readonly, Replicas};
     let instance = random.random_range(0..2);
-    match random.random_range(0..12) {
+    match random.random_range(0..16) {
         0 | 1 => Fault::RedisPaused(0),
         2 | 3 => Fault::RedisKilled(0),
         4 => Fault::ScriptsForgotten(0),
@@ -88,20 +110,34 @@ fn single(random: &mut impl Rng) -> Fault {
         8 => Fault::NetworkSlow(instance, Duration::from_millis(random.random_range(20..900))),
         9 => Fault::RepliesLost(instance),
         10 => Fault::BlackHole(instance),
+        11..=13 => {
+            let refusals = [Readonly, Memory, Replicas, Permission];
+            Fault::WritesRefused(0, refusals[random.random_range(0..refusals.len())])
+        }
         _ => other(random, instance),
     }
 }
 
 fn cluster(random: &mut impl Rng) -> Fault {
+    use Refusal::{Memory, Permission, Replicas};
     let (node, instance) = (random.random_range(0..6), random.random_range(0..2));
-    match random.random_range(0..5) {
+    match random.random_range(0..6) {
         0 => Fault::RedisPaused(node),
         1 | 2 => Fault::RedisKilled(node),
         3 => Fault::ScriptsForgotten(node),
+        // A node of a cluster can't be demoted by REPLICAOF.
+        4 => {
+            let refusals = [Memory, Replicas, Permission];
+            Fault::WritesRefused(node, refusals[random.random_range(0..refusals.len())])
+        }
         _ => other(random, instance),
     }
 }
 
 fn other(random: &mut impl Rng, instance: usize) -> Fault {
-    if random.random_bool(0.6) { Fault::ServiceKilled(instance) } else { Fault::DiskFull(instance) }
+    match random.random_range(0..5) {
+        0 | 1 => Fault::ServiceKilled(instance),
+        2 => Fault::ServiceStopped(instance),
+        _ => Fault::DiskFull(instance),
+    }
 }

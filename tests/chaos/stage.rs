@@ -10,7 +10,7 @@ use tokio::{sync::Mutex as AsyncMutex, task::JoinSet};
 
 use crate::{
     Topology,
-    faults::{Fault, Planned},
+    faults::{Fault, Planned, Refusal},
     report::Report,
     support::{Proxy, RedisCluster, RedisServer, Service, Weather},
 };
@@ -92,14 +92,17 @@ impl Stage {
             match fault {
                 Fault::RedisPaused(node)
                 | Fault::RedisKilled(node)
-                | Fault::ScriptsForgotten(node) => {
+                | Fault::ScriptsForgotten(node)
+                | Fault::WritesRefused(node, _) => {
                     let _alone = one_node_at_a_time.lock().await;
                     in_step(&nodes).await;
                     let mut node = nodes[node].lock().await;
                     report.begin(fault);
                     strike_node(&mut node, fault, lasts).await;
                 }
-                Fault::ServiceKilled(instance) | Fault::DiskFull(instance) => {
+                Fault::ServiceKilled(instance)
+                | Fault::ServiceStopped(instance)
+                | Fault::DiskFull(instance) => {
                     let instance = &instances[instance];
                     let _alone = instance.one_fault_at_a_time.lock().await;
                     report.begin(fault);
@@ -187,8 +190,32 @@ async fn strike_node(node: &mut RedisServer, fault: Fault, lasts: Duration) {
             tokio::time::sleep(lasts).await;
             node.restart();
         }
+        Fault::WritesRefused(_, refusal) => {
+            let [refuse, accept] = commands(refusal);
+            node.client().await.run(refuse).await;
+            tokio::time::sleep(lasts).await;
+            node.client().await.run(accept).await;
+        }
         _ => {
             node.client().await.run(&["SCRIPT", "FLUSH"]).await;
+        }
+    }
+}
+
+/// The commands that make a Redis refuse writes, and that make it take them again.
+fn commands(refusal: Refusal) -> [&'static [&'static str]; 2] {
+    match refusal {
+        // Nothing listens there, so it keeps its data.
+        Refusal::Readonly => [&["REPLICAOF", "127.0.0.1", "1"], &["REPLICAOF", "NO", "ONE"]],
+        Refusal::Memory => {
+            [&["CONFIG", "SET", "maxmemory", "1mb"], &["CONFIG", "SET", "maxmemory", "0"]]
+        }
+        Refusal::Replicas => [
+            &["CONFIG", "SET", "min-replicas-to-write", "9"],
+            &["CONFIG", "SET", "min-replicas-to-write", "0"],
+        ],
+        Refusal::Permission => {
+            [&["ACL", "SETUSER", "default", "-zadd"], &["ACL", "SETUSER", "default", "+zadd"]]
         }
     }
 }
@@ -202,7 +229,11 @@ async fn strike_service(instance: &Instance, fault: Fault, lasts: Duration) {
         service.limit_file_size(None);
         return;
     }
-    service.kill_in_use();
+    if matches!(fault, Fault::ServiceStopped(_)) {
+        service.terminate_in_use().await;
+    } else {
+        service.kill_in_use();
+    }
     tokio::time::sleep(lasts).await;
     let successor = Arc::new(service.successor().await);
     *instance.service.lock().unwrap() = successor;

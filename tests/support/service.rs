@@ -117,6 +117,18 @@ impl Service {
         self.signal("-KILL");
     }
 
+    /// Asks the process to end, also while others use it, and waits until it has.
+    pub(crate) async fn terminate_in_use(&self) {
+        self.terminate();
+        let stat = format!("/proc/{}/stat", self.process.id());
+        let deadline = Instant::now() + DEADLINE;
+        // One that has ended stays as a zombie until it is waited for.
+        while std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
+            assert!(Instant::now() < deadline, "it does not end: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     fn signal(&self, signal: &str) {
         self.process.signal(signal).unwrap();
     }
