@@ -71,7 +71,8 @@ impl Report {
     /// Records a write that was not answered, or not accepted as part of an array.
     pub(crate) fn unanswered(&self, before: &[&'static str]) {
         let mut figures = self.figures();
-        let excuses = [Fault::ServiceKilled(0).name(), Fault::DiskFull(0).name()];
+        let excuses = [Fault::ServiceKilled(0), Fault::ServiceStopped(0), Fault::DiskFull(0)];
+        let excuses = excuses.map(Fault::name);
         let is_excused = |phase: &&str| excuses.contains(phase);
         if !before.iter().any(is_excused) && !figures.active.keys().any(is_excused) {
             figures.refused_without_reason += 1;
