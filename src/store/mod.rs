@@ -54,8 +54,9 @@ pub use redis::{
 /// **Late** are a mark and a removal whose time is before `now`: they have waited. Where the store
 /// is shared ([`Store::resets`]) they change nothing if a later one was faster.
 ///
-/// **Faults** are [`StoreError`]s; outcomes are values. A dropped future may or may not have taken
-/// effect.
+/// **Faults** are [`StoreError`]s; outcomes are values. Only the data of its own anomaly fail an
+/// element as permanent; what a server says of a whole call never does. A dropped future may or may
+/// not have taken effect.
 #[async_trait]
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// The name that operators know: `embedded` or `redis`.
@@ -74,9 +75,10 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         occurrences: Vec<Occurrence>,
     ) -> Vec<Result<Recorded, StoreError>>;
 
-    /// As [`Store::record`], for occurrences that may have been recorded before: those that are sent
-    /// again, replayed after a crash, or salvaged. One that is too old for its id to be recognised
-    /// is not recorded, since it might count twice: [`RecordOutcome::Unrecognisable`].
+    /// As [`Store::record`], for occurrences that may have been recorded before: those that are
+    /// sent again, replayed after a crash, or salvaged. A store that drops ids of rolled-up events
+    /// may not record one whose id it could have dropped, because it might count twice:
+    /// [`RecordOutcome::Unrecognisable`].
     async fn record_again(
         &self,
         now: Timestamp,
@@ -167,10 +169,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// Checks whether a shard answers at all. One that no anomaly is in any more does.
+    /// Checks whether a shard takes writes, by a small one of its own. A shard that no anomaly is
+    /// in any more is fine.
     ///
     /// # Errors
-    /// The fault that a call would meet.
+    /// The fault that a write would meet.
     async fn check(&self, shard: Shard) -> Result<(), StoreError>;
 
     /// Does a bounded piece of maintenance, such as removing what has expired. To be called about

@@ -30,6 +30,8 @@ mod openapi;
 mod outage;
 mod permanent_fix;
 mod readme;
+mod recent_ids;
+mod redis_store;
 mod repairs;
 mod replay;
 mod shutdown;

@@ -288,8 +288,8 @@ fn is_silence(declined: &Declined) -> bool {
     )
 }
 
-/// Connects anew: the name is resolved again, and Sentinel asked again. A connection that hangs here
-/// is replaced later.
+/// Connects anew: the name is resolved again, and Sentinel asked again. A connection that hangs
+/// here is replaced later.
 fn reconnect(connection: Connection, timeout: Duration) {
     tokio::spawn(async move {
         let _ = tokio::time::timeout(timeout, connection.force_reconnection()).await;

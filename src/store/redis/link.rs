@@ -81,9 +81,9 @@ impl ClientConfig {
     }
 
     /// Warns of a server that may evict keys, once for each policy.
-    fn warn_of_eviction(&self, policy: String) {
+    fn warn_of_eviction(&self, policy: &str) {
         let server = &self.shown;
-        if self.evicting.lock().insert((server.clone(), policy.clone())) {
+        if self.evicting.lock().insert((server.clone(), policy.to_owned())) {
             tracing::warn!(
                 server,
                 maxmemory_policy = policy,
@@ -244,7 +244,7 @@ async fn watch_eviction(
 ) {
     while !matches!(connected.recv().await, Err(broadcast::error::RecvError::Closed)) {
         if let Some(policy) = identity::eviction_policy(&connection).await {
-            config.warn_of_eviction(policy);
+            config.warn_of_eviction(&policy);
         }
     }
 }

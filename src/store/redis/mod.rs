@@ -66,7 +66,7 @@ impl RedisStore {
         let resets = Arc::new(watch::Sender::default());
         let renewals = Renewals::new(resets.subscribe());
         let client = ClientConfig::new(config, url)?;
-        let servers = Servers::connect(client, Arc::clone(&resets)).await;
+        let servers = Box::pin(Servers::connect(client, Arc::clone(&resets))).await;
         let in_braces = matches!(servers, Servers::Cluster(_));
         let names = KeyNames::new(&config.key_prefix, in_braces);
         Ok(Self {

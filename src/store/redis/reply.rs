@@ -141,8 +141,8 @@ fn count(text: &str) -> Result<u64, StoreError> {
     text.parse().map_err(|_| unexpected("no number where a count belongs"))
 }
 
-/// Parses a number that other programs write too. One that can't be read is as good as missing: what
-/// was recorded has to be answered.
+/// Parses a number that other programs write too. One that can't be read counts as missing, because
+/// what was recorded has to be answered.
 fn count_or_zero(text: &str) -> u64 {
     text.parse().unwrap_or(0)
 }
@@ -186,8 +186,8 @@ pub(super) fn repair_attempt_json(attempt: &RepairAttempt) -> String {
     serde_json::to_string(&entry).unwrap_or_default()
 }
 
-/// Returns the fault of a reply that none of our scripts gives, as a proxy may. What the call has done
-/// is not known.
+/// Returns the fault of a reply that none of our scripts gives, as a proxy may. What the call has
+/// done is not known.
 pub(super) fn unexpected(what: &str) -> StoreError {
     let text = format!("Redis answered something unexpected: {what}");
     StoreError::indeterminate(Cause::Refused, text)

@@ -1,6 +1,6 @@
 -- Functions that the scripts beside this file share. It is put in front of each of them, because a
 -- script can't load another one. Only `read_stats` (if it prunes), `extend_ttl`, `remember_id`,
--- `audit` and `change_fix` write.
+-- `audit` and `change_fix` write. A script's body is run by `run`, and each element by `protected`.
 --
 -- `k` is the index of an anomaly's first key in KEYS. Its keys follow in the order below, and a
 -- script takes the first few of them. (Indices, because making a table of names for each anomaly
@@ -210,8 +210,8 @@ end
 -- event. If there is more, "approximate" or "exact" follows, and the number of repair attempts; if
 -- there is a mark, "marked", its remaining milliseconds and its time. `-` stands for a missing
 -- value. The milliseconds are for marks without a readable time: an older writer's metadata expire
--- before its mark does. What a foreign writer has left and can't be read counts as missing: an event
--- that is counted is answered.
+-- before its mark does. What a foreign writer has left and can't be read counts as missing, because
+-- an event that is counted has to be answered.
 local function encode_stats(k, word, stats)
   local text = word .. ' ' .. stats[1]
   if stats[4] ~= stats[1] then

@@ -211,10 +211,10 @@ local function write_rollup(k, rollup, starts, kept_seconds)
     table.insert(ids, field)
     table.insert(ids, rollup.ids[field])
   end
+  call('EXPIRE', KEYS[k + FOLDED_COUNTS], kept_seconds)
   call('SET', KEYS[k + FOLDED], rollup.first .. ' ' .. rollup.edge .. ' ' .. rollup.total .. ' '
     .. string.format('%d', rollup.coarse_before), 'EX', kept_seconds)
   -- After the counts: an event whose id is remembered must be counted.
   call('HSET', KEYS[k + FOLDED_IDS], unpack(ids))
-  call('EXPIRE', KEYS[k + FOLDED_COUNTS], kept_seconds)
   call('EXPIRE', KEYS[k + FOLDED_IDS], kept_seconds)
 end

@@ -1,0 +1,121 @@
+//! Which ids of rolled-up events are known, and what happens to a copy whose id is not.
+
+use std::sync::Arc;
+
+use anomaly_counter::{
+    domain::{AnomalyKey, Occurrence, Timestamp},
+    store::{RecordOutcome, Store},
+};
+
+use crate::redis_store::store_keeping;
+use crate::support::{
+    EXACT_EVENTS, Fixture, RedisServer, occurrence, over_every_store, start_of_tests,
+};
+
+const KEY: u64 = 0xb119_b2ed_aa9f_b08c;
+const EXACT: u32 = 2_000;
+
+fn event(now: Timestamp, n: i64) -> Occurrence {
+    occurrence(KEY, &format!("e{n}"), now.minus_seconds(10_000 - n))
+}
+
+/// Records events by their numbers, and returns how many had each outcome.
+async fn record(
+    store: &Arc<dyn Store>,
+    now: Timestamp,
+    numbers: impl Iterator<Item = i64>,
+    is_again: bool,
+) -> Vec<RecordOutcome> {
+    let events: Vec<_> = numbers.map(|n| event(now, n)).collect();
+    let mut outcomes = Vec::new();
+    for batch in events.chunks(500) {
+        let results = if is_again {
+            store.record_again(now, batch.to_vec()).await
+        } else {
+            store.record(now, batch.to_vec()).await
+        };
+        outcomes.extend(results.into_iter().map(|result| result.unwrap().outcome));
+    }
+    outcomes
+}
+
+async fn count(store: &Arc<dyn Store>, now: Timestamp) -> u64 {
+    let stats = store.stats(now, vec![AnomalyKey::from_bits(KEY)]).await.pop().unwrap();
+    stats.unwrap().unwrap().counts.month
+}
+
+/// The contract's promise: the exact events, and half as many before them.
+async fn the_last_rolled_up_ids_are_all_known(fixture: impl Fixture) {
+    let (store, now) = (fixture.store(), start_of_tests());
+    let (events, exact) = (3 * i64::from(EXACT), i64::from(EXACT));
+    record(&store, now, 0..events, false).await;
+    let promised = events - exact - exact / 2..events;
+    for outcome in record(&store, now, promised, false).await {
+        assert_eq!(outcome, RecordOutcome::Duplicate);
+    }
+    assert_eq!(count(&store, now).await, events as u64);
+}
+
+over_every_store!(EXACT; the_last_rolled_up_ids_are_all_known);
+
+async fn an_id_of_65_dashes_is_one_like_any_other(fixture: impl Fixture) {
+    let (store, now) = (fixture.store(), start_of_tests());
+    let dashes = || vec![occurrence(KEY, &"-".repeat(65), now)];
+    store.record(now, dashes()).await.pop().unwrap().unwrap();
+    record(&store, now, 0..40, false).await;
+    assert_eq!(count(&store, now).await, 41);
+    let again = store.record(now, dashes()).await.pop().unwrap().unwrap();
+    assert_eq!(again.outcome, RecordOutcome::Duplicate);
+}
+
+over_every_store!(EXACT_EVENTS; an_id_of_65_dashes_is_one_like_any_other);
+
+#[tokio::test]
+async fn a_copy_whose_id_may_have_been_dropped_is_unrecognisable_and_changes_nothing() {
+    let redis = RedisServer::start();
+    let (store, now) = (store_keeping(100, &redis.url()).await, start_of_tests());
+    record(&store, now, 0..9_000, false).await;
+    let outcomes = record(&store, now, 0..9_000, true).await;
+    let duplicates = outcomes.iter().filter(|o| **o == RecordOutcome::Duplicate).count();
+    let unrecognisable = outcomes.iter().filter(|o| **o == RecordOutcome::Unrecognisable).count();
+    assert_eq!(duplicates + unrecognisable, 9_000);
+    assert!(unrecognisable > 6_000, "{unrecognisable}");
+    assert_eq!(count(&store, now).await, 9_000);
+    // One that was never sent before is counted, whatever its time.
+    let late = vec![occurrence(KEY, "late", now.minus_seconds(9_999))];
+    let recorded = store.record(now, late).await.pop().unwrap().unwrap();
+    assert_eq!(recorded.outcome, RecordOutcome::Counted);
+    assert_eq!(count(&store, now).await, 9_001);
+}
+
+#[tokio::test]
+async fn a_copy_is_recorded_where_no_id_was_dropped() {
+    let redis = RedisServer::start();
+    let (store, now) = (store_keeping(100, &redis.url()).await, start_of_tests());
+    record(&store, now, (0..400).filter(|n| n % 2 == 0), false).await;
+    for (n, outcome) in (0..400).zip(record(&store, now, 0..400, true).await) {
+        let is_new = n % 2 == 1;
+        let expected = if is_new { RecordOutcome::Counted } else { RecordOutcome::Duplicate };
+        assert_eq!(outcome, expected, "{n}");
+    }
+    assert_eq!(count(&store, now).await, 400);
+}
+
+/// An older version has left a hash without the time of the newest dropped id.
+#[tokio::test]
+async fn a_copy_is_unrecognisable_where_an_older_version_may_have_dropped_its_id() {
+    let redis = RedisServer::start();
+    let (store, now) = (store_keeping(100, &redis.url()).await, start_of_tests());
+    record(&store, now, (0..400).filter(|n| n % 2 == 0), false).await;
+    let ids = format!("anomaly:folded_ids:{}", AnomalyKey::from_bits(KEY));
+    let client = redis.client().await;
+    assert_eq!(client.number(&["HDEL", &ids, "dropped"]).await, 1);
+    let outcomes = record(&store, now, [1, 399].into_iter(), true).await;
+    assert_eq!(outcomes, [RecordOutcome::Unrecognisable, RecordOutcome::Counted]);
+    // What is recorded without a doubt notes the time from then on.
+    let outcomes = record(&store, now, [3].into_iter(), false).await;
+    assert_eq!(outcomes, [RecordOutcome::Counted]);
+    assert!(client.text(&["HGET", &ids, "dropped"]).await.is_some());
+    let outcomes = record(&store, now, [5].into_iter(), true).await;
+    assert_eq!(outcomes, [RecordOutcome::Unrecognisable]);
+}

@@ -1,0 +1,100 @@
+//! A Redis user with exactly the permissions that the documents name.
+
+use anomaly_counter::{domain::AnomalyKey, store::RecordOutcome};
+
+use super::{BUSY, QUIET, attempt, late, outcomes, roll_up, store_at};
+use crate::support::{
+    RedisCluster, RedisServer, fix_mark, fix_removal, occurrence, start_of_tests,
+};
+
+/// The permissions on a single Redis, for the key prefix `anomaly:`.
+const RULE: &str = "~anomaly:* +evalsha +eval +del +exists +expire +get +hdel +hexists +hget \
+                    +hmget +hset +hsetnx +incr +llen +lpush +lrange +ltrim +mget +pttl +set +ttl \
+                    +zadd +zcard +zcount +zrange +zrangebyscore +zrem +zremrangebyrank \
+                    +zremrangebyscore +zrevrangebyscore +zrevrank +zscore";
+
+/// What a cluster needs beside it: the map of its slots. (ASKING is for slots that are moving.)
+const CLUSTER_RULE: &str = "+cluster|slots +asking";
+
+fn url(redis: &RedisServer) -> String {
+    format!("redis://counter:secret@127.0.0.1:{}", redis.port())
+}
+
+async fn server_with(rule: &str) -> RedisServer {
+    let redis = RedisServer::start();
+    add_user(&redis, rule).await;
+    redis
+}
+
+async fn add_user(redis: &RedisServer, rule: &str) {
+    let mut command = vec!["ACL", "SETUSER", "counter", "on", ">secret"];
+    command.extend(rule.split_whitespace());
+    redis.client().await.run(&command).await;
+}
+
+#[tokio::test]
+async fn the_documented_user_may_do_all_that_the_service_does() {
+    let redis = server_with(RULE).await;
+    let (store, now) = (store_at(&url(&redis)).await, start_of_tests());
+    let key = AnomalyKey::from_bits(BUSY);
+    store.check(store.shards()[0]).await.unwrap();
+    roll_up(&store, now).await;
+    // Late events, expired events and coarse buckets too.
+    let older = occurrence(QUIET, "older", now.minus_seconds(86_400));
+    for events in [vec![late(now, "late")], vec![older, occurrence(QUIET, "newer", now)]] {
+        for outcome in outcomes(&store, now, events).await {
+            assert_eq!(outcome.unwrap(), RecordOutcome::Counted);
+        }
+    }
+    let again = store.record_again(now, vec![late(now, "late")]).await.pop().unwrap().unwrap();
+    assert_eq!(again.outcome, RecordOutcome::Duplicate);
+    let repair = store.record_repairs(now, vec![attempt(BUSY, "r", now)]).await.pop().unwrap();
+    assert!(repair.unwrap().unwrap().counted);
+    assert!(store.mark_fixed(now, fix_mark(BUSY, "m", now)).await.unwrap().is_some());
+    assert!(store.stats(now, vec![key]).await.pop().unwrap().unwrap().unwrap().fixed_at.is_some());
+    let removed = store.unmark_fixed(now, fix_removal(BUSY, "u", now)).await.unwrap();
+    assert_eq!(removed, Some(true));
+    assert_eq!(store.details(now, key).await.unwrap().unwrap().repairs.total, 1);
+    assert_eq!(store.repairs(now, key).await.unwrap().unwrap().total, 1);
+    assert_eq!(store.audit(now, key).await.unwrap().unwrap().len(), 3);
+    let later = now.plus_seconds(30 * 86_400 - 60);
+    let pruning = vec![occurrence(QUIET, "much later", later), late(later, "coarse")];
+    for outcome in outcomes(&store, later, pruning).await {
+        assert_eq!(outcome.unwrap(), RecordOutcome::Counted);
+    }
+    store.maintain(later).await.unwrap();
+    assert_eq!(store.identity(store.shards()[0]).await, None, "INFO is denied, and no outage");
+    store.check(store.shards()[0]).await.unwrap();
+    store.close().await;
+}
+
+#[tokio::test]
+async fn on_a_cluster_the_user_needs_the_map_of_the_slots_too() {
+    let cluster = RedisCluster::of_masters(3).await;
+    for master in cluster.masters() {
+        add_user(master, &format!("{RULE} {CLUSTER_RULE}")).await;
+    }
+    let url = cluster.url().replace("://", "://counter:secret@");
+    let (store, now) = (store_at(&url).await, start_of_tests());
+    for shard in store.shards() {
+        store.check(shard).await.unwrap();
+        assert_eq!(store.identity(shard).await, None);
+    }
+    let events = (0..100).map(|key| occurrence(key, "e", now)).collect();
+    for outcome in outcomes(&store, now, events).await {
+        assert_eq!(outcome.unwrap(), RecordOutcome::Counted);
+    }
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_user_who_lacks_any_of_these_permissions_fails_the_probe() {
+    for denied in RULE.split_whitespace().filter(|word| *word != "+eval") {
+        let rule: Vec<_> = RULE.split_whitespace().filter(|word| *word != denied).collect();
+        let redis = server_with(&rule.join(" ")).await;
+        let store = store_at(&url(&redis)).await;
+        let fault = store.check(store.shards()[0]).await.expect_err(denied);
+        assert!(fault.is_outage(), "{denied}: {fault}");
+        store.close().await;
+    }
+}
