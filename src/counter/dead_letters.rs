@@ -1,5 +1,5 @@
-//! Dead letters: the writes that the store has refused for good or can't recognise. An operator reads them, and
-//! retries or drops them.
+//! Dead letters: the writes that the store has refused for good, or whose ids it can't recognise
+//! any more. An operator reads them, and retries or drops them.
 
 use std::sync::Arc;
 

@@ -2,7 +2,7 @@
 
 use super::{Anomaly, Answered, CallKind, Counter, CounterError, outage::Estimate};
 use crate::{
-    domain::{AnomalyKey, AuditEntry, Frequency, Timestamp},
+    domain::{AnomalyKey, AuditEntry, Frequency, RepairHistory, Timestamp},
     store::StoreError,
 };
 
@@ -79,6 +79,28 @@ impl Counter {
             let frequency = self.unchanged(key, details.stats.clone());
             Answered::current(Anomaly { frequency, details })
         }))
+    }
+
+    /// Returns the repairs of an anomaly; `None` when it is unknown.
+    ///
+    /// # Errors
+    /// When the store does not answer and nothing is known of the anomaly.
+    pub async fn repairs(
+        &self,
+        now: Timestamp,
+        key: AnomalyKey,
+    ) -> Result<Option<Answered<RepairHistory>>, CounterError> {
+        if self.fallback.is_some() {
+            // All details, because an estimate needs them in an outage.
+            let anomaly = self.anomaly(now, key).await?;
+            return Ok(anomaly.map(|Answered { value, degraded }| Answered {
+                value: value.details.repairs,
+                degraded,
+            }));
+        }
+        let call = self.store.repairs(now, key);
+        let history = self.call_store(now, key, CallKind::Read, "repairs", call).await?;
+        Ok(history.map(Answered::current))
     }
 
     /// Returns the audit of an anomaly, newest first; `None` when it is unknown. Operations that

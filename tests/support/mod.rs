@@ -4,6 +4,7 @@
 mod certificates;
 mod collector;
 mod command;
+mod error_proxy;
 mod proxy;
 mod redis_client;
 mod redis_cluster;
@@ -16,6 +17,7 @@ mod stores;
 pub(crate) use certificates::write_certificates;
 pub(crate) use collector::{Collector, SentSpan, silent_collector, traces_url};
 pub(crate) use command::{Ended, anomaly_counter};
+pub(crate) use error_proxy::ErrorProxy;
 pub(crate) use proxy::{Proxy, Weather};
 pub(crate) use redis_client::OtherClient;
 pub(crate) use redis_cluster::RedisCluster;

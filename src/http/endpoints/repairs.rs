@@ -252,7 +252,6 @@ async fn advice(
 }
 
 async fn history(state: &AppState, key: AnomalyKey) -> Result<Answered<RepairHistory>, Problem> {
-    let anomaly = state.counter.anomaly(state.counter.now(), key).await?;
-    let Answered { value, degraded } = anomaly.ok_or_else(|| Problem::unknown_anomaly(key))?;
-    Ok(Answered { value: value.details.repairs, degraded })
+    let history = state.counter.repairs(state.counter.now(), key).await?;
+    history.ok_or_else(|| Problem::unknown_anomaly(key))
 }

@@ -1,0 +1,156 @@
+//! A Redis that has forgotten what it had acknowledged: what is still known is sent again, also by
+//! the next process, and only then; what is lost is reported.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{RedisServer, Service, eventually, healthy_again, key_of, metric};
+
+const WRITES: u64 = 200;
+
+async fn post_all(service: &Service, status: u16) {
+    for name in ["Alert0", "Alert1"] {
+        let array: Vec<Value> = (0..WRITES / 2)
+            .map(|id| json!({"alert_name": name, "event_id": format!("{status}-{id}")}))
+            .collect();
+        assert_eq!(service.post("/anomalies", &json!(array)).await.status, status);
+    }
+}
+
+async fn counts_are(service: &Service, expected: u64) {
+    for name in ["Alert0", "Alert1"] {
+        let path = format!("/anomalies/{}/frequency", key_of(name));
+        eventually("everything is counted", || async {
+            let answer = service.get(&path).await;
+            let is_current = answer.body["degraded"] == false;
+            (is_current && answer.body["count_1h"] == expected).then_some(())
+        })
+        .await;
+    }
+}
+
+async fn resent(service: &Service) -> f64 {
+    metric(service, "anomaly_counter_resent_operations_total").await
+}
+
+/// Writes 200 events, then 200 that wait, and ends the service by `end` in the outage. Redis comes
+/// back empty.
+async fn restarted_in_an_outage(end: impl AsyncFnOnce(&mut Service)) {
+    let mut redis = RedisServer::start();
+    let mut service = Service::on_redis(&redis).await;
+    post_all(&service, 200).await;
+    redis.kill();
+    post_all(&service, 202).await;
+    end(&mut service).await;
+    let service = service.successor().await;
+    redis.restart();
+    healthy_again(&service).await;
+    counts_are(&service, WRITES).await;
+}
+
+#[tokio::test]
+async fn acknowledged_writes_survive_a_sigterm_in_an_outage() {
+    restarted_in_an_outage(async |service: &mut Service| {
+        service.terminate();
+        assert!(service.ended_well().await);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn acknowledged_writes_survive_a_kill_9_in_an_outage() {
+    restarted_in_an_outage(async |service: &mut Service| {
+        // What the breaker's opening has set off is on disk within a moment.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        service.kill();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn acknowledged_writes_survive_a_restart_of_both() {
+    let mut redis = RedisServer::start();
+    let mut service = Service::on_redis(&redis).await;
+    post_all(&service, 200).await;
+    service.terminate();
+    assert!(service.ended_well().await);
+    redis.restart();
+    let service = service.successor().await;
+    counts_are(&service, WRITES / 2).await;
+}
+
+#[tokio::test]
+async fn nothing_is_sent_again_after_a_restart_of_the_service_alone() {
+    let redis = RedisServer::start();
+    let mut service = Service::on_redis(&redis).await;
+    post_all(&service, 200).await;
+    service.terminate();
+    assert!(service.ended_well().await);
+    let service = service.successor().await;
+    counts_are(&service, WRITES / 2).await;
+    // Within the interval of several probes.
+    tokio::time::sleep(Duration::from_millis(1_000)).await;
+    assert_eq!(resent(&service).await, 0.0);
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_is_no_reason_to_send_anything_again() {
+    let redis = RedisServer::start();
+    let service = Service::on_redis(&redis).await;
+    post_all(&service, 200).await;
+    redis.client().await.run(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
+    eventually("it writes again", || async {
+        let answer = service.post("/anomalies", &json!({"alert_name": "Other"})).await;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+    healthy_again(&service).await;
+    tokio::time::sleep(Duration::from_millis(1_000)).await;
+    assert_eq!(resent(&service).await, 0.0);
+}
+
+#[tokio::test]
+async fn a_count_that_fell_is_reported_and_what_is_remembered_is_sent_again() {
+    let redis = RedisServer::start();
+    let service = Service::on_redis(&redis).await;
+    post_all(&service, 200).await;
+    assert_eq!(metric(&service, "anomaly_counter_store_lost_writes_total").await, 0.0);
+    redis.client().await.run(&["FLUSHALL"]).await;
+    // Nobody tells the service. The next answer of an anomaly does.
+    let path = format!("/anomalies/{}/frequency", key_of("Alert0"));
+    assert_eq!(service.get(&path).await.status, 404);
+    counts_are(&service, WRITES / 2).await;
+    assert!(metric(&service, "anomaly_counter_store_lost_writes_total").await >= 1.0);
+    eventually("it is in the log", || async {
+        service.log().contains("the store has lost writes").then_some(())
+    })
+    .await;
+    let lines = service.log().matches("the store has lost writes").count();
+    assert_eq!(lines, 1, "an incident is one line");
+}
+
+#[tokio::test]
+async fn a_level_step_that_two_instances_reach_together_is_reported_by_one_of_them_once() {
+    let mut redis = RedisServer::start();
+    let instances = [Service::on_redis(&redis).await, Service::on_redis(&redis).await];
+    redis.kill();
+    for service in &instances {
+        for _ in 0..4 {
+            let answer = service.post("/anomalies", &json!({"alert_name": "HighCPU"})).await;
+            assert_eq!(answer.status, 202);
+        }
+    }
+    redis.restart();
+    let (mut repeats, mut escalations) = (0.0, 0.0);
+    for service in &instances {
+        healthy_again(service).await;
+    }
+    for service in &instances {
+        let steps = |level| format!("anomaly_counter_level_steps_total{{level=\"{level}\"}}");
+        repeats += metric(service, &steps("REPEAT")).await;
+        escalations += metric(service, &steps("ESCALATE")).await;
+    }
+    assert_eq!(repeats, 2.0, "each has reported it by an estimate");
+    assert_eq!(escalations, 1.0, "by the replay that has reached it");
+}

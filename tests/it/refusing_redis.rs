@@ -1,0 +1,151 @@
+//! A Redis that refuses calls: in whatever words, no acknowledged write is lost, and a write that is
+//! at fault itself holds up no other.
+
+use serde_json::{Value, json};
+
+use crate::support::{ErrorProxy, RedisServer, Service, eventually, healthy_again, key_of, metric};
+
+/// Words of servers and proxies, known and unknown.
+const ERRORS: [&str; 6] = [
+    "ERR max number of clients reached",
+    "ERR unknown command 'EVALSHA'",
+    "NOPROTO these words are new",
+    "Backend unavailable",
+    "READONLY You can't write against a read only replica.",
+    "OOM command not allowed when used memory > 'maxmemory'.",
+];
+
+fn event(name: &str, id: impl std::fmt::Display) -> Value {
+    json!({"alert_name": name, "event_id": id.to_string()})
+}
+
+async fn behind_a_proxy() -> (RedisServer, ErrorProxy, Service) {
+    let redis = RedisServer::start();
+    let proxy = ErrorProxy::to(redis.port()).await;
+    let service = Service::with(&[("REDIS__URL", &proxy.url())]).await;
+    (redis, proxy, service)
+}
+
+async fn count(service: &Service, name: &str) -> Value {
+    let path = format!("/anomalies/{}/frequency", key_of(name));
+    service.get(&path).await.ok()["count_1h"].clone()
+}
+
+async fn dead_letters(service: &Service) -> Vec<Value> {
+    service.get("/spool/dead-letters").await.ok().as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn errors_that_come_and_go_lose_no_write_in_whatever_words() {
+    let (_redis, proxy, service) = behind_a_proxy().await;
+    for (round, error) in ERRORS.iter().enumerate() {
+        proxy.refuse_all(error);
+        for id in 0..10 {
+            let answer =
+                service.post("/anomalies", &event("HighCPU", format!("{round}-{id}"))).await;
+            assert_eq!(answer.status, 202, "{error}: {}", answer.body);
+        }
+        let ready = service.get("/readyz").await.ok();
+        assert_eq!(ready["status"], "degraded", "{error}");
+        assert!(ready["cause"].is_string(), "{error}: {ready}");
+        proxy.refuse_nothing();
+        healthy_again(&service).await;
+        assert_eq!(service.get("/readyz").await.ok().get("cause"), None);
+        assert_eq!(count(&service, "HighCPU").await, 10 * (round + 1), "{error}");
+    }
+    assert_eq!(dead_letters(&service).await, Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn what_waits_survives_a_redis_that_comes_back_and_refuses() {
+    let (mut redis, proxy, service) = behind_a_proxy().await;
+    redis.kill();
+    for id in 0..100 {
+        let answer = service.post("/anomalies", &event(&format!("Alert{}", id % 5), id)).await;
+        assert_eq!(answer.status, 202);
+    }
+    proxy.refuse_all("ERR these words are new");
+    redis.restart();
+    eventually("the refusal is its cause", || async {
+        let ready = service.get("/readyz").await.ok();
+        assert_eq!(ready["status"], "degraded");
+        (ready["cause"] == "refused").then_some(())
+    })
+    .await;
+    let refused = "anomaly_counter_store_unavailable{cause=\"refused\"}";
+    assert_eq!(metric(&service, refused).await, 1.0);
+    assert_eq!(dead_letters(&service).await, Vec::<Value>::new());
+    proxy.refuse_nothing();
+    healthy_again(&service).await;
+    for number in 0..5 {
+        assert_eq!(count(&service, &format!("Alert{number}")).await, 20);
+    }
+    assert_eq!(metric(&service, refused).await, 0.0);
+}
+
+#[tokio::test]
+async fn a_write_that_is_refused_alone_becomes_a_dead_letter_and_holds_up_no_other() {
+    let (mut redis, proxy, service) = behind_a_proxy().await;
+    redis.kill();
+    for id in 0..60 {
+        let answer = service.post("/anomalies", &event(&format!("Alert{}", id % 3), id)).await;
+        assert_eq!(answer.status, 202);
+    }
+    proxy.refuse("ERR this one breaks the script", "poison");
+    let poison = event("Alert1", "poison");
+    assert_eq!(service.post("/anomalies", &poison).await.status, 202);
+    assert_eq!(service.post("/anomalies", &event("Alert1", "behind")).await.status, 202);
+    redis.restart();
+    healthy_again(&service).await;
+    let letters = dead_letters(&service).await;
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    assert_eq!(letters[0]["event_id"], "poison");
+    assert!(letters[0]["reason"].as_str().unwrap().contains("this one breaks the script"));
+    assert_eq!(count(&service, "Alert0").await, 20);
+    assert_eq!(count(&service, "Alert1").await, 21, "what was behind it is counted");
+    proxy.refuse_nothing();
+    let retried = service.post("/spool/dead-letters/retry", &json!({})).await.ok();
+    assert_eq!(retried["retried"], 1);
+    healthy_again(&service).await;
+    assert_eq!(count(&service, "Alert1").await, 22);
+    assert_eq!(dead_letters(&service).await, Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn dead_letters_are_bounded_by_the_spools_bytes() {
+    let mut redis = RedisServer::start();
+    let url = redis.url();
+    let options = [("REDIS__URL", &*url), ("SPOOL__MAX_BYTES", "20000")];
+    let service = Service::with(&options).await;
+    for _ in 0..2 {
+        redis.kill();
+        assert_eq!(service.post("/anomalies", &event("Other", "o")).await.status, 202);
+        let mut accepted = 0_u64;
+        loop {
+            let repair = json!({"anomaly_key": format!("{accepted:016x}"), "action": "a".repeat(100),
+                                "success": true});
+            if service.post("/repairs", &repair).await.status != 202 {
+                break;
+            }
+            accepted += 1;
+        }
+        assert!(accepted > 50, "{accepted}");
+        redis.restart();
+        healthy_again(&service).await;
+    }
+    let letters = dead_letters(&service).await;
+    assert!((50..150).contains(&letters.len()), "{}", letters.len());
+    assert!(metric(&service, "anomaly_counter_dead_letters_dropped_total").await > 0.0);
+    assert!(service.log().contains("dead letters were dropped"));
+}
+
+#[tokio::test]
+async fn an_occurrence_that_is_too_old_makes_no_zero_of_an_unknown_anomaly() {
+    let mut redis = RedisServer::start();
+    let service = Service::on_redis(&redis).await;
+    let old = json!({"alert_name": "Old", "occurred_at": "2020-01-01T00:00:00Z"});
+    assert_eq!(service.post("/anomalies", &old).await.ok()["counted"], false);
+    redis.kill();
+    let path = format!("/anomalies/{}/frequency", key_of("Old"));
+    service.get(&path).await.problem(503);
+}
