@@ -54,8 +54,9 @@ impl ReportedSteps {
     ) -> Option<EscalationLevel> {
         let known = known_count_24h.and_then(|count| thresholds.level(count));
         if source == Source::Resend {
-            // Its step was in the answer to its first copy.
-            self.note(key, known);
+            // Its step was in the answer to its first copy, which another process may have given.
+            let answered = thresholds.level(recorded.stats.counts.day);
+            self.note(key, if known_count_24h.is_some() { known } else { answered });
         }
         let previous = match recorded.outcome {
             RecordOutcome::Counted => thresholds.level(recorded.previous_count_24h),
@@ -125,6 +126,8 @@ mod tests {
             let known = if day == 1 { 7 } else { day - 1 };
             assert_eq!(judge(&mut steps, Source::Resend, Some(known), &counted), None, "{day}");
         }
+        let counted = recorded(RecordOutcome::Counted, 4, 5);
+        assert_eq!(judge(&mut self::steps(), Source::Resend, None, &counted), None, "restarted");
         let counted = recorded(RecordOutcome::Counted, 9, 10);
         let reached = judge(&mut steps, Source::Resend, Some(9), &counted);
         assert_eq!(reached, Some(EscalationLevel::PermanentFix));
