@@ -87,7 +87,7 @@ local function add(i, k, a, stats, id, at, at_number)
       if call('ZSCORE', KEYS[k], id) then
         return 'duplicate'
       end
-      if may_be_copies and at_number <= rollup.dropped then
+      if may_be_copies and at_number <= dropped_until(k, rollup) then
         return 'unrecognisable'
       end
       roll_up_late(rollup, i, at, at_number)

@@ -12,9 +12,9 @@
 --                  were never dropped
 
 local ID_FIELDS, ID_BYTES, DROPPED = 64, 10, 'dropped'
--- The room of a field: its share of the ids, times a factor, and some more. The ids are spread by a
--- hash, and no field may overflow before the limit is reached: this is ten standard deviations.
-local ROOM_FACTOR, MORE_ROOM = 2, 16
+-- The room of a field: its share of the ids, that many standard deviations (a hash spreads them),
+-- and some more. So no field overflows before the limit is reached, but once in ten million times.
+local DEVIATIONS, MORE_ROOM = 6, 8
 -- The ids that a field had room for at least before there was `dropped`.
 local ONCE_PER_FIELD = 8
 -- Maximum number of arguments of one command: Lua's stack takes some thousands.
@@ -38,17 +38,22 @@ local function id_field(id)
     struct.pack('>I6', tonumber(string.sub(hex, 3, 14), 16))
 end
 
--- Returns the ids of a field, which is read once a call. Sets `rollup.dropped` with the first one:
--- where the field is missing, an older writer may have dropped the id of any event.
+-- Returns the ids of a field, which is read once a call.
 local function ids_of(k, rollup, field)
   rollup.ids = rollup.ids or {}
-  if not rollup.ids[field] then
-    local read = call('HMGET', KEYS[k + FOLDED_IDS], field, DROPPED)
-    rollup.ids[field] = read[1] or ''
-    rollup.dropped = rollup.dropped or tonumber(read[2])
+  local ids = rollup.ids[field] or call('HGET', KEYS[k + FOLDED_IDS], field) or ''
+  rollup.ids[field] = ids
+  return ids
+end
+
+-- Returns the time after which no id was dropped, with those of this call. Where the field is
+-- missing, an older writer may have dropped the id of any event.
+local function dropped_until(k, rollup)
+  if not rollup.dropped then
+    rollup.dropped = tonumber(call('HGET', KEYS[k + FOLDED_IDS], DROPPED))
       or (rollup.total > ONCE_PER_FIELD and math.floor(rollup.edge_at) + 1 or 0)
   end
-  return rollup.ids[field]
+  return math.max(rollup.dropped, rollup.dropped_now or 0)
 end
 
 -- Returns true if an id is remembered, of an event that is inside 30 days.
@@ -68,11 +73,13 @@ end
 
 local function add_recent_id(k, rollup, id, at, limit)
   local field, bytes = id_field(id)
-  local max_bytes = (math.ceil(limit / ID_FIELDS) * ROOM_FACTOR + MORE_ROOM) * ID_BYTES
+  local share = limit / ID_FIELDS
+  local max_bytes = math.ceil(share + DEVIATIONS * math.sqrt(share) + MORE_ROOM) * ID_BYTES
   local ids = ids_of(k, rollup, field) .. bytes .. struct.pack('>I4', math.floor(at))
   for entry = 1, #ids - max_bytes, ID_BYTES do
     -- Seconds are rounded down there, and here up.
-    rollup.dropped = math.max(rollup.dropped, struct.unpack('>I4', ids, entry + 6) + 1)
+    local dropped = struct.unpack('>I4', ids, entry + 6) + 1
+    rollup.dropped_now = math.max(rollup.dropped_now or 0, dropped)
   end
   rollup.ids[field] = string.sub(ids, -max_bytes)
   rollup.changed_ids = rollup.changed_ids or {}
@@ -160,18 +167,11 @@ local function add_late(k, rollup, starts)
     table.insert(ends, total + added)
     newest = ends_at
   end
-  -- ZADD is the first write: it is the one that a full Redis refuses, and nothing is lost then.
+  -- Without an effect, as no total is a line feed: a full Redis, or one that denies it to this user,
+  -- must refuse it before totals are taken out.
+  call('ZADD', counts, 'XX', '0', '\n')
+  call('ZREMRANGEBYSCORE', counts, from, '+inf')
   call_in_parts('ZADD', counts, ends)
-  local is_new, outdated = {}, {}
-  for i = 2, #ends, 2 do
-    is_new[ends[i]] = true
-  end
-  for i = 1, #after, 2 do
-    if not is_new[tonumber(after[i])] then
-      table.insert(outdated, after[i])
-    end
-  end
-  call_in_parts('ZREM', counts, outdated)
   rollup.total = rollup.total + added
 end
 
@@ -206,7 +206,10 @@ local function write_rollup(k, rollup, starts, kept_seconds)
     add_late(k, rollup, starts)
   end
   tidy(k, rollup, starts)
-  local ids = { DROPPED, string.format('%d', rollup.dropped) }
+  local ids = {}
+  if rollup.dropped or rollup.dropped_now then
+    ids = { DROPPED, string.format('%d', dropped_until(k, rollup)) }
+  end
   for field in pairs(rollup.changed_ids) do
     table.insert(ids, field)
     table.insert(ids, rollup.ids[field])
