@@ -167,7 +167,7 @@ local function add_late(k, rollup, starts)
     table.insert(ends, total + added)
     newest = ends_at
   end
-  -- Without an effect, as no total is a line feed: a full Redis, or one that denies it to this user,
+  -- Without an effect, as no total is a line feed: a full Redis, or one that denies it to the user,
   -- must refuse it before totals are taken out.
   call('ZADD', counts, 'XX', '0', '\n')
   call('ZREMRANGEBYSCORE', counts, from, '+inf')
