@@ -40,21 +40,19 @@ pub(super) fn add(
     let shard = held.shard;
     let mut rows = transaction.open_table(HELD)?;
     let last = rows.range((shard, 0)..=(shard, u64::MAX))?.next_back().transpose()?;
-    let mut position = last.map_or(0, |(key, _)| key.value().1 + 1);
-    let is_first = position == 0;
-    for (acknowledged_at, operation) in &held.writes {
+    let first = last.map_or(0, |(key, _)| key.value().1 + 1);
+    for (position, (acknowledged_at, operation)) in (first..).zip(&held.writes) {
         let bytes = postcard::to_stdvec(operation)?;
         usage.held += bytes.len() as u64;
         if usage.total() > max_bytes {
             return Err(SpoolError::Full);
         }
         rows.insert((shard, position), (acknowledged_at.as_micros(), bytes.as_slice()))?;
-        position += 1;
     }
     let mut held_by = transaction.open_table(HELD_BY)?;
     let identity = held.identity.as_deref().unwrap_or_default();
     let is_same = held_by.get(shard)?.is_some_and(|before| before.value() == identity);
-    if is_first || is_same {
+    if first == 0 || is_same {
         held_by.insert(shard, identity)?;
     } else {
         // Of two servers: neither identity says enough.
