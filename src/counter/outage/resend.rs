@@ -77,7 +77,6 @@ struct Sending {
 impl Sending {
     async fn send(&mut self, executor: &Executor, due: &[HeldWrite]) {
         let Resent { answered, failed } = &mut self.resent;
-        self.count += due.len();
         for batch in due.chunks(BATCH_OPERATIONS) {
             for run in batch.chunk_by(|a, b| a.operation.kind() == b.operation.kind()) {
                 let run: Vec<SpoolWrite> = run
@@ -92,6 +91,7 @@ impl Sending {
                     match execution {
                         Execution::Applied => {
                             answered.insert(shard);
+                            self.count += 1;
                         }
                         Execution::Deferred { .. } => {
                             failed.insert(shard);
