@@ -1,5 +1,5 @@
-//! A Redis that refuses calls: in whatever words, no acknowledged write is lost, and a write that is
-//! at fault itself holds up no other.
+//! A Redis that refuses calls: in whatever words, no acknowledged write is lost, and a write that
+//! is at fault itself holds up no other.
 
 use serde_json::{Value, json};
 
@@ -122,8 +122,8 @@ async fn dead_letters_are_bounded_by_the_spools_bytes() {
         assert_eq!(service.post("/anomalies", &event("Other", "o")).await.status, 202);
         let mut accepted = 0_u64;
         loop {
-            let repair = json!({"anomaly_key": format!("{accepted:016x}"), "action": "a".repeat(100),
-                                "success": true});
+            let (key, action) = (format!("{accepted:016x}"), "a".repeat(100));
+            let repair = json!({"anomaly_key": key, "action": action, "success": true});
             if service.post("/repairs", &repair).await.status != 202 {
                 break;
             }

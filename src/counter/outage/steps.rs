@@ -23,8 +23,16 @@ pub(crate) enum Source {
 /// The highest level that was reported of each anomaly.
 #[derive(Debug)]
 pub(crate) struct ReportedSteps {
-    levels: LruCache<AnomalyKey, EscalationLevel>,
+    levels: LruCache<AnomalyKey, Reported>,
     limit: NonZeroUsize,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Reported {
+    level: Option<EscalationLevel>,
+    /// Nothing was known of the anomaly when its writes began to be sent again, as after a restart:
+    /// another process has answered them, and reported their steps.
+    is_blind: bool,
 }
 
 impl ReportedSteps {
@@ -34,12 +42,17 @@ impl ReportedSteps {
 
     /// Notes that a level was reported, or was known before.
     pub(crate) fn note(&mut self, key: AnomalyKey, level: Option<EscalationLevel>) {
-        let Some(level) = level else { return };
-        let highest = self.levels.get_or_insert_mut(key, || level);
-        *highest = level.max(*highest);
-        if self.levels.len() > self.limit.get() {
+        if level.is_some() {
+            let reported = self.entry(key);
+            reported.level = reported.level.max(level);
+        }
+    }
+
+    fn entry(&mut self, key: AnomalyKey) -> &mut Reported {
+        if self.levels.len() >= self.limit.get() && !self.levels.contains(&key) {
             self.levels.pop_lru();
         }
+        self.levels.get_or_insert_mut(key, Reported::default)
     }
 
     /// Judges an occurrence that was applied again. Returns the level that it has reached, if
@@ -54,21 +67,29 @@ impl ReportedSteps {
     ) -> Option<EscalationLevel> {
         let known = known_count_24h.and_then(|count| thresholds.level(count));
         if source == Source::Resend {
-            // Its step was in the answer to its first copy, which another process may have given.
-            let answered = thresholds.level(recorded.stats.counts.day);
-            self.note(key, if known_count_24h.is_some() { known } else { answered });
+            // Its step was in the answer to its first copy.
+            let reported = self.entry(key);
+            reported.is_blind |= known_count_24h.is_none();
+            reported.level = reported.level.max(known);
+            if reported.is_blind {
+                let answered = thresholds.level(recorded.stats.counts.day);
+                reported.level = reported.level.max(answered);
+            }
         }
         let previous = match recorded.outcome {
             RecordOutcome::Counted => thresholds.level(recorded.previous_count_24h),
             // Counted by a call whose answer was lost, and with it the count before.
-            RecordOutcome::Duplicate => match (known_count_24h, self.levels.get(&key)) {
-                (None, None) => return None,
-                _ => known,
-            },
+            RecordOutcome::Duplicate => {
+                match (known_count_24h, self.levels.get(&key).and_then(|reported| reported.level)) {
+                    (None, None) => return None,
+                    _ => known,
+                }
+            }
             RecordOutcome::TooOld | RecordOutcome::Unrecognisable => return None,
         };
         let level = thresholds.level(recorded.stats.counts.day)?;
-        let is_news = Some(level) > previous && self.levels.get(&key).is_none_or(|l| level > *l);
+        let reported = self.levels.get(&key).and_then(|reported| reported.level);
+        let is_news = Some(level) > previous && Some(level) > reported;
         self.note(key, Some(level));
         is_news.then_some(level)
     }
@@ -126,8 +147,12 @@ mod tests {
             let known = if day == 1 { 7 } else { day - 1 };
             assert_eq!(judge(&mut steps, Source::Resend, Some(known), &counted), None, "{day}");
         }
-        let counted = recorded(RecordOutcome::Counted, 4, 5);
-        assert_eq!(judge(&mut self::steps(), Source::Resend, None, &counted), None, "restarted");
+        let mut restarted = self::steps();
+        for day in 1..=12 {
+            let counted = recorded(RecordOutcome::Counted, day - 1, day);
+            let known = (day > 2).then(|| day - 1);
+            assert_eq!(judge(&mut restarted, Source::Resend, known, &counted), None, "{day}");
+        }
         let counted = recorded(RecordOutcome::Counted, 9, 10);
         let reached = judge(&mut steps, Source::Resend, Some(9), &counted);
         assert_eq!(reached, Some(EscalationLevel::PermanentFix));
