@@ -112,6 +112,8 @@ impl Health {
         match observation {
             Answer => self.end_row_of_faults(shard),
             Recovery => self.close_breaker(shard),
+            // A user may lack a permission that only the check needs: a write that fails decides.
+            CheckFault(fault) if fault.cause() == Cause::Permission => {}
             CheckFault(fault) => self.open_breaker(now, shard, fault),
             // A refusal is an answer too.
             ReadFault(fault) | WriteFault(fault) | BatchFault(fault) if !fault.is_outage() => {
@@ -322,6 +324,8 @@ mod tests {
         assert!(!opens(false, Observation::WriteFault(&fault)), "a write that can't wait");
         assert!(opens(false, Observation::BatchFault(&fault)), "a whole batch");
         assert!(opens(false, Observation::CheckFault(&fault)), "a check");
+        let denied = StoreError::indeterminate(Cause::Permission, "NOPERM");
+        assert!(!opens(true, Observation::CheckFault(&denied)), "a check that is not permitted");
         assert!(!opens(true, Observation::ReadFault(&fault)), "a read");
     }
 

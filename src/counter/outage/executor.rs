@@ -208,8 +208,12 @@ impl Executor {
         if let Some(fallback) = &self.fallback {
             let keys = keys.iter().copied();
             fallback.report_steps(source, self.thresholds, keys.clone(), &results);
-            let times = CallTimes { began_at: now, arrived_at: self.clock.now() };
-            fallback.update_recorded(times, keys, &results);
+            // While writes are sent again the counts are still rising to what they were: they are
+            // no news, and no loss.
+            if source != Source::Resend {
+                let times = CallTimes { began_at: now, arrived_at: self.clock.now() };
+                fallback.update_recorded(times, keys, &results);
+            }
         }
         results
     }

@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::{
     counter::health::Health,
-    store::{Shard, Store},
+    store::{Cause, Shard, Store},
 };
 
 /// Maximum number of answered probes that wait to be handled.
@@ -50,6 +50,11 @@ async fn run(
                 match store.check(shard).await {
                     // If the channel is full, this shard is probed again.
                     Ok(()) => drop(answered.try_send(shard)),
+                    // A user may lack a permission that only the probe needs: what waits decides.
+                    Err(fault) if fault.cause() == Cause::Permission => {
+                        health.note_probe_fault(shard, &fault);
+                        let _ = answered.try_send(shard);
+                    }
                     Err(fault) => health.note_probe_fault(shard, &fault),
                 }
             }

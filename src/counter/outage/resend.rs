@@ -3,7 +3,7 @@
 //! same as before, nothing was forgotten, and nothing is sent again.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     future::pending,
     mem,
     sync::Arc,
@@ -20,7 +20,7 @@ use super::{
     steps::Source,
 };
 use crate::{
-    domain::Operation,
+    domain::{AnomalyKey, Operation},
     spool::{Spool, SpoolWrite},
     store::{Resets, Shard},
     telemetry,
@@ -70,8 +70,10 @@ struct Sending {
     count: usize,
     /// With reasons.
     refused: Vec<(SpoolWrite, String)>,
-    /// Those whose call was refused with nothing else in it.
+    /// Those whose call was refused with nothing else in it, and those of the same anomalies that
+    /// wait behind them.
     suspects: Vec<SpoolWrite>,
+    suspected: HashSet<AnomalyKey>,
 }
 
 impl Sending {
@@ -93,6 +95,11 @@ impl Sending {
                             answered.insert(shard);
                             self.count += 1;
                         }
+                        Execution::Deferred { .. }
+                            if self.suspected.contains(&write.operation.key()) =>
+                        {
+                            self.suspects.push(write);
+                        }
                         Execution::Deferred { .. } => {
                             failed.insert(shard);
                         }
@@ -100,7 +107,10 @@ impl Sending {
                             answered.insert(shard);
                             self.refused.push((write, reason));
                         }
-                        Execution::RefusedAlone(_) => self.suspects.push(write),
+                        Execution::RefusedAlone(_) => {
+                            self.suspected.insert(write.operation.key());
+                            self.suspects.push(write);
+                        }
                     }
                 }
             }
@@ -203,6 +213,9 @@ impl Resender {
         let doubt = self.new_doubt();
         let away = unavailable - back;
         self.hold(executor, unavailable);
+        // Writes that were acknowledged just before a breaker opened may have come into the buffer
+        // since: they are decided together with those that are held.
+        self.hold_buffered(executor, |shard| back.contains(&shard));
         for held in self.held.values_mut() {
             held.doubt = held.doubt.max(doubt);
         }
@@ -325,7 +338,7 @@ impl Resender {
             }
         }
         sending.send(executor, &due).await;
-        let Sending { resent, count, refused, suspects } = sending;
+        let Sending { resent, count, refused, suspects, .. } = sending;
         for (shard, was_unavailable) in due_held {
             self.keep_held(executor, shard, was_unavailable, &resent.failed);
         }

@@ -198,6 +198,7 @@ impl Store for RedisStore {
     ) -> Vec<Result<Recorded, StoreError>> {
         self.record_occurrences(now, occurrences, true).await
     }
+
     async fn stats(
         &self,
         now: Timestamp,
