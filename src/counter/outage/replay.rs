@@ -39,6 +39,10 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// Maximum number of refused operations of a page that are logged one by one.
 const LOGGED_REFUSALS: usize = 10;
 
+/// Maximum pause between two passes. A pass takes long when it replays much at a bounded pace, which
+/// is no reason to wait.
+const MAX_PASS_PAUSE: Duration = Duration::from_secs(5);
+
 /// The task that replays the spool and ends outages.
 #[derive(Debug)]
 pub(crate) struct Replay {
@@ -75,6 +79,8 @@ struct Pass {
     /// Whether another pass may find more to do: a shard has come back, slots have moved, or an
     /// operation had to wait though its shard answers.
     must_repeat: bool,
+    /// Whether the spool has failed, so that the pass has not seen all of it.
+    has_failed: bool,
 }
 
 impl Pass {
@@ -85,7 +91,16 @@ impl Pass {
             next: 0,
             held: HashSet::new(),
             must_repeat: false,
+            has_failed: false,
         }
+    }
+
+    /// Notes that the spool has failed: nothing is settled.
+    fn fail(&mut self, error: &SpoolError) -> Option<usize> {
+        tracing::error!(%error, "the spool can't be replayed; it is retried");
+        self.has_failed = true;
+        self.must_repeat = true;
+        None
     }
 }
 
@@ -143,7 +158,7 @@ impl Replay {
             let settled = self.replay_page(&mut pass).await;
             let stores_more = self.store_held().await;
             let waiting = self.executor.fallback.as_ref().map_or(0, |fallback| fallback.waiting());
-            if settled.is_none() {
+            if settled.is_none() && !pass.has_failed {
                 self.end_trials(waiting, &mut pass);
             }
             self.update_state(waiting);
@@ -168,7 +183,7 @@ impl Replay {
             {
                 // A store that answers probes and accepts no write must not cause constant reading.
                 let took = pass.took.unwrap_or_else(|| pass.begun_at.elapsed());
-                let pause = probe_interval.max(took * 4);
+                let pause = (took * 4).min(MAX_PASS_PAUSE).max(probe_interval);
                 repeat_at = Instant::now() + pause;
                 pass = self.begin_pass();
             } else {
@@ -300,7 +315,7 @@ impl Replay {
         let limit = per_page.clamp(1, BATCH_OPERATIONS);
         let page = match fallback.spool().waiting(pass.next, limit).await {
             Ok(page) => page,
-            Err(error) => return spool_failed(&error),
+            Err(error) => return pass.fail(&error),
         };
         let last = page.last()?.sequence;
         let mut settled = Settled::default();
@@ -311,7 +326,7 @@ impl Replay {
         let runs: Vec<&[Spooled]> = runs.collect();
         for run in runs {
             if let Err(error) = self.replay_run(run, last, pass, &mut settled).await {
-                return spool_failed(&error);
+                return pass.fail(&error);
             }
         }
         if !settled.all.is_empty() {
@@ -324,7 +339,7 @@ impl Replay {
                 Err(error) => {
                     // They are applied again, which changes nothing.
                     self.sent.extend(settled.all.iter().map(|spooled| spooled.sequence));
-                    return spool_failed(&error);
+                    return pass.fail(&error);
                 }
             }
             fallback.remove_settled(&settled.all);
@@ -440,9 +455,4 @@ impl Replay {
         }
         settled.all.push(spooled.clone());
     }
-}
-
-fn spool_failed(error: &SpoolError) -> Option<usize> {
-    tracing::error!(%error, "the spool can't be replayed; it is retried");
-    None
 }
