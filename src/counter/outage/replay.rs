@@ -39,8 +39,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// Maximum number of refused operations of a page that are logged one by one.
 const LOGGED_REFUSALS: usize = 10;
 
-/// Maximum pause between two passes. A pass takes long when it replays much at a bounded pace, which
-/// is no reason to wait.
+/// Maximum pause between two passes. A pass takes long when it replays much at a bounded pace,
+/// which is no reason to wait.
 const MAX_PASS_PAUSE: Duration = Duration::from_secs(5);
 
 /// The task that replays the spool and ends outages.
