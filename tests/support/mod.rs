@@ -26,7 +26,7 @@ pub(crate) use sentinel::Sentinel;
 pub(crate) use service::{Answer, Service, http_client};
 pub(crate) use stores::{
     CheckpointingFixture, ClusterFixture, EXACT_EVENTS, EmbeddedFixture, Fixture, RedisFixture,
-    actor, fix_mark, fix_removal, keeping, occurrence, over_every_store, start_of_tests,
+    actor, connect, fix_mark, fix_removal, keeping, occurrence, over_every_store, start_of_tests,
 };
 
 use std::{

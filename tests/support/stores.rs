@@ -164,7 +164,8 @@ pub(crate) struct ClusterFixture {
     store: Arc<dyn Store>,
 }
 
-async fn connect(url: &str, timeline: TimelineConfig) -> Arc<dyn Store> {
+/// A store on the servers of a URL, with the settings of the tests.
+pub(crate) async fn connect(url: &str, timeline: TimelineConfig) -> Arc<dyn Store> {
     let url = url.parse().unwrap();
     let config = RedisConfig {
         url: None,

@@ -23,6 +23,9 @@ use crate::{
 /// Maximum number of operations that are executed at once.
 pub(crate) const BATCH_OPERATIONS: usize = 256;
 
+/// Maximum number of refused operations of a page or a resend that are logged one by one.
+pub(crate) const LOGGED_REFUSALS: usize = 10;
+
 /// Maximum number of anomalies that are tried alone on a shard that has refused all calls: it is
 /// the server that refuses then, and not what is sent.
 const LONE_REFUSALS: usize = 3;

@@ -1,4 +1,5 @@
-//! Probes the shards whose breakers are open: the only calls that an open breaker lets through.
+//! Probes the shards whose breakers are open. Until one answers, an open breaker lets nothing else
+//! through.
 
 use std::{sync::Arc, time::Duration};
 

@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{
     config::DegradedConfig,
-    executor::{BATCH_OPERATIONS, Execution, Executor},
+    executor::{BATCH_OPERATIONS, Execution, Executor, LOGGED_REFUSALS},
     refusals::Refusals,
     resend::Resender,
     steps::Source,
@@ -35,9 +35,6 @@ use crate::{
 
 /// Interval of logging the progress of a long replay.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Maximum number of refused operations of a page that are logged one by one.
-const LOGGED_REFUSALS: usize = 10;
 
 /// Maximum pause between two passes. A pass takes long when it replays much at a bounded pace,
 /// which is no reason to wait.

@@ -14,7 +14,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{
     config::DegradedConfig,
-    executor::{BATCH_OPERATIONS, Execution, Executor},
+    executor::{BATCH_OPERATIONS, Execution, Executor, LOGGED_REFUSALS},
     held_writes::{Doubt, HeldWrite, HeldWrites},
     resend_buffer::ResendBuffer,
     steps::Source,
@@ -29,9 +29,6 @@ use crate::{
 /// Interval of looking for stragglers: writes that were acknowledged just before their shard became
 /// unavailable, and whose answer came just after that was noticed.
 const STRAGGLER_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Maximum number of refused writes that are logged one by one.
-const LOGGED_REFUSALS: usize = 10;
 
 /// The last acknowledged writes, and those of them that are to be sent again.
 #[derive(Debug)]

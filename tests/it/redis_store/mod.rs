@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use anomaly_counter::{
     domain::{Action, AnomalyKey, EventId, Occurrence, RepairAttempt, Timestamp},
-    store::{RecordOutcome, RedisConfig, RedisStore, RedisTlsConfig, Store, StoreError},
+    store::{RecordOutcome, Store, StoreError},
 };
 
-use crate::support::{actor, eventually, keeping, occurrence};
+use crate::support::{actor, connect, eventually, keeping, occurrence};
 
 /// An anomaly of which events are rolled up, and a quiet one.
 const BUSY: u64 = 0xb119_b2ed_aa9f_b08c;
@@ -26,18 +26,7 @@ async fn store_at(url: &str) -> Arc<dyn Store> {
 
 /// A store on one server, which keeps this many events of an anomaly exactly.
 pub(crate) async fn store_keeping(exact_events: u32, url: &str) -> Arc<dyn Store> {
-    let config = RedisConfig {
-        url: None,
-        key_prefix: "anomaly:".to_owned(),
-        connections: 2.try_into().unwrap(),
-        concurrent_batches: 4.try_into().unwrap(),
-        batch_items: 512.try_into().unwrap(),
-        command_timeout_ms: 5_000.try_into().unwrap(),
-        connect_timeout_ms: 5_000.try_into().unwrap(),
-        tls: RedisTlsConfig::default(),
-    };
-    let url = url.parse().unwrap();
-    Arc::new(RedisStore::connect(&config, keeping(exact_events), &url).await.unwrap())
+    connect(url, keeping(exact_events)).await
 }
 
 /// A hundred events of the busy anomaly, of which ninety or so are rolled up.
