@@ -11,7 +11,7 @@ use std::{
 
 use redb::{Database, Error, TableHandle as _, WriteTransaction};
 
-/// Whether a file that is missing is created.
+/// The treatment of a file that is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Missing {
     Create,

@@ -38,7 +38,7 @@ impl<T> Answered<T> {
 /// The answer to an occurrence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counted {
-    /// Whether it counts from this call on; false for a retry and for one older than 30 days.
+    /// True if it counts from this call on; false for a retry and for one older than 30 days.
     pub counted: bool,
     /// The frequency of its anomaly after it.
     pub frequency: Frequency,
@@ -74,7 +74,7 @@ impl Label for OccurrenceOutcome {
 }
 
 impl OccurrenceOutcome {
-    /// Whether it counts from this call on.
+    /// Returns whether it counts from this call on.
     pub(super) fn counts(self) -> bool {
         matches!(self, Self::Settled(RecordOutcome::Counted) | Self::Spooled)
     }

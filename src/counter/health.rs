@@ -43,7 +43,7 @@ impl Label for HealthState {
     }
 }
 
-/// Whether a call changes the store.
+/// The kind of a call: one that changes the store, or one that does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CallKind {
     Read,
@@ -71,9 +71,9 @@ pub(crate) enum Observation<'a> {
 #[derive(Debug)]
 pub(crate) struct Health {
     store: &'static str,
-    /// Whether a write that fails can wait in a spool.
+    /// True if a write that fails can wait in a spool.
     writes_can_wait: bool,
-    /// Whether `record` differs from that of a healthy store: calls to one read only this.
+    /// True if `record` differs from that of a healthy store: calls to one read only this.
     is_disturbed: AtomicBool,
     record: Mutex<Record>,
     /// Number of breakers opened so far.
@@ -158,7 +158,7 @@ impl Health {
         (0..elements).map(|_| Err(fault.clone())).collect()
     }
 
-    /// Whether the breaker of a shard is open.
+    /// Returns whether the breaker of a shard is open.
     pub(crate) fn is_unavailable(&self, shard: Shard) -> bool {
         self.is_disturbed() && self.record.lock().unavailable.contains_key(&shard)
     }

@@ -35,7 +35,7 @@ enum Taken<T> {
     Answered(T),
     /// It must wait in the spool.
     Deferred {
-        /// Whether it may have taken effect.
+        /// True if it may have taken effect.
         maybe_sent: bool,
     },
 }
@@ -216,7 +216,7 @@ impl Counter {
         Ok(Some(Answered::estimated(true, accepted.estimate.as_of)))
     }
 
-    /// Whether a write must go to the spool without a call to the store.
+    /// Returns whether a write must go to the spool without a call to the store.
     fn must_queue(&self, key: AnomalyKey) -> bool {
         let Some(fallback) = &self.fallback else { return false };
         self.health.is_unavailable(self.store.shard(key)) || fallback.holds(key)

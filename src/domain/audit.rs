@@ -41,7 +41,7 @@ pub enum AuditEvent {
     RepairAttempted {
         /// The name of the action.
         action: String,
-        /// Whether it worked.
+        /// True if it worked.
         success: bool,
     },
 }

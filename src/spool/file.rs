@@ -161,7 +161,7 @@ impl SpoolFile {
         Ok(found)
     }
 
-    /// Whether every operation up to `sequence` counts as sent.
+    /// Returns whether every operation up to `sequence` counts as sent.
     pub(super) fn counts_as_sent(&self, sequence: u64) -> bool {
         sequence <= self.state.sent_up_to
     }

@@ -147,12 +147,12 @@ impl StoreError {
         self.cause
     }
 
-    /// Whether the same call may succeed later.
+    /// Returns whether the same call may succeed later.
     pub fn is_temporary(&self) -> bool {
         self.class != FaultClass::Permanent
     }
 
-    /// Whether the shard that returned it is at fault, and not the call.
+    /// Returns whether the shard that returned it is at fault, and not the call.
     pub fn is_outage(&self) -> bool {
         matches!(self.class, FaultClass::Transient | FaultClass::Indeterminate)
     }

@@ -94,7 +94,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         keys: Vec<AnomalyKey>,
     ) -> Vec<Result<Option<AnomalyStats>, StoreError>>;
 
-    /// Whether stats are in memory, so that gathering reads into batches gains nothing.
+    /// Returns whether stats are in memory, so that gathering reads into batches gains nothing.
     fn stats_from_memory(&self) -> bool {
         false
     }
@@ -215,7 +215,7 @@ pub enum RecordOutcome {
 /// The outcome of a repair attempt, and the repairs of its anomaly.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RepairRecorded {
-    /// Whether it counts from this call on; false when its id was there before.
+    /// True if it counts from this call on; false when its id was there before.
     pub counted: bool,
     /// The history after it.
     pub history: RepairHistory,

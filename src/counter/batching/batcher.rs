@@ -70,7 +70,7 @@ struct Queue<W: BatchWork> {
     calls: VecDeque<QueuedCall<W>>,
     /// Number of batches that run, including one that is about to take its calls.
     batches: usize,
-    /// Whether a batch is about to take its calls; it takes those that come until then, too.
+    /// True if a batch is about to take its calls; it takes those that come until then, too.
     is_about_to_take: bool,
 }
 

@@ -17,13 +17,13 @@ pub(crate) trait BatchedCall: Sized + 'static {
 
     /// The name in metrics and traces.
     const NAME: &'static str;
-    /// Whether it changes the store.
+    /// Its kind.
     const KIND: CallKind;
 
     /// Makes the call. Returns one result for each item, in order.
     fn call(store: &dyn Store, now: Timestamp, items: Vec<Self::Item>) -> Results<'_, Self>;
 
-    /// Whether gathering calls into batches gains nothing.
+    /// Returns whether gathering calls into batches gains nothing.
     fn skips_batches(_store: &dyn Store) -> bool {
         false
     }

@@ -48,7 +48,7 @@ pub(crate) enum Execution {
     Rejected(String),
     /// Its shard does not answer, or its anomaly is being moved; it waits on.
     Deferred {
-        /// Whether it may have taken effect.
+        /// True if it may have taken effect.
         maybe_sent: bool,
     },
     /// The store has refused a call with nothing but this write, and takes others; it waits on.
@@ -251,7 +251,7 @@ impl Executor {
     }
 }
 
-/// Whether the server has refused a whole call in words that name no state of the server.
+/// Returns whether the server has refused a whole call in words that name no state of the server.
 fn is_refusal(fault: &StoreError) -> bool {
     fault.class() == FaultClass::Indeterminate && fault.cause() == Cause::Refused
 }

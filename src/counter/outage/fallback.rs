@@ -228,7 +228,7 @@ impl Fallback {
         self.memory.lock().pending.add_to(key, now, stats);
     }
 
-    /// Whether an operation of this anomaly waits.
+    /// Returns whether an operation of this anomaly waits.
     pub(crate) fn holds(&self, key: AnomalyKey) -> bool {
         self.waiting() > 0 && self.memory.lock().pending.holds(key)
     }

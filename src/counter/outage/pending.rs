@@ -81,7 +81,7 @@ impl Pending {
         self.since
     }
 
-    /// Whether an operation of this anomaly waits.
+    /// Returns whether an operation of this anomaly waits.
     pub(crate) fn holds(&self, key: AnomalyKey) -> bool {
         self.by_key.contains_key(&key)
     }

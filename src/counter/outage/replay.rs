@@ -73,10 +73,10 @@ struct Pass {
     next: u64,
     /// Anomalies with an operation before `next` that waits on: those that follow wait too.
     held: HashSet<AnomalyKey>,
-    /// Whether another pass may find more to do: a shard has come back, slots have moved, or an
+    /// True if another pass may find more to do: a shard has come back, slots have moved, or an
     /// operation had to wait though its shard answers.
     must_repeat: bool,
-    /// Whether the spool has failed, so that the pass has not seen all of it.
+    /// True if the spool has failed, so that the pass has not seen all of it.
     has_failed: bool,
 }
 

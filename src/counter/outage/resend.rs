@@ -167,7 +167,7 @@ impl Resender {
         self.buffer.push(executor.clock.now(), std::iter::once(acknowledged));
     }
 
-    /// Whether writes of a shard that is unavailable are held.
+    /// Returns whether writes of a shard that is unavailable are held.
     pub(crate) fn holds(&self) -> bool {
         !self.held.is_empty()
     }

@@ -12,9 +12,9 @@ pub(crate) struct Trials {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Trial {
-    /// Whether the current pass through the spool has begun after it.
+    /// True if the current pass through the spool has begun after it.
     is_covered: bool,
-    /// Whether a write was refused alone.
+    /// True if a write was refused alone.
     has_refused: bool,
 }
 
@@ -55,7 +55,7 @@ impl Trials {
         passed
     }
 
-    /// Whether another pass is needed for a decision.
+    /// Returns whether another pass is needed for a decision.
     pub(crate) fn must_repeat(&self) -> bool {
         !self.by_shard.is_empty()
     }

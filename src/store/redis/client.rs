@@ -52,7 +52,7 @@ struct Silence {
 /// The state of connections that lead to a server that takes no writes, since another one does.
 #[derive(Default)]
 struct Detour {
-    /// Whether the last write has met it.
+    /// True if the last write has met it.
     lasts: bool,
     reconnected_at: Option<Instant>,
 }
@@ -278,7 +278,7 @@ impl Client {
     }
 }
 
-/// Whether a connection is up and has not answered in time, or has broken.
+/// Returns whether a connection is up and has not answered in time, or has broken.
 fn is_silence(declined: &Declined) -> bool {
     matches!(
         declined,
