@@ -31,7 +31,7 @@ pub struct DeadLetter {
     pub operation: Option<Operation>,
 }
 
-/// Adds a dead letter, and drops the oldest beyond the maximum number.
+/// Adds a dead letter. The oldest may have to be dropped then.
 pub(super) fn bury(
     transaction: &WriteTransaction,
     usage: &mut Usage,
@@ -43,20 +43,36 @@ pub(super) fn bury(
     transaction.open_table(DIED)?.insert(sequence, now.as_micros())?;
     usage.dead += letter_bytes(reason, record);
     usage.letters += 1;
-    drop(dead);
-    while usage.letters > MAX_LETTERS && drop_oldest(transaction, usage)? {}
     Ok(())
 }
 
-/// Drops the oldest dead letter because there is no room for it. Returns false if there is none.
+/// Drops those that died first until there are no more than the maximum number, and all that the
+/// file holds fits into `max_bytes`. A letter without a time is of an earlier version.
 pub(super) fn drop_oldest(
     transaction: &WriteTransaction,
     usage: &mut Usage,
-) -> Result<bool, SpoolError> {
-    let oldest = transaction.open_table(DEAD)?.first()?.map(|(sequence, _)| sequence.value());
-    let Some(sequence) = oldest else { return Ok(false) };
-    usage.dropped_letters += 1;
-    Ok(remove(transaction, usage, sequence)?.is_some())
+    max_bytes: u64,
+) -> Result<(), SpoolError> {
+    let are_too_many = |usage: &Usage| usage.letters > MAX_LETTERS || usage.total() > max_bytes;
+    if usage.letters == 0 || !are_too_many(usage) {
+        return Ok(());
+    }
+    let mut by_time = Vec::new();
+    let died = transaction.open_table(DIED)?;
+    for entry in transaction.open_table(DEAD)?.iter()? {
+        let sequence = entry?.0.value();
+        by_time.push((died.get(sequence)?.map_or(i64::MIN, |at| at.value()), sequence));
+    }
+    drop(died);
+    by_time.sort_unstable();
+    for (_, sequence) in by_time {
+        if !are_too_many(usage) {
+            break;
+        }
+        remove(transaction, usage, sequence)?;
+        usage.dropped_letters += 1;
+    }
+    Ok(())
 }
 
 /// Removes a dead letter, and returns its record.
@@ -116,4 +132,71 @@ pub(super) fn letter(sequence: u64, (reason, record): (&str, &[u8])) -> DeadLett
 /// The bytes by which a dead letter counts in the budget.
 pub(super) fn letter_bytes(reason: &str, record: &[u8]) -> u64 {
     (reason.len() + record.len()) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::{
+        super::{Rejection, Settlement, Spool, SpoolConfig},
+        *,
+    };
+    use crate::domain::{Actor, AnomalyKey, EventId, FixRemoval};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_micros(1_774_799_738_000_000).plus_seconds(second)
+    }
+
+    fn write(id: &str) -> SpoolWrite {
+        let (key, id) = (AnomalyKey::from_bits(7), EventId::parse(id).unwrap());
+        let removal = FixRemoval { key, id, at: at(0), actor: Actor::default() };
+        SpoolWrite { operation: Operation::Unmark(removal), maybe_sent: true }
+    }
+
+    #[tokio::test]
+    async fn the_letter_that_died_first_is_dropped_first() {
+        let dir = TempDir::new().unwrap();
+        let bytes = 4 * 300;
+        let config = SpoolConfig { max_bytes: bytes };
+        let spool = Spool::open(dir.path(), config, at(0), |_| {}).unwrap();
+        let reason = || "x".repeat(200);
+        // The first write waits for long, and dies after letters with higher sequences.
+        spool.append(vec![write("waits")]).await.unwrap();
+        spool.bury(vec![(write("a"), reason())], at(1)).await.unwrap();
+        spool.bury(vec![(write("b"), reason())], at(2)).await.unwrap();
+        let rejection = Rejection { sequence: 1, reason: reason(), maybe_sent: false };
+        let settlement = Settlement { rejected: vec![rejection], ..Default::default() };
+        spool.settle(settlement, at(3)).await.unwrap();
+        let mut left = Vec::new();
+        for second in 4.. {
+            let letters = spool.dead_letters(0, 100).await.unwrap();
+            let ids = letters.iter().map(|letter| letter.operation.as_ref().unwrap().id().clone());
+            let ids: Vec<String> = ids.map(|id| id.as_str().to_owned()).collect();
+            if !ids.contains(&"a".to_owned()) {
+                left = ids;
+                break;
+            }
+            spool.bury(vec![(write("c"), reason())], at(second)).await.unwrap();
+        }
+        assert!(left.contains(&"waits".to_owned()), "it died after `a`: {left:?}");
+        assert!(left.contains(&"b".to_owned()), "{left:?}");
+    }
+
+    #[tokio::test]
+    async fn a_rejection_decides_whether_a_retry_may_have_been_sent() {
+        let dir = TempDir::new().unwrap();
+        let config = SpoolConfig { max_bytes: 1 << 20 };
+        let spool = Spool::open(dir.path(), config, at(0), |_| {}).unwrap();
+        spool.append(vec![write("a"), write("b")]).await.unwrap();
+        let rejection =
+            |sequence, maybe_sent| Rejection { sequence, reason: String::new(), maybe_sent };
+        let rejected = vec![rejection(1, true), rejection(2, false)];
+        let settlement = Settlement { rejected, ..Default::default() };
+        spool.settle(settlement, at(1)).await.unwrap();
+        assert_eq!(spool.revive_dead(vec![1, 2]).await.unwrap(), [1, 2]);
+        let waiting = spool.waiting(0, 10).await.unwrap();
+        let flags: Vec<bool> = waiting.iter().map(|spooled| spooled.maybe_sent).collect();
+        assert_eq!(flags, [true, false]);
+    }
 }

@@ -83,6 +83,13 @@ pub(super) struct FileState {
     pub(super) usage: Usage,
 }
 
+impl FileState {
+    /// Returns whether every operation up to `sequence` counts as sent.
+    fn counts_as_sent(&self, sequence: u64) -> bool {
+        sequence <= self.sent_up_to
+    }
+}
+
 impl SpoolFile {
     /// Opens the file in `data_dir`, and creates both where they are missing. A damaged one is set
     /// aside under a name with the time `now`, and what can be read of it waits in the new one.
@@ -161,13 +168,11 @@ impl SpoolFile {
         Ok(found)
     }
 
-    /// Returns whether every operation up to `sequence` counts as sent.
-    pub(super) fn counts_as_sent(&self, sequence: u64) -> bool {
-        sequence <= self.state.sent_up_to
-    }
-
     /// Makes every operation up to `sequence` count as sent, for a later process.
     pub(super) fn mark_sent(&mut self, sequence: u64) -> Result<(), SpoolError> {
+        if self.state.counts_as_sent(sequence) {
+            return Ok(());
+        }
         self.transact(|transaction, state| mark_sent(transaction, state, sequence))
     }
 
@@ -386,7 +391,7 @@ fn mark_sent(
     state: &mut FileState,
     sequence: u64,
 ) -> Result<(), SpoolError> {
-    if sequence > state.sent_up_to {
+    if !state.counts_as_sent(sequence) {
         transaction.open_table(META)?.insert(SENT_UP_TO, sequence)?;
         state.sent_up_to = sequence;
     }
@@ -402,14 +407,13 @@ fn make_room(
     if usage.total() > max_bytes && usage.held > 0 {
         held::drop_all(transaction, usage)?;
     }
-    while usage.total() > max_bytes && dead::drop_oldest(transaction, usage)? {}
-    Ok(())
+    dead::drop_oldest(transaction, usage, max_bytes)
 }
 
-/// Returns a record with the flag set, if it must be. A damaged one stays as it is.
+/// Returns a record with this flag. A damaged one stays as it is.
 fn flagged(record: &[u8], maybe_sent: bool) -> Result<Vec<u8>, SpoolError> {
     match decode(record) {
-        Ok(write) if maybe_sent && !write.maybe_sent => {
+        Ok(write) if write.maybe_sent != maybe_sent => {
             Ok(encode(&SpoolWrite { maybe_sent, ..write })?)
         }
         _ => Ok(record.to_vec()),

@@ -21,9 +21,10 @@ pub type AcknowledgedWrite = (Timestamp, Operation);
 pub struct HeldOnDisk {
     /// The shard's number when they were held.
     pub shard: u16,
-    /// The identity of the server that has acknowledged them; `None` where it is not known.
+    /// The identity of the server that has acknowledged all of the shard's held writes, these and
+    /// those before; `None` where it is not known.
     pub identity: Option<String>,
-    /// The writes, oldest first.
+    /// The writes, in the order in which they were held.
     pub writes: Vec<AcknowledgedWrite>,
 }
 
@@ -49,15 +50,8 @@ pub(super) fn add(
         }
         rows.insert((shard, position), (acknowledged_at.as_micros(), bytes.as_slice()))?;
     }
-    let mut held_by = transaction.open_table(HELD_BY)?;
     let identity = held.identity.as_deref().unwrap_or_default();
-    let is_same = held_by.get(shard)?.is_some_and(|before| before.value() == identity);
-    if first == 0 || is_same {
-        held_by.insert(shard, identity)?;
-    } else {
-        // Of two servers: neither identity says enough.
-        held_by.insert(shard, "")?;
-    }
+    transaction.open_table(HELD_BY)?.insert(shard, identity)?;
     Ok(())
 }
 

@@ -56,6 +56,8 @@ pub struct Spool {
     file: Arc<Mutex<Slot>>,
     /// Size of all waiting operations.
     bytes: Arc<AtomicU64>,
+    /// How often the held writes were dropped.
+    held_drops: Arc<AtomicU64>,
 }
 
 /// The file, and what was last known of it.
@@ -101,12 +103,18 @@ impl Spool {
             max_bytes: config.max_bytes,
             file: Arc::new(Mutex::new(Slot { file: Some(file), state })),
             bytes: Arc::new(AtomicU64::new(state.usage.waiting)),
+            held_drops: Arc::default(),
         })
     }
 
     /// Returns the size of all waiting operations, in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Returns how often all held writes were dropped, because others needed their room.
+    pub fn held_drops(&self) -> u64 {
+        self.held_drops.load(Ordering::Acquire)
     }
 
     /// Adds operations at the end, in one commit. They are durable when this returns.
@@ -132,10 +140,7 @@ impl Spool {
     /// # Errors
     /// When the file fails.
     pub async fn mark_sent(&self, sequence: u64) -> Result<(), SpoolError> {
-        self.with_file(move |file| {
-            if file.counts_as_sent(sequence) { Ok(()) } else { file.mark_sent(sequence) }
-        })
-        .await
+        self.with_file(move |file| file.mark_sent(sequence)).await
     }
 
     /// Removes the operations that were applied, and makes the rejected ones, with their reasons,
@@ -236,7 +241,7 @@ impl Spool {
         work: impl FnOnce(&mut SpoolFile) -> Result<R, SpoolError> + Send + 'static,
     ) -> Result<R, SpoolError> {
         let (slot, data_dir) = (Arc::clone(&self.file), self.data_dir.clone());
-        let waiting_bytes = Arc::clone(&self.bytes);
+        let (waiting_bytes, held_drops) = (Arc::clone(&self.bytes), Arc::clone(&self.held_drops));
         let worked = tokio::task::spawn_blocking(move || {
             let mut slot = slot.lock();
             let mut file = match slot.file.take() {
@@ -248,6 +253,8 @@ impl Spool {
             let result = work(&mut file);
             slot.state = file.state();
             waiting_bytes.store(slot.state.usage.waiting, Ordering::Relaxed);
+            let dropped = slot.state.usage.dropped_held - before.usage.dropped_held;
+            held_drops.fetch_add(dropped, Ordering::Release);
             report_dropped(before, slot.state);
             if !matches!(result, Err(SpoolError::Failed(_))) {
                 slot.file = Some(file);
