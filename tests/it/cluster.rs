@@ -208,6 +208,36 @@ async fn what_a_lost_master_had_not_replicated_is_sent_again_to_its_replica() {
     healthy_again(&service).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_lost_master_had_not_replicated_survives_a_restart_of_the_service() {
+    let mut cluster = RedisCluster::with_replicas(3).await;
+    let masters = masters_of(&cluster).await;
+    let mut service = Service::with(&[("REDIS__URL", &cluster.url_of_all())]).await;
+    let of_master = |master| masters.iter().position(|m| *m == master).unwrap();
+    let (lost, other) = (of_master(2), of_master(0));
+    cluster.node(5).pause();
+    for anomaly in [lost, other] {
+        for _ in 0..30 {
+            service.post("/anomalies", &json!({"alert_name": name(anomaly)})).await.ok();
+        }
+    }
+    cluster.node(2).kill();
+    let during = service.post("/anomalies", &json!({"alert_name": name(lost)})).await;
+    assert_eq!(during.status, 202, "{}", during.body);
+    service.terminate();
+    assert!(service.ended_well().await, "{}", service.log());
+    let service = service.successor().await;
+    cluster.node(5).resume();
+    promoted(&cluster.node(5).client().await).await;
+    healthy_again(&service).await;
+    for (anomaly, expected) in [(lost, 31), (other, 30)] {
+        let path = format!("/anomalies/{}/frequency", key_of(&name(anomaly)));
+        let frequency = service.get(&path).await.ok();
+        assert_eq!(frequency["count_1h"], expected, "{}", service.log());
+        assert_eq!(frequency["degraded"], false);
+    }
+}
+
 async fn promoted(replica: &OtherClient) {
     eventually("the replica is promoted", || async {
         let info = replica.text(&["INFO", "replication"]).await?;

@@ -3,7 +3,9 @@
 
 use serde_json::json;
 
-use crate::support::{Ended, RedisServer, Service, anomaly_counter, eventually};
+use crate::support::{
+    Ended, ErrorProxy, RedisServer, Service, anomaly_counter, eventually, wall_clock,
+};
 
 const KEY: &str = "af03baee239021c4";
 
@@ -75,4 +77,34 @@ async fn they_are_listed_retried_and_dropped_with_the_service_running_and_stoppe
         Some(()).filter(|()| listed(&service).len() == 1)
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_of_one_that_may_have_counted_counts_it() {
+    let redis = RedisServer::start();
+    let proxy = ErrorProxy::to(redis.port()).await;
+    let options = [("REDIS__URL", &proxy.url()[..]), ("TIMELINE__EXACT_EVENTS", "100")];
+    let service = Service::with(&options).await;
+    let many: Vec<_> = (0..400).map(|_| json!({"alert_name": "HighCPU"})).collect();
+    service.post("/anomalies", &json!(many)).await.ok();
+    // An id of the events that are rolled up was dropped.
+    let ids = format!("anomaly:folded_ids:{KEY}");
+    assert_eq!(redis.client().await.number(&["HDEL", &ids, "dropped"]).await, 1);
+    // It may have been recorded, whatever a proxy says.
+    proxy.refuse_all("ERR nobody knows these words");
+    let at = wall_clock().minus_seconds(60).to_string();
+    let late = json!({"alert_name": "HighCPU", "occurred_at": at, "event_id": "late"});
+    assert_eq!(service.post("/anomalies", &late).await.status, 202);
+    proxy.refuse_nothing();
+    let number = eventually("it is a dead letter", || async { listed(&service).pop() }).await;
+    let list = spool(&service, &["list"]).succeeded().stdout;
+    assert!(list.contains("a retry counts it in any case"), "{list}");
+    spool(&service, &["retry", &number]).succeeded();
+    let path = format!("/anomalies/{KEY}/frequency");
+    eventually("it is counted", || async {
+        let answer = service.get(&path).await;
+        (answer.body["count_30d"] == 401 && answer.body["degraded"] == false).then_some(())
+    })
+    .await;
+    assert!(listed(&service).is_empty());
 }

@@ -1,7 +1,7 @@
 //! A Redis that has forgotten what it had acknowledged: what is still known is sent again, also by
 //! the next process, and only then; what is lost is reported.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -77,6 +77,24 @@ async fn acknowledged_writes_survive_a_restart_of_both() {
     assert!(service.ended_well().await);
     redis.restart();
     let service = service.successor().await;
+    counts_are(&service, WRITES / 2).await;
+}
+
+#[tokio::test]
+async fn what_was_sent_again_survives_a_second_failover_right_after_the_first() {
+    let mut redis = RedisServer::start();
+    let options = [("REDIS__URL", redis.url()), ("DEGRADED__REMEMBER_SECONDS", "7".to_owned())];
+    let service = Service::with(&options.each_ref().map(|(name, value)| (*name, &value[..]))).await;
+    post_all(&service, 200).await;
+    let written_at = Instant::now();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    redis.restart();
+    counts_are(&service, WRITES / 2).await;
+    healthy_again(&service).await;
+    // The first answers are too old by now, and those of what was sent again are not.
+    tokio::time::sleep_until((written_at + Duration::from_millis(7_500)).into()).await;
+    assert_eq!(service.post("/anomalies", &json!({"alert_name": "Other"})).await.status, 200);
+    redis.restart();
     counts_are(&service, WRITES / 2).await;
 }
 

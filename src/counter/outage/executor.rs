@@ -17,7 +17,7 @@ use crate::{
     },
     domain::{AnomalyKey, Occurrence, Operation, RepairAttempt, Thresholds, Timestamp},
     spool::SpoolWrite,
-    store::{Cause, FaultClass, RecordOutcome, Recorded, Shard, Store, StoreError},
+    store::{Cause, FaultClass, RecordOutcome, Recorded, RepairRecorded, Shard, Store, StoreError},
 };
 
 /// Maximum number of operations that are executed at once.
@@ -29,6 +29,10 @@ pub(crate) const LOGGED_REFUSALS: usize = 10;
 /// Maximum number of anomalies that are tried alone on a shard that has refused all calls: it is
 /// the server that refuses then, and not what is sent.
 const LONE_REFUSALS: usize = 3;
+
+/// The reason of a write that only an operator can decide about.
+const UNRECOGNISABLE: &str = "it may have been counted before, and its id can't be recognised any \
+                              more: a retry counts it in any case, so drop it if it was counted";
 
 /// Executes writes.
 #[derive(Clone, Debug)]
@@ -43,9 +47,16 @@ pub(crate) struct Executor {
 /// The outcome of one write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Execution {
-    Applied,
-    /// It was not applied, and never will be, for this reason.
-    Rejected(String),
+    Applied {
+        /// False if it had been applied before.
+        is_new: bool,
+    },
+    /// It was not applied, and never will be by itself.
+    Rejected {
+        reason: String,
+        /// True if it counts when an operator tries it again, even if it may have counted before.
+        retry_counts: bool,
+    },
     /// Its shard does not answer, or its anomaly is being moved; it waits on.
     Deferred {
         /// True if it may have taken effect.
@@ -57,7 +68,10 @@ pub(crate) enum Execution {
 
 /// The store's answer to one write.
 enum Applied {
-    Yes,
+    /// It is a repair, or it is a fix, which does not tell whether it was applied before.
+    Yes {
+        is_new: bool,
+    },
     UnknownAnomaly,
     Recorded(RecordOutcome),
 }
@@ -153,7 +167,7 @@ impl Executor {
                 }
             } else {
                 run.answered.insert(shard);
-                run.executions[*index] = Execution::Rejected(fault.to_string());
+                run.executions[*index] = rejected(fault.to_string());
             }
         }
         refused
@@ -176,11 +190,11 @@ impl Executor {
                 Operation::Repair(attempt) => repairs.push(attempt.clone()),
                 Operation::Mark(mark) => {
                     let result = self.store.mark_fixed(now, mark.clone()).await;
-                    results.push(result.map(|fix| known(fix.is_some())));
+                    results.push(result.map(|fix| applied(fix.map(|_| true))));
                 }
                 Operation::Unmark(removal) => {
                     let result = self.store.unmark_fixed(now, removal.clone()).await;
-                    results.push(result.map(|removed| known(removed.is_some())));
+                    results.push(result.map(|removed| applied(removed.map(|_| true))));
                 }
             }
         }
@@ -190,7 +204,8 @@ impl Executor {
         }
         if !repairs.is_empty() {
             let repaired = self.store.record_repairs(now, repairs).await;
-            results.extend(repaired.into_iter().map(|r| Ok(known(r?.is_some()))));
+            let is_new = |repaired: RepairRecorded| repaired.counted;
+            results.extend(repaired.into_iter().map(|r| Ok(applied(r?.map(is_new)))));
         }
         results.resize_with(part.len(), || Err(StoreError::no_result()));
         results
@@ -256,26 +271,31 @@ fn is_refusal(fault: &StoreError) -> bool {
     fault.class() == FaultClass::Indeterminate && fault.cause() == Cause::Refused
 }
 
-fn known(is_known: bool) -> Applied {
-    if is_known { Applied::Yes } else { Applied::UnknownAnomaly }
+fn applied(is_new: Option<bool>) -> Applied {
+    is_new.map_or(Applied::UnknownAnomaly, |is_new| Applied::Yes { is_new })
+}
+
+fn rejected(reason: impl Into<String>) -> Execution {
+    Execution::Rejected { reason: reason.into(), retry_counts: false }
 }
 
 fn execution(source: Source, applied: &Applied) -> Execution {
-    let reason = match applied {
-        Applied::Yes | Applied::Recorded(RecordOutcome::Counted | RecordOutcome::Duplicate) => {
-            return Execution::Applied;
-        }
+    match applied {
+        Applied::Yes { is_new } => Execution::Applied { is_new: *is_new },
+        Applied::Recorded(RecordOutcome::Counted) => Execution::Applied { is_new: true },
+        Applied::Recorded(RecordOutcome::Duplicate) => Execution::Applied { is_new: false },
         // It was counted, and would have left every window since.
         Applied::Recorded(RecordOutcome::TooOld) if source == Source::Resend => {
-            return Execution::Applied;
+            Execution::Applied { is_new: false }
         }
-        Applied::UnknownAnomaly => "the anomaly is not known",
-        Applied::Recorded(RecordOutcome::TooOld) => "it became older than 30 days while it waited",
+        Applied::UnknownAnomaly => rejected("the anomaly is not known"),
+        Applied::Recorded(RecordOutcome::TooOld) => {
+            rejected("it became older than 30 days while it waited")
+        }
         Applied::Recorded(RecordOutcome::Unrecognisable) => {
-            "it may have been counted before, and its id can't be recognised any more"
+            Execution::Rejected { reason: UNRECOGNISABLE.to_owned(), retry_counts: true }
         }
-    };
-    Execution::Rejected(reason.to_owned())
+    }
 }
 
 #[cfg(test)]
@@ -319,7 +339,7 @@ mod tests {
             match execution {
                 Execution::RefusedAlone(_) => assert_eq!(index, 100),
                 Execution::Deferred { .. } => assert!(is_behind, "{index}"),
-                other => assert_eq!(other, Execution::Applied, "{index}"),
+                other => assert_eq!(other, Execution::Applied { is_new: true }, "{index}"),
             }
         }
         let counted: usize = store.counted.lock().values().map(Vec::len).sum();
@@ -373,7 +393,9 @@ mod tests {
         let store = Arc::new(RefusingStore::default());
         let again = SpoolWrite { maybe_sent: true, ..write(1, 1) };
         let executions = executor(&store).execute(&[again], Source::Replay).await;
-        assert!(matches!(&executions[0], Execution::Rejected(why) if why.contains("recognised")));
+        let expected =
+            Execution::Rejected { reason: UNRECOGNISABLE.to_owned(), retry_counts: true };
+        assert_eq!(executions, [expected]);
         assert!(store.counted.lock().is_empty());
     }
 }

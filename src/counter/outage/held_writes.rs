@@ -2,7 +2,9 @@
 //! because writes of other shards would push them out of the buffer, and on disk, because the
 //! process may end before the shard answers again.
 
-use std::mem;
+use std::{mem, time::Duration};
+
+use tokio::time::Instant;
 
 use crate::{
     domain::{Operation, Timestamp},
@@ -10,10 +12,24 @@ use crate::{
     store::Shard,
 };
 
-/// Maximum number and approximate size of the writes that are stored with one fsync: writes that
-/// callers wait for are stored in between.
-const PIECE_OPERATIONS: usize = 1_000;
-const PIECE_BYTES: usize = 256 << 10;
+/// Maximum number and approximate size of the writes that are stored with one fsync.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Piece {
+    operations: usize,
+    bytes: usize,
+    /// The newest are the likeliest to be forgotten, and time may run out.
+    newest_first: bool,
+}
+
+/// While the service runs: writes that callers wait for are stored in between.
+pub(crate) const LIVE: Piece = Piece { operations: 1_000, bytes: 256 << 10, newest_first: false };
+/// When it ends, in a few seconds on a disk that may be slow.
+pub(crate) const CLOSING: Piece = Piece { operations: 50_000, bytes: 8 << 20, newest_first: true };
+/// When it ends, and there is no room for more.
+pub(crate) const CLOSING_SMALL: Piece = Piece { newest_first: true, ..LIVE };
+
+/// Pause before writes are stored that the disk had no room for.
+const STORE_RETRY_PAUSE: Duration = Duration::from_secs(30);
 
 /// How likely the store has forgotten writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,8 +49,10 @@ pub(crate) struct HeldWrites {
     pub(crate) doubt: Doubt,
     /// The identity of the server that has acknowledged them; `None` where it is not known.
     pub(crate) identity: Option<String>,
-    /// The number of `writes` from the front that are on disk.
-    stored: usize,
+    /// The number of `writes` that are not on disk.
+    unstored: usize,
+    /// Until when they are not stored, because there was no room for them.
+    paused_until: Option<Instant>,
 }
 
 /// An acknowledged write.
@@ -42,6 +60,18 @@ pub(crate) struct HeldWrites {
 pub(crate) struct HeldWrite {
     pub(crate) acknowledged_at: Timestamp,
     pub(crate) operation: Operation,
+    /// True if it is on disk, as held by the same shard.
+    pub(crate) is_stored: bool,
+}
+
+impl HeldWrite {
+    pub(crate) fn new((acknowledged_at, operation): (Timestamp, Operation)) -> Self {
+        Self { acknowledged_at, operation, is_stored: false }
+    }
+
+    pub(crate) fn into_parts(self) -> (Timestamp, Operation) {
+        (self.acknowledged_at, self.operation)
+    }
 }
 
 impl HeldWrites {
@@ -52,10 +82,12 @@ impl HeldWrites {
 
     /// The writes that an earlier process has left on disk.
     pub(crate) fn of_earlier_run(held: HeldOnDisk) -> Self {
-        let write = |(acknowledged_at, operation)| HeldWrite { acknowledged_at, operation };
-        let writes: Vec<HeldWrite> = held.writes.into_iter().map(write).collect();
-        let (doubt, stored) = (Doubt::Suspected, writes.len());
-        Self { writes, doubt, identity: held.identity, stored }
+        let write = |write| HeldWrite { is_stored: true, ..HeldWrite::new(write) };
+        let mut writes: Vec<HeldWrite> = held.writes.into_iter().map(write).collect();
+        // At its end a process stores the newest first.
+        writes.sort_by_key(|write| write.acknowledged_at);
+        let doubt = Doubt::Suspected;
+        Self { writes, doubt, identity: held.identity, ..Self::default() }
     }
 
     /// Adds a write that `identity` has acknowledged.
@@ -66,55 +98,83 @@ impl HeldWrites {
             // Of two servers: neither identity says enough.
             self.identity = None;
         }
-        self.writes.push(write);
+        self.unstored += 1;
+        self.writes.push(HeldWrite { is_stored: false, ..write });
     }
 
-    /// Takes those of the writes that are not `kept`.
-    pub(crate) fn take_unless(&mut self, kept: impl Fn(&HeldWrite) -> bool) -> Vec<HeldWrite> {
-        let stored = mem::take(&mut self.stored);
-        let mut taken = Vec::new();
-        for (index, write) in mem::take(&mut self.writes).into_iter().enumerate() {
-            if kept(&write) {
-                self.stored += usize::from(index < stored);
-                self.writes.push(write);
-            } else {
-                taken.push(write);
-            }
-        }
-        taken
+    /// Takes all of the writes.
+    pub(crate) fn take(&mut self) -> Vec<HeldWrite> {
+        self.unstored = 0;
+        mem::take(&mut self.writes)
+    }
+
+    /// Puts back writes that were taken.
+    pub(crate) fn put_back(&mut self, writes: Vec<HeldWrite>) {
+        self.unstored = writes.iter().filter(|write| !write.is_stored).count();
+        self.writes = writes;
+    }
+
+    /// Returns whether writes are to be stored at `now`.
+    pub(crate) fn must_store(&self, now: Instant) -> bool {
+        self.unstored > 0 && self.paused_until.is_none_or(|until| now >= until)
     }
 
     pub(crate) fn are_stored(&self) -> bool {
-        self.stored >= self.writes.len()
+        self.unstored == 0
     }
 
     /// Stores the next piece of the writes that are not on disk.
-    pub(crate) async fn store_piece(
+    ///
+    /// # Errors
+    /// When there is no room for them, or the disk fails.
+    pub(crate) async fn store(
         &mut self,
         spool: &Spool,
         shard: Shard,
+        piece: Piece,
     ) -> Result<(), SpoolError> {
-        let mut bytes = 0;
-        let piece: Vec<_> = self.writes[self.stored..]
-            .iter()
-            .take(PIECE_OPERATIONS)
-            .take_while(|write| {
-                let fits = bytes < PIECE_BYTES;
-                bytes += approximate_bytes(&write.operation);
-                fits
-            })
-            .map(|write| (write.acknowledged_at, write.operation.clone()))
-            .collect();
-        let count = piece.len();
-        let identity = self.identity.clone();
-        spool.hold(HeldOnDisk { shard: shard.0, identity, writes: piece }).await?;
-        self.stored += count;
+        let indexes = self.next_piece(piece);
+        let write = |index: &usize| self.writes[*index].clone().into_parts();
+        let writes = indexes.iter().map(write).collect();
+        // Where slots have moved or counts fell, the identity tells nothing.
+        let identity = self.identity.clone().filter(|_| self.doubt != Doubt::Certain);
+        spool.hold(HeldOnDisk { shard: shard.0, identity, writes }).await?;
+        self.unstored -= indexes.len();
+        for index in indexes {
+            self.writes[index].is_stored = true;
+        }
         Ok(())
     }
 
-    /// Gives up storing what is not on disk.
-    pub(crate) fn give_up_storing(&mut self) {
-        self.stored = self.writes.len();
+    /// Returns the positions of the next writes to be stored, oldest first.
+    fn next_piece(&self, piece: Piece) -> Vec<usize> {
+        let mut bytes = 0;
+        let mut is_next = |index: &usize| {
+            let fits = bytes < piece.bytes;
+            bytes += approximate_bytes(&self.writes[*index].operation);
+            fits
+        };
+        let unstored = (0..self.writes.len()).filter(|index| !self.writes[*index].is_stored);
+        if piece.newest_first {
+            let newest = unstored.rev().take(piece.operations).take_while(&mut is_next);
+            let mut indexes: Vec<usize> = newest.collect();
+            indexes.reverse();
+            indexes
+        } else {
+            unstored.take(piece.operations).take_while(&mut is_next).collect()
+        }
+    }
+
+    /// Notes that there was no room on disk, or the disk has failed. Returns whether that is news.
+    pub(crate) fn pause_storing(&mut self, now: Instant) -> bool {
+        self.paused_until.replace(now + STORE_RETRY_PAUSE).is_none()
+    }
+
+    /// Notes that none of them is on disk.
+    pub(crate) fn mark_dropped(&mut self, now: Instant) {
+        self.writes.iter_mut().for_each(|write| write.is_stored = false);
+        self.unstored = self.writes.len();
+        self.paused_until = Some(now + STORE_RETRY_PAUSE);
     }
 }
 
@@ -147,7 +207,7 @@ mod tests {
         let id = EventId::parse(&number.to_string()).unwrap();
         let (key, actor) = (AnomalyKey::from_bits(7), Actor::default());
         let operation = Operation::Unmark(FixRemoval { key, id, at: at(0), actor });
-        HeldWrite { acknowledged_at: at(number as i64), operation }
+        HeldWrite::new((at(number as i64), operation))
     }
 
     fn spool(dir: &TempDir, max_bytes: u64) -> Spool {
@@ -164,7 +224,7 @@ mod tests {
         }
         let mut pieces = 0;
         while !held.are_stored() {
-            held.store_piece(&store, SHARD).await.unwrap();
+            held.store(&store, SHARD, LIVE).await.unwrap();
             pieces += 1;
         }
         assert_eq!(pieces, 3);
@@ -184,7 +244,7 @@ mod tests {
         let store = spool(&dir, 1_000);
         let mut held = HeldWrites::default();
         (0..5).for_each(|number| held.push(None, write(number)));
-        held.store_piece(&store, SHARD).await.unwrap();
+        held.store(&store, SHARD, LIVE).await.unwrap();
         let mut waiting = 0;
         let full = loop {
             let operation = write(waiting).operation;
@@ -196,9 +256,59 @@ mod tests {
         assert_eq!(full, SpoolError::Full);
         assert_eq!(store.waiting(0, 100).await.unwrap().len(), waiting);
         assert_eq!(store.held().await.unwrap(), []);
+        assert_eq!(store.held_drops(), 1);
         let mut more = HeldWrites::default();
         (0..50).for_each(|number| more.push(None, write(number)));
-        assert_eq!(more.store_piece(&store, SHARD).await, Err(SpoolError::Full));
+        assert_eq!(more.store(&store, SHARD, LIVE).await, Err(SpoolError::Full));
+    }
+
+    #[tokio::test]
+    async fn at_the_end_the_newest_are_stored_first_and_found_in_order() {
+        let dir = TempDir::new().unwrap();
+        let store = spool(&dir, 1 << 20);
+        let mut held = HeldWrites::default();
+        (0..2_500).for_each(|number| held.push(Some("server"), write(number)));
+        held.store(&store, SHARD, CLOSING_SMALL).await.unwrap();
+        let found = store.held().await.unwrap();
+        assert_eq!(found[0].writes.last(), Some(&write(2_499).into_parts()));
+        while !held.are_stored() {
+            held.store(&store, SHARD, CLOSING_SMALL).await.unwrap();
+        }
+        let found = store.held().await.unwrap().pop().unwrap();
+        assert_eq!(HeldWrites::of_earlier_run(found).writes, held.writes);
+
+        let mut all_at_once = HeldWrites::default();
+        (0..2_500).for_each(|number| all_at_once.push(Some("server"), write(number)));
+        all_at_once.store(&store, Shard(4), CLOSING).await.unwrap();
+        assert!(all_at_once.are_stored());
+    }
+
+    #[tokio::test]
+    async fn what_the_disk_has_dropped_is_stored_again_after_a_pause() {
+        let dir = TempDir::new().unwrap();
+        let store = spool(&dir, 1_000);
+        let mut held = HeldWrites::default();
+        (0..5).for_each(|number| held.push(None, write(number)));
+        held.store(&store, SHARD, LIVE).await.unwrap();
+        let now = Instant::now();
+        assert!(held.are_stored() && !held.must_store(now));
+        held.mark_dropped(now);
+        assert!(!held.must_store(now) && held.must_store(now + STORE_RETRY_PAUSE));
+        assert!(!held.pause_storing(now), "it was reported before");
+    }
+
+    #[tokio::test]
+    async fn a_doubt_that_is_certain_is_kept_for_the_next_process() {
+        let dir = TempDir::new().unwrap();
+        let store = spool(&dir, 1 << 20);
+        let mut held = HeldWrites::default();
+        held.push(Some("server"), write(1));
+        held.store(&store, SHARD, LIVE).await.unwrap();
+        held.doubt = Doubt::Certain;
+        held.store(&store, SHARD, CLOSING).await.unwrap();
+        let found = store.held().await.unwrap().pop().unwrap();
+        assert_eq!(found.identity, None);
+        assert_eq!(found.writes, [write(1).into_parts()]);
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! The parts that serve calls while the store, or a shard of it, does not answer, and that bring
 //! the store up to date afterwards. `fallback.rs` takes writes and estimates answers, from the
 //! spool with `pending.rs` and from `stale_cache.rs`. `probe.rs` notices that a shard answers
-//! again, `resend.rs` sends again what a failover may have forgotten (from `resend_buffer.rs` and
-//! `held_writes.rs`), and `replay.rs` applies the spool (`trials.rs`: which shards may take it;
-//! `refusals.rs`: which operations are at fault themselves), both through `executor.rs`.
+//! again, `resend.rs` decides what a failover may have forgotten (of `resend_buffer.rs` and
+//! `held_writes.rs`), which `sending.rs` sends again, and `replay.rs` applies the spool
+//! (`trials.rs`: which shards may take it; `refusals.rs`: which operations are at fault
+//! themselves), both through `executor.rs`.
 //! `steps.rs` knows which level steps were reported, `lost_writes.rs` reports counts that fell.
 //!
 //! Order of imports: config, pending, stale_cache, steps, resend_buffer, held_writes, trials,
-//! refusals → lost_writes → fallback → executor → probe, resend → replay.
+//! refusals → lost_writes → fallback → executor → probe, sending → resend → replay.
 
 mod config;
 mod executor;
@@ -22,6 +23,7 @@ mod refusing_store;
 mod replay;
 mod resend;
 mod resend_buffer;
+mod sending;
 mod stale_cache;
 mod steps;
 mod trials;

@@ -270,9 +270,10 @@ impl Replay {
         let mut has_changed = !back.is_empty();
         let mut failed = BTreeSet::new();
         let mut recovered = BTreeSet::new();
+        let closing = &self.closing;
         if let Some(resender) = &mut self.resender {
             has_changed |= resender.update(&self.executor, &unavailable, &back).await;
-            let resent = resender.send(&self.executor).await;
+            let resent = resender.send(&self.executor, &|| !closing.is_empty()).await;
             failed = resent.failed;
             recovered = &(&resent.answered & &back) - &failed;
         }
@@ -410,8 +411,10 @@ impl Replay {
         let (key, sequence) = (operation.key(), spooled.sequence);
         let shard = self.executor.shard(&operation);
         let reason = match execution {
-            Execution::Applied => None,
-            Execution::Rejected(reason) => Some((reason, maybe_sent)),
+            Execution::Applied { .. } => None,
+            Execution::Rejected { reason, retry_counts } => {
+                Some((reason, maybe_sent && !retry_counts))
+            }
             Execution::RefusedAlone(reason) => {
                 self.sent.insert(sequence);
                 self.trials.note_refusal(shard);

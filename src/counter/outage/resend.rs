@@ -3,7 +3,7 @@
 //! same as before, nothing was forgotten, and nothing is sent again.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet},
     future::pending,
     mem,
     sync::Arc,
@@ -14,14 +14,14 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{
     config::DegradedConfig,
-    executor::{BATCH_OPERATIONS, Execution, Executor, LOGGED_REFUSALS},
-    held_writes::{Doubt, HeldWrite, HeldWrites},
+    executor::{Executor, LOGGED_REFUSALS},
+    held_writes::{CLOSING, CLOSING_SMALL, Doubt, HeldWrite, HeldWrites, LIVE},
     resend_buffer::ResendBuffer,
-    steps::Source,
+    sending::{Resent, Sending},
 };
 use crate::{
-    domain::{AnomalyKey, Operation},
-    spool::{Spool, SpoolWrite},
+    domain::Operation,
+    spool::{Spool, SpoolError, SpoolWrite},
     store::{Resets, Shard},
     telemetry,
 };
@@ -29,6 +29,9 @@ use crate::{
 /// Interval of looking for stragglers: writes that were acknowledged just before their shard became
 /// unavailable, and whose answer came just after that was noticed.
 const STRAGGLER_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Pause before the held writes on disk are read again, if that has failed.
+const LOAD_RETRY_PAUSE: Duration = Duration::from_secs(30);
 
 /// The last acknowledged writes, and those of them that are to be sent again.
 #[derive(Debug)]
@@ -51,68 +54,12 @@ pub(crate) struct Resender {
     /// Shards whose writes on disk are not needed any more.
     released: BTreeSet<Shard>,
     spool: Option<Spool>,
-}
-
-/// The shards that have answered writes that were sent again, and those that have not.
-#[derive(Debug, Default)]
-pub(crate) struct Resent {
-    pub(crate) answered: BTreeSet<Shard>,
-    pub(crate) failed: BTreeSet<Shard>,
-}
-
-/// What has become of the writes that are being sent.
-#[derive(Debug, Default)]
-struct Sending {
-    resent: Resent,
-    count: usize,
-    /// With reasons.
-    refused: Vec<(SpoolWrite, String)>,
-    /// Those whose call was refused with nothing else in it, and those of the same anomalies that
-    /// wait behind them.
-    suspects: Vec<SpoolWrite>,
-    suspected: HashSet<AnomalyKey>,
-}
-
-impl Sending {
-    async fn send(&mut self, executor: &Executor, due: &[HeldWrite]) {
-        let Resent { answered, failed } = &mut self.resent;
-        for batch in due.chunks(BATCH_OPERATIONS) {
-            for run in batch.chunk_by(|a, b| a.operation.kind() == b.operation.kind()) {
-                let run: Vec<SpoolWrite> = run
-                    .iter()
-                    .map(|write| &write.operation)
-                    .filter(|operation| !failed.contains(&executor.shard(operation)))
-                    .map(|operation| SpoolWrite { operation: operation.clone(), maybe_sent: true })
-                    .collect();
-                let executions = executor.execute(&run, Source::Resend).await;
-                for (write, execution) in run.into_iter().zip(executions) {
-                    let shard = executor.shard(&write.operation);
-                    match execution {
-                        Execution::Applied => {
-                            answered.insert(shard);
-                            self.count += 1;
-                        }
-                        Execution::Deferred { .. }
-                            if self.suspected.contains(&write.operation.key()) =>
-                        {
-                            self.suspects.push(write);
-                        }
-                        Execution::Deferred { .. } => {
-                            failed.insert(shard);
-                        }
-                        Execution::Rejected(reason) => {
-                            answered.insert(shard);
-                            self.refused.push((write, reason));
-                        }
-                        Execution::RefusedAlone(_) => {
-                            self.suspected.insert(write.operation.key());
-                            self.suspects.push(write);
-                        }
-                    }
-                }
-            }
-        }
-    }
+    /// How often the spool has dropped all held writes, as last seen.
+    drops_seen: u64,
+    /// True once what an earlier process has left on disk is in `held`.
+    is_loaded: bool,
+    /// When that is tried next.
+    load_at: Instant,
 }
 
 impl Resender {
@@ -134,6 +81,9 @@ impl Resender {
             due: Vec::new(),
             released: BTreeSet::new(),
             spool: fallback.map(|fallback| fallback.spool().clone()),
+            drops_seen: 0,
+            is_loaded: false,
+            load_at: Instant::now(),
         })
     }
 
@@ -141,25 +91,32 @@ impl Resender {
         Arc::clone(&self.buffer)
     }
 
-    /// Loads the writes that an earlier process has held.
+    /// Loads the writes that an earlier process has held. Nothing is stored before, because their
+    /// server would be taken for that of the new ones.
     pub(crate) async fn load(&mut self) {
         let Some(spool) = &self.spool else { return };
-        match spool.held().await {
-            Ok(held) => {
-                let writes: usize = held.iter().map(|held| held.writes.len()).sum();
-                if writes > 0 {
-                    tracing::info!(
-                        writes,
-                        "{writes} writes that were acknowledged before the last end of this \
-                         service are sent again if Redis has forgotten them"
-                    );
-                }
-                let by_shard = held.into_iter();
-                self.held = by_shard
-                    .map(|held| (Shard(held.shard), HeldWrites::of_earlier_run(held)))
-                    .collect();
+        let earlier = match spool.held().await {
+            Ok(earlier) => earlier,
+            Err(error) => {
+                self.load_at = Instant::now() + LOAD_RETRY_PAUSE;
+                return tracing::error!(%error, "the held writes can't be read; it is retried");
             }
-            Err(error) => tracing::error!(%error, "the held writes can't be read"),
+        };
+        self.is_loaded = true;
+        let writes: usize = earlier.iter().map(|held| held.writes.len()).sum();
+        if writes > 0 {
+            tracing::info!(
+                writes,
+                "{writes} writes that were acknowledged before the last end of this service are \
+                 sent again if Redis has forgotten them"
+            );
+        }
+        for held in earlier {
+            let newer = self.held.entry(Shard(held.shard)).or_default();
+            let identity = newer.identity.take();
+            let writes = newer.take();
+            *newer = HeldWrites::of_earlier_run(held);
+            writes.into_iter().for_each(|write| newer.push(identity.as_deref(), write));
         }
     }
 
@@ -259,14 +216,12 @@ impl Resender {
     }
 
     fn hold_buffered(&mut self, executor: &Executor, is_held: impl Fn(Shard) -> bool) {
-        for (acknowledged_at, operation) in
-            self.buffer.take(|operation| is_held(executor.shard(operation)))
-        {
+        for write in self.buffer.take(|operation| is_held(executor.shard(operation))) {
             // Slots may have moved since.
-            let shard = executor.shard(&operation);
+            let shard = executor.shard(&write.1);
             let identity = self.identities.get(&shard).and_then(Option::as_deref);
             let held = self.held.entry(shard).or_default();
-            held.push(identity, HeldWrite { acknowledged_at, operation });
+            held.push(identity, HeldWrite::new(write));
         }
     }
 
@@ -275,11 +230,7 @@ impl Resender {
     async fn decide_held(&mut self, executor: &Executor, shard: Shard, was_unavailable: bool) {
         let identity = executor.store.identity(shard).await;
         let Some(held) = self.held.get_mut(&shard) else { return };
-        let is_due = match (held.doubt, &identity, &held.identity) {
-            (Doubt::Certain, _, _) => true,
-            (_, Some(now), Some(before)) => now != before,
-            (doubt, _, _) => doubt == Doubt::Suspected,
-        };
+        let is_due = must_send(held.doubt, identity.as_deref(), held.identity.as_deref());
         self.identities.insert(shard, identity);
         if is_due {
             self.due_held.insert(shard, was_unavailable);
@@ -299,16 +250,10 @@ impl Resender {
             return;
         }
         let identity = executor.store.identity(shard).await;
-        let is_due = match (doubt, &identity, before.and_then(Option::as_ref)) {
-            (Doubt::None, _, _) => false,
-            (Doubt::Certain, _, _) => true,
-            (Doubt::Suspected, Some(now), Some(before)) => now != before,
-            (Doubt::Suspected, _, _) => true,
-        };
-        if is_due {
+        let before = before.and_then(Option::as_deref);
+        if must_send(doubt, identity.as_deref(), before) {
             let taken = self.buffer.take(|operation| executor.shard(operation) == shard);
-            let write = |(acknowledged_at, operation)| HeldWrite { acknowledged_at, operation };
-            self.due.extend(taken.into_iter().map(write));
+            self.due.extend(taken.into_iter().map(HeldWrite::new));
         }
         // An identity that a reset has overtaken is of another server than the first writes.
         if doubt > Doubt::None || *self.resets.borrow() == self.resets_seen {
@@ -319,27 +264,31 @@ impl Resender {
     /// Puts the held writes of a shard back into the buffer, because it takes writes again.
     pub(crate) fn release(&mut self, shard: Shard) {
         if let Some(held) = self.held.remove(&shard) {
-            let writes = held.writes.into_iter();
-            self.buffer.put_back(writes.map(|write| (write.acknowledged_at, write.operation)));
+            self.buffer.put_back(held.writes.into_iter().map(HeldWrite::into_parts));
             self.released.insert(shard);
         }
     }
 
-    /// Sends the writes that are due.
-    pub(crate) async fn send(&mut self, executor: &Executor) -> Resent {
+    /// Sends the writes that are due, until the process ends.
+    pub(crate) async fn send(
+        &mut self,
+        executor: &Executor,
+        is_closing: &(dyn Fn() -> bool + Sync),
+    ) -> Resent {
         let (due, due_held) = (mem::take(&mut self.due), mem::take(&mut self.due_held));
-        let mut sending = Sending::default();
+        let mut sending = Sending::begin(executor, is_closing);
         for shard in due_held.keys() {
-            if let Some(held) = self.held.get(shard) {
-                sending.send(executor, &held.writes).await;
+            if let Some(held) = self.held.get_mut(shard) {
+                let kept = sending.send(held.take()).await;
+                held.put_back(kept);
             }
         }
-        sending.send(executor, &due).await;
+        let kept = sending.send(due).await;
         let Sending { resent, count, refused, suspects, .. } = sending;
         for (shard, was_unavailable) in due_held {
             self.keep_held(executor, shard, was_unavailable, &resent.failed);
         }
-        self.keep(executor, due, &resent.failed);
+        self.keep(executor, kept, &resent.failed);
         if count > 0 {
             telemetry::resent(count);
             tracing::debug!(count, "{count} acknowledged writes were sent again");
@@ -359,12 +308,15 @@ impl Resender {
     ) {
         let Some(held) = self.held.get_mut(&shard) else { return };
         // Slots may have moved to a shard that fails.
-        let moved = held.take_unless(|write| {
+        let (kept, moved): (Vec<_>, Vec<_>) = held.take().into_iter().partition(|write| {
             let current = executor.shard(&write.operation);
             current == shard || !failed.contains(&current)
         });
+        held.put_back(kept);
         if !failed.contains(&shard) {
             held.doubt = Doubt::None;
+            // This server has acknowledged all of them by now.
+            held.identity = self.identities.get(&shard).cloned().flatten();
             if !was_unavailable {
                 self.release(shard);
             }
@@ -384,9 +336,7 @@ impl Resender {
                 held.push(None, write);
                 held.doubt = held.doubt.max(Doubt::Suspected);
             } else {
-                // With the time of the first acknowledgement: one sent repeatedly would never
-                // expire.
-                kept.push((write.acknowledged_at, write.operation));
+                kept.push(write.into_parts());
             }
         }
         self.buffer.put_back(kept.into_iter());
@@ -431,30 +381,30 @@ impl Resender {
 
     /// Brings the held writes on disk a piece further. Returns whether there is more to do.
     pub(crate) async fn store_piece(&mut self) -> bool {
-        let Some(spool) = &self.spool else { return false };
-        let next = self.held.iter_mut().find(|(_, held)| !held.are_stored());
-        if let Some((shard, held)) = next {
-            if let Err(error) = held.store_piece(spool, *shard).await {
-                held.give_up_storing();
-                tracing::warn!(
-                    %error,
-                    "writes that were acknowledged before the outage are kept in memory only: if \
-                     this process ends before Redis answers, they are not sent again"
-                );
+        let now = Instant::now();
+        if !self.is_loaded && now >= self.load_at {
+            self.load().await;
+        }
+        let Some(spool) = self.spool.clone().filter(|_| self.is_loaded) else { return false };
+        if spool.held_drops() != self.drops_seen {
+            self.drops_seen = spool.held_drops();
+            self.held.values_mut().for_each(|held| held.mark_dropped(now));
+            // Some may have been stored since.
+            release_on_disk(&spool, self.held.keys()).await;
+        }
+        if let Some((shard, held)) = self.held.iter_mut().find(|(_, held)| held.must_store(now)) {
+            if let Err(error) = held.store(&spool, *shard, LIVE).await
+                && held.pause_storing(now)
+            {
+                report_unstored(&error);
             }
             return true;
         }
         // Only when what has moved to another shard is on disk there.
-        let released: Vec<u16> = mem::take(&mut self.released)
-            .into_iter()
-            .filter(|shard| !self.held.contains_key(shard))
-            .map(|shard| shard.0)
-            .collect();
-        if !released.is_empty()
-            && let Err(error) = spool.release(released).await
-        {
-            // They are sent again after the next start, which changes nothing.
-            tracing::warn!(%error, "held writes can't be removed from the disk");
+        if self.held.values().all(HeldWrites::are_stored) {
+            let mut released = mem::take(&mut self.released);
+            released.retain(|shard| !self.held.contains_key(shard));
+            release_on_disk(&spool, released.iter()).await;
         }
         false
     }
@@ -463,6 +413,46 @@ impl Resender {
     pub(crate) async fn close(&mut self, executor: &Executor) {
         self.buffer.expire(executor.clock.now());
         self.hold_buffered(executor, |_| true);
-        while self.store_piece().await {}
+        let Some(spool) = self.spool.clone().filter(|_| self.is_loaded) else { return };
+        for (shard, held) in &mut self.held {
+            // What is on disk may have the identity of a server that has changed since.
+            let mut must_rewrite = held.doubt == Doubt::Certain;
+            while !held.are_stored() || mem::take(&mut must_rewrite) {
+                let Err(error) = held.store(&spool, *shard, CLOSING).await else { continue };
+                if held.store(&spool, *shard, CLOSING_SMALL).await.is_err() {
+                    report_unstored(&error);
+                    break;
+                }
+            }
+        }
     }
+}
+
+/// Decides whether writes are sent again to a server with the identity `now`, of which another one
+/// or the same, with the identity `before`, has acknowledged them. `None` is not known.
+fn must_send(doubt: Doubt, now: Option<&str>, before: Option<&str>) -> bool {
+    match (doubt, now, before) {
+        (Doubt::Certain, _, _) => true,
+        (_, Some(now), Some(before)) => now != before,
+        (doubt, _, _) => doubt == Doubt::Suspected,
+    }
+}
+
+/// Removes the held writes of these shards from the disk.
+async fn release_on_disk(spool: &Spool, shards: impl Iterator<Item = &Shard>) {
+    let shards: Vec<u16> = shards.map(|shard| shard.0).collect();
+    if !shards.is_empty()
+        && let Err(error) = spool.release(shards).await
+    {
+        // They are sent again after the next start, which changes nothing.
+        tracing::warn!(%error, "held writes can't be removed from the disk");
+    }
+}
+
+fn report_unstored(error: &SpoolError) {
+    tracing::warn!(
+        %error,
+        "writes that were acknowledged before the outage are kept in memory only: if this process \
+         ends before Redis answers, they are not sent again"
+    );
 }

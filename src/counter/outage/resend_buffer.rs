@@ -54,11 +54,12 @@ impl ResendBuffer {
     }
 
     /// Puts back writes that were taken; they expire as if they had not been.
-    pub(crate) fn put_back(&self, taken: impl DoubleEndedIterator<Item = (Timestamp, Operation)>) {
+    pub(crate) fn put_back(&self, taken: impl Iterator<Item = (Timestamp, Operation)>) {
         let mut operations = self.operations.lock();
-        for write in taken.rev() {
-            operations.push_front(write);
-        }
+        let mut by_time: Vec<_> = taken.chain(operations.drain(..)).collect();
+        // Writes of the same time keep their order.
+        by_time.sort_by_key(|(acknowledged_at, _)| *acknowledged_at);
+        *operations = by_time.into();
     }
 }
 
@@ -100,5 +101,19 @@ mod tests {
         buffer.put_back(b.into_iter());
         let all = ["b", "a", "c"].map(|name| (now, operation(name, now)));
         assert_eq!(buffer.take(|_| true), all);
+    }
+
+    #[test]
+    fn writes_that_are_put_back_expire_by_their_time() {
+        let buffer = ResendBuffer::new(10, 10);
+        let begin = Timestamp::from_micros(1_774_799_738_000_000);
+        let write = |second| {
+            let at = begin.plus_seconds(second);
+            (at, operation(&second.to_string(), at))
+        };
+        buffer.push(begin.plus_seconds(5), std::iter::once(write(5).1));
+        buffer.put_back([write(6), write(1)].into_iter());
+        buffer.expire(begin.plus_seconds(12));
+        assert_eq!(buffer.take(|_| true), [write(5), write(6)]);
     }
 }
