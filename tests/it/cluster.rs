@@ -343,6 +343,26 @@ async fn slots_that_move_degrade_at_most_their_own_anomalies() {
 }
 
 #[tokio::test]
+async fn a_probe_follows_slots_that_have_moved_without_a_write() {
+    let cluster = RedisCluster::with_a_newcomer(3).await;
+    let service = on(&cluster).await;
+    service.get("/readyz").await.ok();
+    let (source, target) = (&cluster.masters()[0], cluster.newcomer());
+    let client = source.client().await;
+    // The probe's keys have small numbers in braces.
+    for tag in 0..40 {
+        if cluster.master_of(&client, &tag.to_string()).await == 0 {
+            let slot = client.number(&["CLUSTER", "KEYSLOT", &tag.to_string()]).await;
+            let moving = MovingSlot::begin(&slot.to_string(), source, target).await;
+            moving.move_keys("100").await;
+            moving.end().await;
+        }
+    }
+    assert_eq!(service.get("/readyz").await.ok()["status"], "ready");
+    assert!(!service.log().contains("does not answer"), "{}", service.log());
+}
+
+#[tokio::test]
 async fn an_anomaly_with_all_its_keys_is_written_by_asking_while_its_slot_moves() {
     let cluster = RedisCluster::with_a_newcomer(3).await;
     let masters = masters_of(&cluster).await;

@@ -40,6 +40,8 @@ const SLOTS_COMMAND: &[&str] = &["CLUSTER", "SLOTS"];
 const STATE_COMMAND: &[&str] = &["CLUSTER", "INFO"];
 const STATE_OK: &str = "cluster_state:ok";
 
+/// Maximum number of times that a probe follows slots that have moved.
+const MAX_MOVES_OF_CHECK: usize = 3;
 /// The probe's keys are tagged with numbers below this one; so many hit each slot.
 const MAX_TAG: u32 = 1_000_000;
 /// The probe's keys that are tried at the most, if their slots are moving.
@@ -160,19 +162,31 @@ impl Cluster {
 
     /// Checks that a master takes writes. One that serves no slot any more is fine.
     pub(super) async fn check(&self, shard: Shard, calls: &Calls) -> Result<(), StoreError> {
-        let map = self.map();
-        let fault = match map.masters.get(&shard) {
-            Some(master) => match master.check(map.tags(shard), calls).await {
+        let mut moves = 0;
+        let (map, fault) = loop {
+            let map = self.map();
+            let Some(master) = map.masters.get(&shard) else {
+                let text = "slots of the Redis Cluster have no server";
+                break (map, StoreError::transient(Cause::Cluster, text));
+            };
+            match master.check(map.tags(shard), calls).await {
                 Ok(()) => return Ok(()),
-                Err(fault) => fault,
-            },
-            None => {
-                StoreError::transient(Cause::Cluster, "slots of the Redis Cluster have no server")
+                // It answers: the map is out of date, as after a resharding without a write since.
+                Err(Declined::Moved(_)) if moves < MAX_MOVES_OF_CHECK => {
+                    if moves > 0 {
+                        time::sleep(MOVED_PAUSE).await;
+                    }
+                    moves += 1;
+                    self.refresh(&map, Ask::Only(master)).await?;
+                }
+                Err(declined) => {
+                    let fault = declined.into();
+                    break (map, fault);
+                }
             }
         };
         self.refresh(&map, Ask::AllBut(shard)).await?;
-        let map = self.map();
-        let serves_slots = map.owners.contains(&shard);
+        let serves_slots = self.map().owners.contains(&shard);
         if serves_slots { Err(fault) } else { Ok(()) }
     }
 
@@ -332,12 +346,12 @@ impl Master {
         &self,
         tags: impl Iterator<Item = String>,
         calls: &Calls,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), Declined> {
         for tag in tags.take(MAX_TAGS_TRIED) {
             match self.client.probe(&calls.probe(Some(&tag))).await {
                 // Another slot may not be moving.
                 Err(Declined::Ask(_) | Declined::TryAgain(_)) => {}
-                answer => return Ok(answer?),
+                answer => return answer,
             }
         }
         // It answers, and has no slot in which it could take a new key.
