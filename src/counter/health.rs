@@ -55,6 +55,8 @@ pub(crate) enum CallKind {
 pub(crate) enum Observation<'a> {
     /// It has answered a call.
     Answer,
+    /// It has taken a write.
+    Taken,
     /// A read has failed.
     ReadFault(&'a StoreError),
     /// A write has failed, which waits from now on, where writes can wait.
@@ -90,6 +92,8 @@ struct Record {
     logged: BTreeSet<Shard>,
     /// Causes that were logged in this outage.
     logged_causes: Vec<Cause>,
+    /// Number of times that a shard was seen to take writes while `is_disturbed`.
+    taken: BTreeMap<Shard, u64>,
     /// Since when the state has not been Healthy.
     since: Option<Timestamp>,
 }
@@ -108,12 +112,15 @@ impl Health {
 
     /// Decides what an observation means for the breaker of the shard.
     pub(crate) fn observe(&self, now: Timestamp, shard: Shard, observation: Observation<'_>) {
-        use Observation::{Answer, BatchFault, CheckFault, ReadFault, Recovery, WriteFault};
+        use Observation::{Answer, BatchFault, CheckFault, ReadFault, Recovery, Taken, WriteFault};
         match observation {
             Answer => self.end_row_of_faults(shard),
+            Taken => {
+                self.count_taken(shard);
+                self.end_row_of_faults(shard);
+            }
             Recovery => self.close_breaker(shard),
-            // A user may lack a permission that only the check needs: a write that fails decides.
-            CheckFault(fault) if fault.cause() == Cause::Permission => {}
+            CheckFault(fault) if leaves_open(fault) => {}
             CheckFault(fault) => self.open_breaker(now, shard, fault),
             // A refusal is an answer too.
             ReadFault(fault) | WriteFault(fault) | BatchFault(fault) if !fault.is_outage() => {
@@ -140,7 +147,8 @@ impl Health {
         result: &Result<T, StoreError>,
     ) {
         let observation = match (result, kind) {
-            (Ok(_), _) => Observation::Answer,
+            (Ok(_), CallKind::Read) => Observation::Answer,
+            (Ok(_), CallKind::Write) => Observation::Taken,
             (Err(fault), CallKind::Read) => Observation::ReadFault(fault),
             (Err(fault), CallKind::Write) => Observation::WriteFault(fault),
         };
@@ -175,6 +183,12 @@ impl Health {
         } else {
             Vec::new()
         }
+    }
+
+    /// Returns how often shards were seen to take writes. The numbers grow for as long as the state
+    /// is not Healthy.
+    pub(crate) fn taken(&self) -> BTreeMap<Shard, u64> {
+        self.record.lock().taken.clone()
     }
 
     /// Since when the state has not been Healthy.
@@ -234,6 +248,12 @@ impl Health {
         *faults
     }
 
+    fn count_taken(&self, shard: Shard) {
+        if self.is_disturbed() {
+            *self.record.lock().taken.entry(shard).or_default() += 1;
+        }
+    }
+
     fn end_row_of_faults(&self, shard: Shard) {
         if self.is_disturbed() {
             let mut record = self.record.lock();
@@ -264,9 +284,20 @@ impl Health {
         }
     }
 
-    /// Notes that a probe of a shard whose breaker is open has failed, and why. A cause that an
-    /// operator has to deal with is one more line in the log.
-    pub(crate) fn note_probe_fault(&self, shard: Shard, fault: &StoreError) {
+    /// Notes how a probe of a shard whose breaker is open has ended. Returns whether the writes
+    /// that wait may be tried. A cause that an operator has to deal with is one more line in the
+    /// log.
+    pub(crate) fn observe_probe(&self, shard: Shard, result: &Result<(), StoreError>) -> bool {
+        match result {
+            Ok(()) => true,
+            Err(fault) => {
+                self.note_probe_fault(shard, fault);
+                leaves_open(fault)
+            }
+        }
+    }
+
+    fn note_probe_fault(&self, shard: Shard, fault: &StoreError) {
         let mut record = self.record.lock();
         let Some(cause) = record.unavailable.get_mut(&shard) else { return };
         *cause = fault.cause();
@@ -285,10 +316,15 @@ impl Health {
     }
 }
 
+/// Returns whether a probe that has failed leaves open if its shard takes writes: a user may lack a
+/// permission that only the probe needs. The writes decide.
+fn leaves_open(fault: &StoreError) -> bool {
+    fault.cause() == Cause::Permission
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Cause;
 
     const SHARD: Shard = Shard(0);
 
@@ -345,12 +381,17 @@ mod tests {
     fn the_cause_is_that_of_the_last_fault_of_an_open_breaker() {
         let health = Health::new("redis", true);
         assert_eq!(health.causes(), []);
-        health.note_probe_fault(SHARD, &fault());
+        assert!(!health.observe_probe(SHARD, &Err(fault())));
         assert_eq!(health.causes(), [], "the breaker is closed");
         health.observe(now(), SHARD, Observation::BatchFault(&fault()));
         assert_eq!(health.causes(), [Cause::Unreachable]);
-        health.note_probe_fault(SHARD, &StoreError::transient(Cause::Readonly, "READONLY"));
+        let readonly = StoreError::transient(Cause::Readonly, "READONLY");
+        assert!(!health.observe_probe(SHARD, &Err(readonly)));
         assert_eq!(health.causes(), [Cause::Readonly]);
+        let denied = StoreError::indeterminate(Cause::Permission, "NOPERM");
+        assert!(health.observe_probe(SHARD, &Err(denied)), "the writes that wait decide");
+        assert_eq!(health.causes(), [Cause::Permission]);
+        assert!(health.observe_probe(SHARD, &Ok(())));
         health.observe(now(), SHARD, Observation::Recovery);
         assert_eq!(health.causes(), []);
     }

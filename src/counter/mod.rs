@@ -93,13 +93,13 @@ impl Counter {
             .transpose()?
             .map(Arc::new);
         let health = Arc::new(Health::new(store.name(), fallback.is_some()));
-        let executor = Executor {
-            store: Arc::clone(&store),
-            clock: Arc::clone(&clock),
-            health: Arc::clone(&health),
-            fallback: fallback.clone(),
+        let executor = Executor::new(
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            Arc::clone(&health),
+            fallback.clone(),
             thresholds,
-        };
+        );
         Ok(Self {
             outages: Outages::start(executor, degraded),
             occurrences: ShardedBatcher::new(&store, &health, batch),

@@ -2,7 +2,10 @@
 //! waits already, it goes to the spool. A write that may have taken effect is spooled too, because
 //! its id makes a second execution harmless.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use futures_util::future::join_all;
 
@@ -94,12 +97,22 @@ impl Counter {
         occurrences: Vec<(usize, Occurrence)>,
     ) -> Vec<(usize, Occurrence, Result<Taken<Counted>, CounterError>)> {
         let mut outcomes = Vec::with_capacity(occurrences.len());
+        // Anomalies with an occurrence that waits: those behind it wait too.
+        let mut deferred = HashSet::new();
         // One after the other, so that they take effect in their order.
         for chunk in occurrences.chunks(CALL_ITEMS) {
+            let (behind, chunk): (Vec<_>, Vec<_>) = chunk
+                .iter()
+                .cloned()
+                .partition(|(_, occurrence)| deferred.contains(&occurrence.key));
+            let wait = |(index, occurrence)| {
+                (index, occurrence, Ok(Taken::Deferred { maybe_sent: false }))
+            };
+            outcomes.extend(behind.into_iter().map(wait));
             let items = chunk.iter().map(|(_, occurrence)| occurrence.clone()).collect();
             let submitted = self.occurrences.submit(now, shard, items).await;
             if let Ok(results) = &submitted {
-                self.remember_recorded(now, chunk, results);
+                self.remember_recorded(now, &chunk, results);
             }
             let mut results = submitted.map(Vec::into_iter);
             for (index, occurrence) in chunk {
@@ -111,11 +124,14 @@ impl Counter {
                             Taken::Answered(recorded) => {
                                 Taken::Answered(self.judge(occurrence.key, recorded))
                             }
-                            Taken::Deferred { maybe_sent } => Taken::Deferred { maybe_sent },
+                            Taken::Deferred { maybe_sent } => {
+                                deferred.insert(occurrence.key);
+                                Taken::Deferred { maybe_sent }
+                            }
                         })
                     }
                 };
-                outcomes.push((*index, occurrence.clone(), outcome));
+                outcomes.push((index, occurrence, outcome));
             }
         }
         outcomes

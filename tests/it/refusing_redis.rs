@@ -1,6 +1,8 @@
 //! A Redis that refuses calls: in whatever words, no acknowledged write is lost, and a write that
 //! is at fault itself holds up no other.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use serde_json::{Value, json};
 
 use crate::support::{ErrorProxy, RedisServer, Service, eventually, healthy_again, key_of, metric};
@@ -109,6 +111,98 @@ async fn a_write_that_is_refused_alone_becomes_a_dead_letter_and_holds_up_no_oth
     healthy_again(&service).await;
     assert_eq!(count(&service, "Alert1").await, 22);
     assert_eq!(dead_letters(&service).await, Vec::<Value>::new());
+}
+
+/// Posts an event of each of so many anomalies, which all wait.
+async fn post_each(service: &Service, name: &str, anomalies: usize) {
+    for number in 0..anomalies {
+        let answer = service.post("/anomalies", &event(&format!("{name}{number}"), "e")).await;
+        assert_eq!(answer.status, 202, "{}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn where_nothing_but_poisoned_writes_wait_they_become_dead_letters() {
+    for poisoned in [2, 3, 10] {
+        let (_redis, proxy, service) = behind_a_proxy().await;
+        proxy.refuse("ERR this one breaks the script", "Poison");
+        post_each(&service, "Poison", poisoned).await;
+        assert_eq!(service.get("/readyz").await.ok()["status"], "degraded");
+        healthy_again(&service).await;
+        assert_eq!(dead_letters(&service).await.len(), poisoned);
+        let fine = service.post("/anomalies", &event("Fine", "e")).await;
+        assert_eq!((fine.status.as_u16(), &fine.body["degraded"]), (200, &json!(false)));
+    }
+}
+
+#[tokio::test]
+async fn poisoned_writes_in_front_hold_up_none_of_those_behind_them() {
+    for poisoned in [3, 10] {
+        let (mut redis, proxy, service) = behind_a_proxy().await;
+        redis.kill();
+        post_each(&service, "Poison", poisoned).await;
+        post_each(&service, "Fine", 200).await;
+        proxy.refuse("ERR this one breaks the script", "Poison");
+        redis.restart();
+        eventually("those behind are counted, and the breaker is closed", || async {
+            let ready = service.get("/readyz").await.ok();
+            let waiting = ready["spool"]["operations"].as_u64().unwrap() as usize;
+            (ready["status"] != "degraded" && waiting <= poisoned).then_some(())
+        })
+        .await;
+        for number in [0, 100, 199] {
+            assert_eq!(count(&service, &format!("Fine{number}")).await, 1);
+        }
+        let fine = service.post("/anomalies", &event("Other", "e")).await;
+        assert_eq!(fine.status, 200, "{}", fine.body);
+        healthy_again(&service).await;
+        assert_eq!(dead_letters(&service).await.len(), poisoned);
+    }
+}
+
+#[tokio::test]
+async fn many_poisoned_writes_become_dead_letters_while_others_are_taken() {
+    let (mut redis, proxy, service) = behind_a_proxy().await;
+    redis.kill();
+    // More than are read at once, and too many to be believed on the word of a probe.
+    let poisoned = 300;
+    post_each(&service, "Poison", poisoned).await;
+    post_each(&service, "Fine", 100).await;
+    proxy.refuse("ERR this one breaks the script", "Poison");
+    redis.restart();
+    let written = AtomicUsize::new(0);
+    eventually("all of them are dead letters", || async {
+        let fine = service.post("/anomalies", &json!({"alert_name": "Live"})).await;
+        assert!(fine.status.is_success(), "{}", fine.body);
+        written.fetch_add(1, Ordering::Relaxed);
+        (dead_letters_total(&service).await == poisoned).then_some(())
+    })
+    .await;
+    healthy_again(&service).await;
+    assert_eq!(count(&service, "Live").await, written.into_inner());
+    assert_eq!(count(&service, "Fine99").await, 1);
+}
+
+async fn dead_letters_total(service: &Service) -> usize {
+    metric(service, "anomaly_counter_dead_letters_total").await as usize
+}
+
+#[tokio::test]
+async fn a_server_that_answers_probes_and_refuses_all_anomalies_is_at_fault() {
+    let (_redis, proxy, service) = behind_a_proxy().await;
+    proxy.refuse("ERR crossslot these words are new", "anomaly:timeline:");
+    post_each(&service, "Alert", 60).await;
+    // In a pass fewer than twenty are refused: this takes a dozen passes.
+    let enough = proxy.refused() + 240;
+    eventually("many passes", || async { (proxy.refused() > enough).then_some(()) }).await;
+    let ready = service.get("/readyz").await.ok();
+    assert_eq!((&ready["status"], &ready["cause"]), (&json!("degraded"), &json!("refused")));
+    assert_eq!(dead_letters(&service).await, Vec::<Value>::new());
+    proxy.refuse_nothing();
+    healthy_again(&service).await;
+    for number in [0, 30, 59] {
+        assert_eq!(count(&service, &format!("Alert{number}")).await, 1);
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,10 @@
 //! A proxy of a test's own in front of Redis, which answers scripts with an error while there is
 //! one, in whatever words.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -15,8 +18,15 @@ use tokio::{
 /// Answers `EVAL` and `EVALSHA` with an error, and passes on all other commands.
 pub(crate) struct ErrorProxy {
     port: u16,
-    refusal: Arc<Mutex<Option<Refusal>>>,
+    rule: Arc<Rule>,
     accepting: AbortHandle,
+}
+
+#[derive(Default)]
+struct Rule {
+    refusal: Mutex<Option<Refusal>>,
+    /// Number of commands that were refused.
+    refused: AtomicUsize,
 }
 
 #[derive(Clone)]
@@ -31,16 +41,16 @@ impl ErrorProxy {
     pub(crate) async fn to(server_port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let refusal = Arc::new(Mutex::new(None));
+        let rule = Arc::<Rule>::default();
         let accepting = tokio::spawn({
-            let refusal = Arc::clone(&refusal);
+            let rule = Arc::clone(&rule);
             async move {
                 while let Ok((client, _)) = listener.accept().await {
-                    tokio::spawn(serve(Arc::clone(&refusal), client, server_port));
+                    tokio::spawn(serve(Arc::clone(&rule), client, server_port));
                 }
             }
         });
-        Self { port, refusal, accepting: accepting.abort_handle() }
+        Self { port, rule, accepting: accepting.abort_handle() }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -55,11 +65,16 @@ impl ErrorProxy {
     /// Answers scripts that have `text` among their arguments with `error`.
     pub(crate) fn refuse(&self, error: &str, text: &str) {
         let refusal = Refusal { error: error.to_owned(), text: text.to_owned() };
-        *self.refusal.lock().unwrap() = Some(refusal);
+        *self.rule.refusal.lock().unwrap() = Some(refusal);
+    }
+
+    /// The number of scripts that were refused so far.
+    pub(crate) fn refused(&self) -> usize {
+        self.rule.refused.load(Ordering::Relaxed)
     }
 
     pub(crate) fn refuse_nothing(&self) {
-        *self.refusal.lock().unwrap() = None;
+        *self.rule.refusal.lock().unwrap() = None;
     }
 }
 
@@ -69,12 +84,12 @@ impl Drop for ErrorProxy {
     }
 }
 
-async fn serve(refusal: Arc<Mutex<Option<Refusal>>>, client: TcpStream, server_port: u16) {
+async fn serve(rule: Arc<Rule>, client: TcpStream, server_port: u16) {
     let Ok(server) = TcpStream::connect(("127.0.0.1", server_port)).await else { return };
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let _ = exchange(
-        &refusal,
+        &rule,
         (BufReader::new(from_client), to_client),
         (BufReader::new(from_server), to_server),
     )
@@ -85,7 +100,7 @@ type Side = (BufReader<OwnedReadHalf>, OwnedWriteHalf);
 
 /// Passes on one command after the other, each with its reply.
 async fn exchange(
-    refusal: &Mutex<Option<Refusal>>,
+    rule: &Rule,
     (mut from_client, mut to_client): Side,
     (mut from_server, mut to_server): Side,
 ) -> std::io::Result<()> {
@@ -93,9 +108,10 @@ async fn exchange(
         let command = read_value(&mut from_client).await?;
         let text = String::from_utf8_lossy(&command);
         let is_script = text.contains("\r\nEVALSHA\r\n") || text.contains("\r\nEVAL\r\n");
-        let refusal = refusal.lock().unwrap().clone();
+        let refusal = rule.refusal.lock().unwrap().clone();
         match refusal.filter(|refusal| is_script && text.contains(&refusal.text)) {
             Some(Refusal { error, .. }) => {
+                rule.refused.fetch_add(1, Ordering::Relaxed);
                 to_client.write_all(format!("-{error}\r\n").as_bytes()).await?;
             }
             None => {

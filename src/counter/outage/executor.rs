@@ -6,10 +6,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     mem,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
-use super::{fallback::Fallback, stale_cache::CallTimes, steps::Source};
+use super::{fallback::Fallback, refusals::MAX_UNWITNESSED, stale_cache::CallTimes, steps::Source};
 use crate::{
     counter::{
         clock::Clock,
@@ -23,25 +26,29 @@ use crate::{
 /// Maximum number of operations that are executed at once.
 pub(crate) const BATCH_OPERATIONS: usize = 256;
 
-/// Maximum number of refused operations of a page or a resend that are logged one by one.
-pub(crate) const LOGGED_REFUSALS: usize = 10;
-
-/// Maximum number of anomalies that are tried alone on a shard that has refused all calls: it is
-/// the server that refuses then, and not what is sent.
+/// Number of writes refused alone, and none taken, from which a run is no longer halved: a write
+/// that the shard takes is looked for elsewhere in it.
 const LONE_REFUSALS: usize = 3;
+/// The same for a shard whose breaker is closed: it takes other writes, as far as is known.
+const LONE_REFUSALS_OF_AVAILABLE: usize = 64;
+/// Maximum number of anomalies of a run that are tried alone to find one whose write is taken,
+/// where there are too many to try them all.
+const SAMPLES: usize = 5;
 
 /// The reason of a write that only an operator can decide about.
 const UNRECOGNISABLE: &str = "it may have been counted before, and its id can't be recognised any \
                               more: a retry counts it in any case, so drop it if it was counted";
 
 /// Executes writes.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Executor {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) health: Arc<Health>,
     pub(crate) fallback: Option<Arc<Fallback>>,
     pub(crate) thresholds: Thresholds,
+    /// Number of searches for a write that is taken. Each takes other samples than the one before.
+    searches: AtomicUsize,
 }
 
 /// The outcome of one write.
@@ -57,13 +64,25 @@ pub(crate) enum Execution {
         /// True if it counts when an operator tries it again, even if it may have counted before.
         retry_counts: bool,
     },
-    /// Its shard does not answer, or its anomaly is being moved; it waits on.
+    /// Its shard does not answer; it waits on.
     Deferred {
         /// True if it may have taken effect.
         maybe_sent: bool,
     },
-    /// The store has refused a call with nothing but this write, and takes others; it waits on.
-    RefusedAlone(String),
+    /// Its anomaly is being moved, or an earlier write of it waits; it waits on. Says nothing of
+    /// its shard.
+    Held {
+        /// True if it may have taken effect.
+        maybe_sent: bool,
+    },
+    /// The store has refused a call with nothing but this write, though it takes others or answers
+    /// probes; it waits on.
+    RefusedAlone(StoreError),
+    /// It was not tried alone, because its shard has refused so many others; it waits on.
+    NotTried {
+        /// True if it may have taken effect.
+        maybe_sent: bool,
+    },
 }
 
 /// The store's answer to one write.
@@ -81,17 +100,31 @@ struct Run<'a> {
     writes: &'a [SpoolWrite],
     source: Source,
     executions: Vec<Execution>,
-    /// Anomalies with a write that was refused alone: those behind it wait.
-    refused: HashSet<AnomalyKey>,
+    /// Anomalies with a write that waits on though its shard answers: those behind it wait too.
+    held: HashSet<AnomalyKey>,
     /// Shards that have answered.
     answered: BTreeSet<Shard>,
-    /// Shards that are not called any more.
-    given_up: BTreeSet<Shard>,
+    /// Shards that do not answer.
+    failed: BTreeSet<Shard>,
+    /// Shards that have refused all that was tried, so that no more is.
+    refusing: BTreeSet<Shard>,
+    /// The writes that were tried alone in the search for one that is taken.
+    samples: HashSet<usize>,
     /// The writes that were refused alone, by shard, with the fault.
     alone: BTreeMap<Shard, Vec<(usize, StoreError)>>,
 }
 
 impl Executor {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        health: Arc<Health>,
+        fallback: Option<Arc<Fallback>>,
+        thresholds: Thresholds,
+    ) -> Self {
+        Self { store, clock, health, fallback, thresholds, searches: AtomicUsize::new(0) }
+    }
+
     pub(crate) fn shard(&self, operation: &Operation) -> Shard {
         self.store.shard(operation.key())
     }
@@ -102,9 +135,11 @@ impl Executor {
             writes,
             source,
             executions: vec![Execution::Deferred { maybe_sent: false }; writes.len()],
-            refused: HashSet::new(),
+            held: HashSet::new(),
             answered: BTreeSet::new(),
-            given_up: BTreeSet::new(),
+            failed: BTreeSet::new(),
+            refusing: BTreeSet::new(),
+            samples: HashSet::new(),
             alone: BTreeMap::new(),
         };
         let all: Vec<usize> = (0..writes.len()).collect();
@@ -116,15 +151,20 @@ impl Executor {
             _ => vec![all],
         };
         while let Some(mut part) = parts.pop() {
-            part.retain(|index| {
-                let operation = &writes[*index].operation;
-                !run.refused.contains(&operation.key())
-                    && !run.given_up.contains(&self.shard(operation))
-            });
+            part.retain(|index| self.is_due(&run, *index));
             let refused = self.execute_part(&mut run, &part).await;
             match refused.as_slice() {
                 [] => {}
-                [(alone, fault)] if part.len() == 1 => self.note_alone(&mut run, *alone, fault),
+                [(alone, fault)] if part.len() == 1 => {
+                    let shard = self.note_alone(&mut run, *alone, fault);
+                    let enough = match self.health.is_unavailable(shard) {
+                        true => LONE_REFUSALS,
+                        false => LONE_REFUSALS_OF_AVAILABLE,
+                    };
+                    if run.alone[&shard].len() >= enough && !run.answered.contains(&shard) {
+                        self.search(&mut run, shard, &parts).await;
+                    }
+                }
                 _ => {
                     let mut first: Vec<usize> = refused.into_iter().map(|(i, _)| i).collect();
                     let second = first.split_off(first.len().div_ceil(2));
@@ -134,6 +174,15 @@ impl Executor {
         }
         self.judge_refusals(&mut run).await;
         run.executions
+    }
+
+    fn is_due(&self, run: &Run<'_>, index: usize) -> bool {
+        let operation = &run.writes[index].operation;
+        let shard = self.shard(operation);
+        !run.samples.contains(&index)
+            && !run.held.contains(&operation.key())
+            && !run.failed.contains(&shard)
+            && !run.refusing.contains(&shard)
     }
 
     /// Executes a part of a run with one call. Returns the writes whose call was refused as a
@@ -146,10 +195,11 @@ impl Executor {
         let now = self.clock.now();
         let results = self.call(now, run, part).await;
         for (index, result) in part.iter().zip(results) {
-            let shard = self.shard(&run.writes[*index].operation);
+            let key = run.writes[*index].operation.key();
+            let shard = self.store.shard(key);
             let fault = match result {
                 Ok(applied) => {
-                    run.answered.insert(shard);
+                    self.note_answer(run, now, shard);
                     run.executions[*index] = execution(run.source, &applied);
                     continue;
                 }
@@ -160,17 +210,23 @@ impl Executor {
             }
             if is_refusal(&fault) {
                 refused.push((*index, fault));
-            } else if fault.is_temporary() {
+            } else if fault.is_outage() {
                 self.health.observe(now, shard, Observation::WriteFault(&fault));
-                if fault.is_outage() {
-                    run.given_up.insert(shard);
-                }
+                run.failed.insert(shard);
+            } else if fault.is_temporary() {
+                run.held.insert(key);
             } else {
-                run.answered.insert(shard);
+                self.note_answer(run, now, shard);
                 run.executions[*index] = rejected(fault.to_string());
             }
         }
         refused
+    }
+
+    fn note_answer(&self, run: &mut Run<'_>, now: Timestamp, shard: Shard) {
+        if run.answered.insert(shard) {
+            self.health.observe(now, shard, Observation::Taken);
+        }
     }
 
     async fn call(
@@ -236,31 +292,89 @@ impl Executor {
         results
     }
 
-    fn note_alone(&self, run: &mut Run<'_>, index: usize, fault: &StoreError) {
+    fn note_alone(&self, run: &mut Run<'_>, index: usize, fault: &StoreError) -> Shard {
         let operation = &run.writes[index].operation;
         let shard = self.shard(operation);
-        run.refused.insert(operation.key());
-        let alone = run.alone.entry(shard).or_default();
-        alone.push((index, fault.clone()));
-        if alone.len() >= LONE_REFUSALS && !run.answered.contains(&shard) {
-            run.given_up.insert(shard);
-        }
+        run.held.insert(operation.key());
+        run.alone.entry(shard).or_default().push((index, fault.clone()));
+        shard
     }
 
-    /// Decides whether writes or their shard are at fault: a shard that takes any other write is
-    /// not. Where there was no other, a probe is one.
+    /// Looks for a write that a shard takes, which has refused several alone: if there is one, the
+    /// others are at fault, and halving goes on. To halve all of a run would be two calls for each
+    /// write, again and again, where it is the server that refuses.
+    async fn search(&self, run: &mut Run<'_>, shard: Shard, parts: &[Vec<usize>]) {
+        // The first write of each anomaly, so that its writes are applied in order.
+        let mut anomalies = HashSet::new();
+        let mut heads: Vec<usize> = parts.iter().flatten().copied().collect();
+        heads.sort_unstable();
+        heads.retain(|index| {
+            let key = run.writes[*index].operation.key();
+            self.store.shard(key) == shard && self.is_due(run, *index) && anomalies.insert(key)
+        });
+        let refused = run.alone.get(&shard).map_or(0, Vec::len);
+        for index in self.samples(&heads, refused) {
+            run.samples.insert(index);
+            if let Some((alone, fault)) = self.execute_part(run, &[index]).await.pop() {
+                self.note_alone(run, alone, &fault);
+            }
+            if run.answered.contains(&shard) || run.failed.contains(&shard) {
+                return;
+            }
+        }
+        run.refusing.insert(shard);
+    }
+
+    /// Returns the writes to try: the last one first, because writes at fault have often come
+    /// together. All of them where they are few enough to be at fault themselves.
+    fn samples(&self, heads: &[usize], refused: usize) -> Vec<usize> {
+        if heads.len() <= SAMPLES || refused + heads.len() <= MAX_UNWITNESSED {
+            return heads.iter().rev().copied().collect();
+        }
+        let turn = self.searches.fetch_add(1, Ordering::Relaxed);
+        let sample =
+            |number| (heads.len() - 1 + turn + number * heads.len() / SAMPLES) % heads.len();
+        (0..SAMPLES).map(|number| heads[sample(number)]).collect()
+    }
+
+    /// Returns whether a shard that refuses has writes of anomalies that were not tried alone.
+    fn has_untried(&self, run: &Run<'_>, shard: Shard) -> bool {
+        let mut keys = run.writes.iter().map(|write| write.operation.key());
+        run.refusing.contains(&shard)
+            && keys.any(|key| self.store.shard(key) == shard && !run.held.contains(&key))
+    }
+
+    /// Decides whether writes or their shard are at fault. A shard that takes any other write is
+    /// not; where there was no other, it may be one that answers a probe, and whoever has sent the
+    /// writes decides ([`Refusals`](super::refusals::Refusals)).
     async fn judge_refusals(&self, run: &mut Run<'_>) {
         for (shard, alone) in mem::take(&mut run.alone) {
             let Some((_, fault)) = alone.first() else { continue };
+            if run.failed.contains(&shard) && !run.answered.contains(&shard) {
+                continue;
+            }
+            // Whoever sends writes again has no later pages in which another write may be taken.
+            let has_tried_enough = run.source == Source::Replay || !self.has_untried(run, shard);
             let takes_others = run.answered.contains(&shard)
-                || alone.len() == 1 && self.store.check(shard).await.is_ok();
+                || has_tried_enough && self.store.check(shard).await.is_ok();
             if takes_others {
                 for (index, fault) in alone {
-                    run.executions[index] = Execution::RefusedAlone(fault.to_string());
+                    run.executions[index] = Execution::RefusedAlone(fault);
                 }
             } else {
-                let now = self.clock.now();
-                self.health.observe(now, shard, Observation::WriteFault(fault));
+                self.health.observe(self.clock.now(), shard, Observation::WriteFault(fault));
+                run.failed.insert(shard);
+            }
+        }
+        for (write, execution) in run.writes.iter().zip(&mut run.executions) {
+            let (key, shard) = (write.operation.key(), self.shard(&write.operation));
+            if let Execution::Deferred { maybe_sent } = *execution
+                && !run.failed.contains(&shard)
+            {
+                *execution = match run.held.contains(&key) {
+                    true => Execution::Held { maybe_sent },
+                    false => Execution::NotTried { maybe_sent },
+                };
             }
         }
     }
@@ -295,107 +409,5 @@ fn execution(source: Source, applied: &Applied) -> Execution {
         Applied::Recorded(RecordOutcome::Unrecognisable) => {
             Execution::Rejected { reason: UNRECOGNISABLE.to_owned(), retry_counts: true }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{super::refusing_store::RefusingStore, *};
-    use crate::{counter::clock::SystemClock, domain::EventId};
-
-    fn executor(store: &Arc<RefusingStore>) -> Executor {
-        Executor {
-            store: Arc::clone(store) as Arc<dyn Store>,
-            clock: Arc::new(SystemClock),
-            health: Arc::new(Health::new("refusing", true)),
-            fallback: None,
-            thresholds: Thresholds::new(3, 5, 10).unwrap(),
-        }
-    }
-
-    /// An event `<key>-<number>`.
-    fn write(key: u64, number: usize) -> SpoolWrite {
-        let id = EventId::parse(&format!("{key}-{number}")).unwrap();
-        let (key, at) = (AnomalyKey::from_bits(key), SystemClock.now());
-        let occurrence = Occurrence { key, id, at, signature_json: "{}".into() };
-        SpoolWrite { operation: Operation::Occurrence(occurrence), maybe_sent: false }
-    }
-
-    fn is_unavailable(executor: &Executor) -> bool {
-        executor.health.is_unavailable(Shard::default())
-    }
-
-    #[tokio::test]
-    async fn a_call_that_is_refused_is_halved_until_the_write_at_fault_is_alone() {
-        let refused_ids = vec!["7-100"];
-        let store = Arc::new(RefusingStore { refused_ids, ..RefusingStore::default() });
-        let executor = executor(&store);
-        let writes: Vec<_> = (0..200).map(|number| write(number as u64 % 50, number)).collect();
-        let mut poisoned = writes;
-        poisoned[100] = write(7, 100);
-        let executions = executor.execute(&poisoned, Source::Replay).await;
-        for (index, (write, execution)) in poisoned.iter().zip(executions).enumerate() {
-            let is_behind = write.operation.key() == AnomalyKey::from_bits(7) && index > 100;
-            match execution {
-                Execution::RefusedAlone(_) => assert_eq!(index, 100),
-                Execution::Deferred { .. } => assert!(is_behind, "{index}"),
-                other => assert_eq!(other, Execution::Applied { is_new: true }, "{index}"),
-            }
-        }
-        let counted: usize = store.counted.lock().values().map(Vec::len).sum();
-        assert_eq!(counted, 200 - 1 - 2, "the two behind it wait");
-        assert!(*store.calls.lock() < 30, "{}", store.calls.lock());
-        assert!(!is_unavailable(&executor));
-    }
-
-    #[tokio::test]
-    async fn events_of_an_anomaly_keep_their_order_when_a_call_is_halved() {
-        let refused_ids = vec!["1-3"];
-        let store = Arc::new(RefusingStore { refused_ids, ..RefusingStore::default() });
-        let writes: Vec<_> = (0..64).map(|number| write(number as u64 % 4, number)).collect();
-        let mut poisoned = writes;
-        poisoned[3] = write(1, 3);
-        executor(&store).execute(&poisoned, Source::Replay).await;
-        for ids in store.counted.lock().values() {
-            let numbers: Vec<usize> =
-                ids.iter().map(|id| id.split_once('-').unwrap().1.parse().unwrap()).collect();
-            assert!(numbers.is_sorted(), "{numbers:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_server_that_refuses_everything_is_at_fault_and_not_its_writes() {
-        let refused_ids = vec!["*"];
-        let store = Arc::new(RefusingStore { refused_ids, ..RefusingStore::default() });
-        let executor = executor(&store);
-        let writes: Vec<_> = (0..200).map(|number| write(number as u64, number)).collect();
-        let executions = executor.execute(&writes, Source::Replay).await;
-        assert_eq!(executions, vec![Execution::Deferred { maybe_sent: true }; 200]);
-        assert!(*store.calls.lock() < 20, "{}", store.calls.lock());
-        assert!(is_unavailable(&executor));
-    }
-
-    #[tokio::test]
-    async fn a_lone_write_is_at_fault_if_a_probe_is_answered() {
-        for fails_checks in [true, false] {
-            let refused_ids = vec!["*"];
-            let store = RefusingStore { refused_ids, fails_checks, ..RefusingStore::default() };
-            let executor = executor(&Arc::new(store));
-            let executions = executor.execute(&[write(1, 1)], Source::Replay).await;
-            let is_at_fault = matches!(executions[0], Execution::RefusedAlone(_));
-            assert_eq!(is_at_fault, !fails_checks);
-            assert_eq!(is_unavailable(&executor), fails_checks);
-        }
-    }
-
-    #[tokio::test]
-    async fn what_may_have_been_sent_is_recorded_again_and_an_unrecognisable_one_is_rejected() {
-        let store = Arc::new(RefusingStore::default());
-        let again = SpoolWrite { maybe_sent: true, ..write(1, 1) };
-        let executions = executor(&store).execute(&[again], Source::Replay).await;
-        let expected =
-            Execution::Rejected { reason: UNRECOGNISABLE.to_owned(), retry_counts: true };
-        assert_eq!(executions, [expected]);
-        assert!(store.counted.lock().is_empty());
     }
 }

@@ -7,12 +7,13 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
     config::DegradedConfig,
     lost_writes::LostWrites,
     pending::Pending,
+    refusal_log::RefusalLog,
     stale_cache::{CallTimes, Fall, StaleCache},
     steps::{ReportedSteps, Source},
 };
@@ -49,6 +50,7 @@ pub(crate) struct Fallback {
     /// Wakes the replay.
     filled: Notify,
     lost_writes: LostWrites,
+    refusal_log: RefusalLog,
     /// The hour in which dead letters were last dropped because of their age.
     expired_in_hour: AtomicI64,
 }
@@ -142,10 +144,18 @@ impl Fallback {
         let stale = StaleCache::new(degraded.known_anomalies);
         let steps = ReportedSteps::new(degraded.known_anomalies);
         let memory = Mutex::new(Memory { pending, stale, steps });
-        let (filled, lost_writes) = (Notify::new(), LostWrites::new());
         // Opening the spool has dropped those that are too old.
         let expired_in_hour = AtomicI64::new(now.as_micros() / 3_600_000_000);
-        Ok(Self { spool, appends, memory, waiting, filled, lost_writes, expired_in_hour })
+        Ok(Self {
+            spool,
+            appends,
+            memory,
+            waiting,
+            filled: Notify::new(),
+            lost_writes: LostWrites::default(),
+            refusal_log: RefusalLog::default(),
+            expired_in_hour,
+        })
     }
 
     /// Writes operations to the spool. Each that is answered `Ok` is on disk.
@@ -244,7 +254,7 @@ impl Fallback {
         let mut memory = self.memory.lock();
         for (key, result) in keys.zip(results) {
             let Ok(Recorded { outcome, stats, .. }) = result else { continue };
-            // It makes no anomaly known: without one the stats are of nothing.
+            // Nothing was recorded: an unknown anomaly stays unknown, and must not seem to have 0.
             if *outcome == RecordOutcome::TooOld && stats.counts.month == 0 {
                 continue;
             }
@@ -288,10 +298,11 @@ impl Fallback {
         }
     }
 
-    /// Reports what was lost, and now and then drops dead letters that are too old. To be called
-    /// about once a second.
+    /// Reports what was lost or refused, and drops dead letters that are too old, once an hour. To
+    /// be called about once a second.
     pub(crate) async fn maintain(&self, now: Timestamp) {
         self.lost_writes.report(now);
+        self.refusal_log.report(Instant::now());
         let hour = now.as_micros() / 3_600_000_000;
         if self.expired_in_hour.swap(hour, Ordering::Relaxed) != hour
             && let Err(error) = self.spool.expire_letters(now).await
@@ -302,6 +313,11 @@ impl Fallback {
 
     pub(crate) fn lost_writes(&self) -> &LostWrites {
         &self.lost_writes
+    }
+
+    /// Logs a write that the store refuses for good.
+    pub(crate) fn log_refusal(&self, operation: &Operation, reason: &str) {
+        self.refusal_log.note(Instant::now(), operation, reason);
     }
 
     /// Notes a level that an estimate has reported.

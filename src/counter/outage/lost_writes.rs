@@ -1,5 +1,6 @@
-//! Notices that the store has lost writes that nobody can send again: a count that is lower than an
-//! earlier reply said. An incident is one line in the log, with the number of anomalies.
+//! Reports that the store has lost writes: the count of an anomaly is lower than an earlier reply
+//! said. Some of them may be too old to be sent again. All falls of a minute are one incident: one
+//! line in the log with the number of anomalies, and one reason to send again what is remembered.
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -16,7 +17,7 @@ const INCIDENT_SECONDS: i64 = 60;
 const COLLECTED_SECONDS: i64 = 1;
 
 /// The last incident.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct LostWrites {
     incident: Mutex<Option<Incident>>,
     /// Number of incidents.
@@ -32,10 +33,6 @@ struct Incident {
 }
 
 impl LostWrites {
-    pub(crate) fn new() -> Self {
-        Self { incident: Mutex::default(), incidents: watch::Sender::new(0) }
-    }
-
     /// Changes with each incident.
     pub(crate) fn incidents(&self) -> watch::Receiver<u64> {
         self.incidents.subscribe()
@@ -89,7 +86,7 @@ mod tests {
     fn the_falls_of_a_minute_are_one_incident() {
         let begin = Timestamp::from_micros(1_774_799_738_000_000);
         let fall = (AnomalyKey::from_bits(1), Fall { from: 7, to: 1 });
-        let lost = LostWrites::new();
+        let lost = LostWrites::default();
         let incidents = lost.incidents();
         lost.note(begin, &[]);
         assert_eq!(*incidents.borrow(), 0);

@@ -5,18 +5,22 @@
 //! `held_writes.rs`), which `sending.rs` sends again, and `replay.rs` applies the spool
 //! (`trials.rs`: which shards may take it; `refusals.rs`: which operations are at fault
 //! themselves), both through `executor.rs`.
-//! `steps.rs` knows which level steps were reported, `lost_writes.rs` reports counts that fell.
+//! `steps.rs` knows which level steps were reported, `lost_writes.rs` reports counts that fell, and
+//! `refusal_log.rs` what the store refuses for good.
 //!
 //! Order of imports: config, pending, stale_cache, steps, resend_buffer, held_writes, trials,
-//! refusals → lost_writes → fallback → executor → probe, sending → resend → replay.
+//! refusals, refusal_log → lost_writes → fallback → executor → probe, sending → resend → replay.
 
 mod config;
 mod executor;
+#[cfg(test)]
+mod executor_tests;
 mod fallback;
 mod held_writes;
 mod lost_writes;
 mod pending;
 mod probe;
+mod refusal_log;
 mod refusals;
 #[cfg(test)]
 mod refusing_store;

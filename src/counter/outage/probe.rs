@@ -11,7 +11,7 @@ use tokio::{
 
 use crate::{
     counter::health::Health,
-    store::{Cause, Shard, Store},
+    store::{Shard, Store},
 };
 
 /// Maximum number of answered probes that wait to be handled.
@@ -48,15 +48,9 @@ async fn run(
         join_all(unavailable.into_iter().map(|shard| {
             let (store, health, answered) = (&store, &health, &answered);
             async move {
-                match store.check(shard).await {
+                if health.observe_probe(shard, &store.check(shard).await) {
                     // If the channel is full, this shard is probed again.
-                    Ok(()) => drop(answered.try_send(shard)),
-                    // A user may lack a permission that only the probe needs: what waits decides.
-                    Err(fault) if fault.cause() == Cause::Permission => {
-                        health.note_probe_fault(shard, &fault);
-                        let _ = answered.try_send(shard);
-                    }
-                    Err(fault) => health.note_probe_fault(shard, &fault),
+                    let _ = answered.try_send(shard);
                 }
             }
         }))

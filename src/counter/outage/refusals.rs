@@ -1,51 +1,145 @@
-//! Counts how often an operation was refused alone while its server took others. An error that
-//! comes and goes must not condemn it, so refusals count only with some time between them.
+//! Decides which operations are at fault themselves: those that were refused alone several times,
+//! while their server took others. An error that comes and goes must not condemn an operation, so
+//! refusals count only with some time between them, and with a write in between that was taken.
+//!
+//! Where nothing but refused operations waits, the probe is such a write, but only for a few
+//! anomalies. A proxy may pass the probe, which has one key, and refuse all calls that have
+//! several: then it refuses every anomaly, while data that break a call are rare. Above
+//! [`MAX_UNWITNESSED`] anomalies, and no other write taken, it is the server that is at fault:
+//! its writes wait, and the state is degraded.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    mem,
+    time::Duration,
+};
 
 use tokio::time::Instant;
+
+use crate::{
+    domain::AnomalyKey,
+    store::{Shard, StoreError},
+};
+
+/// Maximum number of anomalies that may be at fault themselves on a server that takes nothing but
+/// probes.
+pub(crate) const MAX_UNWITNESSED: usize = 32;
 
 /// Number of refusals from which an operation is at fault itself.
 const ENOUGH: u32 = 3;
 /// Minimum time between two refusals that count.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The operations that were refused alone, by sequence.
+/// The operations that were refused alone, and the shards that have refused some in this pass.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
-    by_sequence: HashMap<u64, (u32, Instant)>,
+    /// By sequence.
+    operations: HashMap<u64, Refused>,
+    shards: BTreeMap<Shard, Refusing>,
+}
+
+/// An operation that was refused alone.
+#[derive(Debug)]
+struct Refused {
+    count: u32,
+    last_at: Instant,
+    /// Number of writes that its shard had taken by then.
+    taken: u64,
+}
+
+/// A shard that has refused operations alone in this pass.
+#[derive(Debug)]
+pub(crate) struct Refusing {
+    pub(crate) fault: StoreError,
+    /// Anomalies that it has refused, and those that were not tried; one more than the maximum at
+    /// most.
+    anomalies: HashSet<AnomalyKey>,
+}
+
+impl Refusing {
+    /// Returns whether so few anomalies were refused that a probe may speak for their shard.
+    pub(crate) fn are_few(&self) -> bool {
+        self.anomalies.len() <= MAX_UNWITNESSED
+    }
+
+    fn add(&mut self, key: AnomalyKey) {
+        if self.are_few() {
+            self.anomalies.insert(key);
+        }
+    }
 }
 
 impl Refusals {
-    /// Counts a refusal at `now`, and returns whether there were enough.
-    pub(crate) fn are_enough(&mut self, now: Instant, sequence: u64) -> bool {
-        let (count, last) = self.by_sequence.entry(sequence).or_insert((0, now));
-        if *count == 0 || now - *last >= INTERVAL {
-            *count += 1;
-            *last = now;
+    /// Counts a refusal at `now`, after its shard has taken `taken` writes, and returns whether
+    /// there were enough.
+    pub(crate) fn are_enough(&mut self, now: Instant, sequence: u64, taken: u64) -> bool {
+        let first = Refused { count: 1, last_at: now, taken };
+        let refused = self.operations.entry(sequence).or_insert(first);
+        if now - refused.last_at >= INTERVAL && taken > refused.taken {
+            *refused = Refused { count: refused.count + 1, last_at: now, taken };
         }
-        *count >= ENOUGH
+        refused.count >= ENOUGH
     }
 
     /// Forgets an operation that waits no longer.
     pub(crate) fn forget(&mut self, sequence: u64) {
-        self.by_sequence.remove(&sequence);
+        self.operations.remove(&sequence);
+    }
+
+    /// Notes in this pass that a shard has refused an operation of an anomaly alone.
+    pub(crate) fn note_refused(&mut self, shard: Shard, key: AnomalyKey, fault: &StoreError) {
+        let refusing = || Refusing { fault: fault.clone(), anomalies: HashSet::new() };
+        self.shards.entry(shard).or_insert_with(refusing).add(key);
+    }
+
+    /// Notes in this pass that an operation was not tried, because its shard has refused others.
+    pub(crate) fn note_untried(&mut self, shard: Shard, key: AnomalyKey) {
+        if let Some(refusing) = self.shards.get_mut(&shard) {
+            refusing.add(key);
+        }
+    }
+
+    /// Ends a pass. Returns the shards that have refused operations in it.
+    pub(crate) fn end_pass(&mut self) -> BTreeMap<Shard, Refusing> {
+        mem::take(&mut self.shards)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Cause;
 
     #[test]
-    fn three_refusals_with_a_second_between_them_are_enough() {
+    fn three_refusals_with_a_second_and_a_taken_write_between_them_are_enough() {
         let mut refusals = Refusals::default();
         let begin = Instant::now();
-        for _ in 0..5 {
-            assert!(!refusals.are_enough(begin, 7), "all at once");
+        for taken in 0..5 {
+            assert!(!refusals.are_enough(begin, 7, taken), "all at once");
         }
-        assert!(!refusals.are_enough(begin + INTERVAL, 7));
-        assert!(!refusals.are_enough(begin + INTERVAL, 8), "another one");
-        assert!(refusals.are_enough(begin + INTERVAL * 2, 7));
+        assert!(!refusals.are_enough(begin + INTERVAL, 7, 1));
+        assert!(!refusals.are_enough(begin + INTERVAL * 9, 7, 1), "nothing was taken since");
+        assert!(!refusals.are_enough(begin + INTERVAL * 9, 8, 2), "another one");
+        assert!(refusals.are_enough(begin + INTERVAL * 9, 7, 2));
+        refusals.forget(7);
+        assert!(!refusals.are_enough(begin + INTERVAL * 20, 7, 20));
+    }
+
+    #[test]
+    fn a_probe_speaks_for_a_shard_that_has_refused_few_anomalies() {
+        let shard = Shard(1);
+        let fault = StoreError::indeterminate(Cause::Refused, "ERR");
+        let mut refusals = Refusals::default();
+        refusals.note_untried(shard, AnomalyKey::from_bits(0));
+        assert!(refusals.end_pass().is_empty(), "nothing was refused");
+        for (anomalies, are_few) in [(MAX_UNWITNESSED, true), (MAX_UNWITNESSED + 1, false)] {
+            refusals.note_refused(shard, AnomalyKey::from_bits(0), &fault);
+            for _ in 0..3 {
+                for key in 1..anomalies {
+                    refusals.note_untried(shard, AnomalyKey::from_bits(key as u64));
+                }
+            }
+            assert_eq!(refusals.end_pass()[&shard].are_few(), are_few, "{anomalies}");
+        }
     }
 }

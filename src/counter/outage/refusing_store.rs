@@ -1,14 +1,16 @@
 //! A store of the tests of this folder.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
+use super::executor::Executor;
 use crate::{
+    counter::{clock::SystemClock, health::Health},
     domain::{
         AnomalyKey, AnomalyStats, AuditEntry, EventId, FixMark, FixRemoval, Occurrence,
-        PermanentFix, RepairAttempt, Timestamp, WindowCounts,
+        PermanentFix, RepairAttempt, Thresholds, Timestamp, WindowCounts,
     },
     store::{
         AnomalyDetails, Cause, RecordOutcome, Recorded, RepairRecorded, Shard, Store, StoreError,
@@ -18,10 +20,21 @@ use crate::{
 /// A store in memory that refuses every call with an event of certain ids.
 #[derive(Debug, Default)]
 pub(crate) struct RefusingStore {
-    pub(crate) refused_ids: Vec<&'static str>,
+    pub(crate) refused_ids: Vec<String>,
+    /// Ids of removals whose anomaly is being moved.
+    pub(crate) moving_ids: Vec<String>,
     pub(crate) fails_checks: bool,
     pub(crate) counted: Mutex<HashMap<AnomalyKey, Vec<String>>>,
     pub(crate) calls: Mutex<usize>,
+}
+
+impl RefusingStore {
+    pub(crate) fn executor(self: &Arc<Self>) -> Executor {
+        let health = Arc::new(Health::new("refusing", true));
+        let thresholds = Thresholds::new(3, 5, 10).unwrap();
+        let store = Arc::clone(self) as Arc<dyn Store>;
+        Executor::new(store, Arc::new(SystemClock), health, None, thresholds)
+    }
 }
 
 fn refusal() -> StoreError {
@@ -49,7 +62,7 @@ impl Store for RefusingStore {
     ) -> Vec<Result<Recorded, StoreError>> {
         *self.calls.lock() += 1;
         let is_refused = |id: &EventId| {
-            self.refused_ids.iter().any(|refused| *refused == "*" || *refused == id.as_str())
+            self.refused_ids.iter().any(|refused| refused == "*" || refused == id.as_str())
         };
         if occurrences.iter().any(|occurrence| is_refused(&occurrence.id)) {
             return vec![Err(refusal()); occurrences.len()];
@@ -120,9 +133,13 @@ impl Store for RefusingStore {
     async fn unmark_fixed(
         &self,
         _now: Timestamp,
-        _removal: FixRemoval,
+        removal: FixRemoval,
     ) -> Result<Option<bool>, StoreError> {
-        Ok(None)
+        *self.calls.lock() += 1;
+        match self.moving_ids.iter().any(|id| id == removal.id.as_str()) {
+            true => Err(StoreError::moving("TRYAGAIN")),
+            false => Ok(Some(true)),
+        }
     }
 
     async fn check(&self, _shard: Shard) -> Result<(), StoreError> {

@@ -6,7 +6,7 @@
 //! wait for it was applied.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     future::pending,
     mem,
     time::Duration,
@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{
     config::DegradedConfig,
-    executor::{BATCH_OPERATIONS, Execution, Executor, LOGGED_REFUSALS},
+    executor::{BATCH_OPERATIONS, Execution, Executor},
     refusals::Refusals,
     resend::Resender,
     steps::Source,
@@ -76,20 +76,29 @@ struct Pass {
     /// True if another pass may find more to do: a shard has come back, slots have moved, or an
     /// operation had to wait though its shard answers.
     must_repeat: bool,
+    /// How often shards had taken writes when it began.
+    taken: BTreeMap<Shard, u64>,
     /// True if the spool has failed, so that the pass has not seen all of it.
     has_failed: bool,
 }
 
 impl Pass {
-    fn begin() -> Self {
+    fn begin(taken: BTreeMap<Shard, u64>) -> Self {
         Self {
             begun_at: Instant::now(),
             took: None,
             next: 0,
             held: HashSet::new(),
             must_repeat: false,
+            taken,
             has_failed: false,
         }
+    }
+
+    /// Lets the operations of an anomaly wait for another pass, though its shard answers.
+    fn hold(&mut self, key: AnomalyKey) {
+        self.held.insert(key);
+        self.must_repeat = true;
     }
 
     /// Notes that the spool has failed: nothing is settled.
@@ -141,7 +150,7 @@ impl Replay {
     async fn run(mut self) {
         let probe_interval = self.config.probe_interval();
         let mut logged_at = Instant::now();
-        let mut pass = Pass::begin();
+        let mut pass = self.begin_pass();
         let mut repeat_at = Instant::now();
         if let Some(resender) = &mut self.resender {
             resender.load().await;
@@ -156,6 +165,7 @@ impl Replay {
             let stores_more = self.store_held().await;
             let waiting = self.executor.fallback.as_ref().map_or(0, |fallback| fallback.waiting());
             if settled.is_none() && !pass.has_failed {
+                self.judge_refusals(&pass).await;
                 self.end_trials(waiting, &mut pass);
             }
             self.update_state(waiting);
@@ -194,7 +204,7 @@ impl Replay {
 
     fn begin_pass(&mut self) -> Pass {
         self.trials.begin_pass();
-        Pass::begin()
+        Pass::begin(self.executor.health.taken())
     }
 
     fn update_state(&self, waiting: usize) {
@@ -293,6 +303,25 @@ impl Replay {
         self.executor.health.observe(self.executor.clock.now(), shard, Observation::Recovery);
         if let Some(resender) = &mut self.resender {
             resender.release(shard);
+        }
+    }
+
+    /// Decides, at the end of a pass, whether the shards that have refused operations and taken
+    /// nothing are at fault: not if they take a probe, and have refused few anomalies.
+    async fn judge_refusals(&mut self, pass: &Pass) {
+        let health = &self.executor.health;
+        for (shard, refusing) in self.refusals.end_pass() {
+            let has_taken = health.taken().get(&shard) > pass.taken.get(&shard);
+            let is_known = health.is_unavailable(shard) && !self.trials.contains(shard);
+            if has_taken || is_known {
+                continue;
+            }
+            let takes_probes = refusing.are_few() && self.executor.store.check(shard).await.is_ok();
+            let observation = match takes_probes {
+                true => Observation::Taken,
+                false => Observation::WriteFault(&refusing.fault),
+            };
+            health.observe(self.executor.clock.now(), shard, observation);
         }
     }
 
@@ -415,15 +444,26 @@ impl Replay {
             Execution::Rejected { reason, retry_counts } => {
                 Some((reason, maybe_sent && !retry_counts))
             }
-            Execution::RefusedAlone(reason) => {
+            Execution::RefusedAlone(fault) => {
                 self.sent.insert(sequence);
                 self.trials.note_refusal(shard);
-                if !self.refusals.are_enough(Instant::now(), sequence) {
-                    pass.held.insert(key);
-                    pass.must_repeat = true;
+                self.refusals.note_refused(shard, key, &fault);
+                let taken = self.executor.health.taken().get(&shard).copied().unwrap_or_default();
+                if !self.refusals.are_enough(Instant::now(), sequence, taken) {
+                    pass.hold(key);
                     return;
                 }
-                Some((format!("refused alone, while others were taken: {reason}"), true))
+                Some((format!("refused alone, while others were taken: {fault}"), true))
+            }
+            Execution::Held { maybe_sent } | Execution::NotTried { maybe_sent } => {
+                if maybe_sent {
+                    self.sent.insert(sequence);
+                }
+                if matches!(execution, Execution::NotTried { .. }) {
+                    self.refusals.note_untried(shard, key);
+                }
+                pass.hold(key);
+                return;
             }
             Execution::Deferred { maybe_sent } => {
                 if maybe_sent {
@@ -446,9 +486,8 @@ impl Replay {
                 }
             }
             Some((reason, maybe_sent)) => {
-                let kind = operation.kind();
-                if settled.settlement.rejected.len() < LOGGED_REFUSALS {
-                    tracing::error!(%key, reason, "the store refuses a {kind} of anomaly {key}");
+                if let Some(fallback) = &self.executor.fallback {
+                    fallback.log_refusal(&operation, &reason);
                 }
                 settled.settlement.rejected.push(Rejection { sequence, reason, maybe_sent });
             }

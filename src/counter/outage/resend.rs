@@ -14,7 +14,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{
     config::DegradedConfig,
-    executor::{Executor, LOGGED_REFUSALS},
+    executor::Executor,
     held_writes::{CLOSING, CLOSING_SMALL, Doubt, HeldWrite, HeldWrites, LIVE},
     resend_buffer::ResendBuffer,
     sending::{Resent, Sending},
@@ -348,13 +348,10 @@ impl Resender {
             return;
         }
         let count = refused.len();
-        for (write, reason) in refused.iter().take(LOGGED_REFUSALS) {
-            let (kind, key) = (write.operation.kind(), write.operation.key());
-            tracing::error!(
-                %key,
-                reason,
-                "the store refuses a {kind} of anomaly {key} that it has forgotten"
-            );
+        if let Some(fallback) = &executor.fallback {
+            for (write, reason) in &refused {
+                fallback.log_refusal(&write.operation, reason);
+            }
         }
         tracing::error!(
             count,

@@ -71,7 +71,12 @@ impl<'a> Sending<'a> {
         let mut are_kept = vec![true; batch.len()];
         let (mut sent, mut writes) = (Vec::new(), Vec::new());
         for (held, is_kept) in batch.iter_mut().zip(&mut are_kept) {
-            if !self.resent.failed.contains(&self.executor.shard(&held.operation)) {
+            if self.suspected.contains(&held.operation.key()) {
+                // The one before it waits in the spool: it must not overtake it.
+                let operation = held.operation.clone();
+                self.suspects.push(SpoolWrite { operation, maybe_sent: true });
+                *is_kept = false;
+            } else if !self.resent.failed.contains(&self.executor.shard(&held.operation)) {
                 let operation = held.operation.clone();
                 writes.push(SpoolWrite { operation, maybe_sent: true });
                 sent.push((held, is_kept));
@@ -98,14 +103,20 @@ impl<'a> Sending<'a> {
                 self.count += 1;
                 true
             }
-            Execution::Deferred { .. } if !self.suspected.contains(&key) => {
-                failed.insert(shard);
-                true
-            }
-            Execution::RefusedAlone(_) | Execution::Deferred { .. } => {
+            Execution::RefusedAlone(_) => {
                 self.suspected.insert(key);
                 self.suspects.push(write);
                 false
+            }
+            Execution::Deferred { .. } | Execution::Held { .. }
+                if self.suspected.contains(&key) =>
+            {
+                self.suspects.push(write);
+                false
+            }
+            Execution::Deferred { .. } | Execution::Held { .. } | Execution::NotTried { .. } => {
+                failed.insert(shard);
+                true
             }
             Execution::Rejected { reason, retry_counts } => {
                 answered.insert(shard);
@@ -123,23 +134,9 @@ mod tests {
 
     use super::{super::refusing_store::RefusingStore, *};
     use crate::{
-        counter::{
-            clock::{Clock as _, SystemClock},
-            health::Health,
-        },
-        domain::{EventId, Occurrence, Operation, Thresholds},
-        store::Store,
+        counter::clock::{Clock as _, SystemClock},
+        domain::{EventId, Occurrence, Operation},
     };
-
-    fn executor(store: &Arc<RefusingStore>) -> Executor {
-        Executor {
-            store: Arc::clone(store) as Arc<dyn Store>,
-            clock: Arc::new(SystemClock),
-            health: Arc::new(Health::new("refusing", true)),
-            fallback: None,
-            thresholds: Thresholds::new(3, 5, 10).unwrap(),
-        }
-    }
 
     fn writes() -> Vec<HeldWrite> {
         let at = SystemClock.now();
@@ -155,7 +152,7 @@ mod tests {
     #[tokio::test]
     async fn nothing_more_is_sent_once_the_process_ends() {
         let store = Arc::new(RefusingStore::default());
-        let executor = executor(&store);
+        let executor = store.executor();
         let mut sending = Sending::begin(&executor, &|| true);
         assert_eq!(sending.send(writes()).await.len(), 3, "they are left to the next process");
         assert!(sending.resent.failed.contains(&Shard::default()));
@@ -164,7 +161,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_refused_for_good_is_not_sent_again() {
-        let executor = executor(&Arc::new(RefusingStore::default()));
+        let executor = Arc::new(RefusingStore::default()).executor();
         let mut sending = Sending::begin(&executor, &|| false);
         // The store recognises none of them.
         assert_eq!(sending.send(writes()).await, []);

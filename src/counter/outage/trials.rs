@@ -42,8 +42,9 @@ impl Trials {
         self.by_shard.values_mut().for_each(|trial| trial.is_covered = true);
     }
 
-    /// Ends the trials that a whole pass has found no write for. Returns the shards that have
-    /// refused nothing; if nothing waits at all, all of them.
+    /// Ends the trials of shards of which a whole pass has applied nothing. Returns those that have
+    /// passed: nothing that waits is theirs. One that has refused a write passes only once nothing
+    /// waits at all.
     pub(crate) fn end_pass(&mut self, nothing_waits: bool) -> Vec<Shard> {
         let mut passed = Vec::new();
         self.by_shard.retain(|shard, trial| {
