@@ -1,6 +1,12 @@
 //! The application: opens the store, starts the counter, listens, and stops in order.
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{net::TcpListener, signal::unix::Signal, time};
 
@@ -11,7 +17,7 @@ use crate::{
     http::{self, AppState, Exposure, HttpConfig, HttpService, Tls, TlsError},
     spool::SpoolOpenError,
     store::{EmbeddedOpenError, EmbeddedStore, RedisStore, RedisTlsError, Store},
-    telemetry::Recorder,
+    telemetry::{self, Recorder},
 };
 
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
@@ -138,6 +144,7 @@ impl Application {
         maintenance.abort();
         reloading.abort();
         counter.close().await;
+        telemetry::summarise_log_at_end();
         tracing::info!("stopped");
     }
 }
@@ -179,6 +186,7 @@ async fn maintain(counter: Arc<Counter>, recorder: Arc<Recorder>) {
     loop {
         ticks.tick().await;
         recorder.keep_up();
+        telemetry::summarise_log(Instant::now());
         counter.maintain().await;
     }
 }

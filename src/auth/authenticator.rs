@@ -1,26 +1,44 @@
 //! Checks the tokens of callers. The tokens can be replaced while the service runs.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use parking_lot::RwLock;
 use subtle::ConstantTimeEq as _;
 
 use super::{
     config::{AuthConfig, AuthConfigError},
-    failures::{AuthError, AuthFailure, FailureLog},
+    failures::{AuthError, AuthFailure, note},
     token::{RetryAfter, Scope, Token, TokenDigest},
     webhook::{SignedDelivery, WebhookSecret},
 };
-use crate::domain::Timestamp;
+use crate::{domain::Timestamp, telemetry::LogSource};
 
 /// A caller that was let in.
 #[derive(Clone, Debug, Default)]
-pub struct Caller(Option<Arc<Token>>);
+pub struct Caller {
+    /// `None` where no token is required.
+    token: Option<Arc<Token>>,
+    address: Option<Arc<str>>,
+}
 
 impl Caller {
+    /// Returns a caller of whom no token is required.
+    pub fn without_token(address: Option<Arc<str>>) -> Self {
+        Self { token: None, address }
+    }
+
     /// Returns the name of the caller's token; `None` where no token is required.
     pub fn name(&self) -> Option<&str> {
-        self.0.as_ref().map(|token| token.config.name.as_str())
+        self.token.as_ref().map(|token| token.config.name.as_str())
+    }
+
+    /// Returns the caller as log lines name it.
+    pub fn log_source(&self) -> LogSource<'_> {
+        match (self.name(), &self.address) {
+            (Some(name), _) => LogSource::Token(name),
+            (None, Some(address)) => LogSource::Address(address),
+            (None, None) => LogSource::Anyone,
+        }
     }
 
     /// Takes `count` events from the token's quota.
@@ -28,7 +46,7 @@ impl Caller {
     /// # Errors
     /// The time to wait, when the quota is used up.
     pub fn admit_events(&self, count: usize) -> Result<(), RetryAfter> {
-        self.0.as_ref().map_or(Ok(()), |token| token.admit_events(count))
+        self.token.as_ref().map_or(Ok(()), |token| token.admit_events(count))
     }
 
     /// Takes a request from the token's quota.
@@ -36,7 +54,7 @@ impl Caller {
     /// # Errors
     /// The time to wait, when the quota is used up.
     pub fn admit_request(&self) -> Result<(), RetryAfter> {
-        self.0.as_ref().map_or(Ok(()), |token| token.admit_request())
+        self.token.as_ref().map_or(Ok(()), |token| token.admit_request())
     }
 }
 
@@ -53,7 +71,6 @@ pub struct Authenticator {
     config: AuthConfig,
     listen: SocketAddr,
     policy: RwLock<Arc<Policy>>,
-    failures: FailureLog,
 }
 
 impl Authenticator {
@@ -62,8 +79,7 @@ impl Authenticator {
     /// # Errors
     /// When there are none and other machines could connect, or a file or an entry can't be used.
     pub fn open(config: AuthConfig, listen: SocketAddr) -> Result<Self, AuthConfigError> {
-        let authenticator =
-            Self { config, listen, policy: RwLock::default(), failures: FailureLog::default() };
+        let authenticator = Self { config, listen, policy: RwLock::default() };
         authenticator.reload()?;
         if authenticator.config.disabled {
             tracing::warn!("auth.disabled is true: whoever reaches {listen} may do everything");
@@ -102,7 +118,7 @@ impl Authenticator {
         self.config.disabled || policy.tokens.is_empty() && policy.grafana_secret.is_none()
     }
 
-    /// Lets a caller in whose token `secret` has the scope.
+    /// Lets the caller at `address` in if its token `secret` has the scope.
     ///
     /// # Errors
     /// The reason for a refusal, which is counted and logged.
@@ -111,11 +127,14 @@ impl Authenticator {
         now: Timestamp,
         secret: Option<&str>,
         scope: Scope,
+        address: Option<Arc<str>>,
     ) -> Result<Caller, AuthError> {
         if self.is_open() {
-            return Ok(Caller::default());
+            return Ok(Caller::without_token(address));
         }
-        self.check(now, secret, scope).inspect_err(|error| self.failures.note(error))
+        let checked = self.check(now, secret, scope);
+        let token = checked.inspect_err(|error| note(error, address.as_deref(), Instant::now()))?;
+        Ok(Caller { token: Some(token), address })
     }
 
     /// Returns the header in which Grafana sends the time that it signs.
@@ -137,14 +156,14 @@ impl Authenticator {
         })
     }
 
-    /// Refuses a delivery whose signature does not match its body.
-    pub fn refuse_delivery(&self) -> AuthError {
+    /// Refuses a delivery of `caller` whose signature does not match its body.
+    pub fn refuse_delivery(&self, caller: &Caller) -> AuthError {
         let error = AuthError {
             failure: AuthFailure::Unknown,
             token_name: String::new(),
             needed: Scope::Ingest,
         };
-        self.failures.note(&error);
+        note(&error, caller.address.as_deref(), Instant::now());
         error
     }
 
@@ -153,7 +172,7 @@ impl Authenticator {
         now: Timestamp,
         secret: Option<&str>,
         needed: Scope,
-    ) -> Result<Caller, AuthError> {
+    ) -> Result<Arc<Token>, AuthError> {
         let refused = |failure, token_name: &str| AuthError {
             failure,
             token_name: token_name.to_owned(),
@@ -177,6 +196,6 @@ impl Authenticator {
         if !token.config.scopes.contains(&needed) {
             return Err(refused(AuthFailure::Forbidden, name));
         }
-        Ok(Caller(Some(Arc::clone(token))))
+        Ok(Arc::clone(token))
     }
 }

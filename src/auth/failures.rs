@@ -1,17 +1,9 @@
 //! Refused callers: counted, and logged without their tokens.
 
-use std::{
-    sync::LazyLock,
-    time::{Duration, Instant},
-};
-
-use parking_lot::Mutex;
+use std::{sync::LazyLock, time::Instant};
 
 use super::token::Scope;
-use crate::telemetry::{self, Counters, Label};
-
-/// A flood of wrong tokens is one line of the log in this time.
-const LOG_INTERVAL: Duration = Duration::from_secs(1);
+use crate::telemetry::{self, Counters, Label, LogSource, may_log};
 
 static FAILURES: LazyLock<Counters<AuthFailure>> = LazyLock::new(telemetry::auth_failures);
 
@@ -46,6 +38,17 @@ impl Label for AuthFailure {
     }
 }
 
+impl AuthFailure {
+    fn log_kind(self) -> &'static str {
+        match self {
+            Self::Missing => "a caller is turned away: missing token",
+            Self::Unknown => "a caller is turned away: unknown token",
+            Self::Expired => "a caller is turned away: expired token",
+            Self::Forbidden => "a caller is turned away: forbidden token",
+        }
+    }
+}
+
 /// A caller is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthError {
@@ -57,22 +60,23 @@ pub struct AuthError {
     pub needed: Scope,
 }
 
-/// The time of the last line of the log, and the number of failures without a line since.
-#[derive(Debug, Default)]
-pub(super) struct FailureLog(Mutex<(Option<Instant>, u64)>);
-
-impl FailureLog {
-    pub(super) fn note(&self, error: &AuthError) {
-        FAILURES.increment(error.failure);
-        let mut state = self.0.lock();
-        let (logged_at, untold) = *state;
-        if logged_at.is_some_and(|at| at.elapsed() < LOG_INTERVAL) {
-            state.1 += 1;
-            return;
+impl AuthError {
+    /// The caller as log lines name it.
+    fn log_source<'a>(&'a self, address: Option<&'a str>) -> LogSource<'a> {
+        match (self.token_name.as_str(), address) {
+            ("", Some(address)) => LogSource::Address(address),
+            ("", None) => LogSource::Anyone,
+            (name, _) => LogSource::Token(name),
         }
-        *state = (Some(Instant::now()), 0);
-        drop(state);
+    }
+}
+
+/// Counts and logs a refusal. `address` is the caller's.
+pub(super) fn note(error: &AuthError, address: Option<&str>, now: Instant) {
+    FAILURES.increment(error.failure);
+    let (kind, source) = (error.failure.log_kind(), error.log_source(address));
+    if may_log(kind, source, now) {
         let (reason, token_name) = (error.failure.value(), error.token_name.as_str());
-        tracing::warn!(reason, token_name, untold, "a caller is turned away: {reason} token");
+        tracing::warn!(reason, token_name, "{kind}");
     }
 }

@@ -120,6 +120,15 @@ pub fn webhook_alerts<L: Label>() -> Counters<L> {
     Counters::new("anomaly_counter_webhook_alerts_total", "result", "Alerts delivered, by result.")
 }
 
+/// Registers the counters of refused deliveries by reason.
+pub fn webhook_refusals<L: Label>() -> Counters<L> {
+    Counters::new(
+        "anomaly_counter_webhook_refused_total",
+        "reason",
+        "Deliveries refused as a whole, by reason.",
+    )
+}
+
 /// Registers the counters of refused callers by reason.
 pub fn auth_failures<L: Label>() -> Counters<L> {
     Counters::new(

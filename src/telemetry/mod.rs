@@ -6,6 +6,7 @@
 mod definitions;
 mod families;
 mod labels;
+mod log_limiter;
 
 use std::{fmt, sync::OnceLock, time::Duration};
 
@@ -19,10 +20,11 @@ use crate::domain::EscalationLevel;
 pub use self::{
     definitions::{
         BatchMetrics, StatusGauges, StatusSnapshot, auth_failures, occurrences, store_errors,
-        webhook_alerts,
+        webhook_alerts, webhook_refusals,
     },
     families::Counters,
     labels::{Label, Shed},
+    log_limiter::{LogSource, may_log, summarise_log, summarise_log_at_end},
 };
 
 /// Upper bounds of buckets, in seconds and in items.

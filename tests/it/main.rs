@@ -30,6 +30,7 @@ mod older_writer;
 mod openapi;
 mod outage;
 mod permanent_fix;
+mod quiet_log;
 mod readme;
 mod recent_ids;
 mod redis_store;

@@ -16,7 +16,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures_util::future::Either;
 use tower::Service;
 
-use super::{origin_policy::OriginPolicy, route::RouteMatch};
+use super::{client_address::ProxyConfig, origin_policy::OriginPolicy, route::RouteMatch};
 use crate::{
     auth::{Caller, SignedDelivery},
     http::{endpoints::Access, headers::GRAFANA_SIGNATURE, problem::Problem, state::AppState},
@@ -28,11 +28,16 @@ use crate::{
 pub(super) struct AccessPolicy {
     state: AppState,
     origin_policy: OriginPolicy,
+    proxy: Arc<ProxyConfig>,
 }
 
 impl AccessPolicy {
-    pub(super) fn new(state: AppState, origin_policy: OriginPolicy) -> Self {
-        Self { state, origin_policy }
+    pub(super) fn new(
+        state: AppState,
+        origin_policy: OriginPolicy,
+        proxy: Arc<ProxyConfig>,
+    ) -> Self {
+        Self { state, origin_policy, proxy }
     }
 
     /// Lets a request in and notes its caller on it.
@@ -41,16 +46,18 @@ impl AccessPolicy {
         self.origin_policy.admit(request, authenticator.is_open())?;
         let access = RouteMatch::of(request).access(request.method());
         let Some(scope) = access.scope() else { return Ok(()) };
+        let address = self.proxy.client(request);
         if matches!(access, Access::ScopeOrSignature(_))
             && let Some(delivery) = self.signed_delivery(request.headers())
         {
             // The signature is checked when the body is there.
             request.extensions_mut().insert(delivery);
-            request.extensions_mut().insert(Caller::default());
+            request.extensions_mut().insert(Caller::without_token(address));
             return Ok(());
         }
         let secret = shown_secret(request.headers());
-        let caller = authenticator.admit(self.state.counter.now(), secret.as_deref(), scope)?;
+        let now = self.state.counter.now();
+        let caller = authenticator.admit(now, secret.as_deref(), scope, address)?;
         caller.admit_request().map_err(|wait| {
             telemetry::shed(Shed::Token);
             Problem::token_limit(scope, wait)

@@ -3,7 +3,6 @@
 //! proxies are trusted.
 
 use std::{
-    borrow::Cow,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -31,12 +30,12 @@ pub struct ProxyConfig {
 
 impl ProxyConfig {
     /// Returns the address that `request` comes from; `None` where its connection is unknown.
-    pub(super) fn client<'a, B>(&self, request: &'a Request<B>) -> Option<Cow<'a, str>> {
+    pub(super) fn client<B>(&self, request: &Request<B>) -> Option<Arc<str>> {
         let connection: &Arc<ClientConnection> = request.extensions().get()?;
         let peer = &connection.peer;
         let client = self.behind(peer.address, request.headers());
         let is_peer = client == peer.address;
-        Some(if is_peer { Cow::from(&*peer.text) } else { client.to_string().into() })
+        Some(if is_peer { Arc::clone(&peer.text) } else { client.to_string().into() })
     }
 
     /// Returns the nearest address that is not a trusted proxy's. Each proxy adds its own peer on

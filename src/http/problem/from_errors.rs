@@ -1,10 +1,13 @@
 //! Turns the errors of other modules into problems.
 
+use std::time::Instant;
+
 use super::{Problem, ProblemKind};
 use crate::{
     auth::{AuthError, AuthFailure, RetryAfter, Scope},
     counter::CounterError,
     domain::{AnomalyKey, InvalidKey, InvalidSignature},
+    telemetry::{LogSource, may_log},
 };
 
 /// An invalid key is shown up to this length: a valid one is shorter.
@@ -56,7 +59,10 @@ impl From<CounterError> for Problem {
                  in a moment",
             ),
             CounterError::Refused(cause) => {
-                tracing::error!(%cause, "the store refuses a call");
+                let kind = "the store refuses a call";
+                if may_log(kind, LogSource::Anyone, Instant::now()) {
+                    tracing::error!(%cause, "{kind}");
+                }
                 Self::new(
                     ProblemKind::Internal,
                     "the store refuses this call; the service's log says why",

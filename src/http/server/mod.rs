@@ -10,7 +10,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -38,7 +38,7 @@ use super::{
     config::HttpConfig,
     problem::{Problem, ProblemKind},
 };
-use crate::telemetry::{self, Shed};
+use crate::telemetry::{self, LogSource, Shed, may_log};
 
 pub use tls::{Tls, TlsConfig, TlsError};
 
@@ -241,6 +241,9 @@ async fn refuse(_: Request<Incoming>) -> Result<Response<Body>, Infallible> {
 }
 
 async fn pause(error: &io::Error) {
-    tracing::warn!(%error, "a connection can't be accepted");
+    let kind = "a connection can't be accepted";
+    if may_log(kind, LogSource::Anyone, Instant::now()) {
+        tracing::warn!(%error, "{kind}");
+    }
     time::sleep(PAUSE_AFTER_FAILED_ACCEPT).await;
 }
