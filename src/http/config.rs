@@ -8,8 +8,12 @@ use serde::Deserialize;
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpConfig {
-    /// Maximum size of a request body, in bytes.
+    /// Maximum size of a request body, in bytes. Deliveries of Alertmanager have a limit of their
+    /// own.
     pub max_body_bytes: NonZeroUsize,
+    /// Maximum size of all bodies in memory together, in bytes. One body of the largest size always
+    /// fits.
+    pub max_total_body_bytes: NonZeroUsize,
     /// Maximum number of open connections.
     pub max_connections: NonZeroU16,
     /// Maximum number of requests that are handled at the same time.
@@ -32,6 +36,8 @@ pub struct HttpConfig {
 pub struct AlertmanagerConfig {
     /// The unit in which firing alerts are counted.
     pub count: CountBy,
+    /// Maximum size of a delivery, in bytes.
+    pub max_body_bytes: NonZeroUsize,
 }
 
 /// The part of a firing alert's life that counts as one occurrence.

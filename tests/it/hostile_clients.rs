@@ -223,8 +223,14 @@ async fn unended(service: &Service, head: &str, clients: usize, bytes: usize) ->
 #[tokio::test]
 async fn more_large_bodies_than_there_is_memory_for_are_refused_and_small_ones_are_not() {
     const BYTES: usize = 65_536;
-    let most = BYTES.to_string();
-    let options = [("HTTP__MAX_BODY_BYTES", &*most), ("HTTP__BODY_TIMEOUT_SECONDS", "60")];
+    let (most, total) = (BYTES.to_string(), (64 * BYTES).to_string());
+    let options = [
+        ("HTTP__MAX_BODY_BYTES", &*most),
+        ("ALERTMANAGER__MAX_BODY_BYTES", &*most),
+        ("HTTP__MAX_CONNECTIONS", "256"),
+        ("HTTP__MAX_TOTAL_BODY_BYTES", &*total),
+        ("HTTP__BODY_TIMEOUT_SECONDS", "8"),
+    ];
     let service = Service::with(&options).await;
     let mut unended_bodies = unended(&service, POST, 80, BYTES).await;
     let large = format!("{{\"alert_name\":\"HighCPU\"}}{}", " ".repeat(60_000));
@@ -243,6 +249,20 @@ async fn more_large_bodies_than_there_is_memory_for_are_refused_and_small_ones_a
         (service.post_raw("/anomalies", large.clone()).await.status == 200).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_bodies_wait_for_memory_instead_of_taking_more() {
+    let service = Service::embedded().await;
+    let body = format!("{{\"alert_name\":\"HighCPU\",\"pad\":\"{}\"}}", "x".repeat(1_000_000));
+    for _ in 0..2 {
+        let posts = (0..64).map(|_| service.post_raw("/anomalies", body.clone()));
+        for answer in join_all(posts).await {
+            answer.ok();
+        }
+    }
+    let peak = service.memory_bytes("VmHWM:");
+    assert!(peak < 400 << 20, "{peak} bytes");
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use crate::{
         EventId, MAX_AHEAD_SECONDS, MemberName, Occurrence, Signature, SignatureJson, Timestamp,
     },
     http::{
-        extract::{CheckedJson, CheckedVisitor, JsonValue, event_id, parse},
+        extract::{CheckedJson, CheckedVisitor, FirstElements, JsonValue, event_id, parse},
         problem::{Problem, ProblemKind},
     },
 };
@@ -230,7 +230,7 @@ impl<'a> PostedOccurrence<'a> {
 #[derive(Debug)]
 pub(in crate::http) struct PostedArray<'a> {
     text: &'a str,
-    elements: Elements<'a>,
+    elements: FirstElements<Posted<'a>, { PostedArray::MAX_LENGTH }>,
 }
 
 impl<'a> PostedArray<'a> {
@@ -266,43 +266,6 @@ impl<'a> PostedArray<'a> {
         let texts: Vec<&RawValue> = parse(self.text)?;
         let elements = self.elements.first.iter().zip(texts);
         Ok(elements.map(|(posted, text)| posted.read(text.get(), None, now).map(Some)).collect())
-    }
-}
-
-/// The first elements of an array up to [`PostedArray::MAX_LENGTH`], and the number of all.
-#[derive(Debug)]
-struct Elements<'a> {
-    first: Vec<Posted<'a>>,
-    count: usize,
-}
-
-impl<'de> Deserialize<'de> for Elements<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(ElementsVisitor)
-    }
-}
-
-struct ElementsVisitor;
-
-impl<'de> Visitor<'de> for ElementsVisitor {
-    type Value = Elements<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut posted: A) -> Result<Elements<'de>, A::Error> {
-        let mut elements = Elements { first: Vec::new(), count: 0 };
-        while elements.count < PostedArray::MAX_LENGTH {
-            let Some(element) = posted.next_element()? else { return Ok(elements) };
-            elements.first.push(element);
-            elements.count += 1;
-        }
-        // Those beyond are refused, and take no memory.
-        while posted.next_element::<CheckedJson>()?.is_some() {
-            elements.count += 1;
-        }
-        Ok(elements)
     }
 }
 

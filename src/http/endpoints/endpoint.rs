@@ -16,6 +16,7 @@ pub(in crate::http) struct Endpoint {
     pub(in crate::http) method: Method,
     pub(in crate::http) access: Access,
     pub(in crate::http) routine: Routine,
+    pub(in crate::http) body: BodyKind,
     /// The problems that a call may end with, beside those that come with its access and its body.
     pub(in crate::http) problems: &'static [ProblemKind],
     pub(in crate::http) handler: MethodRouter<AppState>,
@@ -48,6 +49,15 @@ impl Access {
             Self::Scope(scope) | Self::ScopeOrSignature(scope) => Some(scope),
         }
     }
+}
+
+/// The kind of body that an endpoint takes, by which its size is limited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::http) enum BodyKind {
+    /// A call.
+    Call,
+    /// A delivery of Alertmanager.
+    Delivery,
 }
 
 /// The treatment of calls that programs repeat every few seconds.
@@ -91,6 +101,7 @@ impl Endpoint {
             method: Method::GET,
             access: Access::Scope(Scope::Operate),
             routine: Routine::No,
+            body: BodyKind::Call,
             problems: &[],
             handler,
             description: None,
@@ -111,6 +122,10 @@ impl Endpoint {
 
     pub(in crate::http) fn routine(self, routine: Routine) -> Self {
         Self { routine, ..self }
+    }
+
+    pub(in crate::http) fn body(self, body: BodyKind) -> Self {
+        Self { body, ..self }
     }
 
     pub(in crate::http) fn problems(self, problems: &'static [ProblemKind]) -> Self {

@@ -14,9 +14,9 @@ mod repairs;
 
 #[cfg(fuzzing)]
 pub(super) use alertmanager::DeliveryRequest;
-pub(super) use alertmanager::{AlertRequest, register_metrics};
+pub(super) use alertmanager::{AlertRequest, note_refusal, register_metrics};
 pub use dead_letters::{DeadLetterBody, RetriedBody};
-pub(super) use endpoint::{Access, Description, Endpoint, Routine};
+pub(super) use endpoint::{Access, BodyKind, Description, Endpoint, Routine};
 
 /// All endpoints of the API, in the order in which they are described.
 pub(super) fn all() -> impl Iterator<Item = Endpoint> {

@@ -10,7 +10,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use super::fields::read_object;
 use crate::{
-    auth::SignedDelivery,
+    auth::{Caller, SignedDelivery},
     http::{
         problem::{Problem, ProblemKind},
         state::AppState,
@@ -22,6 +22,11 @@ use crate::{
 pub(in crate::http) struct JsonText(Bytes);
 
 impl JsonText {
+    /// The length in bytes.
+    pub(in crate::http) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The body's text.
     pub(in crate::http) fn as_str(&self) -> Result<&str, Problem> {
         text(&self.0)
@@ -34,11 +39,12 @@ impl FromRequest<AppState> for JsonText {
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
         check_content_type(request.headers())?;
         let signed = request.extensions().get::<SignedDelivery>().cloned();
+        let caller = request.extensions().get::<Caller>().cloned().unwrap_or_default();
         // It is in memory already.
         let collected = request.into_body().collect().await;
         let bytes = collected.map(Collected::to_bytes).unwrap_or_default();
         if signed.is_some_and(|signed| !signed.matches(state.counter.now(), &bytes)) {
-            return Err(state.authenticator.refuse_delivery().into());
+            return Err(state.authenticator.refuse_delivery(&caller).into());
         }
         Ok(Self(bytes))
     }

@@ -12,6 +12,15 @@ use crate::{
     telemetry::{self, Shed},
 };
 
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        // A route that requires a scope always has a caller.
+        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_default())
+    }
+}
+
 /// The events that the caller's token may still record.
 #[derive(Debug)]
 pub(in crate::http) struct EventQuota(Caller);
@@ -29,9 +38,8 @@ impl EventQuota {
 impl<S: Send + Sync> FromRequestParts<S> for EventQuota {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        // A route that requires a scope always has a caller.
-        Ok(Self(parts.extensions.get::<Caller>().cloned().unwrap_or_default()))
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
+        Caller::from_request_parts(parts, state).await.map(Self)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reads JSON text without building a tree of it: checks it, and takes some members of an object.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, marker::PhantomData};
 
 use serde::{
     Deserialize, Deserializer,
@@ -96,6 +96,42 @@ impl<'de> Visitor<'de> for CheckedVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<CheckedJson, A::Error> {
         while members.next_entry::<CheckedJson, CheckedJson>()?.is_some() {}
         Ok(CheckedJson("an object"))
+    }
+}
+
+/// The first elements of an array up to `MAX`, and the number of all. Those beyond take no memory.
+#[derive(Debug)]
+pub(in crate::http) struct FirstElements<T, const MAX: usize> {
+    pub(in crate::http) first: Vec<T>,
+    pub(in crate::http) count: usize,
+}
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for FirstElements<T, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(FirstElementsVisitor(PhantomData))
+    }
+}
+
+struct FirstElementsVisitor<T, const MAX: usize>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for FirstElementsVisitor<T, MAX> {
+    type Value = FirstElements<T, MAX>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self::Value, A::Error> {
+        let mut found = FirstElements { first: Vec::new(), count: 0 };
+        while found.count < MAX {
+            let Some(element) = elements.next_element()? else { return Ok(found) };
+            found.first.push(element);
+            found.count += 1;
+        }
+        while elements.next_element::<CheckedJson>()?.is_some() {
+            found.count += 1;
+        }
+        Ok(found)
     }
 }
 

@@ -13,6 +13,6 @@ pub(super) use body::text as body_text;
 pub(super) use body::{JsonBody, JsonText, RequestBody, parse};
 pub(super) use caller::{EventQuota, Requester};
 pub(super) use event_id::{IdempotencyKey, event_id};
-pub(super) use json::{CheckedJson, CheckedVisitor, JsonValue, members};
+pub(super) use json::{CheckedJson, CheckedVisitor, FirstElements, JsonValue, members};
 pub(super) use path::{ActionPath, KeyPath, TextPath, parse_key};
 pub(super) use query::{Query, parsed};

@@ -16,10 +16,12 @@ use tokio::{
     time,
 };
 
+use super::route::RouteMatch;
 use crate::{
     auth::Caller,
     http::{
-        config::HttpConfig,
+        config::{AlertmanagerConfig, HttpConfig},
+        endpoints::{BodyKind, note_refusal},
         problem::{Problem, ProblemKind},
     },
     telemetry::{self, Shed},
@@ -30,15 +32,23 @@ use crate::{
 const DRAIN_BYTES: usize = 32 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 
-/// The memory for all bodies, in bodies of the largest size. The first bytes of each body are not
-/// counted: nearly all alerts are that small, and large bodies never keep them out.
-const LARGEST_BODIES: usize = 64;
-const FREE_BYTES: usize = 16 << 10;
+/// The first bytes of a body of each connection are set aside from the memory for all: most calls
+/// are that small, and large bodies never keep them out.
+const FREE_BYTES: usize = 4 << 10;
+
+/// The largest body that an endpoint takes.
+#[derive(Clone, Copy, Debug)]
+struct MaxSize {
+    bytes: usize,
+    /// What the sender may do about it.
+    remedy: &'static str,
+}
 
 /// Limits the size, the duration and the memory of bodies.
 #[derive(Debug)]
 pub(super) struct BodyLimiter {
-    max_body_bytes: usize,
+    calls: MaxSize,
+    deliveries: MaxSize,
     timeout: Duration,
     memory: Arc<Semaphore>,
 }
@@ -47,37 +57,64 @@ pub(super) struct BodyLimiter {
 pub(super) type BodyPermit = Option<OwnedSemaphorePermit>;
 
 impl BodyLimiter {
-    pub(super) fn new(config: HttpConfig) -> Self {
-        let max_body_bytes = config.max_body_bytes.get();
-        let memory = max_body_bytes.saturating_mul(LARGEST_BODIES).min(Semaphore::MAX_PERMITS);
+    pub(super) fn new(config: HttpConfig, alertmanager: AlertmanagerConfig) -> Self {
+        let calls = MaxSize {
+            bytes: config.max_body_bytes.get(),
+            remedy: "send it in parts, or raise http.max_body_bytes",
+        };
+        let deliveries = MaxSize {
+            bytes: alertmanager.max_body_bytes.get(),
+            remedy: "set max_alerts in Alertmanager's webhook_config, or raise \
+                     alertmanager.max_body_bytes",
+        };
+        let set_aside = FREE_BYTES * usize::from(config.max_connections.get());
+        let memory = config.max_total_body_bytes.get().saturating_sub(set_aside);
+        let memory = memory.max(calls.bytes).max(deliveries.bytes).min(Semaphore::MAX_PERMITS);
         Self {
-            max_body_bytes,
+            calls,
+            deliveries,
             timeout: Duration::from_secs(config.body_timeout_seconds.get().into()),
             memory: Arc::new(Semaphore::new(memory)),
         }
     }
 
-    /// Reads the whole body of a request. A body without a meaning is dropped: otherwise callers
-    /// without a token could have the service wait for theirs, and hold them.
+    /// Reads the whole body of a request, and logs the refusal of a delivery. A body without a
+    /// meaning is dropped: otherwise callers without a token could have the service wait for
+    /// theirs, and hold them.
     ///
     /// # Errors
     /// When the body is too large, too slow or incomplete, or there is no memory for it.
     pub(super) async fn read(&self, request: Request) -> Result<(Request, BodyPermit), Problem> {
+        if RouteMatch::of(&request).body() == BodyKind::Call {
+            return self.read_within(self.calls, request).await;
+        }
+        let caller = request.extensions().get::<Caller>().cloned().unwrap_or_default();
+        let announced = announced_length(request.headers());
+        let read = self.read_within(self.deliveries, request).await;
+        read.inspect_err(|problem| note_refusal(&caller, announced, problem))
+    }
+
+    async fn read_within(
+        &self,
+        max: MaxSize,
+        request: Request,
+    ) -> Result<(Request, BodyPermit), Problem> {
         let (parts, mut body) = request.into_parts();
         let means_nothing = matches!(parts.method, Method::GET | Method::HEAD)
             || parts.extensions.get::<Caller>().is_none();
         if means_nothing {
             return Ok((Request::from_parts(parts, Body::empty()), None));
         }
-        let is_announced = announced_length(&parts.headers) > Some(self.max_body_bytes);
-        if is_announced && parts.headers.contains_key(header::EXPECT) {
+        let announced = announced_length(&parts.headers).unwrap_or_default();
+        let is_too_large = announced > max.bytes;
+        if is_too_large && parts.headers.contains_key(header::EXPECT) {
             // A client that asks before it sends is answered before it sends.
-            return Err(too_large(self.max_body_bytes));
+            return Err(too_large(max));
         }
-        let read = if is_announced {
-            Err(too_large(self.max_body_bytes))
+        let read = if is_too_large {
+            Err(too_large(max))
         } else {
-            let collected = self.collect_in_time(&mut body).await;
+            let collected = self.collect_in_time(&mut body, announced, max).await;
             // The service does not wait for a slow client a second time.
             collected.ok_or_else(|| too_slow(self.timeout))?
         };
@@ -95,8 +132,10 @@ impl BodyLimiter {
     async fn collect_in_time(
         &self,
         body: &mut Body,
+        announced: usize,
+        max: MaxSize,
     ) -> Option<Result<(Bytes, BodyPermit), Problem>> {
-        let mut collecting = pin!(self.collect(body));
+        let mut collecting = pin!(self.collect(body, announced, max));
         // Most bodies arrive with the head, and need no timer.
         let collected = collecting.as_mut().now_or_never();
         if collected.is_some() {
@@ -105,25 +144,32 @@ impl BodyLimiter {
         time::timeout(self.timeout, collecting).await.ok()
     }
 
-    async fn collect(&self, body: &mut Body) -> Result<(Bytes, BodyPermit), Problem> {
+    async fn collect(
+        &self,
+        body: &mut Body,
+        announced: usize,
+        max: MaxSize,
+    ) -> Result<(Bytes, BodyPermit), Problem> {
         let mut only = Bytes::new();
         let mut joined = Vec::new();
         let mut permit = None;
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(|_| broken_off())?.into_data() else { continue };
             let length = only.len() + joined.len() + data.len();
-            if length > self.max_body_bytes {
-                return Err(too_large(self.max_body_bytes));
+            if length > max.bytes {
+                return Err(too_large(max));
             }
+            // A sender that announces much and sends little takes no memory from others.
+            let wanted = if length > FREE_BYTES { length.max(announced) } else { length };
             if length == data.len() {
-                self.enlarge(&mut permit, length)?;
+                self.enlarge(&mut permit, wanted).await?;
                 only = data;
                 continue;
             }
             // Kept as they come, frames of a byte each would take a hundred times their length.
             if joined.capacity() < length {
-                let capacity = (2 * joined.capacity()).clamp(length, self.max_body_bytes);
-                self.enlarge(&mut permit, capacity)?;
+                let capacity = (2 * joined.capacity()).max(wanted).clamp(length, max.bytes);
+                self.enlarge(&mut permit, capacity).await?;
                 joined.reserve_exact(capacity - joined.len());
             }
             joined.extend_from_slice(&std::mem::take(&mut only));
@@ -133,16 +179,24 @@ impl BodyLimiter {
         Ok((bytes, permit))
     }
 
-    /// Extends `permit` to a body of `bytes`.
-    fn enlarge(&self, permit: &mut BodyPermit, bytes: usize) -> Result<(), Problem> {
+    /// Extends `permit` to a body of `bytes`. Only a body that has none yet waits for memory: of
+    /// several that wait with a part of it, none might ever get the rest.
+    async fn enlarge(&self, permit: &mut BodyPermit, bytes: usize) -> Result<(), Problem> {
         let counted = bytes.saturating_sub(FREE_BYTES);
-        let more = counted - permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        if more == 0 {
+        let held = permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        if counted <= held {
             return Ok(());
         }
-        let count = u32::try_from(more).ok();
+        let count = u32::try_from(counted - held).unwrap_or(u32::MAX);
         let memory = Arc::clone(&self.memory);
-        let added = count.and_then(|count| memory.try_acquire_many_owned(count).ok());
+        let added = match permit {
+            Some(_) => memory.try_acquire_many_owned(count).ok(),
+            None => {
+                let turn = memory.acquire_many_owned(count);
+                // Before the body itself is too slow, so that its sender reads the right reason.
+                time::timeout(self.timeout / 2, turn).await.ok().and_then(Result::ok)
+            }
+        };
         let Some(added) = added else {
             telemetry::shed(Shed::Bodies);
             return Err(no_memory());
@@ -168,14 +222,9 @@ async fn drain(mut body: Body) {
     }
 }
 
-fn too_large(max_body_bytes: usize) -> Problem {
-    Problem::new(
-        ProblemKind::ContentTooLarge,
-        format!(
-            "the body is larger than {max_body_bytes} bytes: send it in parts, or raise \
-             http.max_body_bytes"
-        ),
-    )
+fn too_large(MaxSize { bytes, remedy }: MaxSize) -> Problem {
+    let detail = format!("the body is larger than {bytes} bytes: {remedy}");
+    Problem::new(ProblemKind::ContentTooLarge, detail)
 }
 
 fn too_slow(timeout: Duration) -> Problem {
@@ -208,8 +257,10 @@ mod tests {
     const MAX_BODY_BYTES: usize = 64 << 10;
 
     fn limiter() -> BodyLimiter {
+        let max = MaxSize { bytes: MAX_BODY_BYTES, remedy: "send less" };
         let memory = Arc::new(Semaphore::new(MAX_BODY_BYTES));
-        BodyLimiter { max_body_bytes: MAX_BODY_BYTES, timeout: Duration::from_secs(1), memory }
+        let timeout = Duration::from_millis(100);
+        BodyLimiter { calls: max, deliveries: max, timeout, memory }
     }
 
     fn in_frames(frames: &[&[u8]]) -> Request {
@@ -267,5 +318,17 @@ mod tests {
         assert!(read(&limiter, &[&large[..FREE_BYTES]]).await.is_ok());
         drop((first, second));
         assert!(read(&limiter, &[&large]).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_large_body_waits_for_the_memory_of_another() {
+        let limiter = BodyLimiter { timeout: Duration::from_secs(60), ..limiter() };
+        let large = vec![b' '; MAX_BODY_BYTES];
+        let first = read(&limiter, &[&large]).await.unwrap();
+        let frames: &[&[u8]] = &[&large];
+        let mut second = pin!(read(&limiter, frames));
+        assert!(second.as_mut().now_or_never().is_none());
+        drop(first);
+        assert!(second.await.is_ok());
     }
 }

@@ -27,7 +27,7 @@ use tower::Service;
 use super::{body_limiter::BodyLimiter, route::RouteMatch};
 use crate::{
     http::{
-        config::HttpConfig,
+        config::{AlertmanagerConfig, HttpConfig},
         endpoints::Routine,
         problem::{Problem, ProblemKind},
         server::ClientConnection,
@@ -62,10 +62,10 @@ pub(super) struct ConcurrencyLimiter {
 }
 
 impl ConcurrencyLimiter {
-    pub(super) fn new(config: HttpConfig) -> Self {
+    pub(super) fn new(config: HttpConfig, alertmanager: AlertmanagerConfig) -> Self {
         Self {
             config,
-            bodies: BodyLimiter::new(config),
+            bodies: BodyLimiter::new(config, alertmanager),
             permits: Semaphore::new(config.max_concurrent_requests.get().into()),
             waiting: AtomicU64::new(0),
             started: Instant::now(),

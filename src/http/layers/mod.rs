@@ -12,12 +12,13 @@ mod request_trace;
 mod route;
 mod text_list;
 
-use std::{any::Any, convert::Infallible, sync::Arc};
+use std::{any::Any, convert::Infallible, sync::Arc, time::Instant};
 
 use axum::{
     Router,
     body::Body,
     extract::Request,
+    http::HeaderValue,
     response::{IntoResponse as _, Response},
 };
 use hyper::body::Incoming;
@@ -40,10 +41,14 @@ use self::{
 };
 use super::{
     endpoints::Endpoint,
+    headers::X_REQUEST_ID,
     problem::{Problem, ProblemKind},
     state::AppState,
 };
-use crate::traces;
+use crate::{
+    telemetry::{LogSource, may_log},
+    traces,
+};
 
 pub use client_address::ProxyConfig;
 pub use origin_policy::BrowserConfig;
@@ -74,12 +79,13 @@ pub(super) fn around(
     let counter = Arc::clone(&state.counter);
     let table = Arc::new(RouteTable::new(endpoints));
     let proxy = Arc::new(proxy);
-    let proxy_of_traces = Arc::clone(&proxy);
+    let (proxy_of_traces, proxy_of_access) = (Arc::clone(&proxy), Arc::clone(&proxy));
     let cors = OriginPolicy::cors(&browser);
     let stack = ServiceBuilder::new()
         .map_request(move |request: axum::http::Request<Incoming>| {
             let mut request = request.map(Body::new);
             table.note(&mut request);
+            forget_unfit_id(&mut request);
             request
         })
         // First the id, so that all that follows can name it.
@@ -102,9 +108,26 @@ pub(super) fn around(
         .layer(CatchPanicLayer::custom(panicked))
         .map_response(move |response| mark_degraded(&counter, response))
         .option_layer(cors);
-    let limited = LimitConcurrency::new(ConcurrencyLimiter::new(state.http), router);
-    let policy = AccessPolicy::new(state, OriginPolicy::new(browser, is_local));
+    let limiter = ConcurrencyLimiter::new(state.http, state.alertmanager);
+    let limited = LimitConcurrency::new(limiter, router);
+    let origins = OriginPolicy::new(browser, is_local);
+    let policy = AccessPolicy::new(state, origins, proxy_of_access);
     BoxCloneSyncService::new(stack.service(RequireScope::new(policy, limited)))
+}
+
+/// The longest id of a caller that is taken over. It is kept in audits and operations.
+const MAX_REQUEST_ID_BYTES: usize = 128;
+
+/// Takes an id away that is too long or not printable, so that the request gets a new one.
+fn forget_unfit_id(request: &mut Request) {
+    let is_fit = |id: &HeaderValue| {
+        let id = id.as_bytes();
+        (1..=MAX_REQUEST_ID_BYTES).contains(&id.len())
+            && id.iter().all(|b| matches!(b, b' '..=b'~'))
+    };
+    if request.headers().get(X_REQUEST_ID).is_some_and(|id| !is_fit(id)) {
+        request.headers_mut().remove(X_REQUEST_ID);
+    }
 }
 
 /// Makes an id for requests that have none.
@@ -141,7 +164,10 @@ fn panicked(cause: Box<dyn Any + Send>) -> Response {
         .map(String::as_str)
         .or_else(|| cause.downcast_ref::<&str>().copied())
         .unwrap_or("no text");
-    tracing::error!(panic = text, "a request handler has panicked");
+    let kind = "a request handler has panicked";
+    if may_log(kind, LogSource::Anyone, Instant::now()) {
+        tracing::error!(panic = text, "{kind}");
+    }
     Problem::new(
         ProblemKind::Internal,
         "the service has a fault; its log has more under this request's x-request-id",

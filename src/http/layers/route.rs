@@ -6,7 +6,7 @@ use axum::http::{Method, Request};
 
 use crate::{
     auth::Scope,
-    http::endpoints::{Access, Endpoint, Routine},
+    http::endpoints::{Access, BodyKind, Endpoint, Routine},
 };
 
 /// A path of the service.
@@ -15,6 +15,7 @@ pub(super) struct Route {
     /// It has the names of the parameters: there are as many paths of requests as anomalies.
     pub(super) path: Box<str>,
     pub(super) routine: Routine,
+    pub(super) body: BodyKind,
     methods: Vec<(Method, Access)>,
 }
 
@@ -61,6 +62,10 @@ impl RouteMatch {
         self.0.map(|route| &*route.path)
     }
 
+    pub(super) fn body(self) -> BodyKind {
+        self.0.map_or(BodyKind::Call, |route| route.body)
+    }
+
     pub(super) fn routine(self) -> Routine {
         self.0.map_or(Routine::No, |route| route.routine)
     }
@@ -77,6 +82,7 @@ impl RouteTable {
             let route = routes.entry(&endpoint.path).or_insert_with(|| Route {
                 path: endpoint.path.as_str().into(),
                 routine: endpoint.routine,
+                body: endpoint.body,
                 methods: Vec::new(),
             });
             route.methods.push((endpoint.method.clone(), endpoint.access));

@@ -188,8 +188,10 @@ impl ProblemKind {
             Self::ContentTooLarge => Explanation {
                 name: "content-too-large",
                 title: "The body is too large",
-                meaning: "The body is larger than `http.max_body_bytes`.",
-                remedy: "Send it in parts, or raise the limit. Nothing was recorded.",
+                meaning: "The body is larger than `http.max_body_bytes`, or the delivery of \
+                          Alertmanager larger than `alertmanager.max_body_bytes` or 10,000 alerts.",
+                remedy: "Send it in parts (Alertmanager: set max_alerts in webhook_config), or \
+                         raise the limit. Nothing was recorded.",
             },
             Self::RequestTimeout => Explanation {
                 name: "request-timeout",

@@ -95,6 +95,10 @@ impl Problem {
         self
     }
 
+    pub(super) fn kind(&self) -> ProblemKind {
+        self.kind
+    }
+
     /// Returns whether the client may retry the same request later.
     pub(super) fn is_temporary(&self) -> bool {
         self.kind.is_temporary()

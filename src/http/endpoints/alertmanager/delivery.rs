@@ -1,0 +1,125 @@
+//! Deliveries as they are posted.
+
+use serde_json::value::RawValue;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    task::spawn_blocking,
+};
+use utoipa::ToSchema;
+
+use super::alert::{AlertRequest, type_of};
+use crate::{
+    domain::{Occurrence, Timestamp},
+    http::{
+        bodies::schemas,
+        config::CountBy,
+        extract::{CheckedJson, EventQuota, FirstElements, JsonText, members, parse},
+        problem::{Problem, ProblemKind},
+    },
+};
+
+/// A larger delivery is read by itself, because what is read takes several times its size, and off
+/// the threads that answer all others.
+const LARGE_BYTES: usize = 1 << 20;
+
+/// Held by the one large delivery that is read and recorded.
+static LARGE_TURN: Semaphore = Semaphore::const_new(1);
+
+/// Maximum number of alerts of a delivery.
+const MAX_ALERTS: usize = 10_000;
+
+/// A delivery of Alertmanager (version 4) or Grafana (version 1). Its other fields are ignored.
+#[derive(Debug, ToSchema)]
+#[schema(
+    as = Delivery,
+    example = json!({"version": "4", "alerts": [{
+        "status": "firing", "startsAt": "2026-11-22T14:21:22Z", "fingerprint": "e3b6f5c0a1d2b4f7",
+        "labels": {"alertname": "HighCPU", "service": "api"},
+        "annotations": {"summary": "CPU above 90 %"},
+    }]})
+)]
+pub(in crate::http) struct DeliveryRequest<'a> {
+    /// The alerts, at most 10,000; whatever is no alert fails itself alone.
+    #[schema(schema_with = schemas::array_of_anything_like::<AlertRequest<'_>>)]
+    alerts: Vec<&'a RawValue>,
+    #[schema(ignore)]
+    truncated: u64,
+}
+
+impl<'a> DeliveryRequest<'a> {
+    pub(in crate::http) fn parse(text: &'a str) -> Result<Self, Problem> {
+        let CheckedJson(type_name) = parse(text)?;
+        let Some([alerts, truncated]) = members(parse(text)?, ["alerts", "truncatedAlerts"]) else {
+            let detail = format!("a delivery must be a JSON object, not {type_name}");
+            return Err(Problem::new(ProblemKind::InvalidField, detail));
+        };
+        let truncated = truncated.and_then(|value| parse::<u64>(value.get()).ok());
+        let Some(alerts) = alerts else {
+            let fault = "is missing: this is no delivery of Alertmanager";
+            return Err(Problem::field("alerts", fault));
+        };
+        let Ok(alerts) = parse::<FirstElements<&RawValue, MAX_ALERTS>>(alerts.get()) else {
+            return Err(Problem::wrong_type("alerts", "an array", type_of(alerts)?));
+        };
+        let FirstElements { first, count } = alerts;
+        if count > MAX_ALERTS {
+            let detail = format!(
+                "a delivery holds at most {MAX_ALERTS} alerts, and this one holds {count}: set \
+                 max_alerts in Alertmanager's webhook_config. Nothing was recorded"
+            );
+            return Err(Problem::new(ProblemKind::ContentTooLarge, detail));
+        }
+        Ok(Self { alerts: first, truncated: truncated.unwrap_or_default() })
+    }
+
+    /// Reads each alert; one that is malformed fails alone.
+    pub(in crate::http) fn read(
+        &self,
+        count: CountBy,
+        now: Timestamp,
+    ) -> impl Iterator<Item = (Option<String>, Result<Option<Occurrence>, Problem>)> {
+        self.alerts.iter().map(move |alert| {
+            let alert = AlertRequest::parse(alert);
+            let fingerprint = alert.as_ref().ok().and_then(AlertRequest::given_fingerprint);
+            (fingerprint, alert.and_then(|alert| alert.read(count, now)))
+        })
+    }
+}
+
+/// A delivery whose alerts were read.
+pub(super) struct ReadDelivery {
+    /// The fingerprint of each alert, as it was given.
+    pub(super) fingerprints: Vec<Option<String>>,
+    /// The occurrence of each alert; nothing for one that is resolved.
+    pub(super) alerts: Vec<Result<Option<Occurrence>, Problem>>,
+    /// Number of alerts that the sender left out.
+    pub(super) truncated: u64,
+    /// Held until the delivery is recorded.
+    pub(super) turn: Option<SemaphorePermit<'static>>,
+}
+
+impl ReadDelivery {
+    /// Reads a delivery that arrives at `now`, and takes its alerts from the quota.
+    pub(super) async fn of(
+        body: JsonText,
+        quota: EventQuota,
+        count: CountBy,
+        now: Timestamp,
+    ) -> Result<Self, Problem> {
+        let is_large = body.len() > LARGE_BYTES;
+        let read = move |turn| {
+            let delivery = DeliveryRequest::parse(body.as_str()?)?;
+            quota.take(delivery.alerts.len())?;
+            let (fingerprints, alerts) = delivery.read(count, now).unzip();
+            Ok(Self { fingerprints, alerts, truncated: delivery.truncated, turn })
+        };
+        if !is_large {
+            return read(None);
+        }
+        let turn = LARGE_TURN.acquire().await.ok();
+        match spawn_blocking(move || read(turn)).await {
+            Ok(read) => read,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! `/webhooks/alertmanager`: deliveries of Prometheus' Alertmanager (version 4) and of Grafana
+//! (version 1). See <https://prometheus.io/docs/alerting/latest/configuration/#webhook_config>.
+//!
+//! Alertmanager sends every alert of a group again and again for as long as it fires. So an
+//! occurrence is an *episode*: a fingerprint and the time at which it began. Alertmanager repeats a
+//! delivery after a 5xx and drops it after a 4xx, so that a 4xx is only for what no repetition
+//! would fix.
+
+mod alert;
+mod answer;
+mod delivery;
+mod refusal;
+
+use std::time::Instant;
+
+use axum::{Json, extract::State, http::StatusCode};
+use utoipa_axum::routes;
+
+use self::{answer::DeliveryBody, delivery::ReadDelivery};
+use super::endpoint::{Access, BodyKind, Endpoint};
+use crate::{
+    auth::{Caller, Scope},
+    http::{
+        bodies::{Recorded, record_each, temporary_problem, write_status_of},
+        extract::{EventQuota, JsonText},
+        problem::Problem,
+        state::AppState,
+    },
+    telemetry::{self, may_log},
+};
+
+pub(in crate::http) use self::{
+    alert::AlertRequest, delivery::DeliveryRequest, refusal::note_refusal,
+};
+
+/// Registers the metrics of deliveries. To be called after the recorder is installed.
+pub(in crate::http) fn register_metrics() {
+    answer::register_metrics();
+    refusal::register_metrics();
+}
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::new("alertmanager.deliver", routes!(deliver))
+            .access(Access::ScopeOrSignature(Scope::Ingest))
+            .body(BodyKind::Delivery),
+    ]
+}
+
+/// Take a delivery of Alertmanager or Grafana.
+///
+/// An occurrence is the beginning of an episode, identified by `fingerprint` and `startsAt`: an
+/// alert that is sent again counts once.
+#[utoipa::path(
+    post,
+    path = "/webhooks/alertmanager",
+    tag = "anomalies",
+    request_body = DeliveryRequest<'_>,
+    responses(
+        (status = 200, description = "What became of each alert.", body = DeliveryBody),
+        (
+            status = 202, description = "The store is away: some wait for it, and will count.",
+            body = DeliveryBody,
+        ),
+    ),
+)]
+async fn deliver(
+    State(state): State<AppState>,
+    caller: Caller,
+    quota: EventQuota,
+    body: Result<JsonText, Problem>,
+) -> Result<(StatusCode, Json<DeliveryBody>), Problem> {
+    let bytes = body.as_ref().ok().map(JsonText::len);
+    let now = state.counter.now();
+    let read = match body {
+        Ok(body) => ReadDelivery::of(body, quota, state.alertmanager.count, now).await,
+        Err(problem) => Err(problem),
+    };
+    let delivery = read.inspect_err(|problem| note_refusal(&caller, bytes, problem))?;
+    let ReadDelivery { fingerprints, alerts, truncated, turn: _turn } = delivery;
+    note_truncated(&caller, truncated);
+    let results = record_each(&state.counter, now, alerts).await;
+    // Alertmanager sends the whole again, and an episode that was recorded counts once. (A delivery
+    // has no id: where each one counts, a part of it may count twice.)
+    if let Some(problem) = temporary_problem(&results) {
+        return Err(problem.clone());
+    }
+    note_failed(&caller, &fingerprints, &results);
+    let status = write_status_of(&results);
+    Ok((status, Json(DeliveryBody::new(fingerprints, results))))
+}
+
+fn note_truncated(caller: &Caller, truncated: u64) {
+    if truncated == 0 {
+        return;
+    }
+    telemetry::truncated_alerts(truncated);
+    let kind = "a delivery left alerts out: raise max_alerts in Alertmanager's webhook_config";
+    let sender = caller.log_source();
+    if may_log(kind, sender, Instant::now()) {
+        tracing::warn!(sender = sender.name(), truncated, "{kind}");
+    }
+}
+
+/// Logs the alerts of a delivery that have failed, in one line, by the first of them.
+fn note_failed(caller: &Caller, fingerprints: &[Option<String>], results: &[Recorded]) {
+    let mut failed = fingerprints.iter().zip(results).filter_map(|(fingerprint, result)| {
+        let problem = result.as_ref().err()?;
+        Some((fingerprint.as_deref().unwrap_or_default(), problem))
+    });
+    let Some((fingerprint, problem)) = failed.next() else { return };
+    let failed = 1 + failed.count();
+    let kind = "alerts of a delivery do not count";
+    let sender = caller.log_source();
+    if may_log(kind, sender, Instant::now()) {
+        let first: String = fingerprint.chars().take(SHOWN_FINGERPRINT_CHARS).collect();
+        tracing::warn!(sender = sender.name(), failed, first, %problem, "{kind}");
+    }
+}
+
+/// A fingerprint is shown up to this length in the log.
+const SHOWN_FINGERPRINT_CHARS: usize = 100;
