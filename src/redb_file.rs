@@ -3,13 +3,16 @@
 //! fault of the disk or its permissions, and damage. What to do about it is the caller's decision.
 
 use std::{
+    any::Any,
+    cell::Cell,
     fs::{self, File},
-    io,
-    panic::{AssertUnwindSafe, catch_unwind},
+    io, mem,
+    panic::{self, AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    sync::Once,
 };
 
-use redb::{Database, Error, TableHandle as _, WriteTransaction};
+use redb::{Builder, Database, DatabaseError, Error, TableHandle as _, WriteTransaction};
 
 /// The treatment of a file that is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,28 +68,73 @@ impl RedbFile {
         &self.path
     }
 
-    /// Opens the file and applies `prepare` to it. redb may panic on a file that was altered
-    /// outside of it; in either step that is damage.
+    /// Opens the file and applies `prepare` to it, which may find it [`Error::Corrupted`]. redb may
+    /// panic on a file that was altered outside of it; in either step that is damage. So is a file
+    /// that is empty or half there.
     pub(crate) fn open<T>(
         &self,
         missing: Missing,
         prepare: impl FnOnce(&Database) -> Result<T, Error>,
     ) -> Result<(Database, T), OpenFault> {
-        let opened = catch_unwind(AssertUnwindSafe(|| {
-            let mut builder = Database::builder();
-            builder.set_cache_size(self.page_cache_bytes);
-            builder.set_check_integrity_on_open(self.checks_integrity);
+        let opened = without_panic(|| {
             let database = match missing {
-                Missing::Create => builder.create(&self.path),
-                Missing::Fail => builder.open(&self.path),
-            }?;
+                Missing::Create if !self.path.try_exists()? => self.create()?,
+                Missing::Create | Missing::Fail => self.builder().open(&self.path)?,
+            };
             // redb syncs the file, but not the folder's entry for it.
             sync_folder(&self.path)?;
-            let prepared = prepare(&database)?;
-            Ok((database, prepared))
-        }));
-        let panicked = |_| Err(Error::Corrupted("redb panicked".to_owned()));
+            match prepare(&database) {
+                Ok(prepared) => Ok((database, prepared)),
+                Err(damage @ Error::Corrupted(_)) => {
+                    // Closing it would write to pages that may hold what can be salvaged.
+                    mem::forget(database);
+                    Err(damage)
+                }
+                Err(fault) => Err(fault),
+            }
+        });
+        let panicked = |panic| Err(Error::Corrupted(panic));
         opened.unwrap_or_else(panicked).map_err(OpenFault::from)
+    }
+
+    /// Creates the file under another name first: under its own it is never half there.
+    fn create(&self) -> Result<Database, Error> {
+        let unfinished = self.path.with_extension("unfinished");
+        let database = match self.builder().create(&unfinished) {
+            Err(DatabaseError::DatabaseAlreadyOpen) => return Err(Error::DatabaseAlreadyOpen),
+            Err(_) if unfinished.try_exists()? => {
+                // A process that ended too early has left it. Nothing was ever written to it.
+                fs::remove_file(&unfinished)?;
+                self.builder().create(&unfinished)?
+            }
+            created => created?,
+        };
+        if self.path.try_exists()? {
+            // Another process has created it meanwhile.
+            drop(database);
+            fs::remove_file(&unfinished)?;
+            return Ok(self.builder().open(&self.path)?);
+        }
+        fs::rename(&unfinished, &self.path)?;
+        Ok(database)
+    }
+
+    fn builder(&self) -> Builder {
+        let mut builder = Database::builder();
+        builder.set_cache_size(self.page_cache_bytes);
+        builder.set_check_integrity_on_open(self.checks_integrity);
+        builder
+    }
+
+    /// The file of the same kind beside it, with `extension` in place of its own.
+    pub(crate) fn beside(&self, extension: &str) -> Self {
+        Self { path: self.path.with_extension(extension), ..self.clone() }
+    }
+
+    /// Puts the file, which nobody has open, in the place of `other`, which must be missing.
+    pub(crate) fn rename_to(&self, other: &Self) -> io::Result<()> {
+        fs::rename(&self.path, &other.path)?;
+        sync_folder(&other.path)
     }
 
     /// Renames the file to one with `suffix` in place of its extension. Returns the new path.
@@ -96,6 +144,52 @@ impl RedbFile {
         sync_folder(&self.path)?;
         Ok(aside)
     }
+}
+
+/// The text of an error of `dir`, the folder of the files.
+pub(crate) fn folder_text(dir: &Path, source: &io::Error) -> String {
+    format!(
+        "data_dir {}: {source}. Make it writable, or name another one in `data_dir`",
+        dir.display()
+    )
+}
+
+/// The text of the error that another process has `file` open.
+pub(crate) fn in_use_text(file: &Path) -> String {
+    format!(
+        "{} is in use by another process. Stop that one, or give this one a `data_dir` of its own \
+         (ANOMALY_COUNTER__DATA_DIR)",
+        file.display()
+    )
+}
+
+thread_local! {
+    /// True while this thread catches panics.
+    static CATCHES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Makes panics within [`without_panic`] print nothing.
+static QUIET: Once = Once::new();
+
+/// Returns what `work` returns, or the text of its panic: redb panics on some kinds of damage.
+pub(crate) fn without_panic<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    QUIET.call_once(|| {
+        let hook = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            if !CATCHES.get() {
+                hook(panic);
+            }
+        }));
+    });
+    let caught_before = CATCHES.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(work));
+    CATCHES.set(caught_before);
+    result.map_err(|panic| format!("redb has panicked: {}", panic_text(&*panic)))
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no reason")
 }
 
 /// The names of all tables, sorted.
@@ -156,9 +250,43 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_while_the_file_is_read_is_damage() {
+    fn a_panic_while_the_file_is_read_is_damage_with_its_text() {
         let dir = TempDir::new().unwrap();
-        let opened = file_in(&dir).open(Missing::Create, |_| -> Result<(), Error> { panic!() });
-        assert!(matches!(opened, Err(OpenFault::Damaged(Error::Corrupted(_)))));
+        let opened =
+            file_in(&dir).open(Missing::Create, |_| -> Result<(), Error> { panic!("odd") });
+        let Err(OpenFault::Damaged(damage)) = opened else { panic!("it is no damage") };
+        assert!(damage.to_string().contains("odd"), "{damage}");
+    }
+
+    #[test]
+    fn a_file_cut_to_nothing_or_to_a_part_of_its_head_is_damaged() {
+        let dir = TempDir::new().unwrap();
+        let file = file_in(&dir);
+        assert!(file.open(Missing::Create, |_| Ok(())).is_ok());
+        let whole = fs::read(file.path()).unwrap();
+        for length in [0, 1, 8, 9, 100, 319, 511, 4_096, whole.len() - 1] {
+            fs::write(file.path(), &whole[..length]).unwrap();
+            for missing in [Missing::Create, Missing::Fail] {
+                let opened = file.open(missing, |_| Ok(()));
+                assert!(matches!(opened, Err(OpenFault::Damaged(_))), "cut to {length}");
+            }
+            assert_eq!(fs::metadata(file.path()).unwrap().len(), length as u64, "it is untouched");
+        }
+    }
+
+    #[test]
+    fn a_creation_that_was_broken_off_is_begun_anew() {
+        let dir = TempDir::new().unwrap();
+        let file = file_in(&dir);
+        let unfinished = file.beside("unfinished");
+        assert!(file.open(Missing::Create, |_| Ok(())).is_ok());
+        let whole = fs::read(file.path()).unwrap();
+        fs::remove_file(file.path()).unwrap();
+        for length in [0, 1, 100, 4_096, whole.len()] {
+            fs::write(unfinished.path(), &whole[..length]).unwrap();
+            assert!(file.open(Missing::Create, |_| Ok(())).is_ok(), "broken off at {length}");
+            assert!(!unfinished.path().exists());
+            fs::remove_file(file.path()).unwrap();
+        }
     }
 }

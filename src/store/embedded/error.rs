@@ -5,16 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::redb_file::OpenFault;
+use crate::redb_file::{OpenFault, folder_text, in_use_text};
 
 /// Why the store's file could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The folder can't be created or used.
-    #[error(
-        "data_dir {}: {source}. Make it writable, or name another one in `data_dir`",
-        dir.display()
-    )]
+    #[error("{}", folder_text(dir, source))]
     DataDir {
         /// The configured folder.
         dir: PathBuf,
@@ -22,11 +19,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// Another process has it open.
-    #[error(
-        "{} is in use by another process. Stop that one, or give this one a `data_dir` of its own \
-         (ANOMALY_COUNTER__DATA_DIR)",
-        file.display()
-    )]
+    #[error("{}", in_use_text(file))]
     InUse {
         /// The file.
         file: PathBuf,
