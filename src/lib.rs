@@ -2,12 +2,13 @@
 //! the cause. The binary is a thin shell around this library; ARCHITECTURE.md is the map.
 //!
 //! Modules import from left to right only:
-//! `domain → telemetry → tls → traces → redb_file → store | spool → counter → auth → http →`
-//! `logging → config → app → cli → main`.
+//! `domain → telemetry → tls → traces → redb_file | commit_witness → store | spool → counter →`
+//! `auth → http → logging → config → app → cli → main`.
 
 pub mod app;
 pub mod auth;
 pub mod cli;
+mod commit_witness;
 pub mod config;
 pub mod counter;
 pub mod domain;

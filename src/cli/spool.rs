@@ -12,7 +12,8 @@ use crate::{
     config::Config,
     counter::{Clock as _, SystemClock},
     http::{DeadLetterBody, RetriedBody},
-    spool::{Spool, SpoolOpenError},
+    logging,
+    spool::{DeadLetter, Spool, SpoolOpenError},
 };
 
 /// What to do with the writes that Redis has refused for good.
@@ -37,6 +38,8 @@ pub(super) enum SpoolCommand {
 }
 
 pub(super) async fn run(command: SpoolCommand, config: &Config) -> Result<(), Failure> {
+    // A damaged file is set aside here too, which must be said.
+    logging::start(&config.log);
     let ignore_waiting = |_: &crate::spool::Spooled| {};
     match Spool::open(&config.data_dir, config.spool, SystemClock.now(), ignore_waiting) {
         Ok(spool) => on_file(command, &spool).await,
@@ -48,8 +51,7 @@ pub(super) async fn run(command: SpoolCommand, config: &Config) -> Result<(), Fa
 async fn on_file(command: SpoolCommand, spool: &Spool) -> Result<(), Failure> {
     match command {
         SpoolCommand::List => {
-            let letters = spool.dead_letters(0, usize::MAX).await?;
-            print(letters.into_iter().map(DeadLetterBody::from));
+            print(spool.all_dead_letters(DeadLetterBody::from).await?);
             Ok(())
         }
         SpoolCommand::Retry { sequence: Some(sequence), .. } => {
@@ -58,10 +60,10 @@ async fn on_file(command: SpoolCommand, spool: &Spool) -> Result<(), Failure> {
             Ok(())
         }
         SpoolCommand::Retry { sequence: None, .. } => {
-            let letters = spool.dead_letters(0, usize::MAX).await?;
-            let readable = letters.into_iter().filter(|letter| letter.operation.is_some());
-            let sequences = readable.map(|letter| letter.sequence).collect();
-            let retried = spool.revive_dead(sequences).await?.len();
+            let readable =
+                |letter: DeadLetter| letter.operation.is_some().then_some(letter.sequence);
+            let sequences = spool.all_dead_letters(readable).await?;
+            let retried = spool.revive_dead(sequences.into_iter().flatten().collect()).await?.len();
             println!("{retried} are tried again when the service starts");
             Ok(())
         }

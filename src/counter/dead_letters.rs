@@ -7,13 +7,16 @@ use super::{Counter, CounterError};
 use crate::spool::{DeadLetter, SpoolError};
 
 impl Counter {
-    /// Returns all dead letters, oldest first.
+    /// Returns what `summary` makes of each dead letter, oldest first.
     ///
     /// # Errors
     /// When the spool can't be read.
-    pub async fn dead_letters(&self) -> Result<Vec<DeadLetter>, CounterError> {
+    pub async fn dead_letters<T>(
+        &self,
+        summary: impl FnMut(DeadLetter) -> T,
+    ) -> Result<Vec<T>, CounterError> {
         match &self.fallback {
-            Some(fallback) => Ok(fallback.spool().dead_letters(0, usize::MAX).await?),
+            Some(fallback) => Ok(fallback.spool().all_dead_letters(summary).await?),
             None => Ok(Vec::new()),
         }
     }

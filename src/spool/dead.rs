@@ -5,12 +5,14 @@ use redb::{ReadableTable as _, ReadableTableMetadata as _, TableDefinition, Writ
 
 use super::{
     error::SpoolError,
-    record::{SpoolWrite, decode},
+    record::{self, Place, Record},
+    settled,
     usage::Usage,
 };
 use crate::domain::{Operation, Timestamp};
 
-/// Sequence → reason and record.
+/// Sequence → reason and record. The record of a letter has its reason itself; the column has it
+/// beside a damaged one, and beside one of an earlier version.
 pub(super) const DEAD: TableDefinition<'_, u64, (&str, &[u8])> = TableDefinition::new("dead_v1");
 /// Sequence → time of the rejection, in microseconds. Earlier versions have written none.
 pub(super) const DIED: TableDefinition<'_, u64, i64> = TableDefinition::new("died_v1");
@@ -88,6 +90,7 @@ pub(super) fn remove(
     usage.letters = usage.letters.saturating_sub(1);
     let record = record.to_vec();
     transaction.open_table(DIED)?.remove(sequence)?;
+    settled::insert(transaction, Place::Letters, [sequence])?;
     Ok(Some(record))
 }
 
@@ -125,8 +128,12 @@ pub(super) fn expire(
 
 /// Returns a dead letter of these rows.
 pub(super) fn letter(sequence: u64, (reason, record): (&str, &[u8])) -> DeadLetter {
-    let operation = decode(record).ok().map(|SpoolWrite { operation, .. }| operation);
-    DeadLetter { sequence, reason: reason.to_owned(), operation }
+    let (reason, operation) = match record::read(record) {
+        Ok((Record::Letter { reason, write, .. }, _)) => (reason, Some(write.operation)),
+        Ok((Record::Waiting { write, .. }, _)) => (reason.to_owned(), Some(write.operation)),
+        Ok((Record::Settled(_), _)) | Err(_) => (reason.to_owned(), None),
+    };
+    DeadLetter { sequence, reason, operation }
 }
 
 /// The bytes by which a dead letter counts in the budget.
@@ -142,7 +149,10 @@ mod tests {
         super::{Rejection, Settlement, Spool, SpoolConfig},
         *,
     };
-    use crate::domain::{Actor, AnomalyKey, EventId, FixRemoval};
+    use crate::{
+        domain::{Actor, AnomalyKey, EventId, FixRemoval},
+        spool::SpoolWrite,
+    };
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_micros(1_774_799_738_000_000).plus_seconds(second)
@@ -170,7 +180,7 @@ mod tests {
         spool.settle(settlement, at(3)).await.unwrap();
         let mut left = Vec::new();
         for second in 4.. {
-            let letters = spool.dead_letters(0, 100).await.unwrap();
+            let letters = spool.dead_letters(0, 100, usize::MAX).await.unwrap();
             let ids = letters.iter().map(|letter| letter.operation.as_ref().unwrap().id().clone());
             let ids: Vec<String> = ids.map(|id| id.as_str().to_owned()).collect();
             if !ids.contains(&"a".to_owned()) {
@@ -195,7 +205,7 @@ mod tests {
         let settlement = Settlement { rejected, ..Default::default() };
         spool.settle(settlement, at(1)).await.unwrap();
         assert_eq!(spool.revive_dead(vec![1, 2]).await.unwrap(), [1, 2]);
-        let waiting = spool.waiting(0, 10).await.unwrap();
+        let waiting = spool.waiting(0, 10, usize::MAX).await.unwrap();
         let flags: Vec<bool> = waiting.iter().map(|spooled| spooled.maybe_sent).collect();
         assert_eq!(flags, [true, false]);
     }

@@ -3,6 +3,7 @@
 use std::{io, path::PathBuf};
 
 use super::record::{RecordError, VERSION};
+use crate::redb_file::{folder_text, in_use_text};
 
 /// Why the spool could not do as asked. Nothing was accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,10 +20,7 @@ pub enum SpoolError {
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolOpenError {
     /// The folder can't be created or used.
-    #[error(
-        "data_dir {}: {source}. Make it writable, or name another one in `data_dir`",
-        dir.display()
-    )]
+    #[error("{}", folder_text(dir, source))]
     DataDir {
         /// The configured folder.
         dir: PathBuf,
@@ -30,11 +28,7 @@ pub enum SpoolOpenError {
         source: io::Error,
     },
     /// Another process has it open.
-    #[error(
-        "{} is in use by another process. Stop that one, or give this one a `data_dir` of its own \
-         (ANOMALY_COUNTER__DATA_DIR)",
-        file.display()
-    )]
+    #[error("{}", in_use_text(file))]
     InUse {
         /// The file.
         file: PathBuf,
@@ -52,13 +46,21 @@ pub enum SpoolOpenError {
         /// The version of the first such record.
         found: u8,
     },
-    /// A damaged file can't be set aside.
-    #[error("{} is damaged and can't be set aside: {source}. Move it away by hand", file.display())]
-    SetAside {
-        /// The file.
+    /// What can be read of a damaged file can't be written to a new one.
+    #[error(
+        "{} is damaged, and what can be read of it can't be written to a new file beside it: \
+         {reason}. Nothing is lost: the file is as it was. Make room for about {} MB on its disk \
+         and start again; or move it away to start without the writes that wait in it",
+        file.display(),
+        bytes.div_ceil(1_000_000)
+    )]
+    Salvage {
+        /// The damaged file.
         file: PathBuf,
-        /// The system's error.
-        source: io::Error,
+        /// Why it fails.
+        reason: String,
+        /// The size of the damaged file.
+        bytes: u64,
     },
     /// A new file can't be used either.
     #[error("{}: {source}. Is the disk full?", file.display())]

@@ -1,31 +1,30 @@
 //! The spool's redb file: operations that wait for the store, in order, those that the store has
-//! rejected for good (`dead.rs`), and those that it had acknowledged last (`held.rs`). A damaged
-//! file is set aside, and what can be read of it is kept.
+//! rejected for good (`dead.rs`), and those that it had acknowledged last (`held.rs`). How it is
+//! opened where it is damaged is in `opening.rs`.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use redb::{
-    Database, Error, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction,
+    Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _, WriteTransaction,
 };
 
 use super::{
-    dead::{self, DEAD, DIED, DeadLetter},
-    error::{SpoolError, SpoolOpenError},
+    contents::{
+        COMMITS, FILE_ID, FileState, META, WAITING, make_room, mark_sent, meta, raise_settled,
+        read, restore, verify_commits, verify_end,
+    },
+    dead::{self, DEAD, DeadLetter},
+    error::SpoolError,
     held::{self, HELD, HELD_BY, HeldOnDisk},
-    record::{NewerVersion, RecordError, SpoolWrite, decode, encode, salvage},
-    usage::Usage,
+    record::{NewerVersion, Place, SpoolWrite, decode, encode_letter, encode_waiting},
+    salvage::Found,
+    settled,
 };
 use crate::{
+    commit_witness::CommitWitness,
     domain::{Operation, Timestamp},
-    redb_file::{Missing, OpenFault, RedbFile},
+    redb_file::{Missing, OpenFault, RedbFile, without_panic},
 };
-
-/// Sequence → record of a waiting operation.
-const WAITING: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("waiting_v1");
-/// Name → number.
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta_v1");
-/// In `META`: every operation up to this sequence may have been sent to the store.
-const SENT_UP_TO: &str = "sent_up_to";
 
 const FILE_NAME: &str = "spool.redb";
 const PAGE_CACHE_BYTES: usize = 4 << 20;
@@ -61,8 +60,9 @@ pub struct Settlement {
     pub applied: Vec<u64>,
     /// The operations that become dead letters.
     pub rejected: Vec<Rejection>,
-    /// The next page, by its first possible sequence and its length: it counts as sent from now on.
-    pub next_page: Option<(u64, usize)>,
+    /// The next page, by its first possible sequence, and its length in operations and in bytes at
+    /// most: it counts as sent from now on.
+    pub next_page: Option<(u64, usize, usize)>,
 }
 
 /// The open file.
@@ -70,58 +70,85 @@ pub struct Settlement {
 pub(super) struct SpoolFile {
     database: Database,
     state: FileState,
+    /// Absent while a new file is filled beside a damaged one.
+    witness: Option<CommitWitness>,
 }
 
-/// What is known of the file without reading it.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct FileState {
-    next_sequence: u64,
-    /// As in `META`.
-    sent_up_to: u64,
-    /// The value of `sent_up_to` when this process opened the file.
-    sent_before: u64,
-    pub(super) usage: Usage,
+/// A file that was read once.
+pub(super) struct Opened {
+    pub(super) file: SpoolFile,
+    /// The sequence and the fault of each waiting record that can't be read.
+    pub(super) damaged: Vec<(u64, String)>,
 }
 
-impl FileState {
-    /// Returns whether every operation up to `sequence` counts as sent.
-    fn counts_as_sent(&self, sequence: u64) -> bool {
-        sequence <= self.sent_up_to
-    }
+/// Why the file can't be used.
+#[derive(Debug)]
+pub(super) enum FileFault {
+    Open(OpenFault),
+    /// It is intact.
+    Newer(NewerVersion),
+}
+
+/// The spool's file in `data_dir`.
+pub(super) fn redb_file(data_dir: &Path) -> RedbFile {
+    RedbFile::new(data_dir, FILE_NAME, PAGE_CACHE_BYTES).with_integrity_check()
 }
 
 impl SpoolFile {
-    /// Opens the file in `data_dir`, and creates both where they are missing. A damaged one is set
-    /// aside under a name with the time `now`, and what can be read of it waits in the new one.
-    pub(super) fn open(data_dir: &Path, now: Timestamp) -> Result<Self, SpoolOpenError> {
-        let in_data_dir = |source| SpoolOpenError::DataDir { dir: data_dir.to_owned(), source };
-        fs::create_dir_all(data_dir).map_err(in_data_dir)?;
-        let on_disk = redb_file(data_dir);
-        let mut file = match Self::try_open(&on_disk, Missing::Create) {
-            Ok(file) => file,
-            Err(OpenFault::InUse) => {
-                return Err(SpoolOpenError::InUse { file: on_disk.path().to_owned() });
-            }
-            Err(OpenFault::Disk(source)) => return Err(in_data_dir(source)),
-            Err(OpenFault::Damaged(damage)) => salvage_into_new(&on_disk, now, &damage)?,
+    /// Opens the file. A new one gets the id `new_id`.
+    pub(super) fn open(
+        on_disk: &RedbFile,
+        missing: Missing,
+        new_id: u64,
+    ) -> Result<Opened, FileFault> {
+        let prepare = |database: &Database| {
+            let file_id = meta(database, FILE_ID)?.unwrap_or(new_id);
+            let witness = CommitWitness::open(&on_disk.path().with_extension("witness"), file_id);
+            verify_commits(&witness, meta(database, COMMITS)?.unwrap_or(0))?;
+            let verify = |state: &FileState| match witness.commits() {
+                0 => verify_end(on_disk.path(), state),
+                _ => Ok(()),
+            };
+            let contents = read(database, file_id, verify)?;
+            Ok(contents.map(|(state, damaged)| (state, damaged, witness)))
         };
-        file.verify_records(on_disk.path(), now)?;
-        let fault = |source| SpoolOpenError::Fault { file: on_disk.path().to_owned(), source };
-        file.expire_letters(now).map_err(fault)?;
-        Ok(file)
+        let (database, prepared) = on_disk.open(missing, prepare).map_err(FileFault::Open)?;
+        let (state, damaged, witness) = prepared.map_err(FileFault::Newer)?;
+        Ok(Opened { file: Self { database, state, witness: Some(witness) }, damaged })
+    }
+
+    /// Creates a file that is to be filled beside a damaged one, whose witness stays as it is.
+    pub(super) fn create_beside(on_disk: &RedbFile, new_id: u64) -> Result<Self, FileFault> {
+        let prepare = |database: &Database| read(database, new_id, |_| Ok(()));
+        let (database, prepared) =
+            on_disk.open(Missing::Create, prepare).map_err(FileFault::Open)?;
+        let (state, _) = prepared.map_err(FileFault::Newer)?;
+        Ok(Self { database, state, witness: None })
+    }
+
+    /// Notes that the file is in its place.
+    pub(super) fn use_witness(&mut self, on_disk: &RedbFile) {
+        let path = on_disk.path().with_extension("witness");
+        let witness = CommitWitness::open(&path, self.state.file_id);
+        witness.note(self.state.commits);
+        self.witness = Some(witness);
     }
 
     /// Opens the file again after a fault of the disk, just as it is.
     pub(super) fn reopen(data_dir: &Path, before: FileState) -> Result<Self, SpoolError> {
-        let mut file = Self::try_open(&redb_file(data_dir), Missing::Fail)
-            .map_err(|fault| SpoolError::Failed(fault.to_string()))?;
+        let opened = Self::open(&redb_file(data_dir), Missing::Fail, before.file_id);
+        let mut file = match opened {
+            Ok(opened) => opened.file,
+            Err(FileFault::Open(OpenFault::Damaged(damage))) => {
+                return Err(damaged_in_use(&damage.to_string()));
+            }
+            Err(FileFault::Open(fault)) => return Err(SpoolError::Failed(fault.to_string())),
+            Err(FileFault::Newer(newer)) => return Err(SpoolError::Failed(newer.to_string())),
+        };
         file.state.sent_before = before.sent_before;
+        // What was given out to an append that has failed may be in the file too.
+        file.state.next_sequence = file.state.next_sequence.max(before.next_sequence);
         Ok(file)
-    }
-
-    fn try_open(on_disk: &RedbFile, missing: Missing) -> Result<Self, OpenFault> {
-        let (database, state) = on_disk.open(missing, prepare)?;
-        Ok(Self { database, state })
     }
 
     pub(super) fn state(&self) -> FileState {
@@ -141,7 +168,7 @@ impl SpoolFile {
         self.transact(|transaction, state| {
             let mut waiting = transaction.open_table(WAITING)?;
             for write in writes {
-                let record = encode(write)?;
+                let record = encode_waiting(state.next_position(), write)?;
                 state.usage.waiting += record.len() as u64;
                 if state.usage.waiting > max_bytes {
                     return Err(SpoolError::Full);
@@ -153,19 +180,51 @@ impl SpoolFile {
         })
     }
 
-    /// Returns up to `limit` waiting operations from `first` on, oldest first.
-    pub(super) fn waiting(&self, first: u64, limit: usize) -> Result<Vec<Spooled>, SpoolError> {
-        let table = self.database.begin_read()?.open_table(WAITING)?;
-        let mut found = Vec::new();
-        for entry in table.range(first..)?.take(limit) {
-            let (sequence, record) = entry?;
-            let record = record.value();
-            let SpoolWrite { operation, maybe_sent } = decode(record)?;
-            let sequence = sequence.value();
-            let maybe_sent = maybe_sent || sequence <= self.state.sent_before;
-            found.push(Spooled { sequence, bytes: record.len(), operation, maybe_sent });
-        }
-        Ok(found)
+    /// Adds what was salvaged from a damaged file, each under its own sequence. All of them are
+    /// below `next_sequence`. What is settled is not known before the last of them.
+    pub(super) fn restore(
+        &mut self,
+        found: &[Found],
+        next_sequence: u64,
+    ) -> Result<(), SpoolError> {
+        self.commit(|transaction, state| {
+            state.next_sequence = state.next_sequence.max(next_sequence);
+            found.iter().try_for_each(|found| restore(transaction, state, found))
+        })
+    }
+
+    /// Notes what is settled, after the last of [`SpoolFile::restore`].
+    pub(super) fn end_restoring(&mut self) -> Result<(), SpoolError> {
+        self.transact(|transaction, state| {
+            dead::drop_oldest(transaction, &mut state.usage, u64::MAX)
+        })
+    }
+
+    /// Returns up to `limit` waiting operations from `first` on, oldest first. Their records have
+    /// `max_bytes` together, except that there is always one if any waits.
+    pub(super) fn waiting(
+        &self,
+        first: u64,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Spooled>, SpoolError> {
+        self.read(|transaction| {
+            let table = transaction.open_table(WAITING)?;
+            let (mut found, mut bytes) = (Vec::new(), 0);
+            for entry in table.range(first..)?.take(limit) {
+                let (sequence, record) = entry?;
+                let record = record.value();
+                bytes += record.len();
+                if bytes > max_bytes && !found.is_empty() {
+                    break;
+                }
+                let SpoolWrite { operation, maybe_sent } = decode(record)?;
+                let sequence = sequence.value();
+                let maybe_sent = maybe_sent || sequence <= self.state.sent_before;
+                found.push(Spooled { sequence, bytes: record.len(), operation, maybe_sent });
+            }
+            Ok(found)
+        })
     }
 
     /// Makes every operation up to `sequence` count as sent, for a later process.
@@ -192,14 +251,32 @@ impl SpoolFile {
             }
             for Rejection { sequence, reason, maybe_sent } in &settlement.rejected {
                 let Some(record) = waiting.remove(sequence)? else { continue };
-                state.usage.waiting -= record.value().len() as u64;
-                let record = flagged(record.value(), *maybe_sent)?;
-                dead::bury(transaction, &mut state.usage, now, (*sequence, reason, &record))?;
+                let record = record.value();
+                state.usage.waiting -= record.len() as u64;
+                let (reason, letter) = match decode(record) {
+                    Ok(mut write) => {
+                        write.maybe_sent = *maybe_sent;
+                        ("", encode_letter(*sequence, now, reason, &write)?)
+                    }
+                    Err(_) => (reason.as_str(), record.to_vec()),
+                };
+                dead::bury(transaction, &mut state.usage, now, (*sequence, reason, &letter))?;
             }
-            if let Some((first, limit)) = settlement.next_page {
-                let mut page = waiting.range(first..)?.take(limit);
-                let last =
-                    page.try_fold(None, |_, entry| entry.map(|(key, _)| Some(key.value())))?;
+            let first = waiting.first()?.map(|(sequence, _)| sequence.value());
+            let rejected = settlement.rejected.iter().map(|rejection| rejection.sequence);
+            let left = settlement.applied.iter().copied().chain(rejected);
+            let out_of_order = left.filter(|left| first.is_some_and(|first| *left > first));
+            settled::insert(transaction, Place::Queue, out_of_order)?;
+            if let Some((first, limit, max_bytes)) = settlement.next_page {
+                let (mut last, mut bytes) = (None, 0);
+                for entry in waiting.range(first..)?.take(limit) {
+                    let (sequence, record) = entry?;
+                    bytes += record.value().len();
+                    if bytes > max_bytes && last.is_some() {
+                        break;
+                    }
+                    last = Some(sequence.value());
+                }
                 if let Some(last) = last {
                     mark_sent(transaction, state, last)?;
                 }
@@ -218,33 +295,43 @@ impl SpoolFile {
     ) -> Result<(), SpoolError> {
         self.transact(|transaction, state| {
             for (write, reason) in rejected {
-                let record = encode(write)?;
                 let sequence = state.next_sequence;
                 state.next_sequence += 1;
-                dead::bury(transaction, &mut state.usage, now, (sequence, reason, &record))?;
+                let record = encode_letter(sequence, now, reason, write)?;
+                dead::bury(transaction, &mut state.usage, now, (sequence, "", &record))?;
             }
             make_room(transaction, &mut state.usage, max_bytes)
         })
     }
 
-    /// Returns up to `limit` dead letters from the sequence `first` on, oldest first.
+    /// Returns up to `limit` dead letters from the sequence `first` on, oldest first. Their records
+    /// have `max_bytes` together, except that there is always one if there is any.
     pub(super) fn dead_letters(
         &self,
         first: u64,
         limit: usize,
+        max_bytes: usize,
     ) -> Result<Vec<DeadLetter>, SpoolError> {
-        let table = self.database.begin_read()?.open_table(DEAD)?;
-        let mut found = Vec::new();
-        for entry in table.range(first..)?.take(limit) {
-            let (sequence, letter) = entry?;
-            found.push(dead::letter(sequence.value(), letter.value()));
-        }
-        Ok(found)
+        self.read(|transaction| {
+            let (mut found, mut bytes) = (Vec::new(), 0);
+            for entry in transaction.open_table(DEAD)?.range(first..)?.take(limit) {
+                let (sequence, letter) = entry?;
+                let (reason, record) = letter.value();
+                bytes += record.len();
+                if bytes > max_bytes && !found.is_empty() {
+                    break;
+                }
+                found.push(dead::letter(sequence.value(), (reason, record)));
+            }
+            Ok(found)
+        })
     }
 
     pub(super) fn last_dead_letter(&self) -> Result<Option<u64>, SpoolError> {
-        let table = self.database.begin_read()?.open_table(DEAD)?;
-        Ok(table.last()?.map(|(sequence, _)| sequence.value()))
+        self.read(|transaction| {
+            let table = transaction.open_table(DEAD)?;
+            Ok(table.last()?.map(|(sequence, _)| sequence.value()))
+        })
     }
 
     /// Puts dead letters back at the end of the queue. Returns which of these sequences there were.
@@ -261,7 +348,7 @@ impl SpoolFile {
                     continue;
                 };
                 // A damaged record would only die again.
-                decode(&record)?;
+                let record = encode_waiting(state.next_position(), &decode(&record)?)?;
                 state.usage.waiting += record.len() as u64;
                 if state.usage.waiting > max_bytes {
                     return Err(SpoolError::Full);
@@ -312,176 +399,78 @@ impl SpoolFile {
 
     /// Returns the held writes of all shards.
     pub(super) fn held(&self) -> Result<Vec<HeldOnDisk>, SpoolError> {
-        let transaction = self.database.begin_read()?;
-        let mut found = Vec::<HeldOnDisk>::new();
-        for entry in transaction.open_table(HELD)?.iter()? {
-            let (key, row) = entry?;
-            let (shard, _) = key.value();
-            let (acknowledged_at, bytes) = row.value();
-            let write = (Timestamp::from_micros(acknowledged_at), postcard::from_bytes(bytes)?);
-            match found.last_mut() {
-                Some(last) if last.shard == shard => last.writes.push(write),
-                _ => found.push(HeldOnDisk { shard, identity: None, writes: vec![write] }),
+        self.read(|transaction| {
+            let mut found = Vec::<HeldOnDisk>::new();
+            for entry in transaction.open_table(HELD)?.iter()? {
+                let (key, row) = entry?;
+                let (shard, _) = key.value();
+                let (acknowledged_at, bytes) = row.value();
+                let write = (Timestamp::from_micros(acknowledged_at), postcard::from_bytes(bytes)?);
+                match found.last_mut() {
+                    Some(last) if last.shard == shard => last.writes.push(write),
+                    _ => found.push(HeldOnDisk { shard, identity: None, writes: vec![write] }),
+                }
             }
-        }
-        let held_by = transaction.open_table(HELD_BY)?;
-        for held in &mut found {
-            let identity = held_by.get(held.shard)?.map(|identity| identity.value().to_owned());
-            held.identity = identity.filter(|identity| !identity.is_empty());
-        }
-        Ok(found)
+            let held_by = transaction.open_table(HELD_BY)?;
+            for held in &mut found {
+                let identity = held_by.get(held.shard)?.map(|identity| identity.value().to_owned());
+                held.identity = identity.filter(|identity| !identity.is_empty());
+            }
+            Ok(found)
+        })
     }
 
-    /// Makes damaged records dead letters, because they must not hold up those behind them. A
-    /// record of a newer version is not damaged: it refuses the whole file.
-    fn verify_records(&mut self, path: &Path, now: Timestamp) -> Result<(), SpoolOpenError> {
-        let newer = |newer| newer_version(path, &newer);
-        let fault = |source| SpoolOpenError::Fault { file: path.to_owned(), source };
-        let damaged = self.damaged_records().map_err(fault)?.map_err(newer)?;
-        if damaged.is_empty() {
-            return Ok(());
-        }
-        tracing::error!(records = damaged.len(), "damaged records of the spool are dead letters");
-        let rejected = damaged.into_iter().map(|(sequence, reason)| Rejection {
-            sequence,
-            reason,
-            maybe_sent: true,
-        });
-        let settlement = Settlement { rejected: rejected.collect(), ..Settlement::default() };
-        self.settle(&settlement, now, u64::MAX).map(|_| ()).map_err(fault)
+    fn read<T>(
+        &self,
+        read: impl FnOnce(&ReadTransaction) -> Result<T, SpoolError>,
+    ) -> Result<T, SpoolError> {
+        without_panic(|| read(&self.database.begin_read()?))
+            .unwrap_or_else(|panic| Err(damaged_in_use(&panic)))
     }
 
-    /// Returns the sequence and the fault of each waiting record that can't be read.
-    fn damaged_records(&self) -> Result<Result<Vec<(u64, String)>, NewerVersion>, SpoolError> {
-        let transaction = self.database.begin_read()?;
-        let mut damaged = Vec::new();
-        for entry in transaction.open_table(WAITING)?.iter()? {
-            let (sequence, record) = entry?;
-            match decode(record.value()) {
-                Ok(_) => {}
-                Err(RecordError::Newer(newer)) => return Ok(Err(newer)),
-                Err(damage) => damaged.push((sequence.value(), damage.to_string())),
-            }
-        }
-        for entry in transaction.open_table(DEAD)?.iter()? {
-            if let Err(RecordError::Newer(newer)) = decode(entry?.1.value().1) {
-                return Ok(Err(newer));
-            }
-        }
-        Ok(Ok(damaged))
-    }
-
-    /// Makes a change. Without a commit the state stays as it was.
+    /// Makes a change, and notes up to where all is settled after it.
     fn transact(
         &mut self,
         change: impl FnOnce(&WriteTransaction, &mut FileState) -> Result<(), SpoolError>,
     ) -> Result<(), SpoolError> {
-        let transaction = self.database.begin_write()?;
+        self.commit(|transaction, state| {
+            change(transaction, state)?;
+            raise_settled(transaction, state)
+        })
+    }
+
+    /// Makes a change. Without a commit the state stays as it was, but for the sequences that were
+    /// given out: their records may have come to disk.
+    fn commit(
+        &mut self,
+        change: impl FnOnce(&WriteTransaction, &mut FileState) -> Result<(), SpoolError>,
+    ) -> Result<(), SpoolError> {
         let mut state = self.state;
-        change(&transaction, &mut state)?;
-        // The default durability is immediate: this returns after fsync.
-        transaction.commit()?;
+        let committed = without_panic(|| {
+            let transaction = self.database.begin_write()?;
+            change(&transaction, &mut state)?;
+            state.commits += 1;
+            transaction.open_table(META)?.insert(COMMITS, state.commits)?;
+            // The default durability is immediate: this returns after fsync.
+            Ok(transaction.commit()?)
+        });
+        let committed = committed.unwrap_or_else(|panic| Err(damaged_in_use(&panic)));
+        if committed.is_err() {
+            self.state.next_sequence = state.next_sequence;
+            return committed;
+        }
         self.state = state;
+        if let Some(witness) = &self.witness {
+            witness.note(state.commits);
+        }
         Ok(())
     }
 }
 
-fn mark_sent(
-    transaction: &WriteTransaction,
-    state: &mut FileState,
-    sequence: u64,
-) -> Result<(), SpoolError> {
-    if !state.counts_as_sent(sequence) {
-        transaction.open_table(META)?.insert(SENT_UP_TO, sequence)?;
-        state.sent_up_to = sequence;
-    }
-    Ok(())
-}
-
-/// Drops what has the lowest priority until everything fits.
-fn make_room(
-    transaction: &WriteTransaction,
-    usage: &mut Usage,
-    max_bytes: u64,
-) -> Result<(), SpoolError> {
-    if usage.total() > max_bytes && usage.held > 0 {
-        held::drop_all(transaction, usage)?;
-    }
-    dead::drop_oldest(transaction, usage, max_bytes)
-}
-
-/// Returns a record with this flag. A damaged one stays as it is.
-fn flagged(record: &[u8], maybe_sent: bool) -> Result<Vec<u8>, SpoolError> {
-    match decode(record) {
-        Ok(write) if write.maybe_sent != maybe_sent => {
-            Ok(encode(&SpoolWrite { maybe_sent, ..write })?)
-        }
-        _ => Ok(record.to_vec()),
-    }
-}
-
-fn redb_file(data_dir: &Path) -> RedbFile {
-    RedbFile::new(data_dir, FILE_NAME, PAGE_CACHE_BYTES).with_integrity_check()
-}
-
-/// Creates the tables of an empty file, and returns the file's state.
-fn prepare(database: &Database) -> Result<FileState, Error> {
-    let transaction = database.begin_write()?;
-    let mut usage = Usage::default();
-    let mut last = 0;
-    for entry in transaction.open_table(WAITING)?.iter()? {
-        let (sequence, record) = entry?;
-        usage.waiting += record.value().len() as u64;
-        last = sequence.value();
-    }
-    for entry in transaction.open_table(DEAD)?.iter()? {
-        let (sequence, letter) = entry?;
-        let (reason, record) = letter.value();
-        usage.dead += dead::letter_bytes(reason, record);
-        usage.letters += 1;
-        last = last.max(sequence.value());
-    }
-    for entry in transaction.open_table(HELD)?.iter()? {
-        usage.held += entry?.1.value().1.len() as u64;
-    }
-    transaction.open_table(DIED)?;
-    transaction.open_table(HELD_BY)?;
-    let sent_up_to = transaction.open_table(META)?.get(SENT_UP_TO)?.map_or(0, |row| row.value());
-    transaction.commit()?;
-    // A sequence that was given out before must not be given out again, because of `sent_up_to`.
-    let next_sequence = last.max(sent_up_to) + 1;
-    Ok(FileState { next_sequence, sent_up_to, sent_before: sent_up_to, usage })
-}
-
-fn newer_version(path: &Path, newer: &NewerVersion) -> SpoolOpenError {
-    SpoolOpenError::NewerVersion { file: path.to_owned(), found: newer.found }
-}
-
-/// Sets a damaged file aside, and begins a new one with what can be read of it. A record that had
-/// been removed may be found again: it counts as one that may have been sent.
-fn salvage_into_new(
-    on_disk: &RedbFile,
-    now: Timestamp,
-    damage: &Error,
-) -> Result<SpoolFile, SpoolOpenError> {
-    let path = on_disk.path();
-    let failed = |source| SpoolOpenError::SetAside { file: path.to_owned(), source };
-    let bytes = fs::read(path).map_err(failed)?;
-    let writes = salvage(&bytes).map_err(|newer| newer_version(path, &newer))?;
-    drop(bytes);
-    let aside = on_disk.set_aside(&format!("damaged-{}", now.as_micros())).map_err(failed)?;
-    tracing::error!(
-        error = %damage,
-        set_aside = %aside.display(),
-        salvaged = writes.len(),
-        "the spool's file is damaged: it is set aside as {}, and {} operations that can be read \
-         of it wait again",
-        aside.display(),
-        writes.len()
-    );
-    let fault = |source| SpoolOpenError::Fault { file: path.to_owned(), source };
-    let mut file = SpoolFile::try_open(on_disk, Missing::Create)
-        .map_err(|error| fault(SpoolError::Failed(error.to_string())))?;
-    file.append(&writes, u64::MAX).map_err(fault)?;
-    Ok(file)
+/// The error of a page that is found damaged while the file is in use.
+fn damaged_in_use(damage: &str) -> SpoolError {
+    SpoolError::Failed(format!(
+        "it is damaged ({damage}). Restart the service: it sets the file aside, and keeps what can \
+         be read of it"
+    ))
 }

@@ -3,16 +3,21 @@
 //! has the writes that were rejected for good (`dead.rs`), and those that were acknowledged before
 //! an outage (`held.rs`).
 //!
-//! Order of imports: record_v1, usage → record → error → dead, held → file → mod.
+//! Order of imports: record_v1, usage → record → error → settled → salvage, dead, held → contents →
+//! file → opening → mod.
 
+mod contents;
 mod dead;
 mod error;
 mod file;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod held;
+mod opening;
 mod record;
 mod record_v1;
+mod salvage;
+mod settled;
 mod usage;
 
 use std::{
@@ -28,7 +33,7 @@ use serde::Deserialize;
 
 use crate::{domain::Timestamp, telemetry};
 
-use self::file::{FileState, SpoolFile};
+use self::{contents::FileState, file::SpoolFile, opening::Progress};
 
 pub use dead::DeadLetter;
 pub use error::{SpoolError, SpoolOpenError};
@@ -36,8 +41,9 @@ pub use file::{Rejection, Settlement, Spooled};
 pub use held::{AcknowledgedWrite, HeldOnDisk};
 pub use record::SpoolWrite;
 
-/// How many operations are read at once when the spool is opened.
+/// How many operations are read at once, and how large they are together.
 const PAGE_OPERATIONS: usize = 1_000;
+const PAGE_BYTES: usize = 1 << 20;
 
 /// The section `spool` of the configuration.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -87,15 +93,17 @@ impl Spool {
         now: Timestamp,
         mut take: impl FnMut(&Spooled),
     ) -> Result<Self, SpoolOpenError> {
-        let file = SpoolFile::open(data_dir, now)?;
+        let file = opening::open(data_dir, now)?;
         let mut next = 0;
+        let mut progress = Progress::begin();
         loop {
             let page = file
-                .waiting(next, PAGE_OPERATIONS)
+                .waiting(next, PAGE_OPERATIONS, PAGE_BYTES)
                 .map_err(|source| SpoolOpenError::Fault { file: data_dir.to_owned(), source })?;
             let Some(last) = page.last() else { break };
             next = last.sequence + 1;
             page.iter().for_each(&mut take);
+            progress.add(page.len(), "reading the spool's file");
         }
         let state = file.state();
         Ok(Self {
@@ -126,12 +134,18 @@ impl Spool {
         self.with_file(move |file| file.append(&writes, max_bytes)).await
     }
 
-    /// Returns up to `limit` waiting operations from the sequence `first` on, oldest first.
+    /// Returns up to `limit` waiting operations from the sequence `first` on, oldest first. Their
+    /// records have up to `max_bytes` together, but there is always one if any waits.
     ///
     /// # Errors
     /// When the file fails.
-    pub async fn waiting(&self, first: u64, limit: usize) -> Result<Vec<Spooled>, SpoolError> {
-        self.with_file(move |file| file.waiting(first, limit)).await
+    pub async fn waiting(
+        &self,
+        first: u64,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Spooled>, SpoolError> {
+        self.with_file(move |file| file.waiting(first, limit, max_bytes)).await
     }
 
     /// Makes every operation up to `sequence` count as one that may have been sent, should this
@@ -166,7 +180,8 @@ impl Spool {
         self.with_file(move |file| file.bury(&rejected, now, max_bytes)).await
     }
 
-    /// Returns up to `limit` dead letters from the sequence `first` on, oldest first.
+    /// Returns up to `limit` dead letters from the sequence `first` on, oldest first. Their records
+    /// have up to `max_bytes` together, but there is always one if there is any.
     ///
     /// # Errors
     /// When the file fails.
@@ -174,8 +189,26 @@ impl Spool {
         &self,
         first: u64,
         limit: usize,
+        max_bytes: usize,
     ) -> Result<Vec<DeadLetter>, SpoolError> {
-        self.with_file(move |file| file.dead_letters(first, limit)).await
+        self.with_file(move |file| file.dead_letters(first, limit, max_bytes)).await
+    }
+
+    /// Returns what `summary` makes of each dead letter, oldest first.
+    ///
+    /// # Errors
+    /// When the file fails.
+    pub async fn all_dead_letters<T>(
+        &self,
+        mut summary: impl FnMut(DeadLetter) -> T,
+    ) -> Result<Vec<T>, SpoolError> {
+        let (mut all, mut next) = (Vec::new(), 0);
+        loop {
+            let page = self.dead_letters(next, PAGE_OPERATIONS, PAGE_BYTES).await?;
+            let Some(last) = page.last() else { return Ok(all) };
+            next = last.sequence + 1;
+            all.extend(page.into_iter().map(&mut summary));
+        }
     }
 
     /// Returns the sequence of the newest dead letter, if there is any.

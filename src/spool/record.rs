@@ -1,15 +1,21 @@
-//! One spooled operation as bytes, framed so that it can be found and trusted in a file that is
-//! otherwise damaged.
+//! The records of the spool's file as bytes, framed so that they can be found and trusted in a file
+//! that is otherwise damaged: writes that wait, dead letters, and which of both are settled.
 //!
 //! A record is a mark, a version, a newline, the payload's length, a CRC-32 of version and payload
-//! (both numbers of 4 bytes, little-endian), and the payload in postcard: a flag and the operation.
-//! The flag is set where the operation may have been sent to the store before. The frame is the
-//! same in all versions from 2 on, so that an intact record of a newer version is distinguished
-//! from a damaged one. In version 1 the checksum is of the payload alone, and there is no flag: any
-//! of its operations may have been sent.
+//! (both numbers of 4 bytes, little-endian), and the payload. The frame is the same in all versions
+//! from 2 on, so that an intact record of a newer version is distinguished from a damaged one.
+//!
+//! - Version 3, which is written: a byte that no text has, so that no text of a caller can spell a
+//!   record, and [`Content`] in postcard.
+//! - Version 2: in postcard a flag, which is set where the operation may have been sent to the
+//!   store before, and the operation. It has no sequence: what is settled can't be told from it.
+//! - Version 1: in postcard the operation, any of which may have been sent. The checksum is of the
+//!   payload alone.
+
+use serde::{Deserialize, Serialize};
 
 use super::record_v1::OperationV1;
-use crate::domain::Operation;
+use crate::domain::{Operation, Timestamp};
 
 /// A write that waits, as a record holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,13 +26,73 @@ pub struct SpoolWrite {
     pub maybe_sent: bool,
 }
 
-/// The version that is written. Version 1 is also read.
-pub(super) const VERSION: u8 = 2;
+/// A record by what it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Record {
+    /// A write that waits.
+    Waiting {
+        /// Absent in versions before 3.
+        position: Option<Position>,
+        write: SpoolWrite,
+    },
+    /// A dead letter.
+    Letter { sequence: u64, rejected_at: Timestamp, reason: String, write: SpoolWrite },
+    /// Sequences that are settled.
+    Settled(Settled),
+}
+
+/// Where a write stands in the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Position {
+    pub(super) sequence: u64,
+    /// All below had left the queue when the record was written.
+    pub(super) settled_below: u64,
+}
+
+/// Where records are until they are settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Place {
+    Queue,
+    Letters,
+}
+
+/// Sequences that have left a place for good.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Settled {
+    Below {
+        place: Place,
+        sequence: u64,
+    },
+    /// Those of [`BLOCK_SEQUENCES`], from a multiple of it on, whose bit is set.
+    Block {
+        place: Place,
+        block: u64,
+        bits: Vec<u8>,
+    },
+}
+
+/// How many sequences a block of settled ones has.
+pub(super) const BLOCK_SEQUENCES: u64 = 1_024;
+
+/// The payload of version 3. postcard numbers variants by their position, and writes fields in
+/// their order, so that neither may change within the version.
+#[derive(Serialize, Deserialize)]
+enum Content<O, T> {
+    Waiting { sequence: u64, settled_below: u64, maybe_sent: bool, operation: O },
+    Letter { sequence: u64, rejected_at: Timestamp, reason: T, maybe_sent: bool, operation: O },
+    Settled(Settled),
+}
+
+/// The version that is written. Versions 1 and 2 are also read.
+pub(super) const VERSION: u8 = 3;
+
+/// The first byte of a payload of version 3: UTF-8 has no such byte.
+const NO_TEXT: u8 = 0xFF;
 
 /// Bytes that are unlikely to stand anywhere else.
-const MARK: [u8; 6] = *b"\xACspool";
+pub(super) const MARK: [u8; 6] = *b"\xACspool";
 /// The mark, the version, a newline, the length and the checksum.
-const HEADER_BYTES: usize = MARK.len() + 2 + 4 + 4;
+pub(super) const HEADER_BYTES: usize = MARK.len() + 2 + 4 + 4;
 /// No operation is larger: it came in a body of limited size.
 const MAX_PAYLOAD_BYTES: usize = 64 << 20;
 
@@ -39,6 +105,8 @@ pub(super) enum RecordError {
     Checksum,
     #[error("the record can't be read: {0}")]
     Content(postcard::Error),
+    #[error("the record is none of a write")]
+    Kind,
     /// It is intact.
     #[error(transparent)]
     Newer(#[from] NewerVersion),
@@ -51,9 +119,36 @@ pub(super) struct NewerVersion {
     pub(super) found: u8,
 }
 
-/// Returns the record of `write`.
-pub(super) fn encode(write: &SpoolWrite) -> Result<Vec<u8>, postcard::Error> {
-    Ok(frame(VERSION, &postcard::to_stdvec(&(write.maybe_sent, &write.operation))?))
+/// Returns the record of a write that waits.
+pub(super) fn encode_waiting(
+    position: Position,
+    write: &SpoolWrite,
+) -> Result<Vec<u8>, postcard::Error> {
+    let Position { sequence, settled_below } = position;
+    let SpoolWrite { operation, maybe_sent } = write;
+    let maybe_sent = *maybe_sent;
+    encode(&Content::<_, &str>::Waiting { sequence, settled_below, maybe_sent, operation })
+}
+
+/// Returns the record of a dead letter.
+pub(super) fn encode_letter(
+    sequence: u64,
+    rejected_at: Timestamp,
+    reason: &str,
+    write: &SpoolWrite,
+) -> Result<Vec<u8>, postcard::Error> {
+    let SpoolWrite { operation, maybe_sent } = write;
+    let maybe_sent = *maybe_sent;
+    encode(&Content::Letter { sequence, rejected_at, reason, maybe_sent, operation })
+}
+
+/// Returns the record of sequences that are settled.
+pub(super) fn encode_settled(settled: Settled) -> Result<Vec<u8>, postcard::Error> {
+    encode(&Content::<&Operation, &str>::Settled(settled))
+}
+
+fn encode(content: &impl Serialize) -> Result<Vec<u8>, postcard::Error> {
+    Ok(frame(VERSION, &postcard::to_extend(content, vec![NO_TEXT])?))
 }
 
 fn frame(version: u8, payload: &[u8]) -> Vec<u8> {
@@ -68,56 +163,75 @@ fn frame(version: u8, payload: &[u8]) -> Vec<u8> {
 
 /// Returns the write of a record.
 pub(super) fn decode(record: &[u8]) -> Result<SpoolWrite, RecordError> {
-    read(record).map(|(write, _)| write)
+    match read(record)? {
+        (Record::Waiting { write, .. } | Record::Letter { write, .. }, _) => Ok(write),
+        (Record::Settled(_), _) => Err(RecordError::Kind),
+    }
 }
 
-/// Returns the write of the record at the beginning of `bytes`, and the record's length.
-fn read(bytes: &[u8]) -> Result<(SpoolWrite, usize), RecordError> {
+/// Returns the length of the record whose header is at the beginning of `bytes`, if it is one.
+pub(super) fn framed_length(bytes: &[u8]) -> Option<usize> {
+    frame_of(bytes).ok().map(|frame| HEADER_BYTES + frame.payload_length)
+}
+
+struct Frame {
+    version: u8,
+    payload_length: usize,
+    checksum: usize,
+}
+
+fn frame_of(bytes: &[u8]) -> Result<Frame, RecordError> {
     let header = bytes.get(..HEADER_BYTES).ok_or(RecordError::Torn)?;
     let (mark, header) = header.split_at(MARK.len());
     let (&[version, newline], numbers) = header.split_first_chunk().ok_or(RecordError::Torn)?;
-    let (length, expected) = numbers.split_at(4);
-    let length = little_endian(length);
+    let (length, checksum) = numbers.split_at(4);
+    let (payload_length, checksum) = (little_endian(length), little_endian(checksum));
     let version = version.wrapping_sub(version_byte(0));
     let is_framed = mark == MARK && version > 0 && newline == b'\n';
-    if !is_framed || length > MAX_PAYLOAD_BYTES {
+    if !is_framed || payload_length > MAX_PAYLOAD_BYTES {
         return Err(RecordError::Torn);
     }
-    let payload = bytes.get(HEADER_BYTES..HEADER_BYTES + length).ok_or(RecordError::Torn)?;
-    if checksum(version, payload) as usize != little_endian(expected) {
-        return Err(RecordError::Checksum);
-    }
-    let content = match version {
-        1 => postcard::from_bytes::<OperationV1>(payload).map(|old| (true, old.into())),
-        VERSION => postcard::from_bytes(payload),
-        found => return Err(NewerVersion { found }.into()),
-    };
-    let (maybe_sent, operation) = content.map_err(RecordError::Content)?;
-    Ok((SpoolWrite { operation, maybe_sent }, HEADER_BYTES + length))
+    Ok(Frame { version, payload_length, checksum })
 }
 
-/// Returns every write whose record stands intact anywhere in `bytes`, in the order of their
-/// positions. None is looked for within another, whose texts could spell one. Any of them may have
-/// been sent, because a record that was removed may be found again.
-///
-/// # Errors
-/// If an intact record is of a newer version.
-pub(super) fn salvage(bytes: &[u8]) -> Result<Vec<SpoolWrite>, NewerVersion> {
-    let mut writes = Vec::new();
-    let mut rest = bytes;
-    while let Some(start) = rest.windows(MARK.len()).position(|window| window == MARK) {
-        rest = &rest[start..];
-        let length = match read(rest) {
-            Ok((write, length)) => {
-                writes.push(SpoolWrite { maybe_sent: true, ..write });
-                length
-            }
-            Err(RecordError::Newer(newer)) => return Err(newer),
-            Err(_) => MARK.len(),
-        };
-        rest = &rest[length..];
+/// Returns the record at the beginning of `bytes`, and its length.
+pub(super) fn read(bytes: &[u8]) -> Result<(Record, usize), RecordError> {
+    let Frame { version, payload_length, checksum: expected } = frame_of(bytes)?;
+    let length = HEADER_BYTES + payload_length;
+    let payload = bytes.get(HEADER_BYTES..length).ok_or(RecordError::Torn)?;
+    if checksum(version, payload) as usize != expected {
+        return Err(RecordError::Checksum);
     }
-    Ok(writes)
+    let unnumbered = |(maybe_sent, operation)| {
+        let write = SpoolWrite { operation, maybe_sent };
+        Record::Waiting { position: None, write }
+    };
+    let record = match version {
+        1 => postcard::from_bytes::<OperationV1>(payload).map(|old| unnumbered((true, old.into()))),
+        2 => postcard::from_bytes(payload).map(unnumbered),
+        VERSION => {
+            let content = payload.strip_prefix(&[NO_TEXT]).ok_or(RecordError::Kind)?;
+            postcard::from_bytes::<Content<Operation, String>>(content).map(Record::from)
+        }
+        found => return Err(NewerVersion { found }.into()),
+    };
+    Ok((record.map_err(RecordError::Content)?, length))
+}
+
+impl From<Content<Operation, String>> for Record {
+    fn from(content: Content<Operation, String>) -> Self {
+        match content {
+            Content::Waiting { sequence, settled_below, maybe_sent, operation } => {
+                let position = Some(Position { sequence, settled_below });
+                Self::Waiting { position, write: SpoolWrite { operation, maybe_sent } }
+            }
+            Content::Letter { sequence, rejected_at, reason, maybe_sent, operation } => {
+                let write = SpoolWrite { operation, maybe_sent };
+                Self::Letter { sequence, rejected_at, reason, write }
+            }
+            Content::Settled(settled) => Self::Settled(settled),
+        }
+    }
 }
 
 /// Versions are digits, as the first one was.
@@ -173,8 +287,10 @@ mod tests {
         SpoolWrite { operation, maybe_sent: true }
     }
 
+    const POSITION: Position = Position { sequence: 7, settled_below: 3 };
+
     fn record(text: &str) -> Vec<u8> {
-        encode(&new(operation(text))).unwrap()
+        encode_waiting(POSITION, &new(operation(text))).unwrap()
     }
 
     fn repair(actor: Actor) -> RepairAttempt {
@@ -213,7 +329,10 @@ mod tests {
     #[test]
     fn a_record_says_whether_its_operation_may_have_been_sent() {
         for write in [new(operation("a")), maybe_sent(operation("a"))] {
-            assert_eq!(decode(&encode(&write).unwrap()), Ok(write));
+            let record = encode_waiting(POSITION, &write).unwrap();
+            assert_eq!(decode(&record), Ok(write.clone()));
+            let expected = Record::Waiting { position: Some(POSITION), write };
+            assert_eq!(read(&record), Ok((expected, record.len())));
         }
     }
 
@@ -262,45 +381,35 @@ mod tests {
     }
 
     #[test]
-    fn whole_records_of_either_version_are_found_between_rubbish() {
-        let mut file = b"rubbish".to_vec();
-        file.extend(record("a"));
-        file.extend([0; 1_000]);
-        let torn = record("b");
-        file.extend(&torn[..torn.len() - 1]);
-        file.extend(MARK);
-        file.extend(record_v1(&OperationV1::Unmark(removal("c"))));
-        file.extend(record("d"));
-        assert_eq!(
-            salvage(&file),
-            Ok(["a", "c", "d"].map(|text| maybe_sent(operation(text))).to_vec())
-        );
-    }
-
-    #[test]
     fn an_intact_record_of_a_newer_version_is_no_damage() {
         let newer = frame(VERSION + 1, b"whatever it holds");
         let found = NewerVersion { found: VERSION + 1 };
         assert_eq!(decode(&newer), Err(RecordError::Newer(found.clone())));
-        let file = [record("a"), newer].concat();
-        assert_eq!(salvage(&file), Err(found));
     }
 
     #[test]
-    fn a_text_that_spells_a_record_is_none() {
-        // The mark's first byte is the last of a euro sign; of some ids the checksum is a text too.
-        let spell = |text: &str| {
-            let inner = Operation::Unmark(FixRemoval {
-                key: KEY,
-                id: id(text),
-                at: Timestamp::from_micros(7),
-                actor: Actor::default(),
-            });
-            String::from_utf8([b"\xE2\x82", &encode(&new(inner)).unwrap()[..]].concat()).ok()
-        };
-        let description = (0..1_000).find_map(|n| spell(&n.to_string())).unwrap();
-        let mark = Operation::Mark(mark(&description, Actor::default()));
-        let file = [encode(&new(mark.clone())).unwrap(), record("b")].concat();
-        assert_eq!(salvage(&file), Ok(vec![maybe_sent(mark), maybe_sent(operation("b"))]));
+    fn a_record_of_version_2_is_read() {
+        for is_sent in [false, true] {
+            let record = frame(2, &postcard::to_stdvec(&(is_sent, operation("a"))).unwrap());
+            let write = SpoolWrite { operation: operation("a"), maybe_sent: is_sent };
+            assert_eq!(decode(&record), Ok(write.clone()));
+            let expected = Record::Waiting { position: None, write };
+            assert_eq!(read(&record), Ok((expected, record.len())));
+        }
+    }
+
+    #[test]
+    fn a_dead_letter_and_what_is_settled_read_back() {
+        let write = maybe_sent(operation("a"));
+        let letter = encode_letter(7, at(), "a reason", &write).unwrap();
+        assert_eq!(decode(&letter), Ok(write.clone()));
+        let reason = "a reason".to_owned();
+        let expected = Record::Letter { sequence: 7, rejected_at: at(), reason, write };
+        assert_eq!(read(&letter), Ok((expected, letter.len())));
+
+        let settled = Settled::Below { place: Place::Letters, sequence: 7 };
+        let record = encode_settled(settled.clone()).unwrap();
+        assert_eq!(read(&record), Ok((Record::Settled(settled), record.len())));
+        assert_eq!(decode(&record), Err(RecordError::Kind));
     }
 }

@@ -15,6 +15,7 @@ mod cluster;
 mod command_line;
 mod configuration;
 mod conformance;
+mod damaged_spool;
 mod dead_letters;
 mod deployments;
 mod durability;

@@ -34,8 +34,9 @@ use crate::{
 
 /// Maximum number of operations that are appended to the spool with one fsync.
 const APPENDED_OPERATIONS: usize = 1_000;
-/// Maximum number of dead letters that are put back with one fsync.
+/// Maximum number and size of dead letters that are put back with one fsync.
 const REVIVED_LETTERS: usize = 256;
+const REVIVED_BYTES: usize = 1 << 20;
 
 /// The spool, with its operations and the last known state of anomalies in memory.
 #[derive(Debug)]
@@ -398,7 +399,7 @@ impl Fallback {
         };
         let mut revived = 0;
         while next <= last {
-            let letters = self.spool.dead_letters(next, limit).await?;
+            let letters = self.spool.dead_letters(next, limit, REVIVED_BYTES).await?;
             let Some(newest) = letters.last() else { break };
             next = newest.sequence + 1;
             let letters = letters.into_iter().filter(|letter| letter.sequence <= last);

@@ -254,7 +254,7 @@ mod tests {
             }
         };
         assert_eq!(full, SpoolError::Full);
-        assert_eq!(store.waiting(0, 100).await.unwrap().len(), waiting);
+        assert_eq!(store.waiting(0, 100, usize::MAX).await.unwrap().len(), waiting);
         assert_eq!(store.held().await.unwrap(), []);
         assert_eq!(store.held_drops(), 1);
         let mut more = HeldWrites::default();

@@ -36,6 +36,9 @@ use crate::{
 /// Interval of logging the progress of a long replay.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Maximum size of a page of the spool.
+const PAGE_BYTES: usize = 1 << 20;
+
 /// Maximum pause between two passes. A pass takes long when it replays much at a bounded pace,
 /// which is no reason to wait.
 const MAX_PASS_PAUSE: Duration = Duration::from_secs(5);
@@ -340,7 +343,7 @@ impl Replay {
         // At least four pages per second, however slow the pace: outages end between pages.
         let per_page = self.config.replay_per_second.get() as usize / 4;
         let limit = per_page.clamp(1, BATCH_OPERATIONS);
-        let page = match fallback.spool().waiting(pass.next, limit).await {
+        let page = match fallback.spool().waiting(pass.next, limit, PAGE_BYTES).await {
             Ok(page) => page,
             Err(error) => return pass.fail(&error),
         };
@@ -359,7 +362,7 @@ impl Replay {
         if !settled.all.is_empty() {
             let (applied, rejected) =
                 (settled.settlement.applied.len(), settled.settlement.rejected.len());
-            settled.settlement.next_page = Some((last + 1, limit));
+            settled.settlement.next_page = Some((last + 1, limit, PAGE_BYTES));
             let now = self.executor.clock.now();
             match fallback.spool().settle(settled.settlement, now).await {
                 Ok(marked_up_to) => self.marked_up_to = marked_up_to,

@@ -94,8 +94,7 @@ struct DoneBody {
     )),
 )]
 async fn list(State(state): State<AppState>) -> Result<Json<Vec<DeadLetterBody>>, Problem> {
-    let letters = state.counter.dead_letters().await?;
-    Ok(Json(letters.into_iter().map(DeadLetterBody::from).collect()))
+    Ok(Json(state.counter.dead_letters(DeadLetterBody::from).await?))
 }
 
 /// Try a dead letter again.

@@ -3,12 +3,13 @@
 use super::{Source, paths::paths_in};
 
 /// From left to right: a module imports only from its left.
-const ORDER: [&str; 14] = [
+const ORDER: [&str; 15] = [
     "domain",
     "telemetry",
     "tls",
     "traces",
     "redb_file",
+    "commit_witness",
     "store",
     "spool",
     "counter",
