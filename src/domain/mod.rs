@@ -7,7 +7,9 @@ mod event;
 mod fix;
 mod frequency;
 mod key;
+mod metadata;
 mod operation;
+mod recent_ids;
 mod repair;
 mod rollup;
 mod signature;
@@ -22,7 +24,9 @@ pub use event::{EventDigest, EventId, InvalidEventId, MAX_AHEAD_SECONDS, Occurre
 pub use fix::{FIX_VALIDITY_SECONDS, FixMark, FixRemoval, PermanentFix};
 pub use frequency::{AnomalyStats, Frequency};
 pub use key::{AnomalyKey, InvalidKey};
+pub use metadata::AnomalyConfig;
 pub use operation::Operation;
+pub use recent_ids::RecentIds;
 pub use repair::{
     Action, InvalidAction, InvalidSuccessRate, RECENT_ATTEMPTS, RecentAttempt, RepairAttempt,
     RepairHistory, RepairStatistics, SuccessRate,

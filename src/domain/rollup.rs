@@ -2,11 +2,11 @@
 //! time. Any window then takes two look-ups, whatever the volume, and is wrong by at most the
 //! events of the one bucket that its start cuts. `rollup.lua` does the same on Redis.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use super::{EventDigest, RETENTION, Timestamp, Window};
+use super::{EventDigest, RETENTION, RecentIds, Timestamp, Window};
 
 /// The width of a bucket for events of the last day.
 pub const FINE_BUCKET_SECONDS: i64 = 120;
@@ -22,6 +22,7 @@ pub(super) struct Rollup {
     buckets: VecDeque<Bucket>,
     /// The time before which buckets are coarse.
     coarse_before: Timestamp,
+    /// Of the last events that were rolled up, by which a late copy is recognised.
     recent_ids: RecentIds,
 }
 
@@ -54,32 +55,37 @@ impl Rollup {
 
     /// Returns true if the id is remembered, of an event that is inside 30 days.
     pub(super) fn has_recent_id(&self, now: Timestamp, id: EventDigest) -> bool {
-        self.recent_ids.times.get(&id).is_some_and(|at| *at >= RETENTION.start(now))
+        self.recent_ids.time_of(id).is_some_and(|at| at >= RETENTION.start(now))
     }
 
     /// Adds an event, and remembers its id as one of the last `limit`.
     pub(super) fn add(&mut self, now: Timestamp, at: Timestamp, id: EventDigest, limit: usize) {
         self.recent_ids.add(at, id, limit);
         self.first = self.first.min(at);
-        // The first bucket that ends no earlier takes it, or the last one, which then ends later.
-        let index = self.buckets.partition_point(|bucket| bucket.newest < at);
-        let total_before = self.total_before(index);
-        let width = bucket_seconds(now, at);
-        let starts_by = |bucket: &Bucket| bucket_start(bucket.newest, width) <= at;
-        if index == self.buckets.len() {
-            let last = self.buckets.back_mut();
-            match last.filter(|last| bucket_start(at, width) <= last.newest) {
-                Some(last) => *last = Bucket { newest: at, total: total_before + 1 },
-                None => self.buckets.push_back(Bucket { newest: at, total: total_before + 1 }),
-            }
-            return;
-        }
-        if !starts_by(&self.buckets[index]) {
-            self.buckets.insert(index, Bucket { newest: at, total: total_before });
-        }
+        let index = self.bucket_of(now, at);
         for bucket in self.buckets.range_mut(index..) {
             bucket.total += 1;
         }
+    }
+
+    /// Returns the index of the bucket that takes an event of the time `at`: the first that ends no
+    /// earlier, or the one before it, which then ends later, if its last event is in the same
+    /// stretch of time; else a new one. So there are no more buckets than stretches.
+    fn bucket_of(&mut self, now: Timestamp, at: Timestamp) -> usize {
+        let width = bucket_seconds(now, at);
+        let next = self.buckets.partition_point(|bucket| bucket.newest < at);
+        if self.buckets.get(next).is_some_and(|next| bucket_start(next.newest, width) <= at) {
+            return next;
+        }
+        if let Some(previous) = next.checked_sub(1)
+            && bucket_start(at, width) <= self.buckets[previous].newest
+        {
+            self.buckets[previous].newest = at;
+            return previous;
+        }
+        let bucket = Bucket { newest: at, total: self.total_before(next) };
+        self.buckets.insert(next, bucket);
+        next
     }
 
     /// Returns the number of events at `start` or later, with all of a bucket that `start` cuts.
@@ -135,40 +141,4 @@ fn bucket_seconds(now: Timestamp, at: Timestamp) -> i64 {
 fn bucket_start(at: Timestamp, seconds: i64) -> Timestamp {
     let width = seconds * 1_000_000;
     Timestamp::from_micros(at.as_micros().div_euclid(width) * width)
-}
-
-/// The ids of the last events that were rolled up, by which a late copy of one is recognised.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(from = "VecDeque<(Timestamp, EventDigest)>", into = "VecDeque<(Timestamp, EventDigest)>")]
-struct RecentIds {
-    order: VecDeque<(Timestamp, EventDigest)>,
-    times: HashMap<EventDigest, Timestamp>,
-}
-
-impl RecentIds {
-    fn add(&mut self, at: Timestamp, id: EventDigest, limit: usize) {
-        self.order.push_back((at, id));
-        self.times.insert(id, at);
-        while self.order.len() > limit
-            && let Some((at, id)) = self.order.pop_front()
-        {
-            // The same id may have come again after its first copy had expired.
-            if self.times.get(&id) == Some(&at) {
-                self.times.remove(&id);
-            }
-        }
-    }
-}
-
-impl From<VecDeque<(Timestamp, EventDigest)>> for RecentIds {
-    fn from(order: VecDeque<(Timestamp, EventDigest)>) -> Self {
-        let times = order.iter().map(|(at, id)| (*id, *at)).collect();
-        Self { order, times }
-    }
-}
-
-impl From<RecentIds> for VecDeque<(Timestamp, EventDigest)> {
-    fn from(ids: RecentIds) -> Self {
-        ids.order
-    }
 }

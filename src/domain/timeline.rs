@@ -12,10 +12,14 @@ use super::{EventDigest, RETENTION, Timestamp, Window, WindowCounts, rollup::Rol
 /// and an index takes more memory than the events.
 const MAX_SEARCHED: usize = 32;
 
+/// Maximum number of events that one insertion rolls up. More than one, so that a timeline that is
+/// too long gets shorter.
+const ROLLED_UP_AT_ONCE: usize = 500;
+
 /// An anomaly's events.
 #[derive(Clone, Debug, Default)]
 pub struct Timeline {
-    /// Oldest first, none older than the roll-up.
+    /// Oldest first. Late ones are older than the newest rolled-up event, until they are rolled up.
     events: VecDeque<Event>,
     /// The ids of `events` if they are many: a retry may carry another time, so the order does not
     /// find it. Boxed, because most anomalies have none.
@@ -45,6 +49,8 @@ pub enum Insertion {
 pub struct TimelineConfig {
     /// Number of an anomaly's newest events that are kept exactly; older ones are rolled up.
     pub exact_events: std::num::NonZeroU32,
+    /// Number of an anomaly's newest repairs, marks and removals whose ids are remembered.
+    pub operation_ids: std::num::NonZeroU32,
 }
 
 impl TimelineConfig {
@@ -63,11 +69,16 @@ impl TimelineConfig {
     pub fn exact_events(self) -> usize {
         self.exact_events.get() as usize
     }
+
+    /// Returns the number of ids of repairs, marks and removals that are remembered.
+    pub fn operation_ids(self) -> usize {
+        self.operation_ids.get() as usize
+    }
 }
 
 impl Timeline {
-    /// Adds an event in the order of time, unless its id is known. One that is older than the
-    /// newest rolled-up event is rolled up too.
+    /// Adds an event in the order of time, unless its id is known, and rolls up some of the oldest
+    /// if there are too many.
     pub fn insert(
         &mut self,
         now: Timestamp,
@@ -78,12 +89,6 @@ impl Timeline {
         let is_recent = self.rollup.as_ref().is_some_and(|rollup| rollup.has_recent_id(now, id));
         if is_recent || self.contains(id) {
             return Insertion::Duplicate;
-        }
-        if let Some(rollup) = &mut self.rollup
-            && at <= rollup.edge()
-        {
-            rollup.add(now, at, id, config.recent_ids());
-            return Insertion::Inserted;
         }
         self.insert_exactly(at, id);
         self.roll_up(now, config);
@@ -99,10 +104,13 @@ impl Timeline {
         Insertion::Inserted
     }
 
-    /// Removes an event that is not rolled up.
-    pub fn remove(&mut self, id: EventDigest) {
-        // From the oldest on: what was added first is mostly what is removed first.
-        if let Some(index) = self.events.iter().position(|event| event.id == id) {
+    /// Removes an event that is not rolled up. `at` is its time, or that of another copy of it.
+    pub fn remove(&mut self, at: Timestamp, id: EventDigest) {
+        let first = self.events.partition_point(|event| event.at < at);
+        let same_time = self.events.range(first..).take_while(|event| event.at == at);
+        let index = same_time.map(|event| event.id).position(|other| other == id);
+        let index = index.map(|index| first + index);
+        if let Some(index) = index.or_else(|| self.events.iter().position(|event| event.id == id)) {
             self.events.remove(index);
             self.unindex(id);
         }
@@ -158,9 +166,10 @@ impl Timeline {
         let rollup = self.rollup.as_ref();
         let rolled_up = rollup.and_then(|rollup| rollup.oldest_since(RETENTION.start(now)));
         let exact = self.events.get(self.first_inside(RETENTION, now)).map(|event| event.at);
-        let oldest = rolled_up.or(exact)?;
-        let newest = self.events.back().map(|event| event.at);
-        Some((oldest, newest.or_else(|| rollup.map(|rollup| rollup.edge()))?))
+        let oldest = rolled_up.into_iter().chain(exact).min()?;
+        let edge = rollup.map(|rollup| rollup.edge());
+        let newest = self.events.back().map(|event| event.at).into_iter().chain(edge).max()?;
+        Some((oldest, newest))
     }
 
     /// Returns true if there are exact events older than 30 days to remove.
@@ -211,14 +220,14 @@ impl Timeline {
         }
     }
 
-    /// Rolls up the oldest events if there are too many.
+    /// Rolls up the oldest events if there are too many, a bounded number at once.
     fn roll_up(&mut self, now: Timestamp, config: TimelineConfig) {
-        if self.events.len() <= config.exact_events() + config.rollup_batch() {
+        let surplus = self.events.len().saturating_sub(config.exact_events());
+        if surplus <= config.rollup_batch() {
             return;
         }
-        while self.events.len() > config.exact_events()
-            && let Some(Event { at, id }) = self.events.pop_front()
-        {
+        for _ in 0..surplus.min(ROLLED_UP_AT_ONCE) {
+            let Some(Event { at, id }) = self.events.pop_front() else { break };
             self.unindex(id);
             let recent_ids = config.recent_ids();
             match &mut self.rollup {
@@ -280,7 +289,8 @@ mod tests {
     }
 
     fn config(exact_events: u32) -> TimelineConfig {
-        TimelineConfig { exact_events: exact_events.try_into().unwrap() }
+        let operation_ids = 10.try_into().unwrap();
+        TimelineConfig { exact_events: exact_events.try_into().unwrap(), operation_ids }
     }
 
     fn start() -> Timestamp {

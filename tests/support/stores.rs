@@ -16,6 +16,9 @@ use super::{RedisCluster, RedisServer};
 /// More events than a test has that does not set a limit of its own.
 pub(crate) const EXACT_EVENTS: u32 = 10_000;
 
+/// The number of ids of an anomaly's operations that a store remembers.
+pub(crate) const OPERATION_IDS: u32 = 150;
+
 /// A store with its files or its server.
 #[async_trait]
 pub(crate) trait Fixture: Send + Sized {
@@ -138,7 +141,8 @@ impl Fixture for EmbeddedFixture {
 
 /// The section `timeline` of a configuration.
 pub(crate) fn keeping(exact_events: u32) -> TimelineConfig {
-    TimelineConfig { exact_events: exact_events.try_into().unwrap() }
+    let operation_ids = OPERATION_IDS.try_into().unwrap();
+    TimelineConfig { exact_events: exact_events.try_into().unwrap(), operation_ids }
 }
 
 pub(crate) struct RedisFixture {

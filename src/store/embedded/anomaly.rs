@@ -1,14 +1,14 @@
 //! One anomaly as the embedded store keeps it, and how each change alters it. Pure: the same
 //! changes in the same order give the same anomaly, which is what the journal rests on.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     domain::{
-        AnomalyStats, EventDigest, Insertion, PermanentFix, RecentAttempt, RepairHistory, Timeline,
-        TimelineConfig, Timestamp,
+        AnomalyStats, EventDigest, Insertion, PermanentFix, RecentAttempt, RecentIds,
+        RepairHistory, Timeline, TimelineConfig, Timestamp,
     },
     store::{AnomalyDetails, KEPT_SECONDS},
 };
@@ -34,7 +34,33 @@ struct Remediation {
     repairs_kept_until: Timestamp,
     fix: Option<PermanentFix>,
     /// The ids of repairs, marks and removals, and the time at which each came.
-    operation_ids: HashMap<EventDigest, Timestamp>,
+    #[serde(with = "operation_ids")]
+    operation_ids: RecentIds,
+}
+
+/// The form in which the ids of operations are stored: pairs of an id and its time.
+mod operation_ids {
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    use crate::domain::{EventDigest, RecentIds, Timestamp};
+
+    pub(super) fn serialize<S: Serializer>(
+        ids: &RecentIds,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let pairs: Vec<_> = ids.list().map(|(at, id)| (id, at)).collect();
+        pairs.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<RecentIds, D::Error> {
+        let pairs = Vec::<(EventDigest, Timestamp)>::deserialize(deserializer)?;
+        let mut ids: Vec<_> = pairs.into_iter().map(|(id, at)| (at, id)).collect();
+        // They may have been written in no order.
+        ids.sort_by_key(|(at, _)| *at);
+        Ok(RecentIds::from(std::collections::VecDeque::from(ids)))
+    }
 }
 
 impl Default for Remediation {
@@ -43,19 +69,20 @@ impl Default for Remediation {
             repairs: RepairHistory::default(),
             repairs_kept_until: Timestamp::MIN,
             fix: None,
-            operation_ids: HashMap::new(),
+            operation_ids: RecentIds::default(),
         }
     }
 }
 
 impl Remediation {
-    /// Remembers an id. Returns false if it is known.
-    fn remember_id(&mut self, now: Timestamp, id: EventDigest) -> bool {
-        self.operation_ids.retain(|_, at| at.plus_seconds(KEPT_SECONDS) > now);
-        if self.operation_ids.contains_key(&id) {
+    /// Remembers an id as one of the last `limit`. Returns false if it is known.
+    fn remember_id(&mut self, now: Timestamp, id: EventDigest, limit: usize) -> bool {
+        let start = now.minus_seconds(KEPT_SECONDS);
+        self.operation_ids.drop_until(start);
+        if self.operation_ids.time_of(id).is_some_and(|at| at > start) {
             return false;
         }
-        self.operation_ids.insert(id, now);
+        self.operation_ids.add(now, id, limit);
         true
     }
 
@@ -101,12 +128,13 @@ impl Anomaly {
         now: Timestamp,
         id: EventDigest,
         attempt: RecentAttempt,
+        config: TimelineConfig,
     ) -> bool {
         let remediation = self.remediation();
         if now >= remediation.repairs_kept_until {
             remediation.repairs = RepairHistory::default();
         }
-        if !remediation.remember_id(now, id) {
+        if !remediation.remember_id(now, id, config.operation_ids()) {
             return false;
         }
         remediation.repairs.push(attempt);
@@ -121,8 +149,9 @@ impl Anomaly {
         now: Timestamp,
         id: EventDigest,
         fix: PermanentFix,
+        config: TimelineConfig,
     ) -> bool {
-        if !self.remediation().remember_id(now, id) {
+        if !self.remediation().remember_id(now, id, config.operation_ids()) {
             return false;
         }
         self.kept_until = self.kept_until.max(fix.expires_at());
@@ -132,8 +161,15 @@ impl Anomaly {
     }
 
     /// Removes the mark. Returns false if there is none or the id is known.
-    pub(super) fn unmark_fixed(&mut self, now: Timestamp, id: EventDigest) -> bool {
-        if self.fix(now).is_none() || !self.remediation().remember_id(now, id) {
+    pub(super) fn unmark_fixed(
+        &mut self,
+        now: Timestamp,
+        id: EventDigest,
+        config: TimelineConfig,
+    ) -> bool {
+        if self.fix(now).is_none()
+            || !self.remediation().remember_id(now, id, config.operation_ids())
+        {
             return false;
         }
         self.remediation().fix = None;

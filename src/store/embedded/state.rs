@@ -134,26 +134,24 @@ impl State {
 
     /// Applies a change. Returns true if it had an effect.
     pub(super) fn apply(&mut self, now: Timestamp, change: &Change) -> bool {
-        let key = change.key();
+        let (key, config) = (change.key(), self.timeline);
         match change {
             Change::Occurred { at, id, signature_json, .. } => {
                 if let Some(signature_json) = signature_json {
                     // Also in place of one that has expired: it begins again.
                     self.anomalies.insert(key, Anomaly::new(Arc::clone(signature_json), *at));
                 }
-                let config = self.timeline;
                 self.change(key, |anomaly| {
                     anomaly.occur(now, *at, *id, config) == Insertion::Inserted
                 })
             }
-            Change::RepairAttempted { id, attempt, .. } => {
-                self.change(key, |anomaly| anomaly.attempt_repair(now, *id, attempt.clone()))
-            }
+            Change::RepairAttempted { id, attempt, .. } => self
+                .change(key, |anomaly| anomaly.attempt_repair(now, *id, attempt.clone(), config)),
             Change::MarkedFixed { id, fix, .. } => {
-                self.change(key, |anomaly| anomaly.mark_fixed(now, *id, fix.clone()))
+                self.change(key, |anomaly| anomaly.mark_fixed(now, *id, fix.clone(), config))
             }
             Change::UnmarkedFixed { id, .. } => {
-                self.change(key, |anomaly| anomaly.unmark_fixed(now, *id))
+                self.change(key, |anomaly| anomaly.unmark_fixed(now, *id, config))
             }
         }
     }

@@ -41,14 +41,18 @@ impl Calls {
         call
     }
 
-    /// Adds an occurrence, whose keys' TTL is to be renewed if that `is_due`.
-    pub(super) fn add_occurrence(&self, call: &mut Call, occurrence: &Occurrence, is_due: bool) {
+    /// Adds an occurrence. If it `renews` the lives of its anomaly's keys, what is kept with the
+    /// anomaly goes along.
+    pub(super) fn add_occurrence(&self, call: &mut Call, occurrence: &Occurrence, renews: bool) {
         self.add_keys(call, occurrence.key);
-        call.argument(i64::from(is_due));
         call.argument(occurrence.id.as_str());
         call.argument(to_unix_seconds(occurrence.at));
-        call.argument(to_iso8601(occurrence.at));
-        call.argument(&*occurrence.signature_json.to_stored());
+        if renews {
+            call.argument(to_iso8601(occurrence.at));
+            call.argument(&*occurrence.signature_json.to_stored());
+        } else {
+            call.arguments(["".into(), "".into()]);
+        }
     }
 
     /// Without an anomaly yet.
@@ -77,7 +81,7 @@ impl Calls {
         call.argument(KEPT_SECONDS);
         call.argument(to_unix_seconds(now));
         call.argument(RECENT_ATTEMPTS as i64);
-        call.arguments(audit_limits());
+        call.arguments(self.operation_limits());
         call
     }
 
@@ -91,7 +95,7 @@ impl Calls {
     pub(super) fn mark_fixed(&self, now: Timestamp, mark: &FixMark) -> Call {
         let mut call = Call::new(Script::MarkFixed);
         self.add_keys(&mut call, mark.key);
-        call.arguments(fix_change(now, &mark.id, &mark.into()));
+        call.arguments(self.fix_change(now, &mark.id, &mark.into()));
         call.argument(to_iso8601(mark.at));
         call.argument(remaining_validity_seconds(now, mark.at));
         call.argument(mark.description.as_str());
@@ -102,7 +106,7 @@ impl Calls {
     pub(super) fn unmark_fixed(&self, now: Timestamp, removal: &FixRemoval) -> Call {
         let mut call = Call::new(Script::UnmarkFixed);
         self.add_keys(&mut call, removal.key);
-        call.arguments(fix_change(now, &removal.id, &removal.into()));
+        call.arguments(self.fix_change(now, &removal.id, &removal.into()));
         call
     }
 
@@ -119,29 +123,36 @@ impl Calls {
         self.add_keys(&mut call, key);
         call
     }
+
+    /// The first ARGV of the scripts that change a permanent fix.
+    fn fix_change(
+        &self,
+        now: Timestamp,
+        id: &EventId,
+        entry: &AuditEntry,
+    ) -> impl Iterator<Item = Value> + use<> {
+        let change = [
+            KEPT_SECONDS.into(),
+            to_unix_seconds(now).into(),
+            id.as_str().into(),
+            to_unix_seconds(entry.at).into(),
+            audit::to_json(entry).into(),
+        ];
+        change.into_iter().chain(self.operation_limits())
+    }
+
+    /// The maximum number of ids of operations, that of entries in an audit, and how long an audit
+    /// is kept: as long as a mark may hold.
+    fn operation_limits(&self) -> [Value; 3] {
+        let ids = self.timeline.operation_ids() as i64;
+        [ids.into(), (AUDIT_ENTRIES as i64).into(), FIX_VALIDITY_SECONDS.into()]
+    }
 }
 
 /// The first ARGV of every script that reads stats.
 fn window_starts(now: Timestamp) -> [Value; 4] {
     [Window::Month, Window::Week, Window::Day, Window::Hour]
         .map(|window| to_unix_seconds(window.start(now)).into())
-}
-
-/// The first ARGV of the scripts that change a permanent fix.
-fn fix_change(now: Timestamp, id: &EventId, entry: &AuditEntry) -> impl Iterator<Item = Value> {
-    let change = [
-        KEPT_SECONDS.into(),
-        to_unix_seconds(now).into(),
-        id.as_str().into(),
-        to_unix_seconds(entry.at).into(),
-        audit::to_json(entry).into(),
-    ];
-    change.into_iter().chain(audit_limits())
-}
-
-/// The maximum number of entries in an audit, and how long it is kept: as long as a mark may hold.
-fn audit_limits() -> [Value; 2] {
-    [(AUDIT_ENTRIES as i64).into(), FIX_VALIDITY_SECONDS.into()]
 }
 
 /// How long a mark that was made at `at` holds from now on; never 0, which `SET` refuses.
@@ -178,7 +189,8 @@ mod tests {
 
     /// Returns a call with that many elements, or with one if the script takes only one.
     fn call(script: Script, elements: usize) -> Call {
-        let timeline = TimelineConfig { exact_events: 10.try_into().unwrap() };
+        let ten = 10.try_into().unwrap();
+        let timeline = TimelineConfig { exact_events: ten, operation_ids: ten };
         let calls = Calls { names: KeyNames::new("anomaly:", false), timeline };
         let (id, at) = (EventId::parse("a").unwrap(), Timestamp::from_micros(7));
         let actor = Actor::default();

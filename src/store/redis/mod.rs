@@ -120,10 +120,35 @@ impl RedisStore {
         occurrences: Vec<Occurrence>,
         may_be_copies: bool,
     ) -> Vec<Result<Recorded, StoreError>> {
+        let mut results = self.try_record(now, &occurrences, may_be_copies).await;
+        // Somebody has deleted their keys within the minute, and they are to be renewed after all.
+        let wanted: Vec<_> =
+            (0..results.len()).filter(|i| matches!(results[*i], Ok(None))).collect();
+        if !wanted.is_empty() {
+            let again: Vec<_> = wanted.iter().map(|index| occurrences[*index].clone()).collect();
+            again.iter().for_each(|occurrence| self.renewals.remove(now, occurrence.key));
+            let again = self.try_record(now, &again, may_be_copies).await;
+            for (index, result) in wanted.into_iter().zip(again) {
+                results[index] = result;
+            }
+        }
+        let nothing = || Err(reply::unexpected("wanted"));
+        results.into_iter().map(|result| result.and_then(|r| r.map_or_else(nothing, Ok))).collect()
+    }
+
+    /// Records occurrences; `None` for those that are to be sent again, with what is kept with the
+    /// anomaly.
+    async fn try_record(
+        &self,
+        now: Timestamp,
+        occurrences: &[Occurrence],
+        may_be_copies: bool,
+    ) -> Vec<Result<Option<Recorded>, StoreError>> {
+        let due = self.renewals.due(now, occurrences);
+        let elements: Vec<_> = occurrences.iter().zip(due).collect();
         let begin = || self.calls.record(now, may_be_copies);
-        let add = |call: &mut Call, occurrence: &Occurrence| {
-            let is_due = self.renewals.is_due(now, occurrence.key);
-            self.calls.add_occurrence(call, occurrence, is_due);
+        let add = |call: &mut Call, (occurrence, is_due): &(&Occurrence, bool)| {
+            self.calls.add_occurrence(call, occurrence, *is_due);
         };
         let start_of_day = Window::Day.start(now);
         let read = |index: usize, reply: Reply| {
@@ -132,6 +157,7 @@ impl RedisStore {
                 "duplicate" => RecordOutcome::Duplicate,
                 "too_old" => RecordOutcome::TooOld,
                 "unrecognisable" => RecordOutcome::Unrecognisable,
+                "wanted" => return Ok(None),
                 other => return Err(reply::unexpected(other)),
             };
             let stats = reply.stats(now)?;
@@ -141,9 +167,9 @@ impl RedisStore {
             }
             let is_one_more = is_counted && occurrences[index].at >= start_of_day;
             let previous_count_24h = stats.counts.day - u64::from(is_one_more);
-            Ok(Recorded { outcome, previous_count_24h, stats })
+            Ok(Some(Recorded { outcome, previous_count_24h, stats }))
         };
-        self.run_batch(&occurrences, |occurrence| occurrence.key, begin, add, read).await
+        self.run_batch(&elements, |(occurrence, _)| occurrence.key, begin, add, read).await
     }
 
     /// Runs a script that returns one reply for each of `count` elements.

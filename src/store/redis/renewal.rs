@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{
-    domain::{AnomalyKey, Timestamp},
+    domain::{AnomalyKey, Occurrence, RETENTION, Timestamp},
     store::Resets,
 };
 
@@ -33,8 +33,19 @@ impl Renewals {
         Self { renewed: Mutex::default(), resets }
     }
 
-    pub(super) fn is_due(&self, now: Timestamp, key: AnomalyKey) -> bool {
-        !self.renewed(now).keys.contains(&key)
+    /// Returns for each occurrence whether it is the one of its anomaly in a batch with which the
+    /// lives of the keys are renewed, if that is due.
+    pub(super) fn due(&self, now: Timestamp, occurrences: &[Occurrence]) -> Vec<bool> {
+        let renewed = self.renewed(now);
+        let start = RETENTION.start(now);
+        let mut seen = HashSet::new();
+        let is_due = |occurrence: &Occurrence| {
+            // One that is too old is not recorded.
+            occurrence.at >= start
+                && !renewed.keys.contains(&occurrence.key)
+                && seen.insert(occurrence.key)
+        };
+        occurrences.iter().map(is_due).collect()
     }
 
     pub(super) fn add(&self, now: Timestamp, key: AnomalyKey) {
@@ -42,6 +53,11 @@ impl Renewals {
         if renewed.keys.len() < MAX_TRACKED {
             renewed.keys.insert(key);
         }
+    }
+
+    /// Takes back what was noted of an anomaly whose keys are gone.
+    pub(super) fn remove(&self, now: Timestamp, key: AnomalyKey) {
+        self.renewed(now).keys.remove(&key);
     }
 
     fn renewed(&self, now: Timestamp) -> parking_lot::MutexGuard<'_, Renewed> {

@@ -132,13 +132,17 @@ local function add_rollup(k, starts, stats)
       stats.is_approximate = true
     end
   end
-  stats.oldest = rollup.first
+  local oldest = rollup.first
   if starts[5] > rollup.first_at then
     -- Its bucket may be a coarse one, and cut.
     local bucket = call('ZRANGEBYSCORE', KEYS[k + FOLDED_COUNTS], starts[1], '+inf', 'WITHSCORES',
       'LIMIT', '0', '1')
     local ends_at = tonumber(bucket[2]) or rollup.edge_at
-    stats.oldest = string.format('%.6f', math.max(ends_at - ends_at % COARSE_SECONDS, starts[5]))
+    oldest = string.format('%.6f', math.max(ends_at - ends_at % COARSE_SECONDS, starts[5]))
+  end
+  -- Late events are in the timeline.
+  if not stats.oldest or tonumber(oldest) < tonumber(stats.oldest) then
+    stats.oldest = oldest
   end
 end
 
@@ -164,10 +168,27 @@ local function read_texts(count, keys_each)
   return texts
 end
 
+-- Number of expired events that the call may still remove, a third of a microsecond each: a
+-- timeline of an older writer may have a million.
+local prunable_events = 5000
+
+-- Removes the expired events of a timeline, as many as the call still may. Returns true if there
+-- are more.
+local function prune(timeline, starts)
+  local expired = call('ZCOUNT', timeline, '-inf', '(' .. starts[1])
+  local count = math.min(expired, prunable_events)
+  if count > 0 then
+    call('ZREMRANGEBYRANK', timeline, '0', count - 1)
+    prunable_events = prunable_events - count
+  end
+  return expired > count
+end
+
 -- Reads the stats of an anomaly: its events by window as members 1 to 4, and the rest by name,
 -- where `length` is that of the timeline. Removes expired events if `prunes` is set, but only if
 -- there are any: after any write, even one that removes nothing, Redis lets a script exceed
--- maxmemory. `texts` are those of all elements, of which this is the `i`th.
+-- maxmemory. `has_expired` says that there are still some. `texts` are those of all elements, of
+-- which this is the `i`th.
 local function read_stats(k, starts, prunes, texts, i)
   local timeline = KEYS[k]
   local oldest = call('ZRANGE', timeline, '0', '0', 'WITHSCORES')[2]
@@ -175,8 +196,7 @@ local function read_stats(k, starts, prunes, texts, i)
   local has_expired = oldest and oldest_at < starts[5]
   if has_expired then
     if prunes then
-      call('ZREMRANGEBYSCORE', timeline, '-inf', '(' .. starts[1])
-      has_expired = false
+      has_expired = prune(timeline, starts)
     end
     oldest = call('ZRANGEBYSCORE', timeline, starts[1], '+inf', 'WITHSCORES', 'LIMIT', '0', '1')[2]
     oldest_at = tonumber(oldest)
@@ -191,7 +211,7 @@ local function read_stats(k, starts, prunes, texts, i)
     hour = oldest_at >= starts[8] and day or call('ZCOUNT', timeline, starts[4], '+inf')
   end
   local stats = { month, week, day, hour, length = length, oldest = oldest, newest = false,
-    repairs = texts[i * 3 - 2], mark = texts[i * 3 - 1], rollup = false, is_approximate = false }
+    has_expired = has_expired, repairs = texts[i * 3 - 2], mark = texts[i * 3 - 1], rollup = false, is_approximate = false }
   local rollup = texts[i * 3] and read_rollup(texts[i * 3], starts)
   if rollup then
     stats.rollup = rollup
@@ -202,7 +222,11 @@ end
 
 -- Returns the time of the newest event.
 local function newest_event(k, stats)
-  return call('ZRANGE', KEYS[k], '-1', '-1', 'WITHSCORES')[2] or stats.rollup and stats.rollup.edge
+  local newest = call('ZRANGE', KEYS[k], '-1', '-1', 'WITHSCORES')[2]
+  if stats.rollup and not (newest and tonumber(newest) > stats.rollup.edge_at) then
+    return stats.rollup.edge
+  end
+  return newest
 end
 
 -- Returns stats as one text, which costs Redis and its reader less than a list of values: `word`,
@@ -254,14 +278,21 @@ local function check_memory_of_ids(k, now)
   call('ZADD', KEYS[k + OPERATION_IDS], 'XX', now, '\n')
 end
 
--- Remembers the id of an operation. To be called last: one that fails half-way must not count as
--- done.
-local function remember_id(k, id, now, kept_seconds)
+-- Maximum number of ids of operations that a call drops for each that it adds: an older writer may
+-- have left any number.
+local IDS_AT_ONCE = 100
+
+-- Remembers the id of an operation as one of the last `max_ids`. To be called last: one that fails
+-- half-way must not count as done.
+local function remember_id(k, id, now, kept_seconds, max_ids)
   local ids = KEYS[k + OPERATION_IDS]
   call('ZADD', ids, now, id)
   call('EXPIRE', ids, kept_seconds)
-  call('ZREMRANGEBYSCORE', ids, '-inf',
-    string.format('%.6f', tonumber(now) - tonumber(kept_seconds)))
+  local start = string.format('%.6f', tonumber(now) - tonumber(kept_seconds))
+  local surplus = math.max(call('ZCARD', ids) - max_ids, call('ZCOUNT', ids, '-inf', start))
+  if surplus > 0 then
+    call('ZREMRANGEBYRANK', ids, '0', math.min(surplus, IDS_AT_ONCE) - 1)
+  end
 end
 
 -- Adds an entry to the audit, which keeps the newest `max_entries` for `seconds`.
@@ -288,10 +319,11 @@ end
 --       3  event id
 --       4  the change's time (Unix seconds)
 --       5  its entry in the audit (JSON)
---       6  maximum number of entries in an audit
---       7  seconds to keep an audit
+--       6  maximum number of ids of operations
+--       7  maximum number of entries in an audit
+--       8  seconds to keep an audit
 local function change_fix(apply, effective, ineffective)
-  local kept_seconds, now, id, at, entry, audit_entries, audit_seconds = unpack(ARGV, 1, 7)
+  local kept_seconds, now, id, at, entry, max_ids, audit_entries, audit_seconds = unpack(ARGV, 1, 8)
   if not is_known(1) then
     return 'unknown'
   end
@@ -308,6 +340,6 @@ local function change_fix(apply, effective, ineffective)
       audit(1, entry, audit_entries, audit_seconds)
     end
   end
-  remember_id(1, id, now, kept_seconds)
+  remember_id(1, id, now, kept_seconds, max_ids)
   return has_effect and effective or ineffective
 end

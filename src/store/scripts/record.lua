@@ -8,10 +8,12 @@
 --          7    number of events beyond those before they are rolled up
 --          8    number of ids of rolled-up events to remember
 --          9    1 if the occurrences may have been recorded before
---          then for each occurrence: 1 if its keys' TTL is due for renewal, event id, its time
---          (Unix seconds), its time (ISO 8601), the posted object (JSON)
+--          then for each occurrence: event id, its time (Unix seconds); and for one with which the
+--          lives of its anomaly's keys are renewed its time (ISO 8601) and the posted object (JSON),
+--          else '' and ''
 -- Returns  for each occurrence a text: "counted", "duplicate", "too_old" or "unrecognisable", and
---          the stats after it (`encode_stats` in library.lua); or "error" and a message
+--          the stats after it (`encode_stats` in library.lua); "wanted", without an effect, if the
+--          anomaly has no timeline and no object came; or "error" and a message
 --
 -- A script and not MULTI: whether an id is new decides about the writes that follow, and all
 -- figures of an answer are of the same moment.
@@ -19,7 +21,7 @@
 -- If several occurrences of a batch are of one anomaly, it is read once, and its stats are kept up
 -- to date in Lua, because a command costs more than most of what it does.
 
-local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 7, 9, 5
+local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 7, 9, 4
 
 local starts = window_starts()
 local kept_seconds = ARGV[5]
@@ -29,44 +31,71 @@ local recent_ids, may_be_copies = tonumber(ARGV[8]), ARGV[9] == '1'
 -- in the other encoding, which a set keeps for good once it has held a longer member. No id has a
 -- line feed.
 local PACKED_EVENTS, LONG_MEMBER = 32, string.rep('\n', 65)
+-- Events and buckets that a call rolls up beyond the number of its occurrences, some 5 us each: so
+-- a timeline that is too long gets shorter, and others who use Redis wait for some milliseconds.
+local MORE_WORK = 500
 
 local texts
 local stats_by_timeline = {}
+-- Of these all further elements are to be sent again too, so that they stay in order.
+local wanted_timelines = {}
 
--- Rolls up the surplus of an anomaly's events, and writes the roll-up if it has changed.
-local function bound_timeline(stats)
-  local surplus = stats.length - exact_events
-  local has_surplus = stats.is_pruned and surplus > rollup_batch
-  if has_surplus then
-    roll_up_oldest(stats.k, stats, surplus, starts, recent_ids)
+-- Rolls up the surplus of the anomalies' events as far as the call may take, the largest first: what
+-- is left over is rolled up with later writes.
+local function bound_timelines(count)
+  local too_long = {}
+  for _, stats in pairs(stats_by_timeline) do
+    stats.surplus = stats.length - exact_events
+    -- Expired events go first, and not into the roll-up.
+    if stats.is_pruned and not stats.has_expired and stats.surplus > rollup_batch then
+      table.insert(too_long, stats)
+    end
   end
-  if stats.rollup and stats.rollup.changed_ids then
-    write_rollup(stats.k, stats.rollup, starts, kept_seconds)
-  end
-  if has_surplus then
-    call('ZREMRANGEBYRANK', KEYS[stats.k], '0', surplus - 1)
+  table.sort(too_long, function(a, b) return a.surplus > b.surplus end)
+  local work = count + MORE_WORK
+  for _, stats in ipairs(too_long) do
+    if work > 0 then
+      local done = protected(roll_up_oldest, stats.k, stats, math.min(stats.surplus, work), starts,
+        recent_ids, kept_seconds)
+      -- One that fails is left as it is: its events are in the timeline.
+      work = work - (tonumber(done) or 1)
+    end
   end
 end
 
--- Adds an event to the timeline. Returns false if its id is there already.
-local function insert(k, a, stats, id, at)
+-- Adds an event to the timeline itself. Returns false if its id is there already.
+local function insert_member(timeline, stats, id, at)
+  if call('ZADD', timeline, 'NX', at, id) == 1 then
+    stats.length = stats.length + 1
+    return true
+  end
+  -- A copy that has expired, and is still to be removed, is none.
+  if stats.has_expired and tonumber(call('ZSCORE', timeline, id)) < starts[5] then
+    call('ZADD', timeline, at, id)
+    return true
+  end
+  return false
+end
+
+-- Adds an event to the timeline, and renews the lives of its keys if that is due. Returns false if
+-- its id is there already.
+local function insert(k, stats, id, at)
   local timeline, metadata = KEYS[k], KEYS[k + METADATA]
-  local is_due = not stats.is_renewed and (ARGV[a + 1] == '1' or stats.length == 0)
+  local is_due = stats.renewed_by and not stats.is_renewed
   -- Read before anything is written, so that metadata of a foreign type fail without a change.
   local has_signature = not is_due or call('HEXISTS', metadata, 'signature') == 1
-  if call('ZADD', timeline, 'NX', at, id) == 0 then
+  if not insert_member(timeline, stats, id, at) then
     return false
   end
   if is_due then
     call('EXPIRE', timeline, kept_seconds)
     if not has_signature then
-      call('HSET', metadata, 'signature', ARGV[a + 5])
-      call('HSETNX', metadata, 'first_seen', ARGV[a + 4])
+      call('HSET', metadata, 'signature', ARGV[stats.renewed_by + 4])
+      call('HSETNX', metadata, 'first_seen', ARGV[stats.renewed_by + 3])
     end
     extend_ttl(metadata, kept_seconds)
     stats.is_renewed = true
   end
-  stats.length = stats.length + 1
   if stats.length == PACKED_EVENTS then
     -- First without an effect: a user who may not call it must not leave the member behind.
     call('ZREM', timeline, LONG_MEMBER)
@@ -76,29 +105,24 @@ local function insert(k, a, stats, id, at)
   return true
 end
 
--- Adds the `i`th event to the timeline or to the roll-up, and returns its outcome.
-local function add(i, k, a, stats, id, at, at_number)
+-- Adds an event to the timeline, and returns its outcome.
+local function add(k, stats, id, at, at_number)
   local rollup = stats.rollup
+  if stats.length == 0 and not stats.renewed_by then
+    return 'wanted'
+  end
   if rollup then
     if has_recent_id(k, rollup, id, starts) then
       return 'duplicate'
     end
-    if at_number <= rollup.edge_at then
-      if call('ZSCORE', KEYS[k], id) then
-        return 'duplicate'
-      end
-      if may_be_copies and at_number <= dropped_until(k, rollup) then
-        return 'unrecognisable'
-      end
-      roll_up_late(rollup, i, at, at_number)
-      add_recent_id(k, rollup, id, at_number, recent_ids)
-      return 'counted'
+    if may_be_copies and at_number <= rollup.edge_at and at_number <= dropped_until(k, rollup) then
+      return call('ZSCORE', KEYS[k], id) and 'duplicate' or 'unrecognisable'
     end
   end
-  if not insert(k, a, stats, id, at) then
+  if not insert(k, stats, id, at) then
     return 'duplicate'
   end
-  if not stats.newest and call('ZREVRANK', KEYS[k], id) == 0 then
+  if not stats.newest and not rollup and call('ZREVRANK', KEYS[k], id) == 0 then
     stats.newest, stats.newest_at = at, at_number
   end
   return 'counted'
@@ -106,18 +130,26 @@ end
 
 local function record(i)
   local k, a = (i - 1) * KEYS_EACH + 1, FIXED_ARGUMENTS + (i - 1) * ARGUMENTS_EACH
-  local id, at, at_number = ARGV[a + 2], ARGV[a + 3], tonumber(ARGV[a + 3])
+  local id, at, at_number = ARGV[a + 1], ARGV[a + 2], tonumber(ARGV[a + 2])
   local is_inside = at_number >= starts[5]
+  if wanted_timelines[KEYS[k]] then
+    return 'wanted'
+  end
   local stats = stats_by_timeline[KEYS[k]]
   if not stats or is_inside and not stats.is_pruned then
     stats = read_stats(k, starts, is_inside, texts, i)
     stats.k, stats.is_pruned = k, is_inside
     stats_by_timeline[KEYS[k]] = stats
   end
+  -- The object came with the anomaly's first event of the call, which may be a duplicate.
+  stats.renewed_by = stats.renewed_by or ARGV[a + 4] ~= '' and a
   local outcome = 'too_old'
   if is_inside then
-    outcome = add(i, k, a, stats, id, at, at_number)
-    if outcome == 'counted' then
+    outcome = add(k, stats, id, at, at_number)
+    if outcome == 'wanted' then
+      wanted_timelines[KEYS[k]] = true
+      return outcome
+    elseif outcome == 'counted' then
       stats[1] = stats[1] + 1
       for window = 2, 4 do
         if at_number >= starts[window + 4] then
@@ -145,14 +177,6 @@ return run(function()
   for i = 1, count do
     results[i] = protected(record, i)
   end
-  for _, stats in pairs(stats_by_timeline) do
-    local fault = protected(bound_timeline, stats)
-    -- Other events are in the timeline, and do not fail.
-    for _, event in ipairs(fault and stats.rollup and stats.rollup.late or {}) do
-      if event.element then
-        results[event.element] = fault
-      end
-    end
-  end
+  bound_timelines(count)
   return results
 end)

@@ -2,7 +2,12 @@
 -- are in its timeline, each with its id. Older ones are rolled up, oldest first, into running
 -- totals: a member of `folded_counts` is the number of all rolled-up events up to the end of a
 -- bucket, its score is the time of the newest event in the bucket. So any window takes a look-up or
--- two, whatever the volume. domain/rollup.rs does the same in memory.
+-- two, whatever the volume. domain/rollup.rs does the same in memory, and rollup_vectors.json in
+-- tests/data has what both must do.
+--
+-- A late event, older than the newest that is rolled up, is in the timeline like any other until it
+-- is rolled up with the oldest: adding one to a bucket of the past changes all totals after it, and
+-- so is done for many at once.
 --
 -- `folded`         "<oldest> <newest> <number> <coarse before>", the last is the start of an hour
 -- `folded_counts`  the running totals
@@ -19,6 +24,8 @@ local DEVIATIONS, MORE_ROOM = 6, 8
 local ONCE_PER_FIELD = 8
 -- Maximum number of arguments of one command: Lua's stack takes some thousands.
 local MAX_ARGUMENTS = 2000
+-- Maximum number of buckets that are made coarse at once. A roll-up has some 1,500.
+local MAX_TIDIED = 2000
 
 -- Returns the width of the bucket of an event that is rolled up now.
 local function bucket_seconds(at, day_at)
@@ -46,14 +53,14 @@ local function ids_of(k, rollup, field)
   return ids
 end
 
--- Returns the time after which no id was dropped, with those of this call. Where the field is
--- missing, an older writer may have dropped the id of any event.
+-- Returns the time after which no id was dropped. Where the field is missing, an older writer may
+-- have dropped the id of any event.
 local function dropped_until(k, rollup)
   if not rollup.dropped then
     rollup.dropped = tonumber(call('HGET', KEYS[k + FOLDED_IDS], DROPPED))
       or (rollup.total > ONCE_PER_FIELD and math.floor(rollup.edge_at) + 1 or 0)
   end
-  return math.max(rollup.dropped, rollup.dropped_now or 0)
+  return rollup.dropped
 end
 
 -- Returns true if an id is remembered, of an event that is inside 30 days.
@@ -71,108 +78,76 @@ local function has_recent_id(k, rollup, id, starts)
   return false
 end
 
-local function add_recent_id(k, rollup, id, at, limit)
+-- Takes account of the id of an event that is rolled up; `write_ids` writes it.
+local function add_recent_id(new_ids, id, at)
   local field, bytes = id_field(id)
+  local ids = new_ids[field] or {}
+  ids[#ids + 1] = bytes
+  ids[#ids + 1] = struct.pack('>I4', math.floor(at))
+  new_ids[field] = ids
+end
+
+-- Adds ids to their fields, and drops the oldest of a field that is full.
+local function write_ids(k, rollup, new_ids, limit, kept_seconds)
   local share = limit / ID_FIELDS
   local max_bytes = math.ceil(share + DEVIATIONS * math.sqrt(share) + MORE_ROOM) * ID_BYTES
-  local ids = ids_of(k, rollup, field) .. bytes .. struct.pack('>I4', math.floor(at))
-  for entry = 1, #ids - max_bytes, ID_BYTES do
-    -- Seconds are rounded down there, and here up.
-    local dropped = struct.unpack('>I4', ids, entry + 6) + 1
-    rollup.dropped_now = math.max(rollup.dropped_now or 0, dropped)
-  end
-  rollup.ids[field] = string.sub(ids, -max_bytes)
-  rollup.changed_ids = rollup.changed_ids or {}
-  rollup.changed_ids[field] = true
-end
-
--- Takes an event that is older than the newest rolled-up one; `write_rollup` adds it to its bucket.
--- `element` is the one that brought it, if it is not in the timeline.
-local function roll_up_late(rollup, element, at, at_number)
-  rollup.late = rollup.late or {}
-  table.insert(rollup.late, { element = element, at = at, number = at_number })
-  if at_number < rollup.first_at then
-    rollup.first, rollup.first_at = at, at_number
-  end
-end
-
--- Rolls up the `count` oldest events of a timeline, which are later than all that is rolled up. The
--- caller removes them from the timeline, after `write_rollup`: what fails in between loses none.
-local function roll_up_oldest(k, stats, count, starts, limit)
-  local timeline, counts = KEYS[k], KEYS[k + FOLDED_COUNTS]
-  local events = call('ZRANGE', timeline, '0', count - 1, 'WITHSCORES')
-  local rollup = stats.rollup
-  if not rollup then
-    -- Everything that is still in these keys has expired.
-    call('DEL', counts, KEYS[k + FOLDED_IDS])
-    rollup = { first = events[2], first_at = tonumber(events[2]), edge_at = -math.huge, total = 0,
-      coarse_before = 0, dropped = 0 }
-    stats.rollup = rollup
-  end
-  local ends, replaced = {}, nil
-  for i = 1, #events, 2 do
-    local id, at, at_number = events[i], events[i + 1], tonumber(events[i + 1])
-    add_recent_id(k, rollup, id, at_number, limit)
-    if at_number < rollup.edge_at then
-      -- Another writer has put it there.
-      roll_up_late(rollup, nil, at, at_number)
-    else
-      if at_number - at_number % bucket_seconds(at_number, starts[7]) > rollup.edge_at then
-        table.insert(ends, at)
-        table.insert(ends, 0)
-      elseif #ends == 0 then
-        replaced = rollup.total
-        ends = { at, 0 }
-      end
-      rollup.total = rollup.total + 1
-      rollup.edge, rollup.edge_at = at, at_number
-      ends[#ends - 1], ends[#ends] = at, rollup.total
+  local dropped, written = dropped_until(k, rollup), { DROPPED, '' }
+  for field, added in pairs(new_ids) do
+    local ids = ids_of(k, rollup, field) .. table.concat(added)
+    for entry = 1, #ids - max_bytes, ID_BYTES do
+      -- Seconds are rounded down there, and here up.
+      dropped = math.max(dropped, struct.unpack('>I4', ids, entry + 6) + 1)
     end
+    rollup.ids[field] = string.sub(ids, -max_bytes)
+    written[#written + 1] = field
+    written[#written + 1] = rollup.ids[field]
   end
-  -- Without an effect: a user who may not call it must not leave events in both places.
-  call('ZREMRANGEBYRANK', timeline, '1', '0')
-  -- First the commands that fail if a key is of a foreign type.
-  call_in_parts('ZADD', counts, ends)
-  if replaced then
-    call('ZREM', counts, replaced)
-  end
+  rollup.dropped = dropped
+  written[2] = string.format('%d', dropped)
+  call('HSET', KEYS[k + FOLDED_IDS], unpack(written))
+  call('EXPIRE', KEYS[k + FOLDED_IDS], kept_seconds)
 end
 
--- Adds the late events to their buckets, and so to all running totals after them.
-local function add_late(k, rollup, starts)
-  local counts, late = KEYS[k + FOLDED_COUNTS], rollup.late
-  table.sort(late, function(a, b) return a.number < b.number end)
-  local from = late[1].at
+-- Adds events, oldest first, to their buckets, and so to all totals after them. Returns the number
+-- of buckets that it went through.
+local function add_to_buckets(k, rollup, events, starts)
+  local counts, count = KEYS[k + FOLDED_COUNTS], #events / 2
+  local first_at = tonumber(events[2])
+  local from = string.format('%.6f', first_at - first_at % bucket_seconds(first_at, starts[7]))
+  -- The first of these may be a bucket before the oldest event that takes it.
   local total = rolled_up_before(k, from)
   local after = call('ZRANGEBYSCORE', counts, from, '+inf', 'WITHSCORES')
   local ends, added, newest = {}, 0, -math.huge
-  for i = 1, #after, 2 do
-    local ends_at = tonumber(after[i + 1])
-    while late[added + 1] and late[added + 1].number <= ends_at do
-      local event = late[added + 1]
-      local seconds = bucket_seconds(event.number, starts[7])
-      local start = event.number - event.number % seconds
+  for i = 1, #after + 2, 2 do
+    local ends_at = tonumber(after[i + 1]) or math.huge
+    while added < count and tonumber(events[added * 2 + 2]) <= ends_at do
+      local at = events[added * 2 + 2]
+      local at_number = tonumber(at)
+      local seconds = bucket_seconds(at_number, starts[7])
+      local start = at_number - at_number % seconds
       added = added + 1
-      if ends_at - ends_at % seconds > start then
-        -- A bucket of its own, or of the late event before it.
+      if ends_at == math.huge or ends_at - ends_at % seconds > start then
+        -- It is not for the bucket that ends next: a bucket of its own, or the one before.
         if start > newest then
           table.insert(ends, 0)
           table.insert(ends, 0)
         end
-        ends[#ends - 1], ends[#ends], newest = event.at, total + added, event.number
+        ends[#ends - 1], ends[#ends], newest = at, total + added, at_number
       end
     end
-    total = tonumber(after[i])
-    table.insert(ends, after[i + 1])
-    table.insert(ends, total + added)
-    newest = ends_at
+    if after[i] then
+      total = tonumber(after[i])
+      table.insert(ends, after[i + 1])
+      table.insert(ends, total + added)
+      newest = ends_at
+    end
   end
   -- Without an effect, as no total is a line feed: a full Redis, or one that denies it to the user,
   -- must refuse it before totals are taken out.
   call('ZADD', counts, 'XX', '0', '\n')
   call('ZREMRANGEBYSCORE', counts, from, '+inf')
   call_in_parts('ZADD', counts, ends)
-  rollup.total = rollup.total + added
+  return #ends / 2
 end
 
 -- Makes the buckets of more than a day ago coarse, once an hour, and removes the expired ones but
@@ -184,7 +159,7 @@ local function tidy(k, rollup, starts)
     return
   end
   local buckets = call('ZRANGEBYSCORE', counts, rollup.coarse_before, '(' .. coarse_before,
-    'WITHSCORES')
+    'WITHSCORES', 'LIMIT', '0', MAX_TIDIED)
   local merged = {}
   for i = 1, #buckets - 2, 2 do
     local ends_at, next_ends_at = tonumber(buckets[i + 1]), tonumber(buckets[i + 3])
@@ -193,31 +168,56 @@ local function tidy(k, rollup, starts)
     end
   end
   call_in_parts('ZREM', counts, merged)
-  local expired = call('ZCOUNT', counts, '-inf', '(' .. starts[1])
+  local expired = math.min(call('ZCOUNT', counts, '-inf', '(' .. starts[1]), MAX_TIDIED)
   if expired > 1 then
     call('ZREMRANGEBYRANK', counts, '0', expired - 2)
+  end
+  if #buckets == MAX_TIDIED * 2 then
+    -- There may be more, also in the hour of the last one; the next call goes on.
+    local last_at = tonumber(buckets[#buckets])
+    coarse_before = math.max(last_at - last_at % COARSE_SECONDS, rollup.coarse_before)
   end
   rollup.coarse_before = coarse_before
 end
 
--- Writes a roll-up that has changed. To be called once for each anomaly.
-local function write_rollup(k, rollup, starts, kept_seconds)
-  if rollup.late then
-    add_late(k, rollup, starts)
+-- Rolls up the `count` oldest events of a timeline, and returns the work that it was: the number of
+-- events and of buckets.
+local function roll_up_oldest(k, stats, count, starts, recent_ids, kept_seconds)
+  local timeline, counts = KEYS[k], KEYS[k + FOLDED_COUNTS]
+  -- Without an effect: a user who may not call it must not leave events in both places.
+  call('ZREMRANGEBYRANK', timeline, '1', '0')
+  local events = call('ZRANGE', timeline, '0', count - 1, 'WITHSCORES')
+  local rollup = stats.rollup
+  if not rollup then
+    -- Everything that is still in these keys has expired.
+    call('DEL', counts, KEYS[k + FOLDED_IDS])
+    rollup = { first = events[2], first_at = tonumber(events[2]), edge_at = -math.huge, total = 0,
+      coarse_before = 0, dropped = 0 }
+  end
+  local new_ids = {}
+  for i = 1, #events, 2 do
+    add_recent_id(new_ids, events[i], tonumber(events[i + 1]))
+  end
+  -- First the commands that fail if a key is of a foreign type.
+  for field in pairs(new_ids) do
+    ids_of(k, rollup, field)
+  end
+  dropped_until(k, rollup)
+  local buckets = add_to_buckets(k, rollup, events, starts)
+  rollup.total = rollup.total + #events / 2
+  local newest, newest_at = events[#events], tonumber(events[#events])
+  if newest_at > rollup.edge_at then
+    rollup.edge, rollup.edge_at = newest, newest_at
+  end
+  if tonumber(events[2]) < rollup.first_at then
+    rollup.first, rollup.first_at = events[2], tonumber(events[2])
   end
   tidy(k, rollup, starts)
-  local ids = {}
-  if rollup.dropped or rollup.dropped_now then
-    ids = { DROPPED, string.format('%d', dropped_until(k, rollup)) }
-  end
-  for field in pairs(rollup.changed_ids) do
-    table.insert(ids, field)
-    table.insert(ids, rollup.ids[field])
-  end
-  call('EXPIRE', KEYS[k + FOLDED_COUNTS], kept_seconds)
+  call('EXPIRE', counts, kept_seconds)
   call('SET', KEYS[k + FOLDED], rollup.first .. ' ' .. rollup.edge .. ' ' .. rollup.total .. ' '
     .. string.format('%d', rollup.coarse_before), 'EX', kept_seconds)
   -- After the counts: an event whose id is remembered must be counted.
-  call('HSET', KEYS[k + FOLDED_IDS], unpack(ids))
-  call('EXPIRE', KEYS[k + FOLDED_IDS], kept_seconds)
+  write_ids(k, rollup, new_ids, recent_ids, kept_seconds)
+  call('ZREMRANGEBYRANK', timeline, '0', count - 1)
+  return #events / 2 + buckets
 end

@@ -2,13 +2,13 @@
 --
 -- KEYS     timeline, repair_count, permanent_fix, metadata, folded, folded_counts, folded_ids,
 --          repair_history, operation_ids, audit
--- ARGV     1-7  as `change_fix` in library.lua takes them
+-- ARGV     1-8  as `change_fix` in library.lua takes them
 -- Returns  {"unmarked"}; {"not_marked"}, also if nothing has changed because the id is known or a
 --          later change was made; {"unknown"}; or {"error" and a message}
 --
 -- A script and not MULTI: an unknown anomaly differs from one without a mark.
 
-local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 10, 7, 0
+local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 10, 8, 0
 
 local at = ARGV[4]
 
