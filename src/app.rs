@@ -104,6 +104,7 @@ impl Application {
             counter: Arc::clone(&counter),
             authenticator: Arc::clone(&authenticator),
             recorder: Arc::clone(&recorder),
+            anomaly: config.anomaly,
             http: config.http,
             alertmanager: config.alertmanager,
         };

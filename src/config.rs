@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 use crate::{
     auth::AuthConfig,
     counter::{BatchConfig, DegradedConfig},
-    domain::{Thresholds, TimelineConfig},
+    domain::{AnomalyConfig, Thresholds, TimelineConfig},
     http::{AlertmanagerConfig, BrowserConfig, HttpConfig, ProxyConfig, TlsConfig},
     logging::LogConfig,
     spool::SpoolConfig,
@@ -46,6 +46,8 @@ pub struct Config {
     pub degraded: DegradedConfig,
     /// Section `spool`.
     pub spool: SpoolConfig,
+    /// Section `anomaly`.
+    pub anomaly: AnomalyConfig,
     /// Section `timeline`.
     pub timeline: TimelineConfig,
     /// Section `thresholds`.

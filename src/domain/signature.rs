@@ -28,6 +28,15 @@ pub enum InvalidSignature {
         /// The JSON type it had.
         found: &'static str,
     },
+    /// An identifying field is too long.
+    #[error(
+        "`{field}` has more than {} characters: give a shorter name",
+        Signature::MAX_CHARACTERS
+    )]
+    TooLong {
+        /// The field by the name under which it was posted.
+        field: &'static str,
+    },
     /// All four fields are missing or empty.
     #[error(
         "the signature is empty: give at least one of `alert_name` (or `alertname`), `service` (or \
@@ -48,6 +57,10 @@ impl Signature {
     pub const FIELDS: [(&'static str, Option<&'static str>); 4] =
         [ALERT_NAME, SERVICE, NAMESPACE, ERROR_TYPE];
 
+    /// Maximum number of characters of an identifying field of a new occurrence. Older ones may
+    /// have longer fields.
+    pub const MAX_CHARACTERS: usize = 1_024;
+
     /// Reads the identifying fields of `fields` and ignores all others.
     ///
     /// # Errors
@@ -57,6 +70,43 @@ impl Signature {
             let value = fields.get(name)?;
             Some(value.as_str().ok_or_else(|| json_type_name(value)))
         })
+    }
+
+    /// Reads the identifying fields of a new occurrence, as [`Signature::from_lookup`] does.
+    ///
+    /// # Errors
+    /// As there, and when one has more than [`Signature::MAX_CHARACTERS`].
+    pub fn of_new<'a>(
+        lookup: impl Fn(&'static str) -> Option<Result<&'a str, &'static str>>,
+    ) -> Result<Self, InvalidSignature> {
+        match Self::too_long(&lookup).first() {
+            Some(field) => Err(InvalidSignature::TooLong { field }),
+            None => Self::from_lookup(lookup),
+        }
+    }
+
+    /// Returns the names of the identifying fields that have more than
+    /// [`Signature::MAX_CHARACTERS`].
+    pub fn too_long<'a>(
+        lookup: impl Fn(&'static str) -> Option<Result<&'a str, &'static str>>,
+    ) -> Vec<&'static str> {
+        let posted = |(name, alias): (&'static str, Option<&'static str>)| {
+            let mut names = std::iter::once(name).chain(alias);
+            names.find_map(|name| lookup(name).map(|found| (name, found)))
+        };
+        let fields = Self::FIELDS.into_iter().filter_map(posted);
+        let too_long =
+            fields.filter(|(_, found)| found.is_ok_and(|text| Self::cut(text).len() < text.len()));
+        too_long.map(|(name, _)| name).collect()
+    }
+
+    /// Returns the first [`Signature::MAX_CHARACTERS`] of a text.
+    pub fn cut(text: &str) -> &str {
+        if text.len() <= Self::MAX_CHARACTERS {
+            return text;
+        }
+        let end = text.char_indices().nth(Self::MAX_CHARACTERS);
+        end.map_or(text, |(end, _)| &text[..end])
     }
 
     /// Reads the identifying fields by their names and aliases. `lookup` returns a field's text, or

@@ -10,6 +10,11 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
+use super::{
+    Signature,
+    metadata::{AnomalyConfig, without_largest},
+};
+
 /// The fields of a posted object that are about the occurrence, and not about its anomaly.
 const OCCURRENCE_FIELDS: [&str; 2] = ["event_id", "occurred_at"];
 
@@ -29,21 +34,38 @@ enum Text {
 
 impl SignatureJson {
     /// The stored form of a posted occurrence. `object` must be a valid JSON object.
-    pub fn of_posted(object: &str) -> Self {
-        Self(Text::Posted(object.into()))
+    pub fn of_posted(object: &str, config: AnomalyConfig) -> Self {
+        let posted = Self(Text::Posted(object.into()));
+        // What is stored is no longer than what was posted.
+        if object.len() <= config.max_metadata_bytes { posted } else { posted.bounded(config) }
     }
 
-    /// The stored form of an alert's labels and annotations. Both must be valid JSON objects.
-    pub fn of_alert(labels: &RawValue, annotations: Option<&RawValue>) -> Self {
+    /// The stored form of an alert's labels and annotations. Both must be valid JSON objects. The
+    /// texts of the labels whose names are in `cut` are cut as [`Signature::cut`] does it.
+    pub fn of_alert(
+        labels: &RawValue,
+        annotations: Option<&RawValue>,
+        cut: &[&str],
+        config: AnomalyConfig,
+    ) -> Self {
         let is_replaced = |name: &str| annotations.is_some() && name == ANNOTATIONS;
         let mut stored = "{".to_owned();
-        copy_members(labels.get(), &mut stored, |name| !is_replaced(name));
+        copy_members(labels.get(), &mut stored, |name| !is_replaced(name), cut);
         if let Some(annotations) = annotations {
             copy_name(Cow::Borrowed(ANNOTATIONS), &mut stored);
             copy_value(annotations, &mut stored);
         }
         stored.push('}');
-        Self(Text::Stored(stored.into()))
+        Self(Text::Stored(stored.into())).bounded(config)
+    }
+
+    /// Leaves members out of an object that is too large.
+    fn bounded(self, config: AnomalyConfig) -> Self {
+        let stored = self.to_stored();
+        if stored.len() <= config.max_metadata_bytes {
+            return Self(Text::Stored(stored));
+        }
+        Self(Text::Stored(without_largest(&stored, config.max_metadata_bytes).into()))
     }
 
     /// Returns how many bytes of memory its text takes.
@@ -62,7 +84,7 @@ impl SignatureJson {
         };
         let mut stored = String::with_capacity(posted.len());
         stored.push('{');
-        copy_members(posted, &mut stored, |name| !OCCURRENCE_FIELDS.contains(&name));
+        copy_members(posted, &mut stored, |name| !OCCURRENCE_FIELDS.contains(&name), &[]);
         stored.push('}');
         stored.into()
     }
@@ -102,12 +124,18 @@ impl<'de> Deserialize<'de> for SignatureJson {
 }
 
 /// Appends those members of an object whose names are `kept`, each as it was posted but for the
-/// white space outside of texts.
-fn copy_members(object: &str, copy: &mut String, kept: impl Fn(&str) -> bool) {
+/// white space outside of texts. Those whose names are in `cut` are cut to the length of an
+/// identifying field.
+fn copy_members(object: &str, copy: &mut String, kept: impl Fn(&str) -> bool, cut: &[&str]) {
     let copied = for_each_member(object, |name, value| {
-        if kept(&name) {
-            copy_name(name, copy);
-            copy_value(value, copy);
+        if !kept(&name) {
+            return;
+        }
+        let text = cut.contains(&&*name).then(|| serde_json::from_str::<String>(value.get()));
+        copy_name(name, copy);
+        match text {
+            Some(Ok(text)) => copy.push_str(&json_text(Signature::cut(&text))),
+            _ => copy_value(value, copy),
         }
     });
     debug_assert!(copied.is_ok(), "it was checked to be a JSON object: {object}");
@@ -124,9 +152,13 @@ fn copy_name(name: Cow<'_, str>, copy: &mut String) {
             copy.push_str(name);
             copy.push('"');
         }
-        Cow::Owned(name) => copy.push_str(&serde_json::Value::from(name).to_string()),
+        Cow::Owned(name) => copy.push_str(&json_text(&name)),
     }
     copy.push(':');
+}
+
+fn json_text(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
 }
 
 /// Appends a value as it was posted but for the white space outside of texts.
@@ -221,8 +253,10 @@ mod tests {
 
     use super::*;
 
+    const UNBOUNDED: AnomalyConfig = AnomalyConfig { max_metadata_bytes: usize::MAX };
+
     fn stored(posted: &str) -> String {
-        SignatureJson::of_posted(posted).to_stored().to_string()
+        SignatureJson::of_posted(posted, UNBOUNDED).to_stored().to_string()
     }
 
     #[test]
@@ -240,7 +274,8 @@ mod tests {
     fn annotations_are_stored_beside_the_labels() {
         let raw = |text| serde_json::from_str::<&RawValue>(text).unwrap();
         let labels = raw(r#"{"alertname": "A", "annotations": "label", "event_id": "label"}"#);
-        let alert = |annotations| SignatureJson::of_alert(labels, annotations).to_stored();
+        let alert =
+            |annotations| SignatureJson::of_alert(labels, annotations, &[], UNBOUNDED).to_stored();
         assert_eq!(
             &*alert(Some(raw(r#"{"summary": "s"}"#))),
             r#"{"alertname":"A","event_id":"label","annotations":{"summary":"s"}}"#

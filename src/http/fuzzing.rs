@@ -1,7 +1,7 @@
 //! An entry for `fuzz/`: reads a delivery as the webhook does. Other builds do not have it.
 
 use super::{config::CountBy, endpoints::DeliveryRequest, extract::body_text, problem::Problem};
-use crate::domain::{Occurrence, Timestamp};
+use crate::domain::{AnomalyConfig, Occurrence, Timestamp};
 
 /// The result of each alert of a delivery, a problem as its JSON.
 pub type ReadAlerts = Vec<Result<Option<Occurrence>, String>>;
@@ -11,8 +11,10 @@ pub type ReadAlerts = Vec<Result<Option<Occurrence>, String>>;
 /// # Errors
 /// When it is refused as a whole.
 pub fn read_delivery(body: &[u8], count: CountBy, now: Timestamp) -> Result<ReadAlerts, String> {
+    // What is left out depends on the spelling.
+    let config = AnomalyConfig { max_metadata_bytes: usize::MAX };
     let delivery = body_text(body).and_then(DeliveryRequest::parse).map_err(json)?;
-    Ok(delivery.read(count, now).map(|(_, alert)| alert.map_err(json)).collect())
+    Ok(delivery.read(count, now, config).map(|(_, alert)| alert.map_err(json)).collect())
 }
 
 fn json(problem: Problem) -> String {

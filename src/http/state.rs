@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::config::{AlertmanagerConfig, HttpConfig};
-use crate::{auth::Authenticator, counter::Counter, telemetry::Recorder};
+use crate::{auth::Authenticator, counter::Counter, domain::AnomalyConfig, telemetry::Recorder};
 
 /// The state that handlers share.
 #[derive(Clone, Debug)]
@@ -14,6 +14,8 @@ pub struct AppState {
     pub authenticator: Arc<Authenticator>,
     /// Renders `/metrics`.
     pub recorder: Arc<Recorder>,
+    /// The section `anomaly` of the configuration.
+    pub anomaly: AnomalyConfig,
     /// The section `http` of the configuration.
     pub http: HttpConfig,
     /// The section `alertmanager` of the configuration.

@@ -13,4 +13,6 @@ pub(super) use counted::{CountedBody, Recorded, record_each, temporary_problem, 
 pub(super) use degraded::{DegradedBody, write_status};
 pub(super) use fix::FixBody;
 pub(super) use frequency::FrequencyBody;
-pub(super) use occurrence::{OccurrenceRequest, PostedArray, PostedOccurrence, read_labels};
+pub(super) use occurrence::{
+    CutOccurrence, OccurrenceRequest, PostedArray, PostedOccurrence, read_labels,
+};

@@ -13,7 +13,8 @@ use utoipa::ToSchema;
 use super::schemas;
 use crate::{
     domain::{
-        EventId, MAX_AHEAD_SECONDS, MemberName, Occurrence, Signature, SignatureJson, Timestamp,
+        AnomalyConfig, EventId, MAX_AHEAD_SECONDS, MemberName, Occurrence, Signature,
+        SignatureJson, Timestamp,
     },
     http::{
         extract::{CheckedJson, CheckedVisitor, FirstElements, JsonValue, event_id, parse},
@@ -99,7 +100,7 @@ impl<'a> OccurrenceRequest<'a> {
     }
 
     fn signature(&self) -> Result<Signature, Problem> {
-        Ok(Signature::from_lookup(|name| Some(self.field(name)?.text()))?)
+        Ok(Signature::of_new(|name| Some(self.field(name)?.text()))?)
     }
 
     fn event_id(&self, from_header: Option<EventId>) -> Result<EventId, Problem> {
@@ -134,6 +135,7 @@ impl Posted<'_> {
         text: &str,
         id_from_header: Option<EventId>,
         now: Timestamp,
+        config: AnomalyConfig,
     ) -> Result<Occurrence, Problem> {
         let fields = self.0.as_ref().map_err(|CheckedJson(type_name)| {
             let detail = format!("an occurrence must be a JSON object, not {type_name}");
@@ -142,7 +144,7 @@ impl Posted<'_> {
         let id = fields.event_id(id_from_header)?;
         let at = fields.occurred_at(now)?;
         let key = fields.signature()?.key();
-        Ok(Occurrence { key, id, at, signature_json: SignatureJson::of_posted(text) })
+        Ok(Occurrence { key, id, at, signature_json: SignatureJson::of_posted(text, config) })
     }
 }
 
@@ -221,8 +223,9 @@ impl<'a> PostedOccurrence<'a> {
         &self,
         id: Option<EventId>,
         now: Timestamp,
+        config: AnomalyConfig,
     ) -> Result<Occurrence, Problem> {
-        self.posted.read(self.text, id, now)
+        self.posted.read(self.text, id, now, config)
     }
 }
 
@@ -253,6 +256,7 @@ impl<'a> PostedArray<'a> {
     pub(in crate::http) fn read(
         &self,
         now: Timestamp,
+        config: AnomalyConfig,
     ) -> Result<Vec<Result<Option<Occurrence>, Problem>>, Problem> {
         if self.len() > Self::MAX_LENGTH {
             let detail = format!(
@@ -265,9 +269,15 @@ impl<'a> PostedArray<'a> {
         }
         let texts: Vec<&RawValue> = parse(self.text)?;
         let elements = self.elements.first.iter().zip(texts);
-        Ok(elements.map(|(posted, text)| posted.read(text.get(), None, now).map(Some)).collect())
+        let read = |(posted, text): (&Posted<'_>, &RawValue)| {
+            posted.read(text.get(), None, now, config).map(Some)
+        };
+        Ok(elements.map(read).collect())
     }
 }
+
+/// An occurrence of an alert, and its identifying labels that were too long and are cut.
+pub(in crate::http) type CutOccurrence = (Occurrence, Vec<&'static str>);
 
 /// Reads the labels of an alert as the fields of an occurrence. They are stored with the
 /// annotations. Both were checked to be JSON objects.
@@ -276,11 +286,15 @@ pub(in crate::http) fn read_labels(
     annotations: Option<&RawValue>,
     id: EventId,
     at: Timestamp,
-) -> Result<Occurrence, Problem> {
+    config: AnomalyConfig,
+) -> Result<CutOccurrence, Problem> {
     let posted: Posted<'_> = parse(labels.get())?;
     let fields = posted
         .0
         .map_err(|CheckedJson(type_name)| Problem::wrong_type("labels", "an object", type_name))?;
-    let key = fields.signature()?.key();
-    Ok(Occurrence { key, id, at, signature_json: SignatureJson::of_alert(labels, annotations) })
+    let label = |name| Some(fields.field(name)?.text());
+    let cut = Signature::too_long(label);
+    let key = Signature::from_lookup(|name| Some(label(name)?.map(Signature::cut)))?.key();
+    let signature_json = SignatureJson::of_alert(labels, annotations, &cut, config);
+    Ok((Occurrence { key, id, at, signature_json }, cut))
 }

@@ -51,7 +51,8 @@ struct AnomalyBody {
     /// The identifying fields by their canonical names; null where unknown.
     #[schema(required)]
     signature: Option<SignatureBody>,
-    /// The other fields as first posted; null where unknown.
+    /// The other fields as first posted; null where unknown. If they were too large, some are left
+    /// out, and `metadata_truncated` is true.
     #[schema(required, value_type = Option<Object>)]
     metadata: Option<Map<String, Value>>,
     /// The time of the first record; null where unknown.
@@ -173,7 +174,7 @@ async fn record(
     let posted = PostedOccurrence::parse(text)?;
     quota.take(1)?;
     let now = state.counter.now();
-    let counted = state.counter.record_one(now, posted.read(id, now)?).await?;
+    let counted = state.counter.record_one(now, posted.read(id, now, state.anomaly)?).await?;
     let status = write_status(counted.degraded);
     Ok((status, Json(RecordedBody::One(counted.into()))))
 }
@@ -183,7 +184,7 @@ async fn record_array(
     array: &PostedArray<'_>,
 ) -> Result<(StatusCode, Json<RecordedBody>), Problem> {
     let now = state.counter.now();
-    let results = record_each(&state.counter, now, array.read(now)?).await;
+    let results = record_each(&state.counter, now, array.read(now, state.anomaly)?).await;
     // Nothing was recorded, some of it for a reason that passes: the client is to retry the call.
     if let Some(problem) = temporary_problem(&results)
         && results.iter().all(Result::is_err)

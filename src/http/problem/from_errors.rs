@@ -76,7 +76,9 @@ impl From<InvalidSignature> for Problem {
     fn from(error: InvalidSignature) -> Self {
         let problem = Self::new(ProblemKind::InvalidField, error.to_string());
         match error {
-            InvalidSignature::NotAString { field, .. } => problem.at_field(field),
+            InvalidSignature::NotAString { field, .. } | InvalidSignature::TooLong { field } => {
+                problem.at_field(field)
+            }
             InvalidSignature::Empty => problem.at_field("alert_name"),
         }
     }

@@ -1,13 +1,14 @@
 //! The alerts of a delivery.
 
+use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use crate::{
-    domain::{EventId, MAX_AHEAD_SECONDS, Occurrence, Timestamp},
+    domain::{AnomalyConfig, EventId, MAX_AHEAD_SECONDS, Timestamp},
     http::{
-        bodies::{read_labels, schemas},
+        bodies::{CutOccurrence, read_labels, schemas},
         config::CountBy,
         extract::{CheckedJson, JsonValue, members, parse},
         problem::Problem,
@@ -39,6 +40,18 @@ pub(in crate::http) struct AlertRequest<'a> {
     fingerprint: Option<&'a RawValue>,
 }
 
+/// What the answer says of an alert beside its result.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct AlertHead {
+    /// The alert's own, where it is a text.
+    #[schema(required, example = "e3b6f5c0a1d2b4f7")]
+    pub(super) fingerprint: Option<String>,
+    /// The identifying labels that were longer than 1,024 characters, and were cut.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>, required = false)]
+    pub(super) cut_labels: Vec<&'static str>,
+}
+
 impl<'a> AlertRequest<'a> {
     pub(super) fn parse(alert: &'a RawValue) -> Result<Self, Problem> {
         let names = ["status", "labels", "annotations", "startsAt", "fingerprint"];
@@ -54,7 +67,8 @@ impl<'a> AlertRequest<'a> {
         &self,
         count: CountBy,
         now: Timestamp,
-    ) -> Result<Option<Occurrence>, Problem> {
+        config: AnomalyConfig,
+    ) -> Result<Option<CutOccurrence>, Problem> {
         match text_of(self.status).as_deref() {
             Some("firing") => {}
             Some("resolved") => return Ok(None),
@@ -75,7 +89,7 @@ impl<'a> AlertRequest<'a> {
             CountBy::Delivery => (EventId::unique(), now),
         };
         let annotations = self.annotations.filter(|annotations| is_object(annotations));
-        read_labels(labels, annotations, id, at).map(Some)
+        read_labels(labels, annotations, id, at, config).map(Some)
     }
 
     fn began_at(&self) -> Result<Timestamp, Problem> {

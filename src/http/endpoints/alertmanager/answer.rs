@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::alert::AlertHead;
 use crate::{
     http::{
         bodies::{CountedBody, Recorded},
@@ -42,9 +43,8 @@ pub(super) struct DeliveryBody {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AlertResult)]
 struct AlertBody {
-    /// The alert's own, where it is a text.
-    #[schema(required, example = "e3b6f5c0a1d2b4f7")]
-    fingerprint: Option<String>,
+    #[serde(flatten)]
+    head: AlertHead,
     #[serde(flatten)]
     result: AlertStatus,
 }
@@ -74,9 +74,9 @@ enum AlertStatus {
 
 impl DeliveryBody {
     /// Makes the answer of the result of each alert, and counts the results.
-    pub(super) fn new(fingerprints: Vec<Option<String>>, results: Vec<Recorded>) -> Self {
+    pub(super) fn new(heads: Vec<AlertHead>, results: Vec<Recorded>) -> Self {
         let mut body = Self { counted: 0, failed: 0, alerts: Vec::with_capacity(results.len()) };
-        for (fingerprint, result) in fingerprints.into_iter().zip(results) {
+        for (head, result) in heads.into_iter().zip(results) {
             let mut result = AlertStatus::from(result);
             let outcome = result.outcome();
             WEBHOOK_ALERTS.increment(outcome);
@@ -90,7 +90,7 @@ impl DeliveryBody {
             {
                 *problem = None;
             }
-            body.alerts.push(AlertBody { fingerprint, result });
+            body.alerts.push(AlertBody { head, result });
         }
         body
     }

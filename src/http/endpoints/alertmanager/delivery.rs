@@ -7,9 +7,9 @@ use tokio::{
 };
 use utoipa::ToSchema;
 
-use super::alert::{AlertRequest, type_of};
+use super::alert::{AlertHead, AlertRequest, type_of};
 use crate::{
-    domain::{Occurrence, Timestamp},
+    domain::{AnomalyConfig, Occurrence, Timestamp},
     http::{
         bodies::schemas,
         config::CountBy,
@@ -77,19 +77,28 @@ impl<'a> DeliveryRequest<'a> {
         &self,
         count: CountBy,
         now: Timestamp,
-    ) -> impl Iterator<Item = (Option<String>, Result<Option<Occurrence>, Problem>)> {
+        config: AnomalyConfig,
+    ) -> impl Iterator<Item = (AlertHead, Result<Option<Occurrence>, Problem>)> {
         self.alerts.iter().map(move |alert| {
             let alert = AlertRequest::parse(alert);
             let fingerprint = alert.as_ref().ok().and_then(AlertRequest::given_fingerprint);
-            (fingerprint, alert.and_then(|alert| alert.read(count, now)))
+            let mut head = AlertHead { fingerprint, cut_labels: Vec::new() };
+            let read = alert.and_then(|alert| alert.read(count, now, config));
+            let occurrence = read.map(|read| {
+                read.map(|(occurrence, cut_labels)| {
+                    head.cut_labels = cut_labels;
+                    occurrence
+                })
+            });
+            (head, occurrence)
         })
     }
 }
 
 /// A delivery whose alerts were read.
 pub(super) struct ReadDelivery {
-    /// The fingerprint of each alert, as it was given.
-    pub(super) fingerprints: Vec<Option<String>>,
+    /// What the answer says of each alert beside its result.
+    pub(super) heads: Vec<AlertHead>,
     /// The occurrence of each alert; nothing for one that is resolved.
     pub(super) alerts: Vec<Result<Option<Occurrence>, Problem>>,
     /// Number of alerts that the sender left out.
@@ -105,13 +114,14 @@ impl ReadDelivery {
         quota: EventQuota,
         count: CountBy,
         now: Timestamp,
+        config: AnomalyConfig,
     ) -> Result<Self, Problem> {
         let is_large = body.len() > LARGE_BYTES;
         let read = move |turn| {
             let delivery = DeliveryRequest::parse(body.as_str()?)?;
             quota.take(delivery.alerts.len())?;
-            let (fingerprints, alerts) = delivery.read(count, now).unzip();
-            Ok(Self { fingerprints, alerts, truncated: delivery.truncated, turn })
+            let (heads, alerts) = delivery.read(count, now, config).unzip();
+            Ok(Self { heads, alerts, truncated: delivery.truncated, turn })
         };
         if !is_large {
             return read(None);

@@ -16,7 +16,7 @@ use std::time::Instant;
 use axum::{Json, extract::State, http::StatusCode};
 use utoipa_axum::routes;
 
-use self::{answer::DeliveryBody, delivery::ReadDelivery};
+use self::{alert::AlertHead, answer::DeliveryBody, delivery::ReadDelivery};
 use super::endpoint::{Access, BodyKind, Endpoint};
 use crate::{
     auth::{Caller, Scope},
@@ -73,11 +73,13 @@ async fn deliver(
     let bytes = body.as_ref().ok().map(JsonText::len);
     let now = state.counter.now();
     let read = match body {
-        Ok(body) => ReadDelivery::of(body, quota, state.alertmanager.count, now).await,
+        Ok(body) => {
+            ReadDelivery::of(body, quota, state.alertmanager.count, now, state.anomaly).await
+        }
         Err(problem) => Err(problem),
     };
     let delivery = read.inspect_err(|problem| note_refusal(&caller, bytes, problem))?;
-    let ReadDelivery { fingerprints, alerts, truncated, turn: _turn } = delivery;
+    let ReadDelivery { heads, alerts, truncated, turn: _turn } = delivery;
     note_truncated(&caller, truncated);
     let results = record_each(&state.counter, now, alerts).await;
     // Alertmanager sends the whole again, and an episode that was recorded counts once. (A delivery
@@ -85,9 +87,9 @@ async fn deliver(
     if let Some(problem) = temporary_problem(&results) {
         return Err(problem.clone());
     }
-    note_failed(&caller, &fingerprints, &results);
+    note_failed(&caller, &heads, &results);
     let status = write_status_of(&results);
-    Ok((status, Json(DeliveryBody::new(fingerprints, results))))
+    Ok((status, Json(DeliveryBody::new(heads, results))))
 }
 
 fn note_truncated(caller: &Caller, truncated: u64) {
@@ -103,10 +105,10 @@ fn note_truncated(caller: &Caller, truncated: u64) {
 }
 
 /// Logs the alerts of a delivery that have failed, in one line, by the first of them.
-fn note_failed(caller: &Caller, fingerprints: &[Option<String>], results: &[Recorded]) {
-    let mut failed = fingerprints.iter().zip(results).filter_map(|(fingerprint, result)| {
+fn note_failed(caller: &Caller, heads: &[AlertHead], results: &[Recorded]) {
+    let mut failed = heads.iter().zip(results).filter_map(|(head, result)| {
         let problem = result.as_ref().err()?;
-        Some((fingerprint.as_deref().unwrap_or_default(), problem))
+        Some((head.fingerprint.as_deref().unwrap_or_default(), problem))
     });
     let Some((fingerprint, problem)) = failed.next() else { return };
     let failed = 1 + failed.count();

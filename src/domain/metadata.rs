@@ -1,0 +1,148 @@
+//! Bounds what is stored with an anomaly: of an object that is too large, members are left out.
+
+use std::{borrow::Cow, cmp::Reverse};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{Signature, for_each_member};
+
+/// The section `anomaly` of the configuration.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnomalyConfig {
+    /// Maximum size of the object that is stored with an anomaly, in bytes; the identifying fields
+    /// are kept whatever they take.
+    pub max_metadata_bytes: usize,
+}
+
+/// Objects of which the members are left out singly.
+const CONTAINERS: [&str; 2] = ["labels", "annotations"];
+
+/// The member that says that others were left out.
+const TRUNCATED: &str = "metadata_truncated";
+const TRUNCATED_MEMBER: &str = "\"metadata_truncated\":true";
+
+/// A member of the object or, with those of a container, of an object in it.
+struct Member<'a> {
+    name: Cow<'a, str>,
+    value: Value<'a>,
+    is_kept: bool,
+}
+
+enum Value<'a> {
+    /// As it is stored.
+    Text(&'a str),
+    Container(Vec<Member<'a>>),
+}
+
+impl<'a> Member<'a> {
+    fn new(name: Cow<'a, str>, value: &'a RawValue) -> Self {
+        Self { name, value: Value::Text(value.get()), is_kept: true }
+    }
+
+    /// Returns the number of bytes that go with it, without the members of a container.
+    fn bytes(&self) -> usize {
+        let value = match &self.value {
+            Value::Text(text) => text.len(),
+            Value::Container(_) => "{}".len(),
+        };
+        json_text(&self.name).len() + ":".len() + value + ",".len()
+    }
+}
+
+/// Returns a stored object without its largest members: as many are left out, the largest first, as
+/// it takes for `max_bytes`. The identifying fields stay. `stored` must be a JSON object without
+/// white space outside of texts.
+pub(super) fn without_largest(stored: &str, max_bytes: usize) -> String {
+    let mut members = members_of(stored);
+    members.retain(|member| member.name != TRUNCATED);
+    let stays = members_that_stay(&members);
+    // Sizes, each with the place of its member.
+    let mut by_size = Vec::new();
+    let mut bytes = "{}".len() + TRUNCATED_MEMBER.len();
+    for (index, member) in members.iter_mut().enumerate() {
+        if stays.contains(&index) && CONTAINERS.contains(&&*member.name) {
+            open_container(member);
+        }
+        bytes += member.bytes();
+        match &member.value {
+            Value::Container(inner) => {
+                let sizes = inner.iter().map(Member::bytes).enumerate();
+                by_size.extend(sizes.map(|(place, size)| (size, index, Some(place))));
+                bytes += inner.iter().map(Member::bytes).sum::<usize>();
+            }
+            Value::Text(_) if stays.contains(&index) => {}
+            Value::Text(_) => by_size.push((member.bytes(), index, None)),
+        }
+    }
+    by_size.sort_by_key(|(size, ..)| Reverse(*size));
+    for (size, index, place) in by_size {
+        if bytes <= max_bytes {
+            break;
+        }
+        bytes -= size;
+        match (&mut members[index].value, place) {
+            (Value::Container(inner), Some(place)) => inner[place].is_kept = false,
+            _ => members[index].is_kept = false,
+        }
+    }
+    let mut object = String::with_capacity(bytes);
+    object.push('{');
+    push_members(&members, &mut object);
+    if !object.ends_with('{') {
+        object.push(',');
+    }
+    object.push_str(TRUNCATED_MEMBER);
+    object.push('}');
+    object
+}
+
+/// Returns the places of the identifying fields, and of the containers. Of several members of one
+/// name the last counts.
+fn members_that_stay(members: &[Member<'_>]) -> Vec<usize> {
+    let last = |name: &str| members.iter().rposition(|member| member.name == name);
+    let identifying = Signature::FIELDS
+        .into_iter()
+        .filter_map(|(name, alias)| last(name).or_else(|| last(alias?)));
+    let is_object = |index: &usize| match &members[*index].value {
+        Value::Text(text) => text.starts_with('{'),
+        Value::Container(_) => true,
+    };
+    identifying.chain(CONTAINERS.into_iter().filter_map(last).filter(is_object)).collect()
+}
+
+fn members_of(object: &str) -> Vec<Member<'_>> {
+    let mut members = Vec::new();
+    let read = for_each_member(object, |name, value| members.push(Member::new(name, value)));
+    debug_assert!(read.is_ok(), "it was checked to be a JSON object: {object}");
+    members
+}
+
+fn open_container(member: &mut Member<'_>) {
+    if let Value::Text(text) = member.value {
+        member.value = Value::Container(members_of(text));
+    }
+}
+
+fn push_members(members: &[Member<'_>], object: &mut String) {
+    for member in members.iter().filter(|member| member.is_kept) {
+        if !object.ends_with('{') {
+            object.push(',');
+        }
+        object.push_str(&json_text(&member.name));
+        object.push(':');
+        match &member.value {
+            Value::Text(text) => object.push_str(text),
+            Value::Container(inner) => {
+                object.push('{');
+                push_members(inner, object);
+                object.push('}');
+            }
+        }
+    }
+}
+
+fn json_text(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
