@@ -146,3 +146,75 @@ fn push_members(members: &[Member<'_>], object: &mut String) {
 fn json_text(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Map, Value, json};
+
+    use super::*;
+
+    fn bounded(object: &Value, max_bytes: usize) -> Value {
+        serde_json::from_str(&without_largest(&object.to_string(), max_bytes)).unwrap()
+    }
+
+    #[test]
+    fn members_of_labels_and_annotations_are_left_out_one_by_one() {
+        let object = json!({
+            "alertname": "A", "other": "x".repeat(50),
+            "labels": {"a": "x".repeat(40), "b": "y"},
+            "annotations": {"c": "x".repeat(60), "d": {"e": "x".repeat(70)}},
+        });
+        let expected = json!({
+            "alertname": "A", "labels": {"b": "y"}, "annotations": {}, "metadata_truncated": true,
+        });
+        assert_eq!(bounded(&object, 100), expected);
+        let expected = json!({
+            "alertname": "A", "other": "x".repeat(50), "labels": {"a": "x".repeat(40), "b": "y"},
+            "annotations": {}, "metadata_truncated": true,
+        });
+        assert_eq!(bounded(&object, 220), expected);
+    }
+
+    #[test]
+    fn of_several_members_of_one_name_the_last_stays() {
+        let object = format!(r#"{{"job":"a"{}}}"#, r#","labels":{},"job":"b""#.repeat(50));
+        let expected = r#"{"labels":{},"job":"b","metadata_truncated":true}"#;
+        assert_eq!(without_largest(&object, 50), expected);
+    }
+
+    #[test]
+    fn an_identifying_field_stays_whatever_it_takes() {
+        let object = json!({"alert_name": "a".repeat(90), "alertname": "b", "reason": "c"});
+        let expected =
+            json!({"alert_name": "a".repeat(90), "reason": "c", "metadata_truncated": true});
+        assert_eq!(bounded(&object, 10), expected);
+        // The poster's own word for it is no identifying field.
+        let object = json!({"metadata_truncated": false, "job": "j", "text": "x".repeat(90)});
+        assert_eq!(bounded(&object, 60), json!({"job": "j", "metadata_truncated": true}));
+    }
+
+    proptest! {
+        #[test]
+        fn it_fits_or_nothing_else_can_be_left_out(
+            fields in prop::collection::btree_map(".{0,8}", ".{0,40}", 0..12),
+            labels in prop::collection::btree_map(".{0,8}", ".{0,40}", 0..12),
+            max_bytes in 0..400_usize,
+        ) {
+            let mut object: Map<String, Value> =
+                fields.into_iter().map(|(name, text)| (name, text.into())).collect();
+            object.insert("labels".to_owned(), json!(labels));
+            object.insert("service".to_owned(), "s".into());
+            let object = Value::from(object);
+            let text = without_largest(&object.to_string(), max_bytes);
+            let kept: Map<String, Value> = serde_json::from_str(&text).unwrap();
+            let least = r#"{"labels":{},"service":"s","metadata_truncated":true}"#.len();
+            prop_assert!(text.len() <= max_bytes.max(least), "{}", text);
+            for (name, value) in kept.iter().filter(|(name, _)| *name != TRUNCATED) {
+                let posted = &object[name];
+                let labels = posted.as_object().filter(|_| name == "labels");
+                prop_assert!(value == posted || labels.is_some(), "{}", name);
+            }
+        }
+    }
+}

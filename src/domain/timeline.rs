@@ -377,6 +377,41 @@ mod tests {
         assert!(timeline.is_approximate(now));
     }
 
+    #[test]
+    fn late_events_take_no_more_whatever_their_order() {
+        let now = start();
+        for step in [1, -1] {
+            let mut timeline = Timeline::default();
+            timeline.insert(now, now.minus_seconds(80_000), id("old"), config(10));
+            for n in 0..20 {
+                timeline.insert(now, now.minus_seconds(20 - n), id(&format!("{n}")), config(10));
+            }
+            for n in 0..10_000 {
+                let at = Timestamp::from_micros(now.minus_seconds(40_000).as_micros() + step * n);
+                timeline.insert(now, at, id(&format!("late-{n}")), config(10));
+            }
+            assert_eq!(timeline.counts(now).day, 10_021);
+            let stored = postcard::to_stdvec(&timeline).unwrap();
+            assert!(stored.len() < 1_000, "{} bytes", stored.len());
+        }
+    }
+
+    #[test]
+    fn a_timeline_that_is_too_long_is_rolled_up_in_pieces() {
+        let now = start();
+        let mut timeline = Timeline::default();
+        for n in 0..3_000 {
+            timeline.insert(now, now.minus_seconds(3_000 - n), id(&n.to_string()), config(5_000));
+        }
+        for n in 3_000..3_010 {
+            let before = timeline.events.len();
+            timeline.insert(now, now, id(&n.to_string()), config(10));
+            assert!(before + 1 - timeline.events.len() <= ROLLED_UP_AT_ONCE);
+            assert_eq!(timeline.counts(now).day, n as u64 + 1);
+        }
+        assert_eq!(timeline.events.len(), 10);
+    }
+
     proptest! {
         /// Totals are exact, and a window is wrong by no more than the bucket that its start cuts.
         #[test]

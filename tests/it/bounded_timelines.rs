@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use anomaly_counter::{
-    domain::{AnomalyKey, AnomalyStats, FINE_BUCKET_SECONDS, Timestamp},
+    domain::{AnomalyKey, AnomalyStats, FINE_BUCKET_SECONDS, Occurrence, Timestamp},
     store::{RecordOutcome, Store},
 };
 use serde_json::json;
 
+use crate::redis_store::store_keeping;
 use crate::support::{
     Fixture, OtherClient, RedisServer, Service, occurrence, over_every_store, start_of_tests,
     wall_clock,
@@ -174,4 +175,95 @@ async fn a_foreign_key_where_events_are_to_be_folded_loses_none() {
     service.post("/anomalies", &events.into()).await.ok();
     let frequency = service.get(&format!("/anomalies/{key}/frequency")).await.ok();
     assert_eq!(frequency["count_30d"], 60, "ten that were left, and fifty");
+}
+
+/// A timeline that another writer has left, with a member each 60 s up to `until`.
+async fn left_by_another(client: &OtherClient, members: i64, until: Timestamp) {
+    let timeline = format!("anomaly:timeline:{}", AnomalyKey::from_bits(KEY));
+    for first in (0..members).step_by(1_000) {
+        let mut command = vec!["ZADD".to_owned(), timeline.clone()];
+        for n in first..members.min(first + 1_000) {
+            let at = until.minus_seconds((members - n) * 60).as_micros() as f64 / 1e6;
+            command.extend([at.to_string(), format!("m{n}")]);
+        }
+        client.run(&command.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    }
+}
+
+async fn length(client: &OtherClient, kind: &str) -> i64 {
+    client.number(&["ZCARD", &format!("anomaly:{kind}:{}", AnomalyKey::from_bits(KEY))]).await
+}
+
+#[tokio::test]
+async fn a_long_timeline_is_rolled_up_in_pieces_and_counts_stay_right_meanwhile() {
+    const MEMBERS: i64 = 6_000;
+    let redis = RedisServer::start();
+    let (client, now) = (redis.client().await, start_of_tests());
+    left_by_another(&client, MEMBERS, now).await;
+    let store = store_keeping(100, &redis.url()).await;
+    let mut left = MEMBERS;
+    for n in 0..30 {
+        let at = now.plus_seconds(n);
+        // A late one beside it, and a copy of one that is still there.
+        let ids = [format!("new{n}"), format!("late{n}"), format!("m{}", MEMBERS - 1 - n)];
+        let [new, late, known] = ids.each_ref().map(|id| occurrence(KEY, id, at));
+        let late = Occurrence { at: now.minus_seconds(86_400 + n), ..late };
+        let outcomes = store.record(at, vec![new, late, known]).await.into_iter();
+        let outcomes: Vec<_> = outcomes.map(|result| result.unwrap().outcome).collect();
+        use RecordOutcome::{Counted, Duplicate};
+        assert_eq!(outcomes, [Counted, Counted, Duplicate]);
+        let after = length(&client, "timeline").await;
+        assert!(left + 2 - after <= 3 + 500, "{left} {after}");
+        assert!(after < left || after <= 102, "{left} {after}");
+        left = after;
+        let stats = stats_at(&store, at).await;
+        assert_eq!(stats.counts.month, (MEMBERS + 2 * (n + 1)) as u64);
+        // An hour may count two minutes more, and a day an hour.
+        assert!((60..=64).contains(&(stats.counts.hour - n as u64)), "{stats:?}");
+        assert!((1_440..=1_540).contains(&stats.counts.day), "{stats:?}");
+        assert_eq!(stats.last_seen, Some(at));
+    }
+    assert!(left <= 102, "{left}");
+}
+
+#[tokio::test]
+async fn expired_events_of_another_writer_are_removed_in_pieces() {
+    const MEMBERS: i64 = 12_000;
+    let redis = RedisServer::start();
+    let (client, now) = (redis.client().await, start_of_tests());
+    left_by_another(&client, MEMBERS, now.minus_seconds(31 * DAY)).await;
+    let store = store_keeping(100, &redis.url()).await;
+    let mut left = MEMBERS;
+    for n in 0..4 {
+        // The first copy of this id has expired, and may still be there.
+        let id = format!("m{}", MEMBERS - 1 - n);
+        let recorded = store.record(now, vec![occurrence(KEY, &id, now)]).await.pop().unwrap();
+        let recorded = recorded.unwrap();
+        assert_eq!(recorded.outcome, RecordOutcome::Counted);
+        assert_eq!(recorded.stats.counts.month, n as u64 + 1);
+        assert_eq!(recorded.stats.first_seen, Some(now));
+        assert!(!recorded.stats.is_approximate);
+        let after = length(&client, "timeline").await;
+        assert!(left - after <= 5_000, "{left} {after}");
+        left = after;
+    }
+    assert_eq!(left, 4);
+}
+
+#[tokio::test]
+async fn late_events_that_come_one_at_a_time_share_their_bucket() {
+    let redis = RedisServer::start();
+    let (client, now) = (redis.client().await, start_of_tests());
+    let store = store_keeping(10, &redis.url()).await;
+    record(&store, now, &ago(now, (0..50).rev())).await;
+    let before = length(&client, "folded_counts").await;
+    // Oldest first, within six minutes.
+    for n in 0..180 {
+        let late = occurrence(KEY, &format!("late{n}"), now.minus_seconds(40_000 - n * 2));
+        let recorded = store.record(now, vec![late]).await.pop().unwrap().unwrap();
+        assert_eq!(recorded.outcome, RecordOutcome::Counted);
+    }
+    let buckets = length(&client, "folded_counts").await - before;
+    assert!((3..=4).contains(&buckets), "{buckets}");
+    assert_eq!(stats_at(&store, now).await.counts.day, 230);
 }

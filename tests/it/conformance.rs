@@ -11,8 +11,8 @@ use anomaly_counter::{
 };
 
 use crate::support::{
-    EXACT_EVENTS, Fixture, actor, fix_mark, fix_removal, occurrence, over_every_store,
-    start_of_tests,
+    EXACT_EVENTS, Fixture, OPERATION_IDS, actor, fix_mark, fix_removal, occurrence,
+    over_every_store, start_of_tests,
 };
 
 over_every_store!(
@@ -33,6 +33,7 @@ over_every_store!(
     repairs_of_unknown_anomalies_are_refused,
     a_repair_counts_once_by_its_id,
     the_history_keeps_the_newest_hundred_repairs,
+    the_ids_of_the_newest_repairs_and_marks_are_known,
     a_mark_holds_until_it_is_taken_back,
     what_had_an_effect_is_audited_newest_first,
     the_audit_keeps_the_newest_hundred_entries,
@@ -298,6 +299,34 @@ async fn a_repair_counts_once_by_its_id(fixture: impl Fixture) {
     let successes: Vec<_> = history.recent.iter().map(|attempt| attempt.success).collect();
     assert_eq!(successes, [true, false], "newest first");
     assert_eq!(store.details(now, key(KEY)).await.unwrap().unwrap().stats.repair_attempts, 2);
+}
+
+async fn the_ids_of_the_newest_repairs_and_marks_are_known(fixture: impl Fixture) {
+    let (store, now) = (fixture.store(), start_of_tests());
+    record_at(&store, now, "e1").await;
+    let limit = i64::from(OPERATION_IDS);
+    let repair = async |n: i64, at: i64| {
+        let attempt = attempt(KEY, &format!("r{n}"), true, now);
+        let result = store.record_repairs(now.plus_seconds(at), vec![attempt]).await.pop().unwrap();
+        result.unwrap().unwrap().counted
+    };
+    for n in 0..2 * limit {
+        assert!(repair(n, n).await, "{n}");
+    }
+    for n in limit..2 * limit {
+        assert!(!repair(n, 2 * limit).await, "{n}");
+    }
+    assert!(repair(0, 2 * limit).await, "its id is one of the oldest");
+    let marked_at = now.plus_seconds(2 * limit + 1);
+    store.mark_fixed(marked_at, fix_mark(KEY, "mark", marked_at)).await.unwrap();
+    for n in 0..limit - 2 {
+        assert!(repair(3 * limit + n, 3 * limit).await, "{n}");
+    }
+    store.unmark_fixed(marked_at, fix_removal(KEY, "removal", marked_at)).await.unwrap();
+    store.mark_fixed(marked_at, fix_mark(KEY, "mark", marked_at)).await.unwrap();
+    let details = store.details(marked_at, key(KEY)).await.unwrap().unwrap();
+    assert_eq!(details.fix, None, "a second copy of the mark changes nothing");
+    assert_eq!(details.repairs.total, (3 * limit - 1) as u64);
 }
 
 async fn the_history_keeps_the_newest_hundred_repairs(fixture: impl Fixture) {

@@ -25,8 +25,9 @@ pub(crate) use redis_server::RedisServer;
 pub(crate) use sentinel::Sentinel;
 pub(crate) use service::{Answer, Service, http_client};
 pub(crate) use stores::{
-    CheckpointingFixture, ClusterFixture, EXACT_EVENTS, EmbeddedFixture, Fixture, RedisFixture,
-    actor, connect, fix_mark, fix_removal, keeping, occurrence, over_every_store, start_of_tests,
+    CheckpointingFixture, ClusterFixture, EXACT_EVENTS, EmbeddedFixture, Fixture, OPERATION_IDS,
+    RedisFixture, actor, connect, fix_mark, fix_removal, keeping, occurrence, over_every_store,
+    start_of_tests,
 };
 
 use std::{

@@ -211,7 +211,8 @@ local function read_stats(k, starts, prunes, texts, i)
     hour = oldest_at >= starts[8] and day or call('ZCOUNT', timeline, starts[4], '+inf')
   end
   local stats = { month, week, day, hour, length = length, oldest = oldest, newest = false,
-    has_expired = has_expired, repairs = texts[i * 3 - 2], mark = texts[i * 3 - 1], rollup = false, is_approximate = false }
+    has_expired = has_expired, repairs = texts[i * 3 - 2], mark = texts[i * 3 - 1], rollup = false,
+    is_approximate = false }
   local rollup = texts[i * 3] and read_rollup(texts[i * 3], starts)
   if rollup then
     stats.rollup = rollup

@@ -8,8 +8,8 @@
 --          7    number of events beyond those before they are rolled up
 --          8    number of ids of rolled-up events to remember
 --          9    1 if the occurrences may have been recorded before
---          then for each occurrence: event id, its time (Unix seconds); and for one with which the
---          lives of its anomaly's keys are renewed its time (ISO 8601) and the posted object (JSON),
+--          then for each occurrence: event id, its time (Unix seconds); and, if the lives of its
+--          anomaly's keys are renewed with it, its time (ISO 8601) and the posted object (JSON),
 --          else '' and ''
 -- Returns  for each occurrence a text: "counted", "duplicate", "too_old" or "unrecognisable", and
 --          the stats after it (`encode_stats` in library.lua); "wanted", without an effect, if the
@@ -40,8 +40,8 @@ local stats_by_timeline = {}
 -- Of these all further elements are to be sent again too, so that they stay in order.
 local wanted_timelines = {}
 
--- Rolls up the surplus of the anomalies' events as far as the call may take, the largest first: what
--- is left over is rolled up with later writes.
+-- Rolls up the surplus of the anomalies' events as far as the call may take, the largest first:
+-- what is left over is rolled up with later writes.
 local function bound_timelines(count)
   local too_long = {}
   for _, stats in pairs(stats_by_timeline) do
