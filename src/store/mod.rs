@@ -36,15 +36,16 @@ pub use redis::{
 /// **Once.** Within an anomaly, the id of an occurrence counts once for as long as its first copy
 /// is inside 30 days and among the events that are kept exactly or that were rolled up last
 /// ([`TimelineConfig`](crate::domain::TimelineConfig)). The id of a repair, a mark or its removal
-/// takes effect once in 35 days. Both hold whatever comes between two copies, also within one batch
-/// or from two processes at the same time.
+/// takes effect once in 35 days, for as long as it is among the last of its anomaly that are
+/// remembered (the same configuration). Both hold whatever comes between two copies, also within
+/// one batch or from two processes at the same time.
 ///
 /// **Durable.** A write that was answered `Ok` survives the end of this process.
 ///
 /// **Windows.** An event is inside a window when its time ≥ `now` − length. One older than 30 days
-/// is not recorded. Recording an occurrence removes the anomaly's events that are older; reading
-/// removes nothing, and does not see them. A count may be too high by the events of one bucket of
-/// time, and then the stats say so; it is never too low.
+/// is not recorded. Recording an occurrence removes the anomaly's events that are older, a bounded
+/// number at once; reading removes nothing, and neither counts them. A count may be too high by the
+/// events of one bucket of time, and then the stats say so; it is never too low.
 ///
 /// **Known** is an anomaly about which anything is kept. It is kept for 35 days, or a minute less,
 /// after the last occurrence or repair, and for 90 days after a mark, taken back or not. Repairs

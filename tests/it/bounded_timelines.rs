@@ -266,4 +266,19 @@ async fn late_events_that_come_one_at_a_time_share_their_bucket() {
     let buckets = length(&client, "folded_counts").await - before;
     assert!((3..=4).contains(&buckets), "{buckets}");
     assert_eq!(stats_at(&store, now).await.counts.day, 230);
+
+    // An older version has made a bucket of each event: the next late one makes them one.
+    let counts = format!("anomaly:folded_counts:{}", AnomalyKey::from_bits(KEY));
+    let first = now.minus_seconds(30_000).as_micros() as f64 / 1e6;
+    let folded = format!("anomaly:folded:{}", AnomalyKey::from_bits(KEY));
+    client.run(&["DEL", &counts]).await;
+    for n in 0..100 {
+        let ends_at = (first + f64::from(n) / 10.0).to_string();
+        client.run(&["ZADD", &counts, &ends_at, &(n + 1).to_string()]).await;
+    }
+    client.run(&["SET", &folded, &format!("{first} {} 100 0", first + 9.9)]).await;
+    let late = occurrence(KEY, "late", now.minus_seconds(40_000));
+    store.record(now, vec![late]).await.pop().unwrap().unwrap();
+    assert!((2..=3).contains(&length(&client, "folded_counts").await));
+    assert_eq!(stats_at(&store, now).await.counts.day, 100 + 1 + 10);
 }

@@ -137,9 +137,12 @@ local function add_to_buckets(k, rollup, events, starts)
     end
     if after[i] then
       total = tonumber(after[i])
-      table.insert(ends, after[i + 1])
-      table.insert(ends, total + added)
-      newest = ends_at
+      if ends_at - ends_at % FINE_SECONDS > newest then
+        table.insert(ends, 0)
+        table.insert(ends, 0)
+      end
+      -- Else an older version has made more than one bucket for two minutes, which become one.
+      ends[#ends - 1], ends[#ends], newest = after[i + 1], total + added, ends_at
     end
   end
   -- Without an effect, as no total is a line feed: a full Redis, or one that denies it to the user,
