@@ -5,7 +5,7 @@
 # For `make minimum-rust`.
 MINIMUM_RUST := $(shell sed -n 's/^rust-version = "\(.*\)"$$/\1/p' Cargo.toml)
 
-# For `make chaos`: the same seed gives the same faults. ON is `single` or `cluster`.
+# For `make chaos`: the same seed gives the same faults. ON is `single`, `cluster` or `embedded`.
 SEED ?= 1
 SECONDS ?= 600
 ON ?= single
@@ -39,7 +39,8 @@ test: needs lint ## Lint, then all tests; installs the programs that they need, 
 	then cargo nextest run --locked --no-fail-fast; \
 	else cargo test --locked --no-fail-fast; fi
 
-chaos: needs ## Random faults under load, then a count of lost writes: SEED=1 SECONDS=600 ON=single|cluster
+chaos: needs ## Random faults under load, then a count of lost writes: SEED=1 SECONDS=600 ON=single|cluster|embedded
+	@tests/install-programs.sh chaos
 	cargo test --locked $(CHAOS_BUILD) --test chaos -- --seed $(SEED) --seconds $(SECONDS) --on $(ON)
 
 soak: needs ## A steady load with storms; fails when anything grows: SOAK_SECONDS=1800

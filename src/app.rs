@@ -155,11 +155,12 @@ async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
         tracing::info!(%url, "using Redis at {url}");
         return Ok(Arc::new(RedisStore::connect(&config.redis, config.timeline, url).await?));
     }
-    let (data_dir, timeline) = (config.data_dir.clone(), config.timeline);
+    let (data_dir, timeline, limits) = (config.data_dir.clone(), config.timeline, config.store);
     let shown = data_dir.display().to_string();
     tracing::info!(data_dir = shown, "using the embedded store in {shown}");
     let opened =
-        tokio::task::spawn_blocking(move || EmbeddedStore::open(&data_dir, timeline)).await?;
+        tokio::task::spawn_blocking(move || EmbeddedStore::open(&data_dir, timeline, limits))
+            .await?;
     Ok(Arc::new(opened?))
 }
 

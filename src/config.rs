@@ -18,7 +18,7 @@ use crate::{
     http::{AlertmanagerConfig, BrowserConfig, HttpConfig, ProxyConfig, TlsConfig},
     logging::LogConfig,
     spool::SpoolConfig,
-    store::{RedisConfig, RedisUrl},
+    store::{RedisConfig, RedisUrl, StoreConfig},
     traces::TracesConfig,
 };
 
@@ -38,6 +38,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Folder of the embedded store.
     pub data_dir: PathBuf,
+    /// Section `store`.
+    pub store: StoreConfig,
     /// Section `redis`.
     pub redis: RedisConfig,
     /// Section `batch`.

@@ -7,12 +7,17 @@ use std::{
     cell::Cell,
     fs::{self, File},
     io, mem,
+    ops::Range,
     panic::{self, AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Once,
 };
 
 use redb::{Builder, Database, DatabaseError, Error, TableHandle as _, WriteTransaction};
+
+/// The progress of a repair at which redb asks whether it may go back to the commit before the last
+/// one; an intact file is repaired without that step.
+const IS_ROLLED_BACK: Range<f64> = 0.2..0.5;
 
 /// The treatment of a file that is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +33,7 @@ pub(crate) struct RedbFile {
     path: PathBuf,
     page_cache_bytes: usize,
     checks_integrity: bool,
+    refuses_rollback: bool,
 }
 
 /// Why a file can't be used.
@@ -56,12 +62,23 @@ impl From<Error> for OpenFault {
 impl RedbFile {
     /// The file `name` in `data_dir`. Its integrity is not checked unless that is asked for.
     pub(crate) fn new(data_dir: &Path, name: &str, page_cache_bytes: usize) -> Self {
-        Self { path: data_dir.join(name), page_cache_bytes, checks_integrity: false }
+        Self {
+            path: data_dir.join(name),
+            page_cache_bytes,
+            checks_integrity: false,
+            refuses_rollback: false,
+        }
     }
 
     /// The same, with the checksums of all pages verified when it is opened.
     pub(crate) fn with_integrity_check(self) -> Self {
         Self { checks_integrity: true, ..self }
+    }
+
+    /// The same, without the repair by which redb goes back to the commit before the last one if
+    /// pages of the last one are torn or damaged: that is [`Error::RepairAborted`].
+    pub(crate) fn without_rollback(self) -> Self {
+        Self { refuses_rollback: true, ..self }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -123,6 +140,13 @@ impl RedbFile {
         let mut builder = Database::builder();
         builder.set_cache_size(self.page_cache_bytes);
         builder.set_check_integrity_on_open(self.checks_integrity);
+        if self.refuses_rollback {
+            builder.set_repair_callback(|session| {
+                if IS_ROLLED_BACK.contains(&session.progress()) {
+                    session.abort();
+                }
+            });
+        }
         builder
     }
 
@@ -200,7 +224,8 @@ pub(crate) fn table_names(transaction: &WriteTransaction) -> Result<Vec<String>,
     Ok(names)
 }
 
-fn sync_folder(file: &Path) -> io::Result<()> {
+/// Makes a new or another name of a file durable.
+pub(crate) fn sync_folder(file: &Path) -> io::Result<()> {
     file.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 

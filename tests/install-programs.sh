@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs missing programs that the tests start from Debian's packages, if this user may. If not,
-# says what to install. With `bench`, `attack` or `fuzz`: the programs of those instead.
+# says what to install. With `bench`, `attack`, `fuzz` or `chaos`: the programs of those instead.
 set -euo pipefail
 
 # Program and package, in pairs.
@@ -26,6 +26,10 @@ if [ "${1:-}" = attack ]; then
     curl curl
     python3 python3
   )
+fi
+# Beside those of the tests: the faults of disk and clock.
+if [ "${1:-}" = chaos ]; then
+  needed=(faketime faketime cc gcc)
 fi
 # libFuzzer is C++.
 if [ "${1:-}" = fuzz ]; then

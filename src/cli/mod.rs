@@ -1,6 +1,7 @@
 //! The command line: the commands and their exit codes.
 
 mod local;
+mod recover;
 mod spool;
 mod token;
 
@@ -48,6 +49,9 @@ enum Command {
         #[arg(value_name = "JSON")]
         signature: String,
     },
+    /// Replace a damaged file of the embedded store by one with every row that reads well
+    #[command(after_help = recover::WHAT_IT_DOES)]
+    Recover,
     /// Look at the writes that Redis has refused for good, and have them tried again or dropped
     #[command(subcommand)]
     Spool(SpoolCommand),
@@ -77,6 +81,7 @@ pub fn run() -> ExitCode {
         Some(Command::Key { signature }) => print_key(&signature),
         Some(Command::CheckConfig) => load().map(|loaded| print!("{loaded}")),
         Some(Command::Healthcheck) => load().and_then(|loaded| healthcheck(&loaded.config)),
+        Some(Command::Recover) => load().and_then(|loaded| recover::run(&loaded.config)),
         Some(Command::Spool(command)) => {
             load().and_then(|loaded| Runtime::new()?.block_on(spool::run(command, &loaded.config)))
         }
@@ -102,8 +107,6 @@ fn serve(config: &Config) -> Result<(), Failure> {
     let traces = Traces::start(&config.traces)?;
     let served = Runtime::new()?.block_on(async {
         let stop = stop_signal()?;
-        // A write beyond the largest file that is allowed must fail like one on a full disk, and
-        // not end the process, which it does where nobody listens for the signal.
         let _listening = signal::unix::signal(SIGXFSZ)?;
         let hangups = signal::unix::signal(signal::unix::SignalKind::hangup())?;
         Application::build(config).await?.run(stop, hangups).await;
@@ -113,7 +116,9 @@ fn serve(config: &Config) -> Result<(), Failure> {
     served
 }
 
-/// The same number on Linux and macOS; tokio has no name for it.
+/// A write beyond the largest file that is allowed must fail like one on a full disk, and not end
+/// the process, which it does where nobody listens for this signal. It has the same number on Linux
+/// and macOS; tokio has no name for it.
 const SIGXFSZ: signal::unix::SignalKind = signal::unix::SignalKind::from_raw(25);
 
 /// Returns a future that is done at the first SIGTERM or Ctrl-C.

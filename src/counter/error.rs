@@ -18,6 +18,9 @@ pub enum CounterError {
     /// The queue of calls for the store is full.
     #[error("too many calls are waiting for the store")]
     Overloaded,
+    /// The store holds as many anomalies as it may. Nothing was recorded; known anomalies go on.
+    #[error("{0}")]
+    Full(String),
     /// The store can't do this for as long as its data are as they are.
     #[error("the store refuses: {0}")]
     Refused(String),
@@ -35,6 +38,7 @@ impl From<StoreError> for CounterError {
         let text = fault.to_string();
         match fault.class() {
             FaultClass::Transient | FaultClass::Moving => Self::Unavailable(text),
+            FaultClass::Full => Self::Full(text),
             FaultClass::Indeterminate => Self::Unanswered(text),
             FaultClass::Permanent => Self::Refused(text),
         }

@@ -140,10 +140,13 @@ impl Counter {
     /// Sets the gauges of the state and the spool. Does not call the store.
     pub fn report_status(&self) {
         let spool = self.spool_depth();
+        let size = self.store.size().unwrap_or_default();
         let fallback = self.fallback.as_ref();
         self.status.set(StatusSnapshot {
             state: self.health.state(),
             unavailable: &self.health.causes(),
+            anomalies: size.anomalies,
+            max_anomalies: size.max_anomalies,
             spool_operations: spool.operations,
             spool_bytes: spool.bytes,
             spool_max_bytes: fallback.map_or(0, |fallback| fallback.spool().max_bytes()),

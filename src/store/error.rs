@@ -20,6 +20,9 @@ pub enum FaultClass {
     /// It did not happen, because this anomaly is just being moved to another server: the same call
     /// may succeed later, and says nothing about other anomalies.
     Moving,
+    /// It did not happen, because the store holds as many anomalies as it may. The same call may
+    /// succeed once some have expired, and it says nothing about known anomalies.
+    Full,
     /// It may or may not have happened. The same call with the same id is safe.
     Indeterminate,
     /// It did not happen, and will not for as long as the data of this anomaly are as they are. A
@@ -29,12 +32,13 @@ pub enum FaultClass {
 
 impl Label for FaultClass {
     const ALL: &'static [Self] =
-        &[Self::Transient, Self::Moving, Self::Indeterminate, Self::Permanent];
+        &[Self::Transient, Self::Moving, Self::Full, Self::Indeterminate, Self::Permanent];
 
     fn value(self) -> &'static str {
         match self {
             Self::Transient => "transient",
             Self::Moving => "moving",
+            Self::Full => "full",
             Self::Indeterminate => "indeterminate",
             Self::Permanent => "permanent",
         }
@@ -114,6 +118,14 @@ impl StoreError {
     /// A fault of the class [`FaultClass::Moving`].
     pub fn moving(text: impl Into<String>) -> Self {
         Self { class: FaultClass::Moving, cause: Cause::Cluster, text: text.into() }
+    }
+
+    /// A fault of the class [`FaultClass::Full`], of a store with room for so many anomalies.
+    pub fn full(max_anomalies: usize) -> Self {
+        let text = format!(
+            "there are {max_anomalies} anomalies, as many as `store.max_anomalies` permits"
+        );
+        Self { class: FaultClass::Full, cause: Cause::Memory, text }
     }
 
     /// A fault of the class [`FaultClass::Indeterminate`].

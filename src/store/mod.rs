@@ -16,7 +16,9 @@ use crate::domain::{
     RepairAttempt, RepairHistory, Timestamp,
 };
 
-pub use embedded::{CheckpointLimits, EmbeddedOpenError, EmbeddedStore};
+pub use embedded::{
+    CheckpointLimits, EmbeddedOpenError, EmbeddedStore, Recovery, StoreConfig, recover,
+};
 pub use error::{Cause, FaultClass, StoreError};
 pub use redis::{
     InvalidRedisUrl, RedisConfig, RedisStore, RedisTlsConfig, RedisTlsError, RedisUrl,
@@ -177,6 +179,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// The fault that a write would meet.
     async fn check(&self, shard: Shard) -> Result<(), StoreError>;
 
+    /// Returns how many anomalies there are, and may be. `None` where the store counts none.
+    fn size(&self) -> Option<StoreSize> {
+        None
+    }
+
     /// Does a bounded piece of maintenance, such as removing what has expired. To be called about
     /// once a second.
     ///
@@ -237,6 +244,15 @@ pub struct Resets {
     pub suspected: u64,
     /// Slots have moved to another master, whose identity says nothing of what they hold.
     pub certain: u64,
+}
+
+/// The number of anomalies in a store, and its limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreSize {
+    /// Anomalies that are kept.
+    pub anomalies: usize,
+    /// Maximum number of anomalies; occurrences of further ones are refused.
+    pub max_anomalies: usize,
 }
 
 /// Everything that is kept about one anomaly.

@@ -179,6 +179,10 @@ pub struct StatusSnapshot<'a, S, C> {
     pub state: S,
     /// The causes for which shards of the store are behind an open breaker, one for each of them.
     pub unavailable: &'a [C],
+    /// Anomalies in the store; 0 where it does not count them.
+    pub anomalies: usize,
+    /// Limit of `anomalies`; 0 where there is none.
+    pub max_anomalies: usize,
     /// Operations in the spool.
     pub spool_operations: usize,
     /// Bytes of the operations in the spool.
@@ -194,6 +198,8 @@ pub struct StatusGauges<S: 'static, C: 'static> {
     state: StateGauges<S>,
     unavailable: CountGauges<C>,
     shards_unavailable: Gauge,
+    anomalies: Gauge,
+    max_anomalies: Gauge,
     spool_operations: Gauge,
     spool_bytes: Gauge,
     spool_max_bytes: Gauge,
@@ -217,6 +223,14 @@ impl<S: Label, C: Label> StatusGauges<S, C> {
             shards_unavailable: gauge_of(
                 "anomaly_counter_store_shards_unavailable",
                 "Shards of the store (masters) behind an open breaker.",
+            ),
+            anomalies: gauge_of(
+                "anomaly_counter_store_anomalies",
+                "Anomalies in the embedded store; 0 on Redis, which does not count them.",
+            ),
+            max_anomalies: gauge_of(
+                "anomaly_counter_store_max_anomalies",
+                "Anomalies that the embedded store may hold; 0 on Redis.",
             ),
             spool_operations: gauge_of(
                 "anomaly_counter_spool_operations",
@@ -242,6 +256,8 @@ impl<S: Label, C: Label> StatusGauges<S, C> {
         self.state.set(status.state);
         self.unavailable.set(status.unavailable);
         self.shards_unavailable.set(status.unavailable.len() as f64);
+        self.anomalies.set(status.anomalies as f64);
+        self.max_anomalies.set(status.max_anomalies as f64);
         self.spool_operations.set(status.spool_operations as f64);
         self.spool_bytes.set(status.spool_bytes as f64);
         self.spool_max_bytes.set(status.spool_max_bytes as f64);

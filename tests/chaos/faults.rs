@@ -23,7 +23,19 @@ pub(crate) enum Fault {
     /// Ended by SIGTERM, and started again later.
     ServiceStopped(usize),
     DiskFull(usize),
+    /// fsync waits.
+    DiskHangs(usize),
+    DataDirMoved(usize),
+    /// The wall clock jumps by this, and later back.
+    ClockJumps(usize, &'static str),
 }
+
+const DISK_FULL: &str = "disk full";
+const DISK_HANGS: &str = "disk hangs";
+const DATA_DIR_MOVED: &str = "data_dir moved";
+
+/// The names of the faults in which a write may be refused.
+pub(crate) const REASONS_TO_REFUSE: [&str; 3] = [DISK_FULL, DISK_HANGS, DATA_DIR_MOVED];
 
 /// Why a Redis that answers refuses all writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +69,10 @@ impl Fault {
             Self::BlackHole(_) => "black hole",
             Self::ServiceKilled(_) => "service killed",
             Self::ServiceStopped(_) => "service stopped",
-            Self::DiskFull(_) => "disk full",
+            Self::DiskFull(_) => DISK_FULL,
+            Self::DiskHangs(_) => DISK_HANGS,
+            Self::DataDirMoved(_) => DATA_DIR_MOVED,
+            Self::ClockJumps(..) => "clock jumps",
         }
     }
 }
@@ -89,6 +104,7 @@ pub(crate) fn schedule(seed: u64, length: Duration, on: Topology) -> Vec<Planned
         let fault = match on {
             Topology::Single => single(&mut random),
             Topology::Cluster => cluster(&mut random),
+            Topology::Embedded => embedded(&mut random),
         };
         planned.push(Planned { at, lasts, fault });
         // One in three begins while the last goes on.
@@ -131,6 +147,19 @@ fn cluster(random: &mut impl Rng) -> Fault {
             Fault::WritesRefused(node, refusals[random.random_range(0..refusals.len())])
         }
         _ => other(random, instance),
+    }
+}
+
+fn embedded(random: &mut impl Rng) -> Fault {
+    // Further than all that is kept, around an hour, and what NTP may do.
+    const JUMPS: [&str; 6] = ["+40d", "-40d", "+70m", "-70m", "+2m", "-2m"];
+    match random.random_range(0..10) {
+        0 | 1 => Fault::ServiceKilled(0),
+        2 => Fault::ServiceStopped(0),
+        3 | 4 => Fault::DiskFull(0),
+        5 | 6 => Fault::DiskHangs(0),
+        7 => Fault::DataDirMoved(0),
+        _ => Fault::ClockJumps(0, JUMPS[random.random_range(0..JUMPS.len())]),
     }
 }
 

@@ -91,6 +91,10 @@ impl Caller {
         }
     }
 
+    fn any_instance(&mut self) -> usize {
+        self.random.random_range(0..self.stage.instances())
+    }
+
     fn next_id(&mut self) -> String {
         self.sent += 1;
         format!("{}-{}", self.number, self.sent)
@@ -103,7 +107,7 @@ impl Caller {
             events.iter().map(|(name, id)| json!({"alert_name": name, "event_id": id})).collect();
         let body = if body.len() == 1 { body.remove(0) } else { json!(body) };
         loop {
-            let instance = self.random.random_range(0..2);
+            let instance = self.any_instance();
             let answer =
                 self.try_until_acknowledged(Method::POST, "/anomalies", &body, instance).await;
             // Of an array each element is answered by itself.
@@ -111,7 +115,7 @@ impl Caller {
             let mut are_all_taken = true;
             for ((name, id), element) in events.iter().zip(&elements) {
                 if element["count_1h"].as_u64().is_some_and(|count| count > 0) {
-                    self.ledger.occurred(&key_of(name).to_string(), [id.clone()]);
+                    self.ledger.occurred(name, id);
                 } else {
                     are_all_taken = false;
                     self.stage.report().unanswered(&[]);
@@ -131,7 +135,7 @@ impl Caller {
         let id = self.next_id();
         let body =
             json!({"anomaly_key": key, "action": "restart", "success": success, "event_id": id});
-        let instance = self.random.random_range(0..2);
+        let instance = self.any_instance();
         self.try_until_acknowledged(Method::POST, "/repairs", &body, instance).await;
         self.ledger.repaired(&key);
     }
@@ -141,7 +145,7 @@ impl Caller {
     async fn change_fix(&mut self) {
         let anomaly = self.number + CALLERS * self.random.random_range(0..ANOMALIES / CALLERS);
         let key = key_of(&name(anomaly)).to_string();
-        let instance = anomaly % 2;
+        let instance = anomaly % self.stage.instances();
         let is_fixed = self.random.random_bool(0.5);
         if is_fixed {
             let body = json!({"anomaly_key": key, "fix_description": "raised the limit"});
@@ -154,7 +158,7 @@ impl Caller {
     }
 
     async fn read(&mut self, anomaly: usize) {
-        let instance = self.random.random_range(0..2);
+        let instance = self.any_instance();
         let service = self.stage.service(instance);
         let path = format!("/anomalies/{}/frequency", key_of(&name(anomaly)));
         if let Ok(answer) = service.request(Method::GET, &path).send().await {
@@ -203,7 +207,7 @@ impl Caller {
                 assert!(is_refused, "{method} {path} is answered {status}");
             }
             if !must_be_this {
-                instance = 1 - instance;
+                instance = (instance + 1) % self.stage.instances();
             }
             tokio::time::sleep(RETRY_PAUSE).await;
         }

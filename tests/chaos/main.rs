@@ -1,5 +1,6 @@
 //! Random faults under a steady load, then a comparison: every acknowledged write must be there
-//! exactly once. A seed repeats the same faults.
+//! exactly once. A seed repeats the same faults. On Redis they are those of servers and networks;
+//! on the embedded store those of disk and clock.
 //!
 //! `make chaos SEED=7 SECONDS=600 ON=cluster`
 #![allow(clippy::unwrap_used, reason = "what can't be set up ends the run")]
@@ -11,6 +12,7 @@ mod support;
 mod faults;
 mod ledger;
 mod load;
+mod machine;
 mod report;
 mod stage;
 
@@ -27,8 +29,8 @@ use self::{faults::schedule, ledger::Ledger, load::Load, report::Report, stage::
 /// Time between two lines of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Injects faults into two instances of the service and their Redis, and counts lost and doubled
-/// writes.
+/// Injects faults into two instances of the service and their Redis, or into one instance on the
+/// embedded store, and counts lost and doubled writes.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// The same seed gives the same faults.
@@ -37,7 +39,7 @@ struct Arguments {
     /// Length of the run.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// The Redis that the service uses.
+    /// The store that the service uses.
     #[arg(long, value_enum, default_value_t = Topology::Single)]
     on: Topology,
 }
@@ -48,6 +50,8 @@ enum Topology {
     Single,
     /// A cluster of three masters, each with a replica.
     Cluster,
+    /// No Redis: the embedded store, on a disk and by a clock that fail.
+    Embedded,
 }
 
 fn main() -> ExitCode {

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::faults::Fault;
+use crate::faults::{Fault, REASONS_TO_REFUSE};
 
 const CALM: &str = "calm";
 const ALL: &str = "all";
@@ -54,7 +54,7 @@ impl Report {
         phases.extend(before);
         phases.sort_unstable();
         phases.dedup();
-        if is_refused && !phases.contains(&Fault::DiskFull(0).name()) {
+        if is_refused && !REASONS_TO_REFUSE.iter().any(|reason| phases.contains(reason)) {
             figures.refused_without_reason += 1;
         }
         if phases.is_empty() {
@@ -71,15 +71,14 @@ impl Report {
     /// Records a write that was not answered, or not accepted as part of an array.
     pub(crate) fn unanswered(&self, before: &[&'static str]) {
         let mut figures = self.figures();
-        let excuses = [Fault::ServiceKilled(0), Fault::ServiceStopped(0), Fault::DiskFull(0)];
-        let excuses = excuses.map(Fault::name);
-        let is_excused = |phase: &&str| excuses.contains(phase);
+        let ends = [Fault::ServiceKilled(0), Fault::ServiceStopped(0)].map(Fault::name);
+        let is_excused = |phase: &&str| ends.contains(phase) || REASONS_TO_REFUSE.contains(phase);
         if !before.iter().any(is_excused) && !figures.active.keys().any(is_excused) {
             figures.refused_without_reason += 1;
         }
     }
 
-    /// The number of refusals while no disk was full.
+    /// The number of refusals while nothing was wrong with the disk.
     pub(crate) fn refusals_without_reason(&self) -> u64 {
         self.figures().refused_without_reason
     }

@@ -1,22 +1,33 @@
-//! The processes that the faults hit: Redis, two instances of the service, and the network between.
+//! The processes that the faults hit: Redis, two instances of the service, and the network between;
+//! or one instance on the embedded store, with its disk and clock.
 
 use std::{
+    collections::BTreeSet,
     fs,
+    path::PathBuf,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
-use tokio::{sync::Mutex as AsyncMutex, task::JoinSet};
+use reqwest::Method;
+use serde_json::json;
+use tokio::{
+    sync::{Mutex as AsyncMutex, RwLock},
+    task::JoinSet,
+};
 
 use crate::{
     Topology,
     faults::{Fault, Planned, Refusal},
+    machine::Machine,
     report::Report,
     support::{Proxy, RedisCluster, RedisServer, Service, Weather},
 };
 
 /// How long the recovery at the end may take.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(120);
+/// How long the embedded store may take to notice that its disk works again.
+const DISK_PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) struct Stage {
     nodes: Vec<Node>,
@@ -34,10 +45,17 @@ type Node = Arc<AsyncMutex<RedisServer>>;
 #[derive(Clone)]
 struct Instance {
     service: Arc<Mutex<Arc<Service>>>,
-    /// A process that is being killed has no disk to fill.
-    one_fault_at_a_time: Arc<AsyncMutex<()>>,
+    /// Held for reading by the faults in which no process may be replaced: a dead one has no disk
+    /// to fill, and a new one would begin in an empty folder, or by a clock that it has to believe.
+    replacing: Arc<RwLock<()>>,
+    /// The faults of each of these exclude each other.
+    space: Arc<AsyncMutex<()>>,
+    hanging: Arc<AsyncMutex<()>>,
+    clock: Arc<AsyncMutex<()>>,
     /// The proxy in front of a single Redis.
     proxy: Option<Arc<Proxy>>,
+    /// The machine of the embedded store.
+    machine: Option<Arc<Machine>>,
 }
 
 impl Stage {
@@ -58,6 +76,10 @@ impl Stage {
                     instances.push(Instance::start(&cluster.url_of_all(), None).await);
                 }
                 cluster.into_nodes()
+            }
+            Topology::Embedded => {
+                instances.push(Instance::embedded().await);
+                Vec::new()
             }
         };
         Self {
@@ -81,6 +103,14 @@ impl Stage {
         self.instances.iter().map(Instance::service).collect()
     }
 
+    pub(crate) fn instances(&self) -> usize {
+        self.instances.len()
+    }
+
+    pub(crate) fn has_redis(&self) -> bool {
+        !self.nodes.is_empty()
+    }
+
     /// Begins a fault, which ends by itself.
     pub(crate) fn inflict(&self, planned: Planned) {
         let report = Arc::clone(&self.report);
@@ -100,13 +130,41 @@ impl Stage {
                     report.begin(fault);
                     strike_node(&mut node, fault, lasts).await;
                 }
-                Fault::ServiceKilled(instance)
-                | Fault::ServiceStopped(instance)
-                | Fault::DiskFull(instance) => {
+                Fault::ServiceKilled(instance) | Fault::ServiceStopped(instance) => {
                     let instance = &instances[instance];
-                    let _alone = instance.one_fault_at_a_time.lock().await;
+                    let _alone = instance.replacing.write().await;
                     report.begin(fault);
-                    strike_service(instance, fault, lasts).await;
+                    replace_service(instance, fault, lasts).await;
+                }
+                Fault::DiskFull(instance) | Fault::DataDirMoved(instance) => {
+                    let instance = &instances[instance];
+                    let _alone = instance.space.lock().await;
+                    let _stays = instance.replacing.read().await;
+                    report.begin(fault);
+                    strike_space(instance, fault, lasts).await;
+                    instance.takes_writes_again().await;
+                }
+                Fault::DiskHangs(instance) => {
+                    let instance = &instances[instance];
+                    let _alone = instance.hanging.lock().await;
+                    report.begin(fault);
+                    if let Some(machine) = &instance.machine {
+                        machine.stall(true);
+                        tokio::time::sleep(lasts).await;
+                        machine.stall(false);
+                        instance.takes_writes_again().await;
+                    }
+                }
+                Fault::ClockJumps(instance, offset) => {
+                    let instance = &instances[instance];
+                    let _alone = instance.clock.lock().await;
+                    let _stays = instance.replacing.read().await;
+                    report.begin(fault);
+                    if let Some(machine) = &instance.machine {
+                        machine.set_clock(offset);
+                        tokio::time::sleep(lasts).await;
+                        machine.set_clock("+0s");
+                    }
                 }
                 Fault::ConnectionsCut(instance)
                 | Fault::ConnectionsHalfClosed(instance)
@@ -146,17 +204,21 @@ impl Stage {
         }
     }
 
-    /// The ids of an anomaly's occurrences in Redis itself.
-    pub(crate) async fn timeline(&self, key: &str) -> Vec<String> {
+    /// The ids of an anomaly's occurrences in Redis itself, if there is one.
+    pub(crate) async fn timeline(&self, key: &str) -> Option<BTreeSet<String>> {
+        if !self.has_redis() {
+            return None;
+        }
         for node in &self.nodes {
             let client = node.lock().await.client().await;
             let replication = client.text(&["INFO", "replication"]).await.unwrap();
             let names = client.texts(&["KEYS", &format!("anomaly:timeline:*{key}*")]).await;
             if let Some(name) = names.first().filter(|_| replication.contains("role:master")) {
-                return client.texts(&["ZRANGE", name, "0", "-1"]).await;
+                let ids = client.texts(&["ZRANGE", name, "0", "-1"]).await;
+                return Some(ids.into_iter().collect());
             }
         }
-        Vec::new()
+        Some(BTreeSet::new())
     }
 
     pub(crate) fn print_logs(&self) {
@@ -169,8 +231,51 @@ impl Stage {
 impl Instance {
     async fn start(url: &str, proxy: Option<Arc<Proxy>>) -> Self {
         let service = Service::with(&[("REDIS__URL", url)]).await;
-        let service = Arc::new(Mutex::new(Arc::new(service)));
-        Self { service, one_fault_at_a_time: Arc::default(), proxy }
+        Self::of(service, proxy, None)
+    }
+
+    async fn embedded() -> Self {
+        let machine = Machine::build();
+        let environment = machine.environment();
+        let variables: Vec<(&str, &str)> =
+            environment.iter().map(|(name, value)| (&**name, &**value)).collect();
+        let service = Service::with_environment(&variables).await;
+        Self::of(service, None, Some(Arc::new(machine)))
+    }
+
+    fn of(service: Service, proxy: Option<Arc<Proxy>>, machine: Option<Arc<Machine>>) -> Self {
+        Self {
+            service: Arc::new(Mutex::new(Arc::new(service))),
+            replacing: Arc::default(),
+            space: Arc::default(),
+            hanging: Arc::default(),
+            clock: Arc::default(),
+            proxy,
+            machine,
+        }
+    }
+
+    /// The file that holds what the instance has acknowledged.
+    fn file(&self) -> PathBuf {
+        let name = if self.machine.is_some() { "anomalies.redb" } else { "spool.redb" };
+        self.service().data_dir().join(name)
+    }
+
+    /// Waits until the embedded store has noticed that its disk works again, for as long as that
+    /// may take. The other store takes writes all the time.
+    async fn takes_writes_again(&self) {
+        if self.machine.is_none() {
+            return;
+        }
+        let deadline = Instant::now() + DISK_PATIENCE;
+        let event = json!({"alert_name": "Disk", "event_id": "once"});
+        while Instant::now() < deadline {
+            let request = self.service().request(Method::POST, "/anomalies").json(&event);
+            if request.send().await.is_ok_and(|answer| answer.status().is_success()) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     fn service(&self) -> Arc<Service> {
@@ -220,15 +325,22 @@ fn commands(refusal: Refusal) -> [&'static [&'static str]; 2] {
     }
 }
 
-async fn strike_service(instance: &Instance, fault: Fault, lasts: Duration) {
+async fn strike_space(instance: &Instance, fault: Fault, lasts: Duration) {
     let service = instance.service();
-    if matches!(fault, Fault::DiskFull(_)) {
-        let spool = service.data_dir().join("spool.redb");
-        service.limit_file_size(Some(fs::metadata(spool).unwrap().len()));
+    if matches!(fault, Fault::DataDirMoved(_)) {
+        let (data_dir, elsewhere) = (service.data_dir(), service.dir().join("elsewhere"));
+        fs::rename(&data_dir, &elsewhere).unwrap();
+        tokio::time::sleep(lasts).await;
+        fs::rename(&elsewhere, &data_dir).unwrap();
+    } else {
+        service.limit_file_size(Some(fs::metadata(instance.file()).unwrap().len()));
         tokio::time::sleep(lasts).await;
         service.limit_file_size(None);
-        return;
     }
+}
+
+async fn replace_service(instance: &Instance, fault: Fault, lasts: Duration) {
+    let service = instance.service();
     if matches!(fault, Fault::ServiceStopped(_)) {
         service.terminate_in_use().await;
     } else {

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::support::{
-    DEADLINE, Proxy, RedisServer, Service, Weather, eventually, healthy_again, key_of,
+    DEADLINE, Proxy, RedisServer, Service, Weather, eventually, healthy_again, key_of, metric,
 };
 
 async fn connect(service: &Service) -> TcpStream {
@@ -170,4 +170,38 @@ async fn a_client_that_reads_no_answers_loses_its_connection() {
     .await;
     assert!(!sending.is_finished(), "the client itself has not let go");
     sending.abort();
+}
+
+#[tokio::test]
+async fn a_full_embedded_store_refuses_new_anomalies_and_counts_known_ones() {
+    const LIMIT: usize = 20;
+    let limit = LIMIT.to_string();
+    let service = Service::with(&[("STORE__MAX_ANOMALIES", &limit)]).await;
+    let event = |number: usize| json!({"alert_name": format!("Alert{number}")});
+    for number in 0..LIMIT {
+        service.post("/anomalies", &event(number)).await.ok();
+    }
+    let refused = service.post("/anomalies", &event(LIMIT)).await;
+    let detail = refused.problem(503);
+    assert!(detail.contains("`store.max_anomalies`"), "{detail}");
+    assert!(detail.contains("nothing was recorded"), "{detail}");
+    assert_eq!(refused.headers["retry-after"], "60");
+
+    // Of an array only the new one is refused.
+    let both = service.post("/anomalies", &json!([event(0), event(LIMIT)])).await.ok();
+    assert_eq!(both[0]["count_1h"], 2);
+    assert_eq!(both[1]["status"], 503);
+    let path = format!("/anomalies/{}/frequency", key_of(&format!("Alert{LIMIT}")));
+    service.get(&path).await.problem(404);
+
+    // It is no outage.
+    let ready = service.get("/readyz").await.ok();
+    assert_eq!(ready["status"], "ready");
+    assert_eq!(metric(&service, "anomaly_counter_store_anomalies").await, LIMIT as f64);
+    assert_eq!(metric(&service, "anomaly_counter_store_max_anomalies").await, LIMIT as f64);
+    assert!(metric(&service, "anomaly_counter_store_errors_total{class=\"full\"}").await >= 2.0);
+
+    let service = service.restart().await;
+    service.post("/anomalies", &event(LIMIT)).await.problem(503);
+    assert_eq!(service.post("/anomalies", &event(1)).await.ok()["count_1h"], 2);
 }

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     EXACT_EVENTS, Ended, Service, anomaly_counter, keeping, occurrence, start_of_tests,
+    store_limits,
 };
 
 /// The key of `{"alert_name":"HighCPU"}`.
@@ -79,7 +80,7 @@ async fn a_million_events_are_there_after_a_restart() {
     const BATCH: u64 = 2_000;
     const KEYS: u64 = 5_000;
     let (dir, now) = (TempDir::new().unwrap(), start_of_tests());
-    let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS)).unwrap();
+    let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap();
     for first in (0..EVENTS).step_by(BATCH as usize) {
         let batch = (first..first + BATCH)
             .map(|i| occurrence(i % KEYS, &i.to_string(), now.minus_seconds(i as i64 % 3_000)));
@@ -88,7 +89,7 @@ async fn a_million_events_are_there_after_a_restart() {
     store.close().await;
     drop(store);
 
-    let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS)).unwrap();
+    let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap();
     let keys = (0..KEYS).map(anomaly_counter::domain::AnomalyKey::from_bits).collect();
     let mut total = 0;
     for stats in store.stats(now, keys).await {
@@ -101,7 +102,7 @@ async fn a_million_events_are_there_after_a_restart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_has_expired_leaves_the_file_and_it_does_not_grow_for_ever() {
     let (dir, mut now) = (TempDir::new().unwrap(), start_of_tests());
-    let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS)).unwrap();
+    let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap();
     let file = dir.path().join("anomalies.redb");
     let mut sizes = Vec::new();
     for month in 0..24_u64 {
@@ -121,7 +122,7 @@ async fn what_has_expired_leaves_the_file_and_it_does_not_grow_for_ever() {
     store.maintain(now).await.unwrap();
     store.close().await;
     drop(store);
-    let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS)).unwrap();
+    let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap();
     let first_month = (0..100).map(anomaly_counter::domain::AnomalyKey::from_bits).collect();
     assert!(store.stats(now, first_month).await.iter().all(|stats| *stats == Ok(None)));
     store.close().await;
@@ -144,12 +145,13 @@ fn a_folder_that_cannot_be_made_and_a_file_of_another_kind_are_told() {
     let dir = TempDir::new().unwrap();
     std::fs::write(dir.path().join("file"), "x").unwrap();
     let fault =
-        EmbeddedStore::open(&dir.path().join("file/data"), keeping(EXACT_EVENTS)).unwrap_err();
+        EmbeddedStore::open(&dir.path().join("file/data"), keeping(EXACT_EVENTS), store_limits())
+            .unwrap_err();
     assert!(matches!(fault, EmbeddedOpenError::DataDir { .. }), "{fault}");
     assert!(fault.to_string().contains("data_dir"), "{fault}");
 
     std::fs::write(dir.path().join("anomalies.redb"), "this is no database".repeat(1_000)).unwrap();
-    let fault = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS)).unwrap_err();
+    let fault = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap_err();
     assert!(matches!(fault, EmbeddedOpenError::Unreadable { .. }), "{fault}");
     assert!(fault.to_string().contains("move it away"), "{fault}");
 }

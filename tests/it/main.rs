@@ -16,6 +16,7 @@ mod command_line;
 mod configuration;
 mod conformance;
 mod damaged_spool;
+mod damaged_store;
 mod dead_letters;
 mod deployments;
 mod durability;

@@ -233,7 +233,7 @@ async fn a_real_prometheus_has_every_metric_that_the_rules_and_the_dashboard_use
     let dashboard: Value =
         serde_json::from_str(include_str!("../../deploy/grafana/dashboard.json")).unwrap();
     let mut used = named(&expressions);
-    assert_eq!(used.len(), 12);
+    assert_eq!(used.len(), 14);
     for panel in dashboard["panels"].as_array().unwrap() {
         for target in panel["targets"].as_array().unwrap() {
             used.extend(named(target["expr"].as_str().unwrap()));
@@ -251,7 +251,7 @@ async fn a_real_prometheus_has_every_metric_that_the_rules_and_the_dashboard_use
     // Prometheus evaluates the rules, and can parse the dashboard's expressions.
     let rules = prometheus.ask("/api/v1/rules").await.unwrap();
     let rules = rules["data"]["groups"][0]["rules"].as_array().unwrap();
-    assert_eq!(rules.len(), 10);
+    assert_eq!(rules.len(), 11);
     assert!(rules.iter().all(|rule| rule["health"] != "err"), "{rules:?}");
     for panel in dashboard["panels"].as_array().unwrap() {
         for target in panel["targets"].as_array().unwrap() {

@@ -11,10 +11,13 @@ use anomaly_counter::{
     spool::{Spool, SpoolConfig, SpoolOpenError, SpoolWrite},
     store::{AnomalyDetails, EmbeddedOpenError, EmbeddedStore, RecordOutcome, Store},
 };
-use redb::{Database, Key, ReadableDatabase as _, TableDefinition, TableError};
+use redb::{
+    Database, Key, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableError,
+    WriteTransaction,
+};
 use tempfile::TempDir;
 
-use crate::support::{RedisFixture, keeping, occurrence, start_of_tests};
+use crate::support::{RedisFixture, keeping, occurrence, start_of_tests, store_limits};
 
 /// Of the timelines in the data.
 const EXACT_EVENTS: u32 = 10;
@@ -100,13 +103,13 @@ async fn goes_on(store: &dyn Store) {
 #[tokio::test]
 async fn the_embedded_file_of_8c08e13_is_read_and_goes_on() {
     let dir = data_dir_with("anomalies.redb");
-    let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS)).unwrap();
+    let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap();
     holds_what_was_written(&store).await;
     goes_on(&store).await;
     store.close().await;
     drop(store);
 
-    let reopened = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS)).unwrap();
+    let reopened = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap();
     holds_what_was_written(&reopened).await;
     still_holds_all_of_it(&reopened).await;
     reopened.close().await;
@@ -124,7 +127,7 @@ const OLD_ANOMALIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("ano
 #[tokio::test]
 async fn commit_8c08e13_refuses_a_file_of_this_version_instead_of_beginning_empty() {
     for dir in [TempDir::new().unwrap(), data_dir_with("anomalies.redb")] {
-        let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS)).unwrap();
+        let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap();
         store.close().await;
         drop(store);
         let database = Database::open(dir.path().join("anomalies.redb")).unwrap();
@@ -154,13 +157,66 @@ fn rows(file: &Path, table: &str) -> Vec<(u64, Vec<u8>)> {
     table.range::<u64>(..).unwrap().map(row).collect()
 }
 
+/// Makes a file whose rows are of version 1: those of commit 8c08e13 with a byte in front, in
+/// tables of other names.
+fn make_version_1(file: &Path) {
+    fn rename<K: Key + 'static>(transaction: &WriteTransaction, from: &str, to: &str) {
+        let from = TableDefinition::<K, &[u8]>::new(from);
+        {
+            let old = transaction.open_table(from).unwrap();
+            let mut new = transaction.open_table(TableDefinition::<K, &[u8]>::new(to)).unwrap();
+            for entry in old.iter().unwrap() {
+                let (key, row) = entry.unwrap();
+                new.insert(key.value(), [&[1], row.value()].concat().as_slice()).unwrap();
+            }
+        }
+        transaction.delete_table(from).unwrap();
+    }
+    let database = Database::open(file).unwrap();
+    let transaction = database.begin_write().unwrap();
+    rename::<u64>(&transaction, "anomalies_v2", "anomalies");
+    rename::<u64>(&transaction, "journal_v1", "journal");
+    rename::<(u64, u64, u32)>(&transaction, "audit_v1", "audit");
+    let barrier = TableDefinition::<&str, &str>::new("anomalies_v2");
+    transaction.open_table(barrier).unwrap();
+    transaction.commit().unwrap();
+}
+
+#[tokio::test]
+async fn embedded_rows_of_version_1_are_read_and_go_on() {
+    let dir = data_dir_with("anomalies.redb");
+    make_version_1(&dir.path().join("anomalies.redb"));
+    for _ in 0..2 {
+        let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap();
+        holds_what_was_written(&store).await;
+        store.close().await;
+    }
+    let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap();
+    goes_on(&store).await;
+    store.close().await;
+    drop(store);
+    let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap();
+    still_holds_all_of_it(&store).await;
+    store.close().await;
+}
+
+/// A row of version 3 in the table of this kind, with what only that version can read.
+fn row_of_version_3(kind: u8) -> Vec<u8> {
+    let payload = b"whatever it holds";
+    let length = (payload.len() as u32).to_le_bytes();
+    let checksum = crc32fast::hash(&[&[3, kind], &payload[..]].concat()).to_le_bytes();
+    [b"\x03\xACrow", &[kind][..], &length, &checksum, payload].concat()
+}
+
 #[tokio::test]
 async fn an_embedded_file_with_rows_of_a_newer_version_is_refused() {
-    let newer = [2, 7, 7];
-    for table in ["anomalies", "journal", "audit"] {
+    for (table, kind) in
+        [("anomalies", b'A'), ("journal", b'J'), ("audit", b'U'), ("signatures_v1", b'S')]
+    {
+        let newer = row_of_version_3(kind);
         let dir = data_dir_with("anomalies.redb");
         let file = dir.path().join("anomalies.redb");
-        let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS)).unwrap();
+        let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap();
         store.close().await;
         drop(store);
         match table {
@@ -168,8 +224,9 @@ async fn an_embedded_file_with_rows_of_a_newer_version_is_refused() {
             _ => insert::<u64>(&file, table, 999, &newer),
         }
         let journal = rows(&file, "journal");
-        let error = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS)).unwrap_err();
-        assert!(matches!(error, EmbeddedOpenError::NewerVersion { found: 2, .. }), "{error}");
+        let error =
+            EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap_err();
+        assert!(matches!(error, EmbeddedOpenError::NewerVersion { found: 3, .. }), "{error}");
         let text = error.to_string();
         assert!(text.contains("was written by a newer version"), "{text}");
         assert!(text.contains(file.to_str().unwrap()), "{text}");
@@ -190,7 +247,7 @@ fn an_embedded_file_from_before_8c08e13_is_refused_and_untouched() {
     transaction.commit().unwrap();
     drop(database);
 
-    let error = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS)).unwrap_err();
+    let error = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap_err();
     assert!(matches!(error, EmbeddedOpenError::UnknownFormat { .. }), "{error}");
     let text = error.to_string();
     assert!(text.contains("its tables: anomalies_v1, journal_v1"), "{text}");
@@ -207,7 +264,7 @@ fn an_embedded_file_with_a_damaged_row_is_refused_before_it_is_converted() {
     let file = dir.path().join("anomalies.redb");
     insert::<u64>(&file, "journal_v1", u64::MAX - 1, b"\xff\xff");
     let journal = rows(&file, "journal_v1");
-    let error = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS)).unwrap_err();
+    let error = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap_err();
     assert!(matches!(error, EmbeddedOpenError::Unreadable { .. }), "{error}");
     assert_eq!(rows(&file, "journal_v1"), journal);
 }

@@ -27,7 +27,7 @@ pub(crate) use service::{Answer, Service, http_client};
 pub(crate) use stores::{
     CheckpointingFixture, ClusterFixture, EXACT_EVENTS, EmbeddedFixture, Fixture, OPERATION_IDS,
     RedisFixture, actor, connect, fix_mark, fix_removal, keeping, occurrence, over_every_store,
-    start_of_tests,
+    start_of_tests, store_limits,
 };
 
 use std::{

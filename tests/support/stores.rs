@@ -6,7 +6,10 @@ use anomaly_counter::{
     domain::{
         Actor, AnomalyKey, EventId, FixMark, FixRemoval, Occurrence, TimelineConfig, Timestamp,
     },
-    store::{CheckpointLimits, EmbeddedStore, RedisConfig, RedisStore, RedisTlsConfig, Store},
+    store::{
+        CheckpointLimits, EmbeddedStore, RedisConfig, RedisStore, RedisTlsConfig, Store,
+        StoreConfig,
+    },
 };
 use async_trait::async_trait;
 use tempfile::TempDir;
@@ -106,7 +109,9 @@ impl EmbeddedFixture {
     }
 
     fn open(&mut self) {
-        let store = EmbeddedStore::open_with(self.dir.path(), self.timeline, self.limits).unwrap();
+        let store =
+            EmbeddedStore::open_with(self.dir.path(), self.timeline, store_limits(), self.limits)
+                .unwrap();
         self.store = Some(Arc::new(store));
     }
 
@@ -143,6 +148,11 @@ impl Fixture for EmbeddedFixture {
 pub(crate) fn keeping(exact_events: u32) -> TimelineConfig {
     let operation_ids = OPERATION_IDS.try_into().unwrap();
     TimelineConfig { exact_events: exact_events.try_into().unwrap(), operation_ids }
+}
+
+/// The section `store` of a configuration, with a limit that no test reaches.
+pub(crate) fn store_limits() -> StoreConfig {
+    StoreConfig { max_anomalies: 5_000_000.try_into().unwrap() }
 }
 
 pub(crate) struct RedisFixture {

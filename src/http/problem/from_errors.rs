@@ -1,6 +1,6 @@
 //! Turns the errors of other modules into problems.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Problem, ProblemKind};
 use crate::{
@@ -12,6 +12,9 @@ use crate::{
 
 /// An invalid key is shown up to this length: a valid one is shorter.
 const SHOWN_KEY_CHARS: usize = 40;
+
+/// Anomalies expire slowly, so that trying again sooner is in vain.
+const FULL_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 impl Problem {
     /// An anomaly that the store does not have.
@@ -58,6 +61,14 @@ impl From<CounterError> for Problem {
                 "more calls are waiting than can be served, and nothing was recorded: try again \
                  in a moment",
             ),
+            CounterError::Full(cause) => Self::new(
+                ProblemKind::Overloaded,
+                format!(
+                    "this anomaly is new, and {cause}: nothing was recorded. Raise the option, or \
+                     find out who posts so many different ones; known anomalies are counted"
+                ),
+            )
+            .retry_after(FULL_RETRY_AFTER),
             CounterError::Refused(cause) => {
                 let kind = "the store refuses a call";
                 if may_log(kind, LogSource::Anyone, Instant::now()) {

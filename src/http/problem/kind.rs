@@ -219,8 +219,9 @@ impl ProblemKind {
             Self::Overloaded => Explanation {
                 name: "overloaded",
                 title: "More is asked of the service than it can do",
-                meaning: "There are more requests or connections than can be served, or the \
-                          token's limit is reached. Nothing was recorded.",
+                meaning: "There are more requests or connections than can be served, the token's \
+                          limit is reached, or the anomaly is new and there are as many as \
+                          `store.max_anomalies` permits. Nothing was recorded.",
                 remedy: "Try again after as many seconds as Retry-After says.",
             },
             Self::Internal => Explanation {

@@ -8,7 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{error::FileError, file::StoreFile, row::AnomalyRows, state::SharedState};
+use super::{
+    error::FileError, file::StoreFile, journal::JournalRow, row::AnomalyRows, state::SharedState,
+};
 use crate::domain::AnomalyKey;
 
 /// When a checkpoint begins, and the maximum work of one step.
@@ -89,7 +91,11 @@ impl Checkpoint {
     }
 
     /// Performs one step, in one commit.
-    pub(super) fn step(&mut self, state: &SharedState, file: &StoreFile) -> Result<(), FileError> {
+    pub(super) fn step(
+        &mut self,
+        state: &SharedState,
+        file: &mut StoreFile,
+    ) -> Result<(), FileError> {
         let running = self.running.get_or_insert_with(|| {
             self.journal_bytes = 0;
             let to_write = std::mem::take(&mut self.changed);
@@ -98,6 +104,9 @@ impl Checkpoint {
         if running.to_write.is_empty() {
             if !file.trim_journal(running.first_kept, self.limits.step_journal_rows)? {
                 self.running = None;
+                // Of the rows before, none is missing from now on.
+                let should_hold = file.should_hold(state.read().size());
+                file.append(&JournalRow::empty(should_hold), &[])?;
             }
             return Ok(());
         }

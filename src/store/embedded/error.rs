@@ -53,9 +53,32 @@ pub enum OpenError {
         /// The newest version that is read.
         known: u8,
     },
-    /// It is damaged, or the disk fails.
+    /// There is no file to recover.
     #[error(
-        "{}: {source}. Restore it from a backup, or move it away to start empty",
+        "there is no file {}, and so nothing to recover. Is `data_dir` the right one?",
+        file.display()
+    )]
+    Missing {
+        /// The file.
+        file: PathBuf,
+    },
+    /// It is damaged, and no row in it reads well that has a checksum of its own.
+    #[error(
+        "{} can't be recovered ({source}): nothing in it reads well. It is left as it is. Restore \
+         it from a backup, or move it away to start empty",
+        file.display()
+    )]
+    NothingFound {
+        /// The file.
+        file: PathBuf,
+        /// The damage.
+        source: FileError,
+    },
+    /// It is damaged.
+    #[error(
+        "{} can't be used: {source}. Restore it from a backup; or run `anomaly-counter recover`, \
+         which sets it aside and takes over every row that reads well; or move it away to start \
+         empty",
         file.display()
     )]
     Unreadable {
@@ -72,6 +95,14 @@ impl OpenError {
         match source {
             FileError::NewerVersion { found, known } => Self::NewerVersion { file, found, known },
             FileError::UnknownFormat { tables } => Self::UnknownFormat { file, tables },
+            FileError::Database(fault) => match fault.into() {
+                OpenFault::InUse => Self::InUse { file },
+                OpenFault::Disk(source) => {
+                    let dir = file.parent().unwrap_or(&file).to_owned();
+                    Self::DataDir { dir, source }
+                }
+                OpenFault::Damaged(fault) => Self::Unreadable { file, source: fault.into() },
+            },
             source => Self::Unreadable { file, source },
         }
     }
@@ -80,9 +111,36 @@ impl OpenError {
         match fault {
             OpenFault::InUse => Self::InUse { file: file.to_owned() },
             OpenFault::Disk(source) => Self::DataDir { dir: data_dir.to_owned(), source },
-            OpenFault::Damaged(source) => Self::of_file(file, source.into()),
+            OpenFault::Damaged(source) => {
+                Self::Unreadable { file: file.to_owned(), source: source.into() }
+            }
         }
     }
+}
+
+/// Why a row can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum RowError {
+    /// Its frame is not whole.
+    #[error("it is cut short, or no row")]
+    Torn,
+    /// It is not as it was written.
+    #[error("its checksum does not fit")]
+    Checksum,
+    /// It is intact, and is that of another key or table.
+    #[error("it belongs to another key")]
+    Misplaced,
+    /// Its value can't be decoded.
+    #[error("it can't be decoded: {0}")]
+    Content(#[from] postcard::Error),
+    /// It is intact, and of a version that this program does not know.
+    #[error("it is of version {found}, written by a newer version of this program")]
+    Newer {
+        /// The row's version.
+        found: u8,
+        /// The newest version that is read.
+        known: u8,
+    },
 }
 
 /// A fault of the open file.
@@ -91,12 +149,18 @@ pub enum FileError {
     /// redb reports it.
     #[error(transparent)]
     Database(#[from] redb::Error),
-    /// A row can't be decoded.
-    #[error("a row can't be read: {0}")]
-    Row(#[from] postcard::Error),
-    /// A row has no version, or one that no version of this program has written.
-    #[error("a row can't be read: it does not begin with a version")]
-    NoVersion,
+    /// redb has panicked, which it does on pages that are damaged.
+    #[error("redb could not work with it, which means that it is damaged")]
+    Panicked,
+    /// Its last commit can't be read, and was complete: the system has not been down since.
+    #[error("what was written to it last is damaged")]
+    LastCommit,
+    /// It has no content, which no file of this program is ever without.
+    #[error("it is empty")]
+    Empty,
+    /// A row can't be read.
+    #[error("a row is damaged: {0}")]
+    Row(RowError),
     /// A row is of a version that this program does not know.
     #[error("a row is of version {found}, written by a newer version of this program")]
     NewerVersion {
@@ -114,4 +178,13 @@ pub enum FileError {
     /// It lacks what this process has written.
     #[error("the file is not the one that was open before, or an older copy of it")]
     Older,
+}
+
+impl From<RowError> for FileError {
+    fn from(fault: RowError) -> Self {
+        match fault {
+            RowError::Newer { found, known } => Self::NewerVersion { found, known },
+            fault => Self::Row(fault),
+        }
+    }
 }

@@ -1,65 +1,177 @@
 //! The redb file of the embedded store: a row for each anomaly as of some journal sequence, and
 //! the journal of batches since. Each change is one durable commit.
 
-use std::{fs, path::Path};
+use std::{
+    fs::{self, File},
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+};
 
 use redb::{Database, Error, ReadableDatabase as _, ReadableTable as _, Table, TableDefinition};
 
 use super::{
     anomaly::Anomaly,
     error::{FileError, OpenError},
-    format::{ANOMALIES, AUDIT, AuditKey, JOURNAL, SIGNATURES, audit_of, prepare},
-    journal::{Audit, JournalRow},
-    row::{AnomalyRow, AnomalyRows, decode, encode},
+    format::{ANOMALIES, AUDIT, AuditKey, JOURNAL, SIGNATURES, Sequences, audit_of, prepare},
+    journal::{JournalRow, ShouldHold},
+    row::{self, AnomalyRow, AnomalyRows, Kind, decode, encode},
+    salvage::{Salvage, SalvageError},
 };
 use crate::{
     domain::{AUDIT_ENTRIES, AnomalyKey, AuditEntry},
-    redb_file::{Missing, RedbFile},
+    redb_file::{Missing, RedbFile, sync_folder},
+    store::StoreSize,
 };
 
 const FILE_NAME: &str = "anomalies.redb";
+/// The name of a new file until it is complete.
+const NEW_FILE_NAME: &str = "anomalies.new";
 
 /// All anomalies are in memory anyway: the cache serves the journal and the checkpoints.
 const PAGE_CACHE_BYTES: usize = 8 << 20;
+
+/// Whether a last commit that can't be read may be taken back.
+#[derive(Clone, Copy, Debug)]
+enum Rollback {
+    Refused,
+    Permitted,
+}
 
 /// The open file.
 #[derive(Debug)]
 pub(super) struct StoreFile {
     database: Database,
-    /// The sequence of the journal's next row.
-    next_sequence: u64,
+    sequences: Sequences,
+    boot: Option<u32>,
 }
 
 impl StoreFile {
-    /// Opens the file, and creates it if it is missing.
+    /// Opens the file, and creates it if it is missing. One that is there and empty is damaged: a
+    /// new file gets its name when it is complete.
     pub(super) fn open(data_dir: &Path) -> Result<Self, OpenError> {
         let in_data_dir = |source| OpenError::DataDir { dir: data_dir.to_owned(), source };
         fs::create_dir_all(data_dir).map_err(in_data_dir)?;
-        Self::open_with(data_dir, Missing::Create)
+        if !fs::exists(Self::path(data_dir)).map_err(in_data_dir)? {
+            let new = Self::create(data_dir)?;
+            fs::rename(new, Self::path(data_dir)).map_err(in_data_dir)?;
+            sync_folder(&Self::path(data_dir)).map_err(in_data_dir)?;
+        }
+        Self::open_existing(data_dir)
     }
 
     /// Opens the file again after a fault. It must be there and hold the sequence `last`: a disk
     /// that is gone, or another one in its place, is no reason to begin empty.
     pub(super) fn reopen(data_dir: &Path, last: u64) -> Result<Self, OpenError> {
-        let file = Self::open_with(data_dir, Missing::Fail)?;
+        let file = Self::open_existing(data_dir)?;
         if file.last_sequence() < last {
             return Err(Self::unreadable(data_dir, FileError::Older));
         }
         Ok(file)
     }
 
-    fn open_with(data_dir: &Path, missing: Missing) -> Result<Self, OpenError> {
-        let on_disk = RedbFile::new(data_dir, FILE_NAME, PAGE_CACHE_BYTES);
+    /// Opens a file that is there, and verifies all of it: redb trusts one that was closed well.
+    pub(super) fn open_existing(data_dir: &Path) -> Result<Self, OpenError> {
+        let path = Self::path(data_dir);
+        if fs::metadata(&path).is_ok_and(|file| file.len() == 0) {
+            return Err(OpenError::Unreadable { file: path, source: FileError::Empty });
+        }
+        match Self::open_as(data_dir, FILE_NAME, Missing::Fail, Rollback::Refused) {
+            Err(OpenError::Unreadable {
+                source: FileError::Database(Error::RepairAborted),
+                ..
+            }) => Self::roll_back(data_dir),
+            opened => opened,
+        }
+    }
+
+    /// Opens a file whose last commit can't be read. After a power failure that is one which was
+    /// not complete, and so not acknowledged; else it is damaged.
+    fn roll_back(data_dir: &Path) -> Result<Self, OpenError> {
+        let file = Self::path(data_dir);
+        let in_data_dir = |source| OpenError::DataDir { dir: data_dir.to_owned(), source };
+        let salvage = File::open(&file)
+            .map_err(SalvageError::from)
+            .and_then(|file| Salvage::of(&file))
+            .map_err(|fault| fault.into_open_error(&file, in_data_dir))?;
+        let newest = salvage.journal.last_key_value();
+        let boot = newest.and_then(|(_, row)| row.should_hold.boot);
+        if boot.is_some() && boot == current_boot() {
+            return Err(OpenError::Unreadable { file, source: FileError::LastCommit });
+        }
+        tracing::warn!(
+            file = %file.display(),
+            "the last commit to {} is not complete, as after a power failure; it was not \
+             acknowledged, and is taken back",
+            file.display()
+        );
+        Self::open_as(data_dir, FILE_NAME, Missing::Fail, Rollback::Permitted)
+    }
+
+    /// Creates a file beside that of the store, in place of one that was left unfinished.
+    fn create(data_dir: &Path) -> Result<PathBuf, OpenError> {
+        Self::create_with(data_dir, |_| Ok(()))
+    }
+
+    /// As [`StoreFile::create`], with what `fill` writes. The file is removed if that fails, so
+    /// that a full disk is not full of it.
+    pub(super) fn create_with(
+        data_dir: &Path,
+        fill: impl FnOnce(&mut Self) -> Result<(), FileError>,
+    ) -> Result<PathBuf, OpenError> {
+        let path = data_dir.join(NEW_FILE_NAME);
+        let remove = || match fs::remove_file(&path) {
+            Err(fault) if fault.kind() != io::ErrorKind::NotFound => Err(fault),
+            _ => Ok(()),
+        };
+        let in_data_dir = |source| OpenError::DataDir { dir: data_dir.to_owned(), source };
+        remove().map_err(in_data_dir)?;
+        let created = Self::open_as(data_dir, NEW_FILE_NAME, Missing::Create, Rollback::Refused)
+            .and_then(|mut file| {
+                fill(&mut file).map_err(|fault| OpenError::of_file(&path, fault))?;
+                file.database.close().map_err(|fault| {
+                    let fault = Error::from(fault).into();
+                    OpenError::of_file(&path, fault)
+                })
+            });
+        if created.is_err() {
+            // The error that is returned says more than one of this.
+            let _ = remove();
+        }
+        created.map(|()| path)
+    }
+
+    fn open_as(
+        data_dir: &Path,
+        name: &str,
+        missing: Missing,
+        rollback: Rollback,
+    ) -> Result<Self, OpenError> {
+        let on_disk = RedbFile::new(data_dir, name, PAGE_CACHE_BYTES).with_integrity_check();
+        let on_disk = match rollback {
+            Rollback::Refused => on_disk.without_rollback(),
+            Rollback::Permitted => on_disk,
+        };
         let (database, prepared) = on_disk
             .open(missing, prepare)
             .map_err(|fault| OpenError::of_opening(data_dir, on_disk.path(), fault))?;
-        let next_sequence = prepared.map_err(|fault| OpenError::of_file(on_disk.path(), fault))?;
-        Ok(Self { database, next_sequence })
+        let sequences = prepared.map_err(|fault| OpenError::of_file(on_disk.path(), fault))?;
+        Ok(Self { database, sequences, boot: current_boot() })
+    }
+
+    /// The path of the store's file.
+    pub(super) fn path(data_dir: &Path) -> PathBuf {
+        data_dir.join(FILE_NAME)
     }
 
     /// The error of a file in `data_dir` that was opened and can't be read.
     pub(super) fn unreadable(data_dir: &Path, fault: FileError) -> OpenError {
-        OpenError::of_file(&data_dir.join(FILE_NAME), fault)
+        OpenError::of_file(&Self::path(data_dir), fault)
+    }
+
+    /// Closes a file that has failed, in which redb may panic again.
+    pub(super) fn discard(self) {
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(self)));
     }
 
     /// Passes every anomaly's row to `take`.
@@ -68,7 +180,7 @@ impl StoreFile {
         mut take: impl FnMut(AnomalyKey, AnomalyRow<Anomaly>),
     ) -> Result<(), FileError> {
         self.read(ANOMALIES, |key, bytes| {
-            take(AnomalyKey::from_bits(key), decode(bytes)?);
+            take(AnomalyKey::from_bits(key), decode(Kind::Anomaly, key, bytes)?);
             Ok(())
         })
     }
@@ -80,19 +192,24 @@ impl StoreFile {
         mut take: impl FnMut(u64, usize, JournalRow),
     ) -> Result<(), FileError> {
         self.read(JOURNAL, |sequence, bytes| {
-            take(sequence, bytes.len(), decode(bytes)?);
+            take(sequence, bytes.len(), row::decode_journal(sequence, bytes)?);
             Ok(())
         })
     }
 
     /// Adds a row to the journal, and its entries to the audit. They are durable when this returns.
     /// Returns the row's size in bytes.
-    pub(super) fn append(&mut self, row: &JournalRow, audit: &Audit) -> Result<usize, FileError> {
-        let sequence = self.next_sequence;
-        let bytes = encode(row)?;
+    pub(super) fn append(
+        &mut self,
+        row: &JournalRow,
+        audit: &[(AnomalyKey, AuditEntry)],
+    ) -> Result<usize, FileError> {
+        let sequence = self.sequences.next;
+        let bytes = encode(Kind::Journal, sequence, row)?;
         let mut entries = Vec::with_capacity(audit.len());
-        for (index, (key, entry)) in (0..).zip(audit) {
-            entries.push(((key.to_bits(), sequence, index), encode(entry)?));
+        for (index, (key, entry)) in (0_u32..).zip(audit) {
+            let key = (key.to_bits(), sequence, index);
+            entries.push((key, encode(Kind::Audit, key, entry)?));
         }
         self.transact(|transaction| {
             transaction.open_table(JOURNAL)?.insert(sequence, bytes.as_slice())?;
@@ -106,13 +223,22 @@ impl StoreFile {
             }
             Ok(())
         })?;
-        self.next_sequence += 1;
+        self.sequences.next += 1;
         Ok(bytes.len())
     }
 
     /// Returns the sequence of the journal's newest row; 0 before the first.
     pub(super) fn last_sequence(&self) -> u64 {
-        self.next_sequence - 1
+        self.sequences.next - 1
+    }
+
+    /// Returns what the journal's next row says of the file, beside so many anomalies.
+    pub(super) fn should_hold(&self, size: StoreSize) -> ShouldHold {
+        ShouldHold {
+            oldest: self.sequences.oldest,
+            anomalies: size.anomalies as u64,
+            boot: self.boot,
+        }
     }
 
     /// Writes anomalies' rows, and their signatures with them.
@@ -120,24 +246,48 @@ impl StoreFile {
         self.transact(|transaction| insert(transaction, rows))
     }
 
+    /// Writes entries of audits.
+    pub(super) fn write_audit(&self, entries: &[(AuditKey, AuditEntry)]) -> Result<(), FileError> {
+        let row = |(key, entry): &(AuditKey, AuditEntry)| {
+            encode(Kind::Audit, *key, entry).map(|row| (*key, row))
+        };
+        let rows = entries.iter().map(row).collect::<Result<Vec<_>, _>>()?;
+        self.transact(|transaction| {
+            let mut audit = transaction.open_table(AUDIT)?;
+            for (key, row) in &rows {
+                audit.insert(key, row.as_slice())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Lets the journal of a new file begin after a sequence.
+    pub(super) fn continue_after(&mut self, sequence: u64) {
+        self.sequences = Sequences { oldest: sequence + 1, next: sequence + 1 };
+    }
+
     /// Returns the object that made an anomaly known, as JSON.
     pub(super) fn signature_json(&self, key: AnomalyKey) -> Result<Option<String>, FileError> {
-        let transaction = self.database.begin_read().map_err(Error::from)?;
-        let signatures = transaction.open_table(SIGNATURES).map_err(Error::from)?;
-        let row = signatures.get(key.to_bits()).map_err(Error::from)?;
-        Ok(row.map(|row| String::from_utf8_lossy(row.value()).into_owned()))
+        unless_panicked(|| {
+            let transaction = self.database.begin_read().map_err(Error::from)?;
+            let signatures = transaction.open_table(SIGNATURES).map_err(Error::from)?;
+            let row = signatures.get(key.to_bits()).map_err(Error::from)?;
+            Ok(row.map(|row| row::decode_signature(key.to_bits(), row.value())).transpose()?)
+        })
     }
 
     /// Returns the audit of an anomaly, newest first.
     pub(super) fn audit(&self, key: AnomalyKey) -> Result<Vec<AuditEntry>, FileError> {
-        let transaction = self.database.begin_read().map_err(Error::from)?;
-        let audit = transaction.open_table(AUDIT).map_err(Error::from)?;
-        let mut entries = Vec::new();
-        for row in audit.range(audit_of(key.to_bits())).map_err(Error::from)?.rev() {
-            let (_, entry) = row.map_err(Error::from)?;
-            entries.push(decode(entry.value())?);
-        }
-        Ok(entries)
+        unless_panicked(|| {
+            let transaction = self.database.begin_read().map_err(Error::from)?;
+            let audit = transaction.open_table(AUDIT).map_err(Error::from)?;
+            let mut entries = Vec::new();
+            for row in audit.range(audit_of(key.to_bits())).map_err(Error::from)?.rev() {
+                let (key, entry) = row.map_err(Error::from)?;
+                entries.push(decode(Kind::Audit, key.value(), entry.value())?);
+            }
+            Ok(entries)
+        })
     }
 
     /// Removes anomalies' rows.
@@ -158,8 +308,13 @@ impl StoreFile {
     /// Removes up to `limit` of the journal's oldest rows before `first_kept`. Returns true if
     /// there may be more. The newest row must always be kept, because the next sequence follows
     /// from it.
-    pub(super) fn trim_journal(&self, first_kept: u64, limit: usize) -> Result<bool, FileError> {
+    pub(super) fn trim_journal(
+        &mut self,
+        first_kept: u64,
+        limit: usize,
+    ) -> Result<bool, FileError> {
         let mut more = true;
+        let mut removed = None;
         self.transact(|transaction| {
             let mut journal = transaction.open_table(JOURNAL)?;
             for _ in 0..limit {
@@ -169,9 +324,11 @@ impl StoreFile {
                     break;
                 };
                 journal.remove(oldest)?;
+                removed = Some(oldest);
             }
             Ok(())
         })?;
+        self.sequences.oldest = removed.map_or(self.sequences.oldest, |removed| removed + 1);
         Ok(more)
     }
 
@@ -180,25 +337,42 @@ impl StoreFile {
         table: TableDefinition<'_, u64, &[u8]>,
         mut take: impl FnMut(u64, &[u8]) -> Result<(), FileError>,
     ) -> Result<(), FileError> {
-        let transaction = self.database.begin_read().map_err(Error::from)?;
-        let table = transaction.open_table(table).map_err(Error::from)?;
-        for entry in table.iter().map_err(Error::from)? {
-            let (key, bytes) = entry.map_err(Error::from)?;
-            take(key.value(), bytes.value())?;
-        }
-        Ok(())
+        unless_panicked(|| {
+            let transaction = self.database.begin_read().map_err(Error::from)?;
+            let table = transaction.open_table(table).map_err(Error::from)?;
+            for entry in table.iter().map_err(Error::from)? {
+                let (key, bytes) = entry.map_err(Error::from)?;
+                take(key.value(), bytes.value())?;
+            }
+            Ok(())
+        })
     }
 
     fn transact(
         &self,
         change: impl FnOnce(&redb::WriteTransaction) -> Result<(), Error>,
     ) -> Result<(), FileError> {
-        let transaction = self.database.begin_write().map_err(Error::from)?;
-        change(&transaction)?;
-        // The default durability is immediate: this returns after fsync.
-        transaction.commit().map_err(Error::from)?;
-        Ok(())
+        unless_panicked(|| {
+            let transaction = self.database.begin_write().map_err(Error::from)?;
+            change(&transaction)?;
+            // The default durability is immediate: this returns after fsync.
+            transaction.commit().map_err(Error::from)?;
+            Ok(())
+        })
     }
+}
+
+/// Identifies the run of the system, which ends when it is shut down or loses power. `None` where
+/// the system does not tell.
+fn current_boot() -> Option<u32> {
+    let id = fs::read("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(crc32fast::hash(&id))
+}
+
+/// Runs a call of redb, which may panic on a page that was damaged after the file was verified. The
+/// file must then be opened anew.
+fn unless_panicked<T>(call: impl FnOnce() -> Result<T, FileError>) -> Result<T, FileError> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or(Err(FileError::Panicked))
 }
 
 fn insert(transaction: &redb::WriteTransaction, rows: &AnomalyRows) -> Result<(), Error> {
@@ -207,8 +381,8 @@ fn insert(transaction: &redb::WriteTransaction, rows: &AnomalyRows) -> Result<()
         anomalies.insert(key.to_bits(), row.as_slice())?;
     }
     let mut signatures = transaction.open_table(SIGNATURES)?;
-    for (key, json) in &rows.signatures {
-        signatures.insert(key.to_bits(), json.as_bytes())?;
+    for (key, row) in &rows.signatures {
+        signatures.insert(key.to_bits(), row.as_slice())?;
     }
     Ok(())
 }

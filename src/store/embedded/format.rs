@@ -1,4 +1,5 @@
-//! The tables of the embedded store's file, and the conversion of those that commit 8c08e13 wrote.
+//! The tables of the embedded store's file, their verification, and the conversion of those that
+//! commit 8c08e13 wrote.
 //!
 //! That commit would take a file that lacks its table `anomalies_v2` for an empty one. So a table
 //! of this name, but with another type of values, is in every file: redb then refuses to open it as
@@ -7,20 +8,20 @@
 use std::ops::RangeInclusive;
 
 use redb::{Database, Error, Key, ReadableTable as _, TableDefinition, WriteTransaction};
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     anomaly::Anomaly,
     error::FileError,
-    journal::JournalRow,
-    row::{self, AnomalyRow},
+    journal::{JournalRow, JournalRowV1},
+    row::{self, AnomalyRow, Kind},
 };
 use crate::{domain::AuditEntry, redb_file::table_names};
 
 /// Anomaly key → [`AnomalyRow`].
 pub(super) const ANOMALIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("anomalies");
-/// Anomaly key → the object as first posted, as JSON and without a version. It has a row of its
-/// own, because it never changes, and is not kept in memory.
+/// Anomaly key → [`row::SignatureRow`], the object as first posted. It has a row of its own,
+/// because it never changes, and is not kept in memory.
 pub(super) const SIGNATURES: TableDefinition<'_, u64, &[u8]> =
     TableDefinition::new("signatures_v1");
 /// [`AuditKey`] → [`AuditEntry`]. On disk only, because entries are few and seldom asked for.
@@ -39,26 +40,35 @@ const OLD_ANOMALIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("ano
 const OLD_AUDIT: TableDefinition<'_, AuditKey, &[u8]> = TableDefinition::new("audit_v1");
 const OLD_JOURNAL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("journal_v1");
 
-/// Creates the tables of an empty file, converts those of commit 8c08e13, and returns the next
-/// sequence of the journal. All of it is one transaction, and nothing changes if it fails.
-pub(super) fn prepare(database: &Database) -> Result<Result<u64, FileError>, Error> {
+/// The sequences of the journal.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sequences {
+    /// That of its oldest row.
+    pub(super) oldest: u64,
+    /// That of the next row.
+    pub(super) next: u64,
+}
+
+/// Creates the tables of an empty file, converts those of commit 8c08e13, and returns the
+/// sequences of the journal. All of it is one transaction, and nothing changes if it fails.
+pub(super) fn prepare(database: &Database) -> Result<Result<Sequences, FileError>, Error> {
     let transaction = database.begin_write()?;
     let prepared = prepare_tables(&transaction);
     match prepared {
-        Ok(next_sequence) => {
+        Ok(sequences) => {
             transaction.commit()?;
-            Ok(Ok(next_sequence))
+            Ok(Ok(sequences))
         }
         Err(FileError::Database(fault)) => Err(fault),
         Err(fault) => Ok(Err(fault)),
     }
 }
 
-fn prepare_tables(transaction: &WriteTransaction) -> Result<u64, FileError> {
+fn prepare_tables(transaction: &WriteTransaction) -> Result<Sequences, FileError> {
     let tables = table_names(transaction)?;
     let has = |name: &str| tables.iter().any(|table| table == name);
     if has("anomalies") {
-        verify_audit(transaction)?;
+        verify_unread(transaction)?;
     } else if has("anomalies_v2") {
         convert(transaction)?;
     } else if !tables.is_empty() {
@@ -69,8 +79,9 @@ fn prepare_tables(transaction: &WriteTransaction) -> Result<u64, FileError> {
     open(transaction, SIGNATURES)?;
     open(transaction, AUDIT)?;
     let journal = transaction.open_table(JOURNAL).map_err(Error::from)?;
+    let oldest = journal.first().map_err(Error::from)?.map(|(sequence, _)| sequence.value());
     let last = journal.last().map_err(Error::from)?.map(|(sequence, _)| sequence.value());
-    Ok(last.map_or(1, |last| last + 1))
+    Ok(Sequences { oldest: oldest.unwrap_or(1), next: last.map_or(1, |last| last + 1) })
 }
 
 fn open<K: Key + 'static, V: redb::Value + 'static>(
@@ -81,41 +92,56 @@ fn open<K: Key + 'static, V: redb::Value + 'static>(
     Ok(())
 }
 
-/// Anomalies and the journal are read at every start, entries of the audit are not: so their
-/// versions are looked at here.
-fn verify_audit(transaction: &WriteTransaction) -> Result<(), FileError> {
+/// Anomalies and the journal are read at every start, which fails if they are damaged. The rows
+/// that are not read then are verified here.
+fn verify_unread(transaction: &WriteTransaction) -> Result<(), FileError> {
     let audit = transaction.open_table(AUDIT).map_err(Error::from)?;
     for entry in audit.iter().map_err(Error::from)? {
-        row::payload(entry.map_err(Error::from)?.1.value())?;
+        let (key, entry) = entry.map_err(Error::from)?;
+        row::decode::<_, AuditEntry>(Kind::Audit, key.value(), entry.value())?;
+    }
+    let signatures = transaction.open_table(SIGNATURES).map_err(Error::from)?;
+    for entry in signatures.iter().map_err(Error::from)? {
+        let (key, signature) = entry.map_err(Error::from)?;
+        row::decode_signature(key.value(), signature.value())?;
     }
     Ok(())
 }
 
 fn convert(transaction: &WriteTransaction) -> Result<(), FileError> {
     tracing::info!("converting the embedded store's file to this version's format");
-    let anomalies = convert_table::<_, AnomalyRow<Anomaly>>(transaction, OLD_ANOMALIES, ANOMALIES)?;
-    let journal = convert_table::<_, JournalRow>(transaction, OLD_JOURNAL, JOURNAL)?;
-    convert_table::<_, AuditEntry>(transaction, OLD_AUDIT, AUDIT)?;
+    let as_is = |row: AnomalyRow<Anomaly>| row;
+    let anomalies = convert_table(transaction, Kind::Anomaly, (OLD_ANOMALIES, ANOMALIES), as_is)?;
+    let of_journal = |row: JournalRowV1| JournalRow::from(row);
+    let journal = convert_table(transaction, Kind::Journal, (OLD_JOURNAL, JOURNAL), of_journal)?;
+    convert_table(transaction, Kind::Audit, (OLD_AUDIT, AUDIT), |entry: AuditEntry| entry)?;
     tracing::info!(anomalies, journal, "converted the embedded store's file");
     Ok(())
 }
 
-/// Moves the rows of a table to a new one, each with the version in front. They are copied one by
-/// one, because there may be a million, and decoded, because a damaged one has to fail before
-/// anything is changed. Returns their number.
-fn convert_table<K: Key + 'static, T: DeserializeOwned>(
+/// Moves the rows of a table to a new one, each in its frame. They are moved one by one, because
+/// there may be a million, and a damaged one has to fail before anything is changed. Returns their
+/// number.
+fn convert_table<K, Old, New>(
     transaction: &WriteTransaction,
-    old: TableDefinition<'_, K, &'static [u8]>,
-    new: TableDefinition<'_, K, &'static [u8]>,
-) -> Result<u64, FileError> {
+    kind: Kind,
+    (old, new): (TableDefinition<'_, K, &'static [u8]>, TableDefinition<'_, K, &'static [u8]>),
+    convert: impl Fn(Old) -> New,
+) -> Result<u64, FileError>
+where
+    K: Key + 'static,
+    for<'k> K::SelfType<'k>: Serialize,
+    Old: DeserializeOwned,
+    New: Serialize,
+{
     let mut count = 0;
     {
         let old = transaction.open_table(old).map_err(Error::from)?;
         let mut new = transaction.open_table(new).map_err(Error::from)?;
         for entry in old.iter().map_err(Error::from)? {
             let (key, value) = entry.map_err(Error::from)?;
-            let row = [&[row::VERSION], value.value()].concat();
-            row::decode::<T>(&row)?;
+            let value = convert(row::whole(value.value())?);
+            let row = row::encode(kind, key.value(), &value)?;
             new.insert(key.value(), row.as_slice()).map_err(Error::from)?;
             count += 1;
         }

@@ -7,12 +7,46 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{AnomalyKey, AuditEntry, EventDigest, PermanentFix, RecentAttempt, Timestamp};
 
-/// The changes of one batch.
+/// The changes of one batch. The order of the fields is part of the file format.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct JournalRow {
     /// The time at which the batch was applied.
     pub(super) now: Timestamp,
     pub(super) changes: Vec<Change>,
+    /// What the file should hold, by which the recovery of a damaged one knows what is missing.
+    pub(super) should_hold: ShouldHold,
+}
+
+/// What a file should hold beside a row of its journal.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(super) struct ShouldHold {
+    /// The sequence of the oldest row of the journal.
+    pub(super) oldest: u64,
+    /// The number of anomalies after the row.
+    pub(super) anomalies: u64,
+    /// The run of the system in which the row was written; `None` where it is unknown. For as long
+    /// as it lasts, nothing that was written is lost without damage.
+    pub(super) boot: Option<u32>,
+}
+
+/// A row of version 1.
+#[derive(Debug, Deserialize)]
+pub(super) struct JournalRowV1 {
+    now: Timestamp,
+    changes: Vec<Change>,
+}
+
+impl From<JournalRowV1> for JournalRow {
+    fn from(JournalRowV1 { now, changes }: JournalRowV1) -> Self {
+        Self { now, changes, should_hold: ShouldHold::default() }
+    }
+}
+
+impl JournalRow {
+    /// A row that changes nothing.
+    pub(super) fn empty(should_hold: ShouldHold) -> Self {
+        Self { now: Timestamp::MIN, changes: Vec::new(), should_hold }
+    }
 }
 
 /// The entries of one batch for the audits of its anomalies.

@@ -5,11 +5,15 @@
 
 mod anomaly;
 mod checkpoint;
+mod config;
 mod error;
 mod file;
 mod format;
 mod journal;
+mod loading;
+mod recover;
 mod row;
+mod salvage;
 mod state;
 mod writer;
 
@@ -21,14 +25,16 @@ use self::{
     state::{SharedState, State},
     writer::Writer,
 };
-use super::{AnomalyDetails, Recorded, RepairRecorded, Shard, Store, StoreError};
+use super::{AnomalyDetails, Recorded, RepairRecorded, Shard, Store, StoreError, StoreSize};
 use crate::domain::{
     AnomalyKey, AnomalyStats, AuditEntry, FixMark, FixRemoval, Occurrence, PermanentFix,
     RepairAttempt, RepairHistory, TimelineConfig, Timestamp,
 };
 
 pub use checkpoint::CheckpointLimits;
+pub use config::StoreConfig;
 pub use error::OpenError as EmbeddedOpenError;
+pub use recover::{Recovery, recover};
 
 /// A store in one file of `data_dir`, owned by one process.
 #[derive(Debug)]
@@ -44,8 +50,12 @@ impl EmbeddedStore {
     /// # Errors
     /// When the folder can't be written, another process has the file, or the file is damaged or of
     /// a format that this version can't read.
-    pub fn open(data_dir: &Path, timeline: TimelineConfig) -> Result<Self, EmbeddedOpenError> {
-        Self::open_with(data_dir, timeline, CheckpointLimits::default())
+    pub fn open(
+        data_dir: &Path,
+        timeline: TimelineConfig,
+        config: StoreConfig,
+    ) -> Result<Self, EmbeddedOpenError> {
+        Self::open_with(data_dir, timeline, config, CheckpointLimits::default())
     }
 
     /// As [`EmbeddedStore::open`], with other limits than the default ones.
@@ -55,10 +65,11 @@ impl EmbeddedStore {
     pub fn open_with(
         data_dir: &Path,
         timeline: TimelineConfig,
+        config: StoreConfig,
         limits: CheckpointLimits,
     ) -> Result<Self, EmbeddedOpenError> {
-        let state = Arc::new(SharedState::new(State::new(timeline)));
-        let writer = Writer::open(data_dir, limits, timeline, Arc::clone(&state))?;
+        let state = Arc::new(SharedState::new(State::new(timeline, config.max_anomalies)));
+        let writer = Writer::open(data_dir, limits, Arc::clone(&state))?;
         Ok(Self { state, writer: writer.start() })
     }
 }
@@ -88,7 +99,7 @@ impl Store for EmbeddedStore {
         let written = self.writer.write(now, move |state| {
             occurrences.iter().map(|occurrence| state.record(now, occurrence)).collect()
         });
-        for_each_element(elements, written.await)
+        for_each_element(elements, written.await).into_iter().map(Result::flatten).collect()
     }
 
     async fn stats(
@@ -168,6 +179,10 @@ impl Store for EmbeddedStore {
 
     async fn check(&self, _shard: Shard) -> Result<(), StoreError> {
         self.writer.check().await
+    }
+
+    fn size(&self) -> Option<StoreSize> {
+        Some(self.state.read().size())
     }
 
     async fn maintain(&self, now: Timestamp) -> Result<(), StoreError> {

@@ -2,7 +2,7 @@
 //! effect becomes a [`Change`], which is applied here and written to the journal by the writer.
 //! Replaying the journal goes through the same [`State::apply`].
 
-use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+use std::{collections::BTreeMap, num::NonZeroUsize, ops::Bound, sync::Arc};
 
 use parking_lot::RwLock;
 
@@ -15,7 +15,7 @@ use crate::{
         AnomalyKey, AnomalyStats, AuditEntry, FixMark, FixRemoval, Insertion, Occurrence,
         PermanentFix, RETENTION, RepairAttempt, RepairHistory, TimelineConfig, Timestamp,
     },
-    store::{AnomalyDetails, RecordOutcome, Recorded, RepairRecorded},
+    store::{AnomalyDetails, RecordOutcome, Recorded, RepairRecorded, StoreError, StoreSize},
 };
 
 /// The state, shared by the writer and the readers.
@@ -24,6 +24,7 @@ pub(super) type SharedState = RwLock<State>;
 #[derive(Debug)]
 pub(super) struct State {
     timeline: TimelineConfig,
+    max_anomalies: NonZeroUsize,
     anomalies: BTreeMap<AnomalyKey, Anomaly>,
     /// Changes since [`State::take_changes`].
     changes: Vec<Change>,
@@ -32,13 +33,33 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(timeline: TimelineConfig) -> Self {
-        Self { timeline, anomalies: BTreeMap::new(), changes: Vec::new(), audit: Audit::new() }
+    pub(super) fn new(timeline: TimelineConfig, max_anomalies: NonZeroUsize) -> Self {
+        Self {
+            timeline,
+            max_anomalies,
+            anomalies: BTreeMap::new(),
+            changes: Vec::new(),
+            audit: Audit::new(),
+        }
+    }
+
+    /// Returns a state with the same limits and no anomalies.
+    pub(super) fn emptied(&self) -> Self {
+        Self::new(self.timeline, self.max_anomalies)
+    }
+
+    pub(super) fn size(&self) -> StoreSize {
+        StoreSize { anomalies: self.anomalies.len(), max_anomalies: self.max_anomalies.get() }
     }
 
     /// Inserts an anomaly that was read from the file.
     pub(super) fn restore(&mut self, key: AnomalyKey, anomaly: Anomaly) {
         self.anomalies.insert(key, anomaly);
+    }
+
+    /// Returns all anomalies, in the order of their keys.
+    pub(super) fn anomalies(&self) -> impl Iterator<Item = (AnomalyKey, &Anomaly)> {
+        self.anomalies.iter().map(|(key, anomaly)| (*key, anomaly))
     }
 
     pub(super) fn anomaly(&self, key: AnomalyKey) -> Option<&Anomaly> {
@@ -71,7 +92,12 @@ impl State {
         self.known(now, key).map(|anomaly| anomaly.repairs(now))
     }
 
-    pub(super) fn record(&mut self, now: Timestamp, occurrence: &Occurrence) -> Recorded {
+    /// Records an occurrence, unless it would make one anomaly more than is permitted known.
+    pub(super) fn record(
+        &mut self,
+        now: Timestamp,
+        occurrence: &Occurrence,
+    ) -> Result<Recorded, StoreError> {
         let key = occurrence.key;
         let known = self.known(now, key);
         let previous_count_24h = known.map_or(0, |anomaly| anomaly.count_24h(now));
@@ -79,6 +105,8 @@ impl State {
 
         let outcome = if occurrence.at < RETENTION.start(now) {
             RecordOutcome::TooOld
+        } else if self.is_full() && !self.anomalies.contains_key(&key) {
+            return Err(StoreError::full(self.max_anomalies.get()));
         } else {
             let (at, id) = (occurrence.at, occurrence.id.digest());
             // A duplicate also removes expired events, which a clock that goes back would show.
@@ -91,7 +119,7 @@ impl State {
             if counts { RecordOutcome::Counted } else { RecordOutcome::Duplicate }
         };
         let stats = self.stats(now, key).unwrap_or_default();
-        Recorded { outcome, previous_count_24h, stats }
+        Ok(Recorded { outcome, previous_count_24h, stats })
     }
 
     pub(super) fn record_repair(
@@ -195,6 +223,10 @@ impl State {
             self.changes.push(change);
         }
         effective
+    }
+
+    fn is_full(&self) -> bool {
+        self.anomalies.len() >= self.max_anomalies.get()
     }
 
     fn known(&self, now: Timestamp, key: AnomalyKey) -> Option<&Anomaly> {

@@ -3,7 +3,6 @@
 //! state from it, because it is not known what the failed commit has left behind.
 
 use std::{
-    collections::HashMap,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -20,11 +19,12 @@ use super::{
     checkpoint::{Checkpoint, CheckpointLimits},
     error::{FileError, OpenError},
     file::StoreFile,
-    journal::{Audit, Change, JournalRow},
+    journal::{Change, JournalRow},
+    loading::Loading,
     state::{SharedState, State},
 };
 use crate::{
-    domain::{AnomalyKey, AuditEntry, TimelineConfig, Timestamp},
+    domain::{AnomalyKey, AuditEntry, Timestamp},
     store::{Cause, StoreError},
 };
 
@@ -47,7 +47,6 @@ pub(super) struct Writer {
     /// The newest sequence before the fault.
     last_sequence: u64,
     state: Arc<SharedState>,
-    timeline: TimelineConfig,
     checkpoint: Checkpoint,
     swept_to: Option<AnomalyKey>,
 }
@@ -56,7 +55,6 @@ impl Writer {
     pub(super) fn open(
         data_dir: &Path,
         limits: CheckpointLimits,
-        timeline: TimelineConfig,
         state: Arc<SharedState>,
     ) -> Result<Self, OpenError> {
         let mut writer = Self {
@@ -65,7 +63,6 @@ impl Writer {
             reopen_tried_at: Instant::now(),
             last_sequence: 0,
             state,
-            timeline,
             checkpoint: Checkpoint::new(limits),
             swept_to: None,
         };
@@ -110,26 +107,17 @@ impl Writer {
     /// Replaces the state by that of the file.
     fn load(&mut self, file: StoreFile) -> Result<(), OpenError> {
         let unreadable = |fault| StoreFile::unreadable(&self.data_dir, fault);
-        let mut state = State::new(self.timeline);
+        let mut loading = Loading::into(self.state.read().emptied());
         let mut checkpoint = Checkpoint::new(self.checkpoint.limits());
 
-        let mut as_of = HashMap::new();
-        file.read_anomalies(|key, row| {
-            as_of.insert(key, row.as_of);
-            state.restore(key, row.anomaly);
-        })
-        .map_err(unreadable)?;
+        file.read_anomalies(|key, row| loading.anomaly(key, row)).map_err(unreadable)?;
         file.read_journal(|sequence, bytes, row| {
-            let is_missing =
-                |change: &&Change| as_of.get(&change.key()).is_none_or(|as_of| *as_of < sequence);
-            for change in row.changes.iter().filter(is_missing) {
-                state.apply(row.now, change);
-            }
+            loading.journal(sequence, &row);
             checkpoint.journalled(row.changes.iter().map(Change::key), bytes);
         })
         .map_err(unreadable)?;
 
-        *self.state.write() = state;
+        *self.state.write() = loading.finish();
         self.checkpoint = checkpoint;
         self.file = Some(file);
         Ok(())
@@ -152,8 +140,8 @@ impl Writer {
     /// Opens the file again, and writes a row as a test: on a full disk, reading proves nothing.
     fn reopen(&mut self) -> Result<(), OpenError> {
         let mut file = StoreFile::reopen(&self.data_dir, self.last_sequence)?;
-        let empty = JournalRow { now: Timestamp::MIN, changes: Vec::new() };
-        file.append(&empty, &Audit::new())
+        let should_hold = file.should_hold(self.state.read().size());
+        file.append(&JournalRow::empty(should_hold), &[])
             .map_err(|fault| StoreFile::unreadable(&self.data_dir, fault))?;
         self.load(file)
     }
@@ -166,6 +154,7 @@ impl Writer {
         );
         if let Some(file) = self.file.take() {
             self.last_sequence = file.last_sequence();
+            file.discard();
         }
         self.checkpoint = Checkpoint::new(self.checkpoint.limits());
         StoreError::indeterminate(Cause::Disk, fault.to_string())
@@ -178,16 +167,17 @@ impl Writer {
         change: impl FnOnce(&mut State) -> R,
     ) -> Result<R, StoreError> {
         self.file()?;
-        let (result, (changes, audit)) = {
+        let (result, (changes, audit), size) = {
             let mut state = self.state.write();
             let result = change(&mut state);
-            (result, state.take_changes())
+            (result, state.take_changes(), state.size())
         };
         if changes.is_empty() {
             return Ok(result);
         }
-        let row = JournalRow { now, changes };
-        let bytes = self.file()?.append(&row, &audit).map_err(|fault| self.fail(&fault))?;
+        let file = self.file()?;
+        let row = JournalRow { now, changes, should_hold: file.should_hold(size) };
+        let bytes = file.append(&row, &audit).map_err(|fault| self.fail(&fault))?;
         self.checkpoint.journalled(row.changes.iter().map(Change::key), bytes);
         Ok(result)
     }
@@ -213,7 +203,7 @@ impl Writer {
     }
 
     fn step_checkpoint(&mut self) {
-        if let Some(file) = self.file.as_ref().filter(|_| self.checkpoint.has_work())
+        if let Some(file) = self.file.as_mut().filter(|_| self.checkpoint.has_work())
             && let Err(fault) = self.checkpoint.step(&self.state, file)
         {
             self.fail(&fault);

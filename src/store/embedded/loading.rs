@@ -1,0 +1,44 @@
+//! The state as the rows of a file give it: the anomalies as of some sequence each, and the changes
+//! in the journal since.
+
+use std::collections::HashMap;
+
+use super::{
+    anomaly::Anomaly,
+    journal::{Change, JournalRow},
+    row::AnomalyRow,
+    state::State,
+};
+use crate::domain::AnomalyKey;
+
+/// A state in the making. Rows of anomalies come first, then those of the journal in their order.
+#[derive(Debug)]
+pub(super) struct Loading {
+    state: State,
+    as_of: HashMap<AnomalyKey, u64>,
+}
+
+impl Loading {
+    /// Begins with a state that has no anomalies.
+    pub(super) fn into(state: State) -> Self {
+        Self { state, as_of: HashMap::new() }
+    }
+
+    pub(super) fn anomaly(&mut self, key: AnomalyKey, row: AnomalyRow<Anomaly>) {
+        self.as_of.insert(key, row.as_of);
+        self.state.restore(key, row.anomaly);
+    }
+
+    /// Applies the changes that are not in the anomalies' rows.
+    pub(super) fn journal(&mut self, sequence: u64, row: &JournalRow) {
+        let is_missing =
+            |change: &&Change| self.as_of.get(&change.key()).is_none_or(|as_of| *as_of < sequence);
+        for change in row.changes.iter().filter(is_missing) {
+            self.state.apply(row.now, change);
+        }
+    }
+
+    pub(super) fn finish(self) -> State {
+        self.state
+    }
+}

@@ -1,0 +1,246 @@
+//! The recovery of a damaged file: sets it aside, and puts a new one in its place with every row
+//! that reads well. The new file is complete before it gets the name, and the damaged one has
+//! another name before it loses its own: so a recovery that is interrupted, or for which there is
+//! no room, leaves everything as it was, and can be run again.
+
+use std::{
+    fmt,
+    fs::{self, File, TryLockError},
+    io,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    error::{FileError, OpenError},
+    file::StoreFile,
+    format::AuditKey,
+    journal::JournalRow,
+    loading::Loading,
+    row::{AnomalyRows, Kind},
+    salvage::Salvage,
+    state::State,
+};
+use crate::{
+    domain::{AnomalyKey, TimelineConfig, Timestamp},
+    redb_file::sync_folder,
+};
+
+/// Bytes of anomalies, and number of entries of audits, that one transaction writes.
+const TRANSACTION_BYTES: usize = 8 << 20;
+const TRANSACTION_ENTRIES: usize = 10_000;
+
+/// The outcome of a recovery.
+#[derive(Debug)]
+pub enum Recovery {
+    /// The file reads well, and is as it was.
+    Intact {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The file was damaged, and is replaced.
+    Replaced(Replaced),
+}
+
+/// A file that is replaced.
+#[derive(Debug)]
+pub struct Replaced {
+    file: PathBuf,
+    /// The new name of the damaged file.
+    damaged: PathBuf,
+    reason: FileError,
+    taken: Taken,
+    damaged_rows: Vec<(Option<Kind>, u64)>,
+    missing: Missing,
+}
+
+/// The numbers of rows that were taken over.
+#[derive(Clone, Copy, Debug, Default)]
+struct Taken {
+    anomalies: usize,
+    signatures: usize,
+    audit_entries: usize,
+    batches: usize,
+}
+
+/// What the newest row of the journal knows of and was not found.
+#[derive(Clone, Copy, Debug)]
+struct Missing {
+    anomalies: u64,
+    batches: u64,
+    /// True if not even one row of the journal was found.
+    is_journal: bool,
+}
+
+/// Recovers the store's file in `data_dir` if it is damaged.
+///
+/// # Errors
+/// When it is missing, in use or of another version, when nothing in it reads well, or when the
+/// disk fails or is full. The file is then as it was.
+pub fn recover(
+    data_dir: &Path,
+    timeline: TimelineConfig,
+    now: Timestamp,
+) -> Result<Recovery, OpenError> {
+    let file = StoreFile::path(data_dir);
+    let in_data_dir = |source| OpenError::DataDir { dir: data_dir.to_owned(), source };
+    if !fs::exists(&file).map_err(in_data_dir)? {
+        return Err(OpenError::Missing { file });
+    }
+    let reason = match verify(data_dir) {
+        Ok(()) => return Ok(Recovery::Intact { file }),
+        Err(OpenError::Unreadable { source, .. }) => source,
+        Err(fault) => return Err(fault),
+    };
+    // No service may start on it meanwhile.
+    let damaged = File::open(&file).map_err(in_data_dir)?;
+    match damaged.try_lock() {
+        Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { file }),
+        Err(TryLockError::Error(source)) => return Err(in_data_dir(source)),
+        Ok(()) => {}
+    }
+    let salvage =
+        Salvage::of(&damaged).map_err(|fault| fault.into_open_error(&file, in_data_dir))?;
+    if salvage.is_empty() {
+        return Err(OpenError::NothingFound { file, source: reason });
+    }
+    let missing = missing(&salvage);
+    let damaged_rows = salvage.damaged.iter().map(|(kind, rows)| (*kind, *rows)).collect();
+    let mut taken = Taken::default();
+    let new = StoreFile::create_with(data_dir, |file| {
+        taken = fill(file, salvage, timeline)?;
+        Ok(())
+    })?;
+    let damaged = set_aside(&file, now).map_err(in_data_dir)?;
+    fs::rename(new, &file).and_then(|()| sync_folder(&file)).map_err(in_data_dir)?;
+    let missing =
+        Missing { anomalies: missing.anomalies.saturating_sub(taken.anomalies as u64), ..missing };
+    Ok(Recovery::Replaced(Replaced { file, damaged, reason, taken, damaged_rows, missing }))
+}
+
+fn verify(data_dir: &Path) -> Result<(), OpenError> {
+    let file = StoreFile::open_existing(data_dir)?;
+    let read = file.read_anomalies(|_, _| {}).and_then(|()| file.read_journal(|_, _, _| {}));
+    read.map_err(|fault| StoreFile::unreadable(data_dir, fault))
+}
+
+/// Returns what the newest row of the journal knows of, less the batches that were found.
+fn missing(salvage: &Salvage) -> Missing {
+    let Some((&(newest, _), row)) = salvage.journal.last_key_value() else {
+        return Missing { anomalies: 0, batches: 0, is_journal: true };
+    };
+    let oldest = row.should_hold.oldest;
+    let mut found: Vec<u64> =
+        salvage.journal.range((oldest, 0)..).map(|(&(sequence, _), _)| sequence).collect();
+    found.dedup();
+    let batches = (newest + 1).saturating_sub(oldest).saturating_sub(found.len() as u64);
+    Missing { anomalies: row.should_hold.anomalies, batches, is_journal: false }
+}
+
+/// Writes what was found to a new file.
+fn fill(
+    file: &mut StoreFile,
+    salvage: Salvage,
+    timeline: TimelineConfig,
+) -> Result<Taken, FileError> {
+    let Salvage { anomalies, mut signatures, audit, journal, .. } = salvage;
+    let newest_row = anomalies.values().map(|row| row.as_of).max().unwrap_or_default();
+    let newest_batch = journal.last_key_value().map_or(0, |(&(sequence, _), _)| sequence);
+    let as_of = newest_row.max(newest_batch);
+    let mut taken = Taken { batches: journal.len(), ..Taken::default() };
+
+    // What has expired stays: the service forgets it, by a clock that it trusts.
+    let mut loading = Loading::into(State::new(timeline, NonZeroUsize::MAX));
+    for (key, row) in anomalies {
+        loading.anomaly(key, row);
+    }
+    for ((sequence, _), row) in &journal {
+        loading.journal(*sequence, row);
+    }
+    let state = loading.finish();
+
+    file.continue_after(as_of);
+    let mut rows = AnomalyRows::default();
+    for (key, anomaly) in state.anomalies() {
+        rows.add(as_of, key, anomaly)?;
+        taken.anomalies += 1;
+        let is_new = anomaly.new_signature_json().is_some();
+        let known = signatures.remove(&key).filter(|_| !is_new);
+        taken.signatures += usize::from(is_new || known.is_some());
+        if let Some(signature) = known {
+            rows.add_signature(signature.as_of, key, &signature.json)?;
+        }
+        if rows.bytes >= TRANSACTION_BYTES {
+            file.write_anomalies(&std::mem::take(&mut rows))?;
+        }
+    }
+    file.write_anomalies(&rows)?;
+    let is_known = |key: &AuditKey| state.anomaly(AnomalyKey::from_bits(key.0)).is_some();
+    let entries: Vec<_> = audit.into_iter().filter(|(key, _)| is_known(key)).collect();
+    for entries in entries.chunks(TRANSACTION_ENTRIES) {
+        file.write_audit(entries)?;
+    }
+    taken.audit_entries = entries.len();
+    // The next sequence follows from it.
+    file.append(&JournalRow::empty(file.should_hold(state.size())), &[])?;
+    Ok(taken)
+}
+
+/// Gives the file another name beside its own. Returns the new name.
+fn set_aside(file: &Path, now: Timestamp) -> io::Result<PathBuf> {
+    let mut second = now.as_micros() / 1_000_000;
+    loop {
+        let aside = file.with_extension(format!("damaged-{second}"));
+        match fs::hard_link(file, &aside) {
+            // Of a recovery that was interrupted.
+            Err(fault) if fault.kind() == io::ErrorKind::AlreadyExists => second += 1,
+            Ok(()) => {
+                sync_folder(file)?;
+                return Ok(aside);
+            }
+            // Not every file system has hard links.
+            Err(_) => return fs::copy(file, &aside).map(|_| aside),
+        }
+    }
+}
+
+impl fmt::Display for Recovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Intact { file } => {
+                writeln!(f, "{} reads well: there is nothing to recover", file.display())
+            }
+            Self::Replaced(replaced) => replaced.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Replaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, damaged, reason, taken, damaged_rows, missing } = self;
+        writeln!(f, "{} was damaged: {reason}", file.display())?;
+        writeln!(
+            f,
+            "taken over: {} anomalies, {} signatures, {} audit entries, {} batches of the journal",
+            taken.anomalies, taken.signatures, taken.audit_entries, taken.batches
+        )?;
+        for (kind, rows) in damaged_rows {
+            let what = kind.map_or("of unknown kind", Kind::plural);
+            writeln!(f, "damaged and left out: {rows} rows ({what}), older copies included")?;
+        }
+        if missing.is_journal {
+            writeln!(f, "not found: the journal, and so what was counted last")?;
+        }
+        if missing.anomalies > 0 {
+            writeln!(f, "not found: {} anomalies", missing.anomalies)?;
+        }
+        if missing.batches > 0 {
+            writeln!(f, "not found: {} batches of the journal", missing.batches)?;
+        }
+        writeln!(
+            f,
+            "counts may be too low where a row was damaged or not found; the damaged file is {}",
+            damaged.display()
+        )
+    }
+}
