@@ -17,7 +17,9 @@ use redb::{
 };
 use tempfile::TempDir;
 
-use crate::support::{RedisFixture, keeping, occurrence, start_of_tests, store_limits};
+use crate::support::{
+    Ended, RedisFixture, anomaly_counter, keeping, occurrence, start_of_tests, store_limits,
+};
 
 /// Of the timelines in the data.
 const EXACT_EVENTS: u32 = 10;
@@ -198,6 +200,46 @@ async fn embedded_rows_of_version_1_are_read_and_go_on() {
     let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap();
     still_holds_all_of_it(&store).await;
     store.close().await;
+}
+
+#[tokio::test]
+async fn rows_of_older_versions_are_recovered_from_a_damaged_file_as_far_as_redb_reads_it() {
+    for version in [0, 1] {
+        let dir = data_dir_with("anomalies.redb");
+        let file = dir.path().join("anomalies.redb");
+        if version == 1 {
+            make_version_1(&file);
+        }
+        damage_a_row(&file);
+        let error =
+            EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap_err();
+        assert!(matches!(error, EmbeddedOpenError::Unreadable { .. }), "{error}");
+        let mut command = anomaly_counter(&["recover"]);
+        command.env("ANOMALY_COUNTER__DATA_DIR", dir.path());
+        let told = Ended::of(&mut command).succeeded().stdout;
+        assert!(told.contains("rows are of an older version"), "{told}");
+        let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap();
+        let mut known = 0;
+        for key in 1..=5 {
+            let details = store.details(after_start(READ_AT), AnomalyKey::from_bits(key)).await;
+            known += usize::from(details.unwrap().is_some());
+        }
+        assert!(known >= 4, "{known} of five anomalies: {told}");
+        store.close().await;
+    }
+}
+
+/// Flips a bit in a text of a signature, which is in no other row.
+fn damage_a_row(file: &Path) {
+    let mut bytes = fs::read(file).unwrap();
+    let text = b"p-1";
+    let positions: Vec<_> = bytes.windows(3).enumerate().filter(|(_, w)| w == text).collect();
+    let positions: Vec<usize> = positions.into_iter().map(|(position, _)| position).collect();
+    assert!(!positions.is_empty());
+    for position in positions {
+        bytes[position] ^= 1;
+    }
+    fs::write(file, bytes).unwrap();
 }
 
 /// A row of version 3 in the table of this kind, with what only that version can read.

@@ -180,7 +180,7 @@ impl StoreFile {
         mut take: impl FnMut(AnomalyKey, AnomalyRow<Anomaly>),
     ) -> Result<(), FileError> {
         self.read(ANOMALIES, |key, bytes| {
-            take(AnomalyKey::from_bits(key), decode(Kind::Anomaly, key, bytes)?);
+            take(AnomalyKey::from_bits(key), decode(Kind::Anomaly, &key, bytes)?);
             Ok(())
         })
     }
@@ -284,7 +284,7 @@ impl StoreFile {
             let mut entries = Vec::new();
             for row in audit.range(audit_of(key.to_bits())).map_err(Error::from)?.rev() {
                 let (key, entry) = row.map_err(Error::from)?;
-                entries.push(decode(Kind::Audit, key.value(), entry.value())?);
+                entries.push(decode(Kind::Audit, &key.value(), entry.value())?);
             }
             Ok(entries)
         })
@@ -371,7 +371,9 @@ fn current_boot() -> Option<u32> {
 
 /// Runs a call of redb, which may panic on a page that was damaged after the file was verified. The
 /// file must then be opened anew.
-fn unless_panicked<T>(call: impl FnOnce() -> Result<T, FileError>) -> Result<T, FileError> {
+pub(super) fn unless_panicked<T>(
+    call: impl FnOnce() -> Result<T, FileError>,
+) -> Result<T, FileError> {
     catch_unwind(AssertUnwindSafe(call)).unwrap_or(Err(FileError::Panicked))
 }
 

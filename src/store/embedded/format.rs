@@ -29,6 +29,9 @@ pub(super) const AUDIT: TableDefinition<'_, AuditKey, &[u8]> = TableDefinition::
 /// Sequence → [`JournalRow`].
 pub(super) const JOURNAL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("journal");
 
+/// A table of rows.
+pub(super) type Rows<'a, K> = TableDefinition<'a, K, &'static [u8]>;
+
 /// Anomaly key, journal sequence and index in its batch.
 pub(super) type AuditKey = (u64, u64, u32);
 
@@ -36,9 +39,10 @@ pub(super) type AuditKey = (u64, u64, u32);
 const BARRIER: TableDefinition<'_, &str, &str> = TableDefinition::new("anomalies_v2");
 
 /// The tables of commit 8c08e13, whose rows have no version.
-const OLD_ANOMALIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("anomalies_v2");
-const OLD_AUDIT: TableDefinition<'_, AuditKey, &[u8]> = TableDefinition::new("audit_v1");
-const OLD_JOURNAL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("journal_v1");
+pub(super) const OLD_ANOMALIES: TableDefinition<'_, u64, &[u8]> =
+    TableDefinition::new("anomalies_v2");
+pub(super) const OLD_AUDIT: TableDefinition<'_, AuditKey, &[u8]> = TableDefinition::new("audit_v1");
+pub(super) const OLD_JOURNAL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("journal_v1");
 
 /// The sequences of the journal.
 #[derive(Clone, Copy, Debug)]
@@ -98,7 +102,7 @@ fn verify_unread(transaction: &WriteTransaction) -> Result<(), FileError> {
     let audit = transaction.open_table(AUDIT).map_err(Error::from)?;
     for entry in audit.iter().map_err(Error::from)? {
         let (key, entry) = entry.map_err(Error::from)?;
-        row::decode::<_, AuditEntry>(Kind::Audit, key.value(), entry.value())?;
+        row::decode::<_, AuditEntry>(Kind::Audit, &key.value(), entry.value())?;
     }
     let signatures = transaction.open_table(SIGNATURES).map_err(Error::from)?;
     for entry in signatures.iter().map_err(Error::from)? {
@@ -125,7 +129,7 @@ fn convert(transaction: &WriteTransaction) -> Result<(), FileError> {
 fn convert_table<K, Old, New>(
     transaction: &WriteTransaction,
     kind: Kind,
-    (old, new): (TableDefinition<'_, K, &'static [u8]>, TableDefinition<'_, K, &'static [u8]>),
+    (old, new): (Rows<'_, K>, Rows<'_, K>),
     convert: impl Fn(Old) -> New,
 ) -> Result<u64, FileError>
 where

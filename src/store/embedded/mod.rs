@@ -11,6 +11,7 @@ mod file;
 mod format;
 mod journal;
 mod loading;
+mod old_rows;
 mod recover;
 mod row;
 mod salvage;

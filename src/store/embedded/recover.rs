@@ -17,6 +17,7 @@ use super::{
     format::AuditKey,
     journal::JournalRow,
     loading::Loading,
+    old_rows,
     row::{AnomalyRows, Kind},
     salvage::Salvage,
     state::State,
@@ -51,6 +52,8 @@ pub struct Replaced {
     reason: FileError,
     taken: Taken,
     damaged_rows: Vec<(Option<Kind>, u64)>,
+    /// Rows that have no checksum of their own.
+    old_rows: u64,
     missing: Missing,
 }
 
@@ -92,6 +95,8 @@ pub fn recover(
         Err(OpenError::Unreadable { source, .. }) => source,
         Err(fault) => return Err(fault),
     };
+    let mut old = Salvage::default();
+    let old_rows = old_rows::add_to(&mut old, &file);
     // No service may start on it meanwhile.
     let damaged = File::open(&file).map_err(in_data_dir)?;
     match damaged.try_lock() {
@@ -99,8 +104,7 @@ pub fn recover(
         Err(TryLockError::Error(source)) => return Err(in_data_dir(source)),
         Ok(()) => {}
     }
-    let salvage =
-        Salvage::of(&damaged).map_err(|fault| fault.into_open_error(&file, in_data_dir))?;
+    let salvage = old.add(&damaged).map_err(|fault| fault.into_open_error(&file, in_data_dir))?;
     if salvage.is_empty() {
         return Err(OpenError::NothingFound { file, source: reason });
     }
@@ -115,7 +119,15 @@ pub fn recover(
     fs::rename(new, &file).and_then(|()| sync_folder(&file)).map_err(in_data_dir)?;
     let missing =
         Missing { anomalies: missing.anomalies.saturating_sub(taken.anomalies as u64), ..missing };
-    Ok(Recovery::Replaced(Replaced { file, damaged, reason, taken, damaged_rows, missing }))
+    Ok(Recovery::Replaced(Replaced {
+        file,
+        damaged,
+        reason,
+        taken,
+        damaged_rows,
+        old_rows,
+        missing,
+    }))
 }
 
 fn verify(data_dir: &Path) -> Result<(), OpenError> {
@@ -130,6 +142,10 @@ fn missing(salvage: &Salvage) -> Missing {
         return Missing { anomalies: 0, batches: 0, is_journal: true };
     };
     let oldest = row.should_hold.oldest;
+    if oldest == 0 {
+        // Of version 1, which does not say.
+        return Missing { anomalies: 0, batches: 0, is_journal: false };
+    }
     let mut found: Vec<u64> =
         salvage.journal.range((oldest, 0)..).map(|(&(sequence, _), _)| sequence).collect();
     found.dedup();
@@ -217,13 +233,19 @@ impl fmt::Display for Recovery {
 
 impl fmt::Display for Replaced {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, damaged, reason, taken, damaged_rows, missing } = self;
+        let Self { file, damaged, reason, taken, damaged_rows, old_rows, missing } = self;
         writeln!(f, "{} was damaged: {reason}", file.display())?;
         writeln!(
             f,
             "taken over: {} anomalies, {} signatures, {} audit entries, {} batches of the journal",
             taken.anomalies, taken.signatures, taken.audit_entries, taken.batches
         )?;
+        if *old_rows > 0 {
+            writeln!(
+                f,
+                "{old_rows} rows are of an older version, which has no checksum: some may be wrong"
+            )?;
+        }
         for (kind, rows) in damaged_rows {
             let what = kind.map_or("of unknown kind", Kind::plural);
             writeln!(f, "damaged and left out: {rows} rows ({what}), older copies included")?;

@@ -185,7 +185,7 @@ pub(super) fn encode(
 }
 
 /// Returns the value of a row, which must be that of the key in the table of `kind`.
-pub(super) fn decode<K, T>(kind: Kind, key: K, row: &[u8]) -> Result<T, RowError>
+pub(super) fn decode<K, T>(kind: Kind, key: &K, row: &[u8]) -> Result<T, RowError>
 where
     K: DeserializeOwned + PartialEq,
     T: DeserializeOwned,
@@ -195,7 +195,7 @@ where
     }
     let payload = payload(kind, row)?;
     let (of, value) = whole::<(K, T)>(payload)?;
-    if of == key { Ok(value) } else { Err(RowError::Misplaced) }
+    if of == *key { Ok(value) } else { Err(RowError::Misplaced) }
 }
 
 /// Returns the JSON of a signature's row.
@@ -204,14 +204,14 @@ pub(super) fn decode_signature(key: u64, row: &[u8]) -> Result<String, RowError>
     if row.first() == Some(&b'{') {
         return String::from_utf8(row.to_vec()).map_err(|_| RowError::Torn);
     }
-    decode::<_, SignatureRow<String>>(Kind::Signature, key, row).map(|signature| signature.json)
+    decode::<_, SignatureRow<String>>(Kind::Signature, &key, row).map(|signature| signature.json)
 }
 
 /// Returns a row of the journal.
 pub(super) fn decode_journal(sequence: u64, row: &[u8]) -> Result<JournalRow, RowError> {
     match row.split_first() {
         Some((&VERSION_1, value)) => whole::<JournalRowV1>(value).map(JournalRow::from),
-        _ => decode(Kind::Journal, sequence, row),
+        _ => decode(Kind::Journal, &sequence, row),
     }
 }
 
@@ -246,7 +246,7 @@ mod tests {
     }
 
     fn decoded(row: &[u8]) -> Result<String, RowError> {
-        decode(Kind::Anomaly, 7_u64, row)
+        decode(Kind::Anomaly, &7_u64, row)
     }
 
     #[test]
@@ -271,9 +271,9 @@ mod tests {
 
     #[test]
     fn a_row_of_another_key_or_table_is_noticed() {
-        let other_key = decode::<_, String>(Kind::Anomaly, 8_u64, &row());
+        let other_key = decode::<_, String>(Kind::Anomaly, &8_u64, &row());
         assert!(matches!(other_key, Err(RowError::Misplaced)), "{other_key:?}");
-        let other_table = decode::<_, String>(Kind::Journal, 7_u64, &row());
+        let other_table = decode::<_, String>(Kind::Journal, &7_u64, &row());
         assert!(matches!(other_table, Err(RowError::Misplaced)), "{other_table:?}");
     }
 

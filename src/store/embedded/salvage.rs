@@ -55,9 +55,14 @@ impl SalvageError {
 }
 
 impl Salvage {
-    /// Searches a file. None of its rows is looked for within another.
+    /// Searches a file.
     pub(super) fn of(file: &File) -> Result<Self, SalvageError> {
-        let mut salvage = Self::default();
+        Self::default().add(file)
+    }
+
+    /// The same, beside what there is. None of the rows is looked for within another.
+    pub(super) fn add(self, file: &File) -> Result<Self, SalvageError> {
+        let mut salvage = self;
         let mut chunk = vec![0; CHUNK_BYTES];
         let mut begin = 0;
         // Where the last intact row has ended.
