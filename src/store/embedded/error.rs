@@ -152,7 +152,7 @@ pub enum FileError {
     /// redb has panicked, which it does on pages that are damaged.
     #[error("redb could not work with it, which means that it is damaged")]
     Panicked,
-    /// Its last commit can't be read, and was complete: the system has not been down since.
+    /// Its last commit can't be read, and was acknowledged.
     #[error("what was written to it last is damaged")]
     LastCommit,
     /// It has no content, which no file of this program is ever without.

@@ -2,21 +2,23 @@
 //! the journal of batches since. Each change is one durable commit.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs, io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
 
-use redb::{Database, Error, ReadableDatabase as _, ReadableTable as _, Table, TableDefinition};
+use redb::{
+    Builder, Database, Error, ReadableDatabase as _, ReadableTable as _, StorageBackend as _,
+    Table, TableDefinition, backends::InMemoryBackend,
+};
 
 use super::{
+    acknowledged::{self, Acknowledged},
     anomaly::Anomaly,
     error::{FileError, OpenError},
     format::{ANOMALIES, AUDIT, AuditKey, JOURNAL, SIGNATURES, Sequences, audit_of, prepare},
     journal::{JournalRow, ShouldHold},
     row::{self, AnomalyRow, AnomalyRows, Kind, decode, encode},
-    salvage::{Salvage, SalvageError},
 };
 use crate::{
     domain::{AUDIT_ENTRIES, AnomalyKey, AuditEntry},
@@ -43,7 +45,7 @@ enum Rollback {
 pub(super) struct StoreFile {
     database: Database,
     sequences: Sequences,
-    boot: Option<u32>,
+    acknowledged: Acknowledged,
 }
 
 impl StoreFile {
@@ -63,7 +65,8 @@ impl StoreFile {
     /// Opens the file again after a fault. It must be there and hold the sequence `last`: a disk
     /// that is gone, or another one in its place, is no reason to begin empty.
     pub(super) fn reopen(data_dir: &Path, last: u64) -> Result<Self, OpenError> {
-        let file = Self::open_existing(data_dir)?;
+        // Here it is known what was acknowledged.
+        let file = Self::open_at_its_place(data_dir, Rollback::Permitted)?;
         if file.last_sequence() < last {
             return Err(Self::unreadable(data_dir, FileError::Older));
         }
@@ -76,7 +79,7 @@ impl StoreFile {
         if fs::metadata(&path).is_ok_and(|file| file.len() == 0) {
             return Err(OpenError::Unreadable { file: path, source: FileError::Empty });
         }
-        match Self::open_as(data_dir, FILE_NAME, Missing::Fail, Rollback::Refused) {
+        match Self::open_at_its_place(data_dir, Rollback::Refused) {
             Err(OpenError::Unreadable {
                 source: FileError::Database(Error::RepairAborted),
                 ..
@@ -85,27 +88,28 @@ impl StoreFile {
         }
     }
 
-    /// Opens a file whose last commit can't be read. After a power failure that is one which was
-    /// not complete, and so not acknowledged; else it is damaged.
+    fn open_at_its_place(data_dir: &Path, rollback: Rollback) -> Result<Self, OpenError> {
+        let file = Self::open_as(data_dir, FILE_NAME, Missing::Fail, rollback)?;
+        Ok(Self { acknowledged: Acknowledged::open(data_dir), ..file })
+    }
+
+    /// Opens a file whose last commit can't be read. If it was acknowledged it is damaged. Else it
+    /// was not complete when the system lost power, or when the disk failed.
     fn roll_back(data_dir: &Path) -> Result<Self, OpenError> {
         let file = Self::path(data_dir);
         let in_data_dir = |source| OpenError::DataDir { dir: data_dir.to_owned(), source };
-        let salvage = File::open(&file)
-            .map_err(SalvageError::from)
-            .and_then(|file| Salvage::of(&file))
-            .map_err(|fault| fault.into_open_error(&file, in_data_dir))?;
-        let newest = salvage.journal.last_key_value();
-        let boot = newest.and_then(|(_, row)| row.should_hold.boot);
-        if boot.is_some() && boot == current_boot() {
+        let left = last_after_rollback(&fs::read(&file).map_err(in_data_dir)?)
+            .map_err(|fault| OpenError::of_file(&file, fault))?;
+        if acknowledged::last(data_dir).is_some_and(|acknowledged| acknowledged > left) {
             return Err(OpenError::Unreadable { file, source: FileError::LastCommit });
         }
         tracing::warn!(
             file = %file.display(),
-            "the last commit to {} is not complete, as after a power failure; it was not \
-             acknowledged, and is taken back",
+            "the last commit to {} was not complete, as after a power failure or on a disk that \
+             fails; it is not known to be acknowledged, and is taken back",
             file.display()
         );
-        Self::open_as(data_dir, FILE_NAME, Missing::Fail, Rollback::Permitted)
+        Self::open_at_its_place(data_dir, Rollback::Permitted)
     }
 
     /// Creates a file beside that of the store, in place of one that was left unfinished.
@@ -156,7 +160,7 @@ impl StoreFile {
             .open(missing, prepare)
             .map_err(|fault| OpenError::of_opening(data_dir, on_disk.path(), fault))?;
         let sequences = prepared.map_err(|fault| OpenError::of_file(on_disk.path(), fault))?;
-        Ok(Self { database, sequences, boot: current_boot() })
+        Ok(Self { database, sequences, acknowledged: Acknowledged::nowhere() })
     }
 
     /// The path of the store's file.
@@ -223,6 +227,7 @@ impl StoreFile {
             }
             Ok(())
         })?;
+        self.acknowledged.note(sequence);
         self.sequences.next += 1;
         Ok(bytes.len())
     }
@@ -234,11 +239,7 @@ impl StoreFile {
 
     /// Returns what the journal's next row says of the file, beside so many anomalies.
     pub(super) fn should_hold(&self, size: StoreSize) -> ShouldHold {
-        ShouldHold {
-            oldest: self.sequences.oldest,
-            anomalies: size.anomalies as u64,
-            boot: self.boot,
-        }
+        ShouldHold { oldest: self.sequences.oldest, anomalies: size.anomalies as u64 }
     }
 
     /// Writes anomalies' rows, and their signatures with them.
@@ -362,11 +363,21 @@ impl StoreFile {
     }
 }
 
-/// Identifies the run of the system, which ends when it is shut down or loses power. `None` where
-/// the system does not tell.
-fn current_boot() -> Option<u32> {
-    let id = fs::read("/proc/sys/kernel/random/boot_id").ok()?;
-    Some(crc32fast::hash(&id))
+/// Returns the newest sequence of the journal in a file without its last commit. The file is in
+/// memory, because going back writes.
+fn last_after_rollback(file: &[u8]) -> Result<u64, FileError> {
+    unless_panicked(|| {
+        let backend = InMemoryBackend::new();
+        backend.set_len(file.len() as u64).map_err(Error::from)?;
+        backend.write(0, file).map_err(Error::from)?;
+        let mut builder = Builder::new();
+        builder.set_check_integrity_on_open(true);
+        let database = builder.create_with_backend(backend).map_err(Error::from)?;
+        let transaction = database.begin_read().map_err(Error::from)?;
+        let journal = transaction.open_table(JOURNAL).map_err(Error::from)?;
+        let last = journal.last().map_err(Error::from)?;
+        Ok(last.map_or(0, |(sequence, _)| sequence.value()))
+    })
 }
 
 /// Runs a call of redb, which may panic on a page that was damaged after the file was verified. The

@@ -24,9 +24,6 @@ pub(super) struct ShouldHold {
     pub(super) oldest: u64,
     /// The number of anomalies after the row.
     pub(super) anomalies: u64,
-    /// The run of the system in which the row was written; `None` where it is unknown. For as long
-    /// as it lasts, nothing that was written is lost without damage.
-    pub(super) boot: Option<u32>,
 }
 
 /// A row of version 1.

@@ -3,6 +3,7 @@
 //! turns each batch into one commit (one fsync). Reads come from memory and wait for no disk, so
 //! they may see a batch a moment before it is durable.
 
+mod acknowledged;
 mod anomaly;
 mod checkpoint;
 mod config;

@@ -55,12 +55,7 @@ impl SalvageError {
 }
 
 impl Salvage {
-    /// Searches a file.
-    pub(super) fn of(file: &File) -> Result<Self, SalvageError> {
-        Self::default().add(file)
-    }
-
-    /// The same, beside what there is. None of the rows is looked for within another.
+    /// Adds the rows in a file. None of them is looked for within another.
     pub(super) fn add(self, file: &File) -> Result<Self, SalvageError> {
         let mut salvage = self;
         let mut chunk = vec![0; CHUNK_BYTES];
