@@ -3,7 +3,6 @@
 
 use std::{
     fs, io,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
 
@@ -22,7 +21,7 @@ use super::{
 };
 use crate::{
     domain::{AUDIT_ENTRIES, AnomalyKey, AuditEntry},
-    redb_file::{Missing, RedbFile, sync_folder},
+    redb_file::{Missing, RedbFile, sync_folder, without_panic},
     store::StoreSize,
 };
 
@@ -175,7 +174,7 @@ impl StoreFile {
 
     /// Closes a file that has failed, in which redb may panic again.
     pub(super) fn discard(self) {
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(self)));
+        let _ = without_panic(|| drop(self));
     }
 
     /// Passes every anomaly's row to `take`.
@@ -385,7 +384,7 @@ fn last_after_rollback(file: &[u8]) -> Result<u64, FileError> {
 pub(super) fn unless_panicked<T>(
     call: impl FnOnce() -> Result<T, FileError>,
 ) -> Result<T, FileError> {
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or(Err(FileError::Panicked))
+    without_panic(call).unwrap_or(Err(FileError::Panicked))
 }
 
 fn insert(transaction: &redb::WriteTransaction, rows: &AnomalyRows) -> Result<(), Error> {
