@@ -158,6 +158,13 @@ impl Health {
         self.observe(now, shard, observation);
     }
 
+    /// Counts the faults of a call that say nothing about the shard.
+    pub(crate) fn count_faults<T>(&self, results: &[Result<T, StoreError>]) {
+        for fault in results.iter().filter_map(|result| result.as_ref().err()) {
+            self.errors.increment(fault.class());
+        }
+    }
+
     /// Returns the results of elements that a breaker keeps from the store. They are counted as
     /// faults, and say nothing new about the shard.
     pub(crate) fn reject<T>(&self, elements: usize) -> Vec<Result<T, StoreError>> {

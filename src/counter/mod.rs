@@ -4,11 +4,12 @@
 //! and answers are estimates.
 //!
 //! Order of imports, from the bottom to the door:
-//! clock, health, level_steps → batching → outage → error, answers → mod → reads, writes,
-//! dead_letters.
+//! clock, health, call_sizes, level_steps → batching → outage → error, answers → mod → reads,
+//! writes, dead_letters.
 
 mod answers;
 mod batching;
+mod call_sizes;
 mod clock;
 mod dead_letters;
 mod error;
@@ -33,6 +34,7 @@ use crate::{
 use self::{
     answers::OccurrenceOutcome,
     batching::{RecordCall, RepairCall, ShardedBatcher, StatsCall},
+    call_sizes::CallSizes,
     health::{CallKind, Health, Observation},
     outage::{CallTimes, Executor, Fallback, Outages},
 };
@@ -64,6 +66,7 @@ pub struct Counter {
     clock: Arc<dyn Clock>,
     thresholds: Thresholds,
     health: Arc<Health>,
+    call_sizes: Arc<CallSizes>,
     outages: Outages,
     /// Absent where the store is on the same disk as a spool would be.
     fallback: Option<Arc<Fallback>>,
@@ -100,11 +103,13 @@ impl Counter {
             fallback.clone(),
             thresholds,
         );
+        let call_sizes = Arc::clone(&executor.call_sizes);
         Ok(Self {
             outages: Outages::start(executor, degraded),
-            occurrences: ShardedBatcher::new(&store, &health, batch),
-            stats: ShardedBatcher::new(&store, &health, batch),
-            repairs: ShardedBatcher::new(&store, &health, batch),
+            occurrences: ShardedBatcher::new(&store, &health, &call_sizes, batch),
+            stats: ShardedBatcher::new(&store, &health, &call_sizes, batch),
+            repairs: ShardedBatcher::new(&store, &health, &call_sizes, batch),
+            call_sizes,
             outcomes: telemetry::occurrences(),
             status: StatusGauges::register(),
             store,

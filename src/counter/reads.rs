@@ -28,8 +28,7 @@ impl Counter {
                 fallback.update_stats(key, self.times(now), stats.as_ref());
                 if fallback.holds(key) {
                     // The store lacks what waits, which may even be what makes the anomaly known.
-                    let mut stats = stats.unwrap_or_default();
-                    fallback.add_waiting(key, now, &mut stats);
+                    let stats = fallback.with_waiting(key, now, stats);
                     let frequency = self.unchanged(key, stats);
                     return Ok(Some(Answered::estimated(frequency, Some(now))));
                 }
@@ -72,7 +71,11 @@ impl Counter {
         if let Some(fallback) = &self.fallback {
             fallback.update_details(key, self.times(now), details.as_ref());
             if fallback.holds(key) {
-                return estimated(None);
+                let completed =
+                    details.and_then(|details| fallback.details_with_waiting(key, now, details));
+                let Some(details) = completed else { return estimated(None) };
+                let frequency = self.unchanged(key, details.stats.clone());
+                return Ok(Some(Answered::estimated(Anomaly { frequency, details }, Some(now))));
             }
         }
         Ok(details.map(|details| {

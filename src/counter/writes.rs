@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    iter,
     sync::Arc,
 };
 
@@ -12,6 +13,7 @@ use futures_util::future::join_all;
 use super::{
     Answered, CallKind, Counted, Counter, CounterError,
     answers::OccurrenceOutcome,
+    call_sizes::fitting,
     level_steps::report_step,
     outage::{Accepted, Fallback},
 };
@@ -100,7 +102,7 @@ impl Counter {
         // Anomalies with an occurrence that waits: those behind it wait too.
         let mut deferred = HashSet::new();
         // One after the other, so that they take effect in their order.
-        for chunk in occurrences.chunks(CALL_ITEMS) {
+        for chunk in parts(&occurrences, || self.call_sizes.max_bytes(shard)) {
             let (behind, chunk): (Vec<_>, Vec<_>) = chunk
                 .iter()
                 .cloned()
@@ -361,6 +363,20 @@ impl Counter {
         }
         reached
     }
+}
+
+/// Divides occurrences into those of one call each.
+fn parts(
+    occurrences: &[(usize, Occurrence)],
+    max_bytes: impl Fn() -> usize,
+) -> impl Iterator<Item = &[(usize, Occurrence)]> {
+    let mut rest = occurrences;
+    iter::from_fn(move || {
+        let sizes = rest.iter().map(|(_, occurrence)| occurrence.bytes());
+        let (part, others) = rest.split_at(fitting(sizes, CALL_ITEMS, max_bytes()));
+        rest = others;
+        (!part.is_empty()).then_some(part)
+    })
 }
 
 /// Writes operations to the spool, to the end, also when the caller disconnects: half of it would

@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{AnomalyKey, SignatureJson, Timestamp};
+use super::{AnomalyKey, SignatureJson, Timestamp, operation::OPERATION_BYTES};
 
 /// The id of one occurrence or operation within its anomaly: 1 to 128 printable ASCII characters.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -72,6 +72,13 @@ impl fmt::Display for EventId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EventDigest([u8; 16]);
 
+impl EventDigest {
+    /// Returns 56 bits of it, for where a rare mistake does no harm and memory is short.
+    pub fn short(self) -> u64 {
+        self.0[..7].iter().fold(0, |bits, byte| bits << 8 | u64::from(*byte))
+    }
+}
+
 /// Maximum time by which an occurrence may be ahead of the clock: clocks differ, but not by more.
 pub const MAX_AHEAD_SECONDS: i64 = 60;
 
@@ -86,6 +93,13 @@ pub struct Occurrence {
     pub at: Timestamp,
     /// The posted object, stored if it is the anomaly's first.
     pub signature_json: SignatureJson,
+}
+
+impl Occurrence {
+    /// Returns its approximate size in bytes, in memory as in a call to the store.
+    pub fn bytes(&self) -> usize {
+        OPERATION_BYTES + self.id.as_str().len() + self.signature_json.bytes()
+    }
 }
 
 #[cfg(test)]

@@ -20,6 +20,22 @@ pub struct AnomalyStats {
     pub fixed_at: Option<Timestamp>,
 }
 
+impl AnomalyStats {
+    /// Takes over what is higher in other stats of the same anomaly, each of which may lack events.
+    pub fn raise_to(&mut self, other: &Self) {
+        let (counts, others) = (&mut self.counts, &other.counts);
+        counts.hour = counts.hour.max(others.hour);
+        counts.day = counts.day.max(others.day);
+        counts.week = counts.week.max(others.week);
+        counts.month = counts.month.max(others.month);
+        self.is_approximate |= other.is_approximate;
+        self.first_seen = [self.first_seen, other.first_seen].into_iter().flatten().min();
+        self.last_seen = self.last_seen.max(other.last_seen);
+        self.repair_attempts = self.repair_attempts.max(other.repair_attempts);
+        self.fixed_at = other.fixed_at;
+    }
+}
+
 /// Stats with the level that follows from them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frequency {

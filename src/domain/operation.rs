@@ -3,7 +3,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AnomalyKey, EventId, FixMark, FixRemoval, Occurrence, RepairAttempt, Timestamp};
+use super::{
+    Actor, AnomalyKey, EventId, FixMark, FixRemoval, Occurrence, RepairAttempt, Timestamp,
+};
+
+/// The size of an operation without its texts: the value itself, and what their memory takes beyond
+/// their length. Its names in a call to the store need no more.
+pub(super) const OPERATION_BYTES: usize = 256;
 
 /// A write. The order of the variants and of their fields is the format of the spool's records
 /// (version 2): a change of it is a new version there.
@@ -48,6 +54,24 @@ impl Operation {
             Self::Mark(mark) => mark.at,
             Self::Unmark(removal) => removal.at,
         }
+    }
+
+    /// Returns its approximate size in bytes, in memory as in a call to the store.
+    pub fn bytes(&self) -> usize {
+        let actor = |actor: &Actor| {
+            let texts = [&actor.by, &actor.request_id];
+            texts.into_iter().flatten().map(String::len).sum::<usize>()
+        };
+        let texts = match self {
+            Self::Occurrence(occurrence) => return occurrence.bytes(),
+            Self::Repair(attempt) => attempt.action.as_str().len() + actor(&attempt.actor),
+            Self::Mark(mark) => {
+                let fixed_by = mark.fixed_by.as_ref().map_or(0, String::len);
+                mark.description.len() + fixed_by + actor(&mark.actor)
+            }
+            Self::Unmark(removal) => actor(&removal.actor),
+        };
+        OPERATION_BYTES + self.id().as_str().len() + texts
     }
 
     /// Returns its kind, as operators call it.

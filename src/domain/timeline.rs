@@ -95,27 +95,6 @@ impl Timeline {
         Insertion::Inserted
     }
 
-    /// Adds an event in the order of time, unless its id is known, and rolls up nothing.
-    pub fn insert_unbounded(&mut self, at: Timestamp, id: EventDigest) -> Insertion {
-        if self.contains(id) {
-            return Insertion::Duplicate;
-        }
-        self.insert_exactly(at, id);
-        Insertion::Inserted
-    }
-
-    /// Removes an event that is not rolled up. `at` is its time, or that of another copy of it.
-    pub fn remove(&mut self, at: Timestamp, id: EventDigest) {
-        let first = self.events.partition_point(|event| event.at < at);
-        let same_time = self.events.range(first..).take_while(|event| event.at == at);
-        let index = same_time.map(|event| event.id).position(|other| other == id);
-        let index = index.map(|index| first + index);
-        if let Some(index) = index.or_else(|| self.events.iter().position(|event| event.id == id)) {
-            self.events.remove(index);
-            self.unindex(id);
-        }
-    }
-
     /// Removes the events that have left the longest window. Returns true if one was kept exactly.
     pub fn forget_expired(&mut self, now: Timestamp) -> bool {
         let start = RETENTION.start(now);

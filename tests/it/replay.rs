@@ -133,3 +133,27 @@ async fn a_mark_that_has_waited_does_not_undo_what_was_done_elsewhere_after_it()
     let read = other.get(&format!("/anomalies/{key}/frequency")).await.ok();
     assert_eq!(read["permanent_fix_applied"], true);
 }
+
+#[tokio::test]
+async fn large_writes_are_replayed_in_calls_of_a_bounded_size() {
+    let mut redis = RedisServer::start_with(&["--client-query-buffer-limit", "1500000"]);
+    let options = [("REDIS__URL", &redis.url()[..]), ("ANOMALY__MAX_METADATA_BYTES", "1000000")];
+    let service = Service::with(&options).await;
+    service.post("/anomalies", &json!({"alert_name": "Large0"})).await.ok();
+    redis.kill();
+    let pad = "x".repeat(900_000);
+    for number in 0..25 {
+        let name = format!("Large{}", number % 5);
+        let answer = service.post("/anomalies", &json!({"alert_name": name, "pad": pad})).await;
+        assert_eq!(answer.status, 202, "{}", answer.body);
+    }
+    redis.restart();
+    healthy_again(&service).await;
+    for (number, expected) in [(0, 6), (1, 5), (4, 5)] {
+        let path = format!("/anomalies/{}/frequency", key_of(&format!("Large{number}")));
+        let frequency = service.get(&path).await.ok();
+        // What was acknowledged before is sent again.
+        assert_eq!(frequency["count_1h"], expected, "{number}");
+    }
+    assert!(service.memory_bytes("VmHWM:") < 150 << 20, "{}", service.memory_bytes("VmHWM:"));
+}

@@ -37,6 +37,12 @@ pub(crate) trait BatchWork: Send + Sync + 'static {
     /// The result of an element.
     type Output: Send + 'static;
 
+    /// Returns the approximate size of an element, in bytes.
+    fn bytes(item: &Self::Item) -> usize;
+
+    /// Returns the maximum size of a batch in bytes, unless a single call has more.
+    fn max_bytes(&self) -> usize;
+
     /// Executes a batch. Returns one output for each item, in order.
     fn run(
         &self,
@@ -78,6 +84,7 @@ struct Queue<W: BatchWork> {
 struct QueuedCall<W: BatchWork> {
     now: Timestamp,
     items: Vec<W::Item>,
+    bytes: usize,
     parent: Parent,
     answer: oneshot::Sender<Vec<W::Output>>,
 }
@@ -104,7 +111,8 @@ impl<W: BatchWork> Batcher<W> {
             return Ok(Vec::new());
         }
         let (answer, answered) = oneshot::channel();
-        self.0.add(QueuedCall { now, items, parent, answer })?;
+        let bytes = items.iter().map(W::bytes).sum();
+        self.0.add(QueuedCall { now, items, bytes, parent, answer })?;
         answered.await.map_err(|_| SubmitError::Cancelled)
     }
 }
@@ -146,12 +154,16 @@ impl<W: BatchWork> Shared<W> {
     fn take_calls(self: &Arc<Self>) -> Vec<QueuedCall<W>> {
         let mut queue = self.queue.lock();
         queue.is_about_to_take = false;
-        let mut calls = Vec::new();
-        let mut items = 0;
+        let mut calls: Vec<QueuedCall<W>> = Vec::new();
+        let (mut items, mut bytes) = (0, 0);
+        let max_bytes = self.work.max_bytes();
         while items < self.capacity.items
+            && let Some(next) = queue.calls.front()
+            && (calls.is_empty() || bytes + next.bytes <= max_bytes)
             && let Some(call) = queue.calls.pop_front()
         {
             items += call.items.len();
+            bytes += call.bytes;
             calls.push(call);
         }
         self.begin_batch(queue);
@@ -220,6 +232,14 @@ mod tests {
         type Item = usize;
         type Output = usize;
 
+        fn bytes(item: &usize) -> usize {
+            *item
+        }
+
+        fn max_bytes(&self) -> usize {
+            1_000
+        }
+
         async fn run(&self, _: Timestamp, items: Vec<usize>, _: Parents) -> Vec<usize> {
             self.sizes.lock().push(items.len());
             self.started.notify_one();
@@ -261,6 +281,34 @@ mod tests {
             assert_eq!(other.await.unwrap(), [i + 1, i + 11]);
         }
         assert_eq!(*sizes.lock(), [1, 10]);
+    }
+
+    #[tokio::test]
+    async fn a_batch_has_no_more_bytes_than_get_through() {
+        let (batcher, Gated { sizes, started, permits }) = gated(100, config(100));
+        let now = Timestamp::from_micros(NOW);
+        let submit = |items: Vec<usize>| {
+            let batcher = batcher.clone();
+            tokio::spawn(
+                async move { batcher.submit(now, items, Parent::default()).await.unwrap() },
+            )
+        };
+        let first = submit(vec![0]);
+        started.notified().await;
+        let mut others = Vec::new();
+        for items in [vec![600], vec![300, 100], vec![1], vec![5_000], vec![2], vec![3]] {
+            others.push(submit(items));
+            while batcher.0.queue.lock().calls.len() < others.len() {
+                tokio::task::yield_now().await;
+            }
+        }
+        permits.add_permits(10);
+        first.await.unwrap();
+        for other in others {
+            other.await.unwrap();
+        }
+        // A call that is larger goes alone.
+        assert_eq!(*sizes.lock(), [1, 3, 1, 1, 2]);
     }
 
     #[tokio::test]

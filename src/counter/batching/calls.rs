@@ -8,6 +8,9 @@ use crate::{
     store::{Recorded, RepairRecorded, Store, StoreError},
 };
 
+/// Approximate size of an element without long texts.
+const SMALL_ITEM_BYTES: usize = 512;
+
 /// A call of the store that takes a batch.
 pub(crate) trait BatchedCall: Sized + 'static {
     /// An element of a batch.
@@ -19,6 +22,11 @@ pub(crate) trait BatchedCall: Sized + 'static {
     const NAME: &'static str;
     /// Its kind.
     const KIND: CallKind;
+
+    /// Returns the approximate size of an element in the call, in bytes.
+    fn bytes(_item: &Self::Item) -> usize {
+        SMALL_ITEM_BYTES
+    }
 
     /// Makes the call. Returns one result for each item, in order.
     fn call(store: &dyn Store, now: Timestamp, items: Vec<Self::Item>) -> Results<'_, Self>;
@@ -40,6 +48,10 @@ impl BatchedCall for RecordCall {
     type Answer = Recorded;
     const NAME: &'static str = "record";
     const KIND: CallKind = CallKind::Write;
+
+    fn bytes(item: &Occurrence) -> usize {
+        item.bytes()
+    }
 
     fn call(store: &dyn Store, now: Timestamp, items: Vec<Occurrence>) -> Results<'_, Self> {
         store.record(now, items)

@@ -9,7 +9,10 @@ use super::{
     calls::BatchedCall,
 };
 use crate::{
-    counter::health::{Health, Observation},
+    counter::{
+        call_sizes::CallSizes,
+        health::{Health, Observation},
+    },
     domain::Timestamp,
     store::{Shard, Store, StoreError},
     telemetry::{self, BatchMetrics, Label as _, Shed},
@@ -25,11 +28,17 @@ pub(crate) struct ShardedBatcher<C: BatchedCall> {
 }
 
 impl<C: BatchedCall> ShardedBatcher<C> {
-    pub(crate) fn new(store: &Arc<dyn Store>, health: &Arc<Health>, config: BatchConfig) -> Self {
+    pub(crate) fn new(
+        store: &Arc<dyn Store>,
+        health: &Arc<Health>,
+        call_sizes: &Arc<CallSizes>,
+        config: BatchConfig,
+    ) -> Self {
         let skips_batches = C::skips_batches(store.as_ref());
         let (store, health) = (Arc::clone(store), Arc::clone(health));
         let metrics = BatchMetrics::register(C::NAME);
-        let caller = Arc::new(Caller { store, health, metrics, call: PhantomData });
+        let call_sizes = Arc::clone(call_sizes);
+        let caller = Arc::new(Caller { store, health, call_sizes, metrics, call: PhantomData });
         Self { config, caller, skips_batches, by_shard: RwLock::default() }
     }
 
@@ -101,6 +110,14 @@ impl<C: BatchedCall> BatchWork for ShardCaller<C> {
     type Item = C::Item;
     type Output = Result<C::Answer, StoreError>;
 
+    fn bytes(item: &C::Item) -> usize {
+        C::bytes(item)
+    }
+
+    fn max_bytes(&self) -> usize {
+        self.caller.call_sizes.max_bytes(self.shard)
+    }
+
     async fn run(
         &self,
         now: Timestamp,
@@ -115,6 +132,7 @@ impl<C: BatchedCall> BatchWork for ShardCaller<C> {
 struct Caller<C> {
     store: Arc<dyn Store>,
     health: Arc<Health>,
+    call_sizes: Arc<CallSizes>,
     metrics: BatchMetrics,
     call: PhantomData<fn() -> C>,
 }
@@ -134,13 +152,21 @@ impl<C: BatchedCall> Caller<C> {
             return self.health.reject(count);
         }
         let begun = Instant::now();
+        let bytes = items.iter().map(C::bytes).sum();
         let span = StoreSpan::begin(parents, self.store.name(), C::NAME, count);
         let mut results = C::call(self.store.as_ref(), now, items).await;
-        self.metrics.record(count, begun.elapsed());
+        let took = begun.elapsed();
+        self.metrics.record(count, took);
         results.resize_with(count, || Err(StoreError::no_result()));
         let fault = fault_of_all(&results);
         if let Some(span) = span {
             span.end(fault.map(|fault| fault.class().value()));
+        }
+        let may_be_too_large = self.call_sizes.note(shard, bytes, took, fault);
+        if may_be_too_large && self.store.check(shard).await.is_ok() {
+            // The way to the server is too slow for so much at once: other calls go on.
+            self.health.count_faults(&results);
+            return results;
         }
         // Before the slot of this batch is free for the next one.
         if let Some(fault) = fault {

@@ -15,12 +15,17 @@ pub struct DegradedConfig {
     pub probe_interval_ms: NonZeroU64,
     /// Maximum number of anomalies whose last known counts are kept.
     pub known_anomalies: NonZeroUsize,
+    /// Maximum size of those counts and details in memory, in bytes.
+    pub known_bytes: usize,
     /// Maximum number of waiting operations that are applied per second once the store answers.
     pub replay_per_second: NonZeroU32,
     /// Time for which acknowledged writes are kept, to be sent again after a failover, in seconds.
     pub remember_seconds: u32,
     /// Maximum number of acknowledged writes that are kept.
     pub remember_operations: usize,
+    /// Maximum size of acknowledged writes in memory, in bytes. Those that were acknowledged before
+    /// an outage that lasts take as much again.
+    pub remember_bytes: usize,
 }
 
 impl DegradedConfig {

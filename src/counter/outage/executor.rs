@@ -10,11 +10,13 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use super::{fallback::Fallback, refusals::MAX_UNWITNESSED, stale_cache::CallTimes, steps::Source};
 use crate::{
     counter::{
+        call_sizes::{CallSizes, MAX_CALL_BYTES, fitting},
         clock::Clock,
         health::{Health, Observation},
     },
@@ -49,6 +51,7 @@ pub(crate) struct Executor {
     pub(crate) thresholds: Thresholds,
     /// Number of searches for a write that is taken. Each takes other samples than the one before.
     searches: AtomicUsize,
+    pub(crate) call_sizes: Arc<CallSizes>,
 }
 
 /// The outcome of one write.
@@ -112,6 +115,17 @@ struct Run<'a> {
     samples: HashSet<usize>,
     /// The writes that were refused alone, by shard, with the fault.
     alone: BTreeMap<Shard, Vec<(usize, StoreError)>>,
+    /// True if a call was too late: its writes may have been recorded.
+    has_been_late: bool,
+}
+
+/// The writes of a call that has to be divided.
+#[derive(Debug, Default)]
+struct Undecided {
+    /// Those whose call was refused as a whole.
+    refused: Vec<(usize, StoreError)>,
+    /// Those whose call was too large to end in time.
+    late: Vec<usize>,
 }
 
 impl Executor {
@@ -122,7 +136,8 @@ impl Executor {
         fallback: Option<Arc<Fallback>>,
         thresholds: Thresholds,
     ) -> Self {
-        Self { store, clock, health, fallback, thresholds, searches: AtomicUsize::new(0) }
+        let (searches, call_sizes) = (AtomicUsize::new(0), Arc::default());
+        Self { store, clock, health, fallback, thresholds, searches, call_sizes }
     }
 
     pub(crate) fn shard(&self, operation: &Operation) -> Shard {
@@ -141,18 +156,13 @@ impl Executor {
             refusing: BTreeSet::new(),
             samples: HashSet::new(),
             alone: BTreeMap::new(),
+            has_been_late: false,
         };
-        let all: Vec<usize> = (0..writes.len()).collect();
-        // The last part is the next.
-        let mut parts = match writes.first().map(|write| &write.operation) {
-            Some(Operation::Mark(_) | Operation::Unmark(_)) => {
-                all.into_iter().rev().map(|index| vec![index]).collect()
-            }
-            _ => vec![all],
-        };
+        let mut parts = self.parts(writes);
         while let Some(mut part) = parts.pop() {
             part.retain(|index| self.is_due(&run, *index));
-            let refused = self.execute_part(&mut run, &part).await;
+            let Undecided { refused, late } = self.execute_part(&mut run, &part).await;
+            parts.extend(halves(late));
             match refused.as_slice() {
                 [] => {}
                 [(alone, fault)] if part.len() == 1 => {
@@ -165,15 +175,31 @@ impl Executor {
                         self.search(&mut run, shard, &parts).await;
                     }
                 }
-                _ => {
-                    let mut first: Vec<usize> = refused.into_iter().map(|(i, _)| i).collect();
-                    let second = first.split_off(first.len().div_ceil(2));
-                    parts.extend([second, first]);
-                }
+                _ => parts.extend(halves(refused.into_iter().map(|(index, _)| index).collect())),
             }
         }
         self.judge_refusals(&mut run).await;
         run.executions
+    }
+
+    /// Divides writes into those of one call each. The last part is the next.
+    fn parts(&self, writes: &[SpoolWrite]) -> Vec<Vec<usize>> {
+        let max_elements = match writes.first().map(|write| &write.operation) {
+            Some(Operation::Mark(_) | Operation::Unmark(_)) => 1,
+            _ => writes.len(),
+        };
+        let shards: BTreeSet<Shard> = writes.iter().map(|w| self.shard(&w.operation)).collect();
+        let max_bytes = shards.into_iter().map(|shard| self.call_sizes.max_bytes(shard)).min();
+        let mut parts = Vec::new();
+        let mut next = 0;
+        while next < writes.len() {
+            let sizes = writes[next..].iter().map(|write| write.operation.bytes());
+            let length = fitting(sizes, max_elements, max_bytes.unwrap_or(MAX_CALL_BYTES));
+            parts.push((next..next + length).collect());
+            next += length;
+        }
+        parts.reverse();
+        parts
     }
 
     fn is_due(&self, run: &Run<'_>, index: usize) -> bool {
@@ -185,15 +211,15 @@ impl Executor {
             && !run.refusing.contains(&shard)
     }
 
-    /// Executes a part of a run with one call. Returns the writes whose call was refused as a
-    /// whole.
-    async fn execute_part(&self, run: &mut Run<'_>, part: &[usize]) -> Vec<(usize, StoreError)> {
-        let mut refused = Vec::new();
+    /// Executes a part of a run with one call. Returns the writes that it has not decided about.
+    async fn execute_part(&self, run: &mut Run<'_>, part: &[usize]) -> Undecided {
+        let mut undecided = Undecided::default();
         if part.is_empty() {
-            return refused;
+            return undecided;
         }
-        let now = self.clock.now();
+        let (now, begun_at) = (self.clock.now(), Instant::now());
         let results = self.call(now, run, part).await;
+        let too_large = self.too_large(run, part, begun_at.elapsed(), &results).await;
         for (index, result) in part.iter().zip(results) {
             let key = run.writes[*index].operation.key();
             let shard = self.store.shard(key);
@@ -208,8 +234,15 @@ impl Executor {
             if fault.class() == FaultClass::Indeterminate {
                 run.executions[*index] = Execution::Deferred { maybe_sent: true };
             }
-            if is_refusal(&fault) {
-                refused.push((*index, fault));
+            if too_large.contains(&shard) {
+                run.has_been_late = true;
+                match part {
+                    // The others go on without it.
+                    [_] => drop(run.held.insert(key)),
+                    _ => undecided.late.push(*index),
+                }
+            } else if is_refusal(&fault) {
+                undecided.refused.push((*index, fault));
             } else if fault.is_outage() {
                 self.health.observe(now, shard, Observation::WriteFault(&fault));
                 run.failed.insert(shard);
@@ -220,7 +253,34 @@ impl Executor {
                 run.executions[*index] = rejected(fault.to_string());
             }
         }
-        refused
+        undecided
+    }
+
+    /// Notes how the call of a part has ended. Returns the shards that answer, though not in time
+    /// for so much at once.
+    async fn too_large(
+        &self,
+        run: &Run<'_>,
+        part: &[usize],
+        took: Duration,
+        results: &[Result<Applied, StoreError>],
+    ) -> BTreeSet<Shard> {
+        let mut by_shard = BTreeMap::<Shard, (usize, Option<&StoreError>)>::new();
+        for (index, result) in part.iter().zip(results) {
+            let operation = &run.writes[*index].operation;
+            let (bytes, fault) = by_shard.entry(self.shard(operation)).or_default();
+            *bytes += operation.bytes();
+            *fault = fault.or(result.as_ref().err());
+        }
+        let mut too_large = BTreeSet::new();
+        for (shard, (bytes, fault)) in by_shard {
+            if self.call_sizes.note(shard, bytes, took, fault)
+                && self.store.check(shard).await.is_ok()
+            {
+                too_large.insert(shard);
+            }
+        }
+        too_large
     }
 
     fn note_answer(&self, run: &mut Run<'_>, now: Timestamp, shard: Shard) {
@@ -236,7 +296,11 @@ impl Executor {
         part: &[usize],
     ) -> Vec<Result<Applied, StoreError>> {
         let operations = part.iter().map(|index| &run.writes[*index].operation);
-        let is_again = part.first().is_some_and(|index| run.writes[*index].maybe_sent);
+        if let (Source::Replay, Some(fallback)) = (run.source, &self.fallback) {
+            fallback.begin_applying(operations.clone().map(Operation::key));
+        }
+        let is_again =
+            run.has_been_late || part.first().is_some_and(|index| run.writes[*index].maybe_sent);
         let mut occurrences: Vec<Occurrence> = Vec::new();
         let mut repairs: Vec<RepairAttempt> = Vec::new();
         let mut results = Vec::new();
@@ -315,7 +379,8 @@ impl Executor {
         let refused = run.alone.get(&shard).map_or(0, Vec::len);
         for index in self.samples(&heads, refused) {
             run.samples.insert(index);
-            if let Some((alone, fault)) = self.execute_part(run, &[index]).await.pop() {
+            let Undecided { refused, .. } = self.execute_part(run, &[index]).await;
+            for (alone, fault) in refused {
                 self.note_alone(run, alone, &fault);
             }
             if run.answered.contains(&shard) || run.failed.contains(&shard) {
@@ -378,6 +443,12 @@ impl Executor {
             }
         }
     }
+}
+
+/// Returns the halves of a part, the second one first.
+fn halves(mut part: Vec<usize>) -> impl Iterator<Item = Vec<usize>> {
+    let second = part.split_off(part.len().div_ceil(2));
+    [second, part].into_iter().filter(|half| !half.is_empty())
 }
 
 /// Returns whether the server has refused a whole call in words that name no state of the server.

@@ -191,3 +191,50 @@ async fn what_may_have_been_sent_is_recorded_again_and_an_unrecognisable_one_is_
         if reason.contains("recognised")));
     assert!(store.counted.lock().is_empty());
 }
+
+/// As [`write`], with this many bytes of other fields.
+fn large_write(key: u64, number: usize, bytes: usize) -> SpoolWrite {
+    let mut write = write(key, number);
+    if let Operation::Occurrence(occurrence) = &mut write.operation {
+        occurrence.signature_json = "x".repeat(bytes).into();
+    }
+    write
+}
+
+#[tokio::test]
+async fn a_call_that_is_too_large_to_end_in_time_is_halved_and_no_outage() {
+    let store = Arc::new(RefusingStore { late_from: Some(250_000), ..RefusingStore::default() });
+    let executor = store.executor();
+    let mut writes: Vec<_> = (0..64).map(|n| large_write(n as u64 % 8, n, 30_000)).collect();
+    // Alone it is too large: it waits, and those of its anomaly behind it.
+    writes[10] = large_write(99, 10, 400_000);
+    writes[20] = large_write(99, 20, 10);
+    let executions = executor.execute(&writes, Source::Replay).await;
+    for (index, execution) in executions.into_iter().enumerate() {
+        match index {
+            10 => assert_eq!(execution, Execution::Held { maybe_sent: true }),
+            20 => assert!(matches!(execution, Execution::Held { .. }), "{execution:?}"),
+            _ => assert_eq!(execution, Execution::Applied { is_new: true }, "{index}"),
+        }
+    }
+    assert!(!is_unavailable(&executor));
+    assert!(*store.calls.lock() < 40, "{}", store.calls.lock());
+    // The next run begins with what gets through.
+    let calls = *store.calls.lock();
+    let writes: Vec<_> = (100..116).map(|n| large_write(n as u64, n, 30_000)).collect();
+    let executions = executor.execute(&writes, Source::Replay).await;
+    assert_eq!(executions, vec![Execution::Applied { is_new: true }; 16]);
+    assert!(*store.calls.lock() - calls <= 5, "{}", store.calls.lock());
+}
+
+#[tokio::test]
+async fn a_server_that_answers_no_probe_either_is_at_fault_and_not_the_size() {
+    let (late_from, fails_checks) = (Some(0), true);
+    let store = Arc::new(RefusingStore { late_from, fails_checks, ..RefusingStore::default() });
+    let executor = store.executor();
+    let writes: Vec<_> = (0..64).map(|n| large_write(n as u64, n, 30_000)).collect();
+    let executions = executor.execute(&writes, Source::Replay).await;
+    assert!(executions.iter().all(|e| matches!(e, Execution::Deferred { .. })), "{executions:?}");
+    assert!(is_unavailable(&executor));
+    assert_eq!(*store.calls.lock(), 1);
+}

@@ -12,6 +12,7 @@ use tokio::{sync::Notify, time::Instant};
 use super::{
     config::DegradedConfig,
     lost_writes::LostWrites,
+    memory::{Accepted, Estimate, Memory},
     pending::Pending,
     refusal_log::RefusalLog,
     stale_cache::{CallTimes, Fall, StaleCache},
@@ -34,6 +35,8 @@ use crate::{
 
 /// Maximum number of operations that are appended to the spool with one fsync.
 const APPENDED_OPERATIONS: usize = 1_000;
+/// Maximum size of those operations.
+const APPENDED_BYTES: usize = 8 << 20;
 /// Maximum number and size of dead letters that are put back with one fsync.
 const REVIVED_LETTERS: usize = 256;
 const REVIVED_BYTES: usize = 1 << 20;
@@ -56,19 +59,20 @@ pub(crate) struct Fallback {
     expired_in_hour: AtomicI64,
 }
 
-#[derive(Debug)]
-struct Memory {
-    pending: Pending,
-    stale: StaleCache,
-    steps: ReportedSteps,
-}
-
 /// Appends batches to the spool.
 struct SpoolAppend(Spool);
 
 impl BatchWork for SpoolAppend {
     type Item = SpoolWrite;
     type Output = Result<(), SpoolError>;
+
+    fn bytes(write: &SpoolWrite) -> usize {
+        write.operation.bytes()
+    }
+
+    fn max_bytes(&self) -> usize {
+        APPENDED_BYTES
+    }
 
     async fn run(
         &self,
@@ -92,37 +96,6 @@ pub struct SpoolDepth {
     pub age_seconds: i64,
 }
 
-/// Stats made of the last known ones and the operations that wait.
-#[derive(Clone, Debug)]
-pub(crate) struct Estimate {
-    /// When the last known stats were current; `None` where there are none.
-    pub(crate) as_of: Option<Timestamp>,
-    pub(crate) stats: AnomalyStats,
-}
-
-/// An operation that waits durably.
-#[derive(Clone, Debug)]
-pub(crate) struct Accepted {
-    /// False when another copy of it waits already.
-    pub(crate) is_first: bool,
-    pub(crate) previous_count_24h: u64,
-    pub(crate) estimate: Estimate,
-}
-
-impl Memory {
-    /// Returns an estimate for an anomaly; `None` where nothing is known of it.
-    fn estimate(&mut self, key: AnomalyKey, now: Timestamp) -> Option<Estimate> {
-        let stale = self.stale.get(key);
-        if stale.is_none() && !self.pending.holds(key) {
-            return None;
-        }
-        let as_of = stale.map(|entry| entry.as_of);
-        let mut stats = stale.map(|entry| entry.stats.clone()).unwrap_or_default();
-        self.pending.add_to(key, now, &mut stats);
-        Some(Estimate { as_of, stats })
-    }
-}
-
 impl Fallback {
     /// Opens the spool in `dir`. Must be called within a runtime; blocks while it reads the spool.
     ///
@@ -135,16 +108,20 @@ impl Fallback {
         batch: BatchConfig,
         degraded: DegradedConfig,
     ) -> Result<Self, SpoolOpenError> {
-        let mut pending = Pending::default();
+        let (mut pending, mut is_any_sent) = (Pending::default(), false);
         let spool = Spool::open(dir, spool, now, |spooled| {
             pending.add(now, &spooled.operation);
+            is_any_sent |= spooled.maybe_sent;
         })?;
+        if is_any_sent {
+            pending.mark_all_uncertain();
+        }
         let capacity = Capacity { items: APPENDED_OPERATIONS, batches: 1 };
         let appends = Batcher::new(batch, capacity, SpoolAppend(spool.clone()));
         let waiting = AtomicUsize::new(pending.operations());
-        let stale = StaleCache::new(degraded.known_anomalies);
+        let stale = StaleCache::new(degraded.known_anomalies, degraded.known_bytes);
         let steps = ReportedSteps::new(degraded.known_anomalies);
-        let memory = Mutex::new(Memory { pending, stale, steps });
+        let memory = Mutex::new(Memory::new(pending, stale, steps));
         // Opening the spool has dropped those that are too old.
         let expired_in_hour = AtomicI64::new(now.as_micros() / 3_600_000_000);
         Ok(Self {
@@ -168,8 +145,7 @@ impl Fallback {
         // In memory first, so that from here on other writes of the same anomalies queue behind.
         let accepted: Vec<Accepted> = {
             let mut memory = self.memory.lock();
-            let reserved =
-                writes.iter().map(|write| reserve(&mut memory, now, &write.operation)).collect();
+            let reserved = writes.iter().map(|write| memory.reserve(now, write)).collect();
             self.update_waiting(&memory);
             reserved
         };
@@ -215,7 +191,7 @@ impl Fallback {
     ) -> Option<(Option<Timestamp>, AnomalyDetails)> {
         let mut memory = self.memory.lock();
         let Estimate { as_of, stats } = memory.estimate(key, now)?;
-        let stale = memory.stale.get(key).and_then(|entry| entry.details.clone());
+        let stale = memory.stale.get(key).and_then(|entry| entry.details.as_deref().cloned());
         let mut details = stale.unwrap_or_default();
         memory.pending.add_repairs(key, &mut details.repairs);
         // The total is known even where the attempts are not.
@@ -234,9 +210,39 @@ impl Fallback {
         self.details(key, now).map(|(_, details)| details.repairs).unwrap_or_default()
     }
 
-    /// Adds the operations that wait to the stats that the store has just returned.
-    pub(crate) fn add_waiting(&self, key: AnomalyKey, now: Timestamp, stats: &mut AnomalyStats) {
-        self.memory.lock().pending.add_to(key, now, stats);
+    /// Adds the operations that wait to the stats that the store has just returned, and counts
+    /// nothing twice.
+    pub(crate) fn with_waiting(
+        &self,
+        key: AnomalyKey,
+        now: Timestamp,
+        returned: Option<AnomalyStats>,
+    ) -> AnomalyStats {
+        self.memory.lock().with_waiting(key, now, returned)
+    }
+
+    /// Adds the operations that wait to the details that the store has just returned; `None` where
+    /// the last known ones say more.
+    pub(crate) fn details_with_waiting(
+        &self,
+        key: AnomalyKey,
+        now: Timestamp,
+        mut returned: AnomalyDetails,
+    ) -> Option<AnomalyDetails> {
+        let mut memory = self.memory.lock();
+        if !memory.pending.is_uncertain(key) {
+            return None;
+        }
+        returned.stats = memory.with_waiting(key, now, Some(returned.stats));
+        returned.repairs.total = returned.stats.repair_attempts;
+        returned.fix = memory.pending.fix_after(key, returned.fix);
+        Some(returned)
+    }
+
+    /// Notes that operations of these anomalies are being applied.
+    pub(crate) fn begin_applying(&self, keys: impl Iterator<Item = AnomalyKey>) {
+        let mut memory = self.memory.lock();
+        keys.for_each(|key| memory.pending.mark_uncertain(key));
     }
 
     /// Returns whether an operation of this anomaly waits.
@@ -259,7 +265,7 @@ impl Fallback {
             if *outcome == RecordOutcome::TooOld && stats.counts.month == 0 {
                 continue;
             }
-            falls.extend(memory.stale.update_stats(key, times, stats).map(|fall| (key, fall)));
+            falls.extend(memory.update_written(key, times, stats).map(|fall| (key, fall)));
         }
         drop(memory);
         self.lost_writes.note(times.arrived_at, &falls);
@@ -272,10 +278,15 @@ impl Fallback {
         times: CallTimes,
         stats: Option<&AnomalyStats>,
     ) {
+        let mut memory = self.memory.lock();
+        if memory.pending.is_uncertain(key) {
+            return;
+        }
         let fall = match stats {
-            Some(stats) => self.memory.lock().stale.update_stats(key, times, stats),
-            None => self.memory.lock().stale.note_unknown(key, times),
+            Some(stats) => memory.stale.update_stats(key, times, stats),
+            None => memory.stale.note_unknown(key, times),
         };
+        drop(memory);
         self.note_fall(key, times, fall);
     }
 
@@ -286,10 +297,15 @@ impl Fallback {
         times: CallTimes,
         details: Option<&AnomalyDetails>,
     ) {
+        let mut memory = self.memory.lock();
+        if memory.pending.is_uncertain(key) {
+            return;
+        }
         let fall = match details {
-            Some(details) => self.memory.lock().stale.update_details(key, times, details),
-            None => self.memory.lock().stale.note_unknown(key, times),
+            Some(details) => memory.stale.update_details(key, times, details),
+            None => memory.stale.note_unknown(key, times),
         };
+        drop(memory);
         self.note_fall(key, times, fall);
     }
 
@@ -432,27 +448,21 @@ impl Fallback {
         result
     }
 
-    /// Removes operations from memory that the spool has no longer.
-    pub(crate) fn remove_settled(&self, settled: &[Spooled]) {
-        self.change_pending(|pending| {
-            for spooled in settled {
-                pending.remove(&spooled.operation);
-            }
-        });
+    /// Removes operations from memory that the spool has no longer, and takes over the stats that
+    /// the store has returned for them.
+    pub(crate) fn remove_settled(&self, now: Timestamp, settled: &[Spooled]) {
+        let mut memory = self.memory.lock();
+        let mut falls = Vec::new();
+        for spooled in settled {
+            let key = spooled.operation.key();
+            falls.extend(memory.remove_settled(spooled).map(|fall| (key, fall)));
+        }
+        self.update_waiting(&memory);
+        drop(memory);
+        self.lost_writes.note(now, &falls);
     }
 
     fn update_waiting(&self, memory: &Memory) {
         self.waiting.store(memory.pending.operations(), Ordering::Release);
     }
-}
-
-fn reserve(memory: &mut Memory, now: Timestamp, operation: &Operation) -> Accepted {
-    let key = operation.key();
-    let before = memory.estimate(key, now);
-    let previous_count_24h = before.map_or(0, |estimate| estimate.stats.counts.day);
-    let is_first = memory.pending.add(now, operation);
-    // It waits, so there is an estimate.
-    let nothing = || Estimate { as_of: None, stats: AnomalyStats::default() };
-    let estimate = memory.estimate(key, now).unwrap_or_else(nothing);
-    Accepted { is_first, previous_count_24h, estimate }
 }

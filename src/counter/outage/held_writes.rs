@@ -114,6 +114,13 @@ impl HeldWrites {
         self.writes = writes;
     }
 
+    /// Forgets the writes that were acknowledged before `oldest_kept`.
+    pub(crate) fn forget_before(&mut self, oldest_kept: Timestamp) {
+        let mut writes = self.take();
+        writes.retain(|write| write.acknowledged_at >= oldest_kept);
+        self.put_back(writes);
+    }
+
     /// Returns whether writes are to be stored at `now`.
     pub(crate) fn must_store(&self, now: Instant) -> bool {
         self.unstored > 0 && self.paused_until.is_none_or(|until| now >= until)
@@ -151,7 +158,7 @@ impl HeldWrites {
         let mut bytes = 0;
         let mut is_next = |index: &usize| {
             let fits = bytes < piece.bytes;
-            bytes += approximate_bytes(&self.writes[*index].operation);
+            bytes += self.writes[*index].operation.bytes();
             fits
         };
         let unstored = (0..self.writes.len()).filter(|index| !self.writes[*index].is_stored);
@@ -176,15 +183,6 @@ impl HeldWrites {
         self.unstored = self.writes.len();
         self.paused_until = Some(now + STORE_RETRY_PAUSE);
     }
-}
-
-fn approximate_bytes(operation: &Operation) -> usize {
-    let text = match operation {
-        Operation::Occurrence(occurrence) => occurrence.signature_json.bytes(),
-        Operation::Mark(mark) => mark.description.len(),
-        Operation::Repair(_) | Operation::Unmark(_) => 0,
-    };
-    text + 256
 }
 
 #[cfg(test)]

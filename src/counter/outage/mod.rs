@@ -1,15 +1,16 @@
 //! The parts that serve calls while the store, or a shard of it, does not answer, and that bring
-//! the store up to date afterwards. `fallback.rs` takes writes and estimates answers, from the
-//! spool with `pending.rs` and from `stale_cache.rs`. `probe.rs` notices that a shard answers
-//! again, `resend.rs` decides what a failover may have forgotten (of `resend_buffer.rs` and
-//! `held_writes.rs`), which `sending.rs` sends again, and `replay.rs` applies the spool
-//! (`trials.rs`: which shards may take it; `refusals.rs`: which operations are at fault
-//! themselves), both through `executor.rs`.
+//! the store up to date afterwards. `fallback.rs` takes writes and estimates answers from
+//! `memory.rs`: what waits (`pending.rs`; `waiting.rs`: for one anomaly) and what was last known
+//! (`stale_cache.rs`). `probe.rs` notices that a shard answers again, `resend.rs` decides what a
+//! failover may have forgotten (of `resend_buffer.rs` and `held_writes.rs`), which `sending.rs`
+//! sends again, and `replay.rs` applies the spool (`trials.rs`: which shards may take it;
+//! `refusals.rs`: which operations are at fault themselves), both through `executor.rs`.
 //! `steps.rs` knows which level steps were reported, `lost_writes.rs` reports counts that fell, and
 //! `refusal_log.rs` what the store refuses for good.
 //!
-//! Order of imports: config, pending, stale_cache, steps, resend_buffer, held_writes, trials,
-//! refusals, refusal_log → lost_writes → fallback → executor → probe, sending → resend → replay.
+//! Order of imports: config, waiting → pending, stale_cache, steps, resend_buffer, held_writes,
+//! trials, refusals, refusal_log → lost_writes, memory → fallback → executor → probe, sending →
+//! resend → replay.
 
 mod config;
 mod executor;
@@ -18,6 +19,7 @@ mod executor_tests;
 mod fallback;
 mod held_writes;
 mod lost_writes;
+mod memory;
 mod pending;
 mod probe;
 mod refusal_log;
@@ -31,6 +33,7 @@ mod sending;
 mod stale_cache;
 mod steps;
 mod trials;
+mod waiting;
 
 use std::{sync::Arc, time::Duration};
 
@@ -43,8 +46,9 @@ use self::{replay::Replay, resend::Resender};
 
 pub use config::DegradedConfig;
 pub(super) use executor::Executor;
+pub(super) use fallback::Fallback;
 pub use fallback::SpoolDepth;
-pub(super) use fallback::{Accepted, Estimate, Fallback};
+pub(super) use memory::{Accepted, Estimate};
 pub(super) use resend_buffer::ResendBuffer;
 pub(super) use stale_cache::CallTimes;
 

@@ -1,106 +1,38 @@
 //! The operations in the spool, in memory: just enough of each to include it in answers while the
-//! store gives none, and to know that a write must queue behind another of its anomaly.
+//! store gives none, and to know that a write must queue behind another of its anomaly. A waiting
+//! occurrence takes about 40 bytes, so that all that a full spool holds fits into little memory.
 
-use std::collections::{BTreeMap, HashMap};
-
-use crate::domain::{
-    AnomalyKey, AnomalyStats, EventDigest, Operation, PermanentFix, RECENT_ATTEMPTS, RecentAttempt,
-    RepairHistory, Timeline, Timestamp,
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
 };
+
+use super::waiting::{Effect, Id, New, Removal, Waiting};
+use crate::domain::{
+    AnomalyKey, AnomalyStats, FixMark, Operation, PermanentFix, RepairAttempt, RepairHistory,
+    Timestamp,
+};
+
+/// Maximum size of the texts of repairs and marks. Those of further ones are not in estimates.
+const MAX_TEXT_BYTES: usize = 16 << 20;
+/// Maximum number of names of actions that are kept once for all their repairs.
+const MAX_ACTIONS: usize = 1_000;
 
 /// The operations that wait, by anomaly.
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
-    by_key: HashMap<AnomalyKey, Waiting>,
+    /// A hash map would double its memory all at once.
+    by_key: BTreeMap<AnomalyKey, Waiting>,
     operations: usize,
     /// Since when there has been at least one.
     since: Option<Timestamp>,
-}
-
-/// The operations that wait for one anomaly.
-#[derive(Debug, Default)]
-struct Waiting {
-    /// Number of copies of each operation: a client's retry is accepted once it is durable itself,
-    /// and not because the first copy may become so.
-    copies: HashMap<Id, usize>,
-    occurrences: Timeline,
-    /// Boxed, because most anomalies have none.
-    others: Option<Box<Others>>,
-}
-
-/// The operations that are no occurrences, in the order in which they came: what they come to is
-/// known without going through all of them.
-#[derive(Debug, Default)]
-struct Others {
-    numbers: HashMap<EventDigest, u64>,
-    last_number: u64,
-    repairs: BTreeMap<u64, RecentAttempt>,
-    /// Marks, and `None` for removals.
-    fixes: BTreeMap<u64, Option<PermanentFix>>,
-}
-
-/// Occurrences have ids of their own, apart from those of all other operations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Id {
-    of_occurrence: bool,
-    digest: EventDigest,
-}
-
-impl Id {
-    fn of(operation: &Operation) -> Self {
-        let of_occurrence = matches!(operation, Operation::Occurrence(_));
-        Self { of_occurrence, digest: operation.id().digest() }
-    }
-}
-
-impl Others {
-    fn insert(&mut self, digest: EventDigest, operation: &Operation) {
-        self.last_number += 1;
-        let number = self.last_number;
-        match operation {
-            Operation::Occurrence(_) => return,
-            Operation::Repair(attempt) => {
-                self.repairs.insert(number, attempt.into());
-            }
-            Operation::Mark(mark) => {
-                self.fixes.insert(number, Some(mark.clone().into()));
-            }
-            Operation::Unmark(_) => {
-                self.fixes.insert(number, None);
-            }
-        }
-        self.numbers.insert(digest, number);
-    }
-
-    fn remove(&mut self, digest: EventDigest) {
-        if let Some(number) = self.numbers.remove(&digest) {
-            self.repairs.remove(&number);
-            self.fixes.remove(&number);
-        }
-    }
-
-    /// Returns the last mark or removal.
-    fn last_fix(&self) -> Option<&Option<PermanentFix>> {
-        self.fixes.last_key_value().map(|(_, fix)| fix)
-    }
-}
-
-impl Waiting {
-    fn insert(&mut self, id: Id, operation: &Operation) {
-        if let Operation::Occurrence(occurrence) = operation {
-            self.occurrences.insert_unbounded(occurrence.at, id.digest);
-        } else {
-            self.others.get_or_insert_default().insert(id.digest, operation);
-        }
-    }
-
-    fn remove(&mut self, id: Id, operation: &Operation) {
-        if let Operation::Occurrence(occurrence) = operation {
-            self.occurrences.remove(occurrence.at, id.digest);
-        } else if let Some(others) = &mut self.others {
-            others.remove(id.digest);
-        }
-    }
+    /// Anomalies with an operation that the store may have applied already.
+    uncertain: HashSet<AnomalyKey>,
+    /// True if that may be any of them, because an earlier process has sent them.
+    are_all_uncertain: bool,
+    /// Names of actions, which are mostly the same.
+    actions: HashSet<Arc<str>>,
+    text_bytes: usize,
 }
 
 impl Pending {
@@ -117,68 +49,97 @@ impl Pending {
         self.by_key.contains_key(&key)
     }
 
+    /// Returns whether the store may have applied an operation of this anomaly that waits.
+    pub(crate) fn is_uncertain(&self, key: AnomalyKey) -> bool {
+        self.uncertain.contains(&key) || self.are_all_uncertain && self.holds(key)
+    }
+
+    /// Notes that the store may have applied an operation of this anomaly that waits.
+    pub(crate) fn mark_uncertain(&mut self, key: AnomalyKey) {
+        if !self.are_all_uncertain && self.holds(key) {
+            self.uncertain.insert(key);
+        }
+    }
+
+    /// Notes that the store may have applied any operation that waits now.
+    pub(crate) fn mark_all_uncertain(&mut self) {
+        self.are_all_uncertain = !self.by_key.is_empty();
+        self.uncertain = HashSet::new();
+    }
+
     /// Adds an operation, and returns whether it is the first of its id.
     pub(crate) fn add(&mut self, now: Timestamp, operation: &Operation) -> bool {
         self.operations += 1;
         self.since.get_or_insert(now);
-        let waiting = self.by_key.entry(operation.key()).or_default();
-        let id = Id::of(operation);
-        let copies = waiting.copies.entry(id).or_default();
-        *copies += 1;
-        let is_first = *copies == 1;
-        if is_first {
-            waiting.insert(id, operation);
+        let (key, id) = (operation.key(), Id::of(operation));
+        let new = match operation {
+            Operation::Occurrence(occurrence) => New::Occurrence(occurrence.at),
+            Operation::Repair(attempt) => New::Other(self.repaired(attempt)),
+            Operation::Mark(mark) => New::Other(self.marked(mark)),
+            Operation::Unmark(_) => New::Other(Effect::Unmarked),
+        };
+        if let Some(waiting) = self.by_key.get_mut(&key) {
+            return waiting.insert(id, new);
         }
-        is_first
+        self.by_key.insert(key, Waiting::new(id, new));
+        true
+    }
+
+    fn repaired(&mut self, attempt: &RepairAttempt) -> Effect {
+        let name = attempt.action.as_str();
+        let action = match self.actions.get(name) {
+            Some(action) => Some(Arc::clone(action)),
+            None if self.actions.len() < MAX_ACTIONS => {
+                let action: Arc<str> = name.into();
+                self.actions.insert(Arc::clone(&action));
+                Some(action)
+            }
+            None => self.has_room(name.len()).then(|| name.into()),
+        };
+        Effect::repaired(attempt, action)
+    }
+
+    fn marked(&mut self, mark: &FixMark) -> Effect {
+        let bytes = mark.description.len() + mark.fixed_by.as_ref().map_or(0, String::len);
+        Effect::marked(mark, self.has_room(bytes))
+    }
+
+    /// Takes room for texts, if there is enough.
+    fn has_room(&mut self, bytes: usize) -> bool {
+        let has_room = self.text_bytes + bytes <= MAX_TEXT_BYTES;
+        if has_room {
+            self.text_bytes += bytes;
+        }
+        has_room
     }
 
     /// Removes one copy of an operation.
     pub(crate) fn remove(&mut self, operation: &Operation) {
-        let (key, id) = (operation.key(), Id::of(operation));
+        let key = operation.key();
         let Some(waiting) = self.by_key.get_mut(&key) else { return };
-        let Some(copies) = waiting.copies.get_mut(&id) else { return };
-        *copies -= 1;
         self.operations -= 1;
-        if *copies == 0 {
-            waiting.copies.remove(&id);
-            waiting.remove(id, operation);
-        }
-        if waiting.copies.is_empty() {
+        let Removal { is_last, text_bytes } = waiting.remove(Id::of(operation));
+        self.text_bytes = self.text_bytes.saturating_sub(text_bytes);
+        if is_last {
             self.by_key.remove(&key);
+            self.uncertain.remove(&key);
         }
         if self.by_key.is_empty() {
-            self.since = None;
+            *self = Self::default();
         }
     }
 
     /// Adds the operations of an anomaly to its `stats`.
-    pub(crate) fn add_to(&self, key: AnomalyKey, now: Timestamp, stats: &mut AnomalyStats) {
-        let Some(waiting) = self.by_key.get(&key) else { return };
-        let counts = waiting.occurrences.counts(now);
-        stats.counts.hour += counts.hour;
-        stats.counts.day += counts.day;
-        stats.counts.week += counts.week;
-        stats.counts.month += counts.month;
-        if let Some((first, last)) = waiting.occurrences.span(now) {
-            stats.first_seen = Some(stats.first_seen.map_or(first, |seen| seen.min(first)));
-            stats.last_seen = Some(stats.last_seen.map_or(last, |seen| seen.max(last)));
-        }
-        if let Some(others) = &waiting.others {
-            stats.repair_attempts += others.repairs.len() as u64;
-            if let Some(fix) = others.last_fix() {
-                stats.fixed_at = fix.as_ref().map(|fix| fix.marked_at);
-            }
+    pub(crate) fn add_to(&mut self, key: AnomalyKey, now: Timestamp, stats: &mut AnomalyStats) {
+        if let Some(waiting) = self.by_key.get_mut(&key) {
+            waiting.add_to(now, stats);
         }
     }
 
     /// Adds the repairs of an anomaly to its `history`.
     pub(crate) fn add_repairs(&self, key: AnomalyKey, history: &mut RepairHistory) {
-        let Some(others) = self.others(key) else { return };
-        let before = others.repairs.len().saturating_sub(RECENT_ATTEMPTS);
-        history.total += before as u64;
-        let newest: Vec<_> = others.repairs.values().rev().take(RECENT_ATTEMPTS).collect();
-        for attempt in newest.into_iter().rev() {
-            history.push(attempt.clone());
+        if let Some(waiting) = self.by_key.get(&key) {
+            waiting.add_repairs(history);
         }
     }
 
@@ -188,11 +149,10 @@ impl Pending {
         key: AnomalyKey,
         before: Option<PermanentFix>,
     ) -> Option<PermanentFix> {
-        self.others(key).and_then(Others::last_fix).map_or(before, Clone::clone)
-    }
-
-    fn others(&self, key: AnomalyKey) -> Option<&Others> {
-        self.by_key.get(&key)?.others.as_deref()
+        match self.by_key.get(&key) {
+            Some(waiting) => waiting.fix_after(before),
+            None => before,
+        }
     }
 }
 

@@ -17,13 +17,16 @@ use crate::{
     },
 };
 
-/// A store in memory that refuses every call with an event of certain ids.
+/// A store in memory that refuses every call with an event of certain ids, and does not answer in
+/// time if a call is large.
 #[derive(Debug, Default)]
 pub(crate) struct RefusingStore {
     pub(crate) refused_ids: Vec<String>,
     /// Ids of removals whose anomaly is being moved.
     pub(crate) moving_ids: Vec<String>,
     pub(crate) fails_checks: bool,
+    /// The size of a call in bytes from which it is late.
+    pub(crate) late_from: Option<usize>,
     pub(crate) counted: Mutex<HashMap<AnomalyKey, Vec<String>>>,
     pub(crate) calls: Mutex<usize>,
 }
@@ -61,6 +64,11 @@ impl Store for RefusingStore {
         occurrences: Vec<Occurrence>,
     ) -> Vec<Result<Recorded, StoreError>> {
         *self.calls.lock() += 1;
+        let bytes: usize = occurrences.iter().map(Occurrence::bytes).sum();
+        if self.late_from.is_some_and(|late| bytes >= late) {
+            let late = StoreError::indeterminate(Cause::Timeout, "late");
+            return vec![Err(late); occurrences.len()];
+        }
         let is_refused = |id: &EventId| {
             self.refused_ids.iter().any(|refused| refused == "*" || refused == id.as_str())
         };
@@ -79,11 +87,15 @@ impl Store for RefusingStore {
         occurrences.into_iter().map(&mut record).collect()
     }
 
+    /// Recognises no id, unless calls can be late.
     async fn record_again(
         &self,
-        _now: Timestamp,
+        now: Timestamp,
         occurrences: Vec<Occurrence>,
     ) -> Vec<Result<Recorded, StoreError>> {
+        if self.late_from.is_some() {
+            return self.record(now, occurrences).await;
+        }
         let stats = AnomalyStats::default();
         let outcome = RecordOutcome::Unrecognisable;
         let recorded = Recorded { outcome, previous_count_24h: 0, stats };

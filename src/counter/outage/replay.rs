@@ -26,7 +26,7 @@ use super::{
     trials::Trials,
 };
 use crate::{
-    counter::health::Observation,
+    counter::{call_sizes::MAX_CALL_BYTES, health::Observation},
     domain::AnomalyKey,
     spool::{Rejection, Settlement, SpoolError, SpoolWrite, Spooled},
     store::Shard,
@@ -35,9 +35,6 @@ use crate::{
 
 /// Interval of logging the progress of a long replay.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Maximum size of a page of the spool.
-const PAGE_BYTES: usize = 1 << 20;
 
 /// Maximum pause between two passes. A pass takes long when it replays much at a bounded pace,
 /// which is no reason to wait.
@@ -343,7 +340,7 @@ impl Replay {
         // At least four pages per second, however slow the pace: outages end between pages.
         let per_page = self.config.replay_per_second.get() as usize / 4;
         let limit = per_page.clamp(1, BATCH_OPERATIONS);
-        let page = match fallback.spool().waiting(pass.next, limit, PAGE_BYTES).await {
+        let page = match fallback.spool().waiting(pass.next, limit, MAX_CALL_BYTES).await {
             Ok(page) => page,
             Err(error) => return pass.fail(&error),
         };
@@ -362,7 +359,7 @@ impl Replay {
         if !settled.all.is_empty() {
             let (applied, rejected) =
                 (settled.settlement.applied.len(), settled.settlement.rejected.len());
-            settled.settlement.next_page = Some((last + 1, limit, PAGE_BYTES));
+            settled.settlement.next_page = Some((last + 1, limit, MAX_CALL_BYTES));
             let now = self.executor.clock.now();
             match fallback.spool().settle(settled.settlement, now).await {
                 Ok(marked_up_to) => self.marked_up_to = marked_up_to,
@@ -372,7 +369,7 @@ impl Replay {
                     return pass.fail(&error);
                 }
             }
-            fallback.remove_settled(&settled.all);
+            fallback.remove_settled(now, &settled.all);
             for spooled in &settled.all {
                 self.sent.remove(&spooled.sequence);
                 self.refusals.forget(spooled.sequence);

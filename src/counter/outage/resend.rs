@@ -3,6 +3,7 @@
 //! same as before, nothing was forgotten, and nothing is sent again.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     future::pending,
     mem,
@@ -16,11 +17,11 @@ use super::{
     config::DegradedConfig,
     executor::Executor,
     held_writes::{CLOSING, CLOSING_SMALL, Doubt, HeldWrite, HeldWrites, LIVE},
-    resend_buffer::ResendBuffer,
+    resend_buffer::{RememberLimits, ResendBuffer},
     sending::{Resent, Sending},
 };
 use crate::{
-    domain::Operation,
+    domain::{Operation, Timestamp},
     spool::{Spool, SpoolError, SpoolWrite},
     store::{Resets, Shard},
     telemetry,
@@ -46,6 +47,8 @@ pub(crate) struct Resender {
     identities: BTreeMap<Shard, Option<String>>,
     /// The last writes of the shards that are unavailable, taken from `buffer`.
     held: BTreeMap<Shard, HeldWrites>,
+    /// Maximum size of all that is in `held`.
+    max_held_bytes: usize,
     held_at: Instant,
     /// The shards whose held writes are to be sent now, and whether they are unavailable.
     due_held: BTreeMap<Shard, bool>,
@@ -67,10 +70,15 @@ impl Resender {
     pub(crate) fn new(executor: &Executor, config: DegradedConfig) -> Option<Self> {
         let mut resets = executor.store.resets()?;
         let resets_seen = *resets.borrow_and_update();
-        let buffer = ResendBuffer::new(config.remember_seconds, config.remember_operations);
+        let limits = RememberLimits {
+            seconds: config.remember_seconds.into(),
+            operations: config.remember_operations,
+            bytes: config.remember_bytes,
+        };
         let fallback = executor.fallback.as_ref();
         Some(Self {
-            buffer: Arc::new(buffer),
+            buffer: Arc::new(ResendBuffer::new(limits)),
+            max_held_bytes: config.remember_bytes,
             resets,
             resets_seen,
             lost_writes: fallback.map(|fallback| fallback.lost_writes().incidents()),
@@ -223,6 +231,7 @@ impl Resender {
             let held = self.held.entry(shard).or_default();
             held.push(identity, HeldWrite::new(write));
         }
+        forget_oldest(&mut self.held, self.max_held_bytes);
     }
 
     /// Decides about the held writes of a shard that answers again, or has never failed in this
@@ -422,6 +431,23 @@ impl Resender {
                 }
             }
         }
+    }
+}
+
+/// Forgets the oldest held writes beyond `max_bytes`.
+fn forget_oldest(held: &mut BTreeMap<Shard, HeldWrites>, max_bytes: usize) {
+    let writes = held.values().flat_map(|held| &held.writes);
+    let mut sizes: Vec<_> =
+        writes.map(|write| (write.acknowledged_at, write.operation.bytes())).collect();
+    sizes.sort_unstable_by_key(|(acknowledged_at, _)| Reverse(*acknowledged_at));
+    let mut bytes = 0;
+    let first_beyond = sizes.iter().find(|(_, size)| {
+        bytes += size;
+        bytes > max_bytes
+    });
+    if let Some((newest_forgotten, _)) = first_beyond {
+        let oldest_kept = Timestamp::from_micros(newest_forgotten.as_micros() + 1);
+        held.values_mut().for_each(|held| held.forget_before(oldest_kept));
     }
 }
 

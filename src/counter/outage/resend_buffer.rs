@@ -2,71 +2,111 @@
 //! may lose writes that it had not replicated yet. So the last writes are sent again after a
 //! reconnection; because of their ids that changes nothing where nothing was lost.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, mem};
 
 use parking_lot::Mutex;
 
 use crate::domain::{Operation, Timestamp};
 
-/// The acknowledged writes of the last seconds, oldest first.
+/// The acknowledged writes of the last seconds.
 #[derive(Debug)]
 pub(crate) struct ResendBuffer {
-    remember_seconds: i64,
-    limit: usize,
-    operations: Mutex<VecDeque<(Timestamp, Operation)>>,
+    limits: RememberLimits,
+    remembered: Mutex<Remembered>,
+}
+
+/// The limits of what is remembered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RememberLimits {
+    pub(crate) seconds: i64,
+    pub(crate) operations: usize,
+    pub(crate) bytes: usize,
+}
+
+/// An operation, with the time of its acknowledgement.
+pub(crate) type Acknowledged = (Timestamp, Operation);
+
+#[derive(Debug, Default)]
+struct Remembered {
+    /// Oldest first.
+    operations: VecDeque<Acknowledged>,
+    /// Approximate size of `operations`.
+    bytes: usize,
+}
+
+impl Remembered {
+    fn push(&mut self, write: Acknowledged) {
+        self.bytes += write.1.bytes();
+        self.operations.push_back(write);
+    }
+
+    fn remove_beyond(&mut self, limits: RememberLimits) {
+        while (self.operations.len() > limits.operations || self.bytes > limits.bytes)
+            && self.remove_oldest()
+        {}
+    }
+
+    fn remove_before(&mut self, oldest_kept: Timestamp) {
+        while self.operations.front().is_some_and(|(at, _)| *at < oldest_kept)
+            && self.remove_oldest()
+        {}
+    }
+
+    fn remove_oldest(&mut self) -> bool {
+        let oldest = self.operations.pop_front();
+        self.bytes -= oldest.as_ref().map_or(0, |(_, operation)| operation.bytes());
+        oldest.is_some()
+    }
 }
 
 impl ResendBuffer {
-    pub(crate) fn new(remember_seconds: u32, limit: usize) -> Self {
-        Self { remember_seconds: remember_seconds.into(), limit, operations: Mutex::default() }
+    pub(crate) fn new(limits: RememberLimits) -> Self {
+        Self { limits, remembered: Mutex::default() }
     }
 
     /// Adds writes that were acknowledged just now.
     pub(crate) fn push(&self, now: Timestamp, acknowledged: impl Iterator<Item = Operation>) {
-        let mut operations = self.operations.lock();
-        operations.extend(acknowledged.map(|operation| (now, operation)));
+        let mut remembered = self.remembered.lock();
+        for operation in acknowledged {
+            remembered.push((now, operation));
+        }
         // In an outage nothing is acknowledged, and the writes before it stay.
-        self.remove_old(now, &mut operations);
+        remembered.remove_before(now.minus_seconds(self.limits.seconds));
+        remembered.remove_beyond(self.limits);
     }
 
     /// Removes what is too old.
     pub(crate) fn expire(&self, now: Timestamp) {
-        self.remove_old(now, &mut self.operations.lock());
-    }
-
-    fn remove_old(&self, now: Timestamp, operations: &mut VecDeque<(Timestamp, Operation)>) {
-        let oldest_kept = now.minus_seconds(self.remember_seconds);
-        while operations.len() > self.limit
-            || operations.front().is_some_and(|(at, _)| *at < oldest_kept)
-        {
-            operations.pop_front();
-        }
+        self.remembered.lock().remove_before(now.minus_seconds(self.limits.seconds));
     }
 
     /// Removes the writes that are `wanted`, and returns them, oldest first, with the time of their
     /// acknowledgement.
-    pub(crate) fn take(&self, wanted: impl Fn(&Operation) -> bool) -> Vec<(Timestamp, Operation)> {
-        let mut operations = self.operations.lock();
-        let (taken, left): (VecDeque<_>, VecDeque<_>) =
-            operations.drain(..).partition(|(_, operation)| wanted(operation));
-        *operations = left;
-        taken.into()
+    pub(crate) fn take(&self, wanted: impl Fn(&Operation) -> bool) -> Vec<Acknowledged> {
+        let mut remembered = self.remembered.lock();
+        let all = mem::take(&mut *remembered).operations;
+        let (taken, left): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|(_, operation)| wanted(operation));
+        left.into_iter().for_each(|write| remembered.push(write));
+        taken
     }
 
     /// Puts back writes that were taken; they expire as if they had not been.
-    pub(crate) fn put_back(&self, taken: impl Iterator<Item = (Timestamp, Operation)>) {
-        let mut operations = self.operations.lock();
-        let mut by_time: Vec<_> = taken.chain(operations.drain(..)).collect();
+    pub(crate) fn put_back(&self, taken: impl Iterator<Item = Acknowledged>) {
+        let mut remembered = self.remembered.lock();
+        let newer = mem::take(&mut *remembered).operations;
+        let mut by_time: Vec<_> = taken.chain(newer).collect();
         // Writes of the same time keep their order.
         by_time.sort_by_key(|(acknowledged_at, _)| *acknowledged_at);
-        *operations = by_time.into();
+        by_time.into_iter().for_each(|write| remembered.push(write));
+        remembered.remove_beyond(self.limits);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Actor, AnomalyKey, EventId, FixRemoval};
+    use crate::domain::{Actor, AnomalyKey, EventId, FixRemoval, Occurrence};
 
     fn operation(name: &str, at: Timestamp) -> Operation {
         let id = EventId::parse(name).unwrap();
@@ -74,11 +114,41 @@ mod tests {
         Operation::Unmark(FixRemoval { key: AnomalyKey::from_bits(1), id, at, actor })
     }
 
+    fn buffer(operations: usize, bytes: usize) -> ResendBuffer {
+        ResendBuffer::new(RememberLimits { seconds: 10, operations, bytes })
+    }
+
+    #[test]
+    fn the_bytes_of_all_writes_are_limited() {
+        let now = Timestamp::from_micros(1_774_799_738_000_000);
+        let write = |number: usize| {
+            let id = EventId::parse(&number.to_string()).unwrap();
+            let (key, signature_json) = (AnomalyKey::from_bits(1), "x".repeat(10_000).into());
+            Operation::Occurrence(Occurrence { key, id, at: now, signature_json })
+        };
+        let limit = 35_000;
+        let buffer = buffer(1_000, limit);
+        let bytes = || buffer.remembered.lock().bytes;
+        buffer.push(now, (0..10).map(write));
+        let newest = [7, 8, 9].map(|number| (now, write(number)));
+        assert!(bytes() > 30_000 && bytes() <= limit, "{}", bytes());
+        let taken = buffer.take(|_| true);
+        assert_eq!(taken, newest);
+        assert_eq!(bytes(), 0);
+        buffer.push(now, std::iter::once(write(10)));
+        buffer.put_back(taken.into_iter());
+        let newest = [8, 9, 10].map(|number| (now, write(number)));
+        assert_eq!(buffer.take(|_| true), newest);
+        buffer.push(now, std::iter::once(operation("small", now)));
+        buffer.expire(now.plus_seconds(11));
+        assert_eq!(bytes(), 0);
+    }
+
     #[test]
     fn the_last_seconds_before_an_outage_are_remembered_and_no_more_than_the_limit() {
         let begin = Timestamp::from_micros(1_774_799_738_000_000);
         let buffered_of = |seconds: &[i64]| {
-            let buffer = ResendBuffer::new(10, 3);
+            let buffer = buffer(3, usize::MAX);
             for second in seconds {
                 let now = begin.plus_seconds(*second);
                 buffer.push(now, std::iter::once(operation(&second.to_string(), now)));
@@ -92,7 +162,7 @@ mod tests {
 
     #[test]
     fn writes_that_are_taken_leave_the_buffer_and_the_others_stay() {
-        let buffer = ResendBuffer::new(10, 10);
+        let buffer = buffer(10, usize::MAX);
         let now = Timestamp::from_micros(1_774_799_738_000_000);
         buffer.push(now, ["a", "b", "c"].into_iter().map(|name| operation(name, now)));
         let is_b = |operation: &Operation| operation.id().as_str() == "b";
@@ -105,7 +175,7 @@ mod tests {
 
     #[test]
     fn writes_that_are_put_back_expire_by_their_time() {
-        let buffer = ResendBuffer::new(10, 10);
+        let buffer = buffer(10, usize::MAX);
         let begin = Timestamp::from_micros(1_774_799_738_000_000);
         let write = |second| {
             let at = begin.plus_seconds(second);

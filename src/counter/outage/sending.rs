@@ -7,7 +7,12 @@ use super::{
     held_writes::HeldWrite,
     steps::Source,
 };
-use crate::{domain::AnomalyKey, spool::SpoolWrite, store::Shard};
+use crate::{
+    counter::call_sizes::{MAX_CALL_BYTES, fitting},
+    domain::AnomalyKey,
+    spool::SpoolWrite,
+    store::Shard,
+};
 
 /// The shards that have answered writes that were sent again, and those that have not.
 #[derive(Debug, Default)]
@@ -51,9 +56,13 @@ impl<'a> Sending<'a> {
     /// sent again and again.
     pub(crate) async fn send(&mut self, mut due: Vec<HeldWrite>) -> Vec<HeldWrite> {
         let mut are_kept = Vec::with_capacity(due.len());
-        for run in due.chunk_by_mut(|a, b| a.operation.kind() == b.operation.kind()) {
-            for batch in run.chunks_mut(BATCH_OPERATIONS) {
+        for mut run in due.chunk_by_mut(|a, b| a.operation.kind() == b.operation.kind()) {
+            while !run.is_empty() {
+                let sizes = run.iter().map(|write| write.operation.bytes());
+                let length = fitting(sizes, BATCH_OPERATIONS, MAX_CALL_BYTES);
+                let (batch, others) = run.split_at_mut(length);
                 are_kept.extend(self.send_batch(batch).await);
+                run = others;
             }
         }
         let mut are_kept = are_kept.into_iter();
@@ -103,18 +112,18 @@ impl<'a> Sending<'a> {
                 self.count += 1;
                 true
             }
-            Execution::RefusedAlone(_) => {
+            // It is too large to be sent in time, its anomaly is being moved, or it is at fault:
+            // the replay finds out, and the others go on.
+            Execution::RefusedAlone(_) | Execution::Held { .. } => {
                 self.suspected.insert(key);
                 self.suspects.push(write);
                 false
             }
-            Execution::Deferred { .. } | Execution::Held { .. }
-                if self.suspected.contains(&key) =>
-            {
+            Execution::Deferred { .. } if self.suspected.contains(&key) => {
                 self.suspects.push(write);
                 false
             }
-            Execution::Deferred { .. } | Execution::Held { .. } | Execution::NotTried { .. } => {
+            Execution::Deferred { .. } | Execution::NotTried { .. } => {
                 failed.insert(shard);
                 true
             }

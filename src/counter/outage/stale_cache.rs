@@ -1,12 +1,12 @@
-//! The last known state of anomalies, for answers while the store gives none. Bounded in number. A
-//! count that is lower than an earlier reply said shows here: the store has lost events.
+//! The last known state of anomalies, for answers while the store gives none. Bounded in number and
+//! bytes. A count that is lower than an earlier reply said shows here: the store has lost events.
 
 use std::num::NonZeroUsize;
 
 use lru::LruCache;
 
 use crate::{
-    domain::{AnomalyKey, AnomalyStats, RETENTION, RepairHistory, Timestamp},
+    domain::{AnomalyKey, AnomalyStats, RETENTION, RecentAttempt, RepairHistory, Timestamp},
     store::AnomalyDetails,
 };
 
@@ -14,8 +14,14 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct StaleCache {
     entries: LruCache<AnomalyKey, StaleEntry>,
+    /// Approximate size of `entries`.
+    bytes: usize,
     limit: NonZeroUsize,
+    max_bytes: usize,
 }
+
+/// Approximate size of an entry without details, with what the cache itself needs for it.
+const ENTRY_BYTES: usize = size_of::<StaleEntry>() + 96;
 
 /// The last known state of an anomaly.
 #[derive(Clone, Debug)]
@@ -24,7 +30,7 @@ pub(crate) struct StaleEntry {
     pub(crate) as_of: Timestamp,
     pub(crate) stats: AnomalyStats,
     /// The details, where they have been read.
-    pub(crate) details: Option<AnomalyDetails>,
+    pub(crate) details: Option<Box<AnomalyDetails>>,
     /// Absent where the last reply does not bound later ones.
     floor: Option<Floor>,
 }
@@ -61,6 +67,10 @@ impl Floor {
 }
 
 impl StaleEntry {
+    fn bytes(&self) -> usize {
+        ENTRY_BYTES + self.details.as_deref().map_or(0, details_bytes)
+    }
+
     /// Compares the count of a reply with the earlier ones, and remembers it for later ones.
     fn compare(&mut self, times: CallTimes, stats: &AnomalyStats) -> Option<Fall> {
         let CallTimes { began_at, arrived_at } = times;
@@ -81,9 +91,9 @@ impl StaleEntry {
 }
 
 impl StaleCache {
-    pub(crate) fn new(limit: NonZeroUsize) -> Self {
+    pub(crate) fn new(limit: NonZeroUsize, max_bytes: usize) -> Self {
         // A cache with a capacity would allocate all of its memory at once.
-        Self { entries: LruCache::unbounded(), limit }
+        Self { entries: LruCache::unbounded(), bytes: 0, limit, max_bytes }
     }
 
     pub(crate) fn get(&mut self, key: AnomalyKey) -> Option<&StaleEntry> {
@@ -120,8 +130,13 @@ impl StaleCache {
     ) -> Option<Fall> {
         let fall = self.update_stats(key, times, &details.stats);
         if let Some(entry) = self.entries.get_mut(&key) {
+            self.bytes -= entry.bytes();
             (entry.as_of, entry.stats) = (times.began_at, details.stats.clone());
-            entry.details = Some(details.clone());
+            // One must not evict all others.
+            let fits = details_bytes(details) <= self.max_bytes / 4;
+            entry.details = fits.then(|| Box::new(details.clone()));
+            self.bytes += entry.bytes();
+            self.evict();
         }
         fall
     }
@@ -134,19 +149,40 @@ impl StaleCache {
     /// Updates the repairs of an anomaly that has an entry.
     pub(crate) fn update_repairs(&mut self, key: AnomalyKey, history: &RepairHistory) {
         if let Some(entry) = self.entries.get_mut(&key) {
+            self.bytes -= entry.bytes();
             entry.stats.repair_attempts = history.total;
             if let Some(details) = &mut entry.details {
                 details.repairs = history.clone();
             }
+            self.bytes += entry.bytes();
+            self.evict();
         }
     }
 
     fn insert(&mut self, key: AnomalyKey, entry: StaleEntry) {
+        self.bytes += entry.bytes();
         self.entries.put(key, entry);
-        if self.entries.len() > self.limit.get() {
-            self.entries.pop_lru();
+        self.evict();
+    }
+
+    fn evict(&mut self) {
+        while (self.bytes > self.max_bytes || self.entries.len() > self.limit.get())
+            && let Some((_, evicted)) = self.entries.pop_lru()
+        {
+            self.bytes -= evicted.bytes();
         }
     }
+}
+
+/// Returns the approximate size of details in memory.
+fn details_bytes(details: &AnomalyDetails) -> usize {
+    let AnomalyDetails { signature_json, fix, repairs, .. } = details;
+    let fix = fix.as_ref().map_or(0, |fix| {
+        [&fix.description, &fix.fixed_by].into_iter().flatten().map(String::len).sum()
+    });
+    let repairs = repairs.recent.iter().map(|a| size_of::<RecentAttempt>() + a.action.len());
+    let signature = signature_json.as_ref().map_or(0, String::len);
+    size_of::<AnomalyDetails>() + signature + fix + repairs.sum::<usize>()
 }
 
 #[cfg(test)]
@@ -170,7 +206,7 @@ mod tests {
     }
 
     fn cache() -> StaleCache {
-        StaleCache::new(NonZeroUsize::new(10).unwrap())
+        StaleCache::new(NonZeroUsize::new(10).unwrap(), 64 << 10)
     }
 
     #[test]
@@ -204,5 +240,27 @@ mod tests {
         let approximate = |count| AnomalyStats { is_approximate: true, ..stats(count, at(0)) };
         assert_eq!(cache.update_stats(KEY, times(8, 9), &approximate(5)), None);
         assert_eq!(cache.update_stats(KEY, times(10, 11), &stats(4, at(0))), None);
+    }
+
+    #[test]
+    fn the_least_recently_used_details_are_evicted_for_their_bytes() {
+        let mut cache = cache();
+        let text = Some("x".repeat(15 << 10));
+        let details = AnomalyDetails { signature_json: text, ..AnomalyDetails::default() };
+        let key = AnomalyKey::from_bits;
+        for number in 0..5 {
+            cache.update_details(key(number), times(0, 1), &details);
+            assert!(cache.bytes <= cache.max_bytes, "{}", cache.bytes);
+            assert!(cache.get(key(number)).is_some(), "the newest stays");
+        }
+        assert!(cache.get(key(1)).is_some() && cache.get(key(0)).is_none());
+        let text = Some("x".repeat(100 << 10));
+        let too_large = AnomalyDetails { signature_json: text, ..AnomalyDetails::default() };
+        cache.update_details(key(9), times(0, 1), &too_large);
+        assert!(cache.get(key(9)).is_some_and(|entry| entry.details.is_none()));
+        for number in 50..100 {
+            cache.update_stats(key(number), times(0, 1), &AnomalyStats::default());
+        }
+        assert_eq!((cache.entries.len(), cache.bytes), (10, 10 * ENTRY_BYTES));
     }
 }
