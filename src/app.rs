@@ -22,6 +22,10 @@ use crate::{
 
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Minimum time for closing the store and the spool, where requests have taken all of
+/// `http.shutdown_timeout_seconds`.
+const MIN_CLOSE_TIME: Duration = Duration::from_secs(1);
+
 /// The service, ready to run.
 #[derive(Debug)]
 pub struct Application {
@@ -94,6 +98,7 @@ impl Application {
             batch: config.batch,
             degraded: config.degraded,
             spool: config.spool,
+            write_timeout: config.store.write_timeout(),
         };
         // A spool would be on the same disk as the embedded store, and fail with it.
         let spool_dir = config.redis.url.as_ref().map(|_| config.data_dir.as_path());
@@ -141,10 +146,13 @@ impl Application {
         let maintenance = tokio::spawn(maintain(Arc::clone(&counter), recorder));
         tracing::info!(%address, "listening on {scheme}://{address}");
 
-        http::serve(listener, tls, service, limits, stop).await;
+        let deadline = http::serve(listener, tls, service, limits, stop).await;
         maintenance.abort();
         reloading.abort();
-        counter.close().await;
+        let deadline = deadline.max(time::Instant::now() + MIN_CLOSE_TIME);
+        if time::timeout_at(deadline, counter.close()).await.is_err() {
+            tracing::warn!("the store could not be closed in time");
+        }
         telemetry::summarise_log_at_end();
         tracing::info!("stopped");
     }

@@ -1,6 +1,8 @@
 //! The command `spool`: lists, retries or drops the writes that Redis has refused permanently. A
 //! running service does it itself; without one the file is opened here.
 
+use std::time::Duration;
+
 use clap::Subcommand;
 use reqwest::{Method, Response, StatusCode};
 
@@ -13,8 +15,11 @@ use crate::{
     counter::{Clock as _, SystemClock},
     http::{DeadLetterBody, RetriedBody},
     logging,
-    spool::{DeadLetter, Spool, SpoolOpenError},
+    spool::{DeadLetter, Spool, SpoolError, SpoolOpenError},
 };
+
+/// Nobody else waits for the disk.
+const DISK_TIMEOUT: Duration = Duration::from_secs(3_600);
 
 /// What to do with the writes that Redis has refused for good.
 #[derive(Debug, Subcommand)]
@@ -41,7 +46,8 @@ pub(super) async fn run(command: SpoolCommand, config: &Config) -> Result<(), Fa
     // A damaged file is set aside here too, which must be said.
     logging::start(&config.log);
     let ignore_waiting = |_: &crate::spool::Spooled| {};
-    match Spool::open(&config.data_dir, config.spool, SystemClock.now(), ignore_waiting) {
+    let now = SystemClock.now();
+    match Spool::open(&config.data_dir, config.spool, DISK_TIMEOUT, now, ignore_waiting) {
         Ok(spool) => on_file(command, &spool).await,
         Err(SpoolOpenError::InUse { .. }) => through_service(command, config).await,
         Err(fault) => Err(fault.into()),
@@ -49,13 +55,14 @@ pub(super) async fn run(command: SpoolCommand, config: &Config) -> Result<(), Fa
 }
 
 async fn on_file(command: SpoolCommand, spool: &Spool) -> Result<(), Failure> {
+    let revive = async |sequences| spool.revive_dead(sequences).await.map_err(SpoolError::from);
     match command {
         SpoolCommand::List => {
             print(spool.all_dead_letters(DeadLetterBody::from).await?);
             Ok(())
         }
         SpoolCommand::Retry { sequence: Some(sequence), .. } => {
-            found(sequence, !spool.revive_dead(vec![sequence]).await?.is_empty())?;
+            found(sequence, !revive(vec![sequence]).await?.is_empty())?;
             println!("{sequence} is tried again when the service starts");
             Ok(())
         }
@@ -63,7 +70,7 @@ async fn on_file(command: SpoolCommand, spool: &Spool) -> Result<(), Failure> {
             let readable =
                 |letter: DeadLetter| letter.operation.is_some().then_some(letter.sequence);
             let sequences = spool.all_dead_letters(readable).await?;
-            let retried = spool.revive_dead(sequences.into_iter().flatten().collect()).await?.len();
+            let retried = revive(sequences.into_iter().flatten().collect()).await?.len();
             println!("{retried} are tried again when the service starts");
             Ok(())
         }

@@ -102,4 +102,6 @@ pub struct Readiness {
     pub cause: Option<Cause>,
     /// The operations that wait.
     pub spool: SpoolDepth,
+    /// Whether operations can wait; `None` where there is no spool.
+    pub spool_is_usable: Option<bool>,
 }

@@ -2,6 +2,7 @@
 
 use super::batching::SubmitError;
 use crate::{
+    domain::EventId,
     spool::SpoolError,
     store::{FaultClass, StoreError},
 };
@@ -12,9 +13,25 @@ pub enum CounterError {
     /// The store does not answer. Nothing was recorded.
     #[error("the store does not answer: {0}")]
     Unavailable(String),
+    /// The disk of this service can't be used. Nothing was recorded. Clients see the text.
+    #[error("{0}")]
+    Disk(String),
     /// The store did not answer in time. It is not known whether anything was recorded.
-    #[error("the store did not answer in time: {0}")]
-    Unanswered(String),
+    #[error("the store did not answer in time: {text}")]
+    Unanswered {
+        /// The error of the store or the spool.
+        text: String,
+        /// What has happened to the disk of this service, if it is at fault. Clients see it.
+        disk: Option<String>,
+    },
+    /// As [`CounterError::Unanswered`], for an event by whose id a retry is recognised.
+    #[error("it may count: the store did not answer in time")]
+    MayCount {
+        /// The event's id, which its caller may not know.
+        event_id: EventId,
+        /// As there.
+        disk: Option<String>,
+    },
     /// The queue of calls for the store is full.
     #[error("too many calls are waiting for the store")]
     Overloaded,
@@ -31,15 +48,48 @@ impl CounterError {
     pub(super) fn no_result() -> Self {
         StoreError::no_result().into()
     }
+
+    /// The same error of the event with this id, which may have reached the store.
+    pub(super) fn of_event(self, event_id: &EventId) -> Self {
+        match self {
+            Self::Unanswered { disk, .. } => Self::MayCount { event_id: event_id.clone(), disk },
+            other => other,
+        }
+    }
+
+    /// The error of a write that the spool has not taken. With `maybe_sent` the store may have it.
+    pub(super) fn of_spooling(
+        error: SpoolError,
+        event_id: Option<EventId>,
+        maybe_sent: bool,
+    ) -> Self {
+        if !maybe_sent && !matches!(error, SpoolError::Unconfirmed(_)) {
+            return error.into();
+        }
+        let text = error.to_string();
+        let disk = match error {
+            SpoolError::Unusable(text) | SpoolError::Unconfirmed(text) => Some(text),
+            SpoolError::Full | SpoolError::Failed(_) => None,
+        };
+        match event_id {
+            Some(event_id) => Self::MayCount { event_id, disk },
+            None => Self::Unanswered { text, disk },
+        }
+    }
 }
 
 impl From<StoreError> for CounterError {
     fn from(fault: StoreError) -> Self {
         let text = fault.to_string();
         match fault.class() {
-            FaultClass::Transient | FaultClass::Moving => Self::Unavailable(text),
+            FaultClass::Transient | FaultClass::Moving => match fault.for_clients() {
+                Some(shown) => Self::Disk(shown.to_owned()),
+                None => Self::Unavailable(text),
+            },
+            FaultClass::Indeterminate => {
+                Self::Unanswered { text, disk: fault.for_clients().map(str::to_owned) }
+            }
             FaultClass::Full => Self::Full(text),
-            FaultClass::Indeterminate => Self::Unanswered(text),
             FaultClass::Permanent => Self::Refused(text),
         }
     }
@@ -47,7 +97,13 @@ impl From<StoreError> for CounterError {
 
 impl From<SpoolError> for CounterError {
     fn from(fault: SpoolError) -> Self {
-        Self::Unavailable(fault.to_string())
+        match fault {
+            SpoolError::Unusable(text) => Self::Disk(text),
+            SpoolError::Unconfirmed(text) => {
+                Self::Unanswered { text: text.clone(), disk: Some(text) }
+            }
+            SpoolError::Full | SpoolError::Failed(_) => Self::Unavailable(fault.to_string()),
+        }
     }
 }
 
@@ -55,7 +111,9 @@ impl From<SubmitError> for CounterError {
     fn from(error: SubmitError) -> Self {
         match error {
             SubmitError::Full => Self::Overloaded,
-            SubmitError::Cancelled => Self::Unanswered("a batch was aborted".to_owned()),
+            SubmitError::Cancelled => {
+                Self::Unanswered { text: "a batch was aborted".to_owned(), disk: None }
+            }
         }
     }
 }

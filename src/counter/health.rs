@@ -86,8 +86,8 @@ pub(crate) struct Health {
 #[derive(Debug, Default)]
 struct Record {
     faults_in_a_row: BTreeMap<Shard, u32>,
-    /// The shards whose breakers are open, with the cause of the last fault.
-    unavailable: BTreeMap<Shard, Cause>,
+    /// The shards whose breakers are open, with the last fault.
+    unavailable: BTreeMap<Shard, StoreError>,
     /// Shards that were logged in this outage: one that flickers is logged once.
     logged: BTreeSet<Shard>,
     /// Causes that were logged in this outage.
@@ -165,12 +165,19 @@ impl Health {
         }
     }
 
-    /// Returns the results of elements that a breaker keeps from the store. They are counted as
-    /// faults, and say nothing new about the shard.
-    pub(crate) fn reject<T>(&self, elements: usize) -> Vec<Result<T, StoreError>> {
-        let fault = StoreError::unavailable();
+    /// Returns the results of elements that a breaker keeps from the store, if it is open. They are
+    /// counted as faults, and say nothing new about the shard.
+    pub(crate) fn reject<T>(
+        &self,
+        shard: Shard,
+        elements: usize,
+    ) -> Option<Vec<Result<T, StoreError>>> {
+        if !self.is_disturbed() {
+            return None;
+        }
+        let fault = StoreError::unavailable_since(self.record.lock().unavailable.get(&shard)?);
         self.errors.increment_by(fault.class(), elements);
-        (0..elements).map(|_| Err(fault.clone())).collect()
+        Some((0..elements).map(|_| Err(fault.clone())).collect())
     }
 
     /// Returns whether the breaker of a shard is open.
@@ -186,7 +193,7 @@ impl Health {
     /// Returns the causes for which shards are unavailable, one for each of them.
     pub(crate) fn causes(&self) -> Vec<Cause> {
         if self.is_disturbed() {
-            self.record.lock().unavailable.values().copied().collect()
+            self.record.lock().unavailable.values().map(StoreError::cause).collect()
         } else {
             Vec::new()
         }
@@ -273,7 +280,7 @@ impl Health {
     fn open_breaker(&self, now: Timestamp, shard: Shard, fault: &StoreError) {
         let mut record = self.record.lock();
         self.is_disturbed.store(true, Ordering::Relaxed);
-        if record.unavailable.insert(shard, fault.cause()).is_none() {
+        if record.unavailable.insert(shard, fault.clone()).is_none() {
             telemetry::outage();
             self.outages.send_modify(|outages| *outages += 1);
         }
@@ -306,8 +313,8 @@ impl Health {
 
     fn note_probe_fault(&self, shard: Shard, fault: &StoreError) {
         let mut record = self.record.lock();
-        let Some(cause) = record.unavailable.get_mut(&shard) else { return };
-        *cause = fault.cause();
+        let Some(last) = record.unavailable.get_mut(&shard) else { return };
+        *last = fault.clone();
         let passes = matches!(fault.cause(), Cause::Timeout | Cause::Unreachable | Cause::Loading);
         if !passes && !record.logged_causes.contains(&fault.cause()) {
             record.logged_causes.push(fault.cause());
@@ -407,9 +414,10 @@ mod tests {
     fn calls_that_a_breaker_rejects_do_not_open_it_again() {
         let health = Health::new("redis", true);
         health.observe(now(), SHARD, Observation::BatchFault(&fault()));
-        let rejected = health.reject::<()>(3);
+        let rejected = health.reject::<()>(SHARD, 3).unwrap();
         health.observe(now(), SHARD, Observation::Recovery);
-        assert_eq!(rejected, vec![Err(StoreError::unavailable()); 3]);
+        assert_eq!(rejected, vec![Err(StoreError::unavailable_since(&fault())); 3]);
+        assert_eq!(health.reject::<()>(SHARD, 3), None);
         assert!(!health.is_unavailable(SHARD));
     }
 

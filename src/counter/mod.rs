@@ -19,7 +19,7 @@ mod outage;
 mod reads;
 mod writes;
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 
@@ -57,6 +57,8 @@ pub struct CounterConfig {
     pub degraded: DegradedConfig,
     /// Section `spool`.
     pub spool: SpoolConfig,
+    /// Maximum time that a call waits for the spool's disk.
+    pub write_timeout: Duration,
 }
 
 /// Counts anomalies over a store.
@@ -90,7 +92,8 @@ impl Counter {
         config: CounterConfig,
         spool_dir: Option<&Path>,
     ) -> Result<Self, SpoolOpenError> {
-        let CounterConfig { thresholds, batch, degraded, spool } = config;
+        let CounterConfig { thresholds, batch, degraded, spool, write_timeout } = config;
+        let spool = (spool, write_timeout);
         let fallback = spool_dir
             .map(|dir| Fallback::open(dir, clock.now(), spool, batch, degraded))
             .transpose()?
@@ -139,7 +142,12 @@ impl Counter {
             since: self.health.since(),
             cause: self.health.causes().first().copied(),
             spool: self.spool_depth(),
+            spool_is_usable: self.spool_is_usable(),
         }
+    }
+
+    fn spool_is_usable(&self) -> Option<bool> {
+        self.fallback.as_ref().map(|fallback| fallback.spool().is_usable())
     }
 
     /// Sets the gauges of the state and the spool. Does not call the store.
@@ -156,6 +164,7 @@ impl Counter {
             spool_bytes: spool.bytes,
             spool_max_bytes: fallback.map_or(0, |fallback| fallback.spool().max_bytes()),
             spool_age_seconds: spool.age_seconds,
+            spool_is_unusable: self.spool_is_usable() == Some(false),
         });
     }
 
@@ -188,10 +197,13 @@ impl Counter {
         }
     }
 
-    /// Ends the store's work. No call may be under way.
+    /// Ends the work of the store and of the spool. No call may be under way.
     pub async fn close(&self) {
         self.outages.close().await;
         self.store.close().await;
+        if let Some(fallback) = &self.fallback {
+            fallback.spool().close().await;
+        }
     }
 
     /// Returns the times of a call that began at `began_at`, and whose reply has just arrived.
@@ -205,8 +217,8 @@ impl Counter {
         Frequency::judge(key, stats, count_24h, self.thresholds)
     }
 
-    /// Makes a call of the store that takes no batch, and reports how it ends. `name` is its name
-    /// in traces.
+    /// Makes a call of the store that takes no batch, unless its shard is unavailable, and reports
+    /// how it ends. `name` is its name in traces.
     async fn call_store<T>(
         &self,
         now: Timestamp,
@@ -216,6 +228,9 @@ impl Counter {
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let shard = self.store.shard(key);
+        if let Some(rejected) = self.health.reject(shard, 1).and_then(|mut all| all.pop()) {
+            return rejected;
+        }
         let span = StoreSpan::begin(Parent::request().into(), self.store.name(), name, 1);
         let result = call.await;
         if let Some(span) = span {

@@ -116,9 +116,6 @@ impl Counter {
         now: Timestamp,
         key: AnomalyKey,
     ) -> Result<Option<Vec<AuditEntry>>, CounterError> {
-        if self.health.is_unavailable(self.store.shard(key)) {
-            return Err(unavailable(None));
-        }
         let call = self.store.audit(now, key);
         Ok(self.call_store(now, key, CallKind::Read, "audit", call).await?)
     }

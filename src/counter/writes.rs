@@ -119,16 +119,19 @@ impl Counter {
             let mut results = submitted.map(Vec::into_iter);
             for (index, occurrence) in chunk {
                 let outcome = match &mut results {
-                    Err(error) => Err((*error).into()),
+                    Err(error) => Err(CounterError::from(*error).of_event(&occurrence.id)),
                     Ok(results) => {
                         let result = results.next().unwrap_or_else(|| Err(StoreError::no_result()));
-                        self.taken(result).map(|taken| match taken {
-                            Taken::Answered(recorded) => {
-                                Taken::Answered(self.judge(occurrence.key, recorded))
-                            }
-                            Taken::Deferred { maybe_sent } => {
-                                deferred.insert(occurrence.key);
-                                Taken::Deferred { maybe_sent }
+                        let taken = self.taken(result);
+                        taken.map_err(|error| error.of_event(&occurrence.id)).map(|taken| {
+                            match taken {
+                                Taken::Answered(recorded) => {
+                                    Taken::Answered(self.judge(occurrence.key, recorded))
+                                }
+                                Taken::Deferred { maybe_sent } => {
+                                    deferred.insert(occurrence.key);
+                                    Taken::Deferred { maybe_sent }
+                                }
                             }
                         })
                     }
@@ -149,12 +152,13 @@ impl Counter {
         now: Timestamp,
         attempt: RepairAttempt,
     ) -> Result<Option<Answered<RepairRecorded>>, CounterError> {
-        let key = attempt.key;
+        let (key, id) = (attempt.key, attempt.id.clone());
         let mut may_be_sent = false;
         if !self.must_queue(key) {
             let shard = self.store.shard(key);
-            let result = self.repairs.submit_one(now, shard, attempt.clone()).await?;
-            match self.taken(result)? {
+            let submitted = self.repairs.submit_one(now, shard, attempt.clone()).await;
+            let result = submitted.map_err(|error| CounterError::from(error).of_event(&id))?;
+            match self.taken(result).map_err(|error| error.of_event(&id))? {
                 Taken::Answered(recorded) => {
                     if let Some(recorded) = &recorded {
                         self.remember(now, || Operation::Repair(attempt));
@@ -390,10 +394,21 @@ async fn accept(
     if count == 0 {
         return Vec::new();
     }
+    let origins: Vec<_> = writes
+        .iter()
+        .map(|write| (write.operation.event_id().cloned(), write.maybe_sent))
+        .collect();
     let fallback = Arc::clone(fallback);
     let span = ItemsSpan::spool(count);
     let accepted = match tokio::spawn(async move { fallback.accept(now, writes).await }).await {
-        Ok(accepted) => accepted.into_iter().map(|result| Ok(result?)).collect(),
+        Ok(accepted) => {
+            let results = accepted.into_iter().zip(origins);
+            results
+                .map(|(result, (event_id, maybe_sent))| {
+                    result.map_err(|error| CounterError::of_spooling(error, event_id, maybe_sent))
+                })
+                .collect()
+        }
         Err(_) => vec![Err(CounterError::no_result()); count],
     };
     span.end(|| accepted.iter().all(Result::is_err).then_some("not_spooled"));

@@ -46,6 +46,14 @@ impl Operation {
         }
     }
 
+    /// Returns its id if it is one that callers give, and can give again.
+    pub fn event_id(&self) -> Option<&EventId> {
+        match self {
+            Self::Occurrence(_) | Self::Repair(_) => Some(self.id()),
+            Self::Mark(_) | Self::Unmark(_) => None,
+        }
+    }
+
     /// Returns the time at which it happened.
     pub fn at(&self) -> Timestamp {
         match self {

@@ -143,6 +143,8 @@ pub(super) fn letter_bytes(reason: &str, record: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tempfile::TempDir;
 
     use super::{
@@ -153,6 +155,8 @@ mod tests {
         domain::{Actor, AnomalyKey, EventId, FixRemoval},
         spool::SpoolWrite,
     };
+
+    const TIMEOUT: Duration = Duration::from_secs(10);
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_micros(1_774_799_738_000_000).plus_seconds(second)
@@ -169,7 +173,7 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let bytes = 4 * 300;
         let config = SpoolConfig { max_bytes: bytes };
-        let spool = Spool::open(dir.path(), config, at(0), |_| {}).unwrap();
+        let spool = Spool::open(dir.path(), config, TIMEOUT, at(0), |_| {}).unwrap();
         let reason = || "x".repeat(200);
         // The first write waits for long, and dies after letters with higher sequences.
         spool.append(vec![write("waits")]).await.unwrap();
@@ -197,7 +201,7 @@ mod tests {
     async fn a_rejection_decides_whether_a_retry_may_have_been_sent() {
         let dir = TempDir::new().unwrap();
         let config = SpoolConfig { max_bytes: 1 << 20 };
-        let spool = Spool::open(dir.path(), config, at(0), |_| {}).unwrap();
+        let spool = Spool::open(dir.path(), config, TIMEOUT, at(0), |_| {}).unwrap();
         spool.append(vec![write("a"), write("b")]).await.unwrap();
         let rejection =
             |sequence, maybe_sent| Rejection { sequence, reason: String::new(), maybe_sent };

@@ -5,15 +5,30 @@ use std::{io, path::PathBuf};
 use super::record::{RecordError, VERSION};
 use crate::redb_file::{folder_text, in_use_text};
 
-/// Why the spool could not do as asked. Nothing was accepted.
+/// Why the spool could not do as asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SpoolError {
-    /// The waiting operations take as many bytes as they may.
+    /// The waiting operations take as many bytes as they may. Nothing was accepted.
     #[error("the spool is full")]
     Full,
-    /// The disk is full, or the file has failed.
+    /// The file is not at its path, or its disk does not answer. Nothing was accepted. Clients see
+    /// the text.
+    #[error("{0}")]
+    Unusable(String),
+    /// The disk has failed or not answered in the course of a commit, which may be durable. Clients
+    /// see the text.
+    #[error("{0}")]
+    Unconfirmed(String),
+    /// The disk is full, or the file has failed. Nothing was accepted.
     #[error("the spool's file has failed: {0}")]
     Failed(String),
+}
+
+impl SpoolError {
+    /// The same error of a commit that may be durable all the same.
+    pub(super) fn unconfirmed(self) -> Self {
+        Self::Unconfirmed(self.to_string())
+    }
 }
 
 /// Why the spool could not be opened.

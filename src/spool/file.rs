@@ -2,7 +2,7 @@
 //! rejected for good (`dead.rs`), and those that it had acknowledged last (`held.rs`). How it is
 //! opened where it is damaged is in `opening.rs`.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use redb::{
     Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _, WriteTransaction,
@@ -19,56 +19,22 @@ use super::{
     record::{NewerVersion, Place, SpoolWrite, decode, encode_letter, encode_waiting},
     salvage::Found,
     settled,
+    settlement::{Rejection, Settlement, Spooled},
 };
 use crate::{
     commit_witness::CommitWitness,
-    domain::{Operation, Timestamp},
-    redb_file::{Missing, OpenFault, RedbFile, without_panic},
+    domain::Timestamp,
+    redb_file::{Missing, OpenFault, OpenedFile, RedbFile, without_panic},
 };
 
 const FILE_NAME: &str = "spool.redb";
 const PAGE_CACHE_BYTES: usize = 4 << 20;
 
-/// A waiting operation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spooled {
-    /// Its position in the order; later ones are larger.
-    pub sequence: u64,
-    /// The size of its record.
-    pub bytes: usize,
-    /// The operation itself.
-    pub operation: Operation,
-    /// True if it may have been sent to the store: before it was spooled, or by an earlier process.
-    pub maybe_sent: bool,
-}
-
-/// A waiting operation that becomes a dead letter.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rejection {
-    /// Its position in the order.
-    pub sequence: u64,
-    /// Why it is rejected.
-    pub reason: String,
-    /// True if it may have been sent to the store.
-    pub maybe_sent: bool,
-}
-
-/// The outcome of a page of waiting operations.
-#[derive(Clone, Debug, Default)]
-pub struct Settlement {
-    /// The sequences of the operations that were applied.
-    pub applied: Vec<u64>,
-    /// The operations that become dead letters.
-    pub rejected: Vec<Rejection>,
-    /// The next page, by its first possible sequence, and its length in operations and in bytes at
-    /// most: it counts as sent from now on.
-    pub next_page: Option<(u64, usize, usize)>,
-}
-
 /// The open file.
 #[derive(Debug)]
 pub(super) struct SpoolFile {
     database: Database,
+    opened: OpenedFile,
     state: FileState,
     /// Absent while a new file is filled beside a damaged one.
     witness: Option<CommitWitness>,
@@ -114,7 +80,8 @@ impl SpoolFile {
         };
         let (database, prepared) = on_disk.open(missing, prepare).map_err(FileFault::Open)?;
         let (state, damaged, witness) = prepared.map_err(FileFault::Newer)?;
-        Ok(Opened { file: Self { database, state, witness: Some(witness) }, damaged })
+        let opened = OpenedFile::at(on_disk.path()).map_err(in_open)?;
+        Ok(Opened { file: Self { database, opened, state, witness: Some(witness) }, damaged })
     }
 
     /// Creates a file that is to be filled beside a damaged one, whose witness stays as it is.
@@ -123,7 +90,8 @@ impl SpoolFile {
         let (database, prepared) =
             on_disk.open(Missing::Create, prepare).map_err(FileFault::Open)?;
         let (state, _) = prepared.map_err(FileFault::Newer)?;
-        Ok(Self { database, state, witness: None })
+        let opened = OpenedFile::at(on_disk.path()).map_err(in_open)?;
+        Ok(Self { database, opened, state, witness: None })
     }
 
     /// Notes that the file is in its place.
@@ -132,6 +100,12 @@ impl SpoolFile {
         let witness = CommitWitness::open(&path, self.state.file_id);
         witness.note(self.state.commits);
         self.witness = Some(witness);
+        self.opened.note_renamed(on_disk.path());
+    }
+
+    /// The file, as it is known by its path.
+    pub(super) fn opened(&self) -> &OpenedFile {
+        &self.opened
     }
 
     /// Opens the file again after a fault of the disk, just as it is.
@@ -225,6 +199,22 @@ impl SpoolFile {
             }
             Ok(found)
         })
+    }
+
+    /// Removes the waiting operations from the sequence `first` on.
+    pub(super) fn remove_from(&mut self, first: u64) -> Result<(), SpoolError> {
+        let applied = self.read(|transaction| {
+            let table = transaction.open_table(WAITING)?;
+            let sequences = table.range(first..)?.map(|entry| Ok(entry?.0.value()));
+            sequences.collect::<Result<Vec<_>, SpoolError>>()
+        })?;
+        let settlement = Settlement { applied, ..Settlement::default() };
+        self.settle(&settlement, Timestamp::MIN, u64::MAX).map(|_| ())
+    }
+
+    /// Makes a commit that changes nothing.
+    pub(super) fn prove_writable(&mut self) -> Result<(), SpoolError> {
+        self.transact(|_, _| Ok(()))
     }
 
     /// Makes every operation up to `sequence` count as sent, for a later process.
@@ -452,7 +442,7 @@ impl SpoolFile {
             state.commits += 1;
             transaction.open_table(META)?.insert(COMMITS, state.commits)?;
             // The default durability is immediate: this returns after fsync.
-            Ok(transaction.commit()?)
+            transaction.commit().map_err(|fault| SpoolError::from(fault).unconfirmed())
         });
         let committed = committed.unwrap_or_else(|panic| Err(damaged_in_use(&panic)));
         if committed.is_err() {
@@ -473,4 +463,8 @@ fn damaged_in_use(damage: &str) -> SpoolError {
         "it is damaged ({damage}). Restart the service: it sets the file aside, and keeps what can \
          be read of it"
     ))
+}
+
+fn in_open(fault: io::Error) -> FileFault {
+    FileFault::Open(OpenFault::Disk(fault))
 }

@@ -1,11 +1,13 @@
 //! The durable queue of writes that wait for a store which does not answer. An append is on disk
 //! before it is acknowledged. When to spool and when to replay is not decided here. The same file
 //! has the writes that were rejected for good (`dead.rs`), and those that were acknowledged before
-//! an outage (`held.rs`).
+//! an outage (`held.rs`). One thread works on it (`worker.rs`), which nobody waits for when the disk
+//! hangs; `condition.rs` knows whether writes can wait.
 //!
-//! Order of imports: record_v1, usage → record → error → settled → salvage, dead, held → contents →
-//! file → opening → mod.
+//! Order of imports: record_v1, usage, condition, settlement → record → error → settled → salvage,
+//! dead, held → contents → file → opening, worker → mod.
 
+mod condition;
 mod contents;
 mod dead;
 mod error;
@@ -18,32 +20,38 @@ mod record;
 mod record_v1;
 mod salvage;
 mod settled;
+mod settlement;
 mod usage;
+mod worker;
 
 use std::{
-    path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
 use serde::Deserialize;
 
-use crate::{domain::Timestamp, telemetry};
+use crate::{
+    domain::Timestamp,
+    redb_file::{DiskThread, JobError, Late, OpenedFile},
+};
 
-use self::{contents::FileState, file::SpoolFile, opening::Progress};
+use self::{condition::Condition, file::SpoolFile, opening::Progress, worker::Worker};
 
 pub use dead::DeadLetter;
 pub use error::{SpoolError, SpoolOpenError};
-pub use file::{Rejection, Settlement, Spooled};
 pub use held::{AcknowledgedWrite, HeldOnDisk};
 pub use record::SpoolWrite;
+pub use settlement::{Rejection, Settlement, Spooled};
 
 /// How many operations are read at once, and how large they are together.
 const PAGE_OPERATIONS: usize = 1_000;
 const PAGE_BYTES: usize = 1 << 20;
+
+/// Interval of finding out whether a spool that nothing is written to could be.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The section `spool` of the configuration.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -54,24 +62,67 @@ pub struct SpoolConfig {
     pub max_bytes: u64,
 }
 
-/// The open spool. Its calls run one after the other, on a thread that may block.
+/// The open spool. Its calls run one after the other, on a thread of its own. Each of them waits
+/// for the disk up to the write timeout.
 #[derive(Clone, Debug)]
 pub struct Spool {
-    data_dir: PathBuf,
     max_bytes: u64,
-    file: Arc<Mutex<Slot>>,
-    /// Size of all waiting operations.
-    bytes: Arc<AtomicU64>,
-    /// How often the held writes were dropped.
-    held_drops: Arc<AtomicU64>,
+    write_timeout: Duration,
+    disk: Arc<DiskThread<Worker>>,
+    opened: OpenedFile,
+    condition: Arc<Condition>,
+    checked_at: Arc<Mutex<Instant>>,
 }
 
-/// The file, and what was last known of it.
+/// Why a call has no result, or none yet.
 #[derive(Debug)]
-struct Slot {
-    /// Absent after a fault, until it could be opened again.
-    file: Option<SpoolFile>,
-    state: FileState,
+pub enum CallError<R> {
+    /// It has failed.
+    Failed(SpoolError),
+    /// The disk has not answered in time.
+    Late(LateResult<R>),
+}
+
+/// The result of a call whose disk has not answered in time.
+#[derive(Debug)]
+pub struct LateResult<R> {
+    result: Late<Result<R, SpoolError>>,
+    /// Why it is late.
+    text: String,
+}
+
+impl<R> LateResult<R> {
+    /// Waits for the result, as long as it takes.
+    ///
+    /// # Errors
+    /// Those of the call.
+    pub async fn result(self) -> Result<R, SpoolError> {
+        self.result.result().await.unwrap_or_else(|| Err(aborted()))
+    }
+
+    /// Returns the result if it is there.
+    pub fn try_result(&mut self) -> Option<Result<R, SpoolError>> {
+        self.result.try_result().map(|result| result.unwrap_or_else(|| Err(aborted())))
+    }
+
+    /// Returns the error of a call whose result is not there.
+    pub fn error(&self) -> SpoolError {
+        SpoolError::Unconfirmed(self.text.clone())
+    }
+}
+
+/// The error where the result does not matter once it is late.
+impl<R> From<CallError<R>> for SpoolError {
+    fn from(error: CallError<R>) -> Self {
+        match error {
+            CallError::Failed(error) => error,
+            CallError::Late(late) => late.error(),
+        }
+    }
+}
+
+fn aborted() -> SpoolError {
+    SpoolError::Unconfirmed("a job on the spool's file was aborted".to_owned())
 }
 
 impl Spool {
@@ -90,6 +141,7 @@ impl Spool {
     pub fn open(
         data_dir: &Path,
         config: SpoolConfig,
+        write_timeout: Duration,
         now: Timestamp,
         mut take: impl FnMut(&Spooled),
     ) -> Result<Self, SpoolOpenError> {
@@ -105,33 +157,62 @@ impl Spool {
             page.iter().for_each(&mut take);
             progress.add(page.len(), "reading the spool's file");
         }
-        let state = file.state();
+        let opened = file.opened().clone();
+        let condition = Arc::<Condition>::default();
+        let worker = Worker::new(data_dir.to_owned(), file, Arc::clone(&condition));
         Ok(Self {
-            data_dir: data_dir.to_owned(),
             max_bytes: config.max_bytes,
-            file: Arc::new(Mutex::new(Slot { file: Some(file), state })),
-            bytes: Arc::new(AtomicU64::new(state.usage.waiting)),
-            held_drops: Arc::default(),
+            write_timeout,
+            disk: Arc::new(DiskThread::start(worker, write_timeout)),
+            opened,
+            condition,
+            checked_at: Arc::new(Mutex::new(Instant::now())),
         })
+    }
+
+    /// Returns whether writes can wait in it, as far as that is known. Waits for nothing.
+    pub fn is_usable(&self) -> bool {
+        self.condition.is_usable() && !self.disk.is_stalled()
+    }
+
+    /// Finds out now and then whether writes could wait in it. To be called about once a second.
+    pub fn maintain(&self) {
+        if self.disk.is_stalled() {
+            self.note_stall();
+            return;
+        }
+        let mut checked_at = self.checked_at.lock();
+        if !self.condition.is_usable() || checked_at.elapsed() >= CHECK_INTERVAL {
+            *checked_at = Instant::now();
+            self.disk.request(Worker::check);
+        }
+    }
+
+    /// Closes the file after the calls that wait, unless its disk does not answer.
+    pub async fn close(&self) {
+        if !self.disk.close().await {
+            let file = self.opened.path().display();
+            tracing::warn!(%file, "the disk does not answer; the spool's file is not closed");
+        }
     }
 
     /// Returns the size of all waiting operations, in bytes.
     pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+        self.condition.waiting_bytes.load(Ordering::Relaxed)
     }
 
     /// Returns how often all held writes were dropped, because others needed their room.
     pub fn held_drops(&self) -> u64 {
-        self.held_drops.load(Ordering::Acquire)
+        self.condition.held_drops.load(Ordering::Acquire)
     }
 
     /// Adds operations at the end, in one commit. They are durable when this returns.
     ///
     /// # Errors
-    /// When they do not fit, or the disk fails; none of them is accepted then.
-    pub async fn append(&self, writes: Vec<SpoolWrite>) -> Result<(), SpoolError> {
+    /// When they do not fit, or the disk fails.
+    pub async fn append(&self, writes: Vec<SpoolWrite>) -> Result<(), CallError<()>> {
         let max_bytes = self.max_bytes;
-        self.with_file(move |file| file.append(&writes, max_bytes)).await
+        self.call(move |worker| worker.append(&writes, max_bytes)).await
     }
 
     /// Returns up to `limit` waiting operations from the sequence `first` on, oldest first. Their
@@ -161,10 +242,15 @@ impl Spool {
     /// dead letters. Returns the sequence up to which operations count as sent.
     ///
     /// # Errors
-    /// When the file fails; all of them still wait.
-    pub async fn settle(&self, settlement: Settlement, now: Timestamp) -> Result<u64, SpoolError> {
+    /// When the file fails; all of them still wait, unless it is not confirmed.
+    pub async fn settle(
+        &self,
+        settlement: Settlement,
+        now: Timestamp,
+    ) -> Result<u64, CallError<u64>> {
         let max_bytes = self.max_bytes;
-        self.with_file(move |file| file.settle(&settlement, now, max_bytes)).await
+        self.call(move |worker| worker.on_file(|file| file.settle(&settlement, now, max_bytes)))
+            .await
     }
 
     /// Adds dead letters that have never waited, with their reasons.
@@ -223,9 +309,13 @@ impl Spool {
     ///
     /// # Errors
     /// When a record is damaged, they do not fit, or the file fails; all stay dead letters.
-    pub async fn revive_dead(&self, sequences: Vec<u64>) -> Result<Vec<u64>, SpoolError> {
+    pub async fn revive_dead(&self, sequences: Vec<u64>) -> Result<Vec<u64>, CallError<Vec<u64>>> {
         let max_bytes = self.max_bytes;
-        self.with_file(move |file| file.revive_dead(&sequences, max_bytes)).await
+        self.call(move |worker| {
+            worker.verify()?;
+            worker.on_file(|file| file.revive_dead(&sequences, max_bytes))
+        })
+        .await
     }
 
     /// Drops a dead letter. Returns false if there is none of this sequence.
@@ -269,50 +359,37 @@ impl Spool {
         self.with_file(|file| file.held()).await
     }
 
+    /// Does `work` on the file, wherever it is.
     async fn with_file<R: Send + 'static>(
         &self,
         work: impl FnOnce(&mut SpoolFile) -> Result<R, SpoolError> + Send + 'static,
     ) -> Result<R, SpoolError> {
-        let (slot, data_dir) = (Arc::clone(&self.file), self.data_dir.clone());
-        let (waiting_bytes, held_drops) = (Arc::clone(&self.bytes), Arc::clone(&self.held_drops));
-        let worked = tokio::task::spawn_blocking(move || {
-            let mut slot = slot.lock();
-            let mut file = match slot.file.take() {
-                Some(open) => open,
-                // A redb file that has failed once fails until it is opened again.
-                None => SpoolFile::reopen(&data_dir, slot.state)?,
-            };
-            let before = file.state();
-            let result = work(&mut file);
-            slot.state = file.state();
-            waiting_bytes.store(slot.state.usage.waiting, Ordering::Relaxed);
-            let dropped = slot.state.usage.dropped_held - before.usage.dropped_held;
-            held_drops.fetch_add(dropped, Ordering::Release);
-            report_dropped(before, slot.state);
-            if !matches!(result, Err(SpoolError::Failed(_))) {
-                slot.file = Some(file);
-            }
-            result
-        });
-        worked.await.unwrap_or_else(|error| Err(SpoolError::Failed(error.to_string())))
+        Ok(self.call(move |worker| worker.on_file(work)).await?)
     }
-}
 
-/// Reports what had to go because `spool.max_bytes` has no room for it.
-fn report_dropped(before: FileState, after: FileState) {
-    let letters = after.usage.dropped_letters - before.usage.dropped_letters;
-    if letters > 0 {
-        telemetry::dead_letters_dropped(letters);
-        tracing::error!(
-            letters,
-            "{letters} dead letters were dropped, the oldest first: there are too many of them, or \
-             they need more than spool.max_bytes"
-        );
+    async fn call<R: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Worker) -> Result<R, SpoolError> + Send + 'static,
+    ) -> Result<R, CallError<R>> {
+        match self.disk.run(job).await {
+            Ok(result) => result.map_err(CallError::Failed),
+            Err(JobError::Withdrawn) => {
+                self.note_stall();
+                Err(CallError::Failed(SpoolError::Unusable(self.unanswered())))
+            }
+            Err(JobError::Unanswered(result)) => {
+                self.note_stall();
+                Err(CallError::Late(LateResult { result, text: self.unanswered() }))
+            }
+            Err(JobError::Aborted) => Err(CallError::Failed(aborted())),
+        }
     }
-    if after.usage.dropped_held > before.usage.dropped_held {
-        tracing::warn!(
-            "spool.max_bytes has no room for the writes that were acknowledged before the outage: \
-             if this process ends before Redis answers, they are not sent again"
-        );
+
+    fn note_stall(&self) {
+        self.condition.fail(&self.unanswered());
+    }
+
+    fn unanswered(&self) -> String {
+        self.opened.unanswered(self.write_timeout)
     }
 }

@@ -17,10 +17,11 @@ use redb::Error;
 
 use super::{
     error::{SpoolError, SpoolOpenError},
-    file::{FileFault, Opened, Rejection, Settlement, SpoolFile, redb_file},
+    file::{FileFault, Opened, SpoolFile, redb_file},
     record::NewerVersion,
     salvage::{Found, SalvageError, Survey},
     settled::Sequences,
+    settlement::{Rejection, Settlement},
 };
 use crate::{
     domain::Timestamp,

@@ -1,15 +1,18 @@
 //! The faults of a store: in classes, by which callers decide what to do next, and with a cause,
 //! which operators see.
 
+use std::sync::Arc;
+
 use crate::telemetry::Label;
 
-/// Why a store did not answer. The text is for the log, not for clients.
+/// Why a store did not answer. The text is for the log; clients see only what is meant for them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub struct StoreError {
     class: FaultClass,
     cause: Cause,
     text: String,
+    for_clients: Option<Arc<str>>,
 }
 
 /// The class of a [`StoreError`], as metrics and traces name it.
@@ -112,12 +115,12 @@ impl Label for Cause {
 impl StoreError {
     /// A fault of the class [`FaultClass::Transient`].
     pub fn transient(cause: Cause, text: impl Into<String>) -> Self {
-        Self { class: FaultClass::Transient, cause, text: text.into() }
+        Self::new(FaultClass::Transient, cause, text.into())
     }
 
     /// A fault of the class [`FaultClass::Moving`].
     pub fn moving(text: impl Into<String>) -> Self {
-        Self { class: FaultClass::Moving, cause: Cause::Cluster, text: text.into() }
+        Self::new(FaultClass::Moving, Cause::Cluster, text.into())
     }
 
     /// A fault of the class [`FaultClass::Full`], of a store with room for so many anomalies.
@@ -131,17 +134,40 @@ impl StoreError {
     /// A fault of the class [`FaultClass::Indeterminate`].
     pub fn indeterminate(cause: Cause, text: impl Into<String>) -> Self {
         let text = text.into() + " (it may have taken effect)";
-        Self { class: FaultClass::Indeterminate, cause, text }
+        Self::new(FaultClass::Indeterminate, cause, text)
     }
 
     /// A fault of the class [`FaultClass::Permanent`].
     pub fn permanent(text: impl Into<String>) -> Self {
-        Self { class: FaultClass::Permanent, cause: Cause::Refused, text: text.into() }
+        Self::new(FaultClass::Permanent, Cause::Refused, text.into())
     }
 
     /// The fault of a shard that is known to be unavailable, and was not called.
     pub fn unavailable() -> Self {
         Self::transient(Cause::Unreachable, "the store is unavailable")
+    }
+
+    /// A fault of the disk of this service, of the class [`FaultClass::Transient`]. Clients see the
+    /// text, because it is their way to the file.
+    pub fn own_disk(text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self::transient(Cause::Disk, text.clone()).shown_as(&text)
+    }
+
+    /// The same fault with a text that clients may see.
+    #[must_use]
+    pub fn shown_as(self, text: &str) -> Self {
+        Self { for_clients: Some(text.into()), ..self }
+    }
+
+    /// The fault of a call that is not made, because its shard has failed with `fault`.
+    pub fn unavailable_since(fault: &Self) -> Self {
+        let for_clients = fault.for_clients.clone();
+        Self { cause: fault.cause, for_clients, ..Self::unavailable() }
+    }
+
+    fn new(class: FaultClass, cause: Cause, text: String) -> Self {
+        Self { class, cause, text, for_clients: None }
     }
 
     /// The fault of a call whose result is missing.
@@ -157,6 +183,11 @@ impl StoreError {
     /// The cause of the fault.
     pub fn cause(&self) -> Cause {
         self.cause
+    }
+
+    /// The text that clients may see: the way to a file of this service.
+    pub fn for_clients(&self) -> Option<&str> {
+        self.for_clients.as_deref()
     }
 
     /// Returns whether the same call may succeed later.

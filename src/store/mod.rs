@@ -172,8 +172,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// Checks whether a shard takes writes, by a small one of its own. A shard that no anomaly is
-    /// in any more is fine.
+    /// Checks whether a shard takes writes, by a small one of its own; on a disk of this service,
+    /// which may hang, by what is known of it. A shard that no anomaly is in any more is fine.
     ///
     /// # Errors
     /// The fault that a write would meet.

@@ -191,6 +191,8 @@ pub struct StatusSnapshot<'a, S, C> {
     pub spool_max_bytes: u64,
     /// Time since the spool was last empty, in seconds.
     pub spool_age_seconds: i64,
+    /// True if there is a spool, and no write can wait in it.
+    pub spool_is_unusable: bool,
 }
 
 /// The gauges of a [`StatusSnapshot`].
@@ -204,6 +206,7 @@ pub struct StatusGauges<S: 'static, C: 'static> {
     spool_bytes: Gauge,
     spool_max_bytes: Gauge,
     spool_age_seconds: Gauge,
+    spool_unusable: Gauge,
 }
 
 impl<S: Label, C: Label> StatusGauges<S, C> {
@@ -248,6 +251,10 @@ impl<S: Label, C: Label> StatusGauges<S, C> {
                 "anomaly_counter_spool_age_seconds",
                 "Time since the spool was last empty.",
             ),
+            spool_unusable: gauge_of(
+                "anomaly_counter_spool_unusable",
+                "1 while no write can wait: the spool's file is gone, or its disk fails or hangs.",
+            ),
         }
     }
 
@@ -262,6 +269,7 @@ impl<S: Label, C: Label> StatusGauges<S, C> {
         self.spool_bytes.set(status.spool_bytes as f64);
         self.spool_max_bytes.set(status.spool_max_bytes as f64);
         self.spool_age_seconds.set(status.spool_age_seconds as f64);
+        self.spool_unusable.set(f64::from(u8::from(status.spool_is_unusable)));
     }
 }
 

@@ -5,6 +5,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use anomaly_counter::{
@@ -16,6 +17,7 @@ use tempfile::TempDir;
 use crate::support::{Ended, anomaly_counter, occurrence, start_of_tests};
 
 const CONFIG: SpoolConfig = SpoolConfig { max_bytes: 64 << 20 };
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn file_in(dir: &TempDir) -> PathBuf {
     dir.path().join("spool.redb")
@@ -32,7 +34,7 @@ fn writes(ids: std::ops::Range<u32>) -> Vec<SpoolWrite> {
 
 fn try_open(dir: &TempDir) -> Result<(Spool, Vec<(u64, String)>), SpoolOpenError> {
     let mut waiting = Vec::new();
-    let spool = Spool::open(dir.path(), CONFIG, start_of_tests(), |spooled| {
+    let spool = Spool::open(dir.path(), CONFIG, TIMEOUT, start_of_tests(), |spooled| {
         waiting.push((spooled.sequence, spooled.operation.id().to_string()));
     })?;
     Ok((spool, waiting))

@@ -61,6 +61,27 @@ async fn a_spool_on_a_full_disk_refuses_and_loses_nothing_that_it_took() {
 }
 
 #[tokio::test]
+async fn that_nothing_can_wait_is_noticed_while_redis_works() {
+    let redis = RedisServer::start();
+    let service = Service::on_redis(&redis).await;
+    let usable = async |expected: bool| {
+        eventually("the disk is looked after", || async {
+            let ready = service.get("/readyz").await.ok();
+            assert_eq!(ready["status"], "ready");
+            (ready["spool"]["usable"] == expected).then_some(())
+        })
+        .await;
+    };
+    usable(true).await;
+    // As on a disk that is read-only.
+    service.limit_file_size(Some(0));
+    usable(false).await;
+    assert_eq!(service.post("/anomalies", &large(0)).await.ok()["count_1h"], 1);
+    service.limit_file_size(None);
+    usable(true).await;
+}
+
+#[tokio::test]
 async fn the_embedded_store_on_a_full_disk_refuses_and_loses_nothing_that_it_took() {
     let service = Service::embedded().await;
     // Each anomaly has one signature, so many anomalies are needed to fill a disk.
@@ -72,8 +93,10 @@ async fn the_embedded_store_on_a_full_disk_refuses_and_loses_nothing_that_it_too
     refused.problem(503);
     assert_eq!(refused.headers["retry-after"], "1");
     // Memory may hold writes that never reached the disk: no answer is better than a wrong one.
-    let path = format!("/anomalies/{}/frequency", key_of("HighCPU"));
-    service.get(&path).await.problem(503);
+    for route in ["/frequency", "", "/repairs", "/repairs/restart", "/audit"] {
+        let path = format!("/anomalies/{}{route}", key_of("HighCPU"));
+        service.get(&path).await.problem(503);
+    }
 
     service.limit_file_size(None);
     let event = json!({"alert_name": "HighCPU", "event_id": "once"});

@@ -323,7 +323,8 @@ async fn the_redis_keys_of_8c08e13_are_read_and_go_on() {
 fn open_spool(dir: &TempDir) -> Result<(Spool, Vec<Operation>), SpoolOpenError> {
     let mut waiting = Vec::new();
     let config = SpoolConfig { max_bytes: 1 << 20 };
-    let spool = Spool::open(dir.path(), config, after_start(READ_AT), |spooled| {
+    let timeout = store_limits().write_timeout();
+    let spool = Spool::open(dir.path(), config, timeout, after_start(READ_AT), |spooled| {
         waiting.push(spooled.operation.clone());
     })?;
     Ok((spool, waiting))

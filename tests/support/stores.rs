@@ -152,7 +152,10 @@ pub(crate) fn keeping(exact_events: u32) -> TimelineConfig {
 
 /// The section `store` of a configuration, with a limit that no test reaches.
 pub(crate) fn store_limits() -> StoreConfig {
-    StoreConfig { max_anomalies: 5_000_000.try_into().unwrap() }
+    StoreConfig {
+        max_anomalies: 5_000_000.try_into().unwrap(),
+        write_timeout_ms: 60_000.try_into().unwrap(),
+    }
 }
 
 pub(crate) struct RedisFixture {

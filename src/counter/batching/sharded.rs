@@ -148,8 +148,8 @@ impl<C: BatchedCall> Caller<C> {
         parents: Parents,
     ) -> Vec<Result<C::Answer, StoreError>> {
         let count = items.len();
-        if self.health.is_unavailable(shard) {
-            return self.health.reject(count);
+        if let Some(rejected) = self.health.reject(shard, count) {
+            return rejected;
         }
         let begun = Instant::now();
         let bytes = items.iter().map(C::bytes).sum();

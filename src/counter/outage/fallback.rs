@@ -3,13 +3,18 @@
 
 use std::{
     path::Path,
-    sync::atomic::{AtomicI64, AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
+    append::{AppendError, LateOutcome, SpoolAppend},
     config::DegradedConfig,
     lost_writes::LostWrites,
     memory::{Accepted, Estimate, Memory},
@@ -20,23 +25,21 @@ use super::{
 };
 use crate::{
     counter::{
-        batching::{BatchConfig, BatchWork, Batcher, Capacity, SubmitError},
+        batching::{BatchConfig, Batcher, Capacity},
         level_steps::report_step,
     },
     domain::{
         AnomalyKey, AnomalyStats, EscalationLevel, Operation, PermanentFix, RepairHistory,
         Thresholds, Timestamp,
     },
-    spool::{Spool, SpoolConfig, SpoolError, SpoolOpenError, SpoolWrite, Spooled},
+    spool::{CallError, Spool, SpoolConfig, SpoolError, SpoolOpenError, SpoolWrite, Spooled},
     store::{AnomalyDetails, RecordOutcome, Recorded, StoreError},
     telemetry,
-    traces::{Parent, Parents},
+    traces::Parent,
 };
 
 /// Maximum number of operations that are appended to the spool with one fsync.
 const APPENDED_OPERATIONS: usize = 1_000;
-/// Maximum size of those operations.
-const APPENDED_BYTES: usize = 8 << 20;
 /// Maximum number and size of dead letters that are put back with one fsync.
 const REVIVED_LETTERS: usize = 256;
 const REVIVED_BYTES: usize = 1 << 20;
@@ -59,32 +62,6 @@ pub(crate) struct Fallback {
     expired_in_hour: AtomicI64,
 }
 
-/// Appends batches to the spool.
-struct SpoolAppend(Spool);
-
-impl BatchWork for SpoolAppend {
-    type Item = SpoolWrite;
-    type Output = Result<(), SpoolError>;
-
-    fn bytes(write: &SpoolWrite) -> usize {
-        write.operation.bytes()
-    }
-
-    fn max_bytes(&self) -> usize {
-        APPENDED_BYTES
-    }
-
-    async fn run(
-        &self,
-        _now: Timestamp,
-        writes: Vec<SpoolWrite>,
-        _parents: Parents,
-    ) -> Vec<Result<(), SpoolError>> {
-        let count = writes.len();
-        vec![self.0.append(writes).await; count]
-    }
-}
-
 /// The operations that wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SpoolDepth {
@@ -104,12 +81,12 @@ impl Fallback {
     pub(crate) fn open(
         dir: &Path,
         now: Timestamp,
-        spool: SpoolConfig,
+        (spool, write_timeout): (SpoolConfig, Duration),
         batch: BatchConfig,
         degraded: DegradedConfig,
     ) -> Result<Self, SpoolOpenError> {
         let (mut pending, mut is_any_sent) = (Pending::default(), false);
-        let spool = Spool::open(dir, spool, now, |spooled| {
+        let spool = Spool::open(dir, spool, write_timeout, now, |spooled| {
             pending.add(now, &spooled.operation);
             is_any_sent |= spooled.maybe_sent;
         })?;
@@ -136,9 +113,10 @@ impl Fallback {
         })
     }
 
-    /// Writes operations to the spool. Each that is answered `Ok` is on disk.
+    /// Writes operations to the spool. Each that is answered `Ok` is on disk. One whose append has
+    /// not ended in time keeps its place in the order until it is known whether it is.
     pub(crate) async fn accept(
-        &self,
+        self: &Arc<Self>,
         now: Timestamp,
         writes: Vec<SpoolWrite>,
     ) -> Vec<Result<Accepted, SpoolError>> {
@@ -151,13 +129,8 @@ impl Fallback {
         };
         let appended = self.appends.submit(now, writes.clone(), Parent::default()).await;
         self.filled.notify_one();
-        let results = appended.unwrap_or_else(|error| {
-            let error = match error {
-                SubmitError::Full => SpoolError::Full,
-                SubmitError::Cancelled => SpoolError::Failed("an append was aborted".to_owned()),
-            };
-            vec![Err(error); writes.len()]
-        });
+        let results = appended.unwrap_or_else(|error| vec![Err(error.into()); writes.len()]);
+        let mut late = Vec::new();
         let mut memory = self.memory.lock();
         let settled: Vec<_> = writes
             .iter()
@@ -165,8 +138,12 @@ impl Fallback {
             .zip(results)
             .map(|((write, accepted), result)| match result {
                 Ok(()) => Ok(accepted),
-                Err(error) => {
+                Err(AppendError::Failed(error)) => {
                     memory.pending.remove(&write.operation);
+                    Err(error)
+                }
+                Err(AppendError::Late(error, outcome)) => {
+                    late.push((write.operation.clone(), outcome));
                     Err(error)
                 }
             })
@@ -174,7 +151,21 @@ impl Fallback {
         self.update_waiting(&memory);
         drop(memory);
         telemetry::spooled(settled.iter().filter(|result| result.is_ok()).count());
+        if !late.is_empty() {
+            tokio::spawn(Arc::clone(self).end_late(late));
+        }
         settled
+    }
+
+    /// Takes operations that do not wait after all out of memory, once that is known.
+    async fn end_late(self: Arc<Self>, late: Vec<(Operation, LateOutcome)>) {
+        for (operation, outcome) in late {
+            match outcome.await {
+                Ok(()) => telemetry::spooled(1),
+                Err(_) => self.change_pending(|pending| pending.remove(&operation)),
+            }
+        }
+        self.filled.notify_one();
     }
 
     /// Returns an estimate for an anomaly; `None` where nothing is known of it.
@@ -320,6 +311,7 @@ impl Fallback {
     pub(crate) async fn maintain(&self, now: Timestamp) {
         self.lost_writes.report(now);
         self.refusal_log.report(Instant::now());
+        self.spool.maintain();
         let hour = now.as_micros() / 3_600_000_000;
         if self.expired_in_hour.swap(hour, Ordering::Relaxed) != hour
             && let Err(error) = self.spool.expire_letters(now).await
@@ -427,7 +419,12 @@ impl Fallback {
                     pending.add(now, operation);
                 }
             });
-            let result = self.spool.revive_dead(sequences.clone()).await;
+            let result = match self.spool.revive_dead(sequences.clone()).await {
+                Err(CallError::Failed(error)) => Err(error),
+                // What has waited for it waits on: its caller no longer does.
+                Err(CallError::Late(late)) => late.result().await,
+                Ok(revived) => Ok(revived),
+            };
             let waits = |sequence| matches!(&result, Ok(found) if found.contains(sequence));
             self.change_pending(|pending| {
                 let both = sequences.iter().zip(&operations);

@@ -187,6 +187,8 @@ impl HeldWrites {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tempfile::TempDir;
 
     use super::*;
@@ -209,7 +211,8 @@ mod tests {
     }
 
     fn spool(dir: &TempDir, max_bytes: u64) -> Spool {
-        Spool::open(dir.path(), SpoolConfig { max_bytes }, at(0), |_| {}).unwrap()
+        let config = SpoolConfig { max_bytes };
+        Spool::open(dir.path(), config, Duration::from_secs(10), at(0), |_| {}).unwrap()
     }
 
     #[tokio::test]
@@ -248,7 +251,7 @@ mod tests {
             let operation = write(waiting).operation;
             match store.append(vec![SpoolWrite { operation, maybe_sent: false }]).await {
                 Ok(()) => waiting += 1,
-                Err(full) => break full,
+                Err(full) => break SpoolError::from(full),
             }
         };
         assert_eq!(full, SpoolError::Full);

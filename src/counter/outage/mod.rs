@@ -8,10 +8,12 @@
 //! `steps.rs` knows which level steps were reported, `lost_writes.rs` reports counts that fell, and
 //! `refusal_log.rs` what the store refuses for good.
 //!
-//! Order of imports: config, waiting → pending, stale_cache, steps, resend_buffer, held_writes,
-//! trials, refusals, refusal_log → lost_writes, memory → fallback → executor → probe, sending →
+//! Order of imports: config, append, waiting → pending, stale_cache, steps, resend_buffer,
+//! held_writes, trials, refusals, refusal_log, pass, unsettled → lost_writes, memory → fallback →
+//! executor → probe, sending →
 //! resend → replay.
 
+mod append;
 mod config;
 mod executor;
 #[cfg(test)]
@@ -20,6 +22,7 @@ mod fallback;
 mod held_writes;
 mod lost_writes;
 mod memory;
+mod pass;
 mod pending;
 mod probe;
 mod refusal_log;
@@ -34,6 +37,7 @@ mod stale_cache;
 mod steps;
 mod trials;
 mod waiting;
+mod unsettled;
 
 use std::{sync::Arc, time::Duration};
 

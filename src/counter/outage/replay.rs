@@ -6,7 +6,7 @@
 //! wait for it was applied.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeSet, HashSet},
     future::pending,
     mem,
     time::Duration,
@@ -20,15 +20,17 @@ use tokio::{
 use super::{
     config::DegradedConfig,
     executor::{BATCH_OPERATIONS, Execution, Executor},
+    fallback::Fallback,
+    pass::Pass,
     refusals::Refusals,
     resend::Resender,
     steps::Source,
     trials::Trials,
+    unsettled::{Ended, Settled, Unsettled},
 };
 use crate::{
     counter::{call_sizes::MAX_CALL_BYTES, health::Observation},
-    domain::AnomalyKey,
-    spool::{Rejection, Settlement, SpoolError, SpoolWrite, Spooled},
+    spool::{CallError, Rejection, Settlement, SpoolError, SpoolWrite, Spooled},
     store::Shard,
     telemetry,
 };
@@ -54,6 +56,7 @@ pub(crate) struct Replay {
     answered: BTreeSet<Shard>,
     trials: Trials,
     refusals: Refusals,
+    unsettled: Unsettled,
     /// Operations that this process may have sent, by sequence.
     sent: HashSet<u64>,
     /// The sequence up to which the spool counts operations as sent.
@@ -61,60 +64,6 @@ pub(crate) struct Replay {
     /// Receives the request to end.
     closing: mpsc::Receiver<oneshot::Sender<()>>,
     config: DegradedConfig,
-}
-
-/// One pass through the spool, from its front to its end.
-#[derive(Debug)]
-struct Pass {
-    begun_at: Instant,
-    /// How long it took; absent before its end.
-    took: Option<Duration>,
-    /// The sequence of the next operation.
-    next: u64,
-    /// Anomalies with an operation before `next` that waits on: those that follow wait too.
-    held: HashSet<AnomalyKey>,
-    /// True if another pass may find more to do: a shard has come back, slots have moved, or an
-    /// operation had to wait though its shard answers.
-    must_repeat: bool,
-    /// How often shards had taken writes when it began.
-    taken: BTreeMap<Shard, u64>,
-    /// True if the spool has failed, so that the pass has not seen all of it.
-    has_failed: bool,
-}
-
-impl Pass {
-    fn begin(taken: BTreeMap<Shard, u64>) -> Self {
-        Self {
-            begun_at: Instant::now(),
-            took: None,
-            next: 0,
-            held: HashSet::new(),
-            must_repeat: false,
-            taken,
-            has_failed: false,
-        }
-    }
-
-    /// Lets the operations of an anomaly wait for another pass, though its shard answers.
-    fn hold(&mut self, key: AnomalyKey) {
-        self.held.insert(key);
-        self.must_repeat = true;
-    }
-
-    /// Notes that the spool has failed: nothing is settled.
-    fn fail(&mut self, error: &SpoolError) -> Option<usize> {
-        tracing::error!(%error, "the spool can't be replayed; it is retried");
-        self.has_failed = true;
-        self.must_repeat = true;
-        None
-    }
-}
-
-/// The operations of a page that wait no longer.
-#[derive(Debug, Default)]
-struct Settled {
-    settlement: Settlement,
-    all: Vec<Spooled>,
 }
 
 impl Replay {
@@ -139,6 +88,7 @@ impl Replay {
             answered: BTreeSet::new(),
             trials: Trials::default(),
             refusals: Refusals::default(),
+            unsettled: Unsettled::default(),
             sent: HashSet::new(),
             marked_up_to: 0,
             closing,
@@ -164,7 +114,7 @@ impl Replay {
             let settled = self.replay_page(&mut pass).await;
             let stores_more = self.store_held().await;
             let waiting = self.executor.fallback.as_ref().map_or(0, |fallback| fallback.waiting());
-            if settled.is_none() && !pass.has_failed {
+            if settled.is_none() && (!pass.has_failed || !self.is_spool_usable()) {
                 self.judge_refusals(&pass).await;
                 self.end_trials(waiting, &mut pass);
             }
@@ -325,9 +275,14 @@ impl Replay {
         }
     }
 
-    /// Ends the trials of shards that nothing waits for, at the end of a pass.
+    fn is_spool_usable(&self) -> bool {
+        self.executor.fallback.as_ref().is_none_or(|fallback| fallback.spool().is_usable())
+    }
+
+    /// Ends the trials of shards that nothing waits for, at the end of a pass; all of them where
+    /// the spool can't be used: what waits can't be tried, and is no reason to refuse the rest.
     fn end_trials(&mut self, waiting: usize, pass: &mut Pass) {
-        for shard in self.trials.end_pass(waiting == 0) {
+        for shard in self.trials.end_pass(waiting == 0 || pass.has_failed) {
             self.recover(shard);
         }
         pass.must_repeat |= self.trials.must_repeat();
@@ -337,6 +292,22 @@ impl Replay {
     /// many are settled; `None` at the end of the spool.
     async fn replay_page(&mut self, pass: &mut Pass) -> Option<usize> {
         let fallback = self.executor.fallback.clone()?;
+        match self.unsettled.take_late() {
+            None => {}
+            Some(Ended::No) => {
+                pass.has_failed = true;
+                pass.must_repeat = true;
+                return None;
+            }
+            Some(Ended::Yes(settled, result)) => {
+                if let Err(error) = self.note_settled(&fallback, settled, result) {
+                    return pass.fail(&error);
+                }
+            }
+        }
+        if fallback.waiting() == 0 {
+            return None;
+        }
         // At least four pages per second, however slow the pace: outages end between pages.
         let per_page = self.config.replay_per_second.get() as usize / 4;
         let limit = per_page.clamp(1, BATCH_OPERATIONS);
@@ -344,6 +315,7 @@ impl Replay {
             Ok(page) => page,
             Err(error) => return pass.fail(&error),
         };
+        fallback.remove_settled(&self.unsettled.take_gone(pass.next, &page));
         let last = page.last()?.sequence;
         let mut settled = Settled::default();
         let runs = page.chunk_by(|a, b| {
@@ -356,28 +328,53 @@ impl Replay {
                 return pass.fail(&error);
             }
         }
-        if !settled.all.is_empty() {
-            let (applied, rejected) =
-                (settled.settlement.applied.len(), settled.settlement.rejected.len());
+        let count = settled.all.len();
+        if count > 0 {
             settled.settlement.next_page = Some((last + 1, limit, MAX_CALL_BYTES));
-            let now = self.executor.clock.now();
-            match fallback.spool().settle(settled.settlement, now).await {
-                Ok(marked_up_to) => self.marked_up_to = marked_up_to,
-                Err(error) => {
-                    // They are applied again, which changes nothing.
-                    self.sent.extend(settled.all.iter().map(|spooled| spooled.sequence));
+            let (settlement, now) = (settled.settlement.clone(), self.executor.clock.now());
+            let result = match fallback.spool().settle(settlement, now).await {
+                Ok(marked_up_to) => Ok(marked_up_to),
+                Err(CallError::Failed(error)) => Err(error),
+                Err(CallError::Late(late)) => {
+                    let error = late.error();
+                    self.unsettled.wait_for(late, settled);
                     return pass.fail(&error);
                 }
+            };
+            if let Err(error) = self.note_settled(&fallback, settled, result) {
+                return pass.fail(&error);
             }
-            fallback.remove_settled(now, &settled.all);
-            for spooled in &settled.all {
-                self.sent.remove(&spooled.sequence);
-                self.refusals.forget(spooled.sequence);
-            }
-            telemetry::replayed(applied, rejected);
         }
         pass.next = last + 1;
-        Some(settled.all.len())
+        Some(count)
+    }
+
+    /// Takes account of how a settlement has ended.
+    fn note_settled(
+        &mut self,
+        fallback: &Fallback,
+        settled: Settled,
+        result: Result<u64, SpoolError>,
+    ) -> Result<(), SpoolError> {
+        match result {
+            Ok(marked_up_to) => self.marked_up_to = marked_up_to,
+            Err(error) => {
+                // They are applied again, which changes nothing.
+                self.sent.extend(settled.all.iter().map(|spooled| spooled.sequence));
+                if matches!(error, SpoolError::Unconfirmed(_)) {
+                    self.unsettled.doubt(settled.all);
+                }
+                return Err(error);
+            }
+        }
+        fallback.remove_settled(self.executor.clock.now(), &settled.all);
+        for spooled in &settled.all {
+            self.sent.remove(&spooled.sequence);
+            self.refusals.forget(spooled.sequence);
+        }
+        let Settlement { applied, rejected, .. } = &settled.settlement;
+        telemetry::replayed(applied.len(), rejected.len());
+        Ok(())
     }
 
     fn is_sent(&self, spooled: &Spooled) -> bool {

@@ -59,6 +59,11 @@ struct ReadyBody {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Spool)]
 struct SpoolBody {
+    /// False while no write can wait: the spool's file was deleted, moved or replaced, or its disk
+    /// fails, is full or does not answer. Only on Redis.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = true)]
+    usable: Option<bool>,
     /// Number of writes.
     #[schema(example = 0)]
     operations: usize,
@@ -105,6 +110,7 @@ async fn ready(State(state): State<AppState>) -> Json<ReadyBody> {
         degraded_since: readiness.since,
         cause: readiness.cause.map(|cause| cause.value()),
         spool: SpoolBody {
+            usable: readiness.spool_is_usable,
             operations: readiness.spool.operations,
             bytes: readiness.spool.bytes,
             age_seconds: readiness.spool.age_seconds,

@@ -15,6 +15,8 @@ const SHOWN_KEY_CHARS: usize = 40;
 
 /// Anomalies expire slowly, so that trying again sooner is in vain.
 const FULL_RETRY_AFTER: Duration = Duration::from_secs(60);
+/// The beginning of a detail where no more is to be said to clients.
+const UNANSWERED: &str = "the store did not answer in time";
 
 impl Problem {
     /// An anomaly that the store does not have.
@@ -51,10 +53,25 @@ impl From<CounterError> for Problem {
                 ProblemKind::Unavailable,
                 "the store can't be reached, and nothing was recorded: try again in a moment",
             ),
-            CounterError::Unanswered(_) => Self::new(
+            CounterError::Disk(cause) => Self::new(
                 ProblemKind::Unavailable,
-                "the store did not answer in time, so that a write may or may not have taken \
-                 effect: try again in a moment, with the same event_id so that it counts once",
+                format!("{cause}. Nothing was recorded: try again in a moment"),
+            ),
+            CounterError::MayCount { event_id, disk } => {
+                let detail = format!(
+                    "{}, so that this may count: retry with this id, the event_id {:?}, and it \
+                     counts once",
+                    disk.as_deref().unwrap_or(UNANSWERED),
+                    event_id.as_str()
+                );
+                Self::new(ProblemKind::Unavailable, detail).of_event(event_id)
+            }
+            CounterError::Unanswered { disk, .. } => Self::new(
+                ProblemKind::Unavailable,
+                format!(
+                    "{}, so that a write may or may not have taken effect: try again in a moment",
+                    disk.as_deref().unwrap_or(UNANSWERED)
+                ),
             ),
             CounterError::Overloaded => Self::new(
                 ProblemKind::Overloaded,

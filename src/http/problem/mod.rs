@@ -14,6 +14,8 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::domain::EventId;
+
 pub(super) use kind::ProblemKind;
 
 /// The `Retry-After` of a 503, in seconds.
@@ -39,6 +41,10 @@ pub(super) struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = 14)]
     column: Option<usize>,
+    /// The id of an event that may count although this is its answer: a retry with it counts once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<String>, example = "deploy-7")]
+    event_id: Option<Box<EventId>>,
     /// The header `Retry-After`.
     #[serde(skip)]
     retry_after_seconds: Option<u32>,
@@ -56,6 +62,7 @@ impl Problem {
             field: None,
             line: None,
             column: None,
+            event_id: None,
             retry_after_seconds,
             challenge: None,
         }
@@ -79,6 +86,11 @@ impl Problem {
     pub(super) fn at_position(mut self, line: usize, column: usize) -> Self {
         self.line = Some(line);
         self.column = Some(column);
+        self
+    }
+
+    fn of_event(mut self, event_id: &EventId) -> Self {
+        self.event_id = Some(Box::new(event_id.clone()));
         self
     }
 

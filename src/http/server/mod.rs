@@ -57,14 +57,16 @@ const MAX_HEAD_BYTES: usize = 32 << 10;
 /// Timeout for a TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Serves `routes` until `stop` is done, then lets what was accepted be answered.
+/// Serves `routes` until `stop` is done, then lets what was accepted be answered. Returns the end of
+/// the time that all of stopping may take.
 pub async fn serve<S>(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     routes: S,
     config: HttpConfig,
     stop: impl Future<Output = ()> + Send,
-) where
+) -> time::Instant
+where
     S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
     S: Clone + Send + 'static,
     S::Future: Send,
@@ -91,11 +93,12 @@ pub async fn serve<S>(
     }
     drop(listener);
     tracing::info!("stopping: requests under way are answered first");
-    let timeout = Duration::from_secs(config.shutdown_timeout_seconds);
-    if time::timeout(timeout, server.graceful.shutdown()).await.is_err() {
-        let seconds = config.shutdown_timeout_seconds;
+    let seconds = config.shutdown_timeout_seconds;
+    let deadline = time::Instant::now() + Duration::from_secs(seconds);
+    if time::timeout_at(deadline, server.graceful.shutdown()).await.is_err() {
         tracing::warn!(seconds, "requests still under way after {seconds} s are cut off");
     }
+    deadline
 }
 
 /// The connection of a request. It is an extension of each request.

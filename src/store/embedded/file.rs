@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     domain::{AUDIT_ENTRIES, AnomalyKey, AuditEntry},
-    redb_file::{Missing, RedbFile, sync_folder, without_panic},
+    redb_file::{Missing, OpenedFile, RedbFile, sync_folder, without_panic},
     store::StoreSize,
 };
 
@@ -43,6 +43,7 @@ enum Rollback {
 #[derive(Debug)]
 pub(super) struct StoreFile {
     database: Database,
+    opened: OpenedFile,
     sequences: Sequences,
     acknowledged: Acknowledged,
 }
@@ -62,7 +63,7 @@ impl StoreFile {
     }
 
     /// Opens the file again after a fault. It must be there and hold the sequence `last`: a disk
-    /// that is gone, or another one in its place, is no reason to begin empty.
+    /// that has forgotten what this process has written is no reason to begin with less.
     pub(super) fn reopen(data_dir: &Path, last: u64) -> Result<Self, OpenError> {
         // Here it is known what was acknowledged.
         let file = Self::open_at_its_place(data_dir, Rollback::Permitted)?;
@@ -70,6 +71,11 @@ impl StoreFile {
             return Err(Self::unreadable(data_dir, FileError::Older));
         }
         Ok(file)
+    }
+
+    /// The file, as it is known by its path.
+    pub(super) fn opened(&self) -> &OpenedFile {
+        &self.opened
     }
 
     /// Opens a file that is there, and verifies all of it: redb trusts one that was closed well.
@@ -159,7 +165,9 @@ impl StoreFile {
             .open(missing, prepare)
             .map_err(|fault| OpenError::of_opening(data_dir, on_disk.path(), fault))?;
         let sequences = prepared.map_err(|fault| OpenError::of_file(on_disk.path(), fault))?;
-        Ok(Self { database, sequences, acknowledged: Acknowledged::nowhere() })
+        let in_data_dir = |source| OpenError::DataDir { dir: data_dir.to_owned(), source };
+        let opened = OpenedFile::at(on_disk.path()).map_err(in_data_dir)?;
+        Ok(Self { database, opened, sequences, acknowledged: Acknowledged::nowhere() })
     }
 
     /// The path of the store's file.

@@ -1,11 +1,13 @@
 //! The store that needs nothing installed. All anomalies are in memory, except for their
 //! signatures, and every change is in a redb file before it is acknowledged. One writer thread
 //! turns each batch into one commit (one fsync). Reads come from memory and wait for no disk, so
-//! they may see a batch a moment before it is durable.
+//! they may see a batch a moment before it is durable. While the file fails, or the disk does not
+//! answer in time, they are refused.
 
 mod acknowledged;
 mod anomaly;
 mod checkpoint;
+mod condition;
 mod config;
 mod error;
 mod file;
@@ -22,6 +24,7 @@ mod writer;
 use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
+use parking_lot::RwLockReadGuard;
 
 use self::{
     state::{SharedState, State},
@@ -72,7 +75,13 @@ impl EmbeddedStore {
     ) -> Result<Self, EmbeddedOpenError> {
         let state = Arc::new(SharedState::new(State::new(timeline, config.max_anomalies)));
         let writer = Writer::open(data_dir, limits, Arc::clone(&state))?;
-        Ok(Self { state, writer: writer.start() })
+        Ok(Self { state, writer: writer.start(config.write_timeout()) })
+    }
+
+    /// Returns the state, which holds what is durable.
+    fn state(&self) -> Result<RwLockReadGuard<'_, State>, StoreError> {
+        self.writer.is_reliable()?;
+        Ok(self.state.read())
     }
 }
 
@@ -109,8 +118,10 @@ impl Store for EmbeddedStore {
         now: Timestamp,
         keys: Vec<AnomalyKey>,
     ) -> Vec<Result<Option<AnomalyStats>, StoreError>> {
-        let state = self.state.read();
-        keys.into_iter().map(|key| Ok(state.stats(now, key))).collect()
+        match self.state() {
+            Ok(state) => keys.into_iter().map(|key| Ok(state.stats(now, key))).collect(),
+            Err(fault) => vec![Err(fault); keys.len()],
+        }
     }
 
     fn stats_from_memory(&self) -> bool {
@@ -122,7 +133,7 @@ impl Store for EmbeddedStore {
         now: Timestamp,
         key: AnomalyKey,
     ) -> Result<Option<AnomalyDetails>, StoreError> {
-        let details = self.state.read().details(now, key);
+        let details = self.state()?.details(now, key);
         match details {
             Some(details) if details.signature_json.is_none() => {
                 let signature_json = self.writer.signature_json(key).await?;
@@ -137,7 +148,7 @@ impl Store for EmbeddedStore {
         now: Timestamp,
         key: AnomalyKey,
     ) -> Result<Option<RepairHistory>, StoreError> {
-        Ok(self.state.read().repairs(now, key))
+        Ok(self.state()?.repairs(now, key))
     }
 
     async fn record_repairs(
@@ -157,7 +168,7 @@ impl Store for EmbeddedStore {
         now: Timestamp,
         key: AnomalyKey,
     ) -> Result<Option<Vec<AuditEntry>>, StoreError> {
-        if self.state.read().stats(now, key).is_none() {
+        if self.state()?.stats(now, key).is_none() {
             return Ok(None);
         }
         self.writer.audit(key).await.map(Some)
@@ -180,7 +191,7 @@ impl Store for EmbeddedStore {
     }
 
     async fn check(&self, _shard: Shard) -> Result<(), StoreError> {
-        self.writer.check().await
+        self.writer.check()
     }
 
     fn size(&self) -> Option<StoreSize> {

@@ -1,22 +1,18 @@
 //! The only thread that changes anything: it applies a batch to the state, writes it to the journal
 //! in one commit, and only then answers. After a fault of the file it opens it again and reads the
-//! state from it, because it is not known what the failed commit has left behind.
+//! state from it, because it is not known what the failed commit has left behind. Until then, and
+//! while it is not known how a commit ends that takes too long, nothing is read from the state.
 
 use std::{
-    fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     process,
-    sync::{Arc, mpsc},
-    thread::{self, JoinHandle},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
-use tokio::sync::oneshot;
-
 use super::{
     checkpoint::{Checkpoint, CheckpointLimits},
+    condition::Condition,
     error::{FileError, OpenError},
     file::StoreFile,
     journal::{Change, JournalRow},
@@ -25,6 +21,7 @@ use super::{
 };
 use crate::{
     domain::{AnomalyKey, AuditEntry, Timestamp},
+    redb_file::{Absence, DiskThread, DiskWork, JobError, OpenedFile},
     store::{Cause, StoreError},
 };
 
@@ -36,13 +33,13 @@ const SWEEP_REMOVALS: usize = 500;
 /// Minimum time between two attempts to open a file that has failed.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 
-type Job = Box<dyn FnOnce(&mut Writer) + Send>;
-
 /// The state of the thread.
 pub(super) struct Writer {
     data_dir: PathBuf,
     /// Absent after a fault, until it could be opened again.
     file: Option<StoreFile>,
+    opened: OpenedFile,
+    condition: Arc<Condition>,
     reopen_tried_at: Instant,
     /// The newest sequence before the fault.
     last_sequence: u64,
@@ -57,51 +54,26 @@ impl Writer {
         limits: CheckpointLimits,
         state: Arc<SharedState>,
     ) -> Result<Self, OpenError> {
+        let file = StoreFile::open(data_dir)?;
         let mut writer = Self {
             data_dir: data_dir.to_owned(),
             file: None,
+            opened: file.opened().clone(),
+            condition: Arc::default(),
             reopen_tried_at: Instant::now(),
             last_sequence: 0,
             state,
             checkpoint: Checkpoint::new(limits),
             swept_to: None,
         };
-        writer.load(StoreFile::open(data_dir)?)?;
+        writer.load(file)?;
         Ok(writer)
     }
 
     /// Starts the thread. It ends when the handle is closed or dropped.
-    pub(super) fn start(mut self) -> Handle {
-        let (jobs, queue) = mpsc::channel::<Job>();
-        let thread = thread::spawn(move || {
-            let ended = catch_unwind(AssertUnwindSafe(|| {
-                while let Ok(job) = self.next_job(&queue) {
-                    if let Some(job) = job {
-                        job(&mut self);
-                    }
-                    self.step_checkpoint();
-                }
-            }));
-            if ended.is_err() {
-                // The state in memory is not reliable, and no write can succeed any more. A new
-                // process reads the file, which holds everything that was acknowledged.
-                tracing::error!("the embedded store's writer has panicked; the process ends");
-                process::exit(1);
-            }
-        });
-        Handle { jobs: Mutex::new(Some(jobs)), thread: Mutex::new(Some(thread)) }
-    }
-
-    /// Waits for a job, unless a checkpoint can use the time.
-    fn next_job(&self, queue: &mpsc::Receiver<Job>) -> Result<Option<Job>, mpsc::RecvError> {
-        if !self.checkpoint.has_work() {
-            return queue.recv().map(Some);
-        }
-        match queue.try_recv() {
-            Ok(job) => Ok(Some(job)),
-            Err(mpsc::TryRecvError::Empty) => Ok(None),
-            Err(mpsc::TryRecvError::Disconnected) => Err(mpsc::RecvError),
-        }
+    pub(super) fn start(self, timeout: Duration) -> Handle {
+        let (condition, opened) = (Arc::clone(&self.condition), self.opened.clone());
+        Handle { disk: DiskThread::start(self, timeout), condition, opened, timeout }
     }
 
     /// Replaces the state by that of the file.
@@ -123,18 +95,32 @@ impl Writer {
         Ok(())
     }
 
-    /// Returns the file, opened again if it has failed.
+    /// Returns the file, opened again if it has failed. It is the one at its path.
     fn file(&mut self) -> Result<&mut StoreFile, StoreError> {
-        if self.file.is_none() {
-            if self.reopen_tried_at.elapsed() < REOPEN_INTERVAL {
-                return Err(StoreError::transient(Cause::Disk, "the store's file has failed"));
-            }
-            self.reopen_tried_at = Instant::now();
-            self.reopen().map_err(|fault| StoreError::transient(Cause::Disk, fault.to_string()))?;
+        if let Err(fault) = self.find_file() {
+            self.condition.fail(fault.clone());
+            return Err(fault);
         }
-        self.file
-            .as_mut()
-            .ok_or_else(|| StoreError::transient(Cause::Disk, "the store has no file"))
+        self.condition.recover();
+        self.file.as_mut().ok_or_else(|| StoreError::transient(Cause::Disk, "there is no file"))
+    }
+
+    fn find_file(&mut self) -> Result<(), StoreError> {
+        self.opened.verify().map_err(|absence| StoreError::own_disk(absence.to_string()))?;
+        if self.file.is_some() {
+            return Ok(());
+        }
+        if self.reopen_tried_at.elapsed() < REOPEN_INTERVAL {
+            return Err(self.failed("it is opened again soon"));
+        }
+        self.reopen_tried_at = Instant::now();
+        self.reopen().map_err(|fault| self.failed(&fault.to_string()))
+    }
+
+    /// The fault of a file that can't be opened again.
+    fn failed(&self, text: &str) -> StoreError {
+        let shown = format!("{} has failed (the log says why)", self.opened.path().display());
+        StoreError::transient(Cause::Disk, text).shown_as(&shown)
     }
 
     /// Opens the file again, and writes a row as a test: on a full disk, reading proves nothing.
@@ -147,17 +133,33 @@ impl Writer {
     }
 
     fn fail(&mut self, fault: &FileError) -> StoreError {
+        let condition = self.failed(&fault.to_string());
+        self.close_failed(&fault.to_string(), condition)
+    }
+
+    /// Notes that the file was deleted, moved or replaced in the course of a commit: if it comes
+    /// back, it may have it.
+    fn lose(&mut self, absence: &Absence) -> StoreError {
+        let condition = StoreError::own_disk(absence.to_string());
+        self.close_failed(&absence.to_string(), condition)
+    }
+
+    /// Closes the file after a fault. Returns the fault of the commit, and keeps `condition` as
+    /// that of the calls to come.
+    fn close_failed(&mut self, text: &str, condition: StoreError) -> StoreError {
         tracing::error!(
-            error = %fault,
+            error = text,
             data_dir = %self.data_dir.display(),
             "the embedded store's file has failed; it will be opened again"
         );
+        let shown = condition.for_clients().unwrap_or_default().to_owned();
+        self.condition.fail(condition);
         if let Some(file) = self.file.take() {
             self.last_sequence = file.last_sequence();
             file.discard();
         }
         self.checkpoint = Checkpoint::new(self.checkpoint.limits());
-        StoreError::indeterminate(Cause::Disk, fault.to_string())
+        StoreError::indeterminate(Cause::Disk, text).shown_as(&shown)
     }
 
     /// Makes a change durable, and returns its result.
@@ -166,6 +168,7 @@ impl Writer {
         now: Timestamp,
         change: impl FnOnce(&mut State) -> R,
     ) -> Result<R, StoreError> {
+        // Before anything is changed, so that a file that is not there is no fault of the commit.
         self.file()?;
         let (result, (changes, audit), size) = {
             let mut state = self.state.write();
@@ -175,9 +178,10 @@ impl Writer {
         if changes.is_empty() {
             return Ok(result);
         }
-        let file = self.file()?;
+        let Some(file) = &mut self.file else { return Err(StoreError::no_result()) };
         let row = JournalRow { now, changes, should_hold: file.should_hold(size) };
         let bytes = file.append(&row, &audit).map_err(|fault| self.fail(&fault))?;
+        self.opened.verify().map_err(|absence| self.lose(&absence))?;
         self.checkpoint.journalled(row.changes.iter().map(Change::key), bytes);
         Ok(result)
     }
@@ -201,31 +205,67 @@ impl Writer {
         self.checkpoint.removed(&expired);
         self.file()?.remove_anomalies(&expired).map_err(|fault| self.fail(&fault))
     }
+}
 
-    fn step_checkpoint(&mut self) {
-        if let Some(file) = self.file.as_mut().filter(|_| self.checkpoint.has_work())
+impl DiskWork for Writer {
+    fn has_spare_work(&self) -> bool {
+        self.file.is_some() && self.checkpoint.has_work()
+    }
+
+    /// Performs a step of the checkpoint.
+    fn do_spare_work(&mut self) {
+        if let Some(file) = &mut self.file
             && let Err(fault) = self.checkpoint.step(&self.state, file)
         {
             self.fail(&fault);
         }
     }
+
+    /// The state in memory is not reliable, and no write can succeed any more. A new process reads
+    /// the file, which holds everything that was acknowledged.
+    fn recover_from_panic(&mut self) {
+        tracing::error!("the embedded store's writer has panicked; the process ends");
+        process::exit(1);
+    }
 }
 
 /// Sends jobs to the writer thread.
+#[derive(Debug)]
 pub(super) struct Handle {
-    /// Absent once closed.
-    jobs: Mutex<Option<mpsc::Sender<Job>>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    disk: DiskThread<Writer>,
+    condition: Arc<Condition>,
+    opened: OpenedFile,
+    timeout: Duration,
 }
 
 impl Handle {
+    /// Checks whether the state holds what is durable and nothing else. Waits for nothing.
+    ///
+    /// # Errors
+    /// While the file fails, and while it is not known how a commit ends.
+    pub(super) fn is_reliable(&self) -> Result<(), StoreError> {
+        if self.disk.is_stalled() {
+            return Err(self.stalled());
+        }
+        self.condition.fault().map_or(Ok(()), Err)
+    }
+
     /// Applies `change` on the thread. Returns when it is durable.
     pub(super) async fn write<R: Send + 'static>(
         &self,
         now: Timestamp,
         change: impl FnOnce(&mut State) -> R + Send + 'static,
     ) -> Result<R, StoreError> {
-        self.run(move |writer| writer.commit(now, change)).await
+        self.disk.run(move |writer| writer.commit(now, change)).await.unwrap_or_else(|error| {
+            Err(match error {
+                JobError::Withdrawn => self.stalled(),
+                JobError::Unanswered(_) => {
+                    let text = self.stalled().to_string();
+                    StoreError::indeterminate(Cause::Disk, text.clone()).shown_as(&text)
+                }
+                JobError::Aborted => ended(),
+            })
+        })
     }
 
     /// Returns an anomaly's signature from the file.
@@ -233,51 +273,53 @@ impl Handle {
         &self,
         key: AnomalyKey,
     ) -> Result<Option<String>, StoreError> {
-        self.run(move |writer| writer.signature_json(key)).await
+        self.read(move |writer| writer.signature_json(key)).await
     }
 
     /// Returns the audit of an anomaly.
     pub(super) async fn audit(&self, key: AnomalyKey) -> Result<Vec<AuditEntry>, StoreError> {
-        self.run(move |writer| writer.audit(key)).await
+        self.read(move |writer| writer.audit(key)).await
     }
 
-    pub(super) async fn check(&self) -> Result<(), StoreError> {
-        self.run(|writer| writer.file().map(|_| ())).await
+    /// Checks whether the file takes writes, as far as that is known, and has it looked after.
+    /// Waits for nothing.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        // How that ends is in the condition.
+        self.disk.request(|writer| drop(writer.file().map(|_| ())));
+        self.is_reliable()
     }
 
     pub(super) async fn forget_expired(&self, now: Timestamp) -> Result<(), StoreError> {
-        self.run(move |writer| writer.forget_expired(now)).await
+        // What has expired is known to nobody, whether or not its removal is durable.
+        self.read(move |writer| writer.forget_expired(now)).await
     }
 
     /// Ends the thread after the queued jobs.
     pub(super) async fn close(&self) {
-        self.jobs.lock().take();
-        let thread = self.thread.lock().take();
-        if let Some(thread) = thread {
-            let joined = tokio::task::spawn_blocking(|| thread.join()).await;
-            if !matches!(joined, Ok(Ok(()))) {
-                tracing::error!("the embedded store's writer thread has panicked");
-            }
+        if !self.disk.close().await {
+            let file = self.opened.path().display();
+            tracing::warn!(%file, "the disk does not answer; the store's file is not closed");
         }
     }
 
-    async fn run<R: Send + 'static>(
+    /// Does a job that changes nothing that anybody could see.
+    async fn read<R: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Writer) -> Result<R, StoreError> + Send + 'static,
+        job: impl FnOnce(&mut Writer) -> Result<R, StoreError> + Send + 'static,
     ) -> Result<R, StoreError> {
-        let ended = || StoreError::transient(Cause::Disk, "the store's writer thread has ended");
-        let (answer, answered) = oneshot::channel();
-        let job: Job = Box::new(move |writer| {
-            // If the caller waits no longer, the work is done all the same.
-            let _ = answer.send(work(writer));
-        });
-        self.jobs.lock().as_ref().ok_or_else(ended)?.send(job).map_err(|_| ended())?;
-        answered.await.map_err(|_| ended())?
+        self.disk.run(job).await.unwrap_or_else(|error| {
+            Err(match error {
+                JobError::Withdrawn | JobError::Unanswered(_) => self.stalled(),
+                JobError::Aborted => ended(),
+            })
+        })
+    }
+
+    fn stalled(&self) -> StoreError {
+        StoreError::own_disk(self.opened.unanswered(self.timeout))
     }
 }
 
-impl fmt::Debug for Handle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").finish_non_exhaustive()
-    }
+fn ended() -> StoreError {
+    StoreError::transient(Cause::Disk, "the store's writer thread has ended")
 }

@@ -1,6 +1,12 @@
 //! Opens the redb files of the spool and the embedded store, verifies them, and sets a damaged one
 //! aside. Tells apart what callers treat differently: a file that another process has open, a
 //! fault of the disk or its permissions, and damage. What to do about it is the caller's decision.
+//!
+//! `disk_thread.rs` is the thread that owns an open file, so that nothing else waits for the disk;
+//! `presence.rs` notices that an open file is not at its path any more.
+
+mod disk_thread;
+mod presence;
 
 use std::{
     any::Any,
@@ -18,6 +24,8 @@ use redb::{Builder, Database, DatabaseError, Error, TableHandle as _, WriteTrans
 /// The progress of a repair at which redb asks whether it may go back to the commit before the last
 /// one; an intact file is repaired without that step.
 const IS_ROLLED_BACK: Range<f64> = 0.2..0.5;
+pub(crate) use disk_thread::{DiskThread, DiskWork, JobError, Late};
+pub(crate) use presence::{Absence, OpenedFile};
 
 /// The treatment of a file that is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,67 @@
+//! Appends batches of writes to the spool. An append whose disk does not answer in time is answered,
+//! and its outcome comes later.
+
+use futures_util::future::{BoxFuture, FutureExt as _, Shared};
+
+use crate::{
+    counter::batching::{BatchWork, SubmitError},
+    domain::Timestamp,
+    spool::{CallError, Spool, SpoolError, SpoolWrite},
+    traces::Parents,
+};
+
+/// Maximum size of the operations that are appended with one fsync.
+const APPENDED_BYTES: usize = 8 << 20;
+
+/// Appends batches to the spool.
+pub(crate) struct SpoolAppend(pub(crate) Spool);
+
+/// The outcome of a batch, once it is known.
+pub(crate) type LateOutcome = Shared<BoxFuture<'static, Result<(), SpoolError>>>;
+
+/// Why a write was not appended.
+#[derive(Clone)]
+pub(crate) enum AppendError {
+    /// It has failed, and does not wait.
+    Failed(SpoolError),
+    /// The disk has not answered in time. It waits if the outcome says so.
+    Late(SpoolError, LateOutcome),
+}
+
+impl From<SubmitError> for AppendError {
+    fn from(error: SubmitError) -> Self {
+        Self::Failed(match error {
+            SubmitError::Full => SpoolError::Full,
+            SubmitError::Cancelled => SpoolError::Failed("an append was aborted".to_owned()),
+        })
+    }
+}
+
+impl BatchWork for SpoolAppend {
+    type Item = SpoolWrite;
+    type Output = Result<(), AppendError>;
+
+    fn bytes(write: &SpoolWrite) -> usize {
+        write.operation.bytes()
+    }
+
+    fn max_bytes(&self) -> usize {
+        APPENDED_BYTES
+    }
+
+    async fn run(
+        &self,
+        _now: Timestamp,
+        writes: Vec<SpoolWrite>,
+        _parents: Parents,
+    ) -> Vec<Result<(), AppendError>> {
+        let count = writes.len();
+        let result = self.0.append(writes).await.map_err(|error| match error {
+            CallError::Failed(error) => AppendError::Failed(error),
+            CallError::Late(late) => {
+                AppendError::Late(late.error(), late.result().boxed().shared())
+            }
+        });
+        vec![result; count]
+    }
+}

@@ -1,0 +1,60 @@
+//! One pass of the replay through the spool.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::{domain::AnomalyKey, spool::SpoolError, store::Shard};
+
+/// One pass through the spool, from its front to its end.
+#[derive(Debug)]
+pub(crate) struct Pass {
+    pub(crate) begun_at: Instant,
+    /// How long it took; absent before its end.
+    pub(crate) took: Option<Duration>,
+    /// The sequence of the next operation.
+    pub(crate) next: u64,
+    /// Anomalies with an operation before `next` that waits on: those that follow wait too.
+    pub(crate) held: HashSet<AnomalyKey>,
+    /// True if another pass may find more to do: a shard has come back, slots have moved, or an
+    /// operation had to wait though its shard answers.
+    pub(crate) must_repeat: bool,
+    /// How often shards had taken writes when it began.
+    pub(crate) taken: BTreeMap<Shard, u64>,
+    /// True if the spool has failed, so that the pass has not seen all of it.
+    pub(crate) has_failed: bool,
+}
+
+impl Pass {
+    pub(crate) fn begin(taken: BTreeMap<Shard, u64>) -> Self {
+        Self {
+            begun_at: Instant::now(),
+            took: None,
+            next: 0,
+            held: HashSet::new(),
+            must_repeat: false,
+            taken,
+            has_failed: false,
+        }
+    }
+
+    /// Lets the operations of an anomaly wait for another pass, though its shard answers.
+    pub(crate) fn hold(&mut self, key: AnomalyKey) {
+        self.held.insert(key);
+        self.must_repeat = true;
+    }
+
+    /// Notes that the spool has failed: nothing is settled.
+    pub(crate) fn fail(&mut self, error: &SpoolError) -> Option<usize> {
+        // Of a disk that can't be used the spool has two lines, at the beginning and at the end.
+        if matches!(error, SpoolError::Full | SpoolError::Failed(_)) {
+            tracing::error!(%error, "the spool can't be replayed; it is retried");
+        }
+        self.has_failed = true;
+        self.must_repeat = true;
+        None
+    }
+}

@@ -1,0 +1,119 @@
+//! Notices that a file was deleted, moved or replaced while it is open: what is written to it then
+//! is found by no later process.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// The file that was opened at a path.
+#[derive(Clone, Debug)]
+pub(crate) struct OpenedFile {
+    path: PathBuf,
+    device: u64,
+    /// Is given to no other file while this one is open.
+    inode: u64,
+}
+
+/// Why the file at the path is not the one that was opened. The texts may be shown to clients.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Absence {
+    #[error(
+        "{} is gone: it was deleted or moved while it was in use. Put it back, or restart the \
+         service to begin without it",
+        path.display()
+    )]
+    Gone { path: PathBuf },
+    #[error(
+        "{} is another file than the one in use, which was deleted, moved or replaced. Put that \
+         one back, or restart the service to use the one that is there",
+        path.display()
+    )]
+    Replaced { path: PathBuf },
+    #[error("{} can't be looked up: {source}", path.display())]
+    Unknown { path: PathBuf, source: io::Error },
+}
+
+impl OpenedFile {
+    /// The file at `path`, which has just been opened.
+    pub(crate) fn at(path: &Path) -> io::Result<Self> {
+        let found = fs::metadata(path)?;
+        Ok(Self { path: path.to_owned(), device: found.dev(), inode: found.ino() })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Notes that it was renamed to `path`.
+    pub(crate) fn note_renamed(&mut self, path: &Path) {
+        path.clone_into(&mut self.path);
+    }
+
+    /// Says that its disk has not answered within `timeout`. Clients may see the text.
+    pub(crate) fn unanswered(&self, timeout: Duration) -> String {
+        format!(
+            "the disk of {} has not answered for {} ms (`store.write_timeout_ms`)",
+            self.path.display(),
+            timeout.as_millis()
+        )
+    }
+
+    /// Checks that the path leads to the file that was opened. That also says that it has a link.
+    pub(crate) fn verify(&self) -> Result<(), Absence> {
+        let path = || self.path.clone();
+        match fs::metadata(&self.path) {
+            Ok(found) if (found.dev(), found.ino()) == (self.device, self.inode) => Ok(()),
+            Ok(_) => Err(Absence::Replaced { path: path() }),
+            Err(fault) if is_missing(&fault) => Err(Absence::Gone { path: path() }),
+            Err(source) => Err(Absence::Unknown { path: path(), source }),
+        }
+    }
+}
+
+fn is_missing(fault: &io::Error) -> bool {
+    matches!(fault.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn opened() -> (TempDir, File, OpenedFile) {
+        let dir = TempDir::new().unwrap();
+        fs::create_dir(dir.path().join("data")).unwrap();
+        let path = dir.path().join("data/file");
+        let file = File::create(&path).unwrap();
+        let opened = OpenedFile::at(&path).unwrap();
+        (dir, file, opened)
+    }
+
+    #[test]
+    fn a_file_is_present_at_its_path_only() {
+        let (dir, _file, opened) = opened();
+        assert!(opened.verify().is_ok());
+        fs::rename(dir.path().join("data"), dir.path().join("elsewhere")).unwrap();
+        assert!(matches!(opened.verify(), Err(Absence::Gone { .. })), "its folder is moved");
+        fs::rename(dir.path().join("elsewhere"), dir.path().join("data")).unwrap();
+        assert!(opened.verify().is_ok(), "its folder is moved back");
+        fs::remove_file(opened.path()).unwrap();
+        assert!(matches!(opened.verify(), Err(Absence::Gone { .. })), "it is deleted");
+    }
+
+    #[test]
+    fn a_copy_is_another_file() {
+        let (dir, _file, opened) = opened();
+        let copy = dir.path().join("copy");
+        fs::copy(opened.path(), &copy).unwrap();
+        fs::rename(&copy, opened.path()).unwrap();
+        let absence = opened.verify().unwrap_err();
+        assert!(matches!(absence, Absence::Replaced { .. }));
+        assert!(absence.to_string().contains(&opened.path().display().to_string()));
+    }
+}

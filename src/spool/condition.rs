@@ -1,0 +1,57 @@
+//! What is known of the spool without its thread: how much waits, and whether more can. That nothing
+//! can is two lines in the log, one when it begins and one when it ends, and a gauge.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::Instant,
+};
+
+use parking_lot::Mutex;
+
+/// The condition of the spool. The lock is never held while the disk works.
+#[derive(Debug, Default)]
+pub(super) struct Condition {
+    /// Size of all waiting operations.
+    pub(super) waiting_bytes: AtomicU64,
+    /// How often the held writes were dropped.
+    pub(super) held_drops: AtomicU64,
+    is_unusable: AtomicBool,
+    since: Mutex<Option<Instant>>,
+}
+
+impl Condition {
+    pub(super) fn is_usable(&self) -> bool {
+        !self.is_unusable.load(Ordering::Acquire)
+    }
+
+    /// Notes a fault.
+    pub(super) fn fail(&self, fault: &str) {
+        let mut since = self.since.lock();
+        if since.is_some() {
+            return;
+        }
+        *since = Some(Instant::now());
+        self.is_unusable.store(true, Ordering::Release);
+        let waiting_bytes = self.waiting_bytes.load(Ordering::Relaxed);
+        let of_waiting = match waiting_bytes {
+            0 => "",
+            _ => "; what waits in it is lost if this process ends before it was applied",
+        };
+        tracing::error!(
+            fault,
+            waiting_bytes,
+            "the spool can't be used, so that no write can wait: {fault}{of_waiting}"
+        );
+    }
+
+    /// Notes that the file has taken a write.
+    pub(super) fn recover(&self) {
+        if self.is_usable() {
+            return;
+        }
+        let Some(since) = self.since.lock().take() else { return };
+        self.is_unusable.store(false, Ordering::Release);
+        let seconds = since.elapsed().as_secs();
+        tracing::info!(seconds, "the spool can be used again, after {seconds} s");
+    }
+}

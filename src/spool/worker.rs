@@ -1,0 +1,168 @@
+//! The owner of the spool's file, on the thread of its disk. It opens the file again after a fault,
+//! and accepts writes only into a file that is at its path.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use super::{
+    condition::Condition, contents::FileState, error::SpoolError, file::SpoolFile,
+    record::SpoolWrite,
+};
+use crate::{
+    redb_file::{Absence, DiskWork, OpenedFile},
+    telemetry,
+};
+
+/// Minimum time between two attempts to open a file that has failed.
+const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The file, and what was last known of it.
+#[derive(Debug)]
+pub(super) struct Worker {
+    data_dir: PathBuf,
+    /// Absent after a fault, until it could be opened again.
+    file: Option<SpoolFile>,
+    state: FileState,
+    opened: OpenedFile,
+    reopen_tried_at: Option<Instant>,
+    /// The first sequence of an append whose commit has failed, so that the file may have it.
+    unconfirmed: Option<u64>,
+    condition: Arc<Condition>,
+}
+
+impl Worker {
+    pub(super) fn new(data_dir: PathBuf, file: SpoolFile, condition: Arc<Condition>) -> Self {
+        let (state, opened) = (file.state(), file.opened().clone());
+        condition.waiting_bytes.store(state.usage.waiting, Ordering::Relaxed);
+        Self {
+            data_dir,
+            file: Some(file),
+            state,
+            opened,
+            reopen_tried_at: None,
+            unconfirmed: None,
+            condition,
+        }
+    }
+
+    /// Adds operations at the end. Either all of them wait in the file at its path, or none.
+    pub(super) fn append(
+        &mut self,
+        writes: &[SpoolWrite],
+        max_bytes: u64,
+    ) -> Result<(), SpoolError> {
+        self.verify()?;
+        let first = self.state.next_sequence;
+        self.on_file(|file| file.append(writes, max_bytes)).inspect_err(|error| {
+            if matches!(error, SpoolError::Unconfirmed(_)) {
+                self.unconfirmed = Some(first);
+            }
+        })?;
+        if let Err(absent) = self.verify() {
+            // It was deleted or moved in the course of the commit.
+            let is_taken_back = self.on_file(|file| file.remove_from(first)).is_ok();
+            return Err(if is_taken_back { absent } else { absent.unconfirmed() });
+        }
+        self.condition.recover();
+        Ok(())
+    }
+
+    /// Finds out whether the file takes writes, by a small one.
+    pub(super) fn check(&mut self) {
+        if self.verify().and_then(|()| self.on_file(SpoolFile::prove_writable)).is_ok() {
+            self.condition.recover();
+        }
+    }
+
+    /// Does `work` on the file, opened again if it has failed: also if it is not at its path, where
+    /// nobody else would find what is in it.
+    pub(super) fn on_file<R>(
+        &mut self,
+        work: impl FnOnce(&mut SpoolFile) -> Result<R, SpoolError>,
+    ) -> Result<R, SpoolError> {
+        let mut file = match self.file.take() {
+            Some(open) => open,
+            // A redb file that has failed once fails until it is opened again.
+            None => self.reopen().inspect_err(|error| self.fail(error))?,
+        };
+        let before = file.state();
+        let result = work(&mut file);
+        self.state = file.state();
+        self.condition.waiting_bytes.store(self.state.usage.waiting, Ordering::Relaxed);
+        let dropped = self.state.usage.dropped_held - before.usage.dropped_held;
+        self.condition.held_drops.fetch_add(dropped, Ordering::Release);
+        report_dropped(before, self.state);
+        match result {
+            Err(SpoolError::Unconfirmed(cause)) => {
+                self.condition.fail(&cause);
+                let path = self.opened.path().display();
+                Err(SpoolError::Unconfirmed(format!("{path} has failed (the log says why)")))
+            }
+            Err(error @ SpoolError::Failed(_)) => {
+                self.fail(&error);
+                Err(error)
+            }
+            result => {
+                self.file = Some(file);
+                result
+            }
+        }
+    }
+
+    /// Checks that the file is the one at its path.
+    pub(super) fn verify(&self) -> Result<(), SpoolError> {
+        let absent = |absence: Absence| SpoolError::Unusable(absence.to_string());
+        self.opened.verify().map_err(absent).inspect_err(|error| self.fail(error))
+    }
+
+    fn reopen(&mut self) -> Result<SpoolFile, SpoolError> {
+        let path = self.opened.path().display();
+        if self.reopen_tried_at.is_some_and(|at| at.elapsed() < REOPEN_INTERVAL) {
+            let soon = format!("{path} has failed, and is opened again soon");
+            return Err(SpoolError::Unusable(soon));
+        }
+        self.reopen_tried_at = Some(Instant::now());
+        self.verify()?;
+        let mut file = SpoolFile::reopen(&self.data_dir, self.state)?;
+        if let Some(first) = self.unconfirmed {
+            // Nobody was told that it waits, and nothing in memory knows of it.
+            file.remove_from(first)?;
+            self.unconfirmed = None;
+        }
+        Ok(file)
+    }
+
+    fn fail(&self, error: &SpoolError) {
+        self.condition.fail(&error.to_string());
+    }
+}
+
+impl DiskWork for Worker {
+    /// What the job has done to the file is not known: it is opened again.
+    fn recover_from_panic(&mut self) {
+        self.file = None;
+        self.condition.fail("a job on the file has panicked");
+    }
+}
+
+/// Reports what had to go because `spool.max_bytes` has no room for it.
+fn report_dropped(before: FileState, after: FileState) {
+    let letters = after.usage.dropped_letters - before.usage.dropped_letters;
+    if letters > 0 {
+        telemetry::dead_letters_dropped(letters);
+        tracing::error!(
+            letters,
+            "{letters} dead letters were dropped, the oldest first: there are too many of them, or \
+             they need more than spool.max_bytes"
+        );
+    }
+    if after.usage.dropped_held > before.usage.dropped_held {
+        tracing::warn!(
+            "spool.max_bytes has no room for the writes that were acknowledged before the outage: \
+             if this process ends before Redis answers, they are not sent again"
+        );
+    }
+}
