@@ -6,11 +6,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::slowness::{SLOW, Slowness};
 use crate::{
     domain::Timestamp,
     store::{Cause, FaultClass, Shard, StoreError},
@@ -78,6 +80,7 @@ pub(crate) struct Health {
     /// True if `record` differs from that of a healthy store: calls to one read only this.
     is_disturbed: AtomicBool,
     record: Mutex<Record>,
+    slowness: Mutex<Slowness>,
     /// Number of breakers opened so far.
     outages: watch::Sender<u64>,
     errors: Counters<FaultClass>,
@@ -105,6 +108,7 @@ impl Health {
             writes_can_wait,
             is_disturbed: AtomicBool::new(false),
             record: Mutex::default(),
+            slowness: Mutex::default(),
             outages: watch::Sender::new(0),
             errors: telemetry::store_errors(),
         }
@@ -156,6 +160,32 @@ impl Health {
             self.errors.increment(fault.class());
         }
         self.observe(now, shard, observation);
+    }
+
+    /// Observes how long a call has taken that ended at `now`. A store that is slow again and again
+    /// is one line in the log, and one when it is no longer.
+    pub(crate) fn observe_duration(&self, now: Instant, shard: Shard, took: Duration) {
+        if took >= SLOW && self.slowness.lock().note(now, shard) {
+            let (store, took_ms, slow_ms) = (self.store, took.as_millis(), SLOW.as_millis());
+            tracing::warn!(
+                store,
+                took_ms,
+                "the store is slow: again and again, calls take more than {slow_ms} ms"
+            );
+        }
+    }
+
+    /// Notes which shards are slow no longer. To be called about once a second.
+    pub(crate) fn end_slowness(&self, now: Instant) {
+        for lasted in self.slowness.lock().end(now) {
+            let (store, seconds) = (self.store, lasted.as_secs());
+            tracing::info!(store, seconds, "the store is slow no longer, after {seconds} s");
+        }
+    }
+
+    /// Returns how many shards are slow again and again.
+    pub(crate) fn slow_shards(&self) -> usize {
+        self.slowness.lock().shards()
     }
 
     /// Counts the faults of a call that say nothing about the shard.
@@ -281,6 +311,7 @@ impl Health {
         let mut record = self.record.lock();
         self.is_disturbed.store(true, Ordering::Relaxed);
         if record.unavailable.insert(shard, fault.clone()).is_none() {
+            self.slowness.lock().forget(shard);
             telemetry::outage();
             self.outages.send_modify(|outages| *outages += 1);
         }

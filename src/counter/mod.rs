@@ -4,8 +4,8 @@
 //! and answers are estimates.
 //!
 //! Order of imports, from the bottom to the door:
-//! clock, health, call_sizes, level_steps → batching → outage → error, answers → mod → reads,
-//! writes, dead_letters.
+//! clock, slowness → health, call_sizes, level_steps → batching → outage → error, answers → mod →
+//! reads, writes, dead_letters.
 
 mod answers;
 mod batching;
@@ -17,9 +17,14 @@ mod health;
 mod level_steps;
 mod outage;
 mod reads;
+mod slowness;
 mod writes;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
 
@@ -160,6 +165,7 @@ impl Counter {
             unavailable: &self.health.causes(),
             anomalies: size.anomalies,
             max_anomalies: size.max_anomalies,
+            slow: self.health.slow_shards(),
             spool_operations: spool.operations,
             spool_bytes: spool.bytes,
             spool_max_bytes: fallback.map_or(0, |fallback| fallback.spool().max_bytes()),
@@ -192,6 +198,7 @@ impl Counter {
             // A store of several shards does its maintenance by itself.
             self.health.observe(now, Shard::default(), Observation::CheckFault(&fault));
         }
+        self.health.end_slowness(Instant::now());
         if let Some(fallback) = &self.fallback {
             fallback.maintain(now).await;
         }
@@ -232,7 +239,9 @@ impl Counter {
             return rejected;
         }
         let span = StoreSpan::begin(Parent::request().into(), self.store.name(), name, 1);
+        let begun = Instant::now();
         let result = call.await;
+        self.health.observe_duration(Instant::now(), shard, begun.elapsed());
         if let Some(span) = span {
             span.end(result.as_ref().err().map(|fault| fault.class().value()));
         }

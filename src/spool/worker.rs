@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     redb_file::{Absence, DiskWork, OpenedFile},
-    telemetry,
+    telemetry::{self, LogSource, may_log},
 };
 
 /// Minimum time between two attempts to open a file that has failed.
@@ -153,11 +153,14 @@ fn report_dropped(before: FileState, after: FileState) {
     let letters = after.usage.dropped_letters - before.usage.dropped_letters;
     if letters > 0 {
         telemetry::dead_letters_dropped(letters);
-        tracing::error!(
-            letters,
-            "{letters} dead letters were dropped, the oldest first: there are too many of them, or \
-             they need more than spool.max_bytes"
-        );
+        // Once there is no room, each write that comes or dies drops another one.
+        if may_log("dead letters were dropped", LogSource::Anyone, Instant::now()) {
+            tracing::error!(
+                letters,
+                "{letters} dead letters were dropped, the oldest first: there are too many of \
+                 them, or they need more than spool.max_bytes"
+            );
+        }
     }
     if after.usage.dropped_held > before.usage.dropped_held {
         tracing::warn!(

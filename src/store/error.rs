@@ -128,7 +128,7 @@ impl StoreError {
         let text = format!(
             "there are {max_anomalies} anomalies, as many as `store.max_anomalies` permits"
         );
-        Self { class: FaultClass::Full, cause: Cause::Memory, text }
+        Self::new(FaultClass::Full, Cause::Memory, text)
     }
 
     /// A fault of the class [`FaultClass::Indeterminate`].

@@ -183,6 +183,8 @@ pub struct StatusSnapshot<'a, S, C> {
     pub anomalies: usize,
     /// Limit of `anomalies`; 0 where there is none.
     pub max_anomalies: usize,
+    /// Number of shards of the store that are slow again and again.
+    pub slow: usize,
     /// Operations in the spool.
     pub spool_operations: usize,
     /// Bytes of the operations in the spool.
@@ -202,6 +204,7 @@ pub struct StatusGauges<S: 'static, C: 'static> {
     shards_unavailable: Gauge,
     anomalies: Gauge,
     max_anomalies: Gauge,
+    shards_slow: Gauge,
     spool_operations: Gauge,
     spool_bytes: Gauge,
     spool_max_bytes: Gauge,
@@ -235,6 +238,10 @@ impl<S: Label, C: Label> StatusGauges<S, C> {
                 "anomaly_counter_store_max_anomalies",
                 "Anomalies that the embedded store may hold; 0 on Redis.",
             ),
+            shards_slow: gauge_of(
+                "anomaly_counter_store_shards_slow",
+                "Shards of the store that are slow again and again, though they answer in time.",
+            ),
             spool_operations: gauge_of(
                 "anomaly_counter_spool_operations",
                 "Operations that wait for the store.",
@@ -265,6 +272,7 @@ impl<S: Label, C: Label> StatusGauges<S, C> {
         self.shards_unavailable.set(status.unavailable.len() as f64);
         self.anomalies.set(status.anomalies as f64);
         self.max_anomalies.set(status.max_anomalies as f64);
+        self.shards_slow.set(status.slow as f64);
         self.spool_operations.set(status.spool_operations as f64);
         self.spool_bytes.set(status.spool_bytes as f64);
         self.spool_max_bytes.set(status.spool_max_bytes as f64);

@@ -233,7 +233,7 @@ async fn a_real_prometheus_has_every_metric_that_the_rules_and_the_dashboard_use
     let dashboard: Value =
         serde_json::from_str(include_str!("../../deploy/grafana/dashboard.json")).unwrap();
     let mut used = named(&expressions);
-    assert_eq!(used.len(), 14);
+    assert_eq!(used.len(), 15);
     for panel in dashboard["panels"].as_array().unwrap() {
         for target in panel["targets"].as_array().unwrap() {
             used.extend(named(target["expr"].as_str().unwrap()));

@@ -13,7 +13,7 @@ use anomaly_counter::domain::Timestamp;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Answer, RedisServer, Service, eventually, healthy_again, key_of, record_batches,
+    Answer, RedisServer, Service, eventually, healthy_again, key_of, metric, record_batches,
 };
 
 /// The default of `redis.concurrent_batches`.
@@ -383,4 +383,36 @@ async fn connections_that_break_under_load_lose_and_double_nothing() {
     }
     healthy_again(&service).await;
     assert_eq!(frequency(&service).await.ok()["count_1h"], CALLERS * WRITES);
+}
+
+#[tokio::test]
+async fn a_redis_that_hangs_again_and_again_within_the_timeout_is_slow_and_no_outage() {
+    let redis = RedisServer::start();
+    let url = redis.url();
+    let options = [("REDIS__URL", &*url), ("REDIS__COMMAND_TIMEOUT_MS", "20000")];
+    let service = Service::with(&options).await;
+    let slow = || metric(&service, "anomaly_counter_store_shards_slow");
+    let hang = || async {
+        redis.pause();
+        let alert = json!({"alert_name": "HighCPU"});
+        let written = async { service.post("/anomalies", &alert).await.ok() };
+        let resumed = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            redis.resume();
+        };
+        let (answer, ()) = tokio::join!(written, resumed);
+        assert_eq!(answer["degraded"], false);
+        // The next one is another hang.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    hang().await;
+    assert_eq!(slow().await, 0.0, "one slow call is nothing");
+    for _ in 0..4 {
+        hang().await;
+    }
+    assert_eq!(slow().await, 1.0);
+    let log = service.log();
+    assert_eq!(log.matches("the store is slow: again and again").count(), 1, "{log}");
+    assert!(!log.contains("does not answer"), "{log}");
+    assert_eq!(service.get("/readyz").await.ok()["status"], "ready");
 }

@@ -157,6 +157,7 @@ impl<C: BatchedCall> Caller<C> {
         let mut results = C::call(self.store.as_ref(), now, items).await;
         let took = begun.elapsed();
         self.metrics.record(count, took);
+        self.health.observe_duration(begun + took, shard, took);
         results.resize_with(count, || Err(StoreError::no_result()));
         let fault = fault_of_all(&results);
         if let Some(span) = span {

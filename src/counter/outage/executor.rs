@@ -23,6 +23,7 @@ use crate::{
     domain::{AnomalyKey, Occurrence, Operation, RepairAttempt, Thresholds, Timestamp},
     spool::SpoolWrite,
     store::{Cause, FaultClass, RecordOutcome, Recorded, RepairRecorded, Shard, Store, StoreError},
+    telemetry::{LogSource, may_log},
 };
 
 /// Maximum number of operations that are executed at once.
@@ -449,6 +450,15 @@ impl Executor {
 fn halves(mut part: Vec<usize>) -> impl Iterator<Item = Vec<usize>> {
     let second = part.split_off(part.len().div_ceil(2));
     [second, part].into_iter().filter(|half| !half.is_empty())
+}
+
+/// Logs a write that the store refuses for good, unless a minute has had enough of such lines: an
+/// outage may end with many thousands of them.
+pub(crate) fn log_refusal(operation: &Operation, reason: &str) {
+    if may_log("the store refuses a write", LogSource::Anyone, Instant::now()) {
+        let (kind, key) = (operation.kind(), operation.key());
+        tracing::error!(%key, reason, "the store refuses a {kind} of anomaly {key}");
+    }
 }
 
 /// Returns whether the server has refused a whole call in words that name no state of the server.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::{sync::Notify, time::Instant};
+use tokio::sync::Notify;
 
 use super::{
     append::{AppendError, LateOutcome, SpoolAppend},
@@ -19,7 +19,6 @@ use super::{
     lost_writes::LostWrites,
     memory::{Accepted, Estimate, Memory},
     pending::Pending,
-    refusal_log::RefusalLog,
     stale_cache::{CallTimes, Fall, StaleCache},
     steps::{ReportedSteps, Source},
 };
@@ -57,7 +56,6 @@ pub(crate) struct Fallback {
     /// Wakes the replay.
     filled: Notify,
     lost_writes: LostWrites,
-    refusal_log: RefusalLog,
     /// The hour in which dead letters were last dropped because of their age.
     expired_in_hour: AtomicI64,
 }
@@ -108,7 +106,6 @@ impl Fallback {
             waiting,
             filled: Notify::new(),
             lost_writes: LostWrites::default(),
-            refusal_log: RefusalLog::default(),
             expired_in_hour,
         })
     }
@@ -306,11 +303,10 @@ impl Fallback {
         }
     }
 
-    /// Reports what was lost or refused, and drops dead letters that are too old, once an hour. To
+    /// Reports what was lost, and drops dead letters that are too old, once an hour. To
     /// be called about once a second.
     pub(crate) async fn maintain(&self, now: Timestamp) {
         self.lost_writes.report(now);
-        self.refusal_log.report(Instant::now());
         self.spool.maintain();
         let hour = now.as_micros() / 3_600_000_000;
         if self.expired_in_hour.swap(hour, Ordering::Relaxed) != hour
@@ -322,11 +318,6 @@ impl Fallback {
 
     pub(crate) fn lost_writes(&self) -> &LostWrites {
         &self.lost_writes
-    }
-
-    /// Logs a write that the store refuses for good.
-    pub(crate) fn log_refusal(&self, operation: &Operation, reason: &str) {
-        self.refusal_log.note(Instant::now(), operation, reason);
     }
 
     /// Notes a level that an estimate has reported.

@@ -1,17 +1,16 @@
 //! The parts that serve calls while the store, or a shard of it, does not answer, and that bring
-//! the store up to date afterwards. `fallback.rs` takes writes and estimates answers from
-//! `memory.rs`: what waits (`pending.rs`; `waiting.rs`: for one anomaly) and what was last known
-//! (`stale_cache.rs`). `probe.rs` notices that a shard answers again, `resend.rs` decides what a
-//! failover may have forgotten (of `resend_buffer.rs` and `held_writes.rs`), which `sending.rs`
-//! sends again, and `replay.rs` applies the spool (`trials.rs`: which shards may take it;
-//! `refusals.rs`: which operations are at fault themselves), both through `executor.rs`.
-//! `steps.rs` knows which level steps were reported, `lost_writes.rs` reports counts that fell, and
-//! `refusal_log.rs` what the store refuses for good.
+//! the store up to date afterwards. `fallback.rs` takes writes, which `append.rs` appends to the
+//! spool, and estimates answers from `memory.rs`: what waits (`pending.rs`; `waiting.rs`: for one
+//! anomaly) and what was last known (`stale_cache.rs`). `probe.rs` notices that a shard answers
+//! again, `resend.rs` decides what a failover may have forgotten (of `resend_buffer.rs` and
+//! `held_writes.rs`), which `sending.rs` sends again, and `replay.rs` applies the spool (`pass.rs`:
+//! how far it is; `unsettled.rs`: what may have left it; `trials.rs`: which shards may take it;
+//! `refusals.rs`: which operations are at fault themselves), both through `executor.rs`. `steps.rs`
+//! knows which level steps were reported, `lost_writes.rs` reports counts that fell.
 //!
 //! Order of imports: config, append, waiting → pending, stale_cache, steps, resend_buffer,
-//! held_writes, trials, refusals, refusal_log, pass, unsettled → lost_writes, memory → fallback →
-//! executor → probe, sending →
-//! resend → replay.
+//! held_writes, trials, refusals, pass, unsettled → lost_writes, memory → fallback → executor →
+//! probe, sending → resend → replay.
 
 mod append;
 mod config;
@@ -25,7 +24,6 @@ mod memory;
 mod pass;
 mod pending;
 mod probe;
-mod refusal_log;
 mod refusals;
 #[cfg(test)]
 mod refusing_store;
@@ -36,8 +34,8 @@ mod sending;
 mod stale_cache;
 mod steps;
 mod trials;
-mod waiting;
 mod unsettled;
+mod waiting;
 
 use std::{sync::Arc, time::Duration};
 

@@ -25,6 +25,10 @@ use crate::{
 /// probes.
 pub(crate) const MAX_UNWITNESSED: usize = 32;
 
+/// Number of operations that a shard may refuse alone before it is judged, though the pass has not
+/// ended: a server that refuses everything must not be asked about all that waits.
+const MAX_REFUSED: usize = 256;
+
 /// Number of refusals from which an operation is at fault itself.
 const ENOUGH: u32 = 3;
 /// Minimum time between two refusals that count.
@@ -51,6 +55,8 @@ struct Refused {
 #[derive(Debug)]
 pub(crate) struct Refusing {
     pub(crate) fault: StoreError,
+    /// Number of operations.
+    refused: usize,
     /// Anomalies that it has refused, and those that were not tried; one more than the maximum at
     /// most.
     anomalies: HashSet<AnomalyKey>,
@@ -88,8 +94,10 @@ impl Refusals {
 
     /// Notes in this pass that a shard has refused an operation of an anomaly alone.
     pub(crate) fn note_refused(&mut self, shard: Shard, key: AnomalyKey, fault: &StoreError) {
-        let refusing = || Refusing { fault: fault.clone(), anomalies: HashSet::new() };
-        self.shards.entry(shard).or_insert_with(refusing).add(key);
+        let new = || Refusing { fault: fault.clone(), refused: 0, anomalies: HashSet::new() };
+        let refusing = self.shards.entry(shard).or_insert_with(new);
+        refusing.refused += 1;
+        refusing.add(key);
     }
 
     /// Notes in this pass that an operation was not tried, because its shard has refused others.
@@ -99,8 +107,13 @@ impl Refusals {
         }
     }
 
-    /// Ends a pass. Returns the shards that have refused operations in it.
-    pub(crate) fn end_pass(&mut self) -> BTreeMap<Shard, Refusing> {
+    /// Returns whether shards are to be judged before the pass ends.
+    pub(crate) fn are_many(&self) -> bool {
+        self.shards.values().any(|refusing| refusing.refused >= MAX_REFUSED)
+    }
+
+    /// Returns the shards that have refused operations in this pass, to be judged.
+    pub(crate) fn take_shards(&mut self) -> BTreeMap<Shard, Refusing> {
         mem::take(&mut self.shards)
     }
 }
@@ -131,7 +144,7 @@ mod tests {
         let fault = StoreError::indeterminate(Cause::Refused, "ERR");
         let mut refusals = Refusals::default();
         refusals.note_untried(shard, AnomalyKey::from_bits(0));
-        assert!(refusals.end_pass().is_empty(), "nothing was refused");
+        assert!(refusals.take_shards().is_empty(), "nothing was refused");
         for (anomalies, are_few) in [(MAX_UNWITNESSED, true), (MAX_UNWITNESSED + 1, false)] {
             refusals.note_refused(shard, AnomalyKey::from_bits(0), &fault);
             for _ in 0..3 {
@@ -139,7 +152,11 @@ mod tests {
                     refusals.note_untried(shard, AnomalyKey::from_bits(key as u64));
                 }
             }
-            assert_eq!(refusals.end_pass()[&shard].are_few(), are_few, "{anomalies}");
+            assert_eq!(refusals.take_shards()[&shard].are_few(), are_few, "{anomalies}");
+        }
+        for operation in 1..=MAX_REFUSED {
+            refusals.note_refused(shard, AnomalyKey::from_bits(0), &fault);
+            assert_eq!(refusals.are_many(), operation == MAX_REFUSED);
         }
     }
 }

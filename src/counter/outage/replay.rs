@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{
     config::DegradedConfig,
-    executor::{BATCH_OPERATIONS, Execution, Executor},
+    executor::{BATCH_OPERATIONS, Execution, Executor, log_refusal},
     fallback::Fallback,
     pass::Pass,
     refusals::Refusals,
@@ -114,8 +114,11 @@ impl Replay {
             let settled = self.replay_page(&mut pass).await;
             let stores_more = self.store_held().await;
             let waiting = self.executor.fallback.as_ref().map_or(0, |fallback| fallback.waiting());
-            if settled.is_none() && (!pass.has_failed || !self.is_spool_usable()) {
+            let has_ended = settled.is_none() && (!pass.has_failed || !self.is_spool_usable());
+            if has_ended || self.refusals.are_many() {
                 self.judge_refusals(&pass).await;
+            }
+            if has_ended {
                 self.end_trials(waiting, &mut pass);
             }
             self.update_state(waiting);
@@ -256,22 +259,24 @@ impl Replay {
         }
     }
 
-    /// Decides, at the end of a pass, whether the shards that have refused operations and taken
-    /// nothing are at fault: not if they take a probe, and have refused few anomalies.
+    /// Decides whether the shards that have refused operations in this pass, and taken nothing, are
+    /// at fault: not if they take a probe, and have refused few anomalies.
     async fn judge_refusals(&mut self, pass: &Pass) {
         let health = &self.executor.health;
-        for (shard, refusing) in self.refusals.end_pass() {
+        for (shard, refusing) in self.refusals.take_shards() {
             let has_taken = health.taken().get(&shard) > pass.taken.get(&shard);
             let is_known = health.is_unavailable(shard) && !self.trials.contains(shard);
             if has_taken || is_known {
                 continue;
             }
             let takes_probes = refusing.are_few() && self.executor.store.check(shard).await.is_ok();
-            let observation = match takes_probes {
-                true => Observation::Taken,
-                false => Observation::WriteFault(&refusing.fault),
-            };
-            health.observe(self.executor.clock.now(), shard, observation);
+            let now = self.executor.clock.now();
+            if takes_probes {
+                health.observe(now, shard, Observation::Taken);
+            } else {
+                health.observe(now, shard, Observation::WriteFault(&refusing.fault));
+                self.trials.end(shard);
+            }
         }
     }
 
@@ -315,7 +320,8 @@ impl Replay {
             Ok(page) => page,
             Err(error) => return pass.fail(&error),
         };
-        fallback.remove_settled(&self.unsettled.take_gone(pass.next, &page));
+        let gone = self.unsettled.take_gone(pass.next, &page);
+        fallback.remove_settled(self.executor.clock.now(), &gone);
         let last = page.last()?.sequence;
         let mut settled = Settled::default();
         let runs = page.chunk_by(|a, b| {
@@ -483,9 +489,7 @@ impl Replay {
                 }
             }
             Some((reason, maybe_sent)) => {
-                if let Some(fallback) = &self.executor.fallback {
-                    fallback.log_refusal(&operation, &reason);
-                }
+                log_refusal(&operation, &reason);
                 settled.settlement.rejected.push(Rejection { sequence, reason, maybe_sent });
             }
         }

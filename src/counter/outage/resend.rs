@@ -15,7 +15,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{
     config::DegradedConfig,
-    executor::Executor,
+    executor::{Executor, log_refusal},
     held_writes::{CLOSING, CLOSING_SMALL, Doubt, HeldWrite, HeldWrites, LIVE},
     resend_buffer::{RememberLimits, ResendBuffer},
     sending::{Resent, Sending},
@@ -357,10 +357,8 @@ impl Resender {
             return;
         }
         let count = refused.len();
-        if let Some(fallback) = &executor.fallback {
-            for (write, reason) in &refused {
-                fallback.log_refusal(&write.operation, reason);
-            }
+        for (write, reason) in &refused {
+            log_refusal(&write.operation, reason);
         }
         tracing::error!(
             count,
