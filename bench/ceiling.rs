@@ -5,7 +5,7 @@ use std::{future, net::SocketAddr};
 
 use anomaly_counter::{
     config::LoadedConfig,
-    counter::{Clock as _, SystemClock},
+    counter::SystemClock,
     domain::{AnomalyKey, InvalidKey, InvalidSignature, Signature, Timestamp},
     http,
 };

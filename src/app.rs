@@ -13,7 +13,7 @@ use tokio::{net::TcpListener, signal::unix::Signal, time};
 use crate::{
     auth::{AuthConfigError, Authenticator},
     config::Config,
-    counter::{Counter, CounterConfig, SystemClock},
+    counter::{Counter, CounterConfig, TrustedClock},
     http::{self, AppState, Exposure, HttpConfig, HttpService, Tls, TlsError},
     spool::SpoolOpenError,
     store::{EmbeddedOpenError, EmbeddedStore, RedisStore, RedisTlsError, Store},
@@ -102,7 +102,7 @@ impl Application {
         };
         // A spool would be on the same disk as the embedded store, and fail with it.
         let spool_dir = config.redis.url.as_ref().map(|_| config.data_dir.as_path());
-        let counter = Counter::start(store, Arc::new(SystemClock), counting, spool_dir)?;
+        let counter = Counter::start(store, Arc::new(TrustedClock::start()), counting, spool_dir)?;
         let counter = Arc::new(counter);
         let recorder = Arc::new(recorder);
         let state = AppState {

@@ -10,6 +10,7 @@ needed=(
   prometheus prometheus
   curl curl
   prlimit util-linux
+  faketime faketime
 )
 if [ "${1:-}" = bench ]; then
   needed=(

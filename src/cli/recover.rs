@@ -3,11 +3,7 @@
 use tokio::{runtime::Runtime, signal};
 
 use super::{Failure, SIGXFSZ};
-use crate::{
-    config::Config,
-    counter::{Clock as _, SystemClock},
-    store,
-};
+use crate::{config::Config, counter::SystemClock, store};
 
 /// The end of its help.
 pub(super) const WHAT_IT_DOES: &str = "\

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    counter::{Clock as _, SystemClock},
+    counter::SystemClock,
     http::{DeadLetterBody, RetriedBody},
     logging,
     spool::{DeadLetter, Spool, SpoolError, SpoolOpenError},

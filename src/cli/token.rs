@@ -4,7 +4,7 @@ use clap::Subcommand;
 
 use crate::{
     auth::{NewToken, Scope, TokenDigest},
-    counter::{Clock as _, SystemClock},
+    counter::SystemClock,
 };
 
 const SECONDS_PER_DAY: i64 = 86_400;

@@ -1,22 +1,109 @@
-//! The one place that reads the clock. Everywhere else the time is an argument.
+//! The one place that reads clocks. Everywhere else the time is an argument.
 
 use std::fmt;
 
-use crate::domain::Timestamp;
+use nix::time::{ClockId, clock_gettime};
+use parking_lot::Mutex;
+
+use super::trusted_time::{Change, Reading, TrustedTime};
+use crate::{
+    domain::{Moment, Timestamp},
+    telemetry,
+};
+
+/// Maximum time between the two readings of the boot-time clock around one of the wall clock, in
+/// microseconds. A process that was stopped in between reads again.
+const READING_MICROS: i64 = 1_000_000;
 
 /// A source of the current time.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
+    /// Returns the current moment.
+    fn moment(&self) -> Moment;
+
+    /// Returns how far the wall clock was from the time of the last moment, in seconds; `None`
+    /// while it is trusted.
+    fn disagreement_seconds(&self) -> Option<i64>;
+
     /// Returns the current time.
-    fn now(&self) -> Timestamp;
+    fn now(&self) -> Timestamp {
+        self.moment().now
+    }
 }
 
-/// The clock of this machine.
+/// The wall clock of this machine, as it is.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
-impl Clock for SystemClock {
+impl SystemClock {
+    /// Returns the time of the wall clock.
     #[expect(clippy::disallowed_methods, reason = "this is the place that reads the clock")]
-    fn now(&self) -> Timestamp {
+    pub fn now(self) -> Timestamp {
         chrono::Utc::now().into()
     }
+}
+
+/// The wall clock of this machine for as long as it can be trusted.
+#[derive(Debug)]
+pub struct TrustedClock(Mutex<TrustedTime>);
+
+impl TrustedClock {
+    /// Starts with the time of the wall clock. To be asked for the time about once a second, or a
+    /// jump may stay unnoticed.
+    pub fn start() -> Self {
+        Self(Mutex::new(TrustedTime::start(read())))
+    }
+}
+
+impl Clock for TrustedClock {
+    fn moment(&self) -> Moment {
+        let mut time = self.0.lock();
+        // Under the lock, because no reading may be older than the one before it.
+        let (moment, change) = time.at(read());
+        drop(time);
+        if let Some(change) = change {
+            report(change, moment.now);
+        }
+        moment
+    }
+
+    fn disagreement_seconds(&self) -> Option<i64> {
+        self.0.lock().disagreement_seconds()
+    }
+}
+
+fn report(change: Change, now: Timestamp) {
+    match change {
+        Change::Jumped(seconds) => {
+            telemetry::clock_jump();
+            tracing::warn!(
+                seconds,
+                %now,
+                "the wall clock has jumped by {seconds} s: {now} goes on as the time until it is \
+                 back, or has been steady for 10 minutes. Check the time synchronisation"
+            );
+        }
+        Change::Returned => tracing::warn!(%now, "the wall clock is back, and trusted again"),
+        Change::Adopted => tracing::warn!(
+            %now,
+            "the wall clock has been steady for 10 minutes, and is trusted as it is: it is {now}"
+        ),
+    }
+}
+
+fn read() -> Reading {
+    loop {
+        let before_micros = boot_micros();
+        let wall = SystemClock.now();
+        let boot_micros = boot_micros();
+        if boot_micros - before_micros <= READING_MICROS {
+            return Reading { wall, boot_micros };
+        }
+    }
+}
+
+/// Returns the time since the machine was booted, including that in which it was suspended.
+fn boot_micros() -> i64 {
+    // It fails for clocks that do not exist only, and this one does since Linux 2.6.39.
+    let time = clock_gettime(ClockId::CLOCK_BOOTTIME);
+    time.map_or(0, |time| time.tv_sec() * 1_000_000 + time.tv_nsec() / 1_000)
 }

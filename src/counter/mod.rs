@@ -4,8 +4,8 @@
 //! and answers are estimates.
 //!
 //! Order of imports, from the bottom to the door:
-//! clock, slowness → health, call_sizes, level_steps → batching → outage → error, answers → mod →
-//! reads, writes, dead_letters.
+//! trusted_time → clock, slowness → health, call_sizes, level_steps → batching → outage → error,
+//! answers → mod → reads, writes, dead_letters.
 
 mod answers;
 mod batching;
@@ -18,6 +18,7 @@ mod level_steps;
 mod outage;
 mod reads;
 mod slowness;
+mod trusted_time;
 mod writes;
 
 use std::{
@@ -29,7 +30,7 @@ use std::{
 use futures_util::future::join_all;
 
 use crate::{
-    domain::{AnomalyKey, AnomalyStats, Frequency, Thresholds, Timestamp},
+    domain::{AnomalyKey, AnomalyStats, Frequency, Moment, Thresholds, Timestamp},
     spool::{SpoolConfig, SpoolOpenError},
     store::{Cause, Shard, Store, StoreError},
     telemetry::{self, Counters, Label as _, StatusGauges, StatusSnapshot},
@@ -46,7 +47,7 @@ use self::{
 
 pub use answers::{Anomaly, Answered, Counted, Degraded, Readiness};
 pub use batching::BatchConfig;
-pub use clock::{Clock, SystemClock};
+pub use clock::{Clock, SystemClock, TrustedClock};
 pub use error::CounterError;
 pub use health::HealthState;
 pub use outage::{DegradedConfig, SpoolDepth};
@@ -128,6 +129,11 @@ impl Counter {
         })
     }
 
+    /// Returns the current moment.
+    pub fn moment(&self) -> Moment {
+        self.clock.moment()
+    }
+
     /// Returns the current time.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
@@ -146,6 +152,7 @@ impl Counter {
             state: self.health.state(),
             since: self.health.since(),
             cause: self.health.causes().first().copied(),
+            clock_disagreement_seconds: self.clock.disagreement_seconds(),
             spool: self.spool_depth(),
             spool_is_usable: self.spool_is_usable(),
         }
@@ -171,6 +178,7 @@ impl Counter {
             spool_max_bytes: fallback.map_or(0, |fallback| fallback.spool().max_bytes()),
             spool_age_seconds: spool.age_seconds,
             spool_is_unusable: self.spool_is_usable() == Some(false),
+            clock_disagreement_seconds: self.clock.disagreement_seconds().unwrap_or(0),
         });
     }
 
@@ -193,14 +201,14 @@ impl Counter {
 
     /// Does a piece of the store's maintenance. To be called about once a second.
     pub async fn maintain(&self) {
-        let now = self.now();
-        if let Err(fault) = self.store.maintain(now).await {
+        let moment = self.moment();
+        if let Err(fault) = self.store.maintain(moment).await {
             // A store of several shards does its maintenance by itself.
-            self.health.observe(now, Shard::default(), Observation::CheckFault(&fault));
+            self.health.observe(moment.now, Shard::default(), Observation::CheckFault(&fault));
         }
         self.health.end_slowness(Instant::now());
         if let Some(fallback) = &self.fallback {
-            fallback.maintain(now).await;
+            fallback.maintain(moment).await;
         }
     }
 
@@ -228,7 +236,7 @@ impl Counter {
     /// how it ends. `name` is its name in traces.
     async fn call_store<T>(
         &self,
-        now: Timestamp,
+        moment: Moment,
         key: AnomalyKey,
         kind: CallKind,
         name: &'static str,
@@ -245,7 +253,7 @@ impl Counter {
         if let Some(span) = span {
             span.end(result.as_ref().err().map(|fault| fault.class().value()));
         }
-        self.health.observe_result(now, shard, kind, &result);
+        self.health.observe_result(moment.now, shard, kind, &result);
         result
     }
 

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     domain::{
-        AnomalyKey, EscalationLevel, FixMark, FixRemoval, Frequency, Occurrence, Operation,
+        AnomalyKey, EscalationLevel, FixMark, FixRemoval, Frequency, Moment, Occurrence, Operation,
         PermanentFix, RETENTION, RepairAttempt, Timestamp,
     },
     spool::SpoolWrite,
@@ -50,15 +50,15 @@ impl Counter {
     ///
     /// # Errors
     /// When neither the store nor the spool takes it.
-    pub async fn record_one(&self, now: Timestamp, occurrence: Occurrence) -> WriteResult<Counted> {
-        let result = self.record(now, vec![occurrence]).await.pop();
+    pub async fn record_one(&self, moment: Moment, occurrence: Occurrence) -> WriteResult<Counted> {
+        let result = self.record(moment, vec![occurrence]).await.pop();
         result.unwrap_or_else(|| Err(CounterError::no_result()))
     }
 
     /// Records occurrences in their order. Returns one result for each.
     pub async fn record(
         &self,
-        now: Timestamp,
+        moment: Moment,
         occurrences: Vec<Occurrence>,
     ) -> Vec<WriteResult<Counted>> {
         let mut results: Vec<Option<WriteResult<Counted>>> = Vec::new();
@@ -74,7 +74,7 @@ impl Counter {
                     .push((index, occurrence));
             }
         }
-        let parts = direct.into_iter().map(|(shard, part)| self.record_in(now, shard, part));
+        let parts = direct.into_iter().map(|(shard, part)| self.record_in(moment, shard, part));
         for (index, occurrence, result) in join_all(parts).await.into_iter().flatten() {
             match result {
                 Ok(Taken::Deferred { maybe_sent }) => queued.push((index, occurrence, maybe_sent)),
@@ -84,7 +84,7 @@ impl Counter {
                 Err(error) => results[index] = Some(Err(error)),
             }
         }
-        self.queue(now, queued, &mut results).await;
+        self.queue(moment, queued, &mut results).await;
         results
             .into_iter()
             .map(|result| result.unwrap_or_else(|| Err(CounterError::no_result())))
@@ -94,7 +94,7 @@ impl Counter {
     /// Records occurrences of one shard.
     async fn record_in(
         &self,
-        now: Timestamp,
+        moment: Moment,
         shard: Shard,
         occurrences: Vec<(usize, Occurrence)>,
     ) -> Vec<(usize, Occurrence, Result<Taken<Counted>, CounterError>)> {
@@ -112,9 +112,9 @@ impl Counter {
             };
             outcomes.extend(behind.into_iter().map(wait));
             let items = chunk.iter().map(|(_, occurrence)| occurrence.clone()).collect();
-            let submitted = self.occurrences.submit(now, shard, items).await;
+            let submitted = self.occurrences.submit(moment, shard, items).await;
             if let Ok(results) = &submitted {
-                self.remember_recorded(now, &chunk, results);
+                self.remember_recorded(moment, &chunk, results);
             }
             let mut results = submitted.map(Vec::into_iter);
             for (index, occurrence) in chunk {
@@ -149,19 +149,19 @@ impl Counter {
     /// When neither the store nor the spool takes it.
     pub async fn record_repair(
         &self,
-        now: Timestamp,
+        moment: Moment,
         attempt: RepairAttempt,
     ) -> Result<Option<Answered<RepairRecorded>>, CounterError> {
         let (key, id) = (attempt.key, attempt.id.clone());
         let mut may_be_sent = false;
         if !self.must_queue(key) {
             let shard = self.store.shard(key);
-            let submitted = self.repairs.submit_one(now, shard, attempt.clone()).await;
+            let submitted = self.repairs.submit_one(moment, shard, attempt.clone()).await;
             let result = submitted.map_err(|error| CounterError::from(error).of_event(&id))?;
             match self.taken(result).map_err(|error| error.of_event(&id))? {
                 Taken::Answered(recorded) => {
                     if let Some(recorded) = &recorded {
-                        self.remember(now, || Operation::Repair(attempt));
+                        self.remember(moment, || Operation::Repair(attempt));
                         if let Some(fallback) = &self.fallback {
                             fallback.update_repairs(key, &recorded.history);
                         }
@@ -171,8 +171,9 @@ impl Counter {
                 Taken::Deferred { maybe_sent } => may_be_sent = maybe_sent,
             }
         }
-        let (fallback, accepted) = self.spool(now, Operation::Repair(attempt), may_be_sent).await?;
-        let history = fallback.repairs(key, now);
+        let (fallback, accepted) =
+            self.spool(moment, Operation::Repair(attempt), may_be_sent).await?;
+        let history = fallback.repairs(key, moment.now);
         let recorded = RepairRecorded { counted: accepted.is_first, history };
         Ok(Some(Answered::estimated(recorded, accepted.estimate.as_of)))
     }
@@ -184,18 +185,18 @@ impl Counter {
     /// When neither the store nor the spool takes it.
     pub async fn mark_fixed(
         &self,
-        now: Timestamp,
+        moment: Moment,
         mark: FixMark,
     ) -> Result<Option<Answered<PermanentFix>>, CounterError> {
         let key = mark.key;
         let mut may_be_sent = false;
         if !self.must_queue(key) {
-            let call = self.store.mark_fixed(now, mark.clone());
-            let result = self.call_store(now, key, CallKind::Write, "mark_fixed", call).await;
+            let call = self.store.mark_fixed(moment, mark.clone());
+            let result = self.call_store(moment, key, CallKind::Write, "mark_fixed", call).await;
             match self.taken(result)? {
                 Taken::Answered(fix) => {
                     if fix.is_some() {
-                        self.remember(now, || Operation::Mark(mark));
+                        self.remember(moment, || Operation::Mark(mark));
                         tracing::info!(%key, "anomaly {key} is marked as permanently fixed");
                     }
                     return Ok(fix.map(Answered::current));
@@ -204,7 +205,7 @@ impl Counter {
             }
         }
         let fix = PermanentFix::from(mark.clone());
-        let (_, accepted) = self.spool(now, Operation::Mark(mark), may_be_sent).await?;
+        let (_, accepted) = self.spool(moment, Operation::Mark(mark), may_be_sent).await?;
         Ok(Some(Answered::estimated(fix, accepted.estimate.as_of)))
     }
 
@@ -215,18 +216,18 @@ impl Counter {
     /// When neither the store nor the spool takes it.
     pub async fn unmark_fixed(
         &self,
-        now: Timestamp,
+        moment: Moment,
         removal: FixRemoval,
     ) -> Result<Option<Answered<bool>>, CounterError> {
         let key = removal.key;
         let mut may_be_sent = false;
         if !self.must_queue(key) {
-            let call = self.store.unmark_fixed(now, removal.clone());
-            let result = self.call_store(now, key, CallKind::Write, "unmark_fixed", call).await;
+            let call = self.store.unmark_fixed(moment, removal.clone());
+            let result = self.call_store(moment, key, CallKind::Write, "unmark_fixed", call).await;
             match self.taken(result)? {
                 Taken::Answered(removed) => {
                     if removed == Some(true) {
-                        self.remember(now, || Operation::Unmark(removal));
+                        self.remember(moment, || Operation::Unmark(removal));
                         tracing::info!(%key, "the permanent fix of anomaly {key} is taken back");
                     }
                     return Ok(removed.map(Answered::current));
@@ -234,7 +235,7 @@ impl Counter {
                 Taken::Deferred { maybe_sent } => may_be_sent = maybe_sent,
             }
         }
-        let (_, accepted) = self.spool(now, Operation::Unmark(removal), may_be_sent).await?;
+        let (_, accepted) = self.spool(moment, Operation::Unmark(removal), may_be_sent).await?;
         Ok(Some(Answered::estimated(true, accepted.estimate.as_of)))
     }
 
@@ -256,16 +257,16 @@ impl Counter {
     }
 
     /// Keeps a write that the store has acknowledged, to send it again after a failover.
-    fn remember(&self, now: Timestamp, operation: impl FnOnce() -> Operation) {
+    fn remember(&self, moment: Moment, operation: impl FnOnce() -> Operation) {
         if let Some(buffer) = &self.outages.resend_buffer {
-            buffer.push(now, std::iter::once(operation()));
+            buffer.push(moment, std::iter::once(operation()));
         }
     }
 
     /// Keeps the occurrences that the store has counted, and the stats that it has returned.
     fn remember_recorded(
         &self,
-        now: Timestamp,
+        moment: Moment,
         occurrences: &[(usize, Occurrence)],
         results: &[Result<Recorded, StoreError>],
     ) {
@@ -276,33 +277,33 @@ impl Counter {
             let operation = |((_, occurrence), _): (&(usize, Occurrence), _)| {
                 Operation::Occurrence(occurrence.clone())
             };
-            buffer.push(now, counted.map(operation));
+            buffer.push(moment, counted.map(operation));
         }
         if let Some(fallback) = &self.fallback {
             let keys = occurrences.iter().map(|(_, occurrence)| occurrence.key);
-            fallback.update_recorded(self.times(now), keys, results);
+            fallback.update_recorded(self.times(moment.now), keys, results);
         }
     }
 
     /// Writes occurrences to the spool, each with the information whether it may have been sent.
     async fn queue(
         &self,
-        now: Timestamp,
+        moment: Moment,
         queued: Vec<(usize, Occurrence, bool)>,
         results: &mut [Option<WriteResult<Counted>>],
     ) {
         let Some(fallback) = &self.fallback else { return };
         let (mut waiting, mut writes) = (Vec::new(), Vec::new());
         for (index, occurrence, maybe_sent) in queued {
-            if occurrence.at < RETENTION.start(now) {
-                results[index] = Some(self.too_old(fallback, now, occurrence.key));
+            if occurrence.at < RETENTION.start(moment.horizon) {
+                results[index] = Some(self.too_old(fallback, moment, occurrence.key));
                 continue;
             }
             waiting.push((index, occurrence.key));
             let operation = Operation::Occurrence(occurrence);
             writes.push(SpoolWrite { operation, maybe_sent });
         }
-        let accepted = accept(fallback, now, writes).await;
+        let accepted = accept(fallback, moment.now, writes).await;
         for ((index, key), accepted) in waiting.into_iter().zip(accepted) {
             results[index] = Some(accepted.map(|accepted| {
                 let Accepted { is_first, previous_count_24h, estimate } = accepted;
@@ -325,11 +326,11 @@ impl Counter {
     fn too_old(
         &self,
         fallback: &Fallback,
-        now: Timestamp,
+        moment: Moment,
         key: AnomalyKey,
     ) -> WriteResult<Counted> {
         self.outcomes.increment(OccurrenceOutcome::Settled(RecordOutcome::TooOld));
-        let estimate = fallback.estimate(key, now).ok_or_else(StoreError::unavailable)?;
+        let estimate = fallback.estimate(key, moment.now).ok_or_else(StoreError::unavailable)?;
         let frequency = self.unchanged(key, estimate.stats);
         Ok(Answered::estimated(Counted { counted: false, frequency }, estimate.as_of))
     }
@@ -337,13 +338,13 @@ impl Counter {
     /// Writes one operation to the spool.
     async fn spool(
         &self,
-        now: Timestamp,
+        moment: Moment,
         operation: Operation,
         maybe_sent: bool,
     ) -> Result<(&Arc<Fallback>, Accepted), CounterError> {
         let Some(fallback) = &self.fallback else { return Err(CounterError::no_result()) };
         let write = SpoolWrite { operation, maybe_sent };
-        let accepted = accept(fallback, now, vec![write]).await.pop();
+        let accepted = accept(fallback, moment.now, vec![write]).await.pop();
         Ok((fallback, accepted.unwrap_or_else(|| Err(CounterError::no_result()))?))
     }
 

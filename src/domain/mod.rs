@@ -8,6 +8,7 @@ mod fix;
 mod frequency;
 mod key;
 mod metadata;
+mod moment;
 mod operation;
 mod recent_ids;
 mod repair;
@@ -25,6 +26,7 @@ pub use fix::{FIX_VALIDITY_SECONDS, FixMark, FixRemoval, PermanentFix};
 pub use frequency::{AnomalyStats, Frequency};
 pub use key::{AnomalyKey, InvalidKey};
 pub use metadata::AnomalyConfig;
+pub use moment::Moment;
 pub use operation::Operation;
 pub use recent_ids::RecentIds;
 pub use repair::{

@@ -78,33 +78,34 @@ impl TimelineConfig {
 
 impl Timeline {
     /// Adds an event in the order of time, unless its id is known, and rolls up some of the oldest
-    /// if there are too many.
+    /// if there are too many: those of more than a day before the horizon into coarse buckets.
     pub fn insert(
         &mut self,
-        now: Timestamp,
+        horizon: Timestamp,
         at: Timestamp,
         id: EventDigest,
         config: TimelineConfig,
     ) -> Insertion {
-        let is_recent = self.rollup.as_ref().is_some_and(|rollup| rollup.has_recent_id(now, id));
+        let is_recent =
+            self.rollup.as_ref().is_some_and(|rollup| rollup.has_recent_id(horizon, id));
         if is_recent || self.contains(id) {
             return Insertion::Duplicate;
         }
         self.insert_exactly(at, id);
-        self.roll_up(now, config);
+        self.roll_up(horizon, config);
         Insertion::Inserted
     }
 
     /// Removes the events that have left the longest window. Returns true if one was kept exactly.
-    pub fn forget_expired(&mut self, now: Timestamp) -> bool {
-        let start = RETENTION.start(now);
+    pub fn forget_expired(&mut self, horizon: Timestamp) -> bool {
+        let start = RETENTION.start(horizon);
         if self.rollup.as_ref().is_some_and(|rollup| rollup.edge() < start) {
             self.rollup = None;
         }
         if let Some(rollup) = &mut self.rollup {
-            rollup.tidy(now);
+            rollup.tidy(horizon);
         }
-        let expired = self.first_inside(RETENTION, now);
+        let expired = self.first_inside(RETENTION, horizon);
         for _ in 0..expired {
             if let Some(event) = self.events.pop_front() {
                 self.unindex(event.id);
@@ -156,6 +157,13 @@ impl Timeline {
         self.first_inside(RETENTION, now) > 0
     }
 
+    /// Returns true if there are events, and all of them are older than 30 days.
+    pub fn has_only_expired(&self, horizon: Timestamp) -> bool {
+        let edge = self.rollup.as_ref().map(|rollup| rollup.edge());
+        let newest = self.events.back().map(|event| event.at).max(edge);
+        newest.is_some_and(|newest| newest < RETENTION.start(horizon))
+    }
+
     fn contains(&self, id: EventDigest) -> bool {
         match &self.index {
             Some(index) => index.contains(&id),
@@ -200,7 +208,7 @@ impl Timeline {
     }
 
     /// Rolls up the oldest events if there are too many, a bounded number at once.
-    fn roll_up(&mut self, now: Timestamp, config: TimelineConfig) {
+    fn roll_up(&mut self, horizon: Timestamp, config: TimelineConfig) {
         let surplus = self.events.len().saturating_sub(config.exact_events());
         if surplus <= config.rollup_batch() {
             return;
@@ -210,12 +218,12 @@ impl Timeline {
             self.unindex(id);
             let recent_ids = config.recent_ids();
             match &mut self.rollup {
-                Some(rollup) => rollup.add(now, at, id, recent_ids),
+                Some(rollup) => rollup.add(horizon, at, id, recent_ids),
                 None => self.rollup = Some(Box::new(Rollup::new(at, id, recent_ids))),
             }
         }
         if let Some(rollup) = &mut self.rollup {
-            rollup.tidy(now);
+            rollup.tidy(horizon);
         }
     }
 
@@ -336,6 +344,25 @@ mod tests {
             assert_eq!(again(n), Insertion::Duplicate, "{n}");
         }
         assert_eq!(again(4), Insertion::Inserted, "its id is no longer remembered");
+    }
+
+    #[test]
+    fn buckets_are_fine_for_as_long_as_the_horizon_is_no_day_after_them() {
+        let now = start();
+        let counts = |horizon: Timestamp| {
+            let mut timeline = Timeline::default();
+            for n in 0..100 {
+                let at = now.minus_seconds(7_000 - n * 70);
+                timeline.forget_expired(horizon);
+                timeline.insert(horizon, at, id(&n.to_string()), config(10));
+            }
+            timeline.counts(now)
+        };
+        let fine = counts(now);
+        assert!((51..=53).contains(&fine.hour), "{fine:?}");
+        assert_eq!(counts(Timestamp::MIN), fine);
+        let coarse = counts(now.plus_seconds(2 * DAY));
+        assert!(coarse.hour > fine.hour && coarse.month == fine.month, "{coarse:?}");
     }
 
     #[test]

@@ -72,7 +72,7 @@ pub(super) fn open(data_dir: &Path, now: Timestamp) -> Result<SpoolFile, SpoolOp
         let (file, megabytes) = (on_disk.path().display(), length / 1_000_000);
         tracing::info!("{file} is verified and read: it has {megabytes} MB");
     }
-    let mut file = match SpoolFile::open(&on_disk, Missing::Create, file_id(now)) {
+    let file = match SpoolFile::open(&on_disk, Missing::Create, file_id(now)) {
         Ok(Opened { mut file, damaged }) => {
             // A salvage that was broken off before the file was replaced by a whole one.
             let _ = fs::remove_file(beside.path());
@@ -89,8 +89,6 @@ pub(super) fn open(data_dir: &Path, now: Timestamp) -> Result<SpoolFile, SpoolOp
             salvage(&on_disk, &beside, now, &damage)?
         }
     };
-    let fault = |source| SpoolOpenError::Fault { file: on_disk.path().to_owned(), source };
-    file.expire_letters(now).map_err(fault)?;
     Ok(file)
 }
 

@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::domain::{
-    AnomalyKey, AnomalyStats, AuditEntry, FixMark, FixRemoval, Occurrence, PermanentFix,
-    RepairAttempt, RepairHistory, Timestamp,
+    AnomalyKey, AnomalyStats, AuditEntry, FIX_VALIDITY_SECONDS, FixMark, FixRemoval, Moment,
+    Occurrence, PermanentFix, RepairAttempt, RepairHistory, Timestamp,
 };
 
 pub use embedded::{
@@ -32,11 +32,14 @@ pub use redis::{
 /// elements. Elements take effect one after the other, each as one atomic step. A faulty element
 /// fails alone; a fault of the whole store fails every element that it hits.
 ///
-/// **Time** is an argument. `now` decides which events are in which window, and is never read from
-/// a clock. Only the deadlines by which whole anomalies expire may follow the store's own clock.
+/// **Time** is an argument, a [`Moment`], and never read from a clock. Its `now` decides which
+/// events are in which window. Its `horizon`, which is not later, decides what has expired: nothing
+/// that is said below to leave, to be removed, or to be kept for some time, goes by a later time. A
+/// store may be slower to forget, where its own clock is behind, and deadlines by which whole keys
+/// expire may follow its own clock.
 ///
 /// **Once.** Within an anomaly, the id of an occurrence counts once for as long as its first copy
-/// is inside 30 days and among the events that are kept exactly or that were rolled up last
+/// has not expired and is among the events that are kept exactly or that were rolled up last
 /// ([`TimelineConfig`](crate::domain::TimelineConfig)). The id of a repair, a mark or its removal
 /// takes effect once in 35 days, for as long as it is among the last of its anomaly that are
 /// remembered (the same configuration). Both hold whatever comes between two copies, also within
@@ -44,10 +47,11 @@ pub use redis::{
 ///
 /// **Durable.** A write that was answered `Ok` survives the end of this process.
 ///
-/// **Windows.** An event is inside a window when its time ≥ `now` − length. One older than 30 days
-/// is not recorded. Recording an occurrence removes the anomaly's events that are older, a bounded
-/// number at once; reading removes nothing, and neither counts them. A count may be too high by the
-/// events of one bucket of time, and then the stats say so; it is never too low.
+/// **Windows.** An event is inside a window when its time ≥ `now` − length. One that is older than
+/// 30 days at the horizon is not recorded, and recording an occurrence removes the anomaly's events
+/// that are, a bounded number at once; reading removes nothing. One that is older than 30 days at
+/// `now` only is recorded and kept, and counts in no window. A count may be too high by the events
+/// of one bucket of time, and then the stats say so; it is never too low.
 ///
 /// **Known** is an anomaly about which anything is kept. It is kept for 35 days, or a minute less,
 /// after the last occurrence or repair, and for 90 days after a mark, taken back or not. Repairs
@@ -74,7 +78,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Records occurrences, and returns the stats of each one's anomaly after it.
     async fn record(
         &self,
-        now: Timestamp,
+        moment: Moment,
         occurrences: Vec<Occurrence>,
     ) -> Vec<Result<Recorded, StoreError>>;
 
@@ -84,16 +88,16 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// [`RecordOutcome::Unrecognisable`].
     async fn record_again(
         &self,
-        now: Timestamp,
+        moment: Moment,
         occurrences: Vec<Occurrence>,
     ) -> Vec<Result<Recorded, StoreError>> {
-        self.record(now, occurrences).await
+        self.record(moment, occurrences).await
     }
 
     /// Returns the stats of anomalies without recording anything; `None` for unknown ones.
     async fn stats(
         &self,
-        now: Timestamp,
+        moment: Moment,
         keys: Vec<AnomalyKey>,
     ) -> Vec<Result<Option<AnomalyStats>, StoreError>>;
 
@@ -105,23 +109,23 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Returns everything that is kept about one anomaly; `None` when it is unknown.
     async fn details(
         &self,
-        now: Timestamp,
+        moment: Moment,
         key: AnomalyKey,
     ) -> Result<Option<AnomalyDetails>, StoreError>;
 
     /// Returns the repairs of one anomaly; `None` when it is unknown.
     async fn repairs(
         &self,
-        now: Timestamp,
+        moment: Moment,
         key: AnomalyKey,
     ) -> Result<Option<RepairHistory>, StoreError> {
-        Ok(self.details(now, key).await?.map(|details| details.repairs))
+        Ok(self.details(moment, key).await?.map(|details| details.repairs))
     }
 
     /// Adds repair attempts to their anomalies; `None` for unknown ones.
     async fn record_repairs(
         &self,
-        now: Timestamp,
+        moment: Moment,
         attempts: Vec<RepairAttempt>,
     ) -> Vec<Result<Option<RepairRecorded>, StoreError>>;
 
@@ -130,7 +134,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// unknown. Kept for as long as the anomaly is, and for at most 90 days.
     async fn audit(
         &self,
-        now: Timestamp,
+        moment: Moment,
         key: AnomalyKey,
     ) -> Result<Option<Vec<AuditEntry>>, StoreError>;
 
@@ -138,14 +142,14 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// unknown.
     async fn mark_fixed(
         &self,
-        now: Timestamp,
+        moment: Moment,
         mark: FixMark,
     ) -> Result<Option<PermanentFix>, StoreError>;
 
     /// Takes a mark back, and returns whether there was one; `None` when the anomaly is unknown.
     async fn unmark_fixed(
         &self,
-        now: Timestamp,
+        moment: Moment,
         removal: FixRemoval,
     ) -> Result<Option<bool>, StoreError>;
 
@@ -189,7 +193,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// The fault that stopped it; the next call continues.
-    async fn maintain(&self, now: Timestamp) -> Result<(), StoreError>;
+    async fn maintain(&self, moment: Moment) -> Result<(), StoreError>;
 
     /// Ends all work. No call may follow.
     async fn close(&self);
@@ -213,7 +217,7 @@ pub enum RecordOutcome {
     Counted,
     /// Its id was counted before; nothing has changed.
     Duplicate,
-    /// It is older than 30 days; nothing has changed.
+    /// It is older than 30 days at the horizon; nothing has changed.
     TooOld,
     /// It may have been recorded before, and its id can't be recognised any more; nothing has
     /// changed.
@@ -268,6 +272,11 @@ pub struct AnomalyDetails {
     pub fix: Option<PermanentFix>,
     /// Its repairs.
     pub repairs: RepairHistory,
+}
+
+/// Returns whether an entry is not too old for an audit.
+fn is_audited(moment: Moment, entry: &AuditEntry) -> bool {
+    entry.at >= moment.now.minus_seconds(FIX_VALIDITY_SECONDS)
 }
 
 /// How long an anomaly is kept after its last occurrence, repair or mark: 35 days, in seconds.

@@ -34,6 +34,7 @@ pub(super) struct Metrics {
     pub(super) dead_letters_dropped: Counter,
     pub(super) lost_writes: Counter,
     pub(super) truncated_alerts: Counter,
+    pub(super) clock_jumps: Counter,
 }
 
 impl Metrics {
@@ -96,6 +97,10 @@ impl Metrics {
             truncated_alerts: counter_of(
                 "anomaly_counter_webhook_truncated_alerts_total",
                 "Alerts that senders left out of deliveries.",
+            ),
+            clock_jumps: counter_of(
+                "anomaly_counter_clock_jumps_total",
+                "Jumps of the wall clock by more than a minute.",
             ),
         }
     }
@@ -195,6 +200,8 @@ pub struct StatusSnapshot<'a, S, C> {
     pub spool_age_seconds: i64,
     /// True if there is a spool, and no write can wait in it.
     pub spool_is_unusable: bool,
+    /// The wall clock less the time that the service goes by, in seconds; 0 while they agree.
+    pub clock_disagreement_seconds: i64,
 }
 
 /// The gauges of a [`StatusSnapshot`].
@@ -210,6 +217,7 @@ pub struct StatusGauges<S: 'static, C: 'static> {
     spool_max_bytes: Gauge,
     spool_age_seconds: Gauge,
     spool_unusable: Gauge,
+    clock_disagreement_seconds: Gauge,
 }
 
 impl<S: Label, C: Label> StatusGauges<S, C> {
@@ -262,6 +270,10 @@ impl<S: Label, C: Label> StatusGauges<S, C> {
                 "anomaly_counter_spool_unusable",
                 "1 while no write can wait: the spool's file is gone, or its disk fails or hangs.",
             ),
+            clock_disagreement_seconds: gauge_of(
+                "anomaly_counter_clock_disagreement_seconds",
+                "Wall clock less the time that the service goes by; 0 while it is trusted.",
+            ),
         }
     }
 
@@ -278,6 +290,7 @@ impl<S: Label, C: Label> StatusGauges<S, C> {
         self.spool_max_bytes.set(status.spool_max_bytes as f64);
         self.spool_age_seconds.set(status.spool_age_seconds as f64);
         self.spool_unusable.set(f64::from(u8::from(status.spool_is_unusable)));
+        self.clock_disagreement_seconds.set(status.clock_disagreement_seconds as f64);
     }
 }
 

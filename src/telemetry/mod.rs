@@ -180,3 +180,8 @@ pub fn resent(operations: usize) {
 pub fn truncated_alerts(count: u64) {
     with_metrics(|metrics| metrics.truncated_alerts.increment(count));
 }
+
+/// Counts a jump of the wall clock.
+pub fn clock_jump() {
+    with_metrics(|metrics| metrics.clock_jumps.increment(1));
+}

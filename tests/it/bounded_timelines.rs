@@ -22,14 +22,14 @@ const DAY: i64 = 86_400;
 async fn record(store: &Arc<dyn Store>, now: Timestamp, times: &[(u64, Timestamp)]) {
     for batch in times.chunks(500) {
         let batch = batch.iter().map(|(id, at)| occurrence(KEY, &id.to_string(), *at)).collect();
-        for result in store.record(now, batch).await {
+        for result in store.record(now.into(), batch).await {
             assert_eq!(result.unwrap().outcome, RecordOutcome::Counted);
         }
     }
 }
 
 async fn stats_at(store: &Arc<dyn Store>, now: Timestamp) -> AnomalyStats {
-    let mut stats = store.stats(now, vec![AnomalyKey::from_bits(KEY)]).await;
+    let mut stats = store.stats(now.into(), vec![AnomalyKey::from_bits(KEY)]).await;
     stats.pop().unwrap().unwrap().unwrap()
 }
 
@@ -74,7 +74,7 @@ async fn late_events_are_added_to_their_buckets_once(mut fixture: impl Fixture) 
         .map(|ago| occurrence(KEY, &format!("late-{ago}"), now.minus_seconds(ago)))
         .collect();
     for outcome in [RecordOutcome::Counted, RecordOutcome::Duplicate] {
-        for result in store.record(now, late.clone()).await {
+        for result in store.record(now.into(), late.clone()).await {
             assert_eq!(result.unwrap().outcome, outcome);
         }
     }
@@ -89,7 +89,7 @@ async fn late_events_are_added_to_their_buckets_once(mut fixture: impl Fixture) 
     // The bucket that the window's start cuts may take one more of the late, and six of the others.
     let week = after.counts.week - before.counts.week;
     assert!((in_week..=in_week + 2).contains(&week), "{in_week} {week}");
-    for result in store.record(now, late).await {
+    for result in store.record(now.into(), late).await {
         assert_eq!(result.unwrap().outcome, RecordOutcome::Duplicate);
     }
 }
@@ -102,7 +102,7 @@ async fn what_is_folded_leaves_after_thirty_days(fixture: impl Fixture) {
     let later = now.plus_seconds(30 * DAY + 1);
     assert_eq!(stats_at(&store, later).await.counts.month, 0);
     let batch = vec![occurrence(KEY, "0", later)];
-    let recorded = store.record(later, batch).await.pop().unwrap().unwrap();
+    let recorded = store.record(later.into(), batch).await.pop().unwrap().unwrap();
     assert_eq!(recorded.outcome, RecordOutcome::Counted, "its first copy has left");
     assert_eq!(recorded.stats.counts.month, 1);
     assert_eq!(recorded.stats.first_seen, Some(later));
@@ -208,7 +208,7 @@ async fn a_long_timeline_is_rolled_up_in_pieces_and_counts_stay_right_meanwhile(
         let ids = [format!("new{n}"), format!("late{n}"), format!("m{}", MEMBERS - 1 - n)];
         let [new, late, known] = ids.each_ref().map(|id| occurrence(KEY, id, at));
         let late = Occurrence { at: now.minus_seconds(86_400 + n), ..late };
-        let outcomes = store.record(at, vec![new, late, known]).await.into_iter();
+        let outcomes = store.record(at.into(), vec![new, late, known]).await.into_iter();
         let outcomes: Vec<_> = outcomes.map(|result| result.unwrap().outcome).collect();
         use RecordOutcome::{Counted, Duplicate};
         assert_eq!(outcomes, [Counted, Counted, Duplicate]);
@@ -237,7 +237,8 @@ async fn expired_events_of_another_writer_are_removed_in_pieces() {
     for n in 0..4 {
         // The first copy of this id has expired, and may still be there.
         let id = format!("m{}", MEMBERS - 1 - n);
-        let recorded = store.record(now, vec![occurrence(KEY, &id, now)]).await.pop().unwrap();
+        let recorded =
+            store.record(now.into(), vec![occurrence(KEY, &id, now)]).await.pop().unwrap();
         let recorded = recorded.unwrap();
         assert_eq!(recorded.outcome, RecordOutcome::Counted);
         assert_eq!(recorded.stats.counts.month, n as u64 + 1);
@@ -260,7 +261,7 @@ async fn late_events_that_come_one_at_a_time_share_their_bucket() {
     // Oldest first, within six minutes.
     for n in 0..180 {
         let late = occurrence(KEY, &format!("late{n}"), now.minus_seconds(40_000 - n * 2));
-        let recorded = store.record(now, vec![late]).await.pop().unwrap().unwrap();
+        let recorded = store.record(now.into(), vec![late]).await.pop().unwrap().unwrap();
         assert_eq!(recorded.outcome, RecordOutcome::Counted);
     }
     let buckets = length(&client, "folded_counts").await - before;
@@ -278,7 +279,7 @@ async fn late_events_that_come_one_at_a_time_share_their_bucket() {
     }
     client.run(&["SET", &folded, &format!("{first} {} 100 0", first + 9.9)]).await;
     let late = occurrence(KEY, "late", now.minus_seconds(40_000));
-    store.record(now, vec![late]).await.pop().unwrap().unwrap();
+    store.record(now.into(), vec![late]).await.pop().unwrap().unwrap();
     assert!((2..=3).contains(&length(&client, "folded_counts").await));
     assert_eq!(stats_at(&store, now).await.counts.day, 100 + 1 + 10);
 }

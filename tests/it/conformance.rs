@@ -49,12 +49,12 @@ fn key(bits: u64) -> AnomalyKey {
 
 /// Records one occurrence that happens `now`.
 async fn record_at(store: &Arc<dyn Store>, now: Timestamp, id: &str) -> Recorded {
-    let mut results = store.record(now, vec![occurrence(KEY, id, now)]).await;
+    let mut results = store.record(now.into(), vec![occurrence(KEY, id, now)]).await;
     results.pop().unwrap().unwrap()
 }
 
 async fn counts(store: &Arc<dyn Store>, now: Timestamp) -> WindowCounts {
-    let mut results = store.stats(now, vec![key(KEY)]).await;
+    let mut results = store.stats(now.into(), vec![key(KEY)]).await;
     results.pop().unwrap().unwrap().unwrap().counts
 }
 
@@ -83,7 +83,7 @@ async fn an_event_on_the_start_of_a_window_is_inside(fixture: impl Fixture) {
     let (store, now) = (fixture.store(), start_of_tests());
     let starts = [Window::Hour, Window::Day, Window::Week, Window::Month].map(|w| w.start(now));
     let batch = starts.iter().map(|at| occurrence(KEY, &at.to_string(), *at)).collect();
-    for result in store.record(now, batch).await {
+    for result in store.record(now.into(), batch).await {
         assert_eq!(result.unwrap().outcome, RecordOutcome::Counted);
     }
     let on_the_edge = WindowCounts { hour: 1, day: 2, week: 3, month: 4 };
@@ -96,7 +96,8 @@ async fn an_event_on_the_start_of_a_window_is_inside(fixture: impl Fixture) {
 async fn an_id_counts_once_within_a_batch_and_after_it(fixture: impl Fixture) {
     let (store, now) = (fixture.store(), start_of_tests());
     let batch = vec![occurrence(KEY, "e1", now), occurrence(KEY, "e1", now)];
-    let results: Vec<_> = store.record(now, batch).await.into_iter().map(Result::unwrap).collect();
+    let results: Vec<_> =
+        store.record(now.into(), batch).await.into_iter().map(Result::unwrap).collect();
     assert_eq!(results[0].outcome, RecordOutcome::Counted);
     assert_eq!(results[1].outcome, RecordOutcome::Duplicate);
     assert_eq!(results[1].stats, results[0].stats);
@@ -126,7 +127,7 @@ async fn an_id_counts_once_when_its_copies_come_at_the_same_time(fixture: impl F
 async fn the_same_id_counts_for_each_anomaly(fixture: impl Fixture) {
     let (store, now) = (fixture.store(), start_of_tests());
     let batch = vec![occurrence(1, "e1", now), occurrence(2, "e1", now)];
-    for result in store.record(now, batch).await {
+    for result in store.record(now.into(), batch).await {
         assert_eq!(result.unwrap().outcome, RecordOutcome::Counted);
     }
 }
@@ -144,10 +145,10 @@ async fn what_is_older_than_thirty_days_is_not_recorded(fixture: impl Fixture) {
     let (store, now) = (fixture.store(), start_of_tests());
     let old = Timestamp::from_micros(Window::Month.start(now).as_micros() - 1);
     let recorded =
-        store.record(now, vec![occurrence(KEY, "old", old)]).await.pop().unwrap().unwrap();
+        store.record(now.into(), vec![occurrence(KEY, "old", old)]).await.pop().unwrap().unwrap();
     assert_eq!(recorded.outcome, RecordOutcome::TooOld);
     assert_eq!(recorded.stats.counts, WindowCounts::default());
-    assert_eq!(store.stats(now, vec![key(KEY)]).await, [Ok(None)]);
+    assert_eq!(store.stats(now.into(), vec![key(KEY)]).await, [Ok(None)]);
 }
 
 async fn events_leave_after_thirty_days(fixture: impl Fixture) {
@@ -166,7 +167,7 @@ async fn events_leave_after_thirty_days(fixture: impl Fixture) {
 async fn the_count_before_is_that_of_the_moment_before(fixture: impl Fixture) {
     let (store, now) = (fixture.store(), start_of_tests());
     let batch = (0..12).map(|i| occurrence(KEY, &format!("e{i}"), now)).collect();
-    for (i, result) in store.record(now, batch).await.into_iter().enumerate() {
+    for (i, result) in store.record(now.into(), batch).await.into_iter().enumerate() {
         let recorded = result.unwrap();
         assert_eq!(recorded.previous_count_24h, i as u64);
         assert_eq!(recorded.stats.counts.day, i as u64 + 1);
@@ -178,7 +179,7 @@ async fn a_late_event_changes_only_the_windows_that_hold_it(fixture: impl Fixtur
     record_at(&store, now, "e1").await;
     let late = now.minus_seconds(2 * 86_400);
     let recorded =
-        store.record(now, vec![occurrence(KEY, "late", late)]).await.pop().unwrap().unwrap();
+        store.record(now.into(), vec![occurrence(KEY, "late", late)]).await.pop().unwrap().unwrap();
     assert_eq!(recorded.outcome, RecordOutcome::Counted);
     assert_eq!(recorded.stats.counts, WindowCounts { hour: 1, day: 1, week: 2, month: 2 });
     assert_eq!(recorded.previous_count_24h, 1);
@@ -192,13 +193,14 @@ async fn a_batch_answers_in_its_order(fixture: impl Fixture) {
     let batch =
         keys.iter().enumerate().map(|(i, key)| occurrence(*key, &format!("e{i}"), now)).collect();
     let mut expected = [0_u64; 7];
-    for (key, result) in keys.iter().zip(store.record(now, batch).await) {
+    for (key, result) in keys.iter().zip(store.record(now.into(), batch).await) {
         let slot = &mut expected[*key as usize];
         *slot += 1;
         assert_eq!(result.unwrap().stats.counts.month, *slot);
     }
     let asked = (0..9).map(key).collect();
-    let found: Vec<_> = store.stats(now, asked).await.into_iter().map(Result::unwrap).collect();
+    let found: Vec<_> =
+        store.stats(now.into(), asked).await.into_iter().map(Result::unwrap).collect();
     let months: Vec<_> = found.iter().map(|stats| stats.as_ref().map(|t| t.counts.month)).collect();
     let wanted: Vec<_> = expected.iter().map(|n| Some(*n)).chain([None, None]).collect();
     assert_eq!(months, wanted);
@@ -208,12 +210,12 @@ async fn a_large_batch_is_answered_whole(fixture: impl Fixture) {
     let (store, now) = (fixture.store(), start_of_tests());
     let events: Vec<_> = (0..1_300).map(|n| (n % 700, n.to_string())).collect();
     let batch = events.iter().map(|(key, id)| occurrence(*key, id, now)).collect();
-    for ((_, id), result) in events.iter().zip(store.record(now, batch).await) {
+    for ((_, id), result) in events.iter().zip(store.record(now.into(), batch).await) {
         let expected = 1 + u64::from(id.parse::<u64>().unwrap() >= 700);
         assert_eq!(result.unwrap().stats.counts.hour, expected, "{id}");
     }
     let keys = events.iter().map(|(bits, _)| key(*bits)).collect();
-    for ((bits, _), stats) in events.iter().zip(store.stats(now, keys).await) {
+    for ((bits, _), stats) in events.iter().zip(store.stats(now.into(), keys).await) {
         let expected = 1 + u64::from(*bits < 600);
         assert_eq!(stats.unwrap().unwrap().counts.hour, expected, "{bits}");
     }
@@ -221,11 +223,11 @@ async fn a_large_batch_is_answered_whole(fixture: impl Fixture) {
 
 async fn unknown_anomalies_are_told_from_quiet_ones(fixture: impl Fixture) {
     let (store, now) = (fixture.store(), start_of_tests());
-    assert_eq!(store.stats(now, vec![key(KEY)]).await, [Ok(None)]);
-    assert_eq!(store.details(now, key(KEY)).await, Ok(None));
+    assert_eq!(store.stats(now.into(), vec![key(KEY)]).await, [Ok(None)]);
+    assert_eq!(store.details(now.into(), key(KEY)).await, Ok(None));
     record_at(&store, now, "e1").await;
     let quiet = now.plus_seconds(Window::Month.length_seconds() + 1);
-    let stats = store.stats(quiet, vec![key(KEY)]).await.pop().unwrap().unwrap().unwrap();
+    let stats = store.stats(quiet.into(), vec![key(KEY)]).await.pop().unwrap().unwrap().unwrap();
     assert_eq!(stats.counts, WindowCounts::default());
     assert_eq!(stats.first_seen, None);
     assert_eq!(stats.last_seen, None);
@@ -235,39 +237,39 @@ async fn repairs_of_unknown_anomalies_are_refused(fixture: impl Fixture) {
     let (store, now) = (fixture.store(), start_of_tests());
     record_at(&store, now, "e1").await;
     let batch = vec![attempt(1, "r1", true, now), attempt(KEY, "r2", true, now)];
-    let results = store.record_repairs(now, batch).await;
+    let results = store.record_repairs(now.into(), batch).await;
     assert_eq!(results[0], Ok(None));
     assert_eq!(results[1].as_ref().unwrap().as_ref().unwrap().history.total, 1);
-    assert_eq!(store.mark_fixed(now, fix_mark(1, "m1", now)).await, Ok(None));
-    assert_eq!(store.unmark_fixed(now, fix_removal(1, "u1", now)).await, Ok(None));
-    assert_eq!(store.details(now, key(1)).await, Ok(None));
+    assert_eq!(store.mark_fixed(now.into(), fix_mark(1, "m1", now)).await, Ok(None));
+    assert_eq!(store.unmark_fixed(now.into(), fix_removal(1, "u1", now)).await, Ok(None));
+    assert_eq!(store.details(now.into(), key(1)).await, Ok(None));
 }
 
 async fn what_had_an_effect_is_audited_newest_first(mut fixture: impl Fixture) {
     let (store, now) = (fixture.store(), start_of_tests());
-    assert_eq!(store.audit(now, key(KEY)).await, Ok(None));
+    assert_eq!(store.audit(now.into(), key(KEY)).await, Ok(None));
     record_at(&store, now, "e1").await;
-    assert_eq!(store.audit(now, key(KEY)).await, Ok(Some(Vec::new())));
+    assert_eq!(store.audit(now.into(), key(KEY)).await, Ok(Some(Vec::new())));
 
     let repair = attempt(KEY, "r1", false, now);
     let mark = fix_mark(KEY, "m1", now.plus_seconds(1));
     let removal = fix_removal(KEY, "u1", now.plus_seconds(2));
     let nothing_to_remove = fix_removal(KEY, "u2", now.plus_seconds(3));
-    store.record_repairs(now, vec![repair.clone(), repair.clone()]).await;
+    store.record_repairs(now.into(), vec![repair.clone(), repair.clone()]).await;
     for _ in 0..2 {
-        store.mark_fixed(now, mark.clone()).await.unwrap();
+        store.mark_fixed(now.into(), mark.clone()).await.unwrap();
     }
-    store.unmark_fixed(now, removal.clone()).await.unwrap();
-    store.unmark_fixed(now, nothing_to_remove).await.unwrap();
+    store.unmark_fixed(now.into(), removal.clone()).await.unwrap();
+    store.unmark_fixed(now.into(), nothing_to_remove).await.unwrap();
 
     let expected: Vec<AuditEntry> = vec![(&removal).into(), (&mark).into(), (&repair).into()];
     assert_eq!(expected[0].actor, actor());
-    assert_eq!(store.audit(now, key(KEY)).await, Ok(Some(expected.clone())));
+    assert_eq!(store.audit(now.into(), key(KEY)).await, Ok(Some(expected.clone())));
     drop(store);
     fixture.reopen().await;
-    assert_eq!(fixture.store().audit(now, key(KEY)).await, Ok(Some(expected)));
+    assert_eq!(fixture.store().audit(now.into(), key(KEY)).await, Ok(Some(expected)));
     // Another anomaly's is another.
-    assert_eq!(fixture.store().audit(now, key(KEY + 1)).await, Ok(None));
+    assert_eq!(fixture.store().audit(now.into(), key(KEY + 1)).await, Ok(None));
 }
 
 async fn the_audit_keeps_the_newest_hundred_entries(fixture: impl Fixture) {
@@ -276,9 +278,9 @@ async fn the_audit_keeps_the_newest_hundred_entries(fixture: impl Fixture) {
     let at = |number: i64| now.plus_seconds(number);
     let batch: Vec<_> =
         (0..130).map(|number| attempt(KEY, &number.to_string(), true, at(number))).collect();
-    store.record_repairs(now, batch[..60].to_vec()).await;
-    store.record_repairs(now, batch[60..].to_vec()).await;
-    let entries = store.audit(now, key(KEY)).await.unwrap().unwrap();
+    store.record_repairs(now.into(), batch[..60].to_vec()).await;
+    store.record_repairs(now.into(), batch[60..].to_vec()).await;
+    let entries = store.audit(now.into(), key(KEY)).await.unwrap().unwrap();
     let times: Vec<_> = entries.iter().map(|entry| entry.at).collect();
     assert_eq!(times, (30..130).rev().map(at).collect::<Vec<_>>());
     assert_eq!(entries.len(), AUDIT_ENTRIES);
@@ -288,17 +290,20 @@ async fn a_repair_counts_once_by_its_id(fixture: impl Fixture) {
     let (store, now) = (fixture.store(), start_of_tests());
     record_at(&store, now, "e1").await;
     let batch = vec![attempt(KEY, "r1", false, now), attempt(KEY, "r1", false, now)];
-    let results = store.record_repairs(now, batch).await;
+    let results = store.record_repairs(now.into(), batch).await;
     let [first, second] = [0, 1].map(|i| results[i].clone().unwrap().unwrap());
     assert!(first.counted);
     assert!(!second.counted);
     assert_eq!(second.history, first.history);
-    let later = store.record_repairs(now, vec![attempt(KEY, "r2", true, now)]).await;
+    let later = store.record_repairs(now.into(), vec![attempt(KEY, "r2", true, now)]).await;
     let history = later[0].clone().unwrap().unwrap().history;
     assert_eq!(history.total, 2);
     let successes: Vec<_> = history.recent.iter().map(|attempt| attempt.success).collect();
     assert_eq!(successes, [true, false], "newest first");
-    assert_eq!(store.details(now, key(KEY)).await.unwrap().unwrap().stats.repair_attempts, 2);
+    assert_eq!(
+        store.details(now.into(), key(KEY)).await.unwrap().unwrap().stats.repair_attempts,
+        2
+    );
 }
 
 async fn the_ids_of_the_newest_repairs_and_marks_are_known(fixture: impl Fixture) {
@@ -307,7 +312,8 @@ async fn the_ids_of_the_newest_repairs_and_marks_are_known(fixture: impl Fixture
     let limit = i64::from(OPERATION_IDS);
     let repair = async |n: i64, at: i64| {
         let attempt = attempt(KEY, &format!("r{n}"), true, now);
-        let result = store.record_repairs(now.plus_seconds(at), vec![attempt]).await.pop().unwrap();
+        let result =
+            store.record_repairs(now.plus_seconds(at).into(), vec![attempt]).await.pop().unwrap();
         result.unwrap().unwrap().counted
     };
     for n in 0..2 * limit {
@@ -318,13 +324,13 @@ async fn the_ids_of_the_newest_repairs_and_marks_are_known(fixture: impl Fixture
     }
     assert!(repair(0, 2 * limit).await, "its id is one of the oldest");
     let marked_at = now.plus_seconds(2 * limit + 1);
-    store.mark_fixed(marked_at, fix_mark(KEY, "mark", marked_at)).await.unwrap();
+    store.mark_fixed(marked_at.into(), fix_mark(KEY, "mark", marked_at)).await.unwrap();
     for n in 0..limit - 2 {
         assert!(repair(3 * limit + n, 3 * limit).await, "{n}");
     }
-    store.unmark_fixed(marked_at, fix_removal(KEY, "removal", marked_at)).await.unwrap();
-    store.mark_fixed(marked_at, fix_mark(KEY, "mark", marked_at)).await.unwrap();
-    let details = store.details(marked_at, key(KEY)).await.unwrap().unwrap();
+    store.unmark_fixed(marked_at.into(), fix_removal(KEY, "removal", marked_at)).await.unwrap();
+    store.mark_fixed(marked_at.into(), fix_mark(KEY, "mark", marked_at)).await.unwrap();
+    let details = store.details(marked_at.into(), key(KEY)).await.unwrap().unwrap();
     assert_eq!(details.fix, None, "a second copy of the mark changes nothing");
     assert_eq!(details.repairs.total, (3 * limit - 1) as u64);
 }
@@ -333,8 +339,8 @@ async fn the_history_keeps_the_newest_hundred_repairs(fixture: impl Fixture) {
     let (store, now) = (fixture.store(), start_of_tests());
     record_at(&store, now, "e1").await;
     let batch = (0..130).map(|i| attempt(KEY, &format!("r{i}"), i >= 100, now)).collect();
-    store.record_repairs(now, batch).await;
-    let repairs = store.details(now, key(KEY)).await.unwrap().unwrap().repairs;
+    store.record_repairs(now.into(), batch).await;
+    let repairs = store.details(now.into(), key(KEY)).await.unwrap().unwrap().repairs;
     assert_eq!(repairs.total, 130);
     assert_eq!(repairs.recent.len(), 100);
     let figures = repairs.statistics("restart_pod");
@@ -347,20 +353,20 @@ async fn a_mark_holds_until_it_is_taken_back(fixture: impl Fixture) {
     record_at(&store, now, "e1").await;
     let marked_at = now.plus_seconds(10);
     let mark = fix_mark(KEY, "m1", marked_at);
-    let fix = store.mark_fixed(marked_at, mark.clone()).await.unwrap().unwrap();
+    let fix = store.mark_fixed(marked_at.into(), mark.clone()).await.unwrap().unwrap();
     assert_eq!(fix.marked_at, marked_at);
-    let details = store.details(marked_at, key(KEY)).await.unwrap().unwrap();
+    let details = store.details(marked_at.into(), key(KEY)).await.unwrap().unwrap();
     assert_eq!(details.fix, Some(fix));
     assert_eq!(details.stats.fixed_at, Some(marked_at));
     let after = record_at(&store, marked_at.plus_seconds(1), "e2").await;
     assert_eq!(after.stats.fixed_at, Some(marked_at));
 
     let removal = |id| fix_removal(KEY, id, marked_at);
-    assert_eq!(store.unmark_fixed(marked_at, removal("u1")).await, Ok(Some(true)));
-    assert_eq!(store.unmark_fixed(marked_at, removal("u2")).await, Ok(Some(false)));
+    assert_eq!(store.unmark_fixed(marked_at.into(), removal("u1")).await, Ok(Some(true)));
+    assert_eq!(store.unmark_fixed(marked_at.into(), removal("u2")).await, Ok(Some(false)));
     // A second copy of the mark comes late, and changes nothing.
-    store.mark_fixed(marked_at, mark).await.unwrap();
-    let details = store.details(marked_at, key(KEY)).await.unwrap().unwrap();
+    store.mark_fixed(marked_at.into(), mark).await.unwrap();
+    let details = store.details(marked_at.into(), key(KEY)).await.unwrap().unwrap();
     assert_eq!(details.fix, None);
     assert_eq!(details.stats.fixed_at, None);
 }
@@ -370,8 +376,8 @@ async fn the_signature_is_kept_as_first_posted(fixture: impl Fixture) {
     let posted = r#"{"pod":"é \u0000 \"x\"","alert_name":"A"}"#;
     let mut first = occurrence(KEY, "e1", now);
     first.signature_json = posted.into();
-    store.record(now, vec![first, occurrence(KEY, "e2", now)]).await;
-    let details = store.details(now, key(KEY)).await.unwrap().unwrap();
+    store.record(now.into(), vec![first, occurrence(KEY, "e2", now)]).await;
+    let details = store.details(now.into(), key(KEY)).await.unwrap().unwrap();
     assert_eq!(details.signature_json.as_deref(), Some(posted));
     assert_eq!(details.known_since, Some(now));
 }
@@ -381,16 +387,16 @@ async fn everything_is_there_after_a_restart(mut fixture: impl Fixture) {
     let store = fixture.store();
     record_at(&store, now, "e1").await;
     record_at(&store, now, "e2").await;
-    store.record_repairs(now, vec![attempt(KEY, "r1", true, now)]).await;
-    store.mark_fixed(now, fix_mark(KEY, "m1", now)).await.unwrap();
-    let before = store.details(now, key(KEY)).await.unwrap();
+    store.record_repairs(now.into(), vec![attempt(KEY, "r1", true, now)]).await;
+    store.mark_fixed(now.into(), fix_mark(KEY, "m1", now)).await.unwrap();
+    let before = store.details(now.into(), key(KEY)).await.unwrap();
     assert!(before.is_some());
 
     drop(store);
     fixture.reopen().await;
     let store = fixture.store();
-    assert_eq!(store.details(now, key(KEY)).await.unwrap(), before);
+    assert_eq!(store.details(now.into(), key(KEY)).await.unwrap(), before);
     assert_eq!(record_at(&store, now, "e2").await.outcome, RecordOutcome::Duplicate);
-    let again = store.record_repairs(now, vec![attempt(KEY, "r1", true, now)]).await;
+    let again = store.record_repairs(now.into(), vec![attempt(KEY, "r1", true, now)]).await;
     assert!(!again[0].clone().unwrap().unwrap().counted);
 }

@@ -43,8 +43,8 @@ async fn file_with_anomalies() -> Vec<u8> {
     for round in 0..7 {
         let events = (0..ANOMALIES).filter(|number| number % 7 >= round);
         let events = events.map(|number| occurrence(number, &format!("{round}"), now));
-        assert!(store.record(now, events.collect()).await.iter().all(Result::is_ok));
-        store.mark_fixed(now, fix_mark(round, &format!("mark-{round}"), now)).await.unwrap();
+        assert!(store.record(now.into(), events.collect()).await.iter().all(Result::is_ok));
+        store.mark_fixed(now.into(), fix_mark(round, &format!("mark-{round}"), now)).await.unwrap();
     }
     store.close().await;
     fs::read(dir.path().join(FILE)).unwrap()
@@ -54,11 +54,11 @@ async fn file_with_anomalies() -> Vec<u8> {
 async fn wrong(store: &EmbeddedStore) -> Vec<u64> {
     let now = start_of_tests();
     let keys = (0..ANOMALIES).map(AnomalyKey::from_bits).collect();
-    let stats = store.stats(now, keys).await;
+    let stats = store.stats(now.into(), keys).await;
     let mut wrong = Vec::new();
     for (number, stats) in (0..).zip(stats) {
         let count = stats.unwrap().map_or(0, |stats| stats.counts.hour);
-        let details = store.details(now, AnomalyKey::from_bits(number)).await;
+        let details = store.details(now.into(), AnomalyKey::from_bits(number)).await;
         let has_signature = details.unwrap().is_some_and(|d| d.signature_json.is_some());
         if count != number % 7 + 1 || !has_signature {
             wrong.push(number);
@@ -305,11 +305,11 @@ async fn whatever_is_damaged_a_recovery_gives_a_file_that_starts() {
 
 #[tokio::test]
 async fn damage_behind_a_running_service_is_never_served() {
-    const LARGE: u64 = 300;
+    const LARGE: u64 = 1_000;
     let service = Service::embedded().await;
     // More than is in the page cache, and enough for a checkpoint.
     let large =
-        |number: u64| json!({"alert_name": format!("Alert{number}"), "trace": "x".repeat(60_000)});
+        |number: u64| json!({"alert_name": format!("Alert{number}"), "trace": "x".repeat(12_000)});
     for number in 0..LARGE {
         service.post("/anomalies", &large(number)).await.ok();
     }
@@ -324,7 +324,7 @@ async fn damage_behind_a_running_service_is_never_served() {
         let bytes = fs::read(&file).unwrap();
         let open = fs::OpenOptions::new().write(true).open(&file).unwrap();
         for row in rows(&bytes).into_iter().filter(|row| bytes[row + 5] == b'S') {
-            open.write_all_at(b"z", (row + 30_000) as u64).unwrap();
+            open.write_all_at(b"z", (row + 6_000) as u64).unwrap();
         }
     }
     let mut refused = 0;

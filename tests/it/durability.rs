@@ -84,7 +84,7 @@ async fn a_million_events_are_there_after_a_restart() {
     for first in (0..EVENTS).step_by(BATCH as usize) {
         let batch = (first..first + BATCH)
             .map(|i| occurrence(i % KEYS, &i.to_string(), now.minus_seconds(i as i64 % 3_000)));
-        assert!(store.record(now, batch.collect()).await.iter().all(Result::is_ok));
+        assert!(store.record(now.into(), batch.collect()).await.iter().all(Result::is_ok));
     }
     store.close().await;
     drop(store);
@@ -92,7 +92,7 @@ async fn a_million_events_are_there_after_a_restart() {
     let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap();
     let keys = (0..KEYS).map(anomaly_counter::domain::AnomalyKey::from_bits).collect();
     let mut total = 0;
-    for stats in store.stats(now, keys).await {
+    for stats in store.stats(now.into(), keys).await {
         total += stats.unwrap().unwrap().counts.hour;
     }
     assert_eq!(total, EVENTS);
@@ -109,9 +109,9 @@ async fn what_has_expired_leaves_the_file_and_it_does_not_grow_for_ever() {
         for batch in 0..30_u64 {
             let events = (0..1_000_u64)
                 .map(|i| occurrence(month * 100 + i % 100, &format!("{batch}-{i}"), now));
-            assert!(store.record(now, events.collect()).await.iter().all(Result::is_ok));
+            assert!(store.record(now.into(), events.collect()).await.iter().all(Result::is_ok));
         }
-        store.maintain(now).await.unwrap();
+        store.maintain(now.into()).await.unwrap();
         sizes.push(std::fs::metadata(&file).unwrap().len());
         now = now.plus_seconds(Window::Month.length_seconds() + 6 * 86_400);
     }
@@ -119,12 +119,12 @@ async fn what_has_expired_leaves_the_file_and_it_does_not_grow_for_ever() {
     assert!(late <= early + early / 4, "the file grows: {sizes:?}");
 
     // Only the last month's anomalies are left, also after a restart.
-    store.maintain(now).await.unwrap();
+    store.maintain(now.into()).await.unwrap();
     store.close().await;
     drop(store);
     let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap();
     let first_month = (0..100).map(anomaly_counter::domain::AnomalyKey::from_bits).collect();
-    assert!(store.stats(now, first_month).await.iter().all(|stats| *stats == Ok(None)));
+    assert!(store.stats(now.into(), first_month).await.iter().all(|stats| *stats == Ok(None)));
     store.close().await;
 }
 

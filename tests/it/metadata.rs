@@ -122,11 +122,11 @@ async fn what_is_kept_goes_to_redis_once_a_minute() {
     let redis = RedisServer::start();
     let (client, now) = (redis.client().await, start_of_tests());
     let store = store_keeping(EXACT_EVENTS, &redis.url()).await;
-    store.record(now, vec![large("first", 0)]).await.pop().unwrap().unwrap();
+    store.record(now.into(), vec![large("first", 0)]).await.pop().unwrap().unwrap();
     let before = bytes_received(&client).await;
     for batch in 0..10 {
         let events = (0..10).map(|n| large(&format!("{batch}-{n}"), batch)).collect();
-        for result in store.record(now, events).await {
+        for result in store.record(now.into(), events).await {
             result.unwrap();
         }
     }
@@ -136,12 +136,14 @@ async fn what_is_kept_goes_to_redis_once_a_minute() {
     client.run(&["HDEL", &key_name("metadata"), "signature"]).await;
     let later = now.plus_seconds(60);
     let before = bytes_received(&client).await;
-    for result in store.record(later, vec![large("a", 60), large("b", 60), large("c", 60)]).await {
+    for result in
+        store.record(later.into(), vec![large("a", 60), large("b", 60), large("c", 60)]).await
+    {
         result.unwrap();
     }
     let received = bytes_received(&client).await - before;
     assert!((10_000..15_000).contains(&received), "{received} bytes");
-    let details = store.details(later, AnomalyKey::from_bits(KEY)).await.unwrap().unwrap();
+    let details = store.details(later.into(), AnomalyKey::from_bits(KEY)).await.unwrap().unwrap();
     assert_eq!(details.signature_json.unwrap().len(), large("any", 0).signature_json.bytes());
 }
 
@@ -150,14 +152,14 @@ async fn an_anomaly_that_somebody_has_deleted_is_made_again_by_its_next_event() 
     let redis = RedisServer::start();
     let (client, now) = (redis.client().await, start_of_tests());
     let store = store_keeping(EXACT_EVENTS, &redis.url()).await;
-    store.record(now, vec![large("first", 0)]).await.pop().unwrap().unwrap();
+    store.record(now.into(), vec![large("first", 0)]).await.pop().unwrap().unwrap();
     client.run(&["DEL", &key_name("timeline"), &key_name("metadata")]).await;
     let old = Occurrence { at: now.minus_seconds(31 * 86_400), ..large("old", 0) };
     let batch = vec![large("a", 0), old, occurrence(7, "other", now), large("b", 0)];
-    let counts = store.record(now, batch).await.into_iter();
+    let counts = store.record(now.into(), batch).await.into_iter();
     let counts: Vec<_> = counts.map(|result| result.unwrap().stats.counts.month).collect();
     assert_eq!(counts, [1, 1, 1, 2]);
-    let details = store.details(now, AnomalyKey::from_bits(KEY)).await.unwrap().unwrap();
+    let details = store.details(now.into(), AnomalyKey::from_bits(KEY)).await.unwrap().unwrap();
     assert_eq!(details.signature_json.unwrap().len(), large("any", 0).signature_json.bytes());
     for kind in ["timeline", "metadata"] {
         assert!(client.number(&["TTL", &key_name(kind)]).await > 34 * 86_400, "{kind}");

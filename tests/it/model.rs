@@ -191,7 +191,7 @@ async fn compare(fixture: &mut impl Fixture, exact_events: u32, steps: &[Step]) 
                     .collect();
                 let occurrences =
                     events.iter().map(|(key, id, at)| occurrence(*key, &id.to_string(), *at));
-                let results = store.record(now, occurrences.collect()).await;
+                let results = store.record(now.into(), occurrences.collect()).await;
                 assert_eq!(results.len(), events.len());
                 for ((key, id, at), result) in events.into_iter().zip(results) {
                     let naive = &mut model[key as usize];
@@ -222,7 +222,7 @@ async fn compare(fixture: &mut impl Fixture, exact_events: u32, steps: &[Step]) 
                     at: now,
                     actor: actor(),
                 });
-                let results = store.record_repairs(now, attempts.collect()).await;
+                let results = store.record_repairs(now.into(), attempts.collect()).await;
                 for ((key, id, success), result) in batch.iter().zip(results) {
                     let naive = &mut model[*key as usize];
                     let expected = naive.known.then(|| {
@@ -236,14 +236,14 @@ async fn compare(fixture: &mut impl Fixture, exact_events: u32, steps: &[Step]) 
             Step::Mark(key) => {
                 let naive = &mut model[*key as usize];
                 let mark = fix_mark(*key, &fresh_id, now);
-                let fix = store.mark_fixed(now, mark).await.unwrap();
+                let fix = store.mark_fixed(now.into(), mark).await.unwrap();
                 naive.fixed_at = naive.known.then_some(now);
                 assert_eq!(fix.map(|fix| fix.marked_at), naive.fixed_at, "{step:?}");
             }
             Step::Unmark(key) => {
                 let naive = &mut model[*key as usize];
                 let removal = fix_removal(*key, &fresh_id, now);
-                let removed = store.unmark_fixed(now, removal).await.unwrap();
+                let removed = store.unmark_fixed(now.into(), removal).await.unwrap();
                 let expected = naive.known.then_some(naive.fixed_at.is_some());
                 naive.fixed_at = None;
                 assert_eq!(removed, expected, "{step:?}");
@@ -251,12 +251,12 @@ async fn compare(fixture: &mut impl Fixture, exact_events: u32, steps: &[Step]) 
             Step::Look(key) => {
                 let naive = &model[*key as usize];
                 let key = AnomalyKey::from_bits(*key);
-                let found = store.stats(now, vec![key]).await.pop().unwrap().unwrap();
+                let found = store.stats(now.into(), vec![key]).await.pop().unwrap().unwrap();
                 let agreed = |found: &AnomalyStats| naive.agreed(now, found, exact_events);
                 let expected = naive.known.then(|| found.as_ref().map(agreed)).flatten();
                 assert_eq!(naive.known, expected.is_some(), "{step:?}");
                 assert_eq!(found, expected, "{step:?}");
-                let details = store.details(now, key).await.unwrap();
+                let details = store.details(now.into(), key).await.unwrap();
                 assert_eq!(details.as_ref().map(|d| d.stats.clone()), expected, "{step:?}");
                 let history = naive.known.then(|| naive.history());
                 assert_eq!(details.map(|d| d.repairs), history, "{step:?}");

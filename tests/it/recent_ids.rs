@@ -30,9 +30,9 @@ async fn record(
     let mut outcomes = Vec::new();
     for batch in events.chunks(500) {
         let results = if is_again {
-            store.record_again(now, batch.to_vec()).await
+            store.record_again(now.into(), batch.to_vec()).await
         } else {
-            store.record(now, batch.to_vec()).await
+            store.record(now.into(), batch.to_vec()).await
         };
         outcomes.extend(results.into_iter().map(|result| result.unwrap().outcome));
     }
@@ -40,7 +40,7 @@ async fn record(
 }
 
 async fn count(store: &Arc<dyn Store>, now: Timestamp) -> u64 {
-    let stats = store.stats(now, vec![AnomalyKey::from_bits(KEY)]).await.pop().unwrap();
+    let stats = store.stats(now.into(), vec![AnomalyKey::from_bits(KEY)]).await.pop().unwrap();
     stats.unwrap().unwrap().counts.month
 }
 
@@ -61,10 +61,10 @@ over_every_store!(EXACT; the_last_rolled_up_ids_are_all_known);
 async fn an_id_of_65_dashes_is_one_like_any_other(fixture: impl Fixture) {
     let (store, now) = (fixture.store(), start_of_tests());
     let dashes = || vec![occurrence(KEY, &"-".repeat(65), now)];
-    store.record(now, dashes()).await.pop().unwrap().unwrap();
+    store.record(now.into(), dashes()).await.pop().unwrap().unwrap();
     record(&store, now, 0..40, false).await;
     assert_eq!(count(&store, now).await, 41);
-    let again = store.record(now, dashes()).await.pop().unwrap().unwrap();
+    let again = store.record(now.into(), dashes()).await.pop().unwrap().unwrap();
     assert_eq!(again.outcome, RecordOutcome::Duplicate);
 }
 
@@ -83,7 +83,7 @@ async fn a_copy_whose_id_may_have_been_dropped_is_unrecognisable_and_changes_not
     assert_eq!(count(&store, now).await, 9_000);
     // One that was never sent before is counted, whatever its time.
     let late = vec![occurrence(KEY, "late", now.minus_seconds(9_999))];
-    let recorded = store.record(now, late).await.pop().unwrap().unwrap();
+    let recorded = store.record(now.into(), late).await.pop().unwrap().unwrap();
     assert_eq!(recorded.outcome, RecordOutcome::Counted);
     assert_eq!(count(&store, now).await, 9_001);
 }

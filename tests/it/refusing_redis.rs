@@ -236,7 +236,7 @@ async fn dead_letters_are_bounded_by_the_spools_bytes() {
 #[tokio::test]
 async fn an_occurrence_that_is_too_old_makes_no_zero_of_an_unknown_anomaly() {
     let mut redis = RedisServer::start();
-    let service = Service::on_redis(&redis).await;
+    let (service, _clock) = Service::aged(&[("REDIS__URL", &redis.url())]).await;
     let old = json!({"alert_name": "Old", "occurred_at": "2020-01-01T00:00:00Z"});
     assert_eq!(service.post("/anomalies", &old).await.ok()["counted"], false);
     redis.kill();

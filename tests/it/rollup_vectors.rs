@@ -79,10 +79,11 @@ async fn does_as_the_vectors_say<F: Fixture>() {
             let (store, now) = (fixture.store(), vectors.time(step.now));
             let events = step.events.iter();
             let events = events.map(|(id, at)| occurrence(KEY, id, vectors.time(*at))).collect();
-            let recorded = store.record(now, events).await.into_iter();
+            let recorded = store.record(now.into(), events).await.into_iter();
             let outcomes: Vec<_> = recorded.map(|r| name(r.unwrap().outcome)).collect();
             assert_eq!(outcomes, step.outcomes, "{}, step {number}", case.name);
-            let stats = store.stats(now, vec![AnomalyKey::from_bits(KEY)]).await.pop().unwrap();
+            let stats =
+                store.stats(now.into(), vec![AnomalyKey::from_bits(KEY)]).await.pop().unwrap();
             let expected = vectors.stats(&step.stats);
             assert_eq!(stats.unwrap(), Some(expected), "{}, step {number}", case.name);
             if number % 5 == 4 {

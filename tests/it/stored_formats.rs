@@ -17,14 +17,14 @@ use redb::{
 };
 use tempfile::TempDir;
 
-use crate::support::{
-    Ended, RedisFixture, anomaly_counter, keeping, occurrence, start_of_tests, store_limits,
-};
+use crate::support::{Ended, RedisFixture, anomaly_counter, keeping, occurrence, store_limits};
 
 /// Of the timelines in the data.
 const EXACT_EVENTS: u32 = 10;
 
-/// Seconds after [`start_of_tests`] at which the data are read.
+/// The time of the first event, in microseconds.
+const WRITTEN_AT: i64 = 1_795_357_282_587_413;
+/// Seconds after that at which the data are read.
 const READ_AT: i64 = 12_600;
 
 fn written(name: &str) -> PathBuf {
@@ -39,16 +39,16 @@ fn data_dir_with(name: &str) -> TempDir {
 }
 
 fn after_start(seconds: i64) -> Timestamp {
-    start_of_tests().plus_seconds(seconds)
+    Timestamp::from_micros(WRITTEN_AT).plus_seconds(seconds)
 }
 
 async fn details(store: &dyn Store, key: u64) -> AnomalyDetails {
-    let details = store.details(after_start(READ_AT), AnomalyKey::from_bits(key)).await;
+    let details = store.details(after_start(READ_AT).into(), AnomalyKey::from_bits(key)).await;
     details.unwrap().expect("the anomaly is known")
 }
 
 async fn audit(store: &dyn Store, key: u64) -> Vec<AuditEvent> {
-    let audit = store.audit(after_start(READ_AT), AnomalyKey::from_bits(key)).await;
+    let audit = store.audit(after_start(READ_AT).into(), AnomalyKey::from_bits(key)).await;
     audit.unwrap().unwrap().into_iter().map(|entry| entry.event).collect()
 }
 
@@ -96,7 +96,7 @@ async fn goes_on(store: &dyn Store) {
         occurrence(2, "busy-28", after_start(28 * 300)),
         occurrence(5, "fresh", now),
     ];
-    let recorded = store.record(now, again).await;
+    let recorded = store.record(now.into(), again).await;
     let outcomes: Vec<_> = recorded.into_iter().map(|result| result.unwrap().outcome).collect();
     use RecordOutcome::{Counted, Duplicate};
     assert_eq!(outcomes, [Duplicate, Duplicate, Duplicate, Counted]);
@@ -221,7 +221,8 @@ async fn rows_of_older_versions_are_recovered_from_a_damaged_file_as_far_as_redb
         let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap();
         let mut known = 0;
         for key in 1..=5 {
-            let details = store.details(after_start(READ_AT), AnomalyKey::from_bits(key)).await;
+            let details =
+                store.details(after_start(READ_AT).into(), AnomalyKey::from_bits(key)).await;
             known += usize::from(details.unwrap().is_some());
         }
         assert!(known >= 4, "{known} of five anomalies: {told}");

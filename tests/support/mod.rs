@@ -5,6 +5,7 @@ mod certificates;
 mod collector;
 mod command;
 mod error_proxy;
+mod fake_clock;
 mod hanging_disk;
 mod proxy;
 mod redis_client;
@@ -19,13 +20,14 @@ pub(crate) use certificates::write_certificates;
 pub(crate) use collector::{Collector, SentSpan, silent_collector, traces_url};
 pub(crate) use command::{Ended, anomaly_counter};
 pub(crate) use error_proxy::ErrorProxy;
+pub(crate) use fake_clock::FakeClock;
 pub(crate) use hanging_disk::HangingDisk;
 pub(crate) use proxy::{Proxy, Weather};
 pub(crate) use redis_client::OtherClient;
 pub(crate) use redis_cluster::RedisCluster;
 pub(crate) use redis_server::RedisServer;
 pub(crate) use sentinel::Sentinel;
-pub(crate) use service::{Answer, Service, http_client};
+pub(crate) use service::{AGED_SECONDS, Answer, Service, http_client};
 pub(crate) use stores::{
     CheckpointingFixture, ClusterFixture, EXACT_EVENTS, EmbeddedFixture, Fixture, OPERATION_IDS,
     RedisFixture, actor, connect, fix_mark, fix_removal, keeping, occurrence, over_every_store,

@@ -12,12 +12,15 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{
-    DEADLINE, RedisServer,
+    DEADLINE, FakeClock, RedisServer,
     servers::{
         process::{Process, START_TIMEOUT},
         service::{SERVICE, listening_address, service_command},
     },
 };
+
+/// More than the first minutes of a process.
+pub(crate) const AGED_SECONDS: i64 = 11 * 60;
 
 /// A running service, killed with the test.
 pub(crate) struct Service {
@@ -59,6 +62,25 @@ impl Service {
             .map(|(name, value)| (format!("ANOMALY_COUNTER__{name}"), (*value).to_owned()))
             .collect();
         Self::spawn(Arc::new(TempDir::new().unwrap()), environment).await
+    }
+
+    /// With a clock of its own, and options as above.
+    pub(crate) async fn under(clock: &FakeClock, options: &[(&str, &str)]) -> Self {
+        let mut environment = clock.environment();
+        let option = |(name, value): &(&str, &str)| {
+            (format!("ANOMALY_COUNTER__{name}"), (*value).to_owned())
+        };
+        environment.extend(options.iter().map(option));
+        Self::spawn(Arc::new(TempDir::new().unwrap()), environment).await
+    }
+
+    /// One that has left its first minutes, in which nothing is forgotten or too old, behind it.
+    /// Goes by the clock for as long as that lives.
+    pub(crate) async fn aged(options: &[(&str, &str)]) -> (Self, FakeClock) {
+        let clock = FakeClock::of_the_machine();
+        let service = Self::under(&clock, options).await;
+        clock.set(AGED_SECONDS);
+        (service, clock)
     }
 
     /// With environment variables by their full names.

@@ -243,9 +243,10 @@ impl Fixture for ClusterFixture {
     }
 }
 
-/// An arbitrary moment: 2026-11-22T14:21:22.587413Z.
+/// An arbitrary moment, long before the time of the machine, by which Redis forgets nothing that is
+/// still kept there: 2024-11-22T14:21:22.587413Z.
 pub(crate) fn start_of_tests() -> Timestamp {
-    Timestamp::from_micros(1_795_357_282_587_413)
+    Timestamp::from_micros(1_732_285_282_587_413)
 }
 
 pub(crate) fn occurrence(key: u64, id: &str, at: Timestamp) -> Occurrence {

@@ -6,10 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anomaly_counter::{
-    counter::{Clock as _, SystemClock},
-    domain::Timestamp,
-};
+use anomaly_counter::{counter::SystemClock, domain::Timestamp};
 
 use super::row;
 use crate::{

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tokio::{runtime::Handle, sync::oneshot, task::yield_now};
 
 use crate::{
-    domain::Timestamp,
+    domain::Moment,
     traces::{Parent, Parents},
 };
 
@@ -46,7 +46,7 @@ pub(crate) trait BatchWork: Send + Sync + 'static {
     /// Executes a batch. Returns one output for each item, in order.
     fn run(
         &self,
-        now: Timestamp,
+        moment: Moment,
         items: Vec<Self::Item>,
         parents: Parents,
     ) -> impl Future<Output = Vec<Self::Output>> + Send;
@@ -82,7 +82,7 @@ struct Queue<W: BatchWork> {
 
 /// A call's items. They stay together, so that they take effect in their order.
 struct QueuedCall<W: BatchWork> {
-    now: Timestamp,
+    moment: Moment,
     items: Vec<W::Item>,
     bytes: usize,
     parent: Parent,
@@ -103,7 +103,7 @@ impl<W: BatchWork> Batcher<W> {
     /// When too many calls wait already, or the batch was aborted.
     pub(crate) async fn submit(
         &self,
-        now: Timestamp,
+        moment: Moment,
         items: Vec<W::Item>,
         parent: Parent,
     ) -> Result<Vec<W::Output>, SubmitError> {
@@ -112,7 +112,7 @@ impl<W: BatchWork> Batcher<W> {
         }
         let (answer, answered) = oneshot::channel();
         let bytes = items.iter().map(W::bytes).sum();
-        self.0.add(QueuedCall { now, items, bytes, parent, answer })?;
+        self.0.add(QueuedCall { moment, items, bytes, parent, answer })?;
         answered.await.map_err(|_| SubmitError::Cancelled)
     }
 }
@@ -184,7 +184,7 @@ impl<W: BatchWork> Drop for Batch<W> {
 
 async fn execute<W: BatchWork>(calls: Vec<QueuedCall<W>>, work: &W) {
     // The time of the latest call: for the earlier ones the batch is a moment late.
-    let Some(now) = calls.iter().map(|call| call.now).max() else {
+    let Some(moment) = calls.iter().map(|call| call.moment).max_by_key(|moment| moment.now) else {
         return;
     };
     let mut items = Vec::new();
@@ -195,7 +195,7 @@ async fn execute<W: BatchWork>(calls: Vec<QueuedCall<W>>, work: &W) {
         items.append(&mut call.items);
         parents.add(call.parent);
     }
-    let mut results = work.run(now, items, parents).await.into_iter();
+    let mut results = work.run(moment, items, parents).await.into_iter();
     for (count, answer) in answers {
         // A caller that has disconnected needs no answer.
         let _ = answer.send(results.by_ref().take(count).collect());
@@ -213,6 +213,7 @@ mod tests {
     use tokio::sync::{Notify, Semaphore};
 
     use super::*;
+    use crate::domain::Timestamp;
 
     const NOW: i64 = 1_774_799_738_000_000;
 
@@ -240,7 +241,7 @@ mod tests {
             1_000
         }
 
-        async fn run(&self, _: Timestamp, items: Vec<usize>, _: Parents) -> Vec<usize> {
+        async fn run(&self, _: Moment, items: Vec<usize>, _: Parents) -> Vec<usize> {
             self.sizes.lock().push(items.len());
             self.started.notify_one();
             self.permits.acquire().await.unwrap().forget();
@@ -261,11 +262,11 @@ mod tests {
     #[tokio::test]
     async fn calls_that_come_while_a_batch_is_on_its_way_share_the_next() {
         let (batcher, Gated { sizes, started, permits }) = gated(100, config(100));
-        let now = Timestamp::from_micros(NOW);
+        let moment = Moment::from(Timestamp::from_micros(NOW));
         let submit = |items: Vec<usize>| {
             let batcher = batcher.clone();
             tokio::spawn(
-                async move { batcher.submit(now, items, Parent::default()).await.unwrap() },
+                async move { batcher.submit(moment, items, Parent::default()).await.unwrap() },
             )
         };
         let first = submit(vec![0]);
@@ -286,11 +287,11 @@ mod tests {
     #[tokio::test]
     async fn a_batch_has_no_more_bytes_than_get_through() {
         let (batcher, Gated { sizes, started, permits }) = gated(100, config(100));
-        let now = Timestamp::from_micros(NOW);
+        let moment = Moment::from(Timestamp::from_micros(NOW));
         let submit = |items: Vec<usize>| {
             let batcher = batcher.clone();
             tokio::spawn(
-                async move { batcher.submit(now, items, Parent::default()).await.unwrap() },
+                async move { batcher.submit(moment, items, Parent::default()).await.unwrap() },
             )
         };
         let first = submit(vec![0]);
@@ -314,7 +315,7 @@ mod tests {
     #[tokio::test]
     async fn beyond_the_waiting_places_calls_are_refused_at_once() {
         let (batcher, Gated { started, permits, .. }) = gated(1, config(1));
-        let now = Timestamp::from_micros(NOW);
+        let now = Moment::from(Timestamp::from_micros(NOW));
         let running = tokio::spawn({
             let batcher = batcher.clone();
             async move { batcher.submit(now, vec![1], Parent::default()).await }

@@ -4,7 +4,7 @@ use futures_util::future::BoxFuture;
 
 use crate::{
     counter::health::CallKind,
-    domain::{AnomalyKey, AnomalyStats, Occurrence, RepairAttempt, Timestamp},
+    domain::{AnomalyKey, AnomalyStats, Moment, Occurrence, RepairAttempt},
     store::{Recorded, RepairRecorded, Store, StoreError},
 };
 
@@ -29,7 +29,7 @@ pub(crate) trait BatchedCall: Sized + 'static {
     }
 
     /// Makes the call. Returns one result for each item, in order.
-    fn call(store: &dyn Store, now: Timestamp, items: Vec<Self::Item>) -> Results<'_, Self>;
+    fn call(store: &dyn Store, moment: Moment, items: Vec<Self::Item>) -> Results<'_, Self>;
 
     /// Returns whether gathering calls into batches gains nothing.
     fn skips_batches(_store: &dyn Store) -> bool {
@@ -53,8 +53,8 @@ impl BatchedCall for RecordCall {
         item.bytes()
     }
 
-    fn call(store: &dyn Store, now: Timestamp, items: Vec<Occurrence>) -> Results<'_, Self> {
-        store.record(now, items)
+    fn call(store: &dyn Store, moment: Moment, items: Vec<Occurrence>) -> Results<'_, Self> {
+        store.record(moment, items)
     }
 }
 
@@ -68,8 +68,8 @@ impl BatchedCall for StatsCall {
     const NAME: &'static str = "tally";
     const KIND: CallKind = CallKind::Read;
 
-    fn call(store: &dyn Store, now: Timestamp, items: Vec<AnomalyKey>) -> Results<'_, Self> {
-        store.stats(now, items)
+    fn call(store: &dyn Store, moment: Moment, items: Vec<AnomalyKey>) -> Results<'_, Self> {
+        store.stats(moment, items)
     }
 
     fn skips_batches(store: &dyn Store) -> bool {
@@ -86,7 +86,7 @@ impl BatchedCall for RepairCall {
     const NAME: &'static str = "repair";
     const KIND: CallKind = CallKind::Write;
 
-    fn call(store: &dyn Store, now: Timestamp, items: Vec<RepairAttempt>) -> Results<'_, Self> {
-        store.record_repairs(now, items)
+    fn call(store: &dyn Store, moment: Moment, items: Vec<RepairAttempt>) -> Results<'_, Self> {
+        store.record_repairs(moment, items)
     }
 }

@@ -13,7 +13,7 @@ use crate::{
         call_sizes::CallSizes,
         health::{Health, Observation},
     },
-    domain::Timestamp,
+    domain::Moment,
     store::{Shard, Store, StoreError},
     telemetry::{self, BatchMetrics, Label as _, Shed},
     traces::{ItemsSpan, Parent, Parents, StoreSpan},
@@ -48,15 +48,15 @@ impl<C: BatchedCall> ShardedBatcher<C> {
     /// When too many calls wait already, or the batch was aborted.
     pub(crate) async fn submit(
         &self,
-        now: Timestamp,
+        moment: Moment,
         shard: Shard,
         items: Vec<C::Item>,
     ) -> Result<Vec<Result<C::Answer, StoreError>>, SubmitError> {
         if self.skips_batches {
-            return Ok(self.caller.call(shard, now, items, Parent::request().into()).await);
+            return Ok(self.caller.call(shard, moment, items, Parent::request().into()).await);
         }
         let span = ItemsSpan::batch(C::NAME, items.len());
-        let results = self.batcher(shard).submit(now, items, span.parent()).await;
+        let results = self.batcher(shard).submit(moment, items, span.parent()).await;
         span.end(|| match &results {
             Ok(results) => fault_of_all(results).map(|fault| fault.class().value()),
             Err(SubmitError::Full) => Some("queue_full"),
@@ -74,11 +74,11 @@ impl<C: BatchedCall> ShardedBatcher<C> {
     /// As for [`ShardedBatcher::submit`].
     pub(crate) async fn submit_one(
         &self,
-        now: Timestamp,
+        moment: Moment,
         shard: Shard,
         item: C::Item,
     ) -> Result<Result<C::Answer, StoreError>, SubmitError> {
-        let mut results = self.submit(now, shard, vec![item]).await?;
+        let mut results = self.submit(moment, shard, vec![item]).await?;
         Ok(results.pop().unwrap_or_else(|| Err(StoreError::no_result())))
     }
 
@@ -120,11 +120,11 @@ impl<C: BatchedCall> BatchWork for ShardCaller<C> {
 
     async fn run(
         &self,
-        now: Timestamp,
+        moment: Moment,
         items: Vec<C::Item>,
         parents: Parents,
     ) -> Vec<Self::Output> {
-        self.caller.call(self.shard, now, items, parents).await
+        self.caller.call(self.shard, moment, items, parents).await
     }
 }
 
@@ -143,7 +143,7 @@ impl<C: BatchedCall> Caller<C> {
     async fn call(
         &self,
         shard: Shard,
-        now: Timestamp,
+        moment: Moment,
         items: Vec<C::Item>,
         parents: Parents,
     ) -> Vec<Result<C::Answer, StoreError>> {
@@ -154,7 +154,7 @@ impl<C: BatchedCall> Caller<C> {
         let begun = Instant::now();
         let bytes = items.iter().map(C::bytes).sum();
         let span = StoreSpan::begin(parents, self.store.name(), C::NAME, count);
-        let mut results = C::call(self.store.as_ref(), now, items).await;
+        let mut results = C::call(self.store.as_ref(), moment, items).await;
         let took = begun.elapsed();
         self.metrics.record(count, took);
         self.health.observe_duration(begun + took, shard, took);
@@ -171,10 +171,10 @@ impl<C: BatchedCall> Caller<C> {
         }
         // Before the slot of this batch is free for the next one.
         if let Some(fault) = fault {
-            self.health.observe(now, shard, Observation::BatchFault(fault));
+            self.health.observe(moment.now, shard, Observation::BatchFault(fault));
         }
         for result in &results {
-            self.health.observe_result(now, shard, C::KIND, result);
+            self.health.observe_result(moment.now, shard, C::KIND, result);
         }
         results
     }

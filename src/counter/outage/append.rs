@@ -1,11 +1,11 @@
-//! Appends batches of writes to the spool. An append whose disk does not answer in time is answered,
-//! and its outcome comes later.
+//! Appends batches of writes to the spool. Where its disk does not answer in time, the outcome of an
+//! append comes later.
 
 use futures_util::future::{BoxFuture, FutureExt as _, Shared};
 
 use crate::{
     counter::batching::{BatchWork, SubmitError},
-    domain::Timestamp,
+    domain::Moment,
     spool::{CallError, Spool, SpoolError, SpoolWrite},
     traces::Parents,
 };
@@ -51,7 +51,7 @@ impl BatchWork for SpoolAppend {
 
     async fn run(
         &self,
-        _now: Timestamp,
+        _moment: Moment,
         writes: Vec<SpoolWrite>,
         _parents: Parents,
     ) -> Vec<Result<(), AppendError>> {

@@ -20,7 +20,7 @@ use crate::{
         clock::Clock,
         health::{Health, Observation},
     },
-    domain::{AnomalyKey, Occurrence, Operation, RepairAttempt, Thresholds, Timestamp},
+    domain::{AnomalyKey, Moment, Occurrence, Operation, RepairAttempt, Thresholds, Timestamp},
     spool::SpoolWrite,
     store::{Cause, FaultClass, RecordOutcome, Recorded, RepairRecorded, Shard, Store, StoreError},
     telemetry::{LogSource, may_log},
@@ -218,15 +218,15 @@ impl Executor {
         if part.is_empty() {
             return undecided;
         }
-        let (now, begun_at) = (self.clock.now(), Instant::now());
-        let results = self.call(now, run, part).await;
+        let (moment, begun_at) = (self.clock.moment(), Instant::now());
+        let results = self.call(moment, run, part).await;
         let too_large = self.too_large(run, part, begun_at.elapsed(), &results).await;
         for (index, result) in part.iter().zip(results) {
             let key = run.writes[*index].operation.key();
             let shard = self.store.shard(key);
             let fault = match result {
                 Ok(applied) => {
-                    self.note_answer(run, now, shard);
+                    self.note_answer(run, moment.now, shard);
                     run.executions[*index] = execution(run.source, &applied);
                     continue;
                 }
@@ -245,12 +245,12 @@ impl Executor {
             } else if is_refusal(&fault) {
                 undecided.refused.push((*index, fault));
             } else if fault.is_outage() {
-                self.health.observe(now, shard, Observation::WriteFault(&fault));
+                self.health.observe(moment.now, shard, Observation::WriteFault(&fault));
                 run.failed.insert(shard);
             } else if fault.is_temporary() {
                 run.held.insert(key);
             } else {
-                self.note_answer(run, now, shard);
+                self.note_answer(run, moment.now, shard);
                 run.executions[*index] = rejected(fault.to_string());
             }
         }
@@ -292,7 +292,7 @@ impl Executor {
 
     async fn call(
         &self,
-        now: Timestamp,
+        moment: Moment,
         run: &Run<'_>,
         part: &[usize],
     ) -> Vec<Result<Applied, StoreError>> {
@@ -310,21 +310,21 @@ impl Executor {
                 Operation::Occurrence(occurrence) => occurrences.push(occurrence.clone()),
                 Operation::Repair(attempt) => repairs.push(attempt.clone()),
                 Operation::Mark(mark) => {
-                    let result = self.store.mark_fixed(now, mark.clone()).await;
+                    let result = self.store.mark_fixed(moment, mark.clone()).await;
                     results.push(result.map(|fix| applied(fix.map(|_| true))));
                 }
                 Operation::Unmark(removal) => {
-                    let result = self.store.unmark_fixed(now, removal.clone()).await;
+                    let result = self.store.unmark_fixed(moment, removal.clone()).await;
                     results.push(result.map(|removed| applied(removed.map(|_| true))));
                 }
             }
         }
         if !occurrences.is_empty() {
-            let recorded = self.record(now, run.source, is_again, occurrences).await;
+            let recorded = self.record(moment, run.source, is_again, occurrences).await;
             results.extend(recorded.into_iter().map(|r| Ok(Applied::Recorded(r?.outcome))));
         }
         if !repairs.is_empty() {
-            let repaired = self.store.record_repairs(now, repairs).await;
+            let repaired = self.store.record_repairs(moment, repairs).await;
             let is_new = |repaired: RepairRecorded| repaired.counted;
             results.extend(repaired.into_iter().map(|r| Ok(applied(r?.map(is_new)))));
         }
@@ -334,15 +334,15 @@ impl Executor {
 
     async fn record(
         &self,
-        now: Timestamp,
+        moment: Moment,
         source: Source,
         is_again: bool,
         occurrences: Vec<Occurrence>,
     ) -> Vec<Result<Recorded, StoreError>> {
         let keys: Vec<_> = occurrences.iter().map(|occurrence| occurrence.key).collect();
         let results = match is_again {
-            true => self.store.record_again(now, occurrences).await,
-            false => self.store.record(now, occurrences).await,
+            true => self.store.record_again(moment, occurrences).await,
+            false => self.store.record(moment, occurrences).await,
         };
         if let Some(fallback) = &self.fallback {
             let keys = keys.iter().copied();
@@ -350,7 +350,7 @@ impl Executor {
             // While writes are sent again the counts are still rising to what they were: they are
             // no news, and no loss.
             if source != Source::Resend {
-                let times = CallTimes { began_at: now, arrived_at: self.clock.now() };
+                let times = CallTimes { began_at: moment.now, arrived_at: self.clock.now() };
                 fallback.update_recorded(times, keys, &results);
             }
         }

@@ -8,10 +8,7 @@ use super::{
     steps::Source,
 };
 use crate::{
-    counter::{
-        clock::{Clock as _, SystemClock},
-        health::Observation,
-    },
+    counter::{clock::SystemClock, health::Observation},
     domain::{Actor, AnomalyKey, EventId, FixRemoval, Occurrence, Operation},
     spool::SpoolWrite,
     store::{Shard, StoreError},

@@ -28,7 +28,7 @@ use crate::{
         level_steps::report_step,
     },
     domain::{
-        AnomalyKey, AnomalyStats, EscalationLevel, Operation, PermanentFix, RepairHistory,
+        AnomalyKey, AnomalyStats, EscalationLevel, Moment, Operation, PermanentFix, RepairHistory,
         Thresholds, Timestamp,
     },
     spool::{CallError, Spool, SpoolConfig, SpoolError, SpoolOpenError, SpoolWrite, Spooled},
@@ -97,8 +97,8 @@ impl Fallback {
         let stale = StaleCache::new(degraded.known_anomalies, degraded.known_bytes);
         let steps = ReportedSteps::new(degraded.known_anomalies);
         let memory = Mutex::new(Memory::new(pending, stale, steps));
-        // Opening the spool has dropped those that are too old.
-        let expired_in_hour = AtomicI64::new(now.as_micros() / 3_600_000_000);
+        // Nothing has expired before the horizon of a process's first minutes.
+        let expired_in_hour = AtomicI64::new(Timestamp::MIN.as_micros() / 3_600_000_000);
         Ok(Self {
             spool,
             appends,
@@ -124,7 +124,7 @@ impl Fallback {
             self.update_waiting(&memory);
             reserved
         };
-        let appended = self.appends.submit(now, writes.clone(), Parent::default()).await;
+        let appended = self.appends.submit(now.into(), writes.clone(), Parent::default()).await;
         self.filled.notify_one();
         let results = appended.unwrap_or_else(|error| vec![Err(error.into()); writes.len()]);
         let mut late = Vec::new();
@@ -305,12 +305,12 @@ impl Fallback {
 
     /// Reports what was lost, and drops dead letters that are too old, once an hour. To
     /// be called about once a second.
-    pub(crate) async fn maintain(&self, now: Timestamp) {
-        self.lost_writes.report(now);
+    pub(crate) async fn maintain(&self, moment: Moment) {
+        self.lost_writes.report(moment.now);
         self.spool.maintain();
-        let hour = now.as_micros() / 3_600_000_000;
+        let hour = moment.horizon.as_micros() / 3_600_000_000;
         if self.expired_in_hour.swap(hour, Ordering::Relaxed) != hour
-            && let Err(error) = self.spool.expire_letters(now).await
+            && let Err(error) = self.spool.expire_letters(moment.horizon).await
         {
             tracing::warn!(%error, "dead letters that are too old can't be dropped");
         }

@@ -32,6 +32,14 @@ struct Incident {
     is_logged: bool,
 }
 
+impl Incident {
+    /// Returns true if a fall at `now` belongs to it. One before it does not: the clock was set
+    /// back since.
+    fn lasts(&self, now: Timestamp) -> bool {
+        (self.began_at..self.began_at.plus_seconds(INCIDENT_SECONDS)).contains(&now)
+    }
+}
+
 impl LostWrites {
     /// Changes with each incident.
     pub(crate) fn incidents(&self) -> watch::Receiver<u64> {
@@ -44,7 +52,7 @@ impl LostWrites {
         telemetry::lost_writes(falls.len() as u64);
         let mut incident = self.incident.lock();
         match &mut *incident {
-            Some(current) if now < current.began_at.plus_seconds(INCIDENT_SECONDS) => {
+            Some(current) if current.lasts(now) => {
                 current.anomalies += falls.len();
             }
             _ => {

@@ -7,10 +7,10 @@ use parking_lot::Mutex;
 
 use super::executor::Executor;
 use crate::{
-    counter::{clock::SystemClock, health::Health},
+    counter::{clock::TrustedClock, health::Health},
     domain::{
-        AnomalyKey, AnomalyStats, AuditEntry, EventId, FixMark, FixRemoval, Occurrence,
-        PermanentFix, RepairAttempt, Thresholds, Timestamp, WindowCounts,
+        AnomalyKey, AnomalyStats, AuditEntry, EventId, FixMark, FixRemoval, Moment, Occurrence,
+        PermanentFix, RepairAttempt, Thresholds, WindowCounts,
     },
     store::{
         AnomalyDetails, Cause, RecordOutcome, Recorded, RepairRecorded, Shard, Store, StoreError,
@@ -36,7 +36,7 @@ impl RefusingStore {
         let health = Arc::new(Health::new("refusing", true));
         let thresholds = Thresholds::new(3, 5, 10).unwrap();
         let store = Arc::clone(self) as Arc<dyn Store>;
-        Executor::new(store, Arc::new(SystemClock), health, None, thresholds)
+        Executor::new(store, Arc::new(TrustedClock::start()), health, None, thresholds)
     }
 }
 
@@ -60,7 +60,7 @@ impl Store for RefusingStore {
 
     async fn record(
         &self,
-        _now: Timestamp,
+        _moment: Moment,
         occurrences: Vec<Occurrence>,
     ) -> Vec<Result<Recorded, StoreError>> {
         *self.calls.lock() += 1;
@@ -90,11 +90,11 @@ impl Store for RefusingStore {
     /// Recognises no id, unless calls can be late.
     async fn record_again(
         &self,
-        now: Timestamp,
+        moment: Moment,
         occurrences: Vec<Occurrence>,
     ) -> Vec<Result<Recorded, StoreError>> {
         if self.late_from.is_some() {
-            return self.record(now, occurrences).await;
+            return self.record(moment, occurrences).await;
         }
         let stats = AnomalyStats::default();
         let outcome = RecordOutcome::Unrecognisable;
@@ -104,7 +104,7 @@ impl Store for RefusingStore {
 
     async fn stats(
         &self,
-        _now: Timestamp,
+        _moment: Moment,
         _keys: Vec<AnomalyKey>,
     ) -> Vec<Result<Option<AnomalyStats>, StoreError>> {
         Vec::new()
@@ -112,7 +112,7 @@ impl Store for RefusingStore {
 
     async fn details(
         &self,
-        _now: Timestamp,
+        _moment: Moment,
         _key: AnomalyKey,
     ) -> Result<Option<AnomalyDetails>, StoreError> {
         Ok(None)
@@ -120,7 +120,7 @@ impl Store for RefusingStore {
 
     async fn record_repairs(
         &self,
-        _now: Timestamp,
+        _moment: Moment,
         attempts: Vec<RepairAttempt>,
     ) -> Vec<Result<Option<RepairRecorded>, StoreError>> {
         vec![Ok(None); attempts.len()]
@@ -128,7 +128,7 @@ impl Store for RefusingStore {
 
     async fn audit(
         &self,
-        _now: Timestamp,
+        _moment: Moment,
         _key: AnomalyKey,
     ) -> Result<Option<Vec<AuditEntry>>, StoreError> {
         Ok(None)
@@ -136,7 +136,7 @@ impl Store for RefusingStore {
 
     async fn mark_fixed(
         &self,
-        _now: Timestamp,
+        _moment: Moment,
         _mark: FixMark,
     ) -> Result<Option<PermanentFix>, StoreError> {
         Ok(None)
@@ -144,7 +144,7 @@ impl Store for RefusingStore {
 
     async fn unmark_fixed(
         &self,
-        _now: Timestamp,
+        _moment: Moment,
         removal: FixRemoval,
     ) -> Result<Option<bool>, StoreError> {
         *self.calls.lock() += 1;
@@ -158,7 +158,7 @@ impl Store for RefusingStore {
         if self.fails_checks { Err(refusal()) } else { Ok(()) }
     }
 
-    async fn maintain(&self, _now: Timestamp) -> Result<(), StoreError> {
+    async fn maintain(&self, _moment: Moment) -> Result<(), StoreError> {
         Ok(())
     }
 

@@ -129,7 +129,7 @@ impl Resender {
     }
 
     pub(crate) fn push(&self, executor: &Executor, acknowledged: Operation) {
-        self.buffer.push(executor.clock.now(), std::iter::once(acknowledged));
+        self.buffer.push(executor.clock.moment(), std::iter::once(acknowledged));
     }
 
     /// Returns whether writes of a shard that is unavailable are held.
@@ -415,7 +415,7 @@ impl Resender {
 
     /// Stores what would have to be sent again if Redis is another one at the next start.
     pub(crate) async fn close(&mut self, executor: &Executor) {
-        self.buffer.expire(executor.clock.now());
+        self.buffer.expire(executor.clock.moment());
         self.hold_buffered(executor, |_| true);
         let Some(spool) = self.spool.clone().filter(|_| self.is_loaded) else { return };
         for (shard, held) in &mut self.held {

@@ -6,7 +6,7 @@ use std::{collections::VecDeque, mem};
 
 use parking_lot::Mutex;
 
-use crate::domain::{Operation, Timestamp};
+use crate::domain::{Moment, Operation, Timestamp};
 
 /// The acknowledged writes of the last seconds.
 #[derive(Debug)]
@@ -65,19 +65,20 @@ impl ResendBuffer {
     }
 
     /// Adds writes that were acknowledged just now.
-    pub(crate) fn push(&self, now: Timestamp, acknowledged: impl Iterator<Item = Operation>) {
+    pub(crate) fn push(&self, moment: Moment, acknowledged: impl Iterator<Item = Operation>) {
         let mut remembered = self.remembered.lock();
         for operation in acknowledged {
-            remembered.push((now, operation));
+            remembered.push((moment.now, operation));
         }
         // In an outage nothing is acknowledged, and the writes before it stay.
-        remembered.remove_before(now.minus_seconds(self.limits.seconds));
+        remembered.remove_before(moment.horizon.minus_seconds(self.limits.seconds));
         remembered.remove_beyond(self.limits);
     }
 
     /// Removes what is too old.
-    pub(crate) fn expire(&self, now: Timestamp) {
-        self.remembered.lock().remove_before(now.minus_seconds(self.limits.seconds));
+    pub(crate) fn expire(&self, moment: Moment) {
+        let oldest_kept = moment.horizon.minus_seconds(self.limits.seconds);
+        self.remembered.lock().remove_before(oldest_kept);
     }
 
     /// Removes the writes that are `wanted`, and returns them, oldest first, with the time of their
@@ -129,18 +130,18 @@ mod tests {
         let limit = 35_000;
         let buffer = buffer(1_000, limit);
         let bytes = || buffer.remembered.lock().bytes;
-        buffer.push(now, (0..10).map(write));
+        buffer.push(now.into(), (0..10).map(write));
         let newest = [7, 8, 9].map(|number| (now, write(number)));
         assert!(bytes() > 30_000 && bytes() <= limit, "{}", bytes());
         let taken = buffer.take(|_| true);
         assert_eq!(taken, newest);
         assert_eq!(bytes(), 0);
-        buffer.push(now, std::iter::once(write(10)));
+        buffer.push(now.into(), std::iter::once(write(10)));
         buffer.put_back(taken.into_iter());
         let newest = [8, 9, 10].map(|number| (now, write(number)));
         assert_eq!(buffer.take(|_| true), newest);
-        buffer.push(now, std::iter::once(operation("small", now)));
-        buffer.expire(now.plus_seconds(11));
+        buffer.push(now.into(), std::iter::once(operation("small", now)));
+        buffer.expire(now.plus_seconds(11).into());
         assert_eq!(bytes(), 0);
     }
 
@@ -151,7 +152,7 @@ mod tests {
             let buffer = buffer(3, usize::MAX);
             for second in seconds {
                 let now = begin.plus_seconds(*second);
-                buffer.push(now, std::iter::once(operation(&second.to_string(), now)));
+                buffer.push(now.into(), std::iter::once(operation(&second.to_string(), now)));
             }
             let all = buffer.take(|_| true);
             all.iter().map(|(_, operation)| operation.id().to_string()).collect::<Vec<_>>()
@@ -164,7 +165,7 @@ mod tests {
     fn writes_that_are_taken_leave_the_buffer_and_the_others_stay() {
         let buffer = buffer(10, usize::MAX);
         let now = Timestamp::from_micros(1_774_799_738_000_000);
-        buffer.push(now, ["a", "b", "c"].into_iter().map(|name| operation(name, now)));
+        buffer.push(now.into(), ["a", "b", "c"].into_iter().map(|name| operation(name, now)));
         let is_b = |operation: &Operation| operation.id().as_str() == "b";
         let b = buffer.take(is_b);
         assert_eq!(b, [(now, operation("b", now))]);
@@ -181,9 +182,9 @@ mod tests {
             let at = begin.plus_seconds(second);
             (at, operation(&second.to_string(), at))
         };
-        buffer.push(begin.plus_seconds(5), std::iter::once(write(5).1));
+        buffer.push(begin.plus_seconds(5).into(), std::iter::once(write(5).1));
         buffer.put_back([write(6), write(1)].into_iter());
-        buffer.expire(begin.plus_seconds(12));
+        buffer.expire(begin.plus_seconds(12).into());
         assert_eq!(buffer.take(|_| true), [write(5), write(6)]);
     }
 }

@@ -143,7 +143,7 @@ mod tests {
 
     use super::{super::refusing_store::RefusingStore, *};
     use crate::{
-        counter::clock::{Clock as _, SystemClock},
+        counter::clock::SystemClock,
         domain::{EventId, Occurrence, Operation},
     };
 

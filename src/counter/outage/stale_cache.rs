@@ -10,6 +10,9 @@ use crate::{
     store::AnomalyDetails,
 };
 
+/// How far an entry is ahead of a new reply when the clock was set back in between, in seconds.
+const SET_BACK_SECONDS: i64 = 60;
+
 /// The last known state of anomalies. The least recently used is evicted first.
 #[derive(Debug)]
 pub(crate) struct StaleCache {
@@ -113,6 +116,9 @@ impl StaleCache {
             self.insert(key, StaleEntry { as_of, stats, details: None, floor });
             return None;
         };
+        if entry.as_of > times.arrived_at.plus_seconds(SET_BACK_SECONDS) {
+            (entry.as_of, entry.floor) = (Timestamp::MIN, None);
+        }
         // Batches may come back in another order than they were sent.
         if entry.as_of <= as_of {
             entry.as_of = as_of;
@@ -229,6 +235,19 @@ mod tests {
         // The one that was not overlapped still bounds the next.
         let fall = Some(Fall { from: 7, to: 6 });
         assert_eq!(cache.update_stats(KEY, times(3, 4), &stats(6, at(0))), fall);
+    }
+
+    #[test]
+    fn what_is_ahead_because_the_clock_was_set_back_gives_way() {
+        let mut cache = cache();
+        let day = 86_400;
+        cache.update_stats(KEY, times(40 * day, 40 * day + 1), &stats(7, at(40 * day)));
+        assert_eq!(cache.update_stats(KEY, times(2, 3), &stats(6, at(0))), None, "it says nothing");
+        let entry = cache.get(KEY).unwrap();
+        assert_eq!(entry.as_of, at(2));
+        assert_eq!(entry.stats.counts.month, 6);
+        let fall = Some(Fall { from: 6, to: 5 });
+        assert_eq!(cache.update_stats(KEY, times(4, 5), &stats(5, at(0))), fall);
     }
 
     #[test]

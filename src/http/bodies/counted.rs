@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::frequency::FrequencyBody;
 use crate::{
     counter::{Answered, Counted, Counter},
-    domain::{Occurrence, Timestamp},
+    domain::{Moment, Occurrence},
     http::problem::Problem,
 };
 
@@ -40,7 +40,7 @@ pub(in crate::http) type Recorded = Result<Option<Answered<Counted>>, Problem>;
 /// Records those elements that hold an occurrence, and returns the result of each element.
 pub(in crate::http) async fn record_each(
     counter: &Counter,
-    now: Timestamp,
+    moment: Moment,
     elements: Vec<Result<Option<Occurrence>, Problem>>,
 ) -> Vec<Recorded> {
     let mut occurrences = Vec::with_capacity(elements.len());
@@ -54,7 +54,7 @@ pub(in crate::http) async fn record_each(
             })
         })
         .collect();
-    let mut results = counter.record(now, occurrences).await.into_iter();
+    let mut results = counter.record(moment, occurrences).await.into_iter();
     pending
         .into_iter()
         .map(|element| match element {

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use super::schemas;
 use crate::{
     domain::{
-        AnomalyConfig, EventId, MAX_AHEAD_SECONDS, MemberName, Occurrence, Signature,
+        AnomalyConfig, EventId, MAX_AHEAD_SECONDS, MemberName, Moment, Occurrence, Signature,
         SignatureJson, Timestamp,
     },
     http::{
@@ -108,15 +108,16 @@ impl<'a> OccurrenceRequest<'a> {
         event_id(value.transpose()?.flatten(), from_header)
     }
 
-    fn occurred_at(&self, now: Timestamp) -> Result<Timestamp, Problem> {
+    fn occurred_at(&self, moment: Moment) -> Result<Timestamp, Problem> {
         let value = self.occurred_at.as_ref().map(|value| value.optional_text(OCCURRED_AT));
-        let Some(text) = value.transpose()?.flatten() else { return Ok(now) };
+        let Some(text) = value.transpose()?.flatten() else { return Ok(moment.now) };
         let at =
             Timestamp::parse_rfc3339(text).map_err(|error| Problem::field(OCCURRED_AT, error))?;
-        if at > now.plus_seconds(MAX_AHEAD_SECONDS) {
+        let Moment { latest, .. } = moment;
+        if at > latest.plus_seconds(MAX_AHEAD_SECONDS) {
             let fault = format!(
-                "lies more than {MAX_AHEAD_SECONDS} seconds ahead of the service's clock ({now}): \
-                 check the clock or the time zone of the sender"
+                "lies more than {MAX_AHEAD_SECONDS} seconds ahead of the service's clock \
+                 ({latest}): check the clock or the time zone of the sender"
             );
             return Err(Problem::field(OCCURRED_AT, fault));
         }
@@ -134,7 +135,7 @@ impl Posted<'_> {
         &self,
         text: &str,
         id_from_header: Option<EventId>,
-        now: Timestamp,
+        moment: Moment,
         config: AnomalyConfig,
     ) -> Result<Occurrence, Problem> {
         let fields = self.0.as_ref().map_err(|CheckedJson(type_name)| {
@@ -142,7 +143,7 @@ impl Posted<'_> {
             Problem::new(ProblemKind::InvalidField, detail)
         })?;
         let id = fields.event_id(id_from_header)?;
-        let at = fields.occurred_at(now)?;
+        let at = fields.occurred_at(moment)?;
         let key = fields.signature()?.key();
         Ok(Occurrence { key, id, at, signature_json: SignatureJson::of_posted(text, config) })
     }
@@ -222,10 +223,10 @@ impl<'a> PostedOccurrence<'a> {
     pub(in crate::http) fn read(
         &self,
         id: Option<EventId>,
-        now: Timestamp,
+        moment: Moment,
         config: AnomalyConfig,
     ) -> Result<Occurrence, Problem> {
-        self.posted.read(self.text, id, now, config)
+        self.posted.read(self.text, id, moment, config)
     }
 }
 
@@ -255,7 +256,7 @@ impl<'a> PostedArray<'a> {
     /// Reads each element; one that is faulty fails alone.
     pub(in crate::http) fn read(
         &self,
-        now: Timestamp,
+        moment: Moment,
         config: AnomalyConfig,
     ) -> Result<Vec<Result<Option<Occurrence>, Problem>>, Problem> {
         if self.len() > Self::MAX_LENGTH {
@@ -270,7 +271,7 @@ impl<'a> PostedArray<'a> {
         let texts: Vec<&RawValue> = parse(self.text)?;
         let elements = self.elements.first.iter().zip(texts);
         let read = |(posted, text): (&Posted<'_>, &RawValue)| {
-            posted.read(text.get(), None, now, config).map(Some)
+            posted.read(text.get(), None, moment, config).map(Some)
         };
         Ok(elements.map(read).collect())
     }

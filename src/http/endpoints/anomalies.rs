@@ -173,8 +173,8 @@ async fn record(
     }
     let posted = PostedOccurrence::parse(text)?;
     quota.take(1)?;
-    let now = state.counter.now();
-    let counted = state.counter.record_one(now, posted.read(id, now, state.anomaly)?).await?;
+    let moment = state.counter.moment();
+    let counted = state.counter.record_one(moment, posted.read(id, moment, state.anomaly)?).await?;
     let status = write_status(counted.degraded);
     Ok((status, Json(RecordedBody::One(counted.into()))))
 }
@@ -183,8 +183,8 @@ async fn record_array(
     state: &AppState,
     array: &PostedArray<'_>,
 ) -> Result<(StatusCode, Json<RecordedBody>), Problem> {
-    let now = state.counter.now();
-    let results = record_each(&state.counter, now, array.read(now, state.anomaly)?).await;
+    let moment = state.counter.moment();
+    let results = record_each(&state.counter, moment, array.read(moment, state.anomaly)?).await;
     // Nothing was recorded, some of it for a reason that passes: the client is to retry the call.
     if let Some(problem) = temporary_problem(&results)
         && results.iter().all(Result::is_err)
@@ -228,7 +228,7 @@ async fn frequency(
     State(state): State<AppState>,
     KeyPath(key): KeyPath,
 ) -> Result<Json<FrequencyBody>, Problem> {
-    let frequency = state.counter.frequency(state.counter.now(), key).await?;
+    let frequency = state.counter.frequency(state.counter.moment(), key).await?;
     let frequency = frequency.ok_or_else(|| Problem::unknown_anomaly(key))?;
     Ok(Json(FrequencyBody::new(frequency.value, frequency.degraded)))
 }
@@ -245,7 +245,7 @@ async fn anomaly(
     State(state): State<AppState>,
     KeyPath(key): KeyPath,
 ) -> Result<Json<AnomalyBody>, Problem> {
-    let anomaly = state.counter.anomaly(state.counter.now(), key).await?;
+    let anomaly = state.counter.anomaly(state.counter.moment(), key).await?;
     let anomaly = anomaly.ok_or_else(|| Problem::unknown_anomaly(key))?;
     Ok(Json(anomaly.into()))
 }

@@ -104,7 +104,7 @@ async fn audit(
     State(state): State<AppState>,
     KeyPath(key): KeyPath,
 ) -> Result<Json<AuditBody>, Problem> {
-    let entries = state.counter.audit(state.counter.now(), key).await?;
+    let entries = state.counter.audit(state.counter.moment(), key).await?;
     let entries = entries.ok_or_else(|| Problem::unknown_anomaly(key))?;
     Ok(Json(AuditBody { anomaly_key: key, entries: entries.into_iter().map(Into::into).collect() }))
 }

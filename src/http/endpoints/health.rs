@@ -52,6 +52,11 @@ struct ReadyBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, pattern = "^[a-z]+$", example = "readonly")]
     cause: Option<&'static str>,
+    /// How far the clock of the machine is from the time that the service goes by, in seconds;
+    /// only while it is not trusted, because it has jumped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = 3600)]
+    clock_disagreement_seconds: Option<i64>,
     spool: SpoolBody,
 }
 
@@ -109,6 +114,7 @@ async fn ready(State(state): State<AppState>) -> Json<ReadyBody> {
         degraded: readiness.state != HealthState::Healthy,
         degraded_since: readiness.since,
         cause: readiness.cause.map(|cause| cause.value()),
+        clock_disagreement_seconds: readiness.clock_disagreement_seconds,
         spool: SpoolBody {
             usable: readiness.spool_is_usable,
             operations: readiness.spool.operations,

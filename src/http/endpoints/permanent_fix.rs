@@ -124,10 +124,10 @@ async fn mark(
     let key = parse_key(&anomaly_key).map_err(|problem| problem.at_field("anomaly_key"))?;
     let fixed_by = fixed_by.map(|Prose(name)| name);
 
-    let now = state.counter.now();
+    let moment = state.counter.moment();
     let actor = requester.actor(fixed_by.as_deref());
-    let mark = FixMark { key, id: EventId::unique(), at: now, description, fixed_by, actor };
-    let fix = state.counter.mark_fixed(now, mark).await?;
+    let mark = FixMark { key, id: EventId::unique(), at: moment.now, description, fixed_by, actor };
+    let fix = state.counter.mark_fixed(moment, mark).await?;
     let Answered { value, degraded } = fix.ok_or_else(|| Problem::unknown_anomaly(key))?;
     Ok((write_status(degraded), Json(FixBody::new(key, value, degraded))))
 }
@@ -151,10 +151,10 @@ async fn unmark(
     KeyPath(key): KeyPath,
     requester: Requester,
 ) -> Result<(StatusCode, Json<UnmarkedBody>), Problem> {
-    let now = state.counter.now();
+    let moment = state.counter.moment();
     let actor = requester.actor(None);
-    let removal = FixRemoval { key, id: EventId::unique(), at: now, actor };
-    let removed = state.counter.unmark_fixed(now, removal).await?;
+    let removal = FixRemoval { key, id: EventId::unique(), at: moment.now, actor };
+    let removed = state.counter.unmark_fixed(moment, removal).await?;
     let Answered { value, degraded } = removed.ok_or_else(|| Problem::unknown_anomaly(key))?;
     let body = UnmarkedBody {
         anomaly_key: key,

@@ -158,10 +158,10 @@ async fn record(
     let action = Action::parse(&action).map_err(|error| Problem::field("action", error))?;
     let id = event_id(id_of_body.as_deref(), id)?;
 
-    let now = state.counter.now();
+    let moment = state.counter.moment();
     let actor = requester.actor(None);
-    let attempt = RepairAttempt { key, id, action: action.clone(), success, at: now, actor };
-    let recorded = state.counter.record_repair(now, attempt).await?;
+    let attempt = RepairAttempt { key, id, action: action.clone(), success, at: moment.now, actor };
+    let recorded = state.counter.record_repair(moment, attempt).await?;
     let Answered { value: recorded, degraded } =
         recorded.ok_or_else(|| Problem::unknown_anomaly(key))?;
     let figures = recorded.history.statistics(action.as_str());
@@ -252,6 +252,6 @@ async fn advice(
 }
 
 async fn history(state: &AppState, key: AnomalyKey) -> Result<Answered<RepairHistory>, Problem> {
-    let history = state.counter.repairs(state.counter.now(), key).await?;
+    let history = state.counter.repairs(state.counter.moment(), key).await?;
     history.ok_or_else(|| Problem::unknown_anomaly(key))
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     domain::{
-        AnomalyStats, EventDigest, Insertion, PermanentFix, RecentAttempt, RecentIds,
+        AnomalyStats, EventDigest, Insertion, Moment, PermanentFix, RecentAttempt, RecentIds,
         RepairHistory, Timeline, TimelineConfig, Timestamp,
     },
     store::{AnomalyDetails, KEPT_SECONDS},
@@ -75,19 +75,21 @@ impl Default for Remediation {
 }
 
 impl Remediation {
-    /// Remembers an id as one of the last `limit`. Returns false if it is known.
-    fn remember_id(&mut self, now: Timestamp, id: EventDigest, limit: usize) -> bool {
-        let start = now.minus_seconds(KEPT_SECONDS);
-        self.operation_ids.drop_until(start);
+    /// Remembers an id as one of the last `limit`, and forgets those that have expired. Returns
+    /// false, and changes nothing, if it is known.
+    fn remember_id(&mut self, moment: Moment, id: EventDigest, limit: usize) -> bool {
+        let start = moment.horizon.minus_seconds(KEPT_SECONDS);
         if self.operation_ids.time_of(id).is_some_and(|at| at > start) {
             return false;
         }
-        self.operation_ids.add(now, id, limit);
+        self.operation_ids.drop_until(start);
+        self.operation_ids.add(moment.now, id, limit);
         true
     }
 
-    fn fix(&self, now: Timestamp) -> Option<&PermanentFix> {
-        self.fix.as_ref().filter(|fix| now < fix.expires_at())
+    /// Returns the mark if it holds at a time.
+    fn fix(&self, time: Timestamp) -> Option<&PermanentFix> {
+        self.fix.as_ref().filter(|fix| time < fix.expires_at())
     }
 }
 
@@ -102,22 +104,23 @@ impl Anomaly {
         }
     }
 
-    pub(super) fn is_kept(&self, now: Timestamp) -> bool {
-        now < self.kept_until
+    pub(super) fn is_kept(&self, moment: Moment) -> bool {
+        moment.horizon < self.kept_until
     }
 
-    /// Adds an occurrence that lies inside 30 days.
+    /// Adds an occurrence that has not expired.
     pub(super) fn occur(
         &mut self,
-        now: Timestamp,
+        moment: Moment,
         at: Timestamp,
         id: EventDigest,
         config: TimelineConfig,
     ) -> Insertion {
-        self.timeline.forget_expired(now);
-        let insertion = self.timeline.insert(now, at, id, config);
+        self.timeline.forget_expired(moment.horizon);
+        let insertion = self.timeline.insert(moment.horizon, at, id, config);
         if insertion == Insertion::Inserted {
-            self.keep_for(now, KEPT_SECONDS);
+            // The time of an event may be right while the clock is behind.
+            self.keep_for(moment.now.max(at), KEPT_SECONDS);
         }
         insertion
     }
@@ -125,17 +128,18 @@ impl Anomaly {
     /// Adds a repair attempt. Returns false if its id is known.
     pub(super) fn attempt_repair(
         &mut self,
-        now: Timestamp,
+        moment: Moment,
         id: EventDigest,
         attempt: RecentAttempt,
         config: TimelineConfig,
     ) -> bool {
+        let Moment { now, horizon, .. } = moment;
         let remediation = self.remediation();
-        if now >= remediation.repairs_kept_until {
-            remediation.repairs = RepairHistory::default();
-        }
-        if !remediation.remember_id(now, id, config.operation_ids()) {
+        if !remediation.remember_id(moment, id, config.operation_ids()) {
             return false;
+        }
+        if horizon >= remediation.repairs_kept_until {
+            remediation.repairs = RepairHistory::default();
         }
         remediation.repairs.push(attempt);
         remediation.repairs_kept_until = now.plus_seconds(KEPT_SECONDS);
@@ -146,16 +150,16 @@ impl Anomaly {
     /// Sets the mark. Returns false if its id is known.
     pub(super) fn mark_fixed(
         &mut self,
-        now: Timestamp,
+        moment: Moment,
         id: EventDigest,
         fix: PermanentFix,
         config: TimelineConfig,
     ) -> bool {
-        if !self.remediation().remember_id(now, id, config.operation_ids()) {
+        if !self.remediation().remember_id(moment, id, config.operation_ids()) {
             return false;
         }
         self.kept_until = self.kept_until.max(fix.expires_at());
-        self.keep_for(now, KEPT_SECONDS);
+        self.keep_for(moment.now, KEPT_SECONDS);
         self.remediation().fix = Some(fix);
         true
     }
@@ -163,12 +167,12 @@ impl Anomaly {
     /// Removes the mark. Returns false if there is none or the id is known.
     pub(super) fn unmark_fixed(
         &mut self,
-        now: Timestamp,
+        moment: Moment,
         id: EventDigest,
         config: TimelineConfig,
     ) -> bool {
-        if self.fix(now).is_none()
-            || !self.remediation().remember_id(now, id, config.operation_ids())
+        if self.fix(moment.horizon).is_none()
+            || !self.remediation().remember_id(moment, id, config.operation_ids())
         {
             return false;
         }
@@ -217,13 +221,19 @@ impl Anomaly {
         self.new_signature_json = None;
     }
 
-    pub(super) fn has_expired_events(&self, now: Timestamp) -> bool {
-        self.timeline.has_expired(now)
+    pub(super) fn has_expired_events(&self, moment: Moment) -> bool {
+        self.timeline.has_expired(moment.horizon)
     }
 
-    /// Frees the memory of expired events, of an anomaly that is quiet.
-    pub(super) fn forget_expired_events(&mut self, now: Timestamp) {
-        self.timeline.forget_expired(now);
+    /// Returns true if it has events, and all of them have expired.
+    pub(super) fn has_only_expired_events(&self, moment: Moment) -> bool {
+        self.timeline.has_only_expired(moment.horizon)
+    }
+
+    /// Removes expired events. Returns true if there were any.
+    pub(super) fn forget_expired_events(&mut self, moment: Moment) -> bool {
+        let had_any = self.timeline.has_only_expired(moment.horizon);
+        self.timeline.forget_expired(moment.horizon) || had_any
     }
 
     fn fix(&self, now: Timestamp) -> Option<&PermanentFix> {

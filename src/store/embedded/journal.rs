@@ -5,13 +5,17 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{AnomalyKey, AuditEntry, EventDigest, PermanentFix, RecentAttempt, Timestamp};
+use crate::domain::{
+    AnomalyKey, AuditEntry, EventDigest, Moment, PermanentFix, RecentAttempt, Timestamp,
+};
 
 /// The changes of one batch. The order of the fields is part of the file format.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct JournalRow {
     /// The time at which the batch was applied.
-    pub(super) now: Timestamp,
+    now: Timestamp,
+    /// What had expired as of this time may have been forgotten.
+    horizon: Timestamp,
     pub(super) changes: Vec<Change>,
     /// What the file should hold, by which the recovery of a damaged one knows what is missing.
     pub(super) should_hold: ShouldHold,
@@ -26,7 +30,7 @@ pub(super) struct ShouldHold {
     pub(super) anomalies: u64,
 }
 
-/// A row of version 1.
+/// A row of version 1, whose horizon was its time.
 #[derive(Debug, Deserialize)]
 pub(super) struct JournalRowV1 {
     now: Timestamp,
@@ -35,14 +39,24 @@ pub(super) struct JournalRowV1 {
 
 impl From<JournalRowV1> for JournalRow {
     fn from(JournalRowV1 { now, changes }: JournalRowV1) -> Self {
-        Self { now, changes, should_hold: ShouldHold::default() }
+        Self::new(now.into(), changes, ShouldHold::default())
     }
 }
 
 impl JournalRow {
+    pub(super) fn new(moment: Moment, changes: Vec<Change>, should_hold: ShouldHold) -> Self {
+        let Moment { now, horizon, .. } = moment;
+        Self { now, horizon, changes, should_hold }
+    }
+
     /// A row that changes nothing.
     pub(super) fn empty(should_hold: ShouldHold) -> Self {
-        Self { now: Timestamp::MIN, changes: Vec::new(), should_hold }
+        Self::new(Timestamp::MIN.into(), Vec::new(), should_hold)
+    }
+
+    /// Returns the moment at which the batch was applied.
+    pub(super) fn moment(&self) -> Moment {
+        Moment { horizon: self.horizon, ..Moment::from(self.now) }
     }
 }
 
@@ -73,6 +87,10 @@ pub(super) enum Change {
         key: AnomalyKey,
         id: EventDigest,
     },
+    /// All of its events have expired.
+    EventsExpired {
+        key: AnomalyKey,
+    },
 }
 
 impl Change {
@@ -81,7 +99,8 @@ impl Change {
             Self::Occurred { key, .. }
             | Self::RepairAttempted { key, .. }
             | Self::MarkedFixed { key, .. }
-            | Self::UnmarkedFixed { key, .. } => *key,
+            | Self::UnmarkedFixed { key, .. }
+            | Self::EventsExpired { key } => *key,
         }
     }
 }

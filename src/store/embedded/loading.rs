@@ -34,7 +34,7 @@ impl Loading {
         let is_missing =
             |change: &&Change| self.as_of.get(&change.key()).is_none_or(|as_of| *as_of < sequence);
         for change in row.changes.iter().filter(is_missing) {
-            self.state.apply(row.now, change);
+            self.state.apply(row.moment(), change);
         }
     }
 

@@ -30,10 +30,12 @@ use self::{
     state::{SharedState, State},
     writer::Writer,
 };
-use super::{AnomalyDetails, Recorded, RepairRecorded, Shard, Store, StoreError, StoreSize};
+use super::{
+    AnomalyDetails, Recorded, RepairRecorded, Shard, Store, StoreError, StoreSize, is_audited,
+};
 use crate::domain::{
-    AnomalyKey, AnomalyStats, AuditEntry, FixMark, FixRemoval, Occurrence, PermanentFix,
-    RepairAttempt, RepairHistory, TimelineConfig, Timestamp,
+    AnomalyKey, AnomalyStats, AuditEntry, FixMark, FixRemoval, Moment, Occurrence, PermanentFix,
+    RepairAttempt, RepairHistory, TimelineConfig,
 };
 
 pub use checkpoint::CheckpointLimits;
@@ -103,23 +105,23 @@ impl Store for EmbeddedStore {
 
     async fn record(
         &self,
-        now: Timestamp,
+        moment: Moment,
         occurrences: Vec<Occurrence>,
     ) -> Vec<Result<Recorded, StoreError>> {
         let elements = occurrences.len();
-        let written = self.writer.write(now, move |state| {
-            occurrences.iter().map(|occurrence| state.record(now, occurrence)).collect()
+        let written = self.writer.write(moment, move |state| {
+            occurrences.iter().map(|occurrence| state.record(moment, occurrence)).collect()
         });
         for_each_element(elements, written.await).into_iter().map(Result::flatten).collect()
     }
 
     async fn stats(
         &self,
-        now: Timestamp,
+        moment: Moment,
         keys: Vec<AnomalyKey>,
     ) -> Vec<Result<Option<AnomalyStats>, StoreError>> {
         match self.state() {
-            Ok(state) => keys.into_iter().map(|key| Ok(state.stats(now, key))).collect(),
+            Ok(state) => keys.into_iter().map(|key| Ok(state.stats(moment, key))).collect(),
             Err(fault) => vec![Err(fault); keys.len()],
         }
     }
@@ -130,10 +132,10 @@ impl Store for EmbeddedStore {
 
     async fn details(
         &self,
-        now: Timestamp,
+        moment: Moment,
         key: AnomalyKey,
     ) -> Result<Option<AnomalyDetails>, StoreError> {
-        let details = self.state()?.details(now, key);
+        let details = self.state()?.details(moment, key);
         match details {
             Some(details) if details.signature_json.is_none() => {
                 let signature_json = self.writer.signature_json(key).await?;
@@ -145,49 +147,51 @@ impl Store for EmbeddedStore {
 
     async fn repairs(
         &self,
-        now: Timestamp,
+        moment: Moment,
         key: AnomalyKey,
     ) -> Result<Option<RepairHistory>, StoreError> {
-        Ok(self.state()?.repairs(now, key))
+        Ok(self.state()?.repairs(moment, key))
     }
 
     async fn record_repairs(
         &self,
-        now: Timestamp,
+        moment: Moment,
         attempts: Vec<RepairAttempt>,
     ) -> Vec<Result<Option<RepairRecorded>, StoreError>> {
         let elements = attempts.len();
-        let written = self.writer.write(now, move |state| {
-            attempts.iter().map(|attempt| state.record_repair(now, attempt)).collect()
+        let written = self.writer.write(moment, move |state| {
+            attempts.iter().map(|attempt| state.record_repair(moment, attempt)).collect()
         });
         for_each_element(elements, written.await)
     }
 
     async fn audit(
         &self,
-        now: Timestamp,
+        moment: Moment,
         key: AnomalyKey,
     ) -> Result<Option<Vec<AuditEntry>>, StoreError> {
-        if self.state()?.stats(now, key).is_none() {
+        if self.state()?.stats(moment, key).is_none() {
             return Ok(None);
         }
-        self.writer.audit(key).await.map(Some)
+        let mut entries = self.writer.audit(key).await?;
+        entries.retain(|entry| is_audited(moment, entry));
+        Ok(Some(entries))
     }
 
     async fn mark_fixed(
         &self,
-        now: Timestamp,
+        moment: Moment,
         mark: FixMark,
     ) -> Result<Option<PermanentFix>, StoreError> {
-        self.writer.write(now, move |state| state.mark_fixed(now, mark)).await
+        self.writer.write(moment, move |state| state.mark_fixed(moment, mark)).await
     }
 
     async fn unmark_fixed(
         &self,
-        now: Timestamp,
+        moment: Moment,
         removal: FixRemoval,
     ) -> Result<Option<bool>, StoreError> {
-        self.writer.write(now, move |state| state.unmark_fixed(now, &removal)).await
+        self.writer.write(moment, move |state| state.unmark_fixed(moment, &removal)).await
     }
 
     async fn check(&self, _shard: Shard) -> Result<(), StoreError> {
@@ -198,8 +202,8 @@ impl Store for EmbeddedStore {
         Some(self.state.read().size())
     }
 
-    async fn maintain(&self, now: Timestamp) -> Result<(), StoreError> {
-        self.writer.forget_expired(now).await
+    async fn maintain(&self, moment: Moment) -> Result<(), StoreError> {
+        self.writer.forget_expired(moment).await
     }
 
     async fn close(&self) {

@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     domain::{
-        AnomalyKey, AnomalyStats, AuditEntry, FixMark, FixRemoval, Insertion, Occurrence,
-        PermanentFix, RETENTION, RepairAttempt, RepairHistory, TimelineConfig, Timestamp,
+        AnomalyKey, AnomalyStats, AuditEntry, FixMark, FixRemoval, Insertion, Moment, Occurrence,
+        PermanentFix, RETENTION, RepairAttempt, RepairHistory, TimelineConfig,
     },
     store::{AnomalyDetails, RecordOutcome, Recorded, RepairRecorded, StoreError, StoreSize},
 };
@@ -80,80 +80,80 @@ impl State {
         (std::mem::take(&mut self.changes), std::mem::take(&mut self.audit))
     }
 
-    pub(super) fn stats(&self, now: Timestamp, key: AnomalyKey) -> Option<AnomalyStats> {
-        self.known(now, key).map(|anomaly| anomaly.stats(now))
+    pub(super) fn stats(&self, moment: Moment, key: AnomalyKey) -> Option<AnomalyStats> {
+        self.known(moment, key).map(|anomaly| anomaly.stats(moment.now))
     }
 
-    pub(super) fn details(&self, now: Timestamp, key: AnomalyKey) -> Option<AnomalyDetails> {
-        self.known(now, key).map(|anomaly| anomaly.details(now))
+    pub(super) fn details(&self, moment: Moment, key: AnomalyKey) -> Option<AnomalyDetails> {
+        self.known(moment, key).map(|anomaly| anomaly.details(moment.now))
     }
 
-    pub(super) fn repairs(&self, now: Timestamp, key: AnomalyKey) -> Option<RepairHistory> {
-        self.known(now, key).map(|anomaly| anomaly.repairs(now))
+    pub(super) fn repairs(&self, moment: Moment, key: AnomalyKey) -> Option<RepairHistory> {
+        self.known(moment, key).map(|anomaly| anomaly.repairs(moment.now))
     }
 
     /// Records an occurrence, unless it would make one anomaly more than is permitted known.
     pub(super) fn record(
         &mut self,
-        now: Timestamp,
+        moment: Moment,
         occurrence: &Occurrence,
     ) -> Result<Recorded, StoreError> {
         let key = occurrence.key;
-        let known = self.known(now, key);
-        let previous_count_24h = known.map_or(0, |anomaly| anomaly.count_24h(now));
+        let known = self.known(moment, key);
+        let previous_count_24h = known.map_or(0, |anomaly| anomaly.count_24h(moment.now));
         let signature_json = known.is_none().then(|| occurrence.signature_json.to_stored());
 
-        let outcome = if occurrence.at < RETENTION.start(now) {
+        let outcome = if occurrence.at < RETENTION.start(moment.horizon) {
             RecordOutcome::TooOld
         } else if self.is_full() && !self.anomalies.contains_key(&key) {
             return Err(StoreError::full(self.max_anomalies.get()));
         } else {
             let (at, id) = (occurrence.at, occurrence.id.digest());
-            // A duplicate also removes expired events, which a clock that goes back would show.
-            let prunes = known.is_some_and(|anomaly| anomaly.has_expired_events(now));
+            // A duplicate also removes expired events, which the file would still have.
+            let prunes = known.is_some_and(|anomaly| anomaly.has_expired_events(moment));
             let change = Change::Occurred { key, at, id, signature_json };
-            let counts = self.apply(now, &change);
+            let counts = self.apply(moment, &change);
             if counts || prunes {
                 self.changes.push(change);
             }
             if counts { RecordOutcome::Counted } else { RecordOutcome::Duplicate }
         };
-        let stats = self.stats(now, key).unwrap_or_default();
+        let stats = self.stats(moment, key).unwrap_or_default();
         Ok(Recorded { outcome, previous_count_24h, stats })
     }
 
     pub(super) fn record_repair(
         &mut self,
-        now: Timestamp,
+        moment: Moment,
         attempt: &RepairAttempt,
     ) -> Option<RepairRecorded> {
         let key = attempt.key;
-        self.known(now, key)?;
+        self.known(moment, key)?;
         let id = attempt.id.digest();
         let change = Change::RepairAttempted { key, id, attempt: attempt.into() };
-        let counted = self.commit(now, change);
+        let counted = self.commit(moment, change);
         if counted {
             self.audit.push((key, attempt.into()));
         }
-        let history = self.known(now, key)?.repairs(now);
+        let history = self.known(moment, key)?.repairs(moment.now);
         Some(RepairRecorded { counted, history })
     }
 
-    pub(super) fn mark_fixed(&mut self, now: Timestamp, mark: FixMark) -> Option<PermanentFix> {
+    pub(super) fn mark_fixed(&mut self, moment: Moment, mark: FixMark) -> Option<PermanentFix> {
         let (key, id) = (mark.key, mark.id.digest());
-        self.known(now, key)?;
+        self.known(moment, key)?;
         let entry = AuditEntry::from(&mark);
         let fix = PermanentFix::from(mark);
-        if self.commit(now, Change::MarkedFixed { key, id, fix: fix.clone() }) {
+        if self.commit(moment, Change::MarkedFixed { key, id, fix: fix.clone() }) {
             self.audit.push((key, entry));
         }
         Some(fix)
     }
 
-    pub(super) fn unmark_fixed(&mut self, now: Timestamp, removal: &FixRemoval) -> Option<bool> {
+    pub(super) fn unmark_fixed(&mut self, moment: Moment, removal: &FixRemoval) -> Option<bool> {
         let FixRemoval { key, id, .. } = removal;
-        self.known(now, *key)?;
-        let removed = self.commit(now, Change::UnmarkedFixed { key: *key, id: id.digest() });
+        self.known(moment, *key)?;
+        let removed = self.commit(moment, Change::UnmarkedFixed { key: *key, id: id.digest() });
         if removed {
             self.audit.push((*key, removal.into()));
         }
@@ -161,7 +161,7 @@ impl State {
     }
 
     /// Applies a change. Returns true if it had an effect.
-    pub(super) fn apply(&mut self, now: Timestamp, change: &Change) -> bool {
+    pub(super) fn apply(&mut self, moment: Moment, change: &Change) -> bool {
         let (key, config) = (change.key(), self.timeline);
         match change {
             Change::Occurred { at, id, signature_json, .. } => {
@@ -170,26 +170,31 @@ impl State {
                     self.anomalies.insert(key, Anomaly::new(Arc::clone(signature_json), *at));
                 }
                 self.change(key, |anomaly| {
-                    anomaly.occur(now, *at, *id, config) == Insertion::Inserted
+                    anomaly.occur(moment, *at, *id, config) == Insertion::Inserted
                 })
             }
-            Change::RepairAttempted { id, attempt, .. } => self
-                .change(key, |anomaly| anomaly.attempt_repair(now, *id, attempt.clone(), config)),
+            Change::RepairAttempted { id, attempt, .. } => self.change(key, |anomaly| {
+                anomaly.attempt_repair(moment, *id, attempt.clone(), config)
+            }),
             Change::MarkedFixed { id, fix, .. } => {
-                self.change(key, |anomaly| anomaly.mark_fixed(now, *id, fix.clone(), config))
+                self.change(key, |anomaly| anomaly.mark_fixed(moment, *id, fix.clone(), config))
             }
             Change::UnmarkedFixed { id, .. } => {
-                self.change(key, |anomaly| anomaly.unmark_fixed(now, *id, config))
+                self.change(key, |anomaly| anomaly.unmark_fixed(moment, *id, config))
+            }
+            Change::EventsExpired { .. } => {
+                self.change(key, |anomaly| anomaly.forget_expired_events(moment))
             }
         }
     }
 
     /// Looks at up to `max_seen` anomalies after `cursor`, and removes up to `max_removed` that
-    /// have expired, and expired events of the others. Returns the removed anomalies, and the
-    /// cursor to go on from; `None` at the end.
+    /// have expired. Of others it removes the events, as a change, if all of them have expired (one
+    /// by one would be a change for every event). Returns the removed anomalies, and the cursor to
+    /// go on from; `None` at the end.
     pub(super) fn remove_expired(
         &mut self,
-        now: Timestamp,
+        moment: Moment,
         cursor: Option<AnomalyKey>,
         max_seen: usize,
         max_removed: usize,
@@ -197,28 +202,31 @@ impl State {
         let after = cursor.map_or(Bound::Unbounded, Bound::Excluded);
         let mut seen = 0;
         let mut last = None;
-        let mut expired = Vec::new();
-        for (key, anomaly) in self.anomalies.range_mut((after, Bound::Unbounded)) {
+        let (mut expired, mut quiet) = (Vec::new(), Vec::new());
+        for (key, anomaly) in self.anomalies.range((after, Bound::Unbounded)) {
             if seen == max_seen || expired.len() == max_removed {
                 break;
             }
             seen += 1;
             last = Some(*key);
-            if anomaly.is_kept(now) {
-                anomaly.forget_expired_events(now);
-            } else {
+            if !anomaly.is_kept(moment) {
                 expired.push(*key);
+            } else if anomaly.has_only_expired_events(moment) {
+                quiet.push(*key);
             }
         }
         for key in &expired {
             self.anomalies.remove(key);
         }
+        for key in quiet {
+            self.commit(moment, Change::EventsExpired { key });
+        }
         let has_stopped = seen == max_seen || expired.len() == max_removed;
         (expired, last.filter(|_| has_stopped))
     }
 
-    fn commit(&mut self, now: Timestamp, change: Change) -> bool {
-        let effective = self.apply(now, &change);
+    fn commit(&mut self, moment: Moment, change: Change) -> bool {
+        let effective = self.apply(moment, &change);
         if effective {
             self.changes.push(change);
         }
@@ -229,8 +237,8 @@ impl State {
         self.anomalies.len() >= self.max_anomalies.get()
     }
 
-    fn known(&self, now: Timestamp, key: AnomalyKey) -> Option<&Anomaly> {
-        self.anomalies.get(&key).filter(|anomaly| anomaly.is_kept(now))
+    fn known(&self, moment: Moment, key: AnomalyKey) -> Option<&Anomaly> {
+        self.anomalies.get(&key).filter(|anomaly| anomaly.is_kept(moment))
     }
 
     fn change(&mut self, key: AnomalyKey, change: impl FnOnce(&mut Anomaly) -> bool) -> bool {

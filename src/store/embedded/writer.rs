@@ -20,7 +20,7 @@ use super::{
     state::{SharedState, State},
 };
 use crate::{
-    domain::{AnomalyKey, AuditEntry, Timestamp},
+    domain::{AnomalyKey, AuditEntry, Moment},
     redb_file::{Absence, DiskThread, DiskWork, JobError, OpenedFile},
     store::{Cause, StoreError},
 };
@@ -165,7 +165,7 @@ impl Writer {
     /// Makes a change durable, and returns its result.
     fn commit<R>(
         &mut self,
-        now: Timestamp,
+        moment: Moment,
         change: impl FnOnce(&mut State) -> R,
     ) -> Result<R, StoreError> {
         // Before anything is changed, so that a file that is not there is no fault of the commit.
@@ -179,7 +179,7 @@ impl Writer {
             return Ok(result);
         }
         let Some(file) = &mut self.file else { return Err(StoreError::no_result()) };
-        let row = JournalRow { now, changes, should_hold: file.should_hold(size) };
+        let row = JournalRow::new(moment, changes, file.should_hold(size));
         let bytes = file.append(&row, &audit).map_err(|fault| self.fail(&fault))?;
         self.opened.verify().map_err(|absence| self.lose(&absence))?;
         self.checkpoint.journalled(row.changes.iter().map(Change::key), bytes);
@@ -194,10 +194,12 @@ impl Writer {
         self.file()?.signature_json(key).map_err(|fault| self.fail(&fault))
     }
 
-    fn forget_expired(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        self.file()?;
-        let (expired, swept_to) =
-            self.state.write().remove_expired(now, self.swept_to, SWEEP_ANOMALIES, SWEEP_REMOVALS);
+    /// Removes what has expired, from memory and from the file alike.
+    fn forget_expired(&mut self, moment: Moment) -> Result<(), StoreError> {
+        let swept_to = self.swept_to;
+        let (expired, swept_to) = self.commit(moment, |state| {
+            state.remove_expired(moment, swept_to, SWEEP_ANOMALIES, SWEEP_REMOVALS)
+        })?;
         self.swept_to = swept_to;
         if expired.is_empty() {
             return Ok(());
@@ -253,10 +255,10 @@ impl Handle {
     /// Applies `change` on the thread. Returns when it is durable.
     pub(super) async fn write<R: Send + 'static>(
         &self,
-        now: Timestamp,
+        moment: Moment,
         change: impl FnOnce(&mut State) -> R + Send + 'static,
     ) -> Result<R, StoreError> {
-        self.disk.run(move |writer| writer.commit(now, change)).await.unwrap_or_else(|error| {
+        self.disk.run(move |writer| writer.commit(moment, change)).await.unwrap_or_else(|error| {
             Err(match error {
                 JobError::Withdrawn => self.stalled(),
                 JobError::Unanswered(_) => {
@@ -289,9 +291,9 @@ impl Handle {
         self.is_reliable()
     }
 
-    pub(super) async fn forget_expired(&self, now: Timestamp) -> Result<(), StoreError> {
+    pub(super) async fn forget_expired(&self, moment: Moment) -> Result<(), StoreError> {
         // What has expired is known to nobody, whether or not its removal is durable.
-        self.read(move |writer| writer.forget_expired(now)).await
+        self.read(move |writer| writer.forget_expired(moment)).await
     }
 
     /// Ends the thread after the queued jobs.

@@ -12,7 +12,8 @@ use super::{
 use crate::{
     domain::{
         AUDIT_ENTRIES, AnomalyKey, AuditEntry, EventId, FIX_VALIDITY_SECONDS, FixMark, FixRemoval,
-        Occurrence, RECENT_ATTEMPTS, RepairAttempt, TimelineConfig, Timestamp, Window,
+        Moment, Occurrence, RECENT_ATTEMPTS, RETENTION, RepairAttempt, TimelineConfig, Timestamp,
+        Window,
     },
     store::{KEPT_SECONDS, keys::KeyNames},
 };
@@ -30,14 +31,15 @@ pub(super) struct Calls {
 impl Calls {
     /// Without an occurrence yet. If they `may_be_copies` of recorded ones, those that can't be
     /// recognised are not recorded.
-    pub(super) fn record(&self, now: Timestamp, may_be_copies: bool) -> Call {
+    pub(super) fn record(&self, moment: Moment, may_be_copies: bool) -> Call {
         let mut call = Call::new(Script::Record);
-        call.arguments(window_starts(now));
+        call.arguments(window_starts(moment.now));
         call.argument(KEPT_SECONDS);
         call.argument(self.timeline.exact_events() as i64);
         call.argument(self.timeline.rollup_batch() as i64);
         call.argument(self.timeline.recent_ids() as i64);
         call.argument(i64::from(may_be_copies));
+        call.argument(to_unix_seconds(RETENTION.start(moment.horizon)));
         call
     }
 
@@ -76,10 +78,10 @@ impl Calls {
     }
 
     /// Without an attempt yet.
-    pub(super) fn repair(&self, now: Timestamp) -> Call {
+    pub(super) fn repair(&self, moment: Moment) -> Call {
         let mut call = Call::new(Script::Repair);
         call.argument(KEPT_SECONDS);
-        call.argument(to_unix_seconds(now));
+        call.arguments(id_times(moment));
         call.argument(RECENT_ATTEMPTS as i64);
         call.arguments(self.operation_limits());
         call
@@ -92,21 +94,21 @@ impl Calls {
         call.argument(audit::to_json(&attempt.into()));
     }
 
-    pub(super) fn mark_fixed(&self, now: Timestamp, mark: &FixMark) -> Call {
+    pub(super) fn mark_fixed(&self, moment: Moment, mark: &FixMark) -> Call {
         let mut call = Call::new(Script::MarkFixed);
         self.add_keys(&mut call, mark.key);
-        call.arguments(self.fix_change(now, &mark.id, &mark.into()));
+        call.arguments(self.fix_change(moment, &mark.id, &mark.into()));
         call.argument(to_iso8601(mark.at));
-        call.argument(remaining_validity_seconds(now, mark.at));
+        call.argument(remaining_validity_seconds(moment.horizon, mark.at));
         call.argument(mark.description.as_str());
         call.argument(mark.fixed_by.as_deref().unwrap_or_default());
         call
     }
 
-    pub(super) fn unmark_fixed(&self, now: Timestamp, removal: &FixRemoval) -> Call {
+    pub(super) fn unmark_fixed(&self, moment: Moment, removal: &FixRemoval) -> Call {
         let mut call = Call::new(Script::UnmarkFixed);
         self.add_keys(&mut call, removal.key);
-        call.arguments(self.fix_change(now, &removal.id, &removal.into()));
+        call.arguments(self.fix_change(moment, &removal.id, &removal.into()));
         call
     }
 
@@ -127,13 +129,15 @@ impl Calls {
     /// The first ARGV of the scripts that change a permanent fix.
     fn fix_change(
         &self,
-        now: Timestamp,
+        moment: Moment,
         id: &EventId,
         entry: &AuditEntry,
     ) -> impl Iterator<Item = Value> + use<> {
+        let [kept_from, now] = id_times(moment);
         let change = [
             KEPT_SECONDS.into(),
-            to_unix_seconds(now).into(),
+            kept_from,
+            now,
             id.as_str().into(),
             to_unix_seconds(entry.at).into(),
             audit::to_json(entry).into(),
@@ -155,9 +159,15 @@ fn window_starts(now: Timestamp) -> [Value; 4] {
         .map(|window| to_unix_seconds(window.start(now)).into())
 }
 
+/// The times by which the ids of operations are kept: from when on, and now.
+fn id_times(moment: Moment) -> [Value; 2] {
+    [moment.horizon.minus_seconds(KEPT_SECONDS), moment.now]
+        .map(|time| to_unix_seconds(time).into())
+}
+
 /// How long a mark that was made at `at` holds from now on; never 0, which `SET` refuses.
-fn remaining_validity_seconds(now: Timestamp, at: Timestamp) -> i64 {
-    let age_seconds = (now.as_micros() - at.as_micros()) / 1_000_000;
+fn remaining_validity_seconds(horizon: Timestamp, at: Timestamp) -> i64 {
+    let age_seconds = (horizon.as_micros() - at.as_micros()) / 1_000_000;
     (FIX_VALIDITY_SECONDS - age_seconds).clamp(1, FIX_VALIDITY_SECONDS)
 }
 
@@ -197,7 +207,7 @@ mod tests {
         match script {
             Script::Record => {
                 let occurrence = Occurrence { key: KEY, id, at, signature_json: "{}".into() };
-                let mut call = calls.record(at, false);
+                let mut call = calls.record(at.into(), false);
                 (0..elements).for_each(|_| calls.add_occurrence(&mut call, &occurrence, true));
                 call
             }
@@ -209,7 +219,7 @@ mod tests {
             Script::Repair => {
                 let action = Action::parse("restart_pod").unwrap();
                 let attempt = RepairAttempt { key: KEY, id, action, success: true, at, actor };
-                let mut call = calls.repair(at);
+                let mut call = calls.repair(at.into());
                 (0..elements).for_each(|_| calls.add_attempt(&mut call, &attempt));
                 call
             }
@@ -217,9 +227,11 @@ mod tests {
             Script::MarkFixed => {
                 let (description, fixed_by) = ("raised the limit".to_owned(), None);
                 let mark = FixMark { key: KEY, id, at, description, fixed_by, actor };
-                calls.mark_fixed(at, &mark)
+                calls.mark_fixed(at.into(), &mark)
             }
-            Script::UnmarkFixed => calls.unmark_fixed(at, &FixRemoval { key: KEY, id, at, actor }),
+            Script::UnmarkFixed => {
+                calls.unmark_fixed(at.into(), &FixRemoval { key: KEY, id, at, actor })
+            }
             Script::Audit => calls.audit(KEY),
             Script::Probe => calls.probe(None),
         }
@@ -254,7 +266,7 @@ mod tests {
         let (_, probe) = Script::Probe.source().rsplit_once("\nlocal KEYS_EACH").unwrap();
         for script in Script::ALL {
             for command in commands(*script).iter().filter(|command| !others.contains(command)) {
-                assert!(probe.contains(&format!("call('{command}', key")), "{command}");
+                assert!(probe.contains(&format!("call('{command}'")), "{command}");
             }
         }
         assert!(commands(Script::Record).contains("ZADD"));

@@ -31,11 +31,11 @@ use self::{
 };
 use super::{
     AnomalyDetails, RecordOutcome, Recorded, RepairRecorded, Resets, Shard, Store, StoreError,
-    keys::KeyNames,
+    is_audited, keys::KeyNames,
 };
 use crate::domain::{
-    AnomalyKey, AnomalyStats, AuditEntry, FixMark, FixRemoval, Occurrence, PermanentFix,
-    RepairAttempt, RepairHistory, TimelineConfig, Timestamp, Window,
+    AnomalyKey, AnomalyStats, AuditEntry, FixMark, FixRemoval, Moment, Occurrence, PermanentFix,
+    RepairAttempt, RepairHistory, TimelineConfig, Window,
 };
 
 pub use config::{InvalidRedisUrl, RedisConfig, RedisUrl};
@@ -116,18 +116,18 @@ impl RedisStore {
 
     async fn record_occurrences(
         &self,
-        now: Timestamp,
+        moment: Moment,
         occurrences: Vec<Occurrence>,
         may_be_copies: bool,
     ) -> Vec<Result<Recorded, StoreError>> {
-        let mut results = self.try_record(now, &occurrences, may_be_copies).await;
+        let mut results = self.try_record(moment, &occurrences, may_be_copies).await;
         // Somebody has deleted their keys within the minute, and they are to be renewed after all.
         let wanted: Vec<_> =
             (0..results.len()).filter(|i| matches!(results[*i], Ok(None))).collect();
         if !wanted.is_empty() {
             let again: Vec<_> = wanted.iter().map(|index| occurrences[*index].clone()).collect();
-            again.iter().for_each(|occurrence| self.renewals.remove(now, occurrence.key));
-            let again = self.try_record(now, &again, may_be_copies).await;
+            again.iter().for_each(|occurrence| self.renewals.remove(moment.now, occurrence.key));
+            let again = self.try_record(moment, &again, may_be_copies).await;
             for (index, result) in wanted.into_iter().zip(again) {
                 results[index] = result;
             }
@@ -140,17 +140,17 @@ impl RedisStore {
     /// anomaly.
     async fn try_record(
         &self,
-        now: Timestamp,
+        moment: Moment,
         occurrences: &[Occurrence],
         may_be_copies: bool,
     ) -> Vec<Result<Option<Recorded>, StoreError>> {
-        let due = self.renewals.due(now, occurrences);
+        let due = self.renewals.due(moment.now, occurrences);
         let elements: Vec<_> = occurrences.iter().zip(due).collect();
-        let begin = || self.calls.record(now, may_be_copies);
+        let begin = || self.calls.record(moment, may_be_copies);
         let add = |call: &mut Call, (occurrence, is_due): &(&Occurrence, bool)| {
             self.calls.add_occurrence(call, occurrence, *is_due);
         };
-        let start_of_day = Window::Day.start(now);
+        let start_of_day = Window::Day.start(moment.now);
         let read = |index: usize, reply: Reply| {
             let outcome = match reply.tag()? {
                 "counted" => RecordOutcome::Counted,
@@ -160,10 +160,10 @@ impl RedisStore {
                 "wanted" => return Ok(None),
                 other => return Err(reply::unexpected(other)),
             };
-            let stats = reply.stats(now)?;
+            let stats = reply.stats(moment.now)?;
             let is_counted = outcome == RecordOutcome::Counted;
             if is_counted {
-                self.renewals.add(now, occurrences[index].key);
+                self.renewals.add(moment.now, occurrences[index].key);
             }
             let is_one_more = is_counted && occurrences[index].at >= start_of_day;
             let previous_count_24h = stats.counts.day - u64::from(is_one_more);
@@ -211,38 +211,38 @@ impl Store for RedisStore {
 
     async fn record(
         &self,
-        now: Timestamp,
+        moment: Moment,
         occurrences: Vec<Occurrence>,
     ) -> Vec<Result<Recorded, StoreError>> {
-        self.record_occurrences(now, occurrences, false).await
+        self.record_occurrences(moment, occurrences, false).await
     }
 
     async fn record_again(
         &self,
-        now: Timestamp,
+        moment: Moment,
         occurrences: Vec<Occurrence>,
     ) -> Vec<Result<Recorded, StoreError>> {
-        self.record_occurrences(now, occurrences, true).await
+        self.record_occurrences(moment, occurrences, true).await
     }
 
     async fn stats(
         &self,
-        now: Timestamp,
+        moment: Moment,
         keys: Vec<AnomalyKey>,
     ) -> Vec<Result<Option<AnomalyStats>, StoreError>> {
-        let begin = || self.calls.stats(now);
+        let begin = || self.calls.stats(moment.now);
         let add = |call: &mut Call, key: &AnomalyKey| self.calls.add_keys(call, *key);
-        let read = |_, mut reply: Reply| reply.if_known("known", |reply| reply.stats(now));
+        let read = |_, mut reply: Reply| reply.if_known("known", |reply| reply.stats(moment.now));
         self.run_batch(&keys, |key| *key, begin, add, read).await
     }
 
     async fn details(
         &self,
-        now: Timestamp,
+        moment: Moment,
         key: AnomalyKey,
     ) -> Result<Option<AnomalyDetails>, StoreError> {
-        self.run_one(key, self.calls.details(now, key)).await?.if_known("known", |reply| {
-            let stats = reply.stats(now)?;
+        self.run_one(key, self.calls.details(moment.now, key)).await?.if_known("known", |reply| {
+            let stats = reply.stats(moment.now)?;
             let signature_json = reply.text()?;
             let known_since = reply.iso8601()?;
             let description = reply.text()?;
@@ -257,10 +257,10 @@ impl Store for RedisStore {
 
     async fn record_repairs(
         &self,
-        now: Timestamp,
+        moment: Moment,
         attempts: Vec<RepairAttempt>,
     ) -> Vec<Result<Option<RepairRecorded>, StoreError>> {
-        let begin = || self.calls.repair(now);
+        let begin = || self.calls.repair(moment);
         let add = |call: &mut Call, attempt: &RepairAttempt| self.calls.add_attempt(call, attempt);
         let read = |_, mut reply: Reply| {
             let counted = match reply.tag()? {
@@ -278,29 +278,31 @@ impl Store for RedisStore {
 
     async fn audit(
         &self,
-        _now: Timestamp,
+        moment: Moment,
         key: AnomalyKey,
     ) -> Result<Option<Vec<AuditEntry>>, StoreError> {
         self.run_one(key, self.calls.audit(key)).await?.if_known("known", |reply| {
-            Ok(reply.texts()?.iter().filter_map(|entry| audit::from_json(entry)).collect())
+            let texts = reply.texts()?;
+            let entries = texts.iter().filter_map(|entry| audit::from_json(entry));
+            Ok(entries.filter(|entry| is_audited(moment, entry)).collect())
         })
     }
 
     async fn mark_fixed(
         &self,
-        now: Timestamp,
+        moment: Moment,
         mark: FixMark,
     ) -> Result<Option<PermanentFix>, StoreError> {
-        let call = self.calls.mark_fixed(now, &mark);
+        let call = self.calls.mark_fixed(moment, &mark);
         self.run_one(mark.key, call).await?.if_known("marked", |_| Ok(mark.into()))
     }
 
     async fn unmark_fixed(
         &self,
-        now: Timestamp,
+        moment: Moment,
         removal: FixRemoval,
     ) -> Result<Option<bool>, StoreError> {
-        let call = self.calls.unmark_fixed(now, &removal);
+        let call = self.calls.unmark_fixed(moment, &removal);
         match self.run_one(removal.key, call).await?.tag()? {
             "unmarked" => Ok(Some(true)),
             "not_marked" => Ok(Some(false)),
@@ -329,7 +331,7 @@ impl Store for RedisStore {
         self.servers.check(shard, &self.calls).await
     }
 
-    async fn maintain(&self, _now: Timestamp) -> Result<(), StoreError> {
+    async fn maintain(&self, _moment: Moment) -> Result<(), StoreError> {
         // Redis expires keys by itself, and the scripts remove expired events as they go.
         Ok(())
     }

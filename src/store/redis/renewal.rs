@@ -38,14 +38,17 @@ impl Renewals {
     pub(super) fn due(&self, now: Timestamp, occurrences: &[Occurrence]) -> Vec<bool> {
         let renewed = self.renewed(now);
         let start = RETENTION.start(now);
+        let mut due = vec![false; occurrences.len()];
         let mut seen = HashSet::new();
-        let is_due = |occurrence: &Occurrence| {
-            // One that is too old is not recorded.
-            occurrence.at >= start
-                && !renewed.keys.contains(&occurrence.key)
-                && seen.insert(occurrence.key)
-        };
-        occurrences.iter().map(is_due).collect()
+        // One that is older may not be recorded: only the server knows.
+        for is_old in [false, true] {
+            for (occurrence, is_due) in occurrences.iter().zip(&mut due) {
+                *is_due |= (occurrence.at < start) == is_old
+                    && !renewed.keys.contains(&occurrence.key)
+                    && seen.insert(occurrence.key);
+            }
+        }
+        due
     }
 
     pub(super) fn add(&self, now: Timestamp, key: AnomalyKey) {

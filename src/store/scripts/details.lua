@@ -16,7 +16,7 @@ local function read()
   if not is_known(1) then
     return { 'unknown' }
   end
-  local stats = read_stats(1, window_starts(), false, read_texts(1, KEYS_EACH), 1)
+  local stats = read_stats(1, window_starts(), nil, read_texts(1, KEYS_EACH), 1)
   stats.newest = stats[1] > 0 and newest_event(1, stats)
   local texts = read_if_readable('HMGET', KEYS[1 + METADATA], 'signature', 'first_seen',
     'permanent_fix_description', 'permanent_fix_by') or {}

@@ -37,14 +37,45 @@ local function window_starts()
   return starts
 end
 
+-- How long an event is kept, how long the bucket of a rolled-up one is a fine one, and how far
+-- clocks may differ.
+local MONTH_SECONDS, DAY_SECONDS, MINUTE_SECONDS = 30 * 86400, 86400, 60
+
+local server_now
+
+-- Returns a time (as text and as number), or the server's own time less `seconds` if that is
+-- earlier: a caller whose clock is ahead must not remove what others still count. To be called only
+-- if something would go, so that most calls do not ask for the time.
+local function not_ahead(time, seconds)
+  if not server_now then
+    local now = call('TIME')
+    server_now = tonumber(now[1]) + tonumber(now[2]) / 1e6
+  end
+  local number, latest = tonumber(time), server_now - seconds
+  if number <= latest then
+    return time, number
+  end
+  return string.format('%.6f', latest), latest
+end
+
+-- Returns true if what is of the time `at` must stay. `kept_from` is the earliest time that is kept
+-- for the caller, and `seconds` how long things are kept.
+local function must_stay(at, kept_from, seconds)
+  if at >= tonumber(kept_from) then
+    return true
+  end
+  local _, earliest = not_ahead(kept_from, seconds)
+  return at >= earliest
+end
+
 -- Reads the key `folded`: the oldest rolled-up event, the newest (later events are in the
--- timeline), their number, and the time before which buckets are coarse. Returns nil if all have
--- expired, or the text is not of that form.
-local function read_rollup(text, starts)
+-- timeline), their number, and the time before which buckets are coarse. Returns nil if the text is
+-- not of that form.
+local function read_rollup(text)
   local first, edge, total, coarse_before = string.match(text, '^(%S+) (%S+) (%S+) (%S+)$')
   local first_at, edge_at = tonumber(first), tonumber(edge)
   total, coarse_before = tonumber(total), tonumber(coarse_before)
-  if not (first_at and edge_at and total and coarse_before) or edge_at < starts[5] then
+  if not (first_at and edge_at and total and coarse_before) then
     return nil
   end
   return { first = first, edge = edge, total = total, coarse_before = coarse_before,
@@ -172,10 +203,10 @@ end
 -- timeline of an older writer may have a million.
 local prunable_events = 5000
 
--- Removes the expired events of a timeline, as many as the call still may. Returns true if there
--- are more.
-local function prune(timeline, starts)
-  local expired = call('ZCOUNT', timeline, '-inf', '(' .. starts[1])
+-- Removes the events of a timeline before `earliest`, as many as the call still may. Returns true
+-- if there are more.
+local function prune(timeline, earliest)
+  local expired = call('ZCOUNT', timeline, '-inf', '(' .. earliest)
   local count = math.min(expired, prunable_events)
   if count > 0 then
     call('ZREMRANGEBYRANK', timeline, '0', count - 1)
@@ -185,26 +216,30 @@ local function prune(timeline, starts)
 end
 
 -- Reads the stats of an anomaly: its events by window as members 1 to 4, and the rest by name,
--- where `length` is that of the timeline. Removes expired events if `prunes` is set, but only if
--- there are any: after any write, even one that removes nothing, Redis lets a script exceed
--- maxmemory. `has_expired` says that there are still some. `texts` are those of all elements, of
--- which this is the `i`th.
-local function read_stats(k, starts, prunes, texts, i)
+-- where `length` is that of the timeline. If `kept_from` is set, removes expired events (see
+-- `must_stay`), but only if there are any: after any write, even one that removes nothing, Redis
+-- lets a script exceed maxmemory. `has_expired` says that there are still some. `texts` are those
+-- of all elements, of which this is the `i`th.
+local function read_stats(k, starts, kept_from, texts, i)
   local timeline = KEYS[k]
   local oldest = call('ZRANGE', timeline, '0', '0', 'WITHSCORES')[2]
   local oldest_at = tonumber(oldest)
-  local has_expired = oldest and oldest_at < starts[5]
-  if has_expired then
-    if prunes then
-      has_expired = prune(timeline, starts)
+  local has_older, has_expired = oldest and oldest_at < starts[5], false
+  if has_older then
+    if kept_from and not must_stay(oldest_at, kept_from, MONTH_SECONDS) then
+      local earliest, earliest_at = not_ahead(kept_from, MONTH_SECONDS)
+      has_expired = prune(timeline, earliest)
+      has_older = has_expired or earliest_at < starts[5]
     end
     oldest = call('ZRANGEBYSCORE', timeline, starts[1], '+inf', 'WITHSCORES', 'LIMIT', '0', '1')[2]
     oldest_at = tonumber(oldest)
   end
   local length, month, week, day, hour = 0, 0, 0, 0, 0
-  if oldest then
+  if oldest or has_older then
     length = call('ZCARD', timeline)
-    month = has_expired and call('ZCOUNT', timeline, starts[1], '+inf') or length
+  end
+  if oldest then
+    month = has_older and call('ZCOUNT', timeline, starts[1], '+inf') or length
     -- A window that begins before the oldest event holds them all, and need not be counted.
     week = oldest_at >= starts[6] and month or call('ZCOUNT', timeline, starts[2], '+inf')
     day = oldest_at >= starts[7] and week or call('ZCOUNT', timeline, starts[3], '+inf')
@@ -213,10 +248,12 @@ local function read_stats(k, starts, prunes, texts, i)
   local stats = { month, week, day, hour, length = length, oldest = oldest, newest = false,
     has_expired = has_expired, repairs = texts[i * 3 - 2], mark = texts[i * 3 - 1], rollup = false,
     is_approximate = false }
-  local rollup = texts[i * 3] and read_rollup(texts[i * 3], starts)
-  if rollup then
+  local rollup = texts[i * 3] and read_rollup(texts[i * 3])
+  if rollup and rollup.edge_at >= starts[5] then
     stats.rollup = rollup
     add_rollup(k, starts, stats)
+  elseif rollup and kept_from and must_stay(rollup.edge_at, kept_from, MONTH_SECONDS) then
+    stats.rollup = rollup
   end
   return stats
 end
@@ -268,10 +305,11 @@ local function extend_ttl(name, seconds)
   end
 end
 
--- Returns true if the id of an operation was remembered within the last `kept_seconds`.
-local function is_remembered(k, id, now, kept_seconds)
-  local remembered_at = call('ZSCORE', KEYS[k + OPERATION_IDS], id)
-  return remembered_at and tonumber(remembered_at) > tonumber(now) - tonumber(kept_seconds)
+-- Returns true if the id of an operation is remembered. Ids are kept from `kept_from` on, for
+-- `kept_seconds`.
+local function is_remembered(k, id, kept_from, kept_seconds)
+  local remembered_at = tonumber(call('ZSCORE', KEYS[k + OPERATION_IDS], id) or nil)
+  return remembered_at and must_stay(remembered_at, kept_from, kept_seconds)
 end
 
 -- Fails if an id could not be remembered afterwards, and changes nothing: no id is a line feed.
@@ -283,14 +321,18 @@ end
 -- have left any number.
 local IDS_AT_ONCE = 100
 
--- Remembers the id of an operation as one of the last `max_ids`. To be called last: one that fails
--- half-way must not count as done.
-local function remember_id(k, id, now, kept_seconds, max_ids)
+-- Remembers the id of an operation as one of the last `max_ids`, and forgets those that have
+-- expired. To be called last: one that fails half-way must not count as done.
+local function remember_id(k, id, now, kept_from, kept_seconds, max_ids)
   local ids = KEYS[k + OPERATION_IDS]
   call('ZADD', ids, now, id)
   call('EXPIRE', ids, kept_seconds)
-  local start = string.format('%.6f', tonumber(now) - tonumber(kept_seconds))
-  local surplus = math.max(call('ZCARD', ids) - max_ids, call('ZCOUNT', ids, '-inf', start))
+  local surplus = call('ZCARD', ids) - max_ids
+  local oldest = call('ZRANGE', ids, '0', '0', 'WITHSCORES')[2]
+  if not must_stay(tonumber(oldest), kept_from, kept_seconds) then
+    local earliest = not_ahead(kept_from, kept_seconds)
+    surplus = math.max(surplus, call('ZCOUNT', ids, '-inf', '(' .. earliest))
+  end
   if surplus > 0 then
     call('ZREMRANGEBYRANK', ids, '0', math.min(surplus, IDS_AT_ONCE) - 1)
   end
@@ -308,7 +350,12 @@ end
 -- has waited at one instance of the service must not undo what was done through another meanwhile.
 local function is_outdated(k, at, now)
   local changed_at = call('HGET', KEYS[k + METADATA], 'permanent_fix_changed')
-  return changed_at and tonumber(at) < tonumber(now) and tonumber(at) < tonumber(changed_at)
+  if not changed_at or tonumber(at) >= tonumber(now) or tonumber(at) >= tonumber(changed_at) then
+    return false
+  end
+  -- One that lies ahead was made under a wrong clock, and says nothing about the order.
+  local _, latest = not_ahead(changed_at, -MINUTE_SECONDS)
+  return latest == tonumber(changed_at)
 end
 
 -- Changes the permanent fix of the one anomaly of a call by `apply`, which is given the name of the
@@ -316,19 +363,21 @@ end
 -- had no effect, the id is known, or a later change was made; or "unknown".
 --
 -- ARGV  1  seconds to keep an id
---       2  now (Unix seconds)
---       3  event id
---       4  the change's time (Unix seconds)
---       5  its entry in the audit (JSON)
---       6  maximum number of ids of operations
---       7  maximum number of entries in an audit
---       8  seconds to keep an audit
+--       2  the time from which ids are kept (Unix seconds)
+--       3  now (Unix seconds)
+--       4  event id
+--       5  the change's time (Unix seconds)
+--       6  its entry in the audit (JSON)
+--       7  maximum number of ids of operations
+--       8  maximum number of entries in an audit
+--       9  seconds to keep an audit
 local function change_fix(apply, effective, ineffective)
-  local kept_seconds, now, id, at, entry, max_ids, audit_entries, audit_seconds = unpack(ARGV, 1, 8)
+  local kept_seconds, kept_from, now, id, at, entry, max_ids, audit_entries, audit_seconds =
+    unpack(ARGV, 1, 9)
   if not is_known(1) then
     return 'unknown'
   end
-  if is_remembered(1, id, now, kept_seconds) then
+  if is_remembered(1, id, kept_from, kept_seconds) then
     return ineffective
   end
   local has_effect = false
@@ -341,6 +390,6 @@ local function change_fix(apply, effective, ineffective)
       audit(1, entry, audit_entries, audit_seconds)
     end
   end
-  remember_id(1, id, now, kept_seconds, max_ids)
+  remember_id(1, id, now, kept_from, kept_seconds, max_ids)
   return has_effect and effective or ineffective
 end

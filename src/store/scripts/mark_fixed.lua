@@ -2,21 +2,21 @@
 --
 -- KEYS     timeline, repair_count, permanent_fix, metadata, folded, folded_counts, folded_ids,
 --          repair_history, operation_ids, audit
--- ARGV     1-8  as `change_fix` in library.lua takes them
---          9    the mark's time (ISO 8601)
---          10   seconds for which the mark holds from now on
---          11   the description of the fix
---          12   who reports it; '' if unknown
+-- ARGV     1-9  as `change_fix` in library.lua takes them
+--          10   the mark's time (ISO 8601)
+--          11   seconds for which the mark holds from now on
+--          12   the description of the fix
+--          13   who reports it; '' if unknown
 -- Returns  {"marked"}, also if nothing has changed because the id is known or a later change was
 --          made; {"unknown"}; or {"error" and a message}
 --
 -- A script and not MULTI: a mark on an unknown anomaly is refused, and the metadata must not expire
 -- before the mark.
 
-local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 10, 12, 0
+local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 10, 13, 0
 
 local at, at_iso, validity_seconds, description, fixed_by =
-  ARGV[4], ARGV[9], ARGV[10], ARGV[11], ARGV[12]
+  ARGV[5], ARGV[10], ARGV[11], ARGV[12], ARGV[13]
 
 local function mark(metadata)
   call('HSET', metadata, 'permanent_fix_applied', 'true', 'permanent_fix_description', description,

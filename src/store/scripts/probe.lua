@@ -13,6 +13,7 @@ local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 1, 1, 0
 local key, kept_seconds = KEYS[1], ARGV[1]
 
 local function check_texts()
+  call('TIME')
   call('SET', key, '1', 'EX', kept_seconds)
   call('INCR', key)
   call('GET', key)

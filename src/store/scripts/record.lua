@@ -8,6 +8,8 @@
 --          7    number of events beyond those before they are rolled up
 --          8    number of ids of rolled-up events to remember
 --          9    1 if the occurrences may have been recorded before
+--          10   the time from which events are kept (Unix seconds), unless the server's clock is
+--               behind
 --          then for each occurrence: event id, its time (Unix seconds); and, if the lives of its
 --          anomaly's keys are renewed with it, its time (ISO 8601) and the posted object (JSON),
 --          else '' and ''
@@ -21,12 +23,12 @@
 -- If several occurrences of a batch are of one anomaly, it is read once, and its stats are kept up
 -- to date in Lua, because a command costs more than most of what it does.
 
-local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 7, 9, 4
+local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 7, 10, 4
 
 local starts = window_starts()
 local kept_seconds = ARGV[5]
 local exact_events, rollup_batch = tonumber(ARGV[6]), tonumber(ARGV[7])
-local recent_ids, may_be_copies = tonumber(ARGV[8]), ARGV[9] == '1'
+local recent_ids, may_be_copies, kept_from = tonumber(ARGV[8]), ARGV[9] == '1', ARGV[10]
 -- Up to 128 short members, Redis 7.0 parses all scores again with each ZADD, ten times as slow as
 -- in the other encoding, which a set keeps for good once it has held a longer member. No id has a
 -- line feed.
@@ -39,6 +41,15 @@ local texts
 local stats_by_timeline = {}
 -- Of these all further elements are to be sent again too, so that they stay in order.
 local wanted_timelines = {}
+
+-- Returns the starts of the windows, but those of 30 days and of 24 hours so that nothing expires
+-- or becomes coarse too early.
+local function safe_starts()
+  local limits = { unpack(starts) }
+  limits[1], limits[5] = not_ahead(kept_from, MONTH_SECONDS)
+  limits[3], limits[7] = not_ahead(starts[3], DAY_SECONDS)
+  return limits
+end
 
 -- Rolls up the surplus of the anomalies' events as far as the call may take, the largest first:
 -- what is left over is rolled up with later writes.
@@ -53,9 +64,10 @@ local function bound_timelines(count)
   end
   table.sort(too_long, function(a, b) return a.surplus > b.surplus end)
   local work = count + MORE_WORK
+  local limits = #too_long > 0 and safe_starts()
   for _, stats in ipairs(too_long) do
     if work > 0 then
-      local done = protected(roll_up_oldest, stats.k, stats, math.min(stats.surplus, work), starts,
+      local done = protected(roll_up_oldest, stats.k, stats, math.min(stats.surplus, work), limits,
         recent_ids, kept_seconds)
       -- One that fails is left as it is: its events are in the timeline.
       work = work - (tonumber(done) or 1)
@@ -70,7 +82,8 @@ local function insert_member(timeline, stats, id, at)
     return true
   end
   -- A copy that has expired, and is still to be removed, is none.
-  if stats.has_expired and tonumber(call('ZSCORE', timeline, id)) < starts[5] then
+  if stats.has_expired
+    and not must_stay(tonumber(call('ZSCORE', timeline, id)), kept_from, MONTH_SECONDS) then
     call('ZADD', timeline, at, id)
     return true
   end
@@ -112,7 +125,7 @@ local function add(k, stats, id, at, at_number)
     return 'wanted'
   end
   if rollup then
-    if has_recent_id(k, rollup, id, starts) then
+    if has_recent_id(k, rollup, id, kept_from) then
       return 'duplicate'
     end
     if may_be_copies and at_number <= rollup.edge_at and at_number <= dropped_until(k, rollup) then
@@ -122,7 +135,8 @@ local function add(k, stats, id, at, at_number)
   if not insert(k, stats, id, at) then
     return 'duplicate'
   end
-  if not stats.newest and not rollup and call('ZREVRANK', KEYS[k], id) == 0 then
+  if not stats.newest and not rollup and at_number >= starts[5]
+    and call('ZREVRANK', KEYS[k], id) == 0 then
     stats.newest, stats.newest_at = at, at_number
   end
   return 'counted'
@@ -131,25 +145,25 @@ end
 local function record(i)
   local k, a = (i - 1) * KEYS_EACH + 1, FIXED_ARGUMENTS + (i - 1) * ARGUMENTS_EACH
   local id, at, at_number = ARGV[a + 1], ARGV[a + 2], tonumber(ARGV[a + 2])
-  local is_inside = at_number >= starts[5]
+  local is_kept = at_number >= starts[5] or must_stay(at_number, kept_from, MONTH_SECONDS)
   if wanted_timelines[KEYS[k]] then
     return 'wanted'
   end
   local stats = stats_by_timeline[KEYS[k]]
-  if not stats or is_inside and not stats.is_pruned then
-    stats = read_stats(k, starts, is_inside, texts, i)
-    stats.k, stats.is_pruned = k, is_inside
+  if not stats or is_kept and not stats.is_pruned then
+    stats = read_stats(k, starts, is_kept and kept_from or nil, texts, i)
+    stats.k, stats.is_pruned = k, is_kept
     stats_by_timeline[KEYS[k]] = stats
   end
   -- The object came with the anomaly's first event of the call, which may be a duplicate.
   stats.renewed_by = stats.renewed_by or ARGV[a + 4] ~= '' and a
   local outcome = 'too_old'
-  if is_inside then
+  if is_kept then
     outcome = add(k, stats, id, at, at_number)
     if outcome == 'wanted' then
       wanted_timelines[KEYS[k]] = true
       return outcome
-    elseif outcome == 'counted' then
+    elseif outcome == 'counted' and at_number >= starts[5] then
       stats[1] = stats[1] + 1
       for window = 2, 4 do
         if at_number >= starts[window + 4] then

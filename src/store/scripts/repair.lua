@@ -3,22 +3,23 @@
 -- KEYS     for each attempt: timeline, repair_count, permanent_fix, metadata, folded,
 --          folded_counts, folded_ids, repair_history, operation_ids, audit
 -- ARGV     1  seconds to keep an anomaly and an id
---          2  now (Unix seconds)
---          3  maximum number of attempts in a history
---          4  maximum number of ids of operations
---          5  maximum number of entries in an audit
---          6  seconds to keep an audit
+--          2  the time from which ids are kept (Unix seconds)
+--          3  now (Unix seconds)
+--          4  maximum number of attempts in a history
+--          5  maximum number of ids of operations
+--          6  maximum number of entries in an audit
+--          7  seconds to keep an audit
 --          then for each attempt: event id, the attempt (JSON), its entry in the audit (JSON)
 -- Returns  for each attempt: {"counted" or "duplicate", number of attempts, {repair history, newest
 --          first}}, {"unknown"}, or {"error" and a message}
 --
 -- A script and not MULTI: whether the anomaly is known and the id is new decides about the writes.
 
-local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 10, 6, 3
+local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 10, 7, 3
 
-local kept_seconds, now = ARGV[1], ARGV[2]
-local newest_attempts = ARGV[3] - 1
-local max_ids, audit_entries, audit_seconds = ARGV[4], ARGV[5], ARGV[6]
+local kept_seconds, kept_from, now = ARGV[1], ARGV[2], ARGV[3]
+local newest_attempts = ARGV[4] - 1
+local max_ids, audit_entries, audit_seconds = ARGV[5], ARGV[6], ARGV[7]
 
 local function add(k, id, attempt, entry)
   if not is_known(k) then
@@ -29,7 +30,7 @@ local function add(k, id, attempt, entry)
   call('LLEN', repair_history)
   call('LLEN', KEYS[k + AUDIT])
   local outcome = 'duplicate'
-  if not is_remembered(k, id, now, kept_seconds) then
+  if not is_remembered(k, id, kept_from, kept_seconds) then
     outcome = 'counted'
     check_memory_of_ids(k, now)
     call('INCR', repair_count)
@@ -39,7 +40,7 @@ local function add(k, id, attempt, entry)
     call('EXPIRE', repair_history, kept_seconds)
     extend_ttl(KEYS[k + METADATA], kept_seconds)
     audit(k, entry, audit_entries, audit_seconds)
-    remember_id(k, id, now, kept_seconds, max_ids)
+    remember_id(k, id, now, kept_from, kept_seconds, max_ids)
   end
   return { outcome, call('GET', repair_count) or '',
     call('LRANGE', repair_history, '0', newest_attempts) }

@@ -63,14 +63,15 @@ local function dropped_until(k, rollup)
   return rollup.dropped
 end
 
--- Returns true if an id is remembered, of an event that is inside 30 days.
-local function has_recent_id(k, rollup, id, starts)
+-- Returns true if an id is remembered, of an event that must stay.
+local function has_recent_id(k, rollup, id, kept_from)
   local field, bytes = id_field(id)
   local ids = ids_of(k, rollup, field)
   local index = string.find(ids, bytes, 1, true)
   while index do
+    -- Seconds were rounded down there, and here up.
     if index % ID_BYTES == 1
-      and struct.unpack('>I4', ids, index + 6) >= math.floor(starts[5]) then
+      and must_stay(struct.unpack('>I4', ids, index + 6) + 1, kept_from, MONTH_SECONDS) then
       return true
     end
     index = string.find(ids, bytes, index + 1, true)

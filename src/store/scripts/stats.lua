@@ -15,7 +15,7 @@ local texts
 
 local function read(i)
   local k = (i - 1) * KEYS_EACH + 1
-  local stats = read_stats(k, starts, false, texts, i)
+  local stats = read_stats(k, starts, nil, texts, i)
   if stats[1] == 0 and not is_known(k) then
     return 'unknown'
   end

@@ -2,15 +2,15 @@
 --
 -- KEYS     timeline, repair_count, permanent_fix, metadata, folded, folded_counts, folded_ids,
 --          repair_history, operation_ids, audit
--- ARGV     1-8  as `change_fix` in library.lua takes them
+-- ARGV     1-9  as `change_fix` in library.lua takes them
 -- Returns  {"unmarked"}; {"not_marked"}, also if nothing has changed because the id is known or a
 --          later change was made; {"unknown"}; or {"error" and a message}
 --
 -- A script and not MULTI: an unknown anomaly differs from one without a mark.
 
-local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 10, 8, 0
+local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 10, 9, 0
 
-local at = ARGV[4]
+local at = ARGV[5]
 
 local function unmark(metadata)
   local mark = call('GET', KEYS[1 + PERMANENT_FIX])

@@ -16,16 +16,16 @@ async fn a_repair_count_that_is_no_number_reads_as_none() {
     for (count, text) in (1..).zip(foreign) {
         client.run(&["SET", &name, text]).await;
         let event = vec![occurrence(QUIET, &count.to_string(), now)];
-        let recorded = store.record(now, event).await.pop().unwrap().unwrap();
+        let recorded = store.record(now.into(), event).await.pop().unwrap().unwrap();
         assert_eq!(recorded.outcome, RecordOutcome::Counted, "{text}");
         assert_eq!(recorded.stats.counts.month, count, "{text}");
         assert_eq!(recorded.stats.repair_attempts, 0, "{text}");
-        let read = store.stats(now, vec![key]).await.pop().unwrap().unwrap().unwrap();
+        let read = store.stats(now.into(), vec![key]).await.pop().unwrap().unwrap().unwrap();
         assert_eq!(read.repair_attempts, 0, "{text}");
-        assert!(store.details(now, key).await.unwrap().is_some(), "{text}");
+        assert!(store.details(now.into(), key).await.unwrap().is_some(), "{text}");
     }
     client.run(&["SET", &name, "3"]).await;
-    let read = store.stats(now, vec![key]).await.pop().unwrap().unwrap().unwrap();
+    let read = store.stats(now.into(), vec![key]).await.pop().unwrap().unwrap().unwrap();
     assert_eq!(read.repair_attempts, 3);
 }
 
@@ -40,10 +40,10 @@ async fn metadata_of_a_foreign_type_are_read_as_missing_where_a_mark_holds() {
     client.run(&["SET", &format!("anomaly:metadata:{key}"), "foreign"]).await;
     client.run(&["SET", &format!("anomaly:permanent_fix:{key}"), "1", "EX", "1000"]).await;
     let event = vec![occurrence(QUIET, "2", now)];
-    let recorded = store.record(now, event).await.pop().unwrap().unwrap();
+    let recorded = store.record(now.into(), event).await.pop().unwrap().unwrap();
     assert_eq!(recorded.outcome, RecordOutcome::Counted);
     assert!(recorded.stats.fixed_at.is_some());
-    let details = store.details(now, key).await.unwrap().unwrap();
+    let details = store.details(now.into(), key).await.unwrap().unwrap();
     assert_eq!(details.stats.counts.month, 2);
     assert_eq!(details.signature_json, None);
 }

@@ -47,13 +47,13 @@ async fn outcomes(
     now: Timestamp,
     events: Vec<Occurrence>,
 ) -> Vec<Result<RecordOutcome, StoreError>> {
-    let results = store.record(now, events).await;
+    let results = store.record(now.into(), events).await;
     results.into_iter().map(|result| result.map(|recorded| recorded.outcome)).collect()
 }
 
 /// The number of events within 30 days.
 async fn count(store: &Arc<dyn Store>, now: Timestamp, key: u64) -> u64 {
-    let stats = store.stats(now, vec![AnomalyKey::from_bits(key)]).await.pop().unwrap();
+    let stats = store.stats(now.into(), vec![AnomalyKey::from_bits(key)]).await.pop().unwrap();
     stats.unwrap().map_or(0, |stats| stats.counts.month)
 }
 

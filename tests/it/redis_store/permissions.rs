@@ -9,8 +9,8 @@ use crate::support::{
 
 /// The permissions on a single Redis, for the key prefix `anomaly:`.
 const RULE: &str = "~anomaly:* +evalsha +eval +del +exists +expire +get +hdel +hexists +hget \
-                    +hmget +hset +hsetnx +incr +llen +lpush +lrange +ltrim +mget +pttl +set +ttl \
-                    +zadd +zcard +zcount +zrange +zrangebyscore +zrem +zremrangebyrank \
+                    +hmget +hset +hsetnx +incr +llen +lpush +lrange +ltrim +mget +pttl +set +time \
+                    +ttl +zadd +zcard +zcount +zrange +zrangebyscore +zrem +zremrangebyrank \
                     +zremrangebyscore +zrevrangebyscore +zrevrank +zscore";
 
 /// What a cluster needs beside it: the map of its slots. (ASKING is for slots that are moving.)
@@ -46,23 +46,35 @@ async fn the_documented_user_may_do_all_that_the_service_does() {
             assert_eq!(outcome.unwrap(), RecordOutcome::Counted);
         }
     }
-    let again = store.record_again(now, vec![late(now, "late")]).await.pop().unwrap().unwrap();
+    let again =
+        store.record_again(now.into(), vec![late(now, "late")]).await.pop().unwrap().unwrap();
     assert_eq!(again.outcome, RecordOutcome::Duplicate);
-    let repair = store.record_repairs(now, vec![attempt(BUSY, "r", now)]).await.pop().unwrap();
+    let repair =
+        store.record_repairs(now.into(), vec![attempt(BUSY, "r", now)]).await.pop().unwrap();
     assert!(repair.unwrap().unwrap().counted);
-    assert!(store.mark_fixed(now, fix_mark(BUSY, "m", now)).await.unwrap().is_some());
-    assert!(store.stats(now, vec![key]).await.pop().unwrap().unwrap().unwrap().fixed_at.is_some());
-    let removed = store.unmark_fixed(now, fix_removal(BUSY, "u", now)).await.unwrap();
+    assert!(store.mark_fixed(now.into(), fix_mark(BUSY, "m", now)).await.unwrap().is_some());
+    assert!(
+        store
+            .stats(now.into(), vec![key])
+            .await
+            .pop()
+            .unwrap()
+            .unwrap()
+            .unwrap()
+            .fixed_at
+            .is_some()
+    );
+    let removed = store.unmark_fixed(now.into(), fix_removal(BUSY, "u", now)).await.unwrap();
     assert_eq!(removed, Some(true));
-    assert_eq!(store.details(now, key).await.unwrap().unwrap().repairs.total, 1);
-    assert_eq!(store.repairs(now, key).await.unwrap().unwrap().total, 1);
-    assert_eq!(store.audit(now, key).await.unwrap().unwrap().len(), 3);
+    assert_eq!(store.details(now.into(), key).await.unwrap().unwrap().repairs.total, 1);
+    assert_eq!(store.repairs(now.into(), key).await.unwrap().unwrap().total, 1);
+    assert_eq!(store.audit(now.into(), key).await.unwrap().unwrap().len(), 3);
     let later = now.plus_seconds(30 * 86_400 - 60);
     let pruning = vec![occurrence(QUIET, "much later", later), late(later, "coarse")];
     for outcome in outcomes(&store, later, pruning).await {
         assert_eq!(outcome.unwrap(), RecordOutcome::Counted);
     }
-    store.maintain(later).await.unwrap();
+    store.maintain(later.into()).await.unwrap();
     assert_eq!(store.identity(store.shards()[0]).await, None, "INFO is denied, and no outage");
     store.check(store.shards()[0]).await.unwrap();
     store.close().await;

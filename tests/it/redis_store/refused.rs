@@ -20,11 +20,13 @@ async fn faults(store: &Arc<dyn Store>, now: Timestamp) -> Vec<StoreError> {
     let mut faults: Vec<_> =
         outcomes(store, now, batch).await.into_iter().map(|r| r.expect_err("refused")).collect();
     let attempts = vec![attempt(QUIET, "repair", now), attempt(BUSY, "repair", now)];
-    let repairs = store.record_repairs(now, attempts).await;
+    let repairs = store.record_repairs(now.into(), attempts).await;
     faults.extend(repairs.into_iter().map(|repair| repair.expect_err("refused")));
-    faults.push(store.mark_fixed(now, fix_mark(BUSY, "mark", now)).await.expect_err("refused"));
+    faults.push(
+        store.mark_fixed(now.into(), fix_mark(BUSY, "mark", now)).await.expect_err("refused"),
+    );
     let removal = fix_removal(BUSY, "removal", now);
-    faults.push(store.unmark_fixed(now, removal).await.expect_err("refused"));
+    faults.push(store.unmark_fixed(now.into(), removal).await.expect_err("refused"));
     faults.push(store.check(store.shards()[0]).await.expect_err("refused"));
     faults
 }
@@ -57,12 +59,12 @@ async fn all_wait(options: &[&str], refuse: &[&[&str]], allow: &[&[&str]], cause
     assert_eq!(count(&store, now, BUSY).await, 102);
     assert_eq!(count(&store, now, QUIET).await, 2);
     let attempts = vec![attempt(QUIET, "repair", now), attempt(BUSY, "repair", now)];
-    for repair in store.record_repairs(now, attempts).await {
+    for repair in store.record_repairs(now.into(), attempts).await {
         assert_eq!(repair.unwrap().unwrap().history.total, 1);
     }
-    let fix = store.mark_fixed(now, fix_mark(BUSY, "mark", now)).await.unwrap();
+    let fix = store.mark_fixed(now.into(), fix_mark(BUSY, "mark", now)).await.unwrap();
     assert!(fix.is_some());
-    let audit = store.audit(now, AnomalyKey::from_bits(BUSY)).await.unwrap().unwrap();
+    let audit = store.audit(now.into(), AnomalyKey::from_bits(BUSY)).await.unwrap().unwrap();
     assert_eq!(audit.len(), 2, "{audit:?}");
 }
 

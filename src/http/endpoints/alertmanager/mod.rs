@@ -71,17 +71,17 @@ async fn deliver(
     body: Result<JsonText, Problem>,
 ) -> Result<(StatusCode, Json<DeliveryBody>), Problem> {
     let bytes = body.as_ref().ok().map(JsonText::len);
-    let now = state.counter.now();
+    let moment = state.counter.moment();
     let read = match body {
         Ok(body) => {
-            ReadDelivery::of(body, quota, state.alertmanager.count, now, state.anomaly).await
+            ReadDelivery::of(body, quota, state.alertmanager.count, moment.now, state.anomaly).await
         }
         Err(problem) => Err(problem),
     };
     let delivery = read.inspect_err(|problem| note_refusal(&caller, bytes, problem))?;
     let ReadDelivery { heads, alerts, truncated, turn: _turn } = delivery;
     note_truncated(&caller, truncated);
-    let results = record_each(&state.counter, now, alerts).await;
+    let results = record_each(&state.counter, moment, alerts).await;
     // Alertmanager sends the whole again, and an episode that was recorded counts once. (A delivery
     // has no id: where each one counts, a part of it may count twice.)
     if let Some(problem) = temporary_problem(&results) {
