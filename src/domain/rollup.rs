@@ -13,6 +13,10 @@ pub const FINE_BUCKET_SECONDS: i64 = 120;
 /// The width of a bucket for older events.
 pub const COARSE_BUCKET_SECONDS: i64 = 3_600;
 
+/// The newest expired buckets stay. The last of them holds the number of events before the others;
+/// it may still grow by a late event that has not expired, and then the one before holds it.
+const EXPIRED_BUCKETS: usize = 2;
+
 /// Events that are kept as numbers. There is at least one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Rollup {
@@ -110,7 +114,8 @@ impl Rollup {
         Some(bucket_start(bucket.newest, COARSE_BUCKET_SECONDS).max(start))
     }
 
-    /// Makes the buckets of more than a day ago coarse, and removes the expired ones.
+    /// Makes the buckets of more than a day ago coarse, and removes the expired ones but for the
+    /// newest.
     pub(super) fn tidy(&mut self, now: Timestamp) {
         let coarse_before = bucket_start(Window::Day.start(now), COARSE_BUCKET_SECONDS);
         if coarse_before > self.coarse_before {
@@ -122,10 +127,9 @@ impl Rollup {
                 bucket.newest >= coarse_before || next.next() != Some(hour(bucket))
             });
         }
-        // The newest of the expired ones holds the number of events before the others.
         let start = RETENTION.start(now);
         let expired = self.buckets.partition_point(|bucket| bucket.newest < start);
-        self.buckets.drain(..expired.saturating_sub(1));
+        self.buckets.drain(..expired.saturating_sub(EXPIRED_BUCKETS));
     }
 
     fn total_before(&self, index: usize) -> u64 {

@@ -1,5 +1,5 @@
-//! What is known of the spool without its thread: how much waits, and whether more can. That nothing
-//! can is two lines in the log, one when it begins and one when it ends, and a gauge.
+//! What is known of the spool without its thread: how much waits, and whether more can. That
+//! nothing can is two lines in the log, one when it begins and one when it ends, and a gauge.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},

@@ -1,8 +1,8 @@
 //! The durable queue of writes that wait for a store which does not answer. An append is on disk
 //! before it is acknowledged. When to spool and when to replay is not decided here. The same file
 //! has the writes that were rejected for good (`dead.rs`), and those that were acknowledged before
-//! an outage (`held.rs`). One thread works on it (`worker.rs`), which nobody waits for when the disk
-//! hangs; `condition.rs` knows whether writes can wait.
+//! an outage (`held.rs`). One thread works on it (`worker.rs`), for which nobody waits when the
+//! disk hangs; `condition.rs` knows whether writes can wait.
 //!
 //! Order of imports: record_v1, usage, condition, settlement → record → error → settled → salvage,
 //! dead, held → contents → file → opening, worker → mod.

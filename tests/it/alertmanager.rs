@@ -141,7 +141,7 @@ async fn a_malformed_alert_fails_itself_alone() {
 
 #[tokio::test]
 async fn an_episode_outside_thirty_days_is_not_counted() {
-    let service = Service::embedded().await;
+    let (service, _clock) = Service::aged(&[]).await;
     let labels = json!({"alertname": "HighCPU"});
     let alerts =
         ["0001-01-01T00:00:00Z", "2020-01-01T00:00:00Z"].map(|at| firing("f", at, &labels));

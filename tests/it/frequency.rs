@@ -123,7 +123,7 @@ async fn copies_through_two_instances_on_one_redis_count_once() {
 
 #[tokio::test]
 async fn occurred_at_places_an_event_in_its_windows() {
-    let service = Service::embedded().await;
+    let (service, _clock) = Service::aged(&[]).await;
     let now = wall_clock();
     let two_days_ago = now.minus_seconds(2 * 86_400).to_string();
     let late = service.post("/anomalies", &with(crash(), "occurred_at", two_days_ago)).await.ok();

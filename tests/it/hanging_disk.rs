@@ -1,5 +1,5 @@
-//! A disk that hangs: calls are answered within `store.write_timeout_ms`, no read shows what may not
-//! be durable, nothing that was acknowledged is lost, and the process can be ended.
+//! A disk that hangs: calls are answered within `store.write_timeout_ms`, no read shows what may
+//! not be durable, nothing that was acknowledged is lost, and the process can be ended.
 
 use std::time::{Duration, Instant};
 

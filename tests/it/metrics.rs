@@ -233,13 +233,13 @@ async fn a_real_prometheus_has_every_metric_that_the_rules_and_the_dashboard_use
     let dashboard: Value =
         serde_json::from_str(include_str!("../../deploy/grafana/dashboard.json")).unwrap();
     let mut used = named(&expressions);
-    assert_eq!(used.len(), 16);
+    assert!(used.len() > 15, "{used:?}");
     for panel in dashboard["panels"].as_array().unwrap() {
         for target in panel["targets"].as_array().unwrap() {
             used.extend(named(target["expr"].as_str().unwrap()));
         }
     }
-    assert!(used.len() > 25, "{used:?}");
+    assert!(used.len() > 30, "{used:?}");
 
     let prometheus = Prometheus::start(&service, "t0ken");
     eventually("all metrics are there", || async {
@@ -249,9 +249,10 @@ async fn a_real_prometheus_has_every_metric_that_the_rules_and_the_dashboard_use
     })
     .await;
     // Prometheus evaluates the rules, and can parse the dashboard's expressions.
+    let alerts = rules.matches("- alert: ").count();
     let rules = prometheus.ask("/api/v1/rules").await.unwrap();
     let rules = rules["data"]["groups"][0]["rules"].as_array().unwrap();
-    assert_eq!(rules.len(), 11);
+    assert_eq!(rules.len(), alerts);
     assert!(rules.iter().all(|rule| rule["health"] != "err"), "{rules:?}");
     for panel in dashboard["panels"].as_array().unwrap() {
         for target in panel["targets"].as_array().unwrap() {

@@ -306,6 +306,30 @@ async fn what_a_duplicate_has_made_forgotten_stays_so_after_a_restart() {
 /// So few exact events that most anomalies of a run are partly rolled up.
 const FEW: u32 = 4;
 
+/// Events that have expired are counted before a bucket that a late event makes longer.
+async fn a_late_event_in_the_last_expired_bucket_brings_no_other_back(fixture: &mut impl Fixture) {
+    let month = 30 * DAY;
+    let steps = [
+        Step::Record(vec![(2, 9, 0), (2, 3, 0), (2, 10, 0), (2, 11, 0)]),
+        Step::Record(vec![(2, 4, month - 1)]),
+        Step::Record(vec![(2, 12, 0)]),
+        Step::Wait(2_317),
+        Step::Record(vec![(2, 4, month - 1)]),
+        Step::Wait(50),
+        Step::Record(vec![(2, 2, month)]),
+        Step::Look(2),
+    ];
+    compare(fixture, FEW, &steps).await;
+}
+
+#[tokio::test]
+async fn a_late_event_in_the_last_expired_bucket_brings_no_other_back_on_any_store() {
+    let mut embedded = EmbeddedFixture::keeping(FEW).await;
+    a_late_event_in_the_last_expired_bucket_brings_no_other_back(&mut embedded).await;
+    let mut redis = RedisFixture::keeping(FEW).await;
+    a_late_event_in_the_last_expired_bucket_brings_no_other_back(&mut redis).await;
+}
+
 #[test]
 fn the_embedded_store_agrees_with_the_model() {
     check::<EmbeddedFixture>(200, EXACT_EVENTS);

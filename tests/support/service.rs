@@ -12,7 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{
-    DEADLINE, FakeClock, RedisServer,
+    DEADLINE, FakeClock, RedisServer, eventually,
     servers::{
         process::{Process, START_TIMEOUT},
         service::{SERVICE, listening_address, service_command},
@@ -80,6 +80,11 @@ impl Service {
         let clock = FakeClock::of_the_machine();
         let service = Self::under(&clock, options).await;
         clock.set(AGED_SECONDS);
+        // To what was under way it seems to have taken long.
+        eventually("it is ready", || async {
+            (service.get("/readyz").await.ok()["status"] == "ready").then_some(())
+        })
+        .await;
         (service, clock)
     }
 

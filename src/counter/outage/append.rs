@@ -1,5 +1,5 @@
-//! Appends batches of writes to the spool. Where its disk does not answer in time, the outcome of an
-//! append comes later.
+//! Appends batches of writes to the spool. Where its disk does not answer in time, the outcome of
+//! an append comes later.
 
 use futures_util::future::{BoxFuture, FutureExt as _, Shared};
 

@@ -57,8 +57,8 @@ const MAX_HEAD_BYTES: usize = 32 << 10;
 /// Timeout for a TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Serves `routes` until `stop` is done, then lets what was accepted be answered. Returns the end of
-/// the time that all of stopping may take.
+/// Serves `routes` until `stop` is done, then lets what was accepted be answered. Returns the end
+/// of the time that all of stopping may take.
 pub async fn serve<S>(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,

@@ -26,6 +26,8 @@ local ONCE_PER_FIELD = 8
 local MAX_ARGUMENTS = 2000
 -- Maximum number of buckets that are made coarse at once. A roll-up has some 1,500.
 local MAX_TIDIED = 2000
+-- Number of the newest expired buckets that stay.
+local EXPIRED_BUCKETS = 2
 
 -- Returns the width of the bucket of an event that is rolled up now.
 local function bucket_seconds(at, day_at)
@@ -155,7 +157,8 @@ local function add_to_buckets(k, rollup, events, starts)
 end
 
 -- Makes the buckets of more than a day ago coarse, once an hour, and removes the expired ones but
--- for the newest of them, which holds the number of events before the others.
+-- for the newest two. The last of them holds the number of events before the others; it may still
+-- grow by a late event that has not expired, and then the one before holds it.
 local function tidy(k, rollup, starts)
   local counts = KEYS[k + FOLDED_COUNTS]
   local coarse_before = starts[7] - starts[7] % COARSE_SECONDS
@@ -173,8 +176,8 @@ local function tidy(k, rollup, starts)
   end
   call_in_parts('ZREM', counts, merged)
   local expired = math.min(call('ZCOUNT', counts, '-inf', '(' .. starts[1]), MAX_TIDIED)
-  if expired > 1 then
-    call('ZREMRANGEBYRANK', counts, '0', expired - 2)
+  if expired > EXPIRED_BUCKETS then
+    call('ZREMRANGEBYRANK', counts, '0', expired - EXPIRED_BUCKETS - 1)
   end
   if #buckets == MAX_TIDIED * 2 then
     -- There may be more, also in the hour of the last one; the next call goes on.
