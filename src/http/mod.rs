@@ -1,6 +1,7 @@
 //! The HTTP API. Modules in here import from left to right only:
 //!
-//! `problem | headers | config → state → extract → bodies → endpoints → openapi → server → layers`
+//! `json → problem | headers | config → state → extract → bodies → endpoints → openapi → server →`
+//! `layers`
 //!
 //! This file puts them together.
 //!
@@ -15,16 +16,14 @@ mod extract;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod headers;
+mod json;
 mod layers;
 mod openapi;
 mod problem;
 mod server;
 mod state;
 
-use axum::{
-    Router,
-    http::{Method, Uri},
-};
+use axum::{Router, extract::Request, http::Uri};
 
 use self::{
     endpoints::Endpoint,
@@ -62,10 +61,9 @@ async fn unknown_route(uri: Uri) -> Problem {
     )
 }
 
-async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
-    let path = uri.path();
-    Problem::new(
-        ProblemKind::MethodNotAllowed,
-        format!("{path} does not take {method}: the header Allow names what it takes"),
-    )
+async fn method_not_allowed(request: Request) -> Problem {
+    let (method, path) = (request.method(), request.uri().path());
+    let taken = layers::methods_of(&request).join(", ");
+    let detail = format!("{path} does not take {method}, but {taken}");
+    Problem::new(ProblemKind::MethodNotAllowed, detail)
 }

@@ -48,6 +48,7 @@ mod rollup_vectors;
 mod shutdown;
 mod signature;
 mod stored_formats;
+mod strict_http;
 mod tidy;
 mod tls;
 mod traces;

@@ -1,6 +1,6 @@
 //! `/anomalies/{key}/audit`: who has done what about an anomaly.
 
-use axum::{Json, extract::State};
+use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::routes;
@@ -12,6 +12,7 @@ use crate::{
     http::{
         bodies::schemas,
         extract::KeyPath,
+        json::Json,
         problem::{Problem, ProblemKind},
         state::AppState,
     },

@@ -1,7 +1,7 @@
 //! `/spool/dead-letters`: writes that the store has refused permanently, for operators. The command
 //! `spool` of the command line uses it while the service runs.
 
-use axum::{Json, extract::State};
+use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::routes;
@@ -13,6 +13,7 @@ use crate::{
     http::{
         bodies::schemas,
         extract::TextPath,
+        json::Json,
         problem::{Problem, ProblemKind},
         state::AppState,
     },

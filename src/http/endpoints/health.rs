@@ -1,6 +1,6 @@
 //! `/healthz` and `/readyz`, for whoever runs the process.
 
-use axum::{Json, extract::State};
+use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::routes;
@@ -9,7 +9,7 @@ use super::endpoint::{Endpoint, Routine};
 use crate::{
     counter::HealthState,
     domain::Timestamp,
-    http::{bodies::schemas, state::AppState},
+    http::{bodies::schemas, json::Json, state::AppState},
     telemetry::Label as _,
 };
 

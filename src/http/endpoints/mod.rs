@@ -11,6 +11,7 @@ mod metrics;
 mod permanent_fix;
 mod problems;
 mod repairs;
+mod root;
 
 #[cfg(fuzzing)]
 pub(super) use alertmanager::DeliveryRequest;
@@ -30,6 +31,7 @@ pub(super) fn all() -> impl Iterator<Item = Endpoint> {
         metrics::endpoints(),
         dead_letters::endpoints(),
         problems::endpoints(),
+        root::endpoints(),
     ]
     .into_iter()
     .flatten()

@@ -1,6 +1,6 @@
 //! `/permanent-fix`: an operator's mark that the cause is fixed.
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::routes;
@@ -13,6 +13,7 @@ use crate::{
     http::{
         bodies::{DegradedBody, FixBody, schemas, write_status},
         extract::{JsonBody, KeyPath, RequestBody, Requester, parse_key},
+        json::Json,
         problem::{Problem, ProblemKind},
         state::AppState,
     },

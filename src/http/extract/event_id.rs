@@ -4,7 +4,10 @@ use axum::{extract::FromRequestParts, http::request::Parts};
 
 use crate::{
     domain::EventId,
-    http::{headers::IDEMPOTENCY_KEY, problem::Problem},
+    http::{
+        headers::IDEMPOTENCY_KEY,
+        problem::{Problem, ProblemKind},
+    },
 };
 
 /// The header `Idempotency-Key`, if any.
@@ -20,7 +23,12 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let Some(value) = parts.headers.get(IDEMPOTENCY_KEY) else { return Ok(Self(None)) };
+        let mut values = parts.headers.get_all(IDEMPOTENCY_KEY).iter();
+        let Some(value) = values.next() else { return Ok(Self(None)) };
+        if values.any(|other| other != value) {
+            let detail = "the request has headers Idempotency-Key that differ: send one";
+            return Err(Problem::new(ProblemKind::MalformedRequest, detail));
+        }
         let parsed = EventId::parse(value.to_str().unwrap_or_default());
         let id = parsed.map_err(|error| Problem::field(Self::NAME, error))?;
         Ok(Self(Some(id)))

@@ -16,7 +16,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures_util::future::Either;
 use tower::Service;
 
-use super::{client_address::ProxyConfig, origin_policy::OriginPolicy, route::RouteMatch};
+use super::{
+    client_address::ProxyConfig, origin_policy::OriginPolicy, request_host::check_host,
+    route::RouteMatch,
+};
 use crate::{
     auth::{Caller, SignedDelivery},
     http::{endpoints::Access, headers::GRAFANA_SIGNATURE, problem::Problem, state::AppState},
@@ -42,6 +45,7 @@ impl AccessPolicy {
 
     /// Lets a request in and notes its caller on it.
     fn admit(&self, request: &mut Request) -> Result<(), Problem> {
+        check_host(request)?;
         let authenticator = &self.state.authenticator;
         self.origin_policy.admit(request, authenticator.is_open())?;
         let access = RouteMatch::of(request).access(request.method());

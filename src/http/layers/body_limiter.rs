@@ -242,8 +242,9 @@ fn no_memory() -> Problem {
 }
 
 fn broken_off() -> Problem {
-    let detail = "the body broke off before its end: send it whole";
-    Problem::new(ProblemKind::InvalidJson, detail)
+    let detail = "the body broke off before its end, or its chunks are not as HTTP/1.1 has them: \
+                  send it whole";
+    Problem::new(ProblemKind::MalformedRequest, detail)
 }
 
 #[cfg(test)]

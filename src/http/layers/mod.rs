@@ -7,6 +7,7 @@ mod client_address;
 mod concurrency;
 mod degraded_header;
 mod origin_policy;
+mod request_host;
 mod request_metrics;
 mod request_trace;
 mod route;
@@ -37,7 +38,7 @@ use self::{
     origin_policy::OriginPolicy,
     request_metrics::RequestMetrics,
     request_trace::RequestTrace,
-    route::RouteTable,
+    route::{RouteMatch, RouteTable},
 };
 use super::{
     endpoints::Endpoint,
@@ -55,6 +56,11 @@ pub use origin_policy::BrowserConfig;
 
 /// All routes with the layers around them.
 pub type HttpService = BoxCloneSyncService<axum::http::Request<Incoming>, Response, Infallible>;
+
+/// Returns the methods that the path of a request takes.
+pub(super) fn methods_of(request: &Request) -> Vec<&'static str> {
+    RouteMatch::of(request).methods()
+}
 
 /// The ways on which requests arrive.
 #[derive(Clone, Debug)]
@@ -148,13 +154,23 @@ fn span(proxy: &ProxyConfig, request: &Request) -> Span {
     // All at once: a field that is recorded later is written and read again.
     tracing::info_span!(
         "request",
-        method = request.method().as_str(),
-        path = request.uri().path(),
+        method = shown(request.method().as_str()),
+        path = shown(request.uri().path()),
         request_id = id,
         client = client.as_deref(),
         // Without a trace, log lines have none.
         trace_id = traces::trace_id().map(tracing::field::display)
     )
+}
+
+/// A text of a caller is shown up to this length in each line of the log.
+const SHOWN_CHARS: usize = 256;
+
+fn shown(text: &str) -> &str {
+    if text.len() <= SHOWN_CHARS {
+        return text;
+    }
+    text.char_indices().nth(SHOWN_CHARS).map_or(text, |(end, _)| &text[..end])
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the layer's handler takes it so")]

@@ -10,9 +10,9 @@ use axum::{
 use serde::{Deserialize, Deserializer, de::Error as _};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::text_list::text_list;
+use super::{request_host::host_of, text_list::text_list};
 use crate::http::{
-    headers::TRACERESPONSE,
+    headers::{IDEMPOTENCY_KEY, TRACERESPONSE, X_DEGRADED, X_REQUEST_ID},
     problem::{Problem, ProblemKind},
 };
 
@@ -46,7 +46,7 @@ impl OriginPolicy {
     /// required.
     pub(super) fn admit(&self, request: &Request, is_open: bool) -> Result<(), Problem> {
         let headers = request.headers();
-        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let host = host_of(request);
         if self.is_local && is_open && !host.is_none_or(|host| self.is_own_name(host)) {
             // A name that somebody else has pointed at this machine ("DNS rebinding").
             let detail = "the service does not answer to this host's name: call it by its address \
@@ -75,10 +75,18 @@ impl OriginPolicy {
             .allow_headers([
                 header::AUTHORIZATION,
                 header::CONTENT_TYPE,
+                IDEMPOTENCY_KEY,
+                X_REQUEST_ID,
                 HeaderName::from_static("traceparent"),
                 HeaderName::from_static("tracestate"),
             ])
-            .expose_headers([header::RETRY_AFTER, TRACERESPONSE]);
+            .expose_headers([
+                header::LOCATION,
+                header::RETRY_AFTER,
+                X_DEGRADED,
+                X_REQUEST_ID,
+                TRACERESPONSE,
+            ]);
         Some(layer)
     }
 

@@ -62,6 +62,11 @@ impl RouteMatch {
         self.0.map(|route| &*route.path)
     }
 
+    pub(super) fn methods(self) -> Vec<&'static str> {
+        let methods = self.0.into_iter().flat_map(|route| &route.methods);
+        methods.map(|(method, _)| method.as_str()).collect()
+    }
+
     pub(super) fn body(self) -> BodyKind {
         self.0.map_or(BodyKind::Call, |route| route.body)
     }

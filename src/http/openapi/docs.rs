@@ -35,7 +35,7 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; connect-src 'self'; s
 
 /// Made when it is first asked for, because most instances never are.
 static DOCUMENT: LazyLock<Bytes> =
-    LazyLock::new(|| describe(endpoints::all().chain(endpoints())).to_string().into());
+    LazyLock::new(|| format!("{}\n", describe(endpoints::all().chain(endpoints()))).into());
 
 /// The page's settings. Without them it would have swagger.io check the document.
 static PAGE_CONFIG: LazyLock<Arc<Config<'static>>> =

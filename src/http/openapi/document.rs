@@ -127,8 +127,9 @@ fn security(access: Access) -> Value {
 /// its body, and those that every call may have.
 fn problem_statuses(endpoint: &Endpoint, has_body: bool) -> BTreeSet<StatusCode> {
     use ProblemKind::{
-        ContentTooLarge, Forbidden, Internal, InvalidField, InvalidJson, RequestTimeout,
-        TooManyRequests, Unauthorized, Unavailable, UnknownHost, UnsupportedMediaType,
+        ContentTooLarge, Forbidden, Internal, InvalidField, InvalidJson, MalformedRequest,
+        RequestTimeout, TooManyRequests, Unauthorized, Unavailable, UnknownHost,
+        UnsupportedMediaType,
     };
     let of_access: &[ProblemKind] = match endpoint.access.scope() {
         None => &[],
@@ -140,7 +141,7 @@ fn problem_statuses(endpoint: &Endpoint, has_body: bool) -> BTreeSet<StatusCode>
     } else {
         &[]
     };
-    let of_all = &[UnknownHost, Internal, Unavailable];
+    let of_all = &[MalformedRequest, UnknownHost, Internal, Unavailable];
     let kinds = [endpoint.problems, of_access, of_body, of_all].concat();
     kinds.into_iter().map(ProblemKind::status).collect()
 }

@@ -10,6 +10,7 @@ use utoipa::{
 /// A type of problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::http) enum ProblemKind {
+    MalformedRequest,
     InvalidJson,
     InvalidKey,
     InvalidField,
@@ -47,7 +48,8 @@ pub(in crate::http) struct Explanation {
 }
 
 impl ProblemKind {
-    pub(in crate::http) const ALL: [Self; 18] = [
+    pub(in crate::http) const ALL: [Self; 19] = [
+        Self::MalformedRequest,
         Self::InvalidJson,
         Self::InvalidKey,
         Self::InvalidField,
@@ -70,7 +72,9 @@ impl ProblemKind {
 
     pub(in crate::http) const fn status(self) -> StatusCode {
         match self {
-            Self::InvalidJson | Self::InvalidKey => StatusCode::BAD_REQUEST,
+            Self::MalformedRequest | Self::InvalidJson | Self::InvalidKey => {
+                StatusCode::BAD_REQUEST
+            }
             Self::InvalidField => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden | Self::CrossOrigin => StatusCode::FORBIDDEN,
@@ -99,11 +103,20 @@ impl ProblemKind {
 
     pub(in crate::http) const fn explanation(self) -> Explanation {
         match self {
+            Self::MalformedRequest => Explanation {
+                name: "malformed-request",
+                title: "The request is not valid HTTP",
+                meaning: "The request has no header Host or several, headers Idempotency-Key that \
+                          differ, or a body that broke off before its end or whose chunks are \
+                          malformed.",
+                remedy: "Send it as `detail` says. Nothing was recorded. Where it comes through a \
+                         proxy, look there.",
+            },
             Self::InvalidJson => Explanation {
                 name: "invalid-json",
                 title: "The body is not valid JSON",
-                meaning: "The body can't be read as JSON in UTF-8, or broke off before its end. \
-                          `line` and `column` say where, from 1.",
+                meaning: "The body can't be read as JSON in UTF-8. `line` and `column` say where, \
+                          from 1.",
                 remedy: "Send the whole of a valid JSON body. Nothing was recorded.",
             },
             Self::InvalidKey => Explanation {
@@ -145,9 +158,9 @@ impl ProblemKind {
             Self::UnknownHost => Explanation {
                 name: "unknown-host",
                 title: "The service does not answer to this name",
-                meaning: "The header Host has a name that is not the service's own. Where no token \
-                          is asked for, that may be a page of another site that has pointed its \
-                          name at this machine.",
+                meaning: "The header Host has a name that is not the service's own, or another \
+                          than the request's target. Where no token is asked for, that may be a \
+                          page of another site that has pointed its name at this machine.",
                 remedy: "Call the service by its address or as localhost, name the host in \
                          `browser.allowed_hosts`, or make a token.",
             },
@@ -182,8 +195,9 @@ impl ProblemKind {
             Self::UnsupportedMediaType => Explanation {
                 name: "unsupported-media-type",
                 title: "The body must be JSON",
-                meaning: "The body is not declared as JSON.",
-                remedy: "Send the header `Content-Type: application/json` (with curl: --json).",
+                meaning: "The body is not declared as JSON, or is compressed.",
+                remedy: "Send the header `Content-Type: application/json` (with curl: --json), and \
+                         no Content-Encoding.",
             },
             Self::ContentTooLarge => Explanation {
                 name: "content-too-large",

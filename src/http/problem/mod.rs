@@ -7,13 +7,13 @@ mod kind;
 use std::{fmt, time::Duration};
 
 use axum::{
-    Json,
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::json::Json;
 use crate::domain::EventId;
 
 pub(super) use kind::ProblemKind;
