@@ -66,8 +66,10 @@ fuzz_target!(|body: &[u8]| {
         }
     }
 
-    let delivery: Value = serde_json::from_slice(body).expect("it was read");
-    let alerts = delivery["alerts"].as_array().expect("it was read");
+    // A delivery is read although it holds what a tree of it can't.
+    let Ok(delivery) = serde_json::from_slice::<Value>(body) else { return };
+    let no_alerts = Vec::new();
+    let alerts = delivery["alerts"].as_array().unwrap_or(&no_alerts);
     let between = [vec![readable()], alerts.clone(), vec![readable()]].concat();
     let beside = in_one_spelling(read_again(between));
     let read = in_one_spelling(read);

@@ -38,15 +38,18 @@ impl<T> Answered<T> {
 /// The answer to an occurrence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counted {
-    /// True if it counts from this call on; false for a retry and for one older than 30 days.
-    pub counted: bool,
+    /// The outcome.
+    pub outcome: OccurrenceOutcome,
     /// The frequency of its anomaly after it.
     pub frequency: Frequency,
+    /// The frequency as the store last knew it, without what waits. Present where the occurrence
+    /// waits and the store knew the anomaly.
+    pub last_known: Option<Frequency>,
 }
 
 /// The outcome of an occurrence, as a metric has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum OccurrenceOutcome {
+pub enum OccurrenceOutcome {
     /// The outcome is settled: by the store, or because of what waits already.
     Settled(RecordOutcome),
     /// It waits for the store.
@@ -75,7 +78,7 @@ impl Label for OccurrenceOutcome {
 
 impl OccurrenceOutcome {
     /// Returns whether it counts from this call on.
-    pub(super) fn counts(self) -> bool {
+    pub fn counts(self) -> bool {
         matches!(self, Self::Settled(RecordOutcome::Counted) | Self::Spooled)
     }
 }

@@ -38,14 +38,13 @@ use crate::{
 };
 
 use self::{
-    answers::OccurrenceOutcome,
     batching::{RecordCall, RepairCall, ShardedBatcher, StatsCall},
     call_sizes::CallSizes,
     health::{CallKind, Health, Observation},
     outage::{CallTimes, Executor, Fallback, Outages},
 };
 
-pub use answers::{Anomaly, Answered, Counted, Degraded, Readiness};
+pub use answers::{Anomaly, Answered, Counted, Degraded, OccurrenceOutcome, Readiness};
 pub use batching::BatchConfig;
 pub use clock::{Clock, SystemClock, TrustedClock};
 pub use error::CounterError;

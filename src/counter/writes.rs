@@ -306,7 +306,7 @@ impl Counter {
         let accepted = accept(fallback, moment.now, writes).await;
         for ((index, key), accepted) in waiting.into_iter().zip(accepted) {
             results[index] = Some(accepted.map(|accepted| {
-                let Accepted { is_first, previous_count_24h, estimate } = accepted;
+                let Accepted { is_first, previous_count_24h, estimate, last_known } = accepted;
                 let frequency =
                     Frequency::judge(key, estimate.stats, previous_count_24h, self.thresholds);
                 let outcome = match is_first {
@@ -316,7 +316,9 @@ impl Counter {
                 if let Some(level) = self.report(outcome, &frequency) {
                     fallback.note_step(key, level);
                 }
-                Answered::estimated(Counted { counted: is_first, frequency }, estimate.as_of)
+                let last_known = last_known.map(|stats| self.unchanged(key, stats));
+                let counted = Counted { outcome, frequency, last_known };
+                Answered::estimated(counted, estimate.as_of)
             }));
         }
     }
@@ -329,10 +331,12 @@ impl Counter {
         moment: Moment,
         key: AnomalyKey,
     ) -> WriteResult<Counted> {
-        self.outcomes.increment(OccurrenceOutcome::Settled(RecordOutcome::TooOld));
+        let outcome = OccurrenceOutcome::Settled(RecordOutcome::TooOld);
+        self.outcomes.increment(outcome);
         let estimate = fallback.estimate(key, moment.now).ok_or_else(StoreError::unavailable)?;
         let frequency = self.unchanged(key, estimate.stats);
-        Ok(Answered::estimated(Counted { counted: false, frequency }, estimate.as_of))
+        let counted = Counted { outcome, frequency, last_known: None };
+        Ok(Answered::estimated(counted, estimate.as_of))
     }
 
     /// Writes one operation to the spool.
@@ -351,8 +355,9 @@ impl Counter {
     fn judge(&self, key: AnomalyKey, recorded: Recorded) -> Counted {
         let Recorded { outcome, previous_count_24h, stats } = recorded;
         let frequency = Frequency::judge(key, stats, previous_count_24h, self.thresholds);
-        self.report(OccurrenceOutcome::Settled(outcome), &frequency);
-        Counted { counted: outcome == RecordOutcome::Counted, frequency }
+        let outcome = OccurrenceOutcome::Settled(outcome);
+        self.report(outcome, &frequency);
+        Counted { outcome, frequency, last_known: None }
     }
 
     /// Counts an occurrence, and reports the level that its anomaly has reached by it, if any.

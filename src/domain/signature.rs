@@ -140,6 +140,11 @@ impl Signature {
         Ok(signature)
     }
 
+    /// Returns true for the name of an identifying field, and for an alias.
+    pub fn is_identifying(name: &str) -> bool {
+        Self::FIELDS.iter().any(|(field, alias)| *field == name || *alias == Some(name))
+    }
+
     /// The four fields by their canonical names.
     pub fn named_fields(&self) -> [(&'static str, &str); 4] {
         [

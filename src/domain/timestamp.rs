@@ -26,8 +26,15 @@ impl Timestamp {
     pub const MAX: Self = Self(253_402_300_800 * MICROS_PER_SECOND - 1);
 
     /// Returns the time `micros` microseconds after the epoch, limited to the years 1 to 9999.
-    pub fn from_micros(micros: i64) -> Self {
-        Self(micros.clamp(Self::MIN.0, Self::MAX.0))
+    pub const fn from_micros(micros: i64) -> Self {
+        // `clamp` is not const.
+        if micros < Self::MIN.0 {
+            Self::MIN
+        } else if micros > Self::MAX.0 {
+            Self::MAX
+        } else {
+            Self(micros)
+        }
     }
 
     /// Returns the microseconds since the epoch.

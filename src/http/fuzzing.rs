@@ -1,6 +1,8 @@
 //! An entry for `fuzz/`: reads a delivery as the webhook does. Other builds do not have it.
 
-use super::{config::CountBy, endpoints::DeliveryRequest, extract::body_text, problem::Problem};
+use super::{
+    config::CountBy, endpoints::DeliveryRequest, extract::delivery_text, problem::Problem,
+};
 use crate::domain::{AnomalyConfig, Occurrence, Timestamp};
 
 /// The result of each alert of a delivery, a problem as its JSON.
@@ -13,7 +15,8 @@ pub type ReadAlerts = Vec<Result<Option<Occurrence>, String>>;
 pub fn read_delivery(body: &[u8], count: CountBy, now: Timestamp) -> Result<ReadAlerts, String> {
     // What is left out depends on the spelling.
     let config = AnomalyConfig { max_metadata_bytes: usize::MAX };
-    let delivery = body_text(body).and_then(DeliveryRequest::parse).map_err(json)?;
+    let text = delivery_text(body);
+    let delivery = DeliveryRequest::parse(&text).map_err(json)?;
     Ok(delivery.read(count, now, config).map(|(_, alert)| alert.map_err(json)).collect())
 }
 

@@ -5,7 +5,7 @@ use std::{path::Path, process::Command};
 use anomaly_counter::domain::Timestamp;
 use serde_json::{Value, json};
 
-use crate::support::{RedisServer, Service, wall_clock};
+use crate::support::{RedisServer, Service, healthy_again, key_of, wall_clock};
 
 const WEBHOOK: &str = "/webhooks/alertmanager";
 
@@ -106,6 +106,7 @@ async fn a_new_beginning_counts_again_and_an_end_does_not() {
     let end = post(resolved).await;
     assert_eq!(end["counted"], 0);
     assert_eq!(end["alerts"][0]["status"], "resolved");
+    assert_eq!(end["alerts"][0]["reason"], "resolved");
     assert_eq!(post(firing("f", &second, &labels)).await["alerts"][0]["count_24h"], 2);
 }
 
@@ -118,9 +119,9 @@ async fn a_malformed_alert_fails_itself_alone() {
         json!("no alert"),
         json!({"status": "firing"}),
         firing("f", "yesterday", &json!({"alertname": "A"})),
-        firing("f", &now, &json!({"alertname": 7})),
+        firing("f", &now, &json!({"alertname": [7]})),
         firing("f", &now, &json!({"severity": "critical"})),
-        firing("é", &now, &json!({"alertname": "A"})),
+        firing("f", &now, &json!({"alertname": null})),
         json!({"status": "odd", "labels": {"alertname": "A"}, "startsAt": now}),
     ];
     let mut sent = bad.to_vec();
@@ -131,6 +132,7 @@ async fn a_malformed_alert_fails_itself_alone() {
     for (i, alert) in alerts(&answer).iter().enumerate().take(bad.len()) {
         assert_eq!(alert["status"], "failed", "{i}");
         assert_eq!(alert["counted"], false, "{i}");
+        assert_eq!(alert["reason"], "failed", "{i}");
         assert!(alert["problem"]["detail"].is_string());
     }
     // A body that is not a delivery is refused: a retry would not help.
@@ -143,12 +145,12 @@ async fn a_malformed_alert_fails_itself_alone() {
 async fn an_episode_outside_thirty_days_is_not_counted() {
     let (service, _clock) = Service::aged(&[]).await;
     let labels = json!({"alertname": "HighCPU"});
-    let alerts =
-        ["0001-01-01T00:00:00Z", "2020-01-01T00:00:00Z"].map(|at| firing("f", at, &labels));
-    let answer = service.post(WEBHOOK, &delivery(&alerts)).await.ok();
+    let alert = firing("f", "2020-01-01T00:00:00Z", &labels);
+    let answer = service.post(WEBHOOK, &delivery(&[alert])).await.ok();
     assert_eq!(answer["counted"], 0);
     assert_eq!(answer["failed"], 0);
-    assert_eq!(answer["alerts"][1]["counted"], false);
+    assert_eq!(answer["alerts"][0]["counted"], false);
+    assert_eq!(answer["alerts"][0]["reason"], "too_old");
     // If the sender's clock is ahead, the alert is counted as of now.
     let ahead = wall_clock().plus_seconds(3_600).to_string();
     for counted in [1, 0] {
@@ -218,11 +220,65 @@ async fn a_delivery_is_accepted_while_the_store_does_not_answer() {
     redis.kill();
     let now = wall_clock().to_string();
     let body = delivery(&[firing("f", &now, &json!({"alertname": "HighCPU"})), json!("malformed")]);
-    for counted in [1, 0] {
+    for _ in 0..2 {
         let answer = service.post(WEBHOOK, &body).await;
         assert_eq!(answer.status, 202);
-        assert_eq!(answer.body["counted"], counted);
-        assert_eq!(answer.body["alerts"][0]["degraded"], true);
+        assert_eq!(answer.body["counted"], 0);
+        assert_eq!(answer.body["waiting"], 1);
+        assert_eq!(answer.body["failed"], 1);
+        let alert = &answer.body["alerts"][0];
+        assert!(alert["counted"].is_null(), "{alert}");
+        assert_eq!(alert["reason"], "waiting");
+        assert_eq!(alert["degraded"], true);
+        // Nothing is known of the anomaly, and a zero would be a lie.
+        assert_eq!(alert["count_1h"], 1);
+    }
+}
+
+#[tokio::test]
+async fn the_counts_of_an_alert_that_waits_leave_it_out() {
+    let mut redis = RedisServer::start();
+    let service = Service::on_redis(&redis).await;
+    let labels = json!({"alertname": "HighCPU"});
+    let began = |age| wall_clock().minus_seconds(age).to_string();
+    let before = [firing("f", &began(300), &labels), firing("f", &began(200), &labels)];
+    let posted = service.post(WEBHOOK, &delivery(&before)).await.ok();
+    assert_eq!(posted["alerts"][1]["count_1h"], 2);
+    redis.kill();
+    let pods = ["a", "b"].map(|pod| firing(pod, &began(100), &labels));
+    let answer = service.post(WEBHOOK, &delivery(&pods)).await;
+    assert_eq!(answer.status, 202);
+    assert_eq!(answer.body["waiting"], 2);
+    for alert in alerts(&answer.body) {
+        assert_eq!(alert["reason"], "waiting");
+        assert_eq!(alert["count_1h"], 2);
+        assert_eq!(alert["escalation_level"], Value::Null);
+    }
+    redis.restart();
+    healthy_again(&service).await;
+    let path = format!("/anomalies/{}/frequency", key_of("HighCPU"));
+    assert_eq!(service.get(&path).await.ok()["count_1h"], 4);
+}
+
+#[tokio::test]
+async fn a_delivery_that_neither_store_nor_spool_takes_is_to_be_sent_again() {
+    let mut redis = RedisServer::start();
+    let options = [("REDIS__URL", &*redis.url()), ("SPOOL__MAX_BYTES", "2000")];
+    let service = Service::with(&options).await;
+    redis.kill();
+    let now = wall_clock().to_string();
+    let alert = |n: usize| firing(&n.to_string(), &now, &json!({"alertname": format!("A{n}")}));
+    let mut many = vec![json!("malformed")];
+    many.extend((0..100).map(alert));
+    let refused = service.post(WEBHOOK, &delivery(&many)).await;
+    refused.problem(503);
+    assert_eq!(refused.headers["retry-after"], "1");
+    redis.restart();
+    healthy_again(&service).await;
+    let again = service.post(WEBHOOK, &delivery(&many)).await.ok();
+    assert_eq!(again["failed"], 1);
+    for alert in &alerts(&again)[1..] {
+        assert_eq!(alert["count_1h"], 1);
     }
 }
 

@@ -32,6 +32,7 @@ async fn ten_posts_step_through_the_levels_with_the_previous_one_behind() {
             assert_eq!(answer["anomaly_key"], KEY);
             assert_eq!(answer["count_24h"], count);
             assert_eq!(answer["counted"], true);
+            assert!(answer.get("reason").is_none());
             levels.push((answer["previous_level"].clone(), answer["escalation_level"].clone()));
         }
         let of = |level: &str| {
@@ -90,6 +91,7 @@ async fn a_retry_with_the_same_event_id_counts_once() {
     assert_eq!(service.post("/anomalies", &occurrence).await.ok()["counted"], true);
     let retry = service.post("/anomalies", &occurrence).await.ok();
     assert_eq!(retry["counted"], false);
+    assert_eq!(retry["reason"], "duplicate");
     assert_eq!(retry["count_1h"], 1);
 
     // The header has the same meaning.
@@ -133,6 +135,7 @@ async fn occurred_at_places_an_event_in_its_windows() {
     let gone = Window::Month.start(now).minus_seconds(60).to_string();
     let gone = service.post("/anomalies", &with(crash(), "occurred_at", gone)).await.ok();
     assert_eq!(gone["counted"], false);
+    assert_eq!(gone["reason"], "too_old");
     assert_eq!(gone["count_30d"], 1);
 
     let a_little_ahead = now.plus_seconds(30).to_string();

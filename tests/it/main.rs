@@ -33,6 +33,7 @@ mod metrics;
 mod missing_data_dir;
 mod model;
 mod network;
+mod odd_deliveries;
 mod older_writer;
 mod openapi;
 mod outage;

@@ -81,6 +81,7 @@ async fn a_repair_that_is_reported_twice_counts_once() {
     assert_eq!(service.post("/repairs", &body).await.ok()["counted"], true);
     let again = service.post("/repairs", &body).await.ok();
     assert_eq!(again["counted"], false);
+    assert_eq!(again["reason"], "duplicate");
     assert_eq!(again["total"], 1);
 }
 

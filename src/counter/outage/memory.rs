@@ -38,6 +38,8 @@ pub(crate) struct Accepted {
     pub(crate) is_first: bool,
     pub(crate) previous_count_24h: u64,
     pub(crate) estimate: Estimate,
+    /// The stats without all that waits, where the store knew the anomaly.
+    pub(crate) last_known: Option<AnomalyStats>,
 }
 
 impl Memory {
@@ -69,7 +71,8 @@ impl Memory {
         // It waits, so there is an estimate.
         let nothing = || Estimate { as_of: None, stats: AnomalyStats::default() };
         let estimate = self.estimate(key, now).unwrap_or_else(nothing);
-        Accepted { is_first, previous_count_24h, estimate }
+        let last_known = self.stale.get(key).map(|entry| entry.stats.clone());
+        Accepted { is_first, previous_count_24h, estimate, last_known }
     }
 
     /// Adds the operations that wait to the stats that the store has just returned. Where the store

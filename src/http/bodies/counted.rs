@@ -6,9 +6,10 @@ use utoipa::ToSchema;
 
 use super::frequency::FrequencyBody;
 use crate::{
-    counter::{Answered, Counted, Counter},
+    counter::{Answered, Counted, Counter, OccurrenceOutcome},
     domain::{Moment, Occurrence},
     http::problem::Problem,
+    store::RecordOutcome,
 };
 
 /// The answer to an occurrence.
@@ -19,18 +20,43 @@ pub(in crate::http) struct CountedBody {
     frequency: FrequencyBody,
     /// False for a retry, and for an occurrence that is older than 30 days.
     counted: bool,
-}
-
-impl CountedBody {
-    pub(in crate::http) fn counted(&self) -> bool {
-        self.counted
-    }
+    /// Why it does not count; present where `counted` is false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    reason: Option<NotCounted>,
 }
 
 impl From<Answered<Counted>> for CountedBody {
     fn from(Answered { value, degraded }: Answered<Counted>) -> Self {
-        let Counted { counted, frequency } = value;
-        Self { frequency: FrequencyBody::new(frequency, degraded), counted }
+        let Counted { outcome, frequency, .. } = value;
+        Self {
+            frequency: FrequencyBody::new(frequency, degraded),
+            counted: outcome.counts(),
+            reason: NotCounted::of(outcome),
+        }
+    }
+}
+
+/// Why an occurrence does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::http) enum NotCounted {
+    /// It was recorded before: the call is a retry.
+    Duplicate,
+    /// It is older than 30 days.
+    TooOld,
+    /// It may have been recorded before, and its id is not kept any more.
+    Unrecognisable,
+}
+
+impl NotCounted {
+    pub(in crate::http) fn of(outcome: OccurrenceOutcome) -> Option<Self> {
+        match outcome {
+            OccurrenceOutcome::Settled(RecordOutcome::Counted) | OccurrenceOutcome::Spooled => None,
+            OccurrenceOutcome::Settled(RecordOutcome::Duplicate) => Some(Self::Duplicate),
+            OccurrenceOutcome::Settled(RecordOutcome::TooOld) => Some(Self::TooOld),
+            OccurrenceOutcome::Settled(RecordOutcome::Unrecognisable) => Some(Self::Unrecognisable),
+        }
     }
 }
 

@@ -9,7 +9,9 @@ mod occurrence;
 pub(super) mod schemas;
 
 pub(super) use action::ActionBody;
-pub(super) use counted::{CountedBody, Recorded, record_each, temporary_problem, write_status_of};
+pub(super) use counted::{
+    CountedBody, NotCounted, Recorded, record_each, temporary_problem, write_status_of,
+};
 pub(super) use degraded::{DegradedBody, write_status};
 pub(super) use fix::FixBody;
 pub(super) use frequency::FrequencyBody;

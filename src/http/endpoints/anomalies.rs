@@ -1,6 +1,6 @@
 //! `/anomalies`: records occurrences, and reads what is known of an anomaly.
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{extract::State, http::StatusCode};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::{
@@ -24,6 +24,7 @@ use crate::{
             write_status_of,
         },
         extract::{EventQuota, IdempotencyKey, JsonText, KeyPath},
+        json::Json,
         problem::{Problem, ProblemKind},
         state::AppState,
     },

@@ -1,6 +1,6 @@
 //! `/repairs`: records repair attempts, and says which actions are worth trying.
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::routes;
@@ -11,11 +11,12 @@ use crate::{
     counter::Answered,
     domain::{Action, AnomalyKey, RepairAttempt, RepairHistory, SuccessRate, Timestamp},
     http::{
-        bodies::{ActionBody, DegradedBody, schemas, write_status},
+        bodies::{ActionBody, DegradedBody, NotCounted, schemas, write_status},
         extract::{
             ActionPath, EventQuota, IdempotencyKey, JsonBody, KeyPath, Query, RequestBody,
             Requester, event_id, parse_key, parsed,
         },
+        json::Json,
         problem::{Problem, ProblemKind},
         state::AppState,
     },
@@ -73,6 +74,10 @@ struct RepairBody {
     auto_repair_count: u64,
     /// False when this `event_id` was reported before.
     counted: bool,
+    /// Why it does not count; present where `counted` is false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    reason: Option<NotCounted>,
     #[serde(flatten)]
     degraded: DegradedBody,
 }
@@ -170,6 +175,7 @@ async fn record(
         action: ActionBody::new(action.as_str(), figures),
         auto_repair_count: recorded.history.total,
         counted: recorded.counted,
+        reason: (!recorded.counted).then_some(NotCounted::Duplicate),
         degraded: degraded.into(),
     };
     Ok((write_status(degraded), Json(body)))

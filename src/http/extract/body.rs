@@ -1,5 +1,7 @@
 //! Reads bodies: declared as JSON, valid UTF-8, well-formed.
 
+use std::borrow::Cow;
+
 use axum::{
     extract::{FromRequest, Request},
     http::{HeaderMap, header},
@@ -22,11 +24,6 @@ use crate::{
 pub(in crate::http) struct JsonText(Bytes);
 
 impl JsonText {
-    /// The length in bytes.
-    pub(in crate::http) fn len(&self) -> usize {
-        self.0.len()
-    }
-
     /// The body's text.
     pub(in crate::http) fn as_str(&self) -> Result<&str, Problem> {
         text(&self.0)
@@ -36,18 +33,51 @@ impl JsonText {
 impl FromRequest<AppState> for JsonText {
     type Rejection = Problem;
 
+    async fn from_request(request: Request, _: &AppState) -> Result<Self, Problem> {
+        check_content_type(request.headers(), is_json)?;
+        check_encoding(request.headers())?;
+        Ok(Self(bytes_of(request).await))
+    }
+}
+
+/// A body that is a delivery of alerts. It is not parsed yet.
+#[derive(Debug)]
+pub(in crate::http) struct DeliveryText(Bytes);
+
+impl DeliveryText {
+    /// The length in bytes.
+    pub(in crate::http) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The body's text. What no text can hold is U+FFFD in it.
+    pub(in crate::http) fn text(&self) -> Cow<'_, str> {
+        delivery_text(&self.0)
+    }
+}
+
+impl FromRequest<AppState> for DeliveryText {
+    type Rejection = Problem;
+
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
-        check_content_type(request.headers())?;
+        // Relays of deliveries send JSON under these types too.
+        check_content_type(request.headers(), |media_type| {
+            is_json(media_type) || ["text/plain", "text/json"].contains(&media_type)
+        })?;
+        check_encoding(request.headers())?;
         let signed = request.extensions().get::<SignedDelivery>().cloned();
         let caller = request.extensions().get::<Caller>().cloned().unwrap_or_default();
-        // It is in memory already.
-        let collected = request.into_body().collect().await;
-        let bytes = collected.map(Collected::to_bytes).unwrap_or_default();
+        let bytes = bytes_of(request).await;
         if signed.is_some_and(|signed| !signed.matches(state.counter.now(), &bytes)) {
             return Err(state.authenticator.refuse_delivery(&caller).into());
         }
         Ok(Self(bytes))
     }
+}
+
+/// The body, which is in memory already.
+async fn bytes_of(request: Request) -> Bytes {
+    request.into_body().collect().await.map(Collected::to_bytes).unwrap_or_default()
 }
 
 /// A type that is read from a body's JSON object.
@@ -69,16 +99,21 @@ impl<T: RequestBody> FromRequest<AppState> for JsonBody<T> {
     }
 }
 
-fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
+/// A header's value is shown up to this length.
+const SHOWN_CHARS: usize = 100;
+
+/// `is_accepted` gets the media type in lower case.
+fn check_content_type(
+    headers: &HeaderMap,
+    is_accepted: impl Fn(&str) -> bool,
+) -> Result<(), Problem> {
     let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media_type = given.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    let is_json = media_type.eq_ignore_ascii_case("application/json")
-        || (media_type.to_ascii_lowercase().starts_with("application/")
-            && media_type.to_ascii_lowercase().ends_with("+json"));
-    if is_json {
+    if is_accepted(&media_type.to_ascii_lowercase()) {
         return Ok(());
     }
-    let found = given.map_or_else(|| "none".to_owned(), |given| format!("`{given}`"));
+    let shown = |given: &str| given.chars().take(SHOWN_CHARS).collect::<String>();
+    let found = given.map_or_else(|| "none".to_owned(), |given| format!("`{}`", shown(given)));
     Err(Problem::new(
         ProblemKind::UnsupportedMediaType,
         format!(
@@ -88,13 +123,75 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
     ))
 }
 
-pub(in crate::http) fn text(bytes: &[u8]) -> Result<&str, Problem> {
-    std::str::from_utf8(bytes).map_err(|error| {
+fn is_json(media_type: &str) -> bool {
+    media_type == "application/json"
+        || media_type.starts_with("application/") && media_type.ends_with("+json")
+}
+
+fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+    for coding in headers.get_all(header::CONTENT_ENCODING) {
+        let coding = coding.to_str().unwrap_or_default();
+        if !coding.trim().is_empty() && !coding.trim().eq_ignore_ascii_case("identity") {
+            let coding: String = coding.chars().take(SHOWN_CHARS).collect();
+            let detail = format!(
+                "the body is compressed (`Content-Encoding: {coding}`), and the service takes only \
+                 bodies that are not: send it as it is, without this header"
+            );
+            return Err(Problem::new(ProblemKind::UnsupportedMediaType, detail));
+        }
+    }
+    Ok(())
+}
+
+const BYTE_ORDER_MARK: &str = "\u{feff}";
+
+/// The text of a body, without a byte order mark.
+fn text(bytes: &[u8]) -> Result<&str, Problem> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
         Problem::new(
             ProblemKind::InvalidJson,
             format!("the body is not UTF-8: byte {} can't be read", error.valid_up_to() + 1),
         )
-    })
+    })?;
+    Ok(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text))
+}
+
+/// The text of a delivery, without a byte order mark. U+FFFD replaces what is not UTF-8, and
+/// halves of surrogate pairs, so that one odd byte does not fail the alerts of a whole group.
+pub(in crate::http) fn delivery_text(bytes: &[u8]) -> Cow<'_, str> {
+    let without_mark = bytes.strip_prefix(BYTE_ORDER_MARK.as_bytes()).unwrap_or(bytes);
+    without_lone_surrogates(String::from_utf8_lossy(without_mark))
+}
+
+/// Replaces the escapes of halves of surrogate pairs by that of U+FFFD, which is as long.
+fn without_lone_surrogates(text: Cow<'_, str>) -> Cow<'_, str> {
+    if !text.contains("\\ud") && !text.contains("\\uD") {
+        return text;
+    }
+    let mut bytes = text.into_owned().into_bytes();
+    let mut at = 0;
+    while let Some(distance) = bytes[at..].iter().position(|byte| *byte == b'\\') {
+        at += distance;
+        let is_pair = matches!(escaped_unit(&bytes[at..]), Some(0xd800..=0xdbff))
+            && matches!(escaped_unit(&bytes[at + 6..]), Some(0xdc00..=0xdfff));
+        at += match escaped_unit(&bytes[at..]) {
+            Some(0xd800..=0xdfff) if is_pair => 12,
+            Some(0xd800..=0xdfff) => {
+                bytes[at..at + 6].copy_from_slice(b"\\ufffd");
+                6
+            }
+            Some(_) => 6,
+            None => 2,
+        };
+        at = at.min(bytes.len());
+    }
+    String::from_utf8_lossy(&bytes).into_owned().into()
+}
+
+/// The UTF-16 code unit of the escape that `bytes` begins with, if any.
+fn escaped_unit(bytes: &[u8]) -> Option<u16> {
+    let digits = std::str::from_utf8(bytes.strip_prefix(b"\\u")?.get(..4)?).ok()?;
+    u16::from_str_radix(digits, 16).ok()
 }
 
 /// Parses the whole of a body.
@@ -116,6 +213,23 @@ mod tests {
         // serde_json reads it otherwise without its feature `float_roundtrip`.
         let text = "98349.74407370955";
         assert_eq!(parse::<Value>(text).unwrap().to_string(), text);
+    }
+
+    #[test]
+    fn halves_of_surrogate_pairs_become_replacement_characters() {
+        for (sent, read) in [
+            (r#""\ud83d\ude00""#, r#""\ud83d\ude00""#),
+            (r#""\ud83d""#, r#""\ufffd""#),
+            (r#""\uDC00x\uD83D\u0041""#, r#""\ufffdx\ufffd\u0041""#),
+            (r#""\ude00\ud83d\ude00""#, r#""\ufffd\ud83d\ude00""#),
+            // An escaped backslash, and escapes that are broken.
+            (r#""\\ud83d""#, r#""\\ud83d""#),
+            (r#""\ud83"#, r#""\ud83"#),
+            (r"\ud", r"\ud"),
+        ] {
+            assert_eq!(delivery_text(sent.as_bytes()), read);
+        }
+        assert_eq!(delivery_text(b"\xef\xbb\xbf\"caf\xe9\""), "\"caf\u{fffd}\"");
     }
 
     #[test]

@@ -128,7 +128,7 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for FirstElementsV
             found.first.push(element);
             found.count += 1;
         }
-        while elements.next_element::<CheckedJson>()?.is_some() {
+        while elements.next_element::<T>()?.is_some() {
             found.count += 1;
         }
         Ok(found)

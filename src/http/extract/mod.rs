@@ -9,8 +9,8 @@ mod path;
 mod query;
 
 #[cfg(fuzzing)]
-pub(super) use body::text as body_text;
-pub(super) use body::{JsonBody, JsonText, RequestBody, parse};
+pub(super) use body::delivery_text;
+pub(super) use body::{DeliveryText, JsonBody, JsonText, RequestBody, parse};
 pub(super) use caller::{EventQuota, Requester};
 pub(super) use event_id::{IdempotencyKey, event_id};
 pub(super) use json::{CheckedJson, CheckedVisitor, FirstElements, JsonValue, members};

@@ -1,12 +1,14 @@
 //! The alerts of a delivery.
 
+use std::{borrow::Cow, collections::BTreeMap};
+
 use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use crate::{
-    domain::{AnomalyConfig, EventId, MAX_AHEAD_SECONDS, Timestamp},
+    domain::{AnomalyConfig, EventId, InvalidTimestamp, MAX_AHEAD_SECONDS, Signature, Timestamp},
     http::{
         bodies::{CutOccurrence, read_labels, schemas},
         config::CountBy,
@@ -29,14 +31,13 @@ pub(in crate::http) struct AlertRequest<'a> {
     /// Texts for people.
     #[schema(value_type = Option<Object>, nullable = false)]
     annotations: Option<&'a RawValue>,
-    /// The beginning of the episode. A time ahead of the service's clock counts as now.
-    #[schema(required, value_type = schemas::Time)]
+    /// The beginning of the episode. A time ahead of the service's clock counts as now, as does one
+    /// that is missing, empty, null or before 1971.
+    #[schema(value_type = Option<schemas::Time>)]
     starts_at: Option<&'a RawValue>,
-    /// The id of the alert; made from the labels where it is missing.
-    #[schema(
-        value_type = Option<String>, nullable = false, max_length = 100,
-        example = "e3b6f5c0a1d2b4f7",
-    )]
+    /// The id of the alert; made from the labels where it is missing. One that is longer than 100
+    /// characters or not printable ASCII is replaced by its digest.
+    #[schema(value_type = Option<String>, nullable = false, example = "e3b6f5c0a1d2b4f7")]
     fingerprint: Option<&'a RawValue>,
 }
 
@@ -78,47 +79,104 @@ impl<'a> AlertRequest<'a> {
         if !is_object(labels) {
             return Err(Problem::wrong_type("labels", "an object", type_of(labels)?));
         }
-        let began_at = self.began_at()?;
-        // An alert that fires now did not begin later: the sender's clock is ahead, and the alert
-        // is counted as of now rather than lost. Its id stays that of the episode.
-        let is_ahead = began_at > now.plus_seconds(MAX_AHEAD_SECONDS);
+        let labels = as_texts(labels)?;
         let (id, at) = match count {
-            CountBy::Episode => {
-                (self.episode_id(labels, began_at)?, if is_ahead { now } else { began_at })
-            }
+            CountBy::Episode => self.episode(&labels, now)?,
             CountBy::Delivery => (EventId::unique(), now),
         };
-        let annotations = self.annotations.filter(|annotations| is_object(annotations));
-        read_labels(labels, annotations, id, at, config).map(Some)
+        // Annotations are for people only, so that odd ones fail nothing.
+        let is_readable = |annotations: &&RawValue| {
+            is_object(annotations) && parse::<CheckedJson>(annotations.get()).is_ok()
+        };
+        let annotations = self.annotations.filter(is_readable);
+        read_labels(&labels, annotations, id, at, config).map(Some)
     }
 
-    fn began_at(&self) -> Result<Timestamp, Problem> {
-        let Some(text) = text_of(self.starts_at) else {
-            return Err(Problem::field("startsAt", "must be an RFC 3339 time"));
+    /// Returns the id and the time of the episode. The id is `<fingerprint>@<startsAt>`, the time
+    /// in one spelling, or the fingerprint alone where the time is unset.
+    fn episode(&self, labels: &RawValue, now: Timestamp) -> Result<(EventId, Timestamp), Problem> {
+        let fingerprint = self.fingerprint(labels)?;
+        let began_at = self.began_at()?;
+        let id = match began_at {
+            Some(began_at) => format!("{fingerprint}@{began_at}"),
+            None => fingerprint,
         };
-        Timestamp::parse_rfc3339(&text).map_err(|error| Problem::field("startsAt", error))
+        let id = EventId::parse(&id).map_err(|error| Problem::field("fingerprint", error))?;
+        // An alert that fires now did not begin later: the sender's clock is ahead, and the alert
+        // is counted as of now rather than lost. Its id stays that of the episode.
+        let is_ahead = |at: &Timestamp| *at > now.plus_seconds(MAX_AHEAD_SECONDS);
+        Ok((id, began_at.filter(|at| !is_ahead(at)).unwrap_or(now)))
+    }
+
+    /// Returns the beginning of the episode; `None` where it is unset.
+    fn began_at(&self) -> Result<Option<Timestamp>, Problem> {
+        let Some(given) = self.starts_at.filter(|given| given.get() != "null") else {
+            return Ok(None);
+        };
+        let fault = |error| Problem::field("startsAt", error);
+        let text = text_of(Some(given)).ok_or_else(|| fault(InvalidTimestamp))?;
+        if text.trim().is_empty() || text.starts_with(GO_ZERO_DATE) {
+            return Ok(None);
+        }
+        let at = Timestamp::parse_rfc3339(&text).map_err(fault)?;
+        Ok(Some(at).filter(|at| *at >= EARLIEST_START))
     }
 
     pub(super) fn given_fingerprint(&self) -> Option<String> {
         text_of(self.fingerprint)
     }
 
-    /// Returns the id of the episode: `<fingerprint>@<startsAt>`, the time in one spelling.
-    fn episode_id(&self, labels: &RawValue, began_at: Timestamp) -> Result<EventId, Problem> {
-        let fingerprint = match self.fingerprint {
-            None => fingerprint_of(labels)?,
-            Some(given) => match text_of(Some(given)) {
-                Some(text) if !text.is_empty() => text,
-                Some(_) => fingerprint_of(labels)?,
-                None => {
-                    return Err(Problem::wrong_type("fingerprint", "a string", type_of(given)?));
-                }
-            },
+    /// Returns the fingerprint: as it was given, or its digest where it does not fit into an id.
+    fn fingerprint(&self, labels: &RawValue) -> Result<String, Problem> {
+        let given = self.fingerprint.and_then(|given| match given.get().as_bytes() {
+            [b'"', ..] => text_of(Some(given)),
+            [b'n' | b'{' | b'[', ..] => None,
+            _ => Some(given.get().to_owned()),
+        });
+        let Some(given) = given.filter(|text| !text.is_empty()) else {
+            return fingerprint_of(labels);
         };
-        EventId::parse(&format!("{fingerprint}@{began_at}")).map_err(|_| {
-            Problem::field("fingerprint", "must be up to 100 printable ASCII characters")
-        })
+        let fits = given.len() <= MAX_FINGERPRINT_BYTES
+            && given.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        Ok(if fits { given } else { short_digest(Sha256::digest(given)) })
     }
+}
+
+/// With the time, an id has its 128 characters.
+const MAX_FINGERPRINT_BYTES: usize = 100;
+
+/// The beginning of a time that was never set, as Go prints it in any form and zone.
+const GO_ZERO_DATE: &str = "0001-01-01";
+
+/// No alert has begun before 1971: a time around 1970 was never set either.
+const EARLIEST_START: Timestamp = Timestamp::from_micros(31_536_000 * 1_000_000);
+
+/// Returns the labels with texts as identifying ones: a number or a boolean becomes its text, and a
+/// label that is null is absent.
+fn as_texts(labels: &RawValue) -> Result<Cow<'_, RawValue>, Problem> {
+    let unreadable = |error| Problem::field("labels", format!("can't be read: {error}"));
+    serde_json::from_str::<CheckedJson>(labels.get()).map_err(unreadable)?;
+    let members: BTreeMap<String, &RawValue> =
+        serde_json::from_str(labels.get()).map_err(unreadable)?;
+    let is_number_or_boolean = |value: &RawValue| !value.get().starts_with(['"', '{', '[']);
+    let is_odd = |(name, value): (&String, &&RawValue)| {
+        value.get() == "null" || is_number_or_boolean(value) && Signature::is_identifying(name)
+    };
+    if !members.iter().any(is_odd) {
+        return Ok(Cow::Borrowed(labels));
+    }
+    let mut texts = Vec::with_capacity(members.len());
+    for (name, value) in members.iter().filter(|(_, value)| value.get() != "null") {
+        let text = if is_odd((name, value)) {
+            let value: Value = serde_json::from_str(value.get()).map_err(unreadable)?;
+            Value::from(value.to_string()).to_string()
+        } else {
+            value.get().to_owned()
+        };
+        texts.push(format!("{}:{text}", Value::from(name.as_str())));
+    }
+    let object = format!("{{{}}}", texts.join(","));
+    RawValue::from_string(object).map(Cow::Owned).map_err(unreadable)
 }
 
 /// Replaces the fingerprint that Alertmanager before 0.19 does not send: like the label set itself,
@@ -131,8 +189,11 @@ fn fingerprint_of(labels: &RawValue) -> Result<String, Problem> {
     for (name, value) in sorted {
         hash.update(format!("{name}={value}\n"));
     }
-    let digest = hash.finalize();
-    Ok(digest[..8].iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(short_digest(hash.finalize()))
+}
+
+fn short_digest(digest: impl AsRef<[u8]>) -> String {
+    digest.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn is_object(value: &RawValue) -> bool {

@@ -7,10 +7,12 @@ use utoipa::ToSchema;
 
 use super::alert::AlertHead;
 use crate::{
+    counter::{Answered, Counted, OccurrenceOutcome},
     http::{
-        bodies::{CountedBody, Recorded},
+        bodies::{FrequencyBody, NotCounted, Recorded},
         problem::Problem,
     },
+    store::RecordOutcome,
     telemetry::{self, Counters, Label},
 };
 
@@ -35,6 +37,10 @@ pub(super) struct DeliveryBody {
     /// Number of `alerts` that could not be read.
     #[schema(example = 0)]
     failed: usize,
+    /// Number of `alerts` that wait for the store. Whether they count is decided when it answers
+    /// again.
+    #[schema(example = 0)]
+    waiting: usize,
     /// For each alert of the delivery, in its order.
     alerts: Vec<AlertBody>,
 }
@@ -54,17 +60,21 @@ struct AlertBody {
 #[serde(rename_all = "lowercase", tag = "status")]
 #[schema(as = AlertStatus)]
 enum AlertStatus {
-    /// The alert fires; the frequency of its anomaly.
-    Firing(Box<CountedBody>),
+    /// The alert fires.
+    Firing(Box<FiringBody>),
     /// The episode has ended.
     Resolved {
         /// Always false.
         counted: bool,
+        /// Always `resolved`.
+        reason: AlertReason,
     },
     /// The alert could not be read, or the store refuses it.
     Failed {
         /// Always false.
         counted: bool,
+        /// Always `failed`.
+        reason: AlertReason,
         /// Left out of further alerts than the first hundred that have failed.
         #[serde(skip_serializing_if = "Option::is_none")]
         #[schema(nullable = false)]
@@ -72,16 +82,81 @@ enum AlertStatus {
     },
 }
 
+/// The result of an alert that fires.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = FiringAlert)]
+struct FiringBody {
+    /// The frequency of its anomaly; where the alert waits, as the store last knew it.
+    #[serde(flatten)]
+    frequency: FrequencyBody,
+    /// Null while the alert waits for the store, which decides then.
+    #[schema(required)]
+    counted: Option<bool>,
+    /// Why it does not count; present where `counted` is not true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    reason: Option<AlertReason>,
+}
+
+/// Why an alert does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum AlertReason {
+    /// Its episode was recorded before.
+    Duplicate,
+    /// Its episode began more than 30 days ago.
+    TooOld,
+    /// Its episode may have been recorded before, and the id is not kept any more.
+    Unrecognisable,
+    /// It waits for the store.
+    Waiting,
+    /// Its episode has ended.
+    Resolved,
+    /// It could not be read, or the store refuses it.
+    Failed,
+}
+
+impl From<NotCounted> for AlertReason {
+    fn from(reason: NotCounted) -> Self {
+        match reason {
+            NotCounted::Duplicate => Self::Duplicate,
+            NotCounted::TooOld => Self::TooOld,
+            NotCounted::Unrecognisable => Self::Unrecognisable,
+        }
+    }
+}
+
+impl From<Answered<Counted>> for FiringBody {
+    fn from(Answered { value, degraded }: Answered<Counted>) -> Self {
+        let Counted { outcome, frequency, last_known } = value;
+        // A copy of one that waits waits too: only the store knows which of them counts.
+        let waits = match outcome {
+            OccurrenceOutcome::Spooled => true,
+            OccurrenceOutcome::Settled(RecordOutcome::Duplicate) => degraded.is_some(),
+            OccurrenceOutcome::Settled(_) => false,
+        };
+        let (counted, reason) = if waits {
+            (None, Some(AlertReason::Waiting))
+        } else {
+            (Some(outcome.counts()), NotCounted::of(outcome).map(AlertReason::from))
+        };
+        let frequency = last_known.filter(|_| waits).unwrap_or(frequency);
+        Self { frequency: FrequencyBody::new(frequency, degraded), counted, reason }
+    }
+}
+
 impl DeliveryBody {
     /// Makes the answer of the result of each alert, and counts the results.
     pub(super) fn new(heads: Vec<AlertHead>, results: Vec<Recorded>) -> Self {
-        let mut body = Self { counted: 0, failed: 0, alerts: Vec::with_capacity(results.len()) };
+        let alerts = Vec::with_capacity(results.len());
+        let mut body = Self { counted: 0, waiting: 0, failed: 0, alerts };
         for (head, result) in heads.into_iter().zip(results) {
             let mut result = AlertStatus::from(result);
             let outcome = result.outcome();
             WEBHOOK_ALERTS.increment(outcome);
             match outcome {
                 AlertOutcome::Counted => body.counted += 1,
+                AlertOutcome::Waiting => body.waiting += 1,
                 AlertOutcome::Failed => body.failed += 1,
                 AlertOutcome::NotCounted | AlertOutcome::Resolved => {}
             }
@@ -100,8 +175,11 @@ impl From<Recorded> for AlertStatus {
     fn from(result: Recorded) -> Self {
         match result {
             Ok(Some(counted)) => Self::Firing(Box::new(counted.into())),
-            Ok(None) => Self::Resolved { counted: false },
-            Err(problem) => Self::Failed { counted: false, problem: Some(problem) },
+            Ok(None) => Self::Resolved { counted: false, reason: AlertReason::Resolved },
+            Err(problem) => {
+                let (reason, problem) = (AlertReason::Failed, Some(problem));
+                Self::Failed { counted: false, reason, problem }
+            }
         }
     }
 }
@@ -109,8 +187,11 @@ impl From<Recorded> for AlertStatus {
 impl AlertStatus {
     fn outcome(&self) -> AlertOutcome {
         match self {
-            Self::Firing(body) if body.counted() => AlertOutcome::Counted,
-            Self::Firing(_) => AlertOutcome::NotCounted,
+            Self::Firing(body) => match body.counted {
+                Some(true) => AlertOutcome::Counted,
+                Some(false) => AlertOutcome::NotCounted,
+                None => AlertOutcome::Waiting,
+            },
             Self::Resolved { .. } => AlertOutcome::Resolved,
             Self::Failed { .. } => AlertOutcome::Failed,
         }
@@ -123,17 +204,21 @@ enum AlertOutcome {
     Counted,
     /// It was counted before, or is too old.
     NotCounted,
+    /// It waits for the store.
+    Waiting,
     Resolved,
     Failed,
 }
 
 impl Label for AlertOutcome {
-    const ALL: &'static [Self] = &[Self::Counted, Self::NotCounted, Self::Resolved, Self::Failed];
+    const ALL: &'static [Self] =
+        &[Self::Counted, Self::NotCounted, Self::Waiting, Self::Resolved, Self::Failed];
 
     fn value(self) -> &'static str {
         match self {
             Self::Counted => "counted",
             Self::NotCounted => "not_counted",
+            Self::Waiting => "waiting",
             Self::Resolved => "resolved",
             Self::Failed => "failed",
         }

@@ -5,7 +5,7 @@ use tokio::{
     sync::{Semaphore, SemaphorePermit},
     task::spawn_blocking,
 };
-use utoipa::ToSchema;
+use utoipa::{ToSchema, openapi::ArrayBuilder};
 
 use super::alert::{AlertHead, AlertRequest, type_of};
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     http::{
         bodies::schemas,
         config::CountBy,
-        extract::{CheckedJson, EventQuota, FirstElements, JsonText, members, parse},
+        extract::{DeliveryText, EventQuota, FirstElements, members, parse},
         problem::{Problem, ProblemKind},
     },
 };
@@ -40,24 +40,40 @@ const MAX_ALERTS: usize = 10_000;
 )]
 pub(in crate::http) struct DeliveryRequest<'a> {
     /// The alerts, at most 10,000; whatever is no alert fails itself alone.
-    #[schema(schema_with = schemas::array_of_anything_like::<AlertRequest<'_>>)]
+    #[schema(schema_with = alerts_schema)]
     alerts: Vec<&'a RawValue>,
     #[schema(ignore)]
     truncated: u64,
 }
 
+fn alerts_schema() -> ArrayBuilder {
+    schemas::array_of_anything_like::<AlertRequest<'_>>().max_items(Some(MAX_ALERTS))
+}
+
 impl<'a> DeliveryRequest<'a> {
     pub(in crate::http) fn parse(text: &'a str) -> Result<Self, Problem> {
-        let CheckedJson(type_name) = parse(text)?;
-        let Some([alerts, truncated]) = members(parse(text)?, ["alerts", "truncatedAlerts"]) else {
+        // Only its syntax: what an alert holds fails the alert alone.
+        let whole: &RawValue = parse(text)?;
+        let names = ["alerts", "truncatedAlerts", "ruleId", "evalMatches"];
+        let Some([alerts, truncated, rule_id, matches]) = members(whole, names) else {
+            let type_name = type_of(whole)?;
             let detail = format!("a delivery must be a JSON object, not {type_name}");
             return Err(Problem::new(ProblemKind::InvalidField, detail));
         };
         let truncated = truncated.and_then(|value| parse::<u64>(value.get()).ok());
         let Some(alerts) = alerts else {
-            let fault = "is missing: this is no delivery of Alertmanager";
+            let fault = if rule_id.or(matches).is_some() {
+                "is missing: this is a delivery of Grafana's alerting before version 9, which is \
+                 not supported. Use Grafana 9 or later, with a contact point of the type Webhook"
+            } else {
+                "is missing: this is no delivery of Alertmanager"
+            };
             return Err(Problem::field("alerts", fault));
         };
+        let truncated = truncated.unwrap_or_default();
+        if alerts.get() == "null" {
+            return Ok(Self { alerts: Vec::new(), truncated });
+        }
         let Ok(alerts) = parse::<FirstElements<&RawValue, MAX_ALERTS>>(alerts.get()) else {
             return Err(Problem::wrong_type("alerts", "an array", type_of(alerts)?));
         };
@@ -69,7 +85,7 @@ impl<'a> DeliveryRequest<'a> {
             );
             return Err(Problem::new(ProblemKind::ContentTooLarge, detail));
         }
-        Ok(Self { alerts: first, truncated: truncated.unwrap_or_default() })
+        Ok(Self { alerts: first, truncated })
     }
 
     /// Reads each alert; one that is malformed fails alone.
@@ -110,7 +126,7 @@ pub(super) struct ReadDelivery {
 impl ReadDelivery {
     /// Reads a delivery that arrives at `now`, and takes its alerts from the quota.
     pub(super) async fn of(
-        body: JsonText,
+        body: DeliveryText,
         quota: EventQuota,
         count: CountBy,
         now: Timestamp,
@@ -118,7 +134,8 @@ impl ReadDelivery {
     ) -> Result<Self, Problem> {
         let is_large = body.len() > LARGE_BYTES;
         let read = move |turn| {
-            let delivery = DeliveryRequest::parse(body.as_str()?)?;
+            let text = body.text();
+            let delivery = DeliveryRequest::parse(&text)?;
             quota.take(delivery.alerts.len())?;
             let (heads, alerts) = delivery.read(count, now, config).unzip();
             Ok(Self { heads, alerts, truncated: delivery.truncated, turn })

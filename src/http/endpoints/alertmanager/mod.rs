@@ -3,8 +3,8 @@
 //!
 //! Alertmanager sends every alert of a group again and again for as long as it fires. So an
 //! occurrence is an *episode*: a fingerprint and the time at which it began. Alertmanager repeats a
-//! delivery after a 5xx and drops it after a 4xx, so that a 4xx is only for what no repetition
-//! would fix.
+//! delivery at once after a 5xx, and after a 4xx only at the next `group_interval`. So a 4xx is for
+//! what no repetition would fix, and what one would fix is never a 200.
 
 mod alert;
 mod answer;
@@ -13,7 +13,7 @@ mod refusal;
 
 use std::time::Instant;
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{extract::State, http::StatusCode};
 use utoipa_axum::routes;
 
 use self::{alert::AlertHead, answer::DeliveryBody, delivery::ReadDelivery};
@@ -22,7 +22,8 @@ use crate::{
     auth::{Caller, Scope},
     http::{
         bodies::{Recorded, record_each, temporary_problem, write_status_of},
-        extract::{EventQuota, JsonText},
+        extract::{DeliveryText, EventQuota},
+        json::Json,
         problem::Problem,
         state::AppState,
     },
@@ -50,7 +51,8 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 /// Take a delivery of Alertmanager or Grafana.
 ///
 /// An occurrence is the beginning of an episode, identified by `fingerprint` and `startsAt`: an
-/// alert that is sent again counts once.
+/// alert that is sent again counts once. A malformed alert fails by itself. If something would
+/// succeed on a retry, the answer is 503; the same delivery may be sent again.
 #[utoipa::path(
     post,
     path = "/webhooks/alertmanager",
@@ -59,7 +61,8 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     responses(
         (status = 200, description = "What became of each alert.", body = DeliveryBody),
         (
-            status = 202, description = "The store is away: some wait for it, and will count.",
+            status = 202,
+            description = "The store does not answer: some alerts wait for it, which decides then.",
             body = DeliveryBody,
         ),
     ),
@@ -68,9 +71,9 @@ async fn deliver(
     State(state): State<AppState>,
     caller: Caller,
     quota: EventQuota,
-    body: Result<JsonText, Problem>,
+    body: Result<DeliveryText, Problem>,
 ) -> Result<(StatusCode, Json<DeliveryBody>), Problem> {
-    let bytes = body.as_ref().ok().map(JsonText::len);
+    let bytes = body.as_ref().ok().map(DeliveryText::len);
     let moment = state.counter.moment();
     let read = match body {
         Ok(body) => {
