@@ -1,9 +1,13 @@
-//! The application: opens the store, starts the counter, listens, and stops in order.
+//! The application: checks the configuration, opens the store, starts the counter, listens, and
+//! stops in order.
 
 use std::{
+    fs,
     future::Future,
-    io,
+    io::{self, ErrorKind},
     net::SocketAddr,
+    path::{Path, PathBuf},
+    process,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,12 +16,17 @@ use tokio::{net::TcpListener, signal::unix::Signal, time};
 
 use crate::{
     auth::{AuthConfigError, Authenticator},
-    config::Config,
-    counter::{Counter, CounterConfig, TrustedClock},
+    config::{Config, ListenAddress},
+    counter::{Clock as _, Counter, CounterConfig, SystemClock, TrustedClock},
     http::{self, AppState, Exposure, HttpConfig, HttpService, Tls, TlsError},
-    spool::SpoolOpenError,
-    store::{EmbeddedOpenError, EmbeddedStore, RedisStore, RedisTlsError, Store},
+    redb_file::folder_text,
+    spool::{SPOOL_FILE_NAME, SpoolOpenError},
+    store::{
+        EMBEDDED_FILE_NAME, EmbeddedOpenError, EmbeddedStore, RedisExamination, RedisReport,
+        RedisStore, RedisTlsError, Store, StoreError,
+    },
     telemetry::{self, Recorder},
+    traces::{Traces, TracesError},
 };
 
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
@@ -42,17 +51,39 @@ pub struct Application {
 /// Why the service could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The name to listen on has no address.
+    #[error(
+        "the address of `listen` ({listen}) can't be found: {source}. Write a name that this \
+         machine knows, or an address such as 127.0.0.1:8080"
+    )]
+    Resolve {
+        /// The configured address.
+        listen: ListenAddress,
+        /// The error of the operating system.
+        source: io::Error,
+    },
     /// Listening on the address has failed.
     #[error(
         "can't listen on {address}: {source}. Stop what listens there, or set another `listen` \
          (ANOMALY_COUNTER__LISTEN)"
     )]
     Listen {
-        /// The configured address.
+        /// The address.
         address: SocketAddr,
         /// The error of the operating system.
         source: io::Error,
     },
+    /// The data directory, or a file in it, can't be written.
+    #[error("{}", folder_text(dir, source))]
+    DataDir {
+        /// The configured folder.
+        dir: PathBuf,
+        /// The error of the operating system.
+        source: io::Error,
+    },
+    /// Traces can't be sent as configured.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     /// The configuration would let in nobody, or everybody.
     #[error(transparent)]
     Auth(#[from] AuthConfigError),
@@ -76,22 +107,112 @@ pub enum StartError {
     Aborted(#[from] tokio::task::JoinError),
 }
 
+/// What a start needs of the configuration, and what the command `check-config` tries. One
+/// function makes both, so that what passes the one does not fail the other.
+#[derive(Debug)]
+pub struct Prepared {
+    listen: Vec<SocketAddr>,
+    authenticator: Authenticator,
+    tls: Option<Tls>,
+    redis: Option<RedisExamination>,
+}
+
+impl Prepared {
+    /// Applies the configuration, as far as that needs neither the port nor the store. It leaves
+    /// nothing behind on the disk. The traces begin here; this must be called, and they must be
+    /// ended, outside of a runtime.
+    ///
+    /// # Errors
+    /// When a value or a file can't be used.
+    pub fn new(config: &Config) -> Result<(Self, Traces), StartError> {
+        let listen = config.listen.resolve();
+        let listen = listen
+            .map_err(|source| StartError::Resolve { listen: config.listen.clone(), source })?;
+        let data_dir = &config.data_dir;
+        let now = SystemClock.now();
+        let auth = config.auth.clone();
+        let authenticator = Authenticator::open(auth, listen.clone(), data_dir, now)?;
+        let tls = Tls::load(&config.tls)?;
+        let redis = match &config.redis.url {
+            Some(url) => Some(RedisExamination::new(&config.redis, config.timeline, url)?),
+            None => None,
+        };
+        let file = if redis.is_some() { SPOOL_FILE_NAME } else { EMBEDDED_FILE_NAME };
+        must_be_writable(data_dir, file)
+            .map_err(|source| StartError::DataDir { dir: data_dir.clone(), source })?;
+        let traces = Traces::start(&config.traces)?;
+        Ok((Self { listen, authenticator, tls, redis }, traces))
+    }
+
+    /// Asks Redis whether it can be used; `None` where none is configured.
+    pub async fn examine_redis(&self) -> Option<Result<RedisReport, StoreError>> {
+        let redis = self.redis.as_ref()?;
+        Some(redis.run().await)
+    }
+}
+
+/// Creates and removes a file in `dir`, and the folders that are missing. Opens `file` in it for
+/// writing if it exists.
+fn must_be_writable(dir: &Path, file: &str) -> io::Result<()> {
+    let mut missing = Vec::new();
+    let mut folder = dir;
+    while !folder.as_os_str().is_empty() && !folder.try_exists()? {
+        missing.push(folder);
+        let Some(parent) = folder.parent() else { break };
+        folder = parent;
+    }
+    let written = fs::create_dir_all(dir).and_then(|()| {
+        let probe = dir.join(format!(".writable-{}", process::id()));
+        fs::write(&probe, "")?;
+        fs::remove_file(&probe)?;
+        match fs::File::options().read(true).write(true).open(dir.join(file)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(io::Error::new(error.kind(), format!("{file}: {error}")))
+            }
+            _ => Ok(()),
+        }
+    });
+    for folder in missing {
+        // The innermost first. One in which another process has put something stays.
+        let _ = fs::remove_dir(folder);
+    }
+    written
+}
+
+/// Listens on the first of the addresses that this machine has.
+async fn listener(addresses: &[SocketAddr]) -> Result<TcpListener, StartError> {
+    let mut absent = None;
+    for &address in addresses {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return Ok(listener),
+            Err(source) if source.kind() == ErrorKind::AddrNotAvailable => {
+                absent.get_or_insert(StartError::Listen { address, source });
+            }
+            // Another address would be another service's, or none that a caller looks for.
+            Err(source) => return Err(StartError::Listen { address, source }),
+        }
+    }
+    let no_address = || StartError::Listen {
+        address: SocketAddr::from(([0, 0, 0, 0], 0)),
+        source: ErrorKind::AddrNotAvailable.into(),
+    };
+    Err(absent.unwrap_or_else(no_address))
+}
+
 impl Application {
     /// Listens, opens the store and starts the counter.
     ///
     /// # Errors
-    /// When the address is in use, the configuration can't be applied, or a file can't be opened.
-    /// An unreachable Redis is no error.
-    pub async fn build(config: &Config) -> Result<Self, StartError> {
-        let listening = |source| StartError::Listen { address: config.listen, source };
-        let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
+    /// When the address is in use, or a file can't be opened. An unreachable Redis is no error.
+    pub async fn build(config: &Config, prepared: Prepared) -> Result<Self, StartError> {
+        let Prepared { listen, authenticator, tls, redis } = prepared;
+        let listener = listener(&listen).await?;
+        let listening = |source| StartError::Listen { address: listen[0], source };
         let address = listener.local_addr().map_err(listening)?;
-
-        let authenticator = Arc::new(Authenticator::open(config.auth.clone(), address)?);
-
-        let tls = Tls::load(&config.tls)?.map(Arc::new);
+        let (authenticator, tls) = (Arc::new(authenticator), tls.map(Arc::new));
 
         let store = open_store(config).await?;
+        authenticator.remember_tokens();
         let recorder = Recorder::install(store.name())?;
         let counting = CounterConfig {
             thresholds: config.thresholds,
@@ -104,6 +225,9 @@ impl Application {
         let spool_dir = config.redis.url.as_ref().map(|_| config.data_dir.as_path());
         let counter = Counter::start(store, Arc::new(TrustedClock::start()), counting, spool_dir)?;
         let counter = Arc::new(counter);
+        if let Some(redis) = redis {
+            tokio::spawn(report_redis(redis, Arc::clone(&counter)));
+        }
         let recorder = Arc::new(recorder);
         let state = AppState {
             counter: Arc::clone(&counter),
@@ -172,6 +296,14 @@ async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
     Ok(Arc::new(opened?))
 }
 
+/// Says at once what is wrong with Redis, and not only when the first write has to wait.
+async fn report_redis(redis: RedisExamination, counter: Arc<Counter>) {
+    match redis.run().await {
+        Ok(report) => tracing::info!("Redis at the start: {report}"),
+        Err(fault) => counter.report_fault_at_start(&fault).await,
+    }
+}
+
 async fn reload(authenticator: Arc<Authenticator>, tls: Option<Arc<Tls>>, mut hangups: Signal) {
     while hangups.recv().await.is_some() {
         match tls.as_ref().map(|tls| tls.reload()) {
@@ -181,7 +313,7 @@ async fn reload(authenticator: Arc<Authenticator>, tls: Option<Arc<Tls>>, mut ha
             Some(Ok(())) => tracing::info!("the certificate is reloaded"),
             None => {}
         }
-        match authenticator.reload() {
+        match authenticator.reload(SystemClock.now()) {
             Ok(tokens) => tracing::info!(tokens, "reloaded: {tokens} tokens are in force"),
             Err(error) => {
                 tracing::error!(%error, "what was in force stays so: {error}");

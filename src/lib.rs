@@ -2,8 +2,8 @@
 //! the cause. The binary is a thin shell around this library; ARCHITECTURE.md is the map.
 //!
 //! Modules import from left to right only:
-//! `domain → telemetry → tls → traces → redb_file | commit_witness → store | spool → counter →`
-//! `auth → http → logging → config → app → cli → main`.
+//! `printable → options → domain → telemetry → tls → traces → redb_file | commit_witness →`
+//! `store | spool → counter → auth → http → logging → config → app → cli → main`.
 
 pub mod app;
 pub mod auth;
@@ -14,6 +14,8 @@ pub mod counter;
 pub mod domain;
 pub mod http;
 pub mod logging;
+pub mod options;
+pub mod printable;
 mod redb_file;
 pub mod spool;
 pub mod store;

@@ -1,6 +1,12 @@
 //! Checks the tokens of callers. The tokens can be replaced while the service runs.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
 
 use parking_lot::RwLock;
 use subtle::ConstantTimeEq as _;
@@ -58,47 +64,91 @@ impl Caller {
     }
 }
 
+/// Name of the file in the data directory that exists once tokens were in force there.
+const MARKER: &str = "auth.seen";
+const MARKER_TEXT: &str = "Tokens were in force here. From then on a service on this data \
+                           directory that finds no tokens lets nobody in, because a file of tokens \
+                           that was lost must not open it. `auth.disabled = true` opens it.\n";
+
 /// The tokens and the secret in use.
 #[derive(Debug, Default)]
 struct Policy {
     tokens: Vec<Arc<Token>>,
     grafana_secret: Option<WebhookSecret>,
+    /// No token is required.
+    is_open: bool,
+    /// There is a token or the secret, or was once.
+    has_had_entries: bool,
+}
+
+impl Policy {
+    fn is_empty(&self) -> bool {
+        self.tokens.is_empty() && self.grafana_secret.is_none()
+    }
 }
 
 /// Decides who may call.
 #[derive(Debug)]
 pub struct Authenticator {
     config: AuthConfig,
-    listen: SocketAddr,
+    /// The addresses at which the service can be reached.
+    listen: Vec<SocketAddr>,
+    /// The file that tells a later process that tokens were in force.
+    marker: PathBuf,
     policy: RwLock<Arc<Policy>>,
 }
 
 impl Authenticator {
-    /// Reads the tokens for a service that listens on `listen`.
+    /// Reads the tokens for a service that listens on one of `listen`.
     ///
     /// # Errors
     /// When there are none and other machines could connect, or a file or an entry can't be used.
-    pub fn open(config: AuthConfig, listen: SocketAddr) -> Result<Self, AuthConfigError> {
-        let authenticator = Self { config, listen, policy: RwLock::default() };
-        authenticator.reload()?;
+    pub fn open(
+        config: AuthConfig,
+        listen: Vec<SocketAddr>,
+        data_dir: &Path,
+        now: Timestamp,
+    ) -> Result<Self, AuthConfigError> {
+        let marker = data_dir.join(MARKER);
+        let authenticator = Self { config, listen, marker, policy: RwLock::default() };
+        authenticator.read_again(now)?;
         if authenticator.config.disabled {
+            let listen = authenticator.listen.first();
+            let listen = listen.map(ToString::to_string).unwrap_or_default();
             tracing::warn!("auth.disabled is true: whoever reaches {listen} may do everything");
         }
         Ok(authenticator)
     }
 
     /// Reads the files again, and returns the number of tokens. An unchanged token keeps the state
-    /// of its quotas.
+    /// of its quotas. Where tokens were in force and there are none, nobody gets in.
     ///
     /// # Errors
     /// As in [`Authenticator::open`]; the tokens in use stay.
-    pub fn reload(&self) -> Result<usize, AuthConfigError> {
+    pub fn reload(&self, now: Timestamp) -> Result<usize, AuthConfigError> {
+        let tokens = self.read_again(now)?;
+        self.remember_tokens();
+        Ok(tokens)
+    }
+
+    /// Notes in the data directory, which must exist, that there are tokens.
+    pub fn remember_tokens(&self) {
+        if self.policy.read().is_empty() || self.marker.exists() {
+            return;
+        }
+        if let Err(error) = fs::write(&self.marker, MARKER_TEXT) {
+            let marker = self.marker.display();
+            tracing::warn!(
+                %error,
+                "{marker} can't be written: {error}. A later start that finds no tokens will not \
+                 know that there were some"
+            );
+        }
+    }
+
+    fn read_again(&self, now: Timestamp) -> Result<usize, AuthConfigError> {
         let configs = self.config.all_tokens()?;
         let grafana_secret = self.config.grafana_secret()?;
-        let is_open = configs.is_empty() && grafana_secret.is_none();
-        if is_open && !self.config.disabled && !self.listen.ip().is_loopback() {
-            return Err(AuthConfigError::Open(self.listen));
-        }
         let before = Arc::clone(&self.policy.read());
         let tokens: Vec<_> = configs
             .into_iter()
@@ -108,14 +158,63 @@ impl Authenticator {
             })
             .collect();
         let count = tokens.len();
-        *self.policy.write() = Arc::new(Policy { tokens, grafana_secret });
+        let mut policy = Policy { tokens, grafana_secret, ..Policy::default() };
+        policy.has_had_entries =
+            !policy.is_empty() || before.has_had_entries || self.marker.exists();
+        policy.is_open = self.config.disabled || !policy.has_had_entries;
+        if policy.is_empty() && !self.config.disabled {
+            let elsewhere = self.listen.iter().find(|address| !address.ip().is_loopback());
+            if let Some(elsewhere) = elsewhere {
+                return Err(AuthConfigError::Open(*elsewhere));
+            }
+        }
+        self.log_what_is_unusual(&before, &policy, now);
+        *self.policy.write() = Arc::new(policy);
         Ok(count)
+    }
+
+    fn log_what_is_unusual(&self, before: &Policy, policy: &Policy, now: Timestamp) {
+        for file in self.config.files_that_others_can_write() {
+            let file = file.display();
+            tracing::warn!(
+                "every user of this machine can write {file}, and so decide who gets in: take that \
+                 permission away (chmod o-w) from the file and its folder"
+            );
+        }
+        if self.config.disabled {
+            return;
+        }
+        let file = self.config.file.as_ref().map(|file| file.display().to_string());
+        let is_expired = |token: &Arc<Token>| {
+            token.config.expires_at.is_some_and(|expires_at| expires_at <= now)
+        };
+        if !policy.tokens.is_empty() {
+            if policy.tokens.iter().all(is_expired) {
+                let tokens = policy.tokens.len();
+                tracing::error!(
+                    tokens,
+                    "all {tokens} tokens have expired: nobody gets in. Make new ones with \
+                     `anomaly-counter token new`"
+                );
+            }
+        } else if !before.tokens.is_empty() || (policy.is_empty() && !policy.is_open) {
+            let place = file.as_deref().unwrap_or("the configuration (`auth.file`)");
+            tracing::error!(
+                "there are no tokens, although there were some before: nobody gets in. Put the \
+                 entries of the callers back into {place}; or, where everybody may do everything, \
+                 set `auth.disabled = true`"
+            );
+        } else if let (true, Some(file)) = (policy.is_open, file) {
+            tracing::warn!(
+                "auth.file {file} has no entry: no token is required of the programs of this \
+                 machine. `anomaly-counter token new` prints an entry"
+            );
+        }
     }
 
     /// Returns whether no token is required.
     pub fn is_open(&self) -> bool {
-        let policy = self.policy.read();
-        self.config.disabled || policy.tokens.is_empty() && policy.grafana_secret.is_none()
+        self.policy.read().is_open
     }
 
     /// Lets the caller at `address` in if its token `secret` has the scope.

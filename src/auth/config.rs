@@ -1,10 +1,20 @@
 //! The section `auth` of the configuration, and the file of tokens that it names.
 
-use std::{fs, net::SocketAddr, path::PathBuf};
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 
 use super::{token::TokenConfig, webhook::WebhookSecret};
+use crate::options;
+
+/// The permission of everybody to write, and that to remove only one's own files of a folder.
+const WRITABLE_BY_OTHERS: u32 = 0o002;
+const STICKY: u32 = 0o1000;
 
 /// The section `auth` of the configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -35,11 +45,9 @@ pub enum AuthConfigError {
     )]
     Open(SocketAddr),
     /// A file can't be used.
-    #[error("{file}: {why}. Fix it, or set another `{option}`")]
+    #[error("{why}. Fix it, or name another file in `{option}`")]
     File {
-        /// Its path.
-        file: String,
-        /// The fault, as text.
+        /// The fault with the name of the file, as text.
         why: String,
         /// The option that names it.
         option: &'static str,
@@ -62,15 +70,9 @@ impl AuthConfig {
     pub(super) fn all_tokens(&self) -> Result<Vec<TokenConfig>, AuthConfigError> {
         let mut tokens = self.tokens.clone();
         if let Some(file) = &self.file {
-            let unusable = |why| AuthConfigError::File {
-                file: file.display().to_string(),
-                why,
-                option: "auth.file",
-            };
-            let text = fs::read_to_string(file).map_err(|error| unusable(error.to_string()))?;
-            // Without the text around a fault, which may hold a token.
-            let read: TokenFile =
-                toml::from_str(&text).map_err(|error| unusable(error.message().to_owned()))?;
+            let read: TokenFile = options::read_file(file).map_err(|error| {
+                AuthConfigError::File { why: error.to_string(), option: "auth.file" }
+            })?;
             tokens.extend(read.tokens);
         }
         check(&tokens)?;
@@ -80,9 +82,21 @@ impl AuthConfig {
     pub(super) fn grafana_secret(&self) -> Result<Option<WebhookSecret>, AuthConfigError> {
         let Some(file) = &self.grafana_secret_file else { return Ok(None) };
         WebhookSecret::read(file).map(Some).map_err(|error| AuthConfigError::File {
-            file: file.display().to_string(),
-            why: error.to_string(),
+            why: format!("the file {} can't be read: {error}", file.display()),
             option: "auth.grafana_secret_file",
+        })
+    }
+
+    /// Returns the files of secrets that every user of this machine can write or replace.
+    pub(super) fn files_that_others_can_write(&self) -> impl Iterator<Item = &Path> {
+        let files = [&self.file, &self.grafana_secret_file].into_iter().flatten();
+        files.map(PathBuf::as_path).filter(|file| {
+            let mode =
+                |path: &Path| fs::metadata(path).map_or(0, |found| found.permissions().mode());
+            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let folder_mode = mode(folder.unwrap_or(Path::new(".")));
+            let is_replaceable = folder_mode & (WRITABLE_BY_OTHERS | STICKY) == WRITABLE_BY_OTHERS;
+            mode(file) & WRITABLE_BY_OTHERS != 0 || is_replaceable
         })
     }
 }

@@ -95,8 +95,8 @@ impl<'de> Deserialize<'de> for TokenDigest {
         let invalid = || {
             // Without the text, which may be the token itself.
             D::Error::custom(
-                "`sha256` is not a SHA-256 in 64 hex digits: `anomaly-counter token new` prints \
-                 an entry",
+                "is not a SHA-256 in 64 hex digits: `anomaly-counter token new` prints an entry \
+                 with the right one",
             )
         };
         if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {

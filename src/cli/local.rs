@@ -1,10 +1,6 @@
 //! Sends requests to the service that runs on this machine.
 
-use std::{
-    env, fs,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::Duration,
-};
+use std::{env, fs, time::Duration};
 
 use reqwest::{Client, Identity, Method, Response};
 
@@ -39,7 +35,7 @@ impl Local {
             pem.extend(fs::read(key_file)?);
             client = client.identity(Identity::from_pem(&pem)?);
         }
-        let base = format!("{scheme}://{}", reachable(config.listen));
+        let base = format!("{scheme}://{}", config.listen.reachable());
         Ok(Self { client: client.build()?, base })
     }
 
@@ -55,14 +51,4 @@ impl Local {
         }
         request.send().await
     }
-}
-
-/// An address that listens on all interfaces is reached by the loopback one.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listen.port())
 }

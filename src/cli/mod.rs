@@ -19,11 +19,11 @@ use tokio::{runtime::Runtime, signal};
 
 use self::{local::Local, spool::SpoolCommand, token::TokenCommand};
 use crate::{
-    app::Application,
-    config::{Config, LoadedConfig},
+    app::{Application, Prepared},
+    config::{Config, DEFAULTS, LoadedConfig},
     domain::Signature,
     logging,
-    traces::Traces,
+    printable::Printable,
 };
 
 /// Counts how often an anomaly happens, and says when to stop restarting and fix the cause.
@@ -41,8 +41,15 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Print the configuration in force, secrets hidden, and where each value comes from
-    CheckConfig,
+    /// Print the configuration in force, secrets hidden, and where each value comes from; then try
+    /// all that a start needs but the port and the store
+    CheckConfig {
+        /// Look at Redis too: whether it can be reached and takes writes
+        #[arg(long)]
+        connect: bool,
+    },
+    /// Print every option with its default and an explanation, as a configuration file
+    DefaultConfig,
     /// Print the key of an anomaly
     Key {
         /// The fields that identify it, such as '{"alert_name":"HighCPU"}'; - reads standard input
@@ -53,14 +60,23 @@ enum Command {
     #[command(after_help = recover::WHAT_IT_DOES)]
     Recover,
     /// Look at the writes that Redis has refused for good, and have them tried again or dropped
-    #[command(subcommand)]
+    #[command(subcommand, after_help = SPOOL_TOKEN)]
     Spool(SpoolCommand),
     /// Make a token, by which a caller shows who it is
     #[command(subcommand)]
     Token(TokenCommand),
     /// Ask the running service whether it is ready; ends with 0 if so, for containers
+    #[command(after_help = HEALTHCHECK_TOKEN)]
     Healthcheck,
 }
+
+pub(super) const SPOOL_TOKEN: &str = "\
+A running service is asked by HTTP. Where it requires tokens, put one into the environment variable
+ANOMALY_COUNTER_TOKEN: `list` takes the scope read, `retry` and `drop` the scope operate.";
+
+const HEALTHCHECK_TOKEN: &str = "\
+It needs no token: /readyz is open to everybody. If the environment variable ANOMALY_COUNTER_TOKEN
+has one, as for the command `spool`, it is sent.";
 
 const EXAMPLES: &str = "\
 Try it:
@@ -71,7 +87,7 @@ Configuration, each over the one before: built-in defaults, config/*.toml or --c
 environment. A key such as `url` in section `redis` is ANOMALY_COUNTER__REDIS__URL there:
   ANOMALY_COUNTER__LISTEN=127.0.0.1:9000 anomaly-counter
   ANOMALY_COUNTER__REDIS__URL=redis://127.0.0.1:6379 anomaly-counter
-config/default.toml lists and explains every option.";
+`anomaly-counter default-config` prints every option with its default and an explanation.";
 
 /// Runs the command of this process' command line.
 pub fn run() -> ExitCode {
@@ -79,7 +95,13 @@ pub fn run() -> ExitCode {
     let load = || LoadedConfig::load(config.as_deref()).map_err(Failure::from);
     let result = match command {
         Some(Command::Key { signature }) => print_key(&signature),
-        Some(Command::CheckConfig) => load().map(|loaded| print!("{loaded}")),
+        Some(Command::CheckConfig { connect }) => {
+            load().and_then(|loaded| check_config(&loaded, connect))
+        }
+        Some(Command::DefaultConfig) => {
+            print!("{DEFAULTS}");
+            Ok(())
+        }
         Some(Command::Healthcheck) => load().and_then(|loaded| healthcheck(&loaded.config)),
         Some(Command::Recover) => load().and_then(|loaded| recover::run(&loaded.config)),
         Some(Command::Spool(command)) => {
@@ -94,7 +116,7 @@ pub fn run() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("anomaly-counter: {error}");
+            eprintln!("anomaly-counter: {}", Printable(error));
             ExitCode::FAILURE
         }
     }
@@ -104,16 +126,32 @@ type Failure = Box<dyn std::error::Error>;
 
 fn serve(config: &Config) -> Result<(), Failure> {
     logging::start(&config.log);
-    let traces = Traces::start(&config.traces)?;
+    let (prepared, traces) = Prepared::new(config)?;
     let served = Runtime::new()?.block_on(async {
         let stop = stop_signal()?;
         let _listening = signal::unix::signal(SIGXFSZ)?;
         let hangups = signal::unix::signal(signal::unix::SignalKind::hangup())?;
-        Application::build(config).await?.run(stop, hangups).await;
+        Application::build(config, prepared).await?.run(stop, hangups).await;
         Ok(())
     });
     traces.end();
     served
+}
+
+/// Prints the configuration, and fails as a start with it would. What Redis is like is a comment
+/// there, so that the whole can be used as a file.
+fn check_config(loaded: &LoadedConfig, connect: bool) -> Result<(), Failure> {
+    print!("{loaded}");
+    logging::start(&loaded.config.log);
+    let (prepared, traces) = Prepared::new(&loaded.config)?;
+    if connect {
+        match Runtime::new()?.block_on(prepared.examine_redis()) {
+            Some(report) => println!("# {}", Printable(report?)),
+            None => println!("# `redis.url` is not set: there is no Redis to connect to"),
+        }
+    }
+    traces.end();
+    Ok(())
 }
 
 /// A write beyond the largest file that is allowed must fail like one on a full disk, and not end

@@ -15,6 +15,7 @@ use crate::{
     counter::SystemClock,
     http::{DeadLetterBody, RetriedBody},
     logging,
+    printable::Printable,
     spool::{DeadLetter, Spool, SpoolError, SpoolOpenError},
 };
 
@@ -139,7 +140,8 @@ fn print(letters: impl IntoIterator<Item = DeadLetterBody>) {
         let kind = letter.kind.as_deref().unwrap_or("damaged record");
         let key = letter.anomaly_key.map(|key| key.to_string()).unwrap_or_default();
         let at = letter.at.map(|at| at.to_string()).unwrap_or_default();
-        println!("{}  {kind}  {key}  {at}  {}", letter.sequence, letter.reason);
+        let (kind, reason) = (Printable(kind), Printable(&letter.reason));
+        println!("{}  {kind}  {key}  {at}  {reason}", letter.sequence);
     }
     if count == 0 {
         println!("there are no dead letters");

@@ -319,9 +319,10 @@ impl Health {
         record.since.get_or_insert(now);
         if record.logged.insert(shard) {
             if record.logged.len() == 1 {
-                tracing::warn!(store, error = %fault, "the store does not answer");
+                tracing::warn!(store, error = %fault, "the store does not answer: {fault}");
             } else {
-                tracing::warn!(store, error = %fault, "another part of the store does not answer");
+                let part = "another part of the store does not answer";
+                tracing::warn!(store, error = %fault, "{part}: {fault}");
             }
             if !record.logged_causes.contains(&fault.cause()) {
                 record.logged_causes.push(fault.cause());

@@ -198,6 +198,21 @@ impl Counter {
         }
     }
 
+    /// Reports what is wrong with the store at the start. The log has one line about it, also where
+    /// the store takes some calls.
+    pub async fn report_fault_at_start(&self, fault: &StoreError) {
+        let now = self.now();
+        for shard in self.store.shards() {
+            if self.store.check(shard).await.is_err() {
+                self.health.observe(now, shard, Observation::CheckFault(fault));
+            }
+        }
+        let may_be_over = matches!(fault.cause(), Cause::Timeout | Cause::Unreachable);
+        if self.health.state() == HealthState::Healthy && !may_be_over {
+            tracing::warn!(store = self.store.name(), error = %fault, "{fault}");
+        }
+    }
+
     /// Does a piece of the store's maintenance. To be called about once a second.
     pub async fn maintain(&self) {
         let moment = self.moment();

@@ -1,13 +1,17 @@
 //! Structured logs on standard error: for people on a terminal, JSON for machines.
 
+mod pretty;
 mod span_fields;
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    env,
+    io::{self, IsTerminal as _},
+};
 
 use serde::Deserialize;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt, prelude::*};
 
-use self::span_fields::SpanFields;
+use self::{pretty::pretty_fields, span_fields::SpanFields};
 
 /// The section `log` of the configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -58,6 +62,11 @@ impl TryFrom<String> for LogLevel {
     }
 }
 
+/// Returns whether lines have colours: on a terminal, unless <https://no-color.org> is followed.
+fn is_coloured() -> bool {
+    io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 /// Silences libraries that log each failure of an outage, which the service logs once.
 const QUIET: &str = "fred=off,";
 
@@ -75,7 +84,8 @@ pub fn start(config: &LogConfig) {
         let lines = lines.json().flatten_event(true).with_span_list(false);
         registry.with(lines.fmt_fields(SpanFields)).try_init()
     } else {
-        registry.with(lines.with_ansi(io::stderr().is_terminal())).try_init()
+        let lines = lines.with_ansi(is_coloured()).fmt_fields(pretty_fields!());
+        registry.with(lines).try_init()
     };
     // It fails where a test of this process has started logging before.
     let _ = started;

@@ -27,7 +27,8 @@ use crate::{
     redb_file::{Missing, OpenFault, OpenedFile, RedbFile, without_panic},
 };
 
-const FILE_NAME: &str = "spool.redb";
+/// Name of the file in the data directory.
+pub const FILE_NAME: &str = "spool.redb";
 const PAGE_CACHE_BYTES: usize = 4 << 20;
 
 /// The open file.

@@ -42,6 +42,7 @@ use self::{condition::Condition, file::SpoolFile, opening::Progress, worker::Wor
 
 pub use dead::DeadLetter;
 pub use error::{SpoolError, SpoolOpenError};
+pub use file::FILE_NAME as SPOOL_FILE_NAME;
 pub use held::{AcknowledgedWrite, HeldOnDisk};
 pub use record::SpoolWrite;
 pub use settlement::{Rejection, Settlement, Spooled};

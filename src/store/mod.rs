@@ -17,11 +17,12 @@ use crate::domain::{
 };
 
 pub use embedded::{
-    CheckpointLimits, EmbeddedOpenError, EmbeddedStore, Recovery, StoreConfig, recover,
+    CheckpointLimits, EMBEDDED_FILE_NAME, EmbeddedOpenError, EmbeddedStore, Recovery, StoreConfig, recover,
 };
 pub use error::{Cause, FaultClass, StoreError};
 pub use redis::{
-    InvalidRedisUrl, RedisConfig, RedisStore, RedisTlsConfig, RedisTlsError, RedisUrl,
+    InvalidRedisUrl, RedisConfig, RedisExamination, RedisReport, RedisStore, RedisTlsConfig,
+    RedisTlsError, RedisUrl,
 };
 
 /// A durable, shared memory of anomalies.

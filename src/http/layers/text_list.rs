@@ -1,22 +1,34 @@
 //! Reads lists of texts in the configuration.
 
-use serde::{Deserialize, Deserializer};
+use std::fmt;
+
+use serde::{
+    Deserialize as _, Deserializer,
+    de::{Error, SeqAccess, Visitor, value::SeqAccessDeserializer},
+};
 
 /// A list, or one text with commas, as the environment gives it.
 pub(super) fn text_list<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum List {
-        Texts(Vec<String>),
-        Text(String),
+    deserializer.deserialize_any(TextList)
+}
+
+struct TextList;
+
+impl<'de> Visitor<'de> for TextList {
+    type Value = Vec<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of texts, [\"in brackets\"], or one text with commas")
     }
-    Ok(match List::deserialize(deserializer)? {
-        List::Texts(texts) => texts,
-        List::Text(text) => {
-            let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-            parts.map(str::to_owned).collect()
-        }
-    })
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Vec<String>, E> {
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        Ok(parts.map(str::to_owned).collect())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, texts: A) -> Result<Vec<String>, A::Error> {
+        Vec::deserialize(SeqAccessDeserializer::new(texts))
+    }
 }

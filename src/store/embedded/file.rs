@@ -25,7 +25,8 @@ use crate::{
     store::StoreSize,
 };
 
-const FILE_NAME: &str = "anomalies.redb";
+/// Name of the file in the data directory.
+pub const FILE_NAME: &str = "anomalies.redb";
 /// The name of a new file until it is complete.
 const NEW_FILE_NAME: &str = "anomalies.new";
 

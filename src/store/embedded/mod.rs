@@ -41,6 +41,7 @@ use crate::domain::{
 pub use checkpoint::CheckpointLimits;
 pub use config::StoreConfig;
 pub use error::OpenError as EmbeddedOpenError;
+pub use file::FILE_NAME as EMBEDDED_FILE_NAME;
 pub use recover::{Recovery, recover};
 
 /// A store in one file of `data_dir`, owned by one process.

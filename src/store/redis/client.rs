@@ -15,6 +15,7 @@ use tokio::{
 
 use super::{
     command::{command, send},
+    explanation::explain,
     fault::{Declined, cause_of_connecting},
     identity,
     link::{ClientConfig, LastError, Link},
@@ -196,7 +197,9 @@ impl Client {
 
     fn not_connected(&self) -> StoreError {
         let last_error = self.last_error.lock();
-        let why = last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+        let is_tls = self.config.is_tls();
+        let why = last_error.as_ref().map(|error| format!(": {}", explain(error, is_tls)));
+        let why = why.unwrap_or_default();
         let cause = last_error.as_ref().map_or(Cause::Unreachable, cause_of_connecting);
         let shown = &self.config.shown;
         StoreError::transient(cause, format!("there is no connection to Redis ({shown}){why}"))

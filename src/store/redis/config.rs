@@ -68,8 +68,8 @@ fn key_prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::E
     let prefix = String::deserialize(deserializer)?;
     if prefix.contains(['{', '}']) {
         return Err(D::Error::custom(
-            "`redis.key_prefix` must not hold { or }: on a cluster they would decide which slot a \
-             key is in",
+            "the prefix must not hold { or }: on a cluster they would decide which slot a key is \
+             in",
         ));
     }
     Ok(prefix)

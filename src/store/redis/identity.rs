@@ -34,7 +34,8 @@ async fn ask(
     value(&info, field)
 }
 
-fn value(info: &str, field: &str) -> Option<String> {
+/// Returns a field of INFO's text.
+pub(super) fn value(info: &str, field: &str) -> Option<String> {
     let value = info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?.trim();
     (!value.is_empty()).then(|| value.to_owned())
 }

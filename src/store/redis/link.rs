@@ -75,6 +75,16 @@ impl ClientConfig {
         config
     }
 
+    /// Returns the server, without further attempts after one that has failed.
+    pub(super) fn for_one_attempt(&self) -> Config {
+        Config { fail_fast: true, ..self.server.clone() }
+    }
+
+    /// Returns whether connections are to be encrypted.
+    pub(super) fn is_tls(&self) -> bool {
+        self.server.tls.is_some()
+    }
+
     /// Returns the addresses of the server or servers.
     pub(super) fn servers(&self) -> &ServerConfig {
         &self.server.server
@@ -160,7 +170,8 @@ impl Drop for ConnectionTask {
     }
 }
 
-fn pool(config: &ClientConfig) -> Pool {
+/// Returns fred's settings of a connection.
+pub(super) fn connection_settings(config: &ClientConfig) -> (PerformanceConfig, ConnectionConfig) {
     let performance = PerformanceConfig {
         default_command_timeout: config.command_timeout,
         ..PerformanceConfig::default()
@@ -180,6 +191,11 @@ fn pool(config: &ClientConfig) -> Pool {
         },
         ..ConnectionConfig::default()
     };
+    (performance, connection)
+}
+
+fn pool(config: &ClientConfig) -> Pool {
+    let (performance, connection) = connection_settings(config);
     let reconnect = ReconnectPolicy::new_exponential(0, RECONNECT_MIN_MS, RECONNECT_MAX_MS, 2);
     let server = config.server.clone();
     match Pool::new(

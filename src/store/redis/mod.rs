@@ -8,6 +8,8 @@ mod client;
 mod cluster;
 mod command;
 mod config;
+mod examination;
+mod explanation;
 mod fault;
 mod identity;
 mod link;
@@ -39,6 +41,7 @@ use crate::domain::{
 };
 
 pub use config::{InvalidRedisUrl, RedisConfig, RedisUrl};
+pub use examination::{RedisExamination, RedisReport};
 pub use tls::{RedisTlsConfig, RedisTlsError};
 
 /// A store on Redis (or Valkey): one server or a cluster.

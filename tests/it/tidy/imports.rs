@@ -3,7 +3,9 @@
 use super::{Source, paths::paths_in};
 
 /// From left to right: a module imports only from its left.
-const ORDER: [&str; 15] = [
+const ORDER: [&str; 17] = [
+    "printable",
+    "options",
     "domain",
     "telemetry",
     "tls",

@@ -1,15 +1,15 @@
 //! Gathers the configuration of all parts from the built-in defaults, files and the environment,
-//! and tells where each value came from. Each part owns its own section.
+//! and shows where each value came from. Each part owns its own section.
+
+mod listen;
 
 use std::{
-    fmt::{self, Write as _},
-    fs,
-    net::SocketAddr,
+    fmt, fs,
     path::{Path, PathBuf},
 };
 
 use config::{Environment, File, FileFormat, Value, ValueKind};
-use serde::{Deserialize, Deserializer, de::Error as _};
+use serde::Deserialize;
 
 use crate::{
     auth::AuthConfig,
@@ -17,16 +17,17 @@ use crate::{
     domain::{AnomalyConfig, Thresholds, TimelineConfig},
     http::{AlertmanagerConfig, BrowserConfig, HttpConfig, ProxyConfig, TlsConfig},
     logging::LogConfig,
+    options::{self, ENVIRONMENT_PREFIX, ENVIRONMENT_SEPARATOR, OptionError},
     spool::SpoolConfig,
     store::{RedisConfig, RedisUrl, StoreConfig},
     traces::TracesConfig,
 };
 
-/// Every option, commented, with its built-in value.
-pub const DEFAULTS: &str = include_str!("../config/default.toml");
+pub use self::listen::ListenAddress;
 
-const ENVIRONMENT_PREFIX: &str = "ANOMALY_COUNTER";
-const ENVIRONMENT_SEPARATOR: &str = "__";
+/// Every option, commented, with its built-in value.
+pub const DEFAULTS: &str = include_str!("../../config/default.toml");
+
 const CONFIG_DIR: &str = "config";
 
 /// All options.
@@ -34,8 +35,7 @@ const CONFIG_DIR: &str = "config";
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Where the service listens.
-    #[serde(deserialize_with = "address")]
-    pub listen: SocketAddr,
+    pub listen: ListenAddress,
     /// Folder of the embedded store.
     pub data_dir: PathBuf,
     /// Section `store`.
@@ -76,10 +76,10 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A file can't be read, or a value is not as it must be.
-    #[error("the configuration is not usable: {0}. `anomaly-counter --help` tells where to set it")]
-    Invalid(String),
+    #[error("{0}. `anomaly-counter default-config` prints every option with an explanation")]
+    Invalid(#[from] OptionError),
     /// The folder of configuration files can't be listed.
-    #[error("config/: {0}")]
+    #[error("the folder config/ can't be read: {0}")]
     Folder(#[from] std::io::Error),
 }
 
@@ -99,19 +99,6 @@ struct Setting {
     origin: String,
 }
 
-impl From<config::ConfigError> for ConfigError {
-    fn from(error: config::ConfigError) -> Self {
-        // A fault of TOML shows the line that has it, which may hold a password.
-        let text = error.to_string();
-        let told: Vec<&str> = text.lines().filter(|line| !is_excerpt(line)).collect();
-        Self::Invalid(told.join(" "))
-    }
-}
-
-fn is_excerpt(line: &str) -> bool {
-    line.trim_start().trim_start_matches(|c: char| c.is_ascii_digit()).trim_start().starts_with('|')
-}
-
 impl LoadedConfig {
     /// Reads the built-in defaults, then `file` or, without one, `config/*.toml` but for
     /// `default.toml`, then the environment.
@@ -126,18 +113,18 @@ impl LoadedConfig {
         let mut sources =
             config::Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
         for file in files {
-            sources = sources.add_source(File::from(file).format(FileFormat::Toml));
+            sources = options::with_file(sources, &file)?;
         }
         let environment = Environment::with_prefix(ENVIRONMENT_PREFIX)
             .prefix_separator(ENVIRONMENT_SEPARATOR)
             .separator(ENVIRONMENT_SEPARATOR)
             // A variable left empty, as compose files do, is one not set.
             .ignore_empty(true);
-        let gathered = sources.add_source(environment).build()?;
+        let gathered = sources.add_source(environment).build().map_err(OptionError::from)?;
 
         let mut origins = Vec::new();
         list_settings(&gathered.cache, String::new(), &mut origins);
-        let config = gathered.try_deserialize()?;
+        let config = options::read(gathered.cache)?;
         Ok(Self { config, origins })
     }
 }
@@ -196,11 +183,7 @@ fn list_settings(value: &Value, key: String, settings: &mut Vec<Setting>) {
         }
         return;
     }
-    let origin = match value.origin() {
-        None => "built-in".to_owned(),
-        Some("the environment") => environment_variable(&key),
-        Some(file) => file.to_owned(),
-    };
+    let origin = options::origin(&key, value).unwrap_or_else(|| "built-in".to_owned());
     settings.push(Setting { key, value: toml_of(value), origin });
 }
 
@@ -222,25 +205,6 @@ fn toml_of(value: &Value) -> String {
     }
 }
 
-fn environment_variable(key: &str) -> String {
-    let mut name = ENVIRONMENT_PREFIX.to_owned();
-    for part in key.split('.') {
-        // Writing to a String cannot fail.
-        let _ = write!(name, "{ENVIRONMENT_SEPARATOR}{}", part.to_uppercase());
-    }
-    name
-}
-
 fn quoted(text: &str) -> String {
     format!("{text:?}")
-}
-
-fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse().map_err(|_| {
-        D::Error::custom(format!(
-            "`listen` is {text:?}, which is no address with a port: write it like 127.0.0.1:8080 \
-             or 0.0.0.0:8080"
-        ))
-    })
 }

@@ -1,0 +1,81 @@
+//! Reads options from files and the environment into structs. An error names the key, where its
+//! value came from, and what is allowed there, in the words of the file and not of the code.
+
+mod deserializer;
+mod error;
+
+use std::{fmt::Write as _, fs, io, path::Path};
+
+use config::{ConfigBuilder, ConfigError, File, FileFormat, Value, builder::DefaultState};
+use serde::de::DeserializeOwned;
+
+use self::deserializer::ValueDeserializer;
+
+pub use self::error::OptionError;
+
+/// Beginning of the names of environment variables.
+pub const ENVIRONMENT_PREFIX: &str = "ANOMALY_COUNTER";
+/// Text between the parts of a key in the name of an environment variable.
+pub const ENVIRONMENT_SEPARATOR: &str = "__";
+
+/// The `config` crate's name for the environment as an origin.
+const ENVIRONMENT: &str = "the environment";
+
+/// Reads gathered values into a struct.
+///
+/// # Errors
+/// When a key is unknown or missing, or a value is not as it must be.
+pub fn read<T: DeserializeOwned>(values: Value) -> Result<T, OptionError> {
+    T::deserialize(ValueDeserializer::root(values))
+}
+
+/// Reads one TOML file into a struct.
+///
+/// # Errors
+/// As [`read`], and when the file can't be read or is not TOML.
+pub fn read_file<T: DeserializeOwned>(file: &Path) -> Result<T, OptionError> {
+    let gathered = with_file(config::Config::builder(), file)?.build();
+    read(gathered.map_err(OptionError::of_gathering)?.cache)
+}
+
+/// Adds a TOML file to the sources.
+///
+/// # Errors
+/// When it can't be read.
+pub fn with_file(
+    sources: ConfigBuilder<DefaultState>,
+    file: &Path,
+) -> Result<ConfigBuilder<DefaultState>, OptionError> {
+    // The `config` crate takes a folder, or a file without permission, for a missing one.
+    let readable = fs::read(file).and_then(|bytes| {
+        let not_text = |_| io::Error::new(io::ErrorKind::InvalidData, "it is not a text in UTF-8");
+        String::from_utf8(bytes).map(drop).map_err(not_text)
+    });
+    readable.map_err(|error| OptionError::unreadable(file, &error))?;
+    Ok(sources.add_source(File::from(file).format(FileFormat::Toml)))
+}
+
+impl From<ConfigError> for OptionError {
+    fn from(error: ConfigError) -> Self {
+        Self::of_gathering(error)
+    }
+}
+
+/// Returns where a value came from: a file, a variable of the environment, or `None` for what is
+/// built in.
+pub fn origin(key: &str, value: &Value) -> Option<String> {
+    match value.origin()? {
+        ENVIRONMENT => Some(environment_variable(key)),
+        file => Some(file.to_owned()),
+    }
+}
+
+/// Returns the name of the environment variable for a key.
+pub fn environment_variable(key: &str) -> String {
+    let mut name = ENVIRONMENT_PREFIX.to_owned();
+    for part in key.split('.') {
+        // Writing to a String cannot fail.
+        let _ = write!(name, "{ENVIRONMENT_SEPARATOR}{}", part.to_uppercase());
+    }
+    name
+}

@@ -1,0 +1,235 @@
+//! Looks at Redis once, by a connection of its own: whether it can be reached, is of the kind that
+//! the URL names, and takes the service's writes. For the start, which says at once what is wrong,
+//! and for the command `check-config --connect`.
+
+use std::{fmt, time::Duration};
+
+use fred::{
+    clients::Client as Connection,
+    error::{Error, ErrorKind},
+    interfaces::ClientLike as _,
+    types::{
+        Value,
+        config::{Server, ServerConfig},
+    },
+};
+use tokio::time;
+
+use super::{
+    calls::Calls,
+    command::{command, send},
+    config::{RedisConfig, RedisUrl},
+    explanation::explain,
+    fault::cause_of_connecting,
+    identity::value,
+    link::{ClientConfig, connection_settings},
+    tls::RedisTlsError,
+};
+use crate::{
+    domain::TimelineConfig,
+    store::{Cause, StoreError, keys::KeyNames},
+};
+
+const INFO: &[&str] = &["INFO"];
+
+/// Time that is left of the connect timeout for what follows an examination.
+const MARGIN: Duration = Duration::from_millis(200);
+
+/// What is needed to look at Redis.
+pub struct RedisExamination {
+    config: ClientConfig,
+    calls: Calls,
+}
+
+/// What was found of a Redis that can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisReport {
+    server: String,
+    /// What INFO tells; absent where the user may not ask.
+    info: Option<Info>,
+}
+
+/// Some fields of INFO.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Info {
+    version: String,
+    mode: String,
+    role: String,
+    eviction_policy: String,
+}
+
+impl fmt::Debug for RedisExamination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisExamination").field("server", &self.config.shown).finish()
+    }
+}
+
+impl fmt::Display for RedisReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let server = &self.server;
+        let Some(Info { version, mode, role, eviction_policy }) = &self.info else {
+            return write!(
+                f,
+                "{server} takes writes. Its version, role and eviction policy are not known, \
+                 because the user may not run INFO"
+            );
+        };
+        let kind = if mode == "cluster" { "part of a cluster" } else { "not a cluster" };
+        write!(f, "{server} has version {version}, role {role}, {kind}, ")?;
+        write!(f, "maxmemory-policy {eviction_policy}")?;
+        if eviction_policy != "noeviction" {
+            f.write_str(" (set `noeviction`: an evicted anomaly is lost)")?;
+        }
+        f.write_str(". It takes writes")
+    }
+}
+
+impl RedisExamination {
+    /// Reads what a connection needs.
+    ///
+    /// # Errors
+    /// When the files for TLS can't be used.
+    pub fn new(
+        config: &RedisConfig,
+        timeline: TimelineConfig,
+        url: &RedisUrl,
+    ) -> Result<Self, RedisTlsError> {
+        let config_of_client = ClientConfig::new(config, url)?;
+        let is_cluster = matches!(config_of_client.servers(), ServerConfig::Clustered { .. });
+        let names = KeyNames::new(&config.key_prefix, is_cluster);
+        Ok(Self { config: config_of_client, calls: Calls { names, timeline } })
+    }
+
+    /// Looks at the server, or at those of a cluster that the URL names until one can be used. Ends
+    /// before the connect timeout.
+    ///
+    /// # Errors
+    /// When Redis can't be used, with the cause in plain words.
+    pub async fn run(&self) -> Result<RedisReport, StoreError> {
+        let ServerConfig::Clustered { hosts, .. } = self.config.servers() else {
+            return self.look_at(&self.config, false).await;
+        };
+        let mut first_fault = None;
+        // The first host of the URL comes last there.
+        for server in hosts.iter().rev() {
+            match self.look_at(&self.node(server), true).await {
+                Ok(report) => return Ok(report),
+                Err(fault) => drop(first_fault.get_or_insert(fault)),
+            }
+        }
+        let no_host = || StoreError::transient(Cause::Cluster, "the URL names no server");
+        Err(first_fault.unwrap_or_else(no_host))
+    }
+
+    fn node(&self, server: &Server) -> ClientConfig {
+        self.config.of_node(server.clone())
+    }
+
+    async fn look_at(
+        &self,
+        config: &ClientConfig,
+        is_cluster: bool,
+    ) -> Result<RedisReport, StoreError> {
+        let connection = Connection::new(
+            config.for_one_attempt(),
+            Some(connection_settings(config).0),
+            Some(connection_settings(config).1),
+            None,
+        );
+        let limit = config.connect_timeout.saturating_sub(config.command_timeout + MARGIN);
+        let limit = limit.max(config.connect_timeout / 2);
+        let looked = time::timeout(limit, async {
+            connection.init().await.map_err(|error| self.unusable(config, &error))?;
+            self.ask(config, &connection, is_cluster).await
+        });
+        let looked = looked.await.unwrap_or_else(|_| {
+            let late = format!("no answer within {} ms", limit.as_millis());
+            Err(self.unusable(config, &Error::new(ErrorKind::Timeout, late)))
+        });
+        // Nothing waits for its end.
+        tokio::spawn(async move { connection.quit().await });
+        looked
+    }
+
+    async fn ask(
+        &self,
+        config: &ClientConfig,
+        connection: &Connection,
+        is_cluster: bool,
+    ) -> Result<RedisReport, StoreError> {
+        let info = match send(connection, INFO).await {
+            Ok(answer) => Some(Info::of(&answer.into_string().unwrap_or_default())),
+            Err(error) if cause_of_connecting(&error) == Cause::Permission => None,
+            Err(error) => return Err(self.unusable(config, &error)),
+        };
+        if let Some(info) = &info {
+            info.must_fit(is_cluster).map_err(|(cause, why)| fault(config, cause, why))?;
+        }
+        let probe = self.calls.probe(None);
+        let line = probe.command_line(probe.script.sha());
+        let mut probed = connection.custom::<Value, _>(command("EVALSHA"), line).await;
+        if probed.as_ref().is_err_and(|error| error.details().starts_with("NOSCRIPT")) {
+            let line = probe.command_line(probe.script.source());
+            probed = connection.custom(command("EVAL"), line).await;
+        }
+        match probed {
+            // Another server of the cluster has the slot of the probe's key.
+            Err(error) if is_cluster && error.details().starts_with("MOVED") => {}
+            Err(error) => return Err(self.unusable(config, &error)),
+            Ok(_) => {}
+        }
+        Ok(RedisReport { server: config.shown.clone(), info })
+    }
+
+    fn unusable(&self, config: &ClientConfig, error: &Error) -> StoreError {
+        let cause = match error.kind() {
+            ErrorKind::Timeout => Cause::Timeout,
+            _ => cause_of_connecting(error),
+        };
+        fault(config, cause, &explain(error, config.is_tls()))
+    }
+}
+
+fn fault(config: &ClientConfig, cause: Cause, why: &str) -> StoreError {
+    StoreError::transient(cause, format!("Redis ({}) can't be used: {why}", config.shown))
+}
+
+impl Info {
+    fn of(info: &str) -> Self {
+        let field = |name: &str| value(info, name);
+        let unknown = || "unknown".to_owned();
+        Self {
+            version: field("valkey_version")
+                .or_else(|| field("redis_version"))
+                .unwrap_or_else(unknown),
+            mode: field("redis_mode").or_else(|| field("server_mode")).unwrap_or_else(unknown),
+            role: field("role").unwrap_or_else(unknown),
+            eviction_policy: field("maxmemory_policy").unwrap_or_else(unknown),
+        }
+    }
+
+    /// Checks that the server is of the kind that the URL names.
+    fn must_fit(&self, is_cluster: bool) -> Result<(), (Cause, &'static str)> {
+        match (self.mode.as_str(), is_cluster) {
+            ("cluster", false) => Err((
+                Cause::Cluster,
+                "it is part of a cluster. Use redis-cluster:// (or rediss-cluster://) in \
+                 `redis.url`",
+            )),
+            ("standalone", true) => Err((
+                Cause::Cluster,
+                "it is not a cluster. Use redis:// (or rediss://) in `redis.url`",
+            )),
+            ("sentinel", _) => Err((
+                Cause::Refused,
+                "it is a Sentinel. Use redis-sentinel:// with `sentinelServiceName` in `redis.url`",
+            )),
+            (_, false) if self.role == "slave" => Err((
+                Cause::Readonly,
+                "it is a replica, which takes no writes. Name the master in `redis.url`, or use \
+                 redis-sentinel://",
+            )),
+            _ => Ok(()),
+        }
+    }
+}
