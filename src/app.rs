@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{net::TcpListener, signal::unix::Signal, time};
+use tokio::{net::TcpListener, signal::unix::Signal, task::JoinHandle, time};
 
 use crate::{
     auth::{AuthConfigError, Authenticator},
@@ -211,6 +211,8 @@ impl Application {
         let address = listener.local_addr().map_err(listening)?;
         let (authenticator, tls) = (Arc::new(authenticator), tls.map(Arc::new));
 
+        // Beside the store's own connections, so that what is wrong is known in time.
+        let examined = redis.map(|redis| tokio::spawn(async move { redis.run().await }));
         let store = open_store(config).await?;
         authenticator.remember_tokens();
         let recorder = Recorder::install(store.name())?;
@@ -225,8 +227,8 @@ impl Application {
         let spool_dir = config.redis.url.as_ref().map(|_| config.data_dir.as_path());
         let counter = Counter::start(store, Arc::new(TrustedClock::start()), counting, spool_dir)?;
         let counter = Arc::new(counter);
-        if let Some(redis) = redis {
-            tokio::spawn(report_redis(redis, Arc::clone(&counter)));
+        if let Some(examined) = examined {
+            tokio::spawn(report_redis(examined, Arc::clone(&counter)));
         }
         let recorder = Arc::new(recorder);
         let state = AppState {
@@ -297,10 +299,15 @@ async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
 }
 
 /// Says at once what is wrong with Redis, and not only when the first write has to wait.
-async fn report_redis(redis: RedisExamination, counter: Arc<Counter>) {
-    match redis.run().await {
-        Ok(report) => tracing::info!("Redis at the start: {report}"),
-        Err(fault) => counter.report_fault_at_start(&fault).await,
+async fn report_redis(
+    examined: JoinHandle<Result<RedisReport, StoreError>>,
+    counter: Arc<Counter>,
+) {
+    match examined.await {
+        // It was aborted.
+        Err(_) => {}
+        Ok(Ok(report)) => tracing::info!("Redis at the start: {report}"),
+        Ok(Err(fault)) => counter.report_fault_at_start(&fault).await,
     }
 }
 

@@ -75,7 +75,8 @@ impl AuthConfig {
             })?;
             tokens.extend(read.tokens);
         }
-        check(&tokens)?;
+        let file = self.file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
+        check(&tokens, |index| if index < self.tokens.len() { "auth.tokens" } else { &file })?;
         Ok(tokens)
     }
 
@@ -101,15 +102,25 @@ impl AuthConfig {
     }
 }
 
-fn check(tokens: &[TokenConfig]) -> Result<(), AuthConfigError> {
+/// Checks what is wrong with the entries together. `place` names where the one of an index is.
+fn check<'a>(
+    tokens: &[TokenConfig],
+    place: impl Fn(usize) -> &'a str,
+) -> Result<(), AuthConfigError> {
     for (index, token) in tokens.iter().enumerate() {
         let name = &token.name;
-        let fault = |what: String| Err(AuthConfigError::Entry(what));
+        let fault = |what: String| Err(AuthConfigError::Entry(format!("{}: {what}", place(index))));
         if name.is_empty() || name.len() > 64 || name.chars().any(char::is_control) {
-            return fault(format!("a token's `name` is {name:?}: give 1 to 64 characters"));
+            return fault(format!(
+                "a token's `name` is {name:?}: it must have 1 to 64 characters, none of them a \
+                 control character"
+            ));
         }
         if token.scopes.is_empty() {
-            return fault(format!("the token {name:?} has no `scopes`: ingest, read or operate"));
+            return fault(format!(
+                "the token {name:?} has no `scopes`: name at least one of \"ingest\", \"read\" and \
+                 \"operate\""
+            ));
         }
         let before = &tokens[..index];
         if before.iter().any(|other| other.name == *name) {

@@ -351,7 +351,7 @@ impl Health {
         if !passes && !record.logged_causes.contains(&fault.cause()) {
             record.logged_causes.push(fault.cause());
             let (store, cause) = (self.store, fault.cause().value());
-            tracing::warn!(store, cause, error = %fault, "the store takes no writes");
+            tracing::warn!(store, cause, error = %fault, "the store takes no writes: {fault}");
         }
     }
 

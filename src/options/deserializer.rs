@@ -100,6 +100,9 @@ fn origins(key: &str, value: &Value) -> Vec<String> {
         }
         _ => Vec::from_iter(origin(key, value)),
     };
+    if found.is_empty() {
+        found.extend(origin(key, value));
+    }
     found.sort();
     found.dedup();
     found

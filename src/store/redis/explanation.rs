@@ -22,6 +22,12 @@ pub(super) fn explain(error: &Error, is_tls: bool) -> String {
         answer
     } else if error.kind() == &ErrorKind::Auth {
         ("it refuses the user or the password", "Correct them in `redis.url`")
+    } else if is_tls && error.kind() == &ErrorKind::Timeout {
+        (
+            "it does not answer in time",
+            "If it does not speak TLS, use redis://; else check the host and port in `redis.url`, \
+             and a firewall between",
+        )
     } else if is_tls {
         explain_tls(&text)
     } else if error.kind() == &ErrorKind::Timeout {
@@ -37,7 +43,18 @@ pub(super) fn explain(error: &Error, is_tls: bool) -> String {
             "If it speaks TLS, use rediss://; else correct the host and port in `redis.url`",
         )
     };
-    format!("{why} ({details}). {what_to_do}")
+    format!("{why} ({}). {what_to_do}", system_words(details))
+}
+
+/// Returns the system's words of an error that fred shows in the form that Rust has for it.
+fn system_words(details: &str) -> &str {
+    let after = |mark: &str| details.split_once(mark).map(|(_, rest)| rest);
+    let words = match details.split_once(' ') {
+        Some(("Os", _)) => after("message: "),
+        Some(("Custom", _)) => after("error: "),
+        _ => None,
+    };
+    words.unwrap_or(details).trim_end_matches([' ', '}']).trim_matches('"')
 }
 
 /// Explains what a server has answered.
@@ -75,11 +92,21 @@ fn explain_answer(text: &str) -> Option<(&'static str, &'static str)> {
         ("it is a replica without its master", "Name the master in `redis.url`")
     } else if has("no such master") {
         ("Sentinel does not know the master", "Correct `sentinelServiceName` in `redis.url`")
+    } else if has("clusterdown") {
+        ("the cluster is down, or has no server for some slots", "Look at its CLUSTER INFO")
+    } else if has("oom ") || has("'maxmemory'") {
+        ("its memory is full", "Raise its `maxmemory`, or make room")
+    } else if has("misconf") {
+        ("it can't save its data to disk", "Look at its log, and make room on its disk")
+    } else if has("noreplicas") {
+        ("it has too few replicas to take writes", "Start them, or lower `min-replicas-to-write`")
     } else if has("protected mode") {
         (
             "it takes connections from its own machine only",
             "Give it a password, or set its `bind` and `protected-mode`",
         )
+    } else if text.starts_with("err ") {
+        ("it answers with an error", "Look at what it says, and at its log")
     } else {
         return None;
     })
@@ -93,6 +120,11 @@ fn explain_tls(text: &str) -> (&'static str, &'static str) {
         (
             "its certificate does not name the host of `redis.url`",
             "Use a name that the certificate has",
+        )
+    } else if has("causedasendentity") {
+        (
+            "its certificate is a CA's own, which no server may show",
+            "Give it a certificate that the CA has signed",
         )
     } else if has("expired") {
         ("its certificate has expired", "Renew it")
@@ -111,5 +143,62 @@ fn explain_tls(text: &str) -> (&'static str, &'static str) {
             "TLS can't be set up there",
             "If it does not speak TLS, use redis://; else look at what it logs",
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_failure_has_its_own_explanation() {
+        let os =
+            |kind: &str, text: &str| format!("Os {{ code: 1, kind: {kind}, message: {text:?} }}");
+        let custom = |error: &str| format!("Custom {{ kind: InvalidData, error: {error} }}");
+        let lookup = "\"failed to lookup address information: Name or service not known\"";
+        for (kind, details, is_tls, says) in [
+            (
+                ErrorKind::IO,
+                os("ConnectionRefused", "Connection refused"),
+                false,
+                "nothing listens",
+            ),
+            (ErrorKind::IO, custom(lookup), true, "name of the host"),
+            (ErrorKind::IO, os("ConnectionReset", "Connection reset"), false, "use rediss://"),
+            (ErrorKind::IO, os("NotFound", "No such file or directory"), false, "no such socket"),
+            (
+                ErrorKind::Auth,
+                "WRONGPASS invalid username".to_owned(),
+                false,
+                "user or the password",
+            ),
+            (
+                ErrorKind::Auth,
+                "NOAUTH Authentication required.".to_owned(),
+                true,
+                "asks for a pass",
+            ),
+            (
+                ErrorKind::Unknown,
+                "ERR This instance has cluster support disabled".to_owned(),
+                false,
+                "not a cluster",
+            ),
+            (ErrorKind::Unknown, "NOPERM this user has no permissions".to_owned(), true, "README"),
+            (ErrorKind::Unknown, "OOM command not allowed".to_owned(), false, "memory is full"),
+            (ErrorKind::Timeout, "no answer within 1300 ms".to_owned(), false, "in time"),
+            (ErrorKind::Timeout, "no answer within 1300 ms".to_owned(), true, "use redis://"),
+            (
+                ErrorKind::Tls,
+                custom("InvalidCertificate(UnknownIssuer)"),
+                true,
+                "redis.tls.ca_file",
+            ),
+            (ErrorKind::Protocol, "Invalid frame type.".to_owned(), false, "Redis' protocol"),
+        ] {
+            let explained = explain(&Error::new(kind, details.clone()), is_tls);
+            assert!(explained.contains(says), "{details}: {explained}");
+            assert!(!explained.contains("kind:"), "{explained}");
+        }
     }
 }

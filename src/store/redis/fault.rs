@@ -112,6 +112,8 @@ fn cause(text: &str) -> Option<Cause> {
             Some(Cause::Permission)
         } else if text.contains("'maxmemory'") {
             Some(Cause::Memory)
+        } else if text.contains("cluster support disabled") {
+            Some(Cause::Cluster)
         } else {
             None
         }
