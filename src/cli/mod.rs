@@ -17,7 +17,11 @@ use reqwest::Method;
 use serde_json::Value;
 use tokio::{runtime::Runtime, signal};
 
-use self::{local::Local, spool::SpoolCommand, token::TokenCommand};
+use self::{
+    local::Local,
+    spool::{SPOOL_TOKEN, SpoolCommand},
+    token::TokenCommand,
+};
 use crate::{
     app::{Application, Prepared},
     config::{Config, DEFAULTS, LoadedConfig},
@@ -41,8 +45,8 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Print the configuration in force, secrets hidden, and where each value comes from; then try
-    /// all that a start needs but the port and the store
+    /// Print the configuration in force, secrets hidden, with the origin of each value, and fail
+    /// where a start would
     CheckConfig {
         /// Look at Redis too: whether it can be reached and takes writes
         #[arg(long)]
@@ -69,10 +73,6 @@ enum Command {
     #[command(after_help = HEALTHCHECK_TOKEN)]
     Healthcheck,
 }
-
-pub(super) const SPOOL_TOKEN: &str = "\
-A running service is asked by HTTP. Where it requires tokens, put one into the environment variable
-ANOMALY_COUNTER_TOKEN: `list` takes the scope read, `retry` and `drop` the scope operate.";
 
 const HEALTHCHECK_TOKEN: &str = "\
 It needs no token: /readyz is open to everybody. If the environment variable ANOMALY_COUNTER_TOKEN
@@ -199,6 +199,6 @@ fn healthcheck(config: &Config) -> Result<(), Failure> {
     let (status, body) = Runtime::new()?.block_on(asked).map_err(|error| {
         format!("{url} does not answer ({error}): is the service running, and `listen` the same?")
     })?;
-    println!("{body}");
+    println!("{}", Printable(body.trim_end()));
     if status.is_success() { Ok(()) } else { Err(format!("{url} answers {status}").into()) }
 }

@@ -22,12 +22,19 @@ use crate::{
 /// Nobody else waits for the disk.
 const DISK_TIMEOUT: Duration = Duration::from_secs(3_600);
 
+/// What `--help` says of the token.
+pub(super) const SPOOL_TOKEN: &str = "\
+A running service is asked by HTTP. Where it requires tokens, put one into the environment variable
+ANOMALY_COUNTER_TOKEN: `list` takes the scope read, `retry` and `drop` the scope operate.";
+
 /// What to do with the writes that Redis has refused for good.
 #[derive(Debug, Subcommand)]
 pub(super) enum SpoolCommand {
     /// List them: number, what it was, whose, when, and why it was refused
+    #[command(after_help = SPOOL_TOKEN)]
     List,
     /// Try one again, or all of them, once the cause is fixed
+    #[command(after_help = SPOOL_TOKEN)]
     Retry {
         /// The number that the list shows
         #[arg(required_unless_present = "all")]
@@ -37,6 +44,7 @@ pub(super) enum SpoolCommand {
         all: bool,
     },
     /// Drop one for good
+    #[command(after_help = SPOOL_TOKEN)]
     Drop {
         /// The number that the list shows
         sequence: u64,

@@ -1,5 +1,6 @@
-//! Writes the fields of a line for people, in the form of tracing-subscriber's own, but with control
-//! characters escaped: names that callers choose must neither forge lines nor steer the terminal.
+//! Writes the fields of a line for people, in the form of tracing-subscriber's own, but with
+//! control characters escaped: names that callers choose must neither forge lines nor steer the
+//! terminal.
 
 use std::fmt::{self, Debug, Write as _};
 
@@ -33,4 +34,50 @@ pub(super) fn write_field(
         }
     }
     write!(Escaping(writer), "{value:?}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io, sync::Arc};
+
+    use parking_lot::Mutex;
+    use tracing_subscriber::{fmt, prelude::*};
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_name_can_neither_forge_a_line_nor_steer_the_terminal() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let layer = fmt::layer()
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .fmt_fields(pretty_fields!());
+        let name = "a\n2026-01-01 ERROR forged\u{1b}[2J\u{9b}31m\u{202e}";
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let span = tracing::info_span!("request", path = name, shown = %name);
+            let error = io::Error::other(name);
+            span.in_scope(|| tracing::info!(%name, r#type = name, %error, "of {name}"));
+        });
+        let text = String::from_utf8(lines.0.lock().clone()).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(!text.trim_end().contains(char::is_control), "{text:?}");
+        assert!(!text.contains('\u{202e}'), "{text:?}");
+        let escaped = r"a\n2026-01-01 ERROR forged\u{1b}[2J\u{9b}31m\u{202e}";
+        assert!(text.contains(&format!("of {escaped}")), "{text}");
+        assert!(text.contains(&format!("name={escaped}")), "{text}");
+        assert!(text.contains("type=\"a"), "{text}");
+    }
 }

@@ -1,6 +1,11 @@
 //! The commands of the binary, as operators and containers call them.
 
-use std::{io::Write as _, process::Stdio};
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    process::{Command, Stdio},
+    thread,
+};
 
 use crate::support::{Ended, RedisServer, Service, anomaly_counter};
 
@@ -70,7 +75,57 @@ async fn readiness_tells_of_a_store_that_is_away() {
 #[test]
 fn help_says_how_to_begin() {
     let help = run(&["--help"], &[]).succeeded().stdout;
-    for part in ["127.0.0.1:8080", "check-config", "curl", "ANOMALY_COUNTER__REDIS__URL"] {
+    let parts = ["127.0.0.1:8080", "check-config", "default-config", "curl"];
+    for part in parts.into_iter().chain(["ANOMALY_COUNTER__REDIS__URL"]) {
         assert!(help.contains(part), "{part}");
     }
+}
+
+#[test]
+fn help_says_which_variable_holds_the_token() {
+    for command in [&["spool"][..], &["spool", "list"], &["spool", "retry"], &["healthcheck"]] {
+        let help = run(&[command, &["--help"]].concat(), &[]).succeeded().stdout;
+        assert!(help.contains("ANOMALY_COUNTER_TOKEN"), "{command:?}: {help}");
+    }
+}
+
+/// Runs the binary on a terminal of its own, and returns all that is printed there.
+fn on_a_terminal(arguments: &str, environment: &[(&str, &str)]) -> String {
+    let dir = tempfile::TempDir::new().unwrap();
+    let mut command = Command::new("script");
+    command.args(["-qec", &format!("{} {arguments}", env!("CARGO_BIN_EXE_anomaly-counter"))]);
+    command.arg("/dev/null").current_dir(dir.path()).stdin(Stdio::null());
+    let output = command.env_remove("NO_COLOR").envs(environment.iter().copied()).output();
+    String::from_utf8(output.expect("script(1) is in bsdutils").stdout).unwrap()
+}
+
+#[test]
+fn colours_are_for_terminals_without_no_color() {
+    let disabled = ("ANOMALY_COUNTER__AUTH__DISABLED", "true");
+    for (arguments, says) in
+        [("check-config", "auth.disabled is true"), ("--help", "Usage"), ("nothing", "error")]
+    {
+        let coloured = on_a_terminal(arguments, &[disabled]);
+        assert!(coloured.contains(says) && coloured.contains('\u{1b}'), "{coloured}");
+        let plain = on_a_terminal(arguments, &[disabled, ("NO_COLOR", "1")]);
+        assert!(plain.contains(says) && !plain.contains('\u{1b}'), "{plain}");
+    }
+}
+
+#[test]
+fn what_another_program_answers_does_not_reach_the_terminal_as_it_is() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            let _ = connection.read(&mut [0; 4096]);
+            let body = "a\u{1b}[2J\nb";
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+            let _ = connection.write_all((head + body).as_bytes());
+        }
+    });
+    let listen = [("ANOMALY_COUNTER__LISTEN", address.as_str())];
+    let printed = run(&["healthcheck"], &listen).succeeded().stdout;
+    assert_eq!(printed, "a\\u{1b}[2J\\nb\n");
 }

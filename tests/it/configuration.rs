@@ -1,10 +1,12 @@
 //! The sources of options, the messages about wrong ones, and secrets that stay hidden.
 
-use std::fs;
+use std::{fs, path::Path, process::Command};
 
 use tempfile::TempDir;
 
-use crate::support::{Ended, anomaly_counter};
+use crate::support::{
+    Ended, RedisCluster, RedisServer, Service, anomaly_counter, write_certificates,
+};
 
 /// Runs `check-config` in `dir`.
 fn check_config(dir: &TempDir, arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
@@ -112,6 +114,241 @@ fn faults_stop_with_the_name_of_the_key() {
     }
     let printed = check_config(&dir, &["--config", "missing.toml"], &[]).failed().printed();
     assert!(printed.contains("missing.toml"), "{printed}");
+}
+
+const DIGEST: &str = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+
+#[test]
+fn an_error_names_the_key_the_file_and_what_is_allowed_in_plain_words() {
+    let dir = TempDir::new().unwrap();
+    let token = format!("[[auth.tokens]]\nname = \"ci\"\nsha256 = \"{DIGEST}\"\n");
+    let with_token = |rest: &str| token.clone() + rest;
+    for (config, says) in [
+        (
+            "listne = 1".to_owned(),
+            "`listne` (c.toml) is not a known key: the keys here are `listen`",
+        ),
+        ("[tokens]\na = 1".to_owned(), "`tokens` (c.toml) is not a known key"),
+        (
+            "redis.host = 1".to_owned(),
+            "`redis.host` (c.toml) is not a known key: the keys here are",
+        ),
+        ("listen = 8080".to_owned(), "`listen` (c.toml) is a number: it must be a text in quotes"),
+        ("listen = \"8080\"".to_owned(), "or localhost:8080"),
+        (
+            "log.format = \"text\"".to_owned(),
+            "`log.format` (c.toml) is \"text\": it must be \"auto\", \"pretty\" or \"json\"",
+        ),
+        ("log.format = 3".to_owned(), "it must be \"auto\", \"pretty\" or \"json\""),
+        (
+            "alertmanager.count = \"alert\"".to_owned(),
+            "`alertmanager.count` (c.toml) is \"alert\": it must be \"episode\" or \"delivery\"",
+        ),
+        (
+            "http.max_connections = 70000".to_owned(),
+            "`http.max_connections` (c.toml) is 70000: it must be a whole number from 1 to 65535",
+        ),
+        (
+            "http.max_connections = 0".to_owned(),
+            "`http.max_connections` (c.toml) is 0: it must be a whole number from 1 to 65535",
+        ),
+        ("http.max_connections = true".to_owned(), "is true: it must be a whole number"),
+        ("spool.max_bytes = 1.5".to_owned(), "is 1.5: it must be a whole number"),
+        ("auth.disabled = \"maybe\"".to_owned(), "is \"maybe\": it must be true or false"),
+        ("traces.sample_ratio = \"x\"".to_owned(), "is \"x\": it must be a number"),
+        ("redis = \"redis://:s3cret@h\"".to_owned(), "it must be a section, [redis]"),
+        (
+            "auth.tokens = \"s3cret\"".to_owned(),
+            "`auth.tokens` (c.toml) is a text: it must be a list",
+        ),
+        (
+            "proxy.trusted = 3".to_owned(),
+            "`proxy.trusted` (c.toml) is of another kind: it must be a",
+        ),
+        ("proxy.trusted = [3]".to_owned(), "`proxy.trusted[0]` (c.toml) is a number"),
+        ("thresholds.repeat = 9".to_owned(), "`thresholds` (c.toml): thresholds must rise"),
+        (
+            with_token("scopes = [\"reads\"]"),
+            "`auth.tokens[0].scopes[0]` (c.toml) is \"reads\": it must be \"ingest\", \"read\" or",
+        ),
+        (with_token("scope = []"), "`auth.tokens[0].scope` (c.toml) is not a known key"),
+        (with_token(""), "`auth.tokens[0].scopes` (c.toml) is missing"),
+        (
+            with_token("scopes = [\"read\"]\nrequests_per_second = 0"),
+            "`auth.tokens[0].requests_per_second` (c.toml) is 0: it must be a whole number from 1",
+        ),
+        (
+            with_token("scopes = [\"read\"]\nexpires_at = 2027-01-01"),
+            "`auth.tokens[0].expires_at` (c.toml) is not an RFC 3339 time such as",
+        ),
+        (token.replace(DIGEST, "s3cret"), "`auth.tokens[0].sha256` (c.toml) is not a SHA-256"),
+        ("listen =".to_owned(), "c.toml is not TOML: line 1, column 9"),
+    ] {
+        fs::write(dir.path().join("c.toml"), format!("{config}\n")).unwrap();
+        let stderr = check_config(&dir, &["--config", "c.toml"], &[]).failed().stderr;
+        assert!(stderr.contains(says), "{config}: {stderr}");
+        assert!(!stderr.contains("s3cret"), "{config}: {stderr}");
+        for rust in ["enum ", "struct ", "variant", "u16", "u32", "u64", "sequence", "untagged"] {
+            assert!(!stderr.contains(rust), "{config}: {stderr}");
+        }
+    }
+    let variable = [("LOG__FORMAT", "text")];
+    let stderr = check_config(&dir, &[], &variable).failed().stderr;
+    assert!(stderr.contains("`log.format` (ANOMALY_COUNTER__LOG__FORMAT) is \"text\""), "{stderr}");
+}
+
+/// The last line that a command has printed on standard error.
+fn last_line(ended: &Ended) -> String {
+    ended.stderr.lines().last().unwrap_or_default().to_owned()
+}
+
+/// Runs the service in `dir`, which must end by itself.
+fn start(dir: &Path, config: &str) -> Ended {
+    // One that starts nevertheless would run for ever.
+    let mut command = Command::new("timeout");
+    command.args(["20", env!("CARGO_BIN_EXE_anomaly-counter"), "--config", config]);
+    Ended::of(command.current_dir(dir))
+}
+
+#[test]
+fn what_stops_a_start_stops_check_config_with_the_same_sentence() {
+    let dir = TempDir::new().unwrap();
+    write_certificates(dir.path());
+    let entry = format!("name = \"ci\"\nsha256 = \"{DIGEST}\"\nscopes = [\"read\"]\n");
+    for (file, text) in [
+        ("half.toml", "[[tokens]]\nname = \"ci\"\nsha2".to_owned()),
+        ("digest.toml", format!("[[tokens]]\n{}", entry.replace(DIGEST, "abc"))),
+        ("scope.toml", format!("[[tokens]]\n{}", entry.replace("read", "write"))),
+        ("twice.toml", format!("[[tokens]]\n{entry}[[tokens]]\n{entry}")),
+        ("empty.toml", String::new()),
+        ("empty", String::new()),
+        ("garbage.pem", "no certificate".to_owned()),
+    ] {
+        fs::write(dir.path().join(file), text).unwrap();
+    }
+    fs::create_dir_all(dir.path().join("blocked/anomalies.redb")).unwrap();
+    let pair = "tls.certificate_file = \"server.pem\"\ntls.key_file = \"server.key\"\n";
+    let tls_redis = "redis.url = \"rediss://127.0.0.1:1\"\n";
+    for (config, says) in [
+        ("auth.file = \"nowhere.toml\"".to_owned(), "nowhere.toml can't be read"),
+        ("auth.file = \".\"".to_owned(), "auth.file"),
+        ("auth.file = \"half.toml\"".to_owned(), "half.toml is not TOML: line 3"),
+        ("auth.file = \"digest.toml\"".to_owned(), "`tokens[0].sha256` (digest.toml) is not a SHA"),
+        (
+            "auth.file = \"scope.toml\"".to_owned(),
+            "is \"write\": it must be \"ingest\", \"read\" or",
+        ),
+        ("auth.file = \"twice.toml\"".to_owned(), "twice.toml: two tokens have the name"),
+        ("auth.grafana_secret_file = \"nowhere\"".to_owned(), "auth.grafana_secret_file"),
+        ("auth.grafana_secret_file = \"empty\"".to_owned(), "the file is empty"),
+        ("listen = \"0.0.0.0:0\"".to_owned(), "refusing to listen on 0.0.0.0:0 without tokens"),
+        (
+            "listen = \"0.0.0.0:0\"\nauth.file = \"empty.toml\"".to_owned(),
+            "refusing to listen on 0.0.0.0:0 without tokens",
+        ),
+        ("listen = \"nowhere.invalid:80\"".to_owned(), "`listen` (nowhere.invalid:80)"),
+        ("tls.certificate_file = \"server.pem\"".to_owned(), "go together"),
+        (pair.replace("server.pem", "nowhere.pem"), "nowhere.pem"),
+        (pair.replace("server.pem", "garbage.pem"), "garbage.pem"),
+        (pair.replace("server.key", "client.key"), "of one pair"),
+        (pair.to_owned() + "tls.client_ca_file = \"garbage.pem\"", "garbage.pem"),
+        (tls_redis.to_owned() + "redis.tls.ca_file = \"garbage.pem\"", "garbage.pem"),
+        (tls_redis.to_owned() + "redis.tls.key_file = \"server.key\"", "go together"),
+        (
+            tls_redis.to_owned()
+                + &pair.replace("server.key", "client.key").replace("tls.", "redis.tls."),
+            "redis.tls",
+        ),
+        ("data_dir = \"garbage.pem\"".to_owned(), "data_dir garbage.pem"),
+        ("data_dir = \"garbage.pem/data\"".to_owned(), "data_dir garbage.pem/data"),
+        ("data_dir = \"/proc/data\"".to_owned(), "data_dir /proc/data"),
+        ("data_dir = \"blocked\"".to_owned(), "anomalies.redb"),
+        ("redis.url = \"http://127.0.0.1\"".to_owned(), "redis.url"),
+        ("proxy.trusted = [\"10.0.0.0/99\"]".to_owned(), "proxy.trusted"),
+        ("browser.allowed_origins = [\"ops\"]".to_owned(), "browser.allowed_origins"),
+        ("thresholds.escalate = 2".to_owned(), "thresholds must rise"),
+        ("log.format = \"text\"".to_owned(), "log.format"),
+        ("lisen = \"127.0.0.1:1\"".to_owned(), "`lisen` (c.toml) is not a known key"),
+    ] {
+        let listen = if config.contains("listen =") { "" } else { "listen = \"127.0.0.1:0\"\n" };
+        fs::write(dir.path().join("c.toml"), format!("{listen}{config}\n")).unwrap();
+        let checked = check_config(&dir, &["--config", "c.toml"], &[]).failed();
+        let started = start(dir.path(), "c.toml").failed();
+        assert_eq!(last_line(&checked), last_line(&started), "{config}");
+        assert!(last_line(&checked).contains(says), "{config}: {}", checked.stderr);
+        assert!(last_line(&checked).starts_with("anomaly-counter: "), "{}", checked.stderr);
+    }
+}
+
+#[test]
+fn a_check_leaves_nothing_behind() {
+    let dir = TempDir::new().unwrap();
+    check_config(&dir, &[], &[("DATA_DIR", "a/b/c")]).succeeded();
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    fs::create_dir_all(dir.path().join("a/b")).unwrap();
+    check_config(&dir, &[], &[("DATA_DIR", "a/b")]).succeeded();
+    check_config(&dir, &[], &[("DATA_DIR", "a/b/c")]).succeeded();
+    assert_eq!(fs::read_dir(dir.path().join("a/b")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_check_beside_the_running_service_passes() {
+    let service = Service::embedded().await;
+    let data_dir = service.data_dir();
+    let environment = [("DATA_DIR", data_dir.to_str().unwrap()), ("LISTEN", service.address())];
+    check_config(&TempDir::new().unwrap(), &[], &environment).succeeded();
+    service.get("/readyz").await.ok();
+}
+
+/// Runs `check-config --connect` with a URL of Redis.
+fn check_redis(url: &str) -> Ended {
+    let dir = TempDir::new().unwrap();
+    let mut command = anomaly_counter(&["check-config", "--connect"]);
+    Ended::of(command.current_dir(dir.path()).env("ANOMALY_COUNTER__REDIS__URL", url))
+}
+
+#[tokio::test]
+async fn with_connect_a_check_says_what_redis_is_like() {
+    let redis = RedisServer::start_with(&["--maxmemory-policy", "allkeys-lru"]);
+    let found = check_redis(&redis.url()).succeeded().stdout;
+    let found = found.lines().last().unwrap();
+    for part in ["# redis://", "version ", "role master", "not a cluster", "allkeys-lru", "noevic"]
+    {
+        assert!(found.contains(part), "{part}: {found}");
+    }
+    redis.client().await.run(&["ACL", "SETUSER", "u", "on", ">pw", "~*", "+@all", "-zadd"]).await;
+    let url = redis.url().replace("redis://", "redis://u:pw@");
+    let lacking = check_redis(&url).failed().stderr;
+    assert!(lacking.contains("lacks a permission"), "{lacking}");
+    assert!(!lacking.contains(":pw@"), "{lacking}");
+
+    let cluster = RedisCluster::of_masters(3).await;
+    let found = check_redis(&cluster.url()).succeeded().stdout;
+    assert!(found.contains("part of a cluster"), "{found}");
+    let wrong = check_redis(&cluster.url().replace("redis-cluster", "redis")).failed().stderr;
+    assert!(wrong.contains("redis-cluster://"), "{wrong}");
+
+    let none = check_redis("").succeeded().stdout;
+    assert!(none.lines().last().unwrap().contains("`redis.url` is not set"), "{none}");
+}
+
+#[test]
+fn the_default_configuration_is_printed_and_is_one() {
+    let dir = TempDir::new().unwrap();
+    let defaults = Ended::of(&mut anomaly_counter(&["default-config"])).succeeded().stdout;
+    assert_eq!(defaults, anomaly_counter::config::DEFAULTS);
+    fs::write(dir.path().join("printed.toml"), defaults).unwrap();
+    check_config(&dir, &["--config", "printed.toml"], &[]).succeeded();
+}
+
+#[tokio::test]
+async fn a_name_to_listen_on_is_resolved_and_is_local_if_its_addresses_are() {
+    let dir = TempDir::new().unwrap();
+    check_config(&dir, &[], &[("LISTEN", "localhost:8080")]).succeeded();
+    let service = Service::with(&[("LISTEN", "localhost:0")]).await;
+    let address: std::net::SocketAddr = service.address().parse().unwrap();
+    assert!(address.ip().is_loopback(), "{address}");
+    service.get("/readyz").await.ok();
 }
 
 #[test]

@@ -2,8 +2,11 @@
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 
-use crate::support::{RedisServer, Sentinel, Service, eventually, write_certificates};
+use crate::support::{
+    RedisCluster, RedisServer, Sentinel, Service, eventually, write_certificates,
+};
 
 async fn records(service: &Service) -> Value {
     service.post("/anomalies", &json!({"alert_name": "HighCPU"})).await.ok()
@@ -107,4 +110,107 @@ async fn a_sentinel_master_killed_right_after_its_answers_loses_nothing() {
     // Sentinel has closed all connections to the replica, so this is a new one.
     let promoted = replica.client().await;
     assert_eq!(promoted.number(&["ZCARD", "anomaly:timeline:af03baee239021c4"]).await, 41);
+}
+
+/// The warnings and errors in the log of a service.
+fn warnings(service: &Service) -> Vec<String> {
+    let log = service.log();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let loud = lines.filter(|line| line["level"] == "WARN" || line["level"] == "ERROR");
+    loud.map(|line| line["message"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Starts the service on a Redis that it can't use: one warning says why, without a request, and
+/// the service serves.
+async fn is_said_at_the_start(url: &str, more: &[(&str, &str)], says: &str) {
+    // Longer than the default, because a busy machine may take long to connect.
+    let connect_timeout = ("REDIS__CONNECT_TIMEOUT_MS", "5000");
+    let options = [&[("REDIS__URL", url), connect_timeout], more].concat();
+    let service = Service::with(&options).await;
+    let warning = eventually("a warning", || async { warnings(&service).into_iter().next() }).await;
+    assert!(warning.contains(says), "{url}: {warning}");
+    assert!(!warning.contains("geheim"), "{warning}");
+    let answer = service.post("/anomalies", &json!({"alert_name": "HighCPU"})).await;
+    assert_eq!(answer.status, 202, "{url}: {}", answer.body);
+    assert_eq!(warnings(&service), [warning], "{url}");
+}
+
+#[tokio::test]
+async fn a_wrong_redis_is_one_warning_at_the_start_with_its_cause() {
+    let redis = RedisServer::start();
+    let guarded = RedisServer::start_with(&["--requirepass", "geheim"]);
+    let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &redis.port().to_string()]);
+    let mut stopped = RedisServer::start();
+    stopped.kill();
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = |redis: &RedisServer, scheme: &str| redis.url().replace("redis://", scheme);
+    let wrong_password = at(&guarded, "redis://:geheimer@");
+    let silent = format!("redis://{}", silent.local_addr().unwrap());
+    for (url, says) in [
+        ("redis://nowhere.invalid:6379", "the name of the host can't be found"),
+        (&stopped.url(), "nothing listens there"),
+        (&wrong_password, "it refuses the user or the password"),
+        (&guarded.url(), "it asks for a password"),
+        (&replica.url(), "it is a replica"),
+        (&at(&redis, "redis-cluster://"), "it is not a cluster. Use redis://"),
+        (&format!("{}?sentinelServiceName=m", at(&redis, "redis-sentinel://")), "not a Sentinel"),
+        (&format!("{}/99", redis.url()), "no database of this number"),
+        (&silent, "it does not answer in time"),
+    ] {
+        is_said_at_the_start(url, &[], says).await;
+    }
+}
+
+#[tokio::test]
+async fn tls_where_there_is_none_and_the_other_way_round_is_said_at_the_start() {
+    let dir = TempDir::new().unwrap();
+    write_certificates(dir.path());
+    let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let encrypted = RedisServer::start_tls(&[
+        ("--tls-ca-cert-file", &file("ca.pem")),
+        ("--tls-cert-file", &file("server.pem")),
+        ("--tls-key-file", &file("server.key")),
+        ("--tls-auth-clients", "no"),
+    ]);
+    is_said_at_the_start(&encrypted.url(), &[], "use rediss://").await;
+    let url = encrypted.url().replace("redis://127.0.0.1", "rediss://localhost");
+    is_said_at_the_start(&url, &[], "redis.tls.ca_file").await;
+    let plain = RedisServer::start();
+    let url = plain.url().replace("redis://", "rediss://");
+    let ca = [("REDIS__TLS__CA_FILE", &*file("ca.pem"))];
+    is_said_at_the_start(&url, &ca, "If it does not speak TLS, use redis://").await;
+}
+
+#[tokio::test]
+async fn a_server_of_a_cluster_by_itself_is_said_at_the_start() {
+    let cluster = RedisCluster::of_masters(3).await;
+    for master in cluster.masters() {
+        let service = Service::with(&[("REDIS__URL", &master.url())]).await;
+        eventually("a warning", || async {
+            warnings(&service).iter().any(|line| line.contains("redis-cluster://")).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_user_may_not_do_is_said_at_the_start() {
+    let redis = RedisServer::start();
+    let other = redis.client().await;
+    other.run(&["ACL", "SETUSER", "u", "on", ">geheim", "~*", "+@all", "-zadd"]).await;
+    let url = redis.url().replace("redis://", "redis://u:geheim@");
+    let service = Service::with(&[("REDIS__URL", &url)]).await;
+    let warning = eventually("a warning", || async { warnings(&service).into_iter().next() }).await;
+    assert!(warning.contains("the user lacks a permission"), "{warning}");
+}
+
+#[tokio::test]
+async fn a_right_redis_is_no_warning() {
+    let redis = RedisServer::start();
+    let service = Service::on_redis(&redis).await;
+    eventually("what was found is in the log", || async {
+        service.log().contains("Redis at the start: redis://").then_some(())
+    })
+    .await;
+    assert_eq!(warnings(&service), Vec::<String>::new());
 }

@@ -28,6 +28,7 @@ mod hanging_disk;
 mod horizon;
 mod hostile_clients;
 mod hostile_input;
+mod lost_tokens;
 mod metadata;
 mod metrics;
 mod missing_data_dir;
