@@ -17,7 +17,7 @@ use tokio::{net::TcpListener, signal::unix::Signal, task::JoinHandle, time};
 use crate::{
     auth::{AuthConfigError, Authenticator},
     config::{Config, ListenAddress},
-    counter::{Clock as _, Counter, CounterConfig, SystemClock, TrustedClock},
+    counter::{Counter, CounterConfig, SystemClock, TrustedClock},
     http::{self, AppState, Exposure, HttpConfig, HttpService, Tls, TlsError},
     redb_file::folder_text,
     spool::{SPOOL_FILE_NAME, SpoolOpenError},

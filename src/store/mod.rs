@@ -17,7 +17,8 @@ use crate::domain::{
 };
 
 pub use embedded::{
-    CheckpointLimits, EMBEDDED_FILE_NAME, EmbeddedOpenError, EmbeddedStore, Recovery, StoreConfig, recover,
+    CheckpointLimits, EMBEDDED_FILE_NAME, EmbeddedOpenError, EmbeddedStore, Recovery, StoreConfig,
+    recover,
 };
 pub use error::{Cause, FaultClass, StoreError};
 pub use redis::{
