@@ -144,6 +144,17 @@ impl Prepared {
         Ok((Self { listen, authenticator, tls, redis }, traces))
     }
 
+    /// Reads the embedded store's file without changing it, unless another process has it open.
+    ///
+    /// # Errors
+    /// When a start could not open it.
+    pub fn try_store(&self, config: &Config) -> Result<(), StartError> {
+        if self.redis.is_none() {
+            EmbeddedStore::try_open(&config.data_dir)?;
+        }
+        Ok(())
+    }
+
     /// Asks Redis whether it can be used; `None` where none is configured.
     pub async fn examine_redis(&self) -> Option<Result<RedisReport, StoreError>> {
         let redis = self.redis.as_ref()?;

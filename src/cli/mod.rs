@@ -144,6 +144,7 @@ fn check_config(loaded: &LoadedConfig, connect: bool) -> Result<(), Failure> {
     print!("{loaded}");
     logging::start(&loaded.config.log);
     let (prepared, traces) = Prepared::new(&loaded.config)?;
+    prepared.try_store(&loaded.config)?;
     if connect {
         match Runtime::new()?.block_on(prepared.examine_redis()) {
             Some(report) => println!("# {}", Printable(report?)),

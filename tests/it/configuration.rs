@@ -280,6 +280,35 @@ fn what_stops_a_start_stops_check_config_with_the_same_sentence() {
     }
 }
 
+#[tokio::test]
+async fn a_file_of_the_store_that_stops_a_start_stops_check_config_and_stays_as_it_is() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("c.toml"), "listen = \"127.0.0.1:0\"\n").unwrap();
+    fs::create_dir(dir.path().join("data")).unwrap();
+    let file = dir.path().join("data/anomalies.redb");
+    let mut service = Service::embedded().await;
+    service.post("/anomalies", &serde_json::json!({"alert_name": "HighCPU"})).await.ok();
+    service.kill();
+    let whole = fs::read(service.data_dir().join("anomalies.redb")).unwrap();
+    for (content, is_fine) in [
+        (&b""[..], false),
+        (b"no file of the store", false),
+        (&whole[..whole.len() / 2], false),
+        (&whole, true),
+        (include_bytes!("../data/8c08e13/anomalies.redb"), true),
+    ] {
+        fs::write(&file, content).unwrap();
+        let checked = check_config(&dir, &["--config", "c.toml"], &[]);
+        assert_eq!(fs::read(&file).unwrap(), content);
+        if is_fine {
+            checked.succeeded();
+        } else {
+            let started = start(dir.path(), "c.toml").failed();
+            assert_eq!(last_line(&checked.failed()), last_line(&started));
+        }
+    }
+}
+
 #[test]
 fn a_check_leaves_nothing_behind() {
     let dir = TempDir::new().unwrap();

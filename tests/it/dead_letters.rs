@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use crate::support::{
-    Ended, ErrorProxy, RedisServer, Service, anomaly_counter, eventually, wall_clock,
+    Ended, ErrorProxy, RedisServer, Service, anomaly_counter, eventually, healthy_again, wall_clock,
 };
 
 const KEY: &str = "af03baee239021c4";
@@ -107,4 +107,20 @@ async fn a_retry_of_one_that_may_have_counted_counts_it() {
     })
     .await;
     assert!(listed(&service).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn they_are_listed_with_control_characters_escaped() {
+    let redis = RedisServer::start();
+    let proxy = ErrorProxy::to(redis.port()).await;
+    let service = Service::with(&[("REDIS__URL", &proxy.url()[..])]).await;
+    proxy.refuse("ERR \u{1b}[2J\u{9b}31m of a script", "Poison");
+    for number in 0..2 {
+        let poison = json!({"alert_name": format!("Poison{number}")});
+        assert_eq!(service.post("/anomalies", &poison).await.status, 202);
+    }
+    healthy_again(&service).await;
+    let list = spool(&service, &["list"]).succeeded().stdout;
+    assert!(list.contains(r"\u{1b}[2J\u{9b}31m of a script"), "{list}");
+    assert!(!list.contains(['\u{1b}', '\u{9b}']), "{list}");
 }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use redb::{
-    Builder, Database, Error, ReadableDatabase as _, ReadableTable as _, StorageBackend as _,
-    Table, TableDefinition, backends::InMemoryBackend,
+    Builder, Database, DatabaseError, Error, ReadableDatabase as _, ReadableTable as _,
+    StorageBackend as _, Table, TableDefinition, backends::InMemoryBackend,
 };
 
 use super::{
@@ -92,6 +92,35 @@ impl StoreFile {
             }) => Self::roll_back(data_dir),
             opened => opened,
         }
+    }
+
+    /// Does with a copy in memory what opening does with the file, which stays as it is: opening it
+    /// may convert it. A file that is missing or in use passes.
+    pub(super) fn try_open(data_dir: &Path) -> Result<(), OpenError> {
+        let path = Self::path(data_dir);
+        let in_data_dir = |source| OpenError::DataDir { dir: data_dir.to_owned(), source };
+        if !fs::exists(&path).map_err(in_data_dir)? {
+            return Ok(());
+        }
+        // Held until the copy is made. A file that needs a repair, or is damaged, is not opened so.
+        let on_disk = without_panic(|| Builder::new().open_read_only(&path));
+        if matches!(on_disk, Ok(Err(DatabaseError::DatabaseAlreadyOpen))) {
+            return Ok(());
+        }
+        let bytes = fs::read(&path).map_err(in_data_dir)?;
+        drop(on_disk);
+        if bytes.is_empty() {
+            return Err(OpenError::Unreadable { file: path, source: FileError::Empty });
+        }
+        let opened = OpenedFile::at(&path).map_err(in_data_dir)?;
+        let read = unless_panicked(|| {
+            let database = in_memory(&bytes)?;
+            let sequences = prepare(&database)??;
+            let file = Self { database, opened, sequences, acknowledged: Acknowledged::nowhere() };
+            file.read_anomalies(|_, _| ())?;
+            file.read_journal(|_, _, _| ())
+        });
+        read.map_err(|fault| OpenError::of_file(&path, fault))
     }
 
     fn open_at_its_place(data_dir: &Path, rollback: Rollback) -> Result<Self, OpenError> {
@@ -375,17 +404,22 @@ impl StoreFile {
 /// memory, because going back writes.
 fn last_after_rollback(file: &[u8]) -> Result<u64, FileError> {
     unless_panicked(|| {
-        let backend = InMemoryBackend::new();
-        backend.set_len(file.len() as u64).map_err(Error::from)?;
-        backend.write(0, file).map_err(Error::from)?;
-        let mut builder = Builder::new();
-        builder.set_check_integrity_on_open(true);
-        let database = builder.create_with_backend(backend).map_err(Error::from)?;
+        let database = in_memory(file)?;
         let transaction = database.begin_read().map_err(Error::from)?;
         let journal = transaction.open_table(JOURNAL).map_err(Error::from)?;
         let last = journal.last().map_err(Error::from)?;
         Ok(last.map_or(0, |(sequence, _)| sequence.value()))
     })
+}
+
+/// Opens a copy of a file.
+fn in_memory(file: &[u8]) -> Result<Database, Error> {
+    let backend = InMemoryBackend::new();
+    backend.set_len(file.len() as u64)?;
+    backend.write(0, file)?;
+    let mut builder = Builder::new();
+    builder.set_check_integrity_on_open(true);
+    Ok(builder.create_with_backend(backend)?)
 }
 
 /// Runs a call of redb, which may panic on a page that was damaged after the file was verified. The

@@ -27,6 +27,7 @@ use async_trait::async_trait;
 use parking_lot::RwLockReadGuard;
 
 use self::{
+    file::StoreFile,
     state::{SharedState, State},
     writer::Writer,
 };
@@ -64,6 +65,15 @@ impl EmbeddedStore {
         config: StoreConfig,
     ) -> Result<Self, EmbeddedOpenError> {
         Self::open_with(data_dir, timeline, config, CheckpointLimits::default())
+    }
+
+    /// Reads the file in `data_dir`, if there is one that no other process has open, as opening it
+    /// would, and changes nothing.
+    ///
+    /// # Errors
+    /// When opening it would fail.
+    pub fn try_open(data_dir: &Path) -> Result<(), EmbeddedOpenError> {
+        StoreFile::try_open(data_dir)
     }
 
     /// As [`EmbeddedStore::open`], with other limits than the default ones.

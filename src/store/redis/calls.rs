@@ -117,6 +117,16 @@ impl Calls {
         let mut call = Call::new(Script::Probe);
         call.keys([self.names.probe(tag)]);
         call.argument(PROBE_SECONDS);
+        call.argument(i64::from(true));
+        call
+    }
+
+    /// A probe that leaves nothing behind, for a Redis that is only looked at.
+    pub(super) fn probe_once(&self) -> Call {
+        let mut call = Call::new(Script::Probe);
+        call.keys([self.names.probe(None)]);
+        call.argument(PROBE_SECONDS);
+        call.argument(i64::from(false));
         call
     }
 

@@ -165,7 +165,7 @@ impl RedisExamination {
         if let Some(info) = &info {
             info.must_fit(is_cluster).map_err(|(cause, why)| fault(config, cause, why))?;
         }
-        let probe = self.calls.probe(None);
+        let probe = self.calls.probe_once();
         let line = probe.command_line(probe.script.sha());
         let mut probed = connection.custom::<Value, _>(command("EVALSHA"), line).await;
         if probed.as_ref().is_err_and(|error| error.details().starts_with("NOSCRIPT")) {

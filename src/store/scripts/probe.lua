@@ -4,13 +4,14 @@
 --
 -- KEYS     the probe's key
 -- ARGV     1  seconds to keep it
+--          2  1 if it stays after the call, 0 if nothing does
 -- Returns  "ok"
 --
 -- A script and not single commands: permissions and memory are judged differently in one.
 
-local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 1, 1, 0
+local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 1, 2, 0
 
-local key, kept_seconds = KEYS[1], ARGV[1]
+local key, kept_seconds, stays = KEYS[1], ARGV[1], ARGV[2]
 
 local function check_texts()
   call('TIME')
@@ -64,6 +65,8 @@ return run(function()
   check_sorted_sets()
   check_hashes()
   check_lists()
-  call('SET', key, '1', 'EX', kept_seconds)
+  if stays == '1' then
+    call('SET', key, '1', 'EX', kept_seconds)
+  end
   return 'ok'
 end)
