@@ -114,19 +114,19 @@ impl Calls {
 
     /// On a cluster, `tag` decides which slot it is for.
     pub(super) fn probe(&self, tag: Option<&str>) -> Call {
-        let mut call = Call::new(Script::Probe);
-        call.keys([self.names.probe(tag)]);
-        call.argument(PROBE_SECONDS);
-        call.argument(i64::from(true));
-        call
+        self.probe_that(true, tag)
     }
 
     /// A probe that leaves nothing behind, for a Redis that is only looked at.
     pub(super) fn probe_once(&self) -> Call {
+        self.probe_that(false, None)
+    }
+
+    fn probe_that(&self, stays: bool, tag: Option<&str>) -> Call {
         let mut call = Call::new(Script::Probe);
-        call.keys([self.names.probe(None)]);
+        call.keys([self.names.probe(tag)]);
         call.argument(PROBE_SECONDS);
-        call.argument(i64::from(false));
+        call.argument(i64::from(stays));
         call
     }
 
