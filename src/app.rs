@@ -317,7 +317,7 @@ async fn report_redis(
     match examined.await {
         // It was aborted.
         Err(_) => {}
-        Ok(Ok(report)) => tracing::info!("Redis at the start: {report}"),
+        Ok(Ok(report)) => tracing::info!("Redis at the start: {}", report.brief()),
         Ok(Err(fault)) => counter.report_fault_at_start(&fault).await,
     }
 }

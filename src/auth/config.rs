@@ -95,7 +95,7 @@ impl AuthConfig {
             let mode =
                 |path: &Path| fs::metadata(path).map_or(0, |found| found.permissions().mode());
             let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-            let folder_mode = mode(folder.unwrap_or(Path::new(".")));
+            let folder_mode = mode(folder.unwrap_or_else(|| Path::new(".")));
             let is_replaceable = folder_mode & (WRITABLE_BY_OTHERS | STICKY) == WRITABLE_BY_OTHERS;
             mode(file) & WRITABLE_BY_OTHERS != 0 || is_replaceable
         })

@@ -270,6 +270,11 @@ async fn scripts_that_the_server_has_forgotten_are_loaded_again_unseen() {
 async fn the_first_use_of_a_script_is_no_reason_to_send_anything_again() {
     let redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;
+    eventually("what the start asks is over", || async {
+        service.log().contains("Redis at the start").then_some(())
+    })
+    .await;
+    redis.client().await.run(&["CONFIG", "RESETSTAT"]).await;
     for id in 0..20 {
         service.post("/anomalies", &cpu_event(id)).await.ok();
     }

@@ -64,19 +64,26 @@ impl fmt::Debug for RedisExamination {
     }
 }
 
+impl RedisReport {
+    /// Returns which server it is, without what else was found.
+    pub fn brief(&self) -> String {
+        let server = &self.server;
+        let Some(Info { version, mode, role, .. }) = &self.info else { return server.clone() };
+        let kind = if mode == "cluster" { "part of a cluster" } else { "not a cluster" };
+        format!("{server} has version {version}, role {role}, {kind}")
+    }
+}
+
 impl fmt::Display for RedisReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let server = &self.server;
-        let Some(Info { version, mode, role, eviction_policy }) = &self.info else {
-            return write!(
-                f,
-                "{server} takes writes. Its version, role and eviction policy are not known, \
-                 because the user may not run INFO"
+        f.write_str(&self.brief())?;
+        let Some(Info { eviction_policy, .. }) = &self.info else {
+            return f.write_str(
+                " takes writes. Its version, role and eviction policy are not known, because the \
+                 user may not run INFO",
             );
         };
-        let kind = if mode == "cluster" { "part of a cluster" } else { "not a cluster" };
-        write!(f, "{server} has version {version}, role {role}, {kind}, ")?;
-        write!(f, "maxmemory-policy {eviction_policy}")?;
+        write!(f, ", maxmemory-policy {eviction_policy}")?;
         if eviction_policy != "noeviction" {
             f.write_str(" (set `noeviction`: an evicted anomaly is lost)")?;
         }
