@@ -7,8 +7,10 @@ set -euo pipefail
 needed=(
   redis-server redis-server
   prometheus-alertmanager prometheus-alertmanager
+  amtool prometheus-alertmanager
   prometheus prometheus
   curl curl
+  python3 python3
   prlimit util-linux
   faketime faketime
 )

@@ -44,6 +44,7 @@ mod readme;
 mod recent_ids;
 mod redis_store;
 mod refusing_redis;
+mod remediation;
 mod repairs;
 mod replay;
 mod rollup_vectors;

@@ -1,4 +1,4 @@
-//! The README's calls give the README's answers.
+//! The README's calls give the README's answers, and its configuration of Alertmanager is valid.
 
 use std::process::Command;
 
@@ -41,5 +41,39 @@ async fn its_calls_give_its_answers() {
         let output = Command::new("bash").args(["-c", &command]).output().unwrap();
         let printed = String::from_utf8(output.stdout).unwrap();
         assert_eq!(json_values(&printed), json_values(answers), "{call}");
+    }
+}
+
+/// Returns what amtool prints, and whether it has succeeded.
+fn amtool(arguments: &[&str]) -> (String, bool) {
+    let output = Command::new("amtool").args(arguments).output();
+    let output = output.expect("amtool must be there: tests/install-programs.sh installs it");
+    let printed = [output.stdout, output.stderr].concat();
+    (String::from_utf8(printed).unwrap(), output.status.success())
+}
+
+#[test]
+fn its_configuration_of_alertmanager_is_complete_and_leaves_no_receiver_out() {
+    let blocks = include_str!("../../README.md").split("```yaml\n").skip(1);
+    let block = blocks.map(|block| block.split("```").next().unwrap());
+    let config = block.filter(|block| block.contains("/webhooks/alertmanager")).collect::<Vec<_>>();
+    assert_eq!(config.len(), 1);
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = dir.path().join("alertmanager.yml");
+    std::fs::write(&path, config[0]).unwrap();
+    let path = path.to_str().unwrap();
+    let (printed, is_accepted) = amtool(&["check-config", path]);
+    assert!(is_accepted, "{printed}");
+    let config_file = format!("--config.file={path}");
+    let (receivers, _) = amtool(&["config", "routes", "test", &config_file, "alertname=HighCPU"]);
+    assert_eq!(receivers.lines().next(), Some("anomaly-counter,team"));
+}
+
+#[test]
+fn the_other_configurations_of_alertmanager_are_accepted_too() {
+    for path in ["deploy/alertmanager.yml", "examples/alertmanager/alertmanager.yml"] {
+        let path = format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
+        let (printed, is_accepted) = amtool(&["check-config", &path]);
+        assert!(is_accepted, "{printed}");
     }
 }

@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+"""Restarts the pod of an alert for as long as anomaly-counter says that this may help.
+
+    restart.py http://127.0.0.1:8080 9099 kubectl delete pod
+
+listens on 127.0.0.1:9099 for Alertmanager's deliveries, in place of anomaly-counter, and passes each
+on to it. The answer says how often each alert has happened. The command is run with
+`--namespace=NAMESPACE -- POD`; its exit status says whether the repair worked. Where an answer is
+missing, nothing is restarted. ANOMALY_COUNTER_TOKEN is a token with the scopes `ingest` and `read`.
+"""
+import json, os, subprocess, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from urllib.request import Request, urlopen
+
+COUNTER, PORT, *RESTART = sys.argv[1:]
+ACTION = "restart_pod"
+HEADERS = {"Content-Type": "application/json"}
+if token := os.environ.get("ANOMALY_COUNTER_TOKEN"):
+    HEADERS["Authorization"] = f"Bearer {token}"
+
+def ask(path, body=None):
+    data = None if body is None else json.dumps(body).encode()
+    with urlopen(Request(COUNTER + path, data, HEADERS), timeout=10) as answer:
+        return json.load(answer)
+
+def handle(alert, result):
+    if result["counted"] is not True:  # resolved, sent again, or waiting in an outage
+        return f"no restart: {result['reason']}"
+    key, level = result["anomaly_key"], result["escalation_level"]
+    if level not in (None, "REPEAT"):  # ESCALATE: call somebody; PERMANENT_FIX: fix the cause
+        return f"{key}: no restart at {level}"
+    if ask(f"/anomalies/{key}/repairs/{ACTION}")["should_skip"] is not False:
+        return f"{key}: no restart, because it has not helped before"
+    labels = alert["labels"]
+    command = [*RESTART, f"--namespace={labels.get('namespace', 'default')}", "--", labels["pod"]]
+    success = subprocess.run(command).returncode == 0
+    ask("/repairs", {"anomaly_key": key, "action": ACTION, "success": success})
+    return f"{key}: restarted, success: {success}"
+
+class Deliveries(BaseHTTPRequestHandler):
+    def do_POST(self):
+        try:
+            delivery = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            results = ask("/webhooks/alertmanager", delivery)["alerts"]
+        except (OSError, ValueError) as error:
+            # After a 503 Alertmanager sends the delivery again.
+            return self.send_error(getattr(error, "code", 503))
+        for alert, result in zip(delivery["alerts"] or [], results):
+            try:
+                print(handle(alert, result), flush=True)
+            except (OSError, KeyError) as error:
+                print(f"no restart: {error!r}", flush=True)
+        self.send_response(200)
+        self.end_headers()
+
+HTTPServer(("127.0.0.1", int(PORT)), Deliveries).serve_forever()

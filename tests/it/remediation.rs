@@ -1,0 +1,115 @@
+//! The script in `examples/remediation`, which repairs what the service says may be repaired.
+
+use std::{
+    fs::{self, File},
+    path::Path,
+    process::Command,
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::{
+    Service, eventually, http_client, key_of,
+    servers::process::{Process, free_ports, listens_on},
+    wall_clock,
+};
+
+/// The running script. Its restarts are lines of a file.
+struct Script {
+    _process: Process,
+    url: String,
+    dir: TempDir,
+}
+
+impl Script {
+    /// Restarts pods of `service` by a command that ends with this status.
+    async fn start(service: &str, exit_status: u8) -> Self {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/remediation/restart.py");
+        let (dir, port) = (TempDir::new().unwrap(), free_ports(1)[0]);
+        File::create(dir.path().join("restarts")).unwrap();
+        let restart = format!("echo \"$@\" >>restarts; exit {exit_status}");
+        let mut command = Command::new("python3");
+        command.arg(path).args([service, &port.to_string(), "bash", "-c", &restart, "restart"]);
+        let process = Process::spawn(&mut command, dir.path()).unwrap();
+        eventually("the script listens", || async { listens_on(port).then_some(()) }).await;
+        Self { _process: process, url: format!("http://127.0.0.1:{port}"), dir }
+    }
+
+    /// Delivers an alert as Alertmanager does, and returns the status.
+    async fn deliver(&self, delivery: &Value) -> u16 {
+        let client = http_client().build().unwrap();
+        client.post(&self.url).json(delivery).send().await.unwrap().status().as_u16()
+    }
+
+    fn restarts(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.dir.path().join("restarts")).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+/// A delivery of one alert that began so many seconds ago.
+fn delivery(age_seconds: i64) -> Value {
+    json!({"version": "4", "alerts": [{
+        "status": "firing", "fingerprint": "f", "endsAt": "0001-01-01T00:00:00Z",
+        "labels": {"alertname": "HighCPU", "namespace": "prod", "pod": "api-1"},
+        "startsAt": wall_clock().minus_seconds(age_seconds).to_string(),
+    }]})
+}
+
+/// The path of what is known of its anomaly.
+fn anomaly_path() -> String {
+    let mut fields = serde_json::Map::new();
+    fields.insert("alert_name".to_owned(), "HighCPU".into());
+    fields.insert("namespace".to_owned(), "prod".into());
+    let signature = anomaly_counter::domain::Signature::from_fields(&fields).unwrap();
+    format!("/anomalies/{}", signature.key())
+}
+
+#[tokio::test]
+async fn the_script_restarts_until_the_level_says_that_it_does_not_help() {
+    let service = Service::embedded().await;
+    let script = Script::start(&format!("http://{}", service.address()), 0).await;
+    let episodes: Vec<_> = (1..=10).map(|number| delivery(600 - number * 50)).collect();
+    for (episode, restarts) in episodes.iter().zip([1, 2, 3, 4, 4, 4, 4, 4, 4, 4]) {
+        assert_eq!(script.deliver(episode).await, 200);
+        assert_eq!(script.restarts().len(), restarts);
+        // Alertmanager sends it again.
+        assert_eq!(script.deliver(episode).await, 200);
+        assert_eq!(script.restarts().len(), restarts);
+    }
+    assert_eq!(script.restarts()[0], "--namespace=prod -- api-1");
+    let known = service.get(&anomaly_path()).await.ok();
+    assert_eq!(known["frequency"]["count_24h"], 10);
+    assert_eq!(known["frequency"]["escalation_level"], "PERMANENT_FIX");
+    assert_eq!(known["repairs"][0]["action"], "restart_pod");
+    assert_eq!(known["repairs"][0]["total"], 4);
+    assert_eq!(known["repairs"][0]["success"], 4);
+}
+
+#[tokio::test]
+async fn the_script_gives_up_a_restart_that_does_not_help() {
+    let service = Service::embedded().await;
+    let script = Script::start(&format!("http://{}", service.address()), 1).await;
+    for (age_seconds, restarts) in [(300, 1), (200, 2), (100, 2), (50, 2)] {
+        assert_eq!(script.deliver(&delivery(age_seconds)).await, 200);
+        assert_eq!(script.restarts().len(), restarts);
+    }
+    let known = service.get(&anomaly_path()).await.ok();
+    assert_eq!(known["frequency"]["escalation_level"], "REPEAT");
+    assert_eq!(known["repairs"][0]["total"], 2);
+    assert_eq!(known["repairs"][0]["success"], 0);
+}
+
+#[tokio::test]
+async fn the_script_restarts_nothing_where_it_gets_no_answer() {
+    let nobody = format!("http://127.0.0.1:{}", free_ports(1)[0]);
+    let script = Script::start(&nobody, 0).await;
+    assert_eq!(script.deliver(&delivery(60)).await, 503, "Alertmanager sends it again");
+    let service = Service::embedded().await;
+    let script = Script::start(&format!("http://{}", service.address()), 0).await;
+    assert_eq!(script.deliver(&json!("no delivery")).await, 422, "which no repetition fixes");
+    assert_eq!(script.restarts(), Vec::<String>::new());
+    let unknown = service.get(&format!("/anomalies/{}", key_of("HighCPU"))).await;
+    unknown.problem(404);
+}
