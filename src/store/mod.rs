@@ -50,15 +50,16 @@ pub use redis::{
 /// **Durable.** A write that was answered `Ok` survives the end of this process.
 ///
 /// **Windows.** An event is inside a window when its time ≥ `now` − length. One that is older than
-/// 30 days at the horizon is not recorded, and recording an occurrence removes the anomaly's events
-/// that are, a bounded number at once; reading removes nothing. One that is older than 30 days at
-/// `now` only is recorded and kept, and counts in no window. A count may be too high by the events
+/// 30 days at the horizon is not kept, and recording an occurrence removes the anomaly's events that
+/// are, a bounded number at once; reading removes nothing. One that is older than 30 days at `now`
+/// only is kept, and counts in no window. A count may be too high by the events
 /// of one bucket of time, and then the stats say so; it is never too low.
 ///
 /// **Known** is an anomaly about which anything is kept. It is kept for 35 days, or a minute less,
 /// after the last occurrence or repair, and for 90 days after a mark, taken back or not. Repairs
-/// are removed 35 days after the last one. Occurrences make an anomaly known; repairs and fixes of
-/// an unknown one are refused.
+/// are removed 35 days after the last one. Occurrences make an anomaly known, also those that are
+/// older than 30 days, because an alert that has fired for long is no typo; repairs and fixes of an
+/// unknown one are refused.
 ///
 /// **Late** are a mark and a removal whose time is before `now`: they have waited. Where the store
 /// is shared ([`Store::resets`]) they change nothing if a later one was faster.
@@ -219,7 +220,8 @@ pub enum RecordOutcome {
     Counted,
     /// Its id was counted before; nothing has changed.
     Duplicate,
-    /// It is older than 30 days at the horizon; nothing has changed.
+    /// It is older than 30 days at the horizon: its anomaly is known, and no count has changed. (A
+    /// store that is full does not make it known.)
     TooOld,
     /// It may have been recorded before, and its id can't be recognised any more; nothing has
     /// changed.

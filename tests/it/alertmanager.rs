@@ -142,6 +142,29 @@ async fn a_malformed_alert_fails_itself_alone() {
 }
 
 #[tokio::test]
+async fn an_alert_that_has_fired_for_45_days_is_known_with_zeros() {
+    let redis = RedisServer::start();
+    for options in [vec![], vec![("REDIS__URL", redis.url())]] {
+        let options: Vec<_> = options.iter().map(|(name, url)| (*name, url.as_str())).collect();
+        let (service, _clock) = Service::aged(&options).await;
+        let began = wall_clock().minus_seconds(45 * 86_400).to_string();
+        let alert = firing("f", &began, &json!({"alertname": "CertExpired", "pod": "p"}));
+        let answer = service.post(WEBHOOK, &delivery(&[alert])).await.ok();
+        assert_eq!(answer["alerts"][0]["counted"], false);
+        assert_eq!(answer["alerts"][0]["reason"], "too_old");
+        let path = format!("/anomalies/{}", key_of("CertExpired"));
+        let frequency = service.get(&format!("{path}/frequency")).await.ok();
+        assert_eq!(frequency["count_30d"], 0);
+        assert_eq!(frequency["first_seen"], Value::Null);
+        let known = service.get(&path).await.ok();
+        assert_eq!(known["signature"]["alert_name"], "CertExpired");
+        assert_eq!(known["metadata"]["pod"], "p");
+        assert_eq!(known["known_since"], began);
+        service.get(&format!("/anomalies/{}", key_of("CertExpird"))).await.problem(404);
+    }
+}
+
+#[tokio::test]
 async fn an_episode_outside_thirty_days_is_not_counted() {
     let (service, _clock) = Service::aged(&[]).await;
     let labels = json!({"alertname": "HighCPU"});

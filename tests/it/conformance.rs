@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use anomaly_counter::{
     domain::{
-        AUDIT_ENTRIES, Action, AnomalyKey, AuditEntry, EventId, RepairAttempt, Timestamp, Window,
-        WindowCounts,
+        AUDIT_ENTRIES, Action, AnomalyKey, AnomalyStats, AuditEntry, EventId, RepairAttempt,
+        Timestamp, Window, WindowCounts,
     },
     store::{RecordOutcome, Recorded, Store},
 };
@@ -24,6 +24,7 @@ over_every_store!(
     the_same_id_counts_for_each_anomaly,
     the_first_copy_of_an_id_keeps_its_time,
     what_is_older_than_thirty_days_is_not_recorded,
+    what_is_older_than_thirty_days_makes_its_anomaly_known,
     events_leave_after_thirty_days,
     the_count_before_is_that_of_the_moment_before,
     a_late_event_changes_only_the_windows_that_hold_it,
@@ -148,7 +149,41 @@ async fn what_is_older_than_thirty_days_is_not_recorded(fixture: impl Fixture) {
         store.record(now.into(), vec![occurrence(KEY, "old", old)]).await.pop().unwrap().unwrap();
     assert_eq!(recorded.outcome, RecordOutcome::TooOld);
     assert_eq!(recorded.stats.counts, WindowCounts::default());
-    assert_eq!(store.stats(now.into(), vec![key(KEY)]).await, [Ok(None)]);
+}
+
+async fn what_is_older_than_thirty_days_makes_its_anomaly_known(mut fixture: impl Fixture) {
+    let (store, now) = (fixture.store(), start_of_tests());
+    let old = |id: &str, days: i64| occurrence(KEY, id, now.minus_seconds(days * 86_400));
+    let batch = vec![old("e1", 45), old("e2", 60), old("e1", 45)];
+    for result in store.record(now.into(), batch).await {
+        assert_eq!(result.unwrap().outcome, RecordOutcome::TooOld);
+    }
+    drop(store);
+    fixture.reopen().await;
+    let store = fixture.store();
+    let found = store.stats(now.into(), vec![key(KEY)]).await;
+    assert_eq!(found, [Ok(Some(AnomalyStats::default()))]);
+    let details = store.details(now.into(), key(KEY)).await.unwrap().unwrap();
+    assert_eq!(details.signature_json.as_deref(), Some(r#"{"alert_name":"HighCPU","pod":"p-1"}"#));
+    assert_eq!(details.known_since, Some(now.minus_seconds(45 * 86_400)), "of the first record");
+    assert_eq!(details.stats, AnomalyStats::default());
+
+    let repaired = store.record_repairs(now.into(), vec![attempt(KEY, "r1", true, now)]).await;
+    assert_eq!(repaired[0].clone().unwrap().unwrap().history.total, 1);
+    let counted = record_at(&store, now, "e3").await;
+    assert_eq!(counted.outcome, RecordOutcome::Counted);
+    assert_eq!(counted.stats.counts.month, 1);
+    let again = store.record(now.into(), vec![old("e4", 31)]).await.pop().unwrap().unwrap();
+    assert_eq!(again.outcome, RecordOutcome::TooOld);
+    assert_eq!(again.stats, AnomalyStats { repair_attempts: 1, ..counted.stats });
+    // Old and new ones of one batch are each what they would be alone.
+    let old = |key| occurrence(key, "old", now.minus_seconds(40 * 86_400));
+    let new = |key| occurrence(key, "new", now);
+    let batch = vec![old(1), new(1), new(2), old(2), old(3), old(3), new(3)];
+    let outcomes = store.record(now.into(), batch).await.into_iter();
+    let outcomes: Vec<_> = outcomes.map(|result| result.unwrap().outcome).collect();
+    let (too_old, new) = (RecordOutcome::TooOld, RecordOutcome::Counted);
+    assert_eq!(outcomes, [too_old, new, new, too_old, too_old, too_old, new]);
 }
 
 async fn events_leave_after_thirty_days(fixture: impl Fixture) {

@@ -87,6 +87,7 @@ impl Naive {
         exact_events: u32,
     ) -> Vec<RecordOutcome> {
         if !is_inside(now, at) {
+            self.known = true;
             return vec![RecordOutcome::TooOld];
         }
         self.events.retain(|(_, at)| is_inside(now, *at));

@@ -238,8 +238,14 @@ async fn an_occurrence_that_is_too_old_makes_no_zero_of_an_unknown_anomaly() {
     let mut redis = RedisServer::start();
     let (service, _clock) = Service::aged(&[("REDIS__URL", &redis.url())]).await;
     let old = json!({"alert_name": "Old", "occurred_at": "2020-01-01T00:00:00Z"});
-    assert_eq!(service.post("/anomalies", &old).await.ok()["counted"], false);
+    let known = json!({"alert_name": "Known", "occurred_at": "2020-01-01T00:00:00Z"});
+    assert_eq!(service.post("/anomalies", &known).await.ok()["counted"], false);
     redis.kill();
-    let path = format!("/anomalies/{}/frequency", key_of("Old"));
-    service.get(&path).await.problem(503);
+    service.post("/anomalies", &old).await;
+    let path = |name| format!("/anomalies/{}/frequency", key_of(name));
+    service.get(&path("Old")).await.problem(503);
+    // Redis has said that it has no occurrences of this one.
+    let estimate = service.get(&path("Known")).await.ok();
+    assert_eq!(estimate["count_30d"], 0);
+    assert_eq!(estimate["degraded"], true);
 }

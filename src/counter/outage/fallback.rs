@@ -32,7 +32,7 @@ use crate::{
         Thresholds, Timestamp,
     },
     spool::{CallError, Spool, SpoolConfig, SpoolError, SpoolOpenError, SpoolWrite, Spooled},
-    store::{AnomalyDetails, RecordOutcome, Recorded, StoreError},
+    store::{AnomalyDetails, Recorded, StoreError},
     telemetry,
     traces::Parent,
 };
@@ -248,11 +248,7 @@ impl Fallback {
         let mut falls = Vec::new();
         let mut memory = self.memory.lock();
         for (key, result) in keys.zip(results) {
-            let Ok(Recorded { outcome, stats, .. }) = result else { continue };
-            // Nothing was recorded: an unknown anomaly stays unknown, and must not seem to have 0.
-            if *outcome == RecordOutcome::TooOld && stats.counts.month == 0 {
-                continue;
-            }
+            let Ok(Recorded { stats, .. }) = result else { continue };
             falls.extend(memory.update_written(key, times, stats).map(|fall| (key, fall)));
         }
         drop(memory);

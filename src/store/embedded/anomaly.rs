@@ -125,6 +125,11 @@ impl Anomaly {
         insertion
     }
 
+    /// Keeps the anomaly as after an occurrence, without an event.
+    pub(super) fn keep_without_event(&mut self, moment: Moment) {
+        self.keep_for(moment.now, KEPT_SECONDS);
+    }
+
     /// Adds a repair attempt. Returns false if its id is known.
     pub(super) fn attempt_repair(
         &mut self,

@@ -68,6 +68,7 @@ pub(super) type Audit = Vec<(AnomalyKey, AuditEntry)>;
 pub(super) enum Change {
     Occurred {
         key: AnomalyKey,
+        /// If it is older than 30 days at the horizon, the anomaly becomes known without an event.
         at: Timestamp,
         id: EventDigest,
         /// Present if this occurrence made the anomaly known.

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     domain::{
         AnomalyKey, AnomalyStats, AuditEntry, FixMark, FixRemoval, Insertion, Moment, Occurrence,
-        PermanentFix, RETENTION, RepairAttempt, RepairHistory, TimelineConfig,
+        PermanentFix, RETENTION, RepairAttempt, RepairHistory, TimelineConfig, Timestamp,
     },
     store::{AnomalyDetails, RecordOutcome, Recorded, RepairRecorded, StoreError, StoreSize},
 };
@@ -103,15 +103,20 @@ impl State {
         let previous_count_24h = known.map_or(0, |anomaly| anomaly.count_24h(moment.now));
         let signature_json = known.is_none().then(|| occurrence.signature_json.to_stored());
 
-        let outcome = if occurrence.at < RETENTION.start(moment.horizon) {
+        // A duplicate also removes expired events, which the file would still have.
+        let prunes = known.is_some_and(|anomaly| anomaly.has_expired_events(moment));
+        let has_room = !self.is_full() || self.anomalies.contains_key(&key);
+        let (at, id) = (occurrence.at, occurrence.id.digest());
+        let change = Change::Occurred { key, at, id, signature_json };
+
+        let outcome = if is_too_old(moment, at) {
+            if has_room {
+                self.commit(moment, change);
+            }
             RecordOutcome::TooOld
-        } else if self.is_full() && !self.anomalies.contains_key(&key) {
+        } else if !has_room {
             return Err(StoreError::full(self.max_anomalies.get()));
         } else {
-            let (at, id) = (occurrence.at, occurrence.id.digest());
-            // A duplicate also removes expired events, which the file would still have.
-            let prunes = known.is_some_and(|anomaly| anomaly.has_expired_events(moment));
-            let change = Change::Occurred { key, at, id, signature_json };
             let counts = self.apply(moment, &change);
             if counts || prunes {
                 self.changes.push(change);
@@ -170,6 +175,10 @@ impl State {
                     self.anomalies.insert(key, Anomaly::new(Arc::clone(signature_json), *at));
                 }
                 self.change(key, |anomaly| {
+                    if is_too_old(moment, *at) {
+                        anomaly.keep_without_event(moment);
+                        return true;
+                    }
                     anomaly.occur(moment, *at, *id, config) == Insertion::Inserted
                 })
             }
@@ -244,4 +253,9 @@ impl State {
     fn change(&mut self, key: AnomalyKey, change: impl FnOnce(&mut Anomaly) -> bool) -> bool {
         self.anomalies.get_mut(&key).is_some_and(change)
     }
+}
+
+/// Returns true if an occurrence makes its anomaly known, and is not kept itself.
+fn is_too_old(moment: Moment, at: Timestamp) -> bool {
+    at < RETENTION.start(moment.horizon)
 }

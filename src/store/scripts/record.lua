@@ -14,8 +14,9 @@
 --          anomaly's keys are renewed with it, its time (ISO 8601) and the posted object (JSON),
 --          else '' and ''
 -- Returns  for each occurrence a text: "counted", "duplicate", "too_old" or "unrecognisable", and
---          the stats after it (`encode_stats` in library.lua); "wanted", without an effect, if the
---          anomaly has no timeline and no object came; or "error" and a message
+--          the stats after it (`encode_stats` in library.lua); "wanted", without an effect, if
+--          no object came, and the anomaly has no timeline or, if the event is too old, no
+--          signature; or "error" and a message
 --
 -- A script and not MULTI: whether an id is new decides about the writes that follow, and all
 -- figures of an answer are of the same moment.
@@ -142,6 +143,22 @@ local function add(k, stats, id, at, at_number)
   return 'counted'
 end
 
+-- Makes the anomaly of an event that is too old known, and returns the event's outcome.
+local function make_known(k, stats)
+  local metadata = KEYS[k + METADATA]
+  local has_signature = call('HEXISTS', metadata, 'signature') == 1
+  if not stats.renewed_by then
+    -- They were renewed within the minute.
+    return has_signature and 'too_old' or 'wanted'
+  end
+  if not has_signature then
+    call('HSET', metadata, 'signature', ARGV[stats.renewed_by + 4])
+    call('HSETNX', metadata, 'first_seen', ARGV[stats.renewed_by + 3])
+  end
+  extend_ttl(metadata, kept_seconds)
+  return 'too_old'
+end
+
 local function record(i)
   local k, a = (i - 1) * KEYS_EACH + 1, FIXED_ARGUMENTS + (i - 1) * ARGUMENTS_EACH
   local id, at, at_number = ARGV[a + 1], ARGV[a + 2], tonumber(ARGV[a + 2])
@@ -157,22 +174,19 @@ local function record(i)
   end
   -- The object came with the anomaly's first event of the call, which may be a duplicate.
   stats.renewed_by = stats.renewed_by or ARGV[a + 4] ~= '' and a
-  local outcome = 'too_old'
-  if is_kept then
-    outcome = add(k, stats, id, at, at_number)
-    if outcome == 'wanted' then
-      wanted_timelines[KEYS[k]] = true
-      return outcome
-    elseif outcome == 'counted' and at_number >= starts[5] then
-      stats[1] = stats[1] + 1
-      for window = 2, 4 do
-        if at_number >= starts[window + 4] then
-          stats[window] = stats[window] + 1
-        end
+  local outcome = is_kept and add(k, stats, id, at, at_number) or make_known(k, stats)
+  if outcome == 'wanted' then
+    wanted_timelines[KEYS[k]] = true
+    return outcome
+  elseif outcome == 'counted' and at_number >= starts[5] then
+    stats[1] = stats[1] + 1
+    for window = 2, 4 do
+      if at_number >= starts[window + 4] then
+        stats[window] = stats[window] + 1
       end
-      if not stats.oldest or at_number < tonumber(stats.oldest) then
-        stats.oldest = at
-      end
+    end
+    if not stats.oldest or at_number < tonumber(stats.oldest) then
+      stats.oldest = at
     end
   end
   if not stats.newest then
