@@ -34,6 +34,7 @@ pub(super) struct Metrics {
     pub(super) dead_letters_dropped: Counter,
     pub(super) lost_writes: Counter,
     pub(super) truncated_alerts: Counter,
+    pub(super) senders_behind: Counter,
     pub(super) clock_jumps: Counter,
 }
 
@@ -97,6 +98,10 @@ impl Metrics {
             truncated_alerts: counter_of(
                 "anomaly_counter_webhook_truncated_alerts_total",
                 "Alerts that senders left out of deliveries.",
+            ),
+            senders_behind: counter_of(
+                "anomaly_counter_senders_behind_total",
+                "Senders whose times are always late on arrival, each once a day.",
             ),
             clock_jumps: counter_of(
                 "anomaly_counter_clock_jumps_total",

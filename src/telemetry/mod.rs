@@ -181,6 +181,11 @@ pub fn truncated_alerts(count: u64) {
     with_metrics(|metrics| metrics.truncated_alerts.increment(count));
 }
 
+/// Counts a sender whose clock is behind.
+pub fn sender_behind() {
+    with_metrics(|metrics| metrics.senders_behind.increment(1));
+}
+
 /// Counts a jump of the wall clock.
 pub fn clock_jump() {
     with_metrics(|metrics| metrics.clock_jumps.increment(1));

@@ -131,3 +131,49 @@ async fn an_id_of_a_request_that_is_too_long_or_not_printable_is_replaced() {
         assert_eq!(new.len(), 36, "{new}");
     }
 }
+
+/// Posts occurrences that are so many seconds old, one a call.
+async fn post_of_ages(service: &Service, path: &str, ages: &[i64]) {
+    for (number, age) in ages.iter().enumerate() {
+        let at = wall_clock().minus_seconds(*age).to_string();
+        let body = match path {
+            WEBHOOK => json!({"version": "4", "alerts": [{
+                "status": "firing", "fingerprint": number.to_string(), "startsAt": at,
+                "labels": {"alertname": "HighCPU"},
+            }]}),
+            _ => json!({"alert_name": "HighCPU", "occurred_at": at}),
+        };
+        service.post(path, &body).await.ok();
+    }
+}
+
+#[tokio::test]
+async fn a_sender_whose_clock_is_behind_is_one_warning_with_its_address() {
+    for path in [WEBHOOK, "/anomalies"] {
+        let service = Service::embedded().await;
+        post_of_ages(&service, path, &[125, 130, 400, 150, 121, 340, 122, 180, 170]).await;
+        let behind = "anomaly_counter_senders_behind_total";
+        assert_eq!(metric(&service, behind).await, 0.0);
+        post_of_ages(&service, path, &[133; 20]).await;
+        assert_eq!(metric(&service, behind).await, 1.0);
+        let log = log_at_end(service).await;
+        let warnings: Vec<_> = lines(&log, "the times of a sender are").collect();
+        assert_eq!(warnings.len(), 1, "{log}");
+        assert_eq!(warnings[0]["level"], "WARN");
+        assert_eq!(warnings[0]["sender"], "127.0.0.1");
+        let seconds = warnings[0]["seconds"].as_i64().unwrap();
+        assert!((121..130).contains(&seconds), "{seconds}");
+    }
+}
+
+#[tokio::test]
+async fn alerts_that_have_fired_for_long_and_times_of_arrival_are_no_clock_that_is_behind() {
+    let service = Service::embedded().await;
+    let ages: Vec<i64> = (1..40).map(|number| number * 3_671 % 86_400).collect();
+    post_of_ages(&service, WEBHOOK, &ages).await;
+    post_of_ages(&service, "/anomalies", &[90, 90, 90, 90, 90, 20, 90, 90, 90, 90, 90]).await;
+    for _ in 0..20 {
+        service.post("/anomalies", &json!({"alert_name": "HighCPU"})).await.ok();
+    }
+    assert_eq!(metric(&service, "anomaly_counter_senders_behind_total").await, 0.0);
+}

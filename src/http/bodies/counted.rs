@@ -4,8 +4,9 @@ use axum::http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::frequency::FrequencyBody;
+use super::{frequency::FrequencyBody, sender_clock::note_times};
 use crate::{
+    auth::Caller,
     counter::{Answered, Counted, Counter, OccurrenceOutcome},
     domain::{Moment, Occurrence},
     http::problem::Problem,
@@ -63,9 +64,23 @@ impl NotCounted {
 /// The result of one element of many; nothing where there was nothing to record.
 pub(in crate::http) type Recorded = Result<Option<Answered<Counted>>, Problem>;
 
+/// Records one occurrence.
+pub(in crate::http) async fn record_one(
+    counter: &Counter,
+    caller: &Caller,
+    moment: Moment,
+    occurrence: Occurrence,
+) -> Result<Answered<Counted>, Problem> {
+    let at = occurrence.at;
+    let result = counter.record_one(moment, occurrence).await;
+    note_times(caller, moment.now, [(at, &result)].into_iter());
+    Ok(result?)
+}
+
 /// Records those elements that hold an occurrence, and returns the result of each element.
 pub(in crate::http) async fn record_each(
     counter: &Counter,
+    caller: &Caller,
     moment: Moment,
     elements: Vec<Result<Option<Occurrence>, Problem>>,
 ) -> Vec<Recorded> {
@@ -80,7 +95,10 @@ pub(in crate::http) async fn record_each(
             })
         })
         .collect();
-    let mut results = counter.record(moment, occurrences).await.into_iter();
+    let times: Vec<_> = occurrences.iter().map(|occurrence| occurrence.at).collect();
+    let results = counter.record(moment, occurrences).await;
+    note_times(caller, moment.now, times.into_iter().zip(&results));
+    let mut results = results.into_iter();
     pending
         .into_iter()
         .map(|element| match element {

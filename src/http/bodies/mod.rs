@@ -7,10 +7,11 @@ mod fix;
 mod frequency;
 mod occurrence;
 pub(super) mod schemas;
+mod sender_clock;
 
 pub(super) use action::ActionBody;
 pub(super) use counted::{
-    CountedBody, NotCounted, Recorded, record_each, temporary_problem, write_status_of,
+    CountedBody, NotCounted, Recorded, record_each, record_one, temporary_problem, write_status_of,
 };
 pub(super) use degraded::{DegradedBody, write_status};
 pub(super) use fix::FixBody;

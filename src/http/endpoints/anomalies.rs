@@ -14,14 +14,14 @@ use utoipa_axum::routes;
 
 use super::endpoint::Endpoint;
 use crate::{
-    auth::Scope,
+    auth::{Caller, Scope},
     counter::{Anomaly, Answered},
     domain::{AnomalyKey, Signature, Timestamp},
     http::{
         bodies::{
             ActionBody, CountedBody, FixBody, FrequencyBody, OccurrenceRequest, PostedArray,
-            PostedOccurrence, Recorded, record_each, schemas, temporary_problem, write_status,
-            write_status_of,
+            PostedOccurrence, Recorded, record_each, record_one, schemas, temporary_problem,
+            write_status, write_status_of,
         },
         extract::{EventQuota, IdempotencyKey, JsonText, KeyPath},
         json::Json,
@@ -157,6 +157,7 @@ enum RecordedBody {
 )]
 async fn record(
     State(state): State<AppState>,
+    caller: Caller,
     quota: EventQuota,
     IdempotencyKey(id): IdempotencyKey,
     body: JsonText,
@@ -170,22 +171,25 @@ async fn record(
             ));
         }
         quota.take(array.len())?;
-        return record_array(&state, &array).await;
+        return record_array(&state, &caller, &array).await;
     }
     let posted = PostedOccurrence::parse(text)?;
     quota.take(1)?;
     let moment = state.counter.moment();
-    let counted = state.counter.record_one(moment, posted.read(id, moment, state.anomaly)?).await?;
+    let occurrence = posted.read(id, moment, state.anomaly)?;
+    let counted = record_one(&state.counter, &caller, moment, occurrence).await?;
     let status = write_status(counted.degraded);
     Ok((status, Json(RecordedBody::One(counted.into()))))
 }
 
 async fn record_array(
     state: &AppState,
+    caller: &Caller,
     array: &PostedArray<'_>,
 ) -> Result<(StatusCode, Json<RecordedBody>), Problem> {
     let moment = state.counter.moment();
-    let results = record_each(&state.counter, moment, array.read(moment, state.anomaly)?).await;
+    let occurrences = array.read(moment, state.anomaly)?;
+    let results = record_each(&state.counter, caller, moment, occurrences).await;
     // Nothing was recorded, some of it for a reason that passes: the client is to retry the call.
     if let Some(problem) = temporary_problem(&results)
         && results.iter().all(Result::is_err)

@@ -84,7 +84,7 @@ async fn deliver(
     let delivery = read.inspect_err(|problem| note_refusal(&caller, bytes, problem))?;
     let ReadDelivery { heads, alerts, truncated, turn: _turn } = delivery;
     note_truncated(&caller, truncated);
-    let results = record_each(&state.counter, moment, alerts).await;
+    let results = record_each(&state.counter, &caller, moment, alerts).await;
     // Alertmanager sends the whole again, and an episode that was recorded counts once. (A delivery
     // has no id: where each one counts, a part of it may count twice.)
     if let Some(problem) = temporary_problem(&results) {
