@@ -259,7 +259,7 @@ impl Counter {
     /// Keeps a write that the store has acknowledged, to send it again after a failover.
     fn remember(&self, moment: Moment, operation: impl FnOnce() -> Operation) {
         if let Some(buffer) = &self.outages.resend_buffer {
-            buffer.push(moment, std::iter::once(operation()));
+            buffer.push(moment.now, std::iter::once(operation()));
         }
     }
 
@@ -277,7 +277,7 @@ impl Counter {
             let operation = |((_, occurrence), _): (&(usize, Occurrence), _)| {
                 Operation::Occurrence(occurrence.clone())
             };
-            buffer.push(moment, counted.map(operation));
+            buffer.push(moment.now, counted.map(operation));
         }
         if let Some(fallback) = &self.fallback {
             let keys = occurrences.iter().map(|(_, occurrence)| occurrence.key);

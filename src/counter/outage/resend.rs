@@ -21,6 +21,7 @@ use super::{
     sending::{Resent, Sending},
 };
 use crate::{
+    counter::call_sizes::fitting,
     domain::{Operation, Timestamp},
     spool::{Spool, SpoolError, SpoolWrite},
     store::{Resets, Shard},
@@ -33,6 +34,10 @@ const STRAGGLER_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Pause before the held writes on disk are read again, if that has failed.
 const LOAD_RETRY_PAUSE: Duration = Duration::from_secs(30);
+
+/// Maximum number and size of dead letters that are written with one fsync.
+const BURIED_OPERATIONS: usize = 1_000;
+const BURIED_BYTES: usize = 256 << 10;
 
 /// The last acknowledged writes, and those of them that are to be sent again.
 #[derive(Debug)]
@@ -129,7 +134,7 @@ impl Resender {
     }
 
     pub(crate) fn push(&self, executor: &Executor, acknowledged: Operation) {
-        self.buffer.push(executor.clock.moment(), std::iter::once(acknowledged));
+        self.buffer.push(executor.clock.now(), std::iter::once(acknowledged));
     }
 
     /// Returns whether writes of a shard that is unavailable are held.
@@ -366,8 +371,16 @@ impl Resender {
         );
         telemetry::buried(count);
         let Some(spool) = &self.spool else { return };
-        if let Err(error) = spool.bury(refused, executor.clock.now()).await {
-            tracing::error!(%error, "{count} dead letters can't be written");
+        let mut refused = refused;
+        while !refused.is_empty() {
+            // Writes that callers wait for are stored in between.
+            let sizes = refused.iter().map(|(write, _)| write.operation.bytes());
+            let rest = refused.split_off(fitting(sizes, BURIED_OPERATIONS, BURIED_BYTES));
+            let piece = mem::replace(&mut refused, rest);
+            let count = piece.len();
+            if let Err(error) = spool.bury(piece, executor.clock.now()).await {
+                tracing::error!(%error, "{count} dead letters can't be written");
+            }
         }
     }
 
@@ -415,7 +428,7 @@ impl Resender {
 
     /// Stores what would have to be sent again if Redis is another one at the next start.
     pub(crate) async fn close(&mut self, executor: &Executor) {
-        self.buffer.expire(executor.clock.moment());
+        self.buffer.expire(executor.clock.now());
         self.hold_buffered(executor, |_| true);
         let Some(spool) = self.spool.clone().filter(|_| self.is_loaded) else { return };
         for (shard, held) in &mut self.held {

@@ -2,11 +2,15 @@
 //! may lose writes that it had not replicated yet. So the last writes are sent again after a
 //! reconnection; because of their ids that changes nothing where nothing was lost.
 
-use std::{collections::VecDeque, mem};
+use std::{collections::VecDeque, mem, time::Instant};
 
 use parking_lot::Mutex;
 
-use crate::domain::{Moment, Operation, Timestamp};
+use crate::domain::{Operation, Timestamp};
+
+/// By how much a clock that is corrected goes ahead of the elapsed time, or behind it, in
+/// microseconds. By more it was set.
+const CORRECTION_MICROS: i64 = 60 * 1_000_000;
 
 /// The acknowledged writes of the last seconds.
 #[derive(Debug)]
@@ -32,9 +36,31 @@ struct Remembered {
     operations: VecDeque<Acknowledged>,
     /// Approximate size of `operations`.
     bytes: usize,
+    /// The time of the last change, by both clocks.
+    changed: Option<(Timestamp, Instant)>,
 }
 
 impl Remembered {
+    /// Moves the times with a clock that was set in between: whatever it shows, writes expire by
+    /// the time that has elapsed since their acknowledgement.
+    fn follow(&mut self, now: Timestamp) {
+        let at = Instant::now();
+        let Some((last_now, last_at)) = self.changed.replace((now, at)) else { return };
+        let elapsed = i64::try_from(at.duration_since(last_at).as_micros()).unwrap_or(i64::MAX);
+        let set_by = now.as_micros().saturating_sub(last_now.as_micros()).saturating_sub(elapsed);
+        if set_by.saturating_abs() > CORRECTION_MICROS {
+            for (acknowledged_at, _) in &mut self.operations {
+                let moved = acknowledged_at.as_micros().saturating_add(set_by);
+                *acknowledged_at = Timestamp::from_micros(moved);
+            }
+        }
+    }
+
+    fn take_all(&mut self) -> VecDeque<Acknowledged> {
+        self.bytes = 0;
+        mem::take(&mut self.operations)
+    }
+
     fn push(&mut self, write: Acknowledged) {
         self.bytes += write.1.bytes();
         self.operations.push_back(write);
@@ -64,28 +90,31 @@ impl ResendBuffer {
         Self { limits, remembered: Mutex::default() }
     }
 
-    /// Adds writes that were acknowledged just now.
-    pub(crate) fn push(&self, moment: Moment, acknowledged: impl Iterator<Item = Operation>) {
+    /// Adds writes that were acknowledged just now. These are copies of what the store has, so that
+    /// they may be forgotten by `now`, also while nothing that it has may be.
+    pub(crate) fn push(&self, now: Timestamp, acknowledged: impl Iterator<Item = Operation>) {
         let mut remembered = self.remembered.lock();
+        remembered.follow(now);
         for operation in acknowledged {
-            remembered.push((moment.now, operation));
+            remembered.push((now, operation));
         }
         // In an outage nothing is acknowledged, and the writes before it stay.
-        remembered.remove_before(moment.horizon.minus_seconds(self.limits.seconds));
+        remembered.remove_before(now.minus_seconds(self.limits.seconds));
         remembered.remove_beyond(self.limits);
     }
 
     /// Removes what is too old.
-    pub(crate) fn expire(&self, moment: Moment) {
-        let oldest_kept = moment.horizon.minus_seconds(self.limits.seconds);
-        self.remembered.lock().remove_before(oldest_kept);
+    pub(crate) fn expire(&self, now: Timestamp) {
+        let mut remembered = self.remembered.lock();
+        remembered.follow(now);
+        remembered.remove_before(now.minus_seconds(self.limits.seconds));
     }
 
     /// Removes the writes that are `wanted`, and returns them, oldest first, with the time of their
     /// acknowledgement.
     pub(crate) fn take(&self, wanted: impl Fn(&Operation) -> bool) -> Vec<Acknowledged> {
         let mut remembered = self.remembered.lock();
-        let all = mem::take(&mut *remembered).operations;
+        let all = remembered.take_all();
         let (taken, left): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|(_, operation)| wanted(operation));
         left.into_iter().for_each(|write| remembered.push(write));
@@ -95,7 +124,7 @@ impl ResendBuffer {
     /// Puts back writes that were taken; they expire as if they had not been.
     pub(crate) fn put_back(&self, taken: impl Iterator<Item = Acknowledged>) {
         let mut remembered = self.remembered.lock();
-        let newer = mem::take(&mut *remembered).operations;
+        let newer = remembered.take_all();
         let mut by_time: Vec<_> = taken.chain(newer).collect();
         // Writes of the same time keep their order.
         by_time.sort_by_key(|(acknowledged_at, _)| *acknowledged_at);
@@ -130,18 +159,18 @@ mod tests {
         let limit = 35_000;
         let buffer = buffer(1_000, limit);
         let bytes = || buffer.remembered.lock().bytes;
-        buffer.push(now.into(), (0..10).map(write));
+        buffer.push(now, (0..10).map(write));
         let newest = [7, 8, 9].map(|number| (now, write(number)));
         assert!(bytes() > 30_000 && bytes() <= limit, "{}", bytes());
         let taken = buffer.take(|_| true);
         assert_eq!(taken, newest);
         assert_eq!(bytes(), 0);
-        buffer.push(now.into(), std::iter::once(write(10)));
+        buffer.push(now, std::iter::once(write(10)));
         buffer.put_back(taken.into_iter());
         let newest = [8, 9, 10].map(|number| (now, write(number)));
         assert_eq!(buffer.take(|_| true), newest);
-        buffer.push(now.into(), std::iter::once(operation("small", now)));
-        buffer.expire(now.plus_seconds(11).into());
+        buffer.push(now, std::iter::once(operation("small", now)));
+        buffer.expire(now.plus_seconds(11));
         assert_eq!(bytes(), 0);
     }
 
@@ -152,7 +181,7 @@ mod tests {
             let buffer = buffer(3, usize::MAX);
             for second in seconds {
                 let now = begin.plus_seconds(*second);
-                buffer.push(now.into(), std::iter::once(operation(&second.to_string(), now)));
+                buffer.push(now, std::iter::once(operation(&second.to_string(), now)));
             }
             let all = buffer.take(|_| true);
             all.iter().map(|(_, operation)| operation.id().to_string()).collect::<Vec<_>>()
@@ -165,7 +194,7 @@ mod tests {
     fn writes_that_are_taken_leave_the_buffer_and_the_others_stay() {
         let buffer = buffer(10, usize::MAX);
         let now = Timestamp::from_micros(1_774_799_738_000_000);
-        buffer.push(now.into(), ["a", "b", "c"].into_iter().map(|name| operation(name, now)));
+        buffer.push(now, ["a", "b", "c"].into_iter().map(|name| operation(name, now)));
         let is_b = |operation: &Operation| operation.id().as_str() == "b";
         let b = buffer.take(is_b);
         assert_eq!(b, [(now, operation("b", now))]);
@@ -182,9 +211,30 @@ mod tests {
             let at = begin.plus_seconds(second);
             (at, operation(&second.to_string(), at))
         };
-        buffer.push(begin.plus_seconds(5).into(), std::iter::once(write(5).1));
+        buffer.push(begin.plus_seconds(5), std::iter::once(write(5).1));
         buffer.put_back([write(6), write(1)].into_iter());
-        buffer.expire(begin.plus_seconds(12).into());
+        buffer.expire(begin.plus_seconds(12));
         assert_eq!(buffer.take(|_| true), [write(5), write(6)]);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_makes_no_write_expire_earlier_or_later() {
+        let begin = Timestamp::from_micros(1_774_799_738_000_000);
+        let day = 86_400;
+        for set_by in [40 * day, -40 * day] {
+            let buffer = buffer(10, usize::MAX);
+            buffer.push(begin, std::iter::once(operation("before", begin)));
+            let after = begin.plus_seconds(set_by);
+            buffer.push(after, std::iter::once(operation("after", after)));
+            let ids = |all: Vec<Acknowledged>| -> Vec<String> {
+                all.iter().map(|(_, operation)| operation.id().to_string()).collect()
+            };
+            buffer.expire(after.plus_seconds(9));
+            let taken = buffer.take(|_| true);
+            buffer.put_back(taken.clone().into_iter());
+            assert_eq!(ids(taken), ["before", "after"], "{set_by}");
+            buffer.expire(after.plus_seconds(11));
+            assert_eq!(ids(buffer.take(|_| true)), [""; 0], "{set_by}");
+        }
     }
 }
