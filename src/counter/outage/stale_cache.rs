@@ -13,6 +13,10 @@ use crate::{
 /// How far an entry is ahead of a new reply when the clock was set back in between, in seconds.
 const SET_BACK_SECONDS: i64 = 60;
 
+/// How far the clocks of instances may differ, in seconds: events that have left for one of them
+/// are gone for all.
+const SKEW_SECONDS: i64 = 60;
+
 /// The last known state of anomalies. The least recently used is evicted first.
 #[derive(Debug)]
 pub(crate) struct StaleCache {
@@ -87,7 +91,9 @@ impl StaleEntry {
             return None;
         }
         self.floor = Floor::of(arrived_at, stats);
-        let are_inside = floor.first_seen >= RETENTION.start(began_at);
+        // Calls are executed in batches, with the time of the latest of them.
+        let may_have_left = RETENTION.start(arrived_at).plus_seconds(SKEW_SECONDS);
+        let are_inside = floor.first_seen >= may_have_left;
         let (from, to) = (floor.count, stats.counts.month);
         (are_inside && !stats.is_approximate && to < from).then_some(Fall { from, to })
     }
@@ -193,6 +199,8 @@ fn details_bytes(details: &AnomalyDetails) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
     use crate::domain::WindowCounts;
 
@@ -254,11 +262,40 @@ mod tests {
     fn events_that_may_have_left_and_approximate_counts_are_no_fall() {
         let mut cache = cache();
         let month = 30 * 86_400;
-        cache.update_stats(KEY, times(0, 1), &stats(7, at(5 - month)));
-        assert_eq!(cache.update_stats(KEY, times(6, 7), &stats(6, at(0))), None, "one has left");
+        cache.update_stats(KEY, times(0, 1), &stats(7, at(65 - month)));
+        assert_eq!(cache.update_stats(KEY, times(2, 6), &stats(6, at(0))), None, "one has left");
         let approximate = |count| AnomalyStats { is_approximate: true, ..stats(count, at(0)) };
         assert_eq!(cache.update_stats(KEY, times(8, 9), &approximate(5)), None);
         assert_eq!(cache.update_stats(KEY, times(10, 11), &stats(4, at(0))), None);
+    }
+
+    proptest! {
+        /// Two instances share a store, from which the one whose clock is ahead removes what has
+        /// expired for it. Calls are executed with any time up to the reply.
+        #[test]
+        fn events_that_expire_for_an_instance_whose_clock_is_ahead_are_no_fall(
+            ages in vec(0..90_i64, 1..30),
+            calls in vec((0..20_i64, 0..10_i64, 0..10_i64, 0..=SKEW_SECONDS, 0..4), 1..20),
+        ) {
+            let expiry = |age: i64| RETENTION.start(at(age));
+            let mut events: Vec<Timestamp> = ages.into_iter().map(expiry).collect();
+            let (mut cache, mut now, mut lost) = (cache(), 0, 0);
+            for (pause, executed, arrived, ahead, kind) in calls {
+                let (began, executed) = (now + pause, now + pause + executed);
+                now = executed + arrived;
+                events.retain(|event| *event >= expiry(executed + ahead));
+                if kind == 0 && events.pop().is_some() {
+                    lost += 1;
+                }
+                let inside = events.iter().filter(|event| **event >= expiry(executed));
+                let first_seen = inside.clone().min().copied();
+                let month = inside.count() as u64;
+                let counts = WindowCounts { month, ..WindowCounts::default() };
+                let stats = AnomalyStats { counts, first_seen, ..AnomalyStats::default() };
+                let fall = cache.update_stats(KEY, times(began, now), &stats);
+                prop_assert!(lost > 0 || fall.is_none(), "{fall:?}");
+            }
+        }
     }
 
     #[test]
