@@ -116,8 +116,8 @@ struct Run<'a> {
     samples: HashSet<usize>,
     /// The writes that were refused alone, by shard, with the fault.
     alone: BTreeMap<Shard, Vec<(usize, StoreError)>>,
-    /// True if a call was too late: its writes may have been recorded.
-    has_been_late: bool,
+    /// The writes of calls that were too late: they may have been recorded.
+    late: HashSet<usize>,
 }
 
 /// The writes of a call that has to be divided.
@@ -157,7 +157,7 @@ impl Executor {
             refusing: BTreeSet::new(),
             samples: HashSet::new(),
             alone: BTreeMap::new(),
-            has_been_late: false,
+            late: HashSet::new(),
         };
         let mut parts = self.parts(writes);
         while let Some(mut part) = parts.pop() {
@@ -236,7 +236,7 @@ impl Executor {
                 run.executions[*index] = Execution::Deferred { maybe_sent: true };
             }
             if too_large.contains(&shard) {
-                run.has_been_late = true;
+                run.late.insert(*index);
                 match part {
                     // The others go on without it.
                     [_] => drop(run.held.insert(key)),
@@ -300,8 +300,10 @@ impl Executor {
         if let (Source::Replay, Some(fallback)) = (run.source, &self.fallback) {
             fallback.begin_applying(operations.clone().map(Operation::key));
         }
-        let is_again =
-            run.has_been_late || part.first().is_some_and(|index| run.writes[*index].maybe_sent);
+        // All of a part are alike: it is divided into those that were late, and the others.
+        let is_again = part
+            .first()
+            .is_some_and(|index| run.writes[*index].maybe_sent || run.late.contains(index));
         let mut occurrences: Vec<Occurrence> = Vec::new();
         let mut repairs: Vec<RepairAttempt> = Vec::new();
         let mut results = Vec::new();

@@ -225,6 +225,22 @@ async fn a_call_that_is_too_large_to_end_in_time_is_halved_and_no_outage() {
 }
 
 #[tokio::test]
+async fn writes_that_were_never_sent_are_no_copies_after_a_call_that_was_late() {
+    let store = Arc::new(RefusingStore { late_from: Some(250_000), ..RefusingStore::default() });
+    let executor = store.executor();
+    // The first call takes 34 of the large ones; the rest goes in time.
+    let mut writes: Vec<_> = (0..36).map(|n| large_write(n as u64, n, 30_000)).collect();
+    writes.extend((36..60).map(|n| write(n as u64, n)));
+    let executions = executor.execute(&writes, Source::Replay).await;
+    assert_eq!(executions, vec![Execution::Applied { is_new: true }; 60]);
+    let came_again: HashSet<String> = store.came_again.lock().drain(..).collect();
+    let number = |id: &String| id.split_once('-').unwrap().1.parse::<usize>().unwrap();
+    let mut numbers: Vec<usize> = came_again.iter().map(number).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, Vec::from_iter(0..34));
+}
+
+#[tokio::test]
 async fn a_server_that_answers_no_probe_either_is_at_fault_and_not_the_size() {
     let (late_from, fails_checks) = (Some(0), true);
     let store = Arc::new(RefusingStore { late_from, fails_checks, ..RefusingStore::default() });

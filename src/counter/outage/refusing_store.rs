@@ -28,6 +28,8 @@ pub(crate) struct RefusingStore {
     /// The size of a call in bytes from which it is late.
     pub(crate) late_from: Option<usize>,
     pub(crate) counted: Mutex<HashMap<AnomalyKey, Vec<String>>>,
+    /// The ids of events that came as ones that may have been sent before.
+    pub(crate) came_again: Mutex<Vec<String>>,
     pub(crate) calls: Mutex<usize>,
 }
 
@@ -93,6 +95,8 @@ impl Store for RefusingStore {
         moment: Moment,
         occurrences: Vec<Occurrence>,
     ) -> Vec<Result<Recorded, StoreError>> {
+        let ids = occurrences.iter().map(|occurrence| occurrence.id.as_str().to_owned());
+        self.came_again.lock().extend(ids);
         if self.late_from.is_some() {
             return self.record(moment, occurrences).await;
         }
