@@ -55,7 +55,7 @@ pub(crate) trait BatchWork: Send + Sync + 'static {
 /// The limits of batches.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Capacity {
-    /// A batch of at least this many items takes no further call.
+    /// Maximum number of items of a batch, unless a single call has more.
     pub(crate) items: usize,
     /// Maximum number of batches that run at the same time.
     pub(crate) batches: usize,
@@ -157,9 +157,10 @@ impl<W: BatchWork> Shared<W> {
         let mut calls: Vec<QueuedCall<W>> = Vec::new();
         let (mut items, mut bytes) = (0, 0);
         let max_bytes = self.work.max_bytes();
-        while items < self.capacity.items
-            && let Some(next) = queue.calls.front()
-            && (calls.is_empty() || bytes + next.bytes <= max_bytes)
+        while let Some(next) = queue.calls.front()
+            && (calls.is_empty()
+                || items + next.items.len() <= self.capacity.items
+                    && bytes + next.bytes <= max_bytes)
             && let Some(call) = queue.calls.pop_front()
         {
             items += call.items.len();
@@ -284,9 +285,9 @@ mod tests {
         assert_eq!(*sizes.lock(), [1, 10]);
     }
 
-    #[tokio::test]
-    async fn a_batch_has_no_more_bytes_than_get_through() {
-        let (batcher, Gated { sizes, started, permits }) = gated(100, config(100));
+    /// Returns the sizes of the batches of calls that have all come while another one runs.
+    async fn sizes_of_batches(max_items: usize, calls: Vec<Vec<usize>>) -> Vec<usize> {
+        let (batcher, Gated { sizes, started, permits }) = gated(max_items, config(100));
         let moment = Moment::from(Timestamp::from_micros(NOW));
         let submit = |items: Vec<usize>| {
             let batcher = batcher.clone();
@@ -297,7 +298,7 @@ mod tests {
         let first = submit(vec![0]);
         started.notified().await;
         let mut others = Vec::new();
-        for items in [vec![600], vec![300, 100], vec![1], vec![5_000], vec![2], vec![3]] {
+        for items in calls {
             others.push(submit(items));
             while batcher.0.queue.lock().calls.len() < others.len() {
                 tokio::task::yield_now().await;
@@ -308,8 +309,23 @@ mod tests {
         for other in others {
             other.await.unwrap();
         }
+        let sizes = sizes.lock();
+        sizes[1..].to_vec()
+    }
+
+    #[tokio::test]
+    async fn a_batch_has_no_more_bytes_than_get_through() {
+        let calls = vec![vec![600], vec![300, 100], vec![1], vec![5_000], vec![2], vec![3]];
         // A call that is larger goes alone.
-        assert_eq!(*sizes.lock(), [1, 3, 1, 1, 2]);
+        assert_eq!(sizes_of_batches(100, calls).await, [3, 1, 1, 2]);
+    }
+
+    #[tokio::test]
+    async fn a_batch_has_no_more_items_than_the_store_takes_at_once() {
+        let items = |count: usize| vec![1; count];
+        let calls = vec![items(3), items(6), items(2), items(11), items(10), items(1)];
+        // A call that is larger goes alone.
+        assert_eq!(sizes_of_batches(10, calls).await, [9, 2, 11, 10, 1]);
     }
 
     #[tokio::test]
