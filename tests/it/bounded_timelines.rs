@@ -227,6 +227,52 @@ async fn a_long_timeline_is_rolled_up_in_pieces_and_counts_stay_right_meanwhile(
 }
 
 #[tokio::test]
+async fn a_call_rewrites_the_buckets_of_no_more_anomalies_than_it_has_time_for() {
+    const KEYS: u64 = 5;
+    let redis = RedisServer::start();
+    let (client, now) = (redis.client().await, start_of_tests());
+    let store = store_keeping(10, &redis.url()).await;
+    let name = |kind: &str, key: u64| format!("anomaly:{kind}:{}", AnomalyKey::from_bits(key));
+    // A bucket for each of the last 700 hours but two, of one event.
+    let hour = now.as_micros() / 3_600_000_000;
+    for key in 0..KEYS {
+        let mut command = vec!["ZADD".to_owned(), name("folded_counts", key)];
+        for n in 0..698 {
+            command.extend([((hour - 700 + n) * 3_600).to_string(), (n + 1).to_string()]);
+        }
+        client.run(&command.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        let (first, edge) = ((hour - 700) * 3_600, (hour - 3) * 3_600);
+        let folded = format!("{first} {edge} 698 {}", (hour - 24) * 3_600);
+        client.run(&["SET", &name("folded", key), &folded]).await;
+    }
+    let event =
+        |key: u64, id: u64, age: i64| occurrence(key, &id.to_string(), now.minus_seconds(age));
+    let both = |key| (0..10).map(move |id| event(key, id, 0)).chain([event(key, 10, 699 * 3_600)]);
+    let events: Vec<Occurrence> = (0..KEYS).flat_map(both).collect();
+    for result in store.record(now.into(), events).await {
+        assert_eq!(result.unwrap().outcome, RecordOutcome::Counted);
+    }
+    let mut rolled_up = 0;
+    for key in 0..KEYS {
+        rolled_up += u64::from(client.number(&["ZCARD", &name("timeline", key)]).await == 10);
+    }
+    assert_eq!(rolled_up, 1, "the others have to wait");
+    for call in 0..KEYS {
+        let events = (0..KEYS).map(|key| event(key, 11 + call, 0)).collect();
+        for result in store.record(now.into(), events).await {
+            assert_eq!(result.unwrap().outcome, RecordOutcome::Counted);
+        }
+    }
+    let mut left = 0;
+    for key in 0..KEYS {
+        left += client.number(&["ZCARD", &name("timeline", key)]).await;
+        let stats = store.stats(now.into(), vec![AnomalyKey::from_bits(key)]).await.pop().unwrap();
+        assert_eq!(stats.unwrap().unwrap().counts.month, 698 + 11 + KEYS);
+    }
+    assert!(left < KEYS as i64 * 15, "{left}: each is rolled up in its turn");
+}
+
+#[tokio::test]
 async fn expired_events_of_another_writer_are_removed_in_pieces() {
     const MEMBERS: i64 = 12_000;
     let redis = RedisServer::start();

@@ -36,6 +36,7 @@ local recent_ids, may_be_copies, kept_from = tonumber(ARGV[8]), ARGV[9] == '1', 
 local PACKED_EVENTS, LONG_MEMBER = 32, string.rep('\n', 65)
 -- Events and buckets that a call rolls up beyond the number of its occurrences, some 5 us each: so
 -- a timeline that is too long gets shorter, and others who use Redis wait for some milliseconds.
+-- Only the first anomaly's buckets, up to some 1,500, may be beyond it: none may wait for ever.
 local MORE_WORK = 500
 
 local texts
@@ -52,6 +53,20 @@ local function safe_starts()
   return limits
 end
 
+-- Rolls up the surplus of an anomaly, if its buckets can be rewritten within `work`, and returns
+-- the work that it was. `is_first` says that nothing else was rolled up.
+local function bound_timeline(stats, work, is_first, limits)
+  local oldest = call('ZRANGE', KEYS[stats.k], '0', '0', 'WITHSCORES')[2]
+  local room = work - call('ZCOUNT', KEYS[stats.k + FOLDED_COUNTS], oldest, '+inf')
+  if is_first then
+    room = math.max(room, MORE_WORK)
+  elseif room <= 0 then
+    return 0
+  end
+  return roll_up_oldest(stats.k, stats, math.min(stats.surplus, room), limits, recent_ids,
+    kept_seconds)
+end
+
 -- Rolls up the surplus of the anomalies' events as far as the call may take, the largest first:
 -- what is left over is rolled up with later writes.
 local function bound_timelines(count)
@@ -64,14 +79,14 @@ local function bound_timelines(count)
     end
   end
   table.sort(too_long, function(a, b) return a.surplus > b.surplus end)
-  local work = count + MORE_WORK
+  local work, is_first = count + MORE_WORK, true
   local limits = #too_long > 0 and safe_starts()
   for _, stats in ipairs(too_long) do
     if work > 0 then
-      local done = protected(roll_up_oldest, stats.k, stats, math.min(stats.surplus, work), limits,
-        recent_ids, kept_seconds)
+      local done = tonumber(protected(bound_timeline, stats, work, is_first, limits))
+      is_first = is_first and (done or 0) == 0
       -- One that fails is left as it is: its events are in the timeline.
-      work = work - (tonumber(done) or 1)
+      work = work - (done or 1)
     end
   end
 end
