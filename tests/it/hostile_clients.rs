@@ -208,6 +208,26 @@ async fn whatever_a_client_sends_the_others_are_answered_in_time_and_memory_stay
     assert!(grown < MAX_GROWTH_BYTES, "{grown} bytes more");
 }
 
+#[tokio::test]
+async fn a_client_that_sends_on_and_reads_late_reads_its_refusal() {
+    let service = Service::with(&[("HTTP__BODY_TIMEOUT_SECONDS", "1")]).await;
+    let long_head = format!("{POST}X-More: {}\r\n", "x".repeat(100_000));
+    let slow_body = format!("{POST}Content-Length: 1000\r\n\r\n{{");
+    // The body times out after a second.
+    for (sent, more, status) in [(long_head, 5, 431), (slow_body, 15, 408)] {
+        let mut stream = TcpStream::connect(service.address()).await.unwrap();
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        for _ in 0..more {
+            sleep(Duration::from_millis(100)).await;
+            // The service may have closed it.
+            let _ = stream.write_all(b" ").await;
+        }
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{status}: {answer}");
+    }
+}
+
 /// Clients that send all of a body except its last byte.
 async fn unended(service: &Service, head: &str, clients: usize, bytes: usize) -> Vec<TcpStream> {
     let request = format!("{head}Content-Length: {bytes}\r\n\r\n{}", " ".repeat(bytes - 1));

@@ -19,15 +19,12 @@ use axum::{
     response::IntoResponse as _,
 };
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::{GracefulShutdown, Watcher},
-};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     time,
 };
 use tokio_rustls::TlsAcceptor;
@@ -54,6 +51,10 @@ const PAUSE_AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
 /// sends one without an end.
 const MAX_HEAD_BYTES: usize = 32 << 10;
 
+/// How long, and how much, is read from a client after the last answer.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 256 << 10;
+
 /// Timeout for a TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -78,7 +79,7 @@ where
         send_timeout: Duration::from_secs(config.send_timeout_seconds.get().into()),
         connections: Connections::new(files::max_connections(config.max_connections.get().into())),
         refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
-        graceful: GracefulShutdown::new(),
+        stop: watch::Sender::new(()),
     };
     let mut stop = std::pin::pin!(stop);
     loop {
@@ -95,7 +96,8 @@ where
     tracing::info!("stopping: requests under way are answered first");
     let seconds = config.shutdown_timeout_seconds;
     let deadline = time::Instant::now() + Duration::from_secs(seconds);
-    if time::timeout_at(deadline, server.graceful.shutdown()).await.is_err() {
+    server.stop.send_replace(());
+    if time::timeout_at(deadline, server.stop.closed()).await.is_err() {
         tracing::warn!(seconds, "requests still under way after {seconds} s are cut off");
     }
     deadline
@@ -138,7 +140,8 @@ struct Server<S> {
     send_timeout: Duration,
     connections: Connections,
     refusals: Arc<Semaphore>,
-    graceful: GracefulShutdown,
+    /// Changes when connections have to end; each has a receiver up to its last answer.
+    stop: watch::Sender<()>,
 }
 
 impl<S> Server<S>
@@ -162,7 +165,7 @@ where
         let connection = Connection {
             routes: self.routes.clone(),
             builder: connection_builder(self.header_timeout),
-            watcher: self.graceful.watcher(),
+            stop: self.stop.subscribe(),
             client: Arc::clone(&client),
         };
         let acceptor = self.tls.as_ref().map(|tls| tls.acceptor());
@@ -184,11 +187,12 @@ where
         }
         let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() else { return };
         let mut builder = connection_builder(REFUSAL_HEADER_TIMEOUT);
-        let stream = TokioIo::new(stream);
-        let refused = builder.keep_alive(false).serve_connection(stream, service_fn(refuse));
+        builder.keep_alive(false);
         tokio::spawn(async move {
+            let mut stream = stream;
             // An error means that the client did not wait for its refusal.
-            drop(refused.await);
+            drop(builder.serve_connection(TokioIo::new(&mut stream), service_fn(refuse)).await);
+            linger(stream).await;
             drop(permit);
         });
     }
@@ -198,7 +202,7 @@ where
 struct Connection<S> {
     routes: S,
     builder: http1::Builder,
-    watcher: Watcher,
+    stop: watch::Receiver<()>,
     client: Arc<ClientConnection>,
 }
 
@@ -217,18 +221,48 @@ where
         }
     }
 
-    async fn answer_requests(self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
-        let Self { routes, builder, watcher, client } = self;
+    async fn answer_requests(
+        self,
+        mut stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) {
+        let Self { routes, builder, mut stop, client } = self;
         let answer = service_fn(move |mut request: Request<Incoming>| {
             client.slot.touch();
             request.extensions_mut().insert(Arc::clone(&client));
             routes.clone().oneshot(request)
         });
-        let served = builder.serve_connection(TokioIo::new(stream), answer);
-        if let Err(error) = watcher.watch(served).await {
+        let served = async {
+            let served = builder.serve_connection(TokioIo::new(&mut stream), answer);
+            let mut served = std::pin::pin!(served);
+            tokio::select! {
+                ended = served.as_mut() => return ended,
+                _ = stop.changed() => served.as_mut().graceful_shutdown(),
+            }
+            served.await
+        };
+        if let Err(error) = served.await {
             tracing::debug!(%error, "a connection has broken");
         }
+        drop(stop);
+        linger(stream).await;
     }
+}
+
+/// Ends a connection so that a client that still sends can read its answer: a socket that is closed
+/// with bytes unread is reset, and a reset takes away what the client has not read (RFC 9112, 9.6).
+async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let reading = async {
+        let (mut buffer, mut read) = (vec![0; 4 << 10], 0);
+        stream.shutdown().await?;
+        while read < LINGER_BYTES
+            && let length @ 1.. = stream.read(&mut buffer).await?
+        {
+            read += length;
+        }
+        io::Result::Ok(())
+    };
+    // Whether the client has closed it by then makes no difference.
+    let _ = time::timeout(LINGER_TIME, reading).await;
 }
 
 fn connection_builder(header_timeout: Duration) -> http1::Builder {
