@@ -117,3 +117,29 @@ async fn a_copy_is_unrecognisable_where_an_older_version_may_have_dropped_its_id
     let outcomes = record(&store, now, [5].into_iter(), true).await;
     assert_eq!(outcomes, [RecordOutcome::Unrecognisable]);
 }
+
+/// An older version that runs beside this one rolls events up, drops ids, and leaves the time of
+/// the newest dropped one as it was.
+#[tokio::test]
+async fn a_copy_is_unrecognisable_where_an_older_version_has_rolled_up_meanwhile() {
+    let redis = RedisServer::start();
+    let (store, now) = (store_keeping(100, &redis.url()).await, start_of_tests());
+    record(&store, now, (0..400).filter(|n| n % 2 == 0), false).await;
+    let outcomes = record(&store, now, [1].into_iter(), true).await;
+    assert_eq!(outcomes, [RecordOutcome::Counted], "no id was dropped");
+    let name = |kind: &str| format!("anomaly:{kind}:{}", AnomalyKey::from_bits(KEY));
+    let client = redis.client().await;
+    let folded = client.text(&["GET", &name("folded")]).await.unwrap();
+    let [first, edge, total, coarse] =
+        <[&str; 4]>::try_from(folded.split(' ').collect::<Vec<_>>()).unwrap();
+    let total = total.parse::<u64>().unwrap() + 1;
+    client.run(&["SET", &name("folded"), &format!("{first} {edge} {total} {coarse}")]).await;
+    for _ in 0..2 {
+        let outcomes = record(&store, now, [3, 399].into_iter(), true).await;
+        let newest = outcomes[1];
+        assert!(matches!(newest, RecordOutcome::Counted | RecordOutcome::Duplicate), "{newest:?}");
+        assert_eq!(outcomes[0], RecordOutcome::Unrecognisable);
+        // What this version writes since then says so too.
+        record(&store, now, 400..410, false).await;
+    }
+}

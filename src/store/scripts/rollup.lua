@@ -13,8 +13,8 @@
 -- `folded_counts`  the running totals
 -- `folded_ids`     a hash of 64 fields with the ids of the last events that were rolled up, by
 --                  which a late copy is recognised: ten bytes each, 48 bits of the id's SHA-1 and
---                  the event's time in seconds. The field `dropped` is a time: ids of later events
---                  were never dropped
+--                  the event's time in seconds. The field `dropped` is "<time> <number>": ids of
+--                  later events were never dropped, as of that number in `folded`
 
 local ID_FIELDS, ID_BYTES, DROPPED = 64, 10, 'dropped'
 -- The room of a field: its share of the ids, that many standard deviations (a hash spreads them),
@@ -55,12 +55,16 @@ local function ids_of(k, rollup, field)
   return ids
 end
 
--- Returns the time after which no id was dropped. Where the field is missing, an older writer may
--- have dropped the id of any event.
+-- Returns the time after which no id was dropped. Where the field is missing, or events were rolled
+-- up since it was written, an older writer may have dropped the id of any event.
 local function dropped_until(k, rollup)
   if not rollup.dropped then
-    rollup.dropped = tonumber(call('HGET', KEYS[k + FOLDED_IDS], DROPPED))
-      or (rollup.total > ONCE_PER_FIELD and math.floor(rollup.edge_at) + 1 or 0)
+    local text = call('HGET', KEYS[k + FOLDED_IDS], DROPPED) or ''
+    local dropped, total = string.match(text, '^(%d+) (%d+)$')
+    if tonumber(total) ~= rollup.total then
+      dropped = rollup.total > ONCE_PER_FIELD and math.floor(rollup.edge_at) + 1 or 0
+    end
+    rollup.dropped = tonumber(dropped)
   end
   return rollup.dropped
 end
@@ -106,7 +110,7 @@ local function write_ids(k, rollup, new_ids, limit, kept_seconds)
     written[#written + 1] = rollup.ids[field]
   end
   rollup.dropped = dropped
-  written[2] = string.format('%d', dropped)
+  written[2] = string.format('%d %d', dropped, rollup.total)
   call('HSET', KEYS[k + FOLDED_IDS], unpack(written))
   call('EXPIRE', KEYS[k + FOLDED_IDS], kept_seconds)
 end
