@@ -13,10 +13,6 @@ pub const FINE_BUCKET_SECONDS: i64 = 120;
 /// The width of a bucket for older events.
 pub const COARSE_BUCKET_SECONDS: i64 = 3_600;
 
-/// The newest expired buckets stay. The last of them holds the number of events before the others;
-/// it may still grow by a late event that has not expired, and then the one before holds it.
-const EXPIRED_BUCKETS: usize = 2;
-
 /// Events that are kept as numbers. There is at least one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Rollup {
@@ -65,23 +61,35 @@ impl Rollup {
     /// Adds an event, and remembers its id as one of the last `limit`.
     pub(super) fn add(&mut self, now: Timestamp, at: Timestamp, id: EventDigest, limit: usize) {
         self.recent_ids.add(at, id, limit);
-        self.first = self.first.min(at);
         let index = self.bucket_of(now, at);
+        self.first = self.first.min(at);
         for bucket in self.buckets.range_mut(index..) {
             bucket.total += 1;
         }
     }
 
+    /// Returns true if this bucket is the base: the first one, where those before it were removed.
+    /// It holds the number of their events too, and must not end later: all of them would count
+    /// again for a window that begins before its new end.
+    fn is_base(&self, index: usize) -> bool {
+        let begins = |bucket: &Bucket| bucket_start(bucket.newest, COARSE_BUCKET_SECONDS);
+        index == 0 && self.buckets.front().is_some_and(|bucket| self.first < begins(bucket))
+    }
+
     /// Returns the index of the bucket that takes an event of the time `at`: the first that ends no
     /// earlier, or the one before it, which then ends later, if its last event is in the same
-    /// stretch of time; else a new one. So there are no more buckets than stretches.
+    /// stretch of time; else a new one. So there are no more buckets than stretches, but for the
+    /// base, which takes all events before its end and no later one.
     fn bucket_of(&mut self, now: Timestamp, at: Timestamp) -> usize {
         let width = bucket_seconds(now, at);
         let next = self.buckets.partition_point(|bucket| bucket.newest < at);
-        if self.buckets.get(next).is_some_and(|next| bucket_start(next.newest, width) <= at) {
+        if self.is_base(next)
+            || self.buckets.get(next).is_some_and(|next| bucket_start(next.newest, width) <= at)
+        {
             return next;
         }
         if let Some(previous) = next.checked_sub(1)
+            && !self.is_base(previous)
             && bucket_start(at, width) <= self.buckets[previous].newest
         {
             self.buckets[previous].newest = at;
@@ -115,7 +123,8 @@ impl Rollup {
     }
 
     /// Makes the buckets of more than a day ago coarse, and removes the expired ones but for the
-    /// newest.
+    /// newest, which becomes the base. (Where the base is of one hour with the next bucket, and so
+    /// they become one, both have expired: hours expire as a whole, and a base when it is made.)
     pub(super) fn tidy(&mut self, now: Timestamp) {
         let coarse_before = bucket_start(Window::Day.start(now), COARSE_BUCKET_SECONDS);
         if coarse_before > self.coarse_before {
@@ -129,7 +138,7 @@ impl Rollup {
         }
         let start = RETENTION.start(now);
         let expired = self.buckets.partition_point(|bucket| bucket.newest < start);
-        self.buckets.drain(..expired.saturating_sub(EXPIRED_BUCKETS));
+        self.buckets.drain(..expired.saturating_sub(1));
     }
 
     fn total_before(&self, index: usize) -> u64 {

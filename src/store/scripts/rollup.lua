@@ -26,8 +26,6 @@ local ONCE_PER_FIELD = 8
 local MAX_ARGUMENTS = 2000
 -- Maximum number of buckets that are made coarse at once. A roll-up has some 1,500.
 local MAX_TIDIED = 2000
--- Number of the newest expired buckets that stay.
-local EXPIRED_BUCKETS = 2
 
 -- Returns the width of the bucket of an event that is rolled up now.
 local function bucket_seconds(at, day_at)
@@ -115,12 +113,28 @@ local function write_ids(k, rollup, new_ids, limit, kept_seconds)
   call('EXPIRE', KEYS[k + FOLDED_IDS], kept_seconds)
 end
 
+-- Returns the end of the base (as text and as number), if there is one: the first bucket, where
+-- those before it were removed. It holds the number of their events too. So it takes all events
+-- before its end, and no later one: all of them would count again for a window that begins before
+-- its new end.
+local function base_of(k, rollup)
+  local ends = call('ZRANGE', KEYS[k + FOLDED_COUNTS], '0', '0', 'WITHSCORES')[2]
+  local ends_at = tonumber(ends)
+  if ends_at and rollup.first_at < ends_at - ends_at % COARSE_SECONDS then
+    return ends, ends_at
+  end
+end
+
 -- Adds events, oldest first, to their buckets, and so to all totals after them. Returns the number
 -- of buckets that it went through.
 local function add_to_buckets(k, rollup, events, starts)
   local counts, count = KEYS[k + FOLDED_COUNTS], #events / 2
   local first_at = tonumber(events[2])
   local from = string.format('%.6f', first_at - first_at % bucket_seconds(first_at, starts[7]))
+  local base, base_at = base_of(k, rollup)
+  if base and first_at <= base_at then
+    from = base
+  end
   -- The first of these may be a bucket before the oldest event that takes it.
   local total = rolled_up_before(k, from)
   local after = call('ZRANGEBYSCORE', counts, from, '+inf', 'WITHSCORES')
@@ -133,7 +147,8 @@ local function add_to_buckets(k, rollup, events, starts)
       local seconds = bucket_seconds(at_number, starts[7])
       local start = at_number - at_number % seconds
       added = added + 1
-      if ends_at == math.huge or ends_at - ends_at % seconds > start then
+      if ends_at ~= base_at
+        and (ends_at == math.huge or ends_at - ends_at % seconds > start) then
         -- It is not for the bucket that ends next: a bucket of its own, or the one before.
         if start > newest then
           table.insert(ends, 0)
@@ -149,7 +164,8 @@ local function add_to_buckets(k, rollup, events, starts)
         table.insert(ends, 0)
       end
       -- Else an older version has made more than one bucket for two minutes, which become one.
-      ends[#ends - 1], ends[#ends], newest = after[i + 1], total + added, ends_at
+      ends[#ends - 1], ends[#ends] = after[i + 1], total + added
+      newest = ends_at ~= base_at and ends_at or -math.huge
     end
   end
   -- Without an effect, as no total is a line feed: a full Redis, or one that denies it to the user,
@@ -161,8 +177,8 @@ local function add_to_buckets(k, rollup, events, starts)
 end
 
 -- Makes the buckets of more than a day ago coarse, once an hour, and removes the expired ones but
--- for the newest two. The last of them holds the number of events before the others; it may still
--- grow by a late event that has not expired, and then the one before holds it.
+-- for the newest, which becomes the base. (Where the base is of one hour with the next bucket, and
+-- so they become one, both have expired: hours expire as a whole, and a base when it is made.)
 local function tidy(k, rollup, starts)
   local counts = KEYS[k + FOLDED_COUNTS]
   local coarse_before = starts[7] - starts[7] % COARSE_SECONDS
@@ -180,8 +196,8 @@ local function tidy(k, rollup, starts)
   end
   call_in_parts('ZREM', counts, merged)
   local expired = math.min(call('ZCOUNT', counts, '-inf', '(' .. starts[1]), MAX_TIDIED)
-  if expired > EXPIRED_BUCKETS then
-    call('ZREMRANGEBYRANK', counts, '0', expired - EXPIRED_BUCKETS - 1)
+  if expired > 1 then
+    call('ZREMRANGEBYRANK', counts, '0', expired - 2)
   end
   if #buckets == MAX_TIDIED * 2 then
     -- There may be more, also in the hour of the last one; the next call goes on.
