@@ -71,6 +71,17 @@ pub(crate) enum Observation<'a> {
     Recovery,
 }
 
+/// The writes that have waited in an outage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Replayed {
+    /// Number of writes applied.
+    pub(crate) applied: usize,
+    /// Number of writes that became dead letters.
+    pub(crate) rejected: usize,
+    /// Time from the first of them to the last.
+    pub(crate) took: Duration,
+}
+
 /// The breakers and the state.
 #[derive(Debug)]
 pub(crate) struct Health {
@@ -258,8 +269,9 @@ impl Health {
         self.is_disturbed.store(true, Ordering::Relaxed);
     }
 
-    /// Ends the outage where every breaker is closed. To be called when nothing waits.
-    pub(crate) fn settle(&self, now: Timestamp) {
+    /// Ends the outage where every breaker is closed. To be called when nothing waits. `replayed`
+    /// is what has waited, for the log.
+    pub(crate) fn settle(&self, now: Timestamp, replayed: Replayed) {
         let mut record = self.record.lock();
         if !record.unavailable.is_empty() {
             return;
@@ -269,7 +281,17 @@ impl Health {
         if let Some(since) = record.since.take() {
             let seconds = (now.as_micros() - since.as_micros()) / 1_000_000;
             let store = self.store;
-            tracing::info!(store, seconds, "the store answers again, after {seconds} s");
+            let Replayed { applied, rejected, took } = replayed;
+            let replay_seconds = took.as_millis() as f64 / 1_000.0;
+            tracing::info!(
+                store,
+                seconds,
+                applied,
+                rejected,
+                replay_seconds,
+                "the store answers again, after {seconds} s: {applied} writes that had waited were \
+                 applied in {replay_seconds} s, and {rejected} are dead letters"
+            );
         }
         self.is_disturbed.store(!record.faults_in_a_row.is_empty(), Ordering::Relaxed);
     }
@@ -457,11 +479,11 @@ mod tests {
     fn it_is_healthy_again_once_every_breaker_is_closed_and_nothing_waits() {
         let health = Health::new("redis", true);
         health.observe(now(), SHARD, Observation::BatchFault(&fault()));
-        health.settle(now());
+        health.settle(now(), Replayed::default());
         assert_eq!(health.state(), HealthState::Degraded);
         health.observe(now(), SHARD, Observation::Recovery);
         assert_eq!(health.state(), HealthState::Replaying);
-        health.settle(now());
+        health.settle(now(), Replayed::default());
         assert_eq!((health.state(), health.since()), (HealthState::Healthy, None));
         assert!(!health.is_disturbed());
     }

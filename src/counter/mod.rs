@@ -4,7 +4,7 @@
 //! and answers are estimates.
 //!
 //! Order of imports, from the bottom to the door:
-//! trusted_time → clock, slowness → health, call_sizes, level_steps → batching → outage → error,
+//! trusted_time → clock, slowness → health, call_sizes, news → batching → outage → error,
 //! answers → mod → reads, writes, dead_letters.
 
 mod answers;
@@ -14,7 +14,7 @@ mod clock;
 mod dead_letters;
 mod error;
 mod health;
-mod level_steps;
+mod news;
 mod outage;
 mod reads;
 mod slowness;

@@ -14,13 +14,13 @@ use super::{
     Answered, CallKind, Counted, Counter, CounterError,
     answers::OccurrenceOutcome,
     call_sizes::fitting,
-    level_steps::report_step,
+    news::News,
     outage::{Accepted, Fallback},
 };
 use crate::{
     domain::{
-        AnomalyKey, EscalationLevel, FixMark, FixRemoval, Frequency, Moment, Occurrence, Operation,
-        PermanentFix, RETENTION, RepairAttempt, Timestamp,
+        AnomalyKey, FixMark, FixRemoval, Frequency, Moment, Occurrence, Operation, PermanentFix,
+        RETENTION, RepairAttempt, Timestamp,
     },
     spool::SpoolWrite,
     store::{FaultClass, RecordOutcome, Recorded, RepairRecorded, Shard, StoreError},
@@ -126,7 +126,7 @@ impl Counter {
                         taken.map_err(|error| error.of_event(&occurrence.id)).map(|taken| {
                             match taken {
                                 Taken::Answered(recorded) => {
-                                    Taken::Answered(self.judge(occurrence.key, recorded))
+                                    Taken::Answered(self.judge(&occurrence, recorded))
                                 }
                                 Taken::Deferred { maybe_sent } => {
                                     deferred.insert(occurrence.key);
@@ -299,23 +299,28 @@ impl Counter {
                 results[index] = Some(self.too_old(fallback, moment, occurrence.key));
                 continue;
             }
-            waiting.push((index, occurrence.key));
+            waiting.push((index, occurrence.clone()));
             let operation = Operation::Occurrence(occurrence);
             writes.push(SpoolWrite { operation, maybe_sent });
         }
         let accepted = accept(fallback, moment.now, writes).await;
-        for ((index, key), accepted) in waiting.into_iter().zip(accepted) {
+        for ((index, occurrence), accepted) in waiting.into_iter().zip(accepted) {
             results[index] = Some(accepted.map(|accepted| {
-                let Accepted { is_first, previous_count_24h, estimate, last_known } = accepted;
-                let frequency =
-                    Frequency::judge(key, estimate.stats, previous_count_24h, self.thresholds);
+                let Accepted {
+                    is_first,
+                    previous_count_24h,
+                    previous_last_seen,
+                    estimate,
+                    last_known,
+                } = accepted;
+                let (key, stats) = (occurrence.key, estimate.stats);
+                let frequency = Frequency::judge(key, stats, previous_count_24h, self.thresholds);
                 let outcome = match is_first {
                     true => OccurrenceOutcome::Spooled,
                     false => OccurrenceOutcome::Settled(RecordOutcome::Duplicate),
                 };
-                if let Some(level) = self.report(outcome, &frequency) {
-                    fallback.note_step(key, level);
-                }
+                let news = self.report(outcome, &occurrence, &frequency, previous_last_seen);
+                fallback.note_reported(&occurrence, news);
                 let last_known = last_known.map(|stats| self.unchanged(key, stats));
                 let counted = Counted { outcome, frequency, last_known };
                 Answered::estimated(counted, estimate.as_of)
@@ -352,26 +357,33 @@ impl Counter {
         Ok((fallback, accepted.unwrap_or_else(|| Err(CounterError::no_result()))?))
     }
 
-    fn judge(&self, key: AnomalyKey, recorded: Recorded) -> Counted {
-        let Recorded { outcome, previous_count_24h, stats } = recorded;
-        let frequency = Frequency::judge(key, stats, previous_count_24h, self.thresholds);
+    fn judge(&self, occurrence: &Occurrence, recorded: Recorded) -> Counted {
+        let Recorded { outcome, previous_count_24h, previous_last_seen, stats } = recorded;
+        let frequency =
+            Frequency::judge(occurrence.key, stats, previous_count_24h, self.thresholds);
         let outcome = OccurrenceOutcome::Settled(outcome);
-        self.report(outcome, &frequency);
+        self.report(outcome, occurrence, &frequency, previous_last_seen);
         Counted { outcome, frequency, last_known: None }
     }
 
-    /// Counts an occurrence, and reports the level that its anomaly has reached by it, if any.
-    fn report(&self, outcome: OccurrenceOutcome, frequency: &Frequency) -> Option<EscalationLevel> {
-        let Frequency { key, level, previous_level, stats } = frequency;
+    /// Counts an occurrence, and reports the news that it brings of its anomaly.
+    fn report(
+        &self,
+        outcome: OccurrenceOutcome,
+        occurrence: &Occurrence,
+        frequency: &Frequency,
+        previous_last_seen: Option<Timestamp>,
+    ) -> News {
+        let Frequency { level, previous_level, stats, .. } = frequency;
         self.outcomes.increment(outcome);
         if outcome.counts() {
             telemetry::occurrence_at_level(*level);
         }
         let reached = level.filter(|_| level > previous_level);
-        if let Some(reached) = reached {
-            report_step(*key, reached, stats.counts.day);
-        }
-        reached
+        let has_regressed = outcome.counts() && stats.has_just_regressed(previous_last_seen);
+        let news = News { reached, has_regressed };
+        news.report(occurrence, stats);
+        news
     }
 }
 

@@ -21,6 +21,17 @@ pub struct AnomalyStats {
 }
 
 impl AnomalyStats {
+    /// Returns true if the anomaly came back after its mark, within the 30 days.
+    pub fn regressed(&self) -> bool {
+        self.last_seen.zip(self.fixed_at).is_some_and(|(seen, fixed)| seen > fixed)
+    }
+
+    /// Returns true if the occurrence that has led to these stats is the first one after the mark.
+    /// `previous_last_seen` is the newest event before it.
+    pub fn has_just_regressed(&self, previous_last_seen: Option<Timestamp>) -> bool {
+        self.regressed() && previous_last_seen <= self.fixed_at
+    }
+
     /// Takes over what is higher in other stats of the same anomaly, each of which may lack events.
     pub fn raise_to(&mut self, other: &Self) {
         let (counts, others) = (&mut self.counts, &other.counts);
@@ -64,7 +75,6 @@ impl Frequency {
 
     /// Returns true if the anomaly came back after its mark, within the 30 days.
     pub fn regressed(&self) -> bool {
-        let AnomalyStats { last_seen, fixed_at, .. } = &self.stats;
-        last_seen.zip(*fixed_at).is_some_and(|(seen, fixed)| seen > fixed)
+        self.stats.regressed()
     }
 }

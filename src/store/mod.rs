@@ -209,6 +209,9 @@ pub struct Recorded {
     pub outcome: RecordOutcome,
     /// The count of 24 hours just before it.
     pub previous_count_24h: u64,
+    /// The newest event inside 30 days just before it, where the mark of a permanent fix holds: it
+    /// says whether the anomaly had come back before.
+    pub previous_last_seen: Option<Timestamp>,
     /// The stats after it.
     pub stats: AnomalyStats,
 }

@@ -26,6 +26,7 @@ pub(super) struct Metrics {
     pub(super) shed: Counters<Shed>,
     pub(super) occurrences_by_level: Counters<Option<EscalationLevel>>,
     pub(super) level_steps: Counters<EscalationLevel>,
+    pub(super) regressions: Counter,
     pub(super) outages: Counter,
     pub(super) spooled: Counter,
     pub(super) replayed: Counter,
@@ -69,6 +70,10 @@ impl Metrics {
                 "anomaly_counter_level_steps_total",
                 "level",
                 "Occurrences by which an anomaly has reached a level.",
+            ),
+            regressions: counter_of(
+                "anomaly_counter_regressions_total",
+                "Anomalies that have come back after their cause was marked as fixed.",
             ),
             outages: counter_of("anomaly_counter_store_outages_total", "Breakers opened."),
             spooled: counter_of(

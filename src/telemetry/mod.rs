@@ -138,6 +138,11 @@ pub fn level_step(reached: EscalationLevel) {
     with_metrics(|metrics| metrics.level_steps.increment(reached));
 }
 
+/// Counts an anomaly that has come back after its cause was marked as fixed.
+pub fn regression() {
+    with_metrics(|metrics| metrics.regressions.increment(1));
+}
+
 /// Counts a breaker that has opened.
 pub fn outage() {
     with_metrics(|metrics| metrics.outages.increment(1));

@@ -36,6 +36,7 @@ over_every_store!(
     the_history_keeps_the_newest_hundred_repairs,
     the_ids_of_the_newest_repairs_and_marks_are_known,
     a_mark_holds_until_it_is_taken_back,
+    the_newest_event_before_is_that_of_the_moment_before_where_a_mark_holds,
     what_had_an_effect_is_audited_newest_first,
     the_audit_keeps_the_newest_hundred_entries,
     the_signature_is_kept_as_first_posted,
@@ -404,6 +405,27 @@ async fn a_mark_holds_until_it_is_taken_back(fixture: impl Fixture) {
     let details = store.details(marked_at.into(), key(KEY)).await.unwrap().unwrap();
     assert_eq!(details.fix, None);
     assert_eq!(details.stats.fixed_at, None);
+}
+
+async fn the_newest_event_before_is_that_of_the_moment_before_where_a_mark_holds(
+    fixture: impl Fixture,
+) {
+    let (store, now) = (fixture.store(), start_of_tests());
+    assert_eq!(record_at(&store, now, "e1").await.previous_last_seen, None, "no mark holds");
+    assert_eq!(record_at(&store, now, "e2").await.previous_last_seen, None, "no mark holds");
+    let at = |seconds| now.plus_seconds(seconds);
+    store.mark_fixed(at(10).into(), fix_mark(KEY, "m1", at(10))).await.unwrap();
+    let batch = [("late", 5), ("e3", 20), ("e4", 21), ("e3", 20)];
+    let batch = batch.map(|(id, second)| occurrence(KEY, id, at(second))).to_vec();
+    let results = store.record(at(30).into(), batch).await;
+    let results: Vec<Recorded> = results.into_iter().map(Result::unwrap).collect();
+    let previous: Vec<_> = results.iter().map(|recorded| recorded.previous_last_seen).collect();
+    assert_eq!(previous, [Some(now), Some(at(5)), Some(at(20)), Some(at(21))]);
+    let have_regressed: Vec<bool> = results
+        .iter()
+        .map(|recorded| recorded.stats.has_just_regressed(recorded.previous_last_seen))
+        .collect();
+    assert_eq!(have_regressed, [false, true, false, false]);
 }
 
 async fn the_signature_is_kept_as_first_posted(fixture: impl Fixture) {

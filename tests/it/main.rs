@@ -34,6 +34,7 @@ mod metrics;
 mod missing_data_dir;
 mod model;
 mod network;
+mod news;
 mod odd_deliveries;
 mod older_writer;
 mod openapi;

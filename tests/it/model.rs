@@ -198,6 +198,8 @@ async fn compare(fixture: &mut impl Fixture, exact_events: u32, steps: &[Step]) 
                     let naive = &mut model[key as usize];
                     let recorded = result.unwrap();
                     let before = naive.stats(now).counts.day;
+                    let newest = naive.fixed_at.and_then(|_| naive.stats(now).last_seen);
+                    assert_eq!(recorded.previous_last_seen, newest, "{step:?}");
                     let outcomes = naive.outcomes(now, (id, at), exact_events);
                     assert!(outcomes.contains(&recorded.outcome), "{step:?} {outcomes:?}");
                     if recorded.outcome == RecordOutcome::Counted {

@@ -13,7 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{fallback::Fallback, refusals::MAX_UNWITNESSED, stale_cache::CallTimes, steps::Source};
+use super::{
+    fallback::Fallback, refusals::MAX_UNWITNESSED, reported::Source, stale_cache::CallTimes,
+};
 use crate::{
     counter::{
         call_sizes::{CallSizes, MAX_CALL_BYTES, fitting},
@@ -341,18 +343,17 @@ impl Executor {
         is_again: bool,
         occurrences: Vec<Occurrence>,
     ) -> Vec<Result<Recorded, StoreError>> {
-        let keys: Vec<_> = occurrences.iter().map(|occurrence| occurrence.key).collect();
         let results = match is_again {
-            true => self.store.record_again(moment, occurrences).await,
-            false => self.store.record(moment, occurrences).await,
+            true => self.store.record_again(moment, occurrences.clone()).await,
+            false => self.store.record(moment, occurrences.clone()).await,
         };
         if let Some(fallback) = &self.fallback {
-            let keys = keys.iter().copied();
-            fallback.report_steps(source, self.thresholds, keys.clone(), &results);
+            fallback.report_news(source, self.thresholds, &occurrences, &results);
             // While writes are sent again the counts are still rising to what they were: they are
             // no news, and no loss.
             if source != Source::Resend {
                 let times = CallTimes { began_at: moment.now, arrived_at: self.clock.now() };
+                let keys = occurrences.iter().map(|occurrence| occurrence.key);
                 fallback.update_recorded(times, keys, &results);
             }
         }

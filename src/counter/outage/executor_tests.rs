@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use super::{
     executor::{Execution, Executor},
     refusing_store::RefusingStore,
-    steps::Source,
+    reported::Source,
 };
 use crate::{
     counter::{clock::SystemClock, health::Observation},

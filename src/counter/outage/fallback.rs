@@ -19,16 +19,16 @@ use super::{
     lost_writes::LostWrites,
     memory::{Accepted, Estimate, Memory},
     pending::Pending,
+    reported::{Reported, Source},
     stale_cache::{CallTimes, Fall, StaleCache},
-    steps::{ReportedSteps, Source},
 };
 use crate::{
     counter::{
         batching::{BatchConfig, Batcher, Capacity},
-        level_steps::report_step,
+        news::News,
     },
     domain::{
-        AnomalyKey, AnomalyStats, EscalationLevel, Moment, Operation, PermanentFix, RepairHistory,
+        AnomalyKey, AnomalyStats, Moment, Occurrence, Operation, PermanentFix, RepairHistory,
         Thresholds, Timestamp,
     },
     spool::{CallError, Spool, SpoolConfig, SpoolError, SpoolOpenError, SpoolWrite, Spooled},
@@ -95,8 +95,8 @@ impl Fallback {
         let appends = Batcher::new(batch, capacity, SpoolAppend(spool.clone()));
         let waiting = AtomicUsize::new(pending.operations());
         let stale = StaleCache::new(degraded.known_anomalies, degraded.known_bytes);
-        let steps = ReportedSteps::new(degraded.known_anomalies);
-        let memory = Mutex::new(Memory::new(pending, stale, steps));
+        let reported = Reported::new(degraded.known_anomalies);
+        let memory = Mutex::new(Memory::new(pending, stale, reported));
         // Nothing has expired before the horizon of a process's first minutes.
         let expired_in_hour = AtomicI64::new(Timestamp::MIN.as_micros() / 3_600_000_000);
         Ok(Self {
@@ -316,38 +316,42 @@ impl Fallback {
         &self.lost_writes
     }
 
-    /// Notes a level that an estimate has reported.
-    pub(crate) fn note_step(&self, key: AnomalyKey, level: EscalationLevel) {
-        self.memory.lock().steps.note(key, Some(level));
+    /// Notes news that an estimate has reported.
+    pub(crate) fn note_reported(&self, occurrence: &Occurrence, news: News) {
+        if news != News::default() {
+            self.memory.lock().reported.note(occurrence, news);
+        }
     }
 
-    /// Reports the level steps of occurrences that were applied again, unless they were reported
-    /// before. To be called before the last known stats are updated.
-    pub(crate) fn report_steps(
+    /// Reports the news of occurrences that were applied again, unless they were reported before.
+    /// To be called before the last known stats are updated.
+    pub(crate) fn report_news(
         &self,
         source: Source,
         thresholds: Thresholds,
-        keys: impl Iterator<Item = AnomalyKey>,
+        occurrences: &[Occurrence],
         results: &[Result<Recorded, StoreError>],
     ) {
-        let mut reached = Vec::new();
+        let mut all_news = Vec::new();
         let mut memory = self.memory.lock();
-        let Memory { stale, steps, .. } = &mut *memory;
-        for (key, result) in keys.zip(results) {
+        let Memory { stale, reported, .. } = &mut *memory;
+        for (occurrence, result) in occurrences.iter().zip(results) {
             let Ok(recorded) = result else { continue };
-            let known = stale.get(key).map(|entry| entry.stats.counts.day);
-            let level = steps.judge(source, thresholds, key, known, recorded);
-            reached.extend(level.map(|level| (key, level, recorded.stats.counts.day)));
+            let known = stale.get(occurrence.key).map(|entry| &entry.stats);
+            let news = reported.judge(source, thresholds, occurrence, known, recorded);
+            if news != News::default() {
+                all_news.push((news, occurrence, &recorded.stats));
+            }
         }
         drop(memory);
-        for (key, level, count_24h) in reached {
-            report_step(key, level, count_24h);
+        for (news, occurrence, stats) in all_news {
+            news.report(occurrence, stats);
         }
     }
 
-    /// Forgets which steps were reported, because the outage is over.
+    /// Forgets what was reported, because the outage is over.
     pub(crate) fn end_outage(&self) {
-        self.memory.lock().steps.clear();
+        self.memory.lock().reported.clear();
     }
 
     pub(crate) fn update_repairs(&self, key: AnomalyKey, history: &RepairHistory) {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use super::{
     pending::Pending,
+    reported::Reported,
     stale_cache::{CallTimes, Fall, StaleCache},
-    steps::ReportedSteps,
 };
 use crate::{
     domain::{AnomalyKey, AnomalyStats, Timestamp},
@@ -17,7 +17,7 @@ use crate::{
 pub(super) struct Memory {
     pub(super) pending: Pending,
     pub(super) stale: StaleCache,
-    pub(super) steps: ReportedSteps,
+    pub(super) reported: Reported,
     /// The stats of anomalies whose operations were applied and are not settled yet: until then
     /// they wait as well, and would be counted twice.
     applied: BTreeMap<AnomalyKey, (CallTimes, AnomalyStats)>,
@@ -37,14 +37,15 @@ pub(crate) struct Accepted {
     /// False when another copy of it waits already.
     pub(crate) is_first: bool,
     pub(crate) previous_count_24h: u64,
+    pub(crate) previous_last_seen: Option<Timestamp>,
     pub(crate) estimate: Estimate,
     /// The stats without all that waits, where the store knew the anomaly.
     pub(crate) last_known: Option<AnomalyStats>,
 }
 
 impl Memory {
-    pub(super) fn new(pending: Pending, stale: StaleCache, steps: ReportedSteps) -> Self {
-        Self { pending, stale, steps, applied: BTreeMap::new() }
+    pub(super) fn new(pending: Pending, stale: StaleCache, reported: Reported) -> Self {
+        Self { pending, stale, reported, applied: BTreeMap::new() }
     }
 
     /// Returns an estimate for an anomaly; `None` where nothing is known of it.
@@ -63,7 +64,8 @@ impl Memory {
     pub(super) fn reserve(&mut self, now: Timestamp, write: &SpoolWrite) -> Accepted {
         let key = write.operation.key();
         let before = self.estimate(key, now);
-        let previous_count_24h = before.map_or(0, |estimate| estimate.stats.counts.day);
+        let (previous_count_24h, previous_last_seen) =
+            before.map_or((0, None), |Estimate { stats, .. }| (stats.counts.day, stats.last_seen));
         let is_first = self.pending.add(now, &write.operation);
         if write.maybe_sent {
             self.pending.mark_uncertain(key);
@@ -72,7 +74,7 @@ impl Memory {
         let nothing = || Estimate { as_of: None, stats: AnomalyStats::default() };
         let estimate = self.estimate(key, now).unwrap_or_else(nothing);
         let last_known = self.stale.get(key).map(|entry| entry.stats.clone());
-        Accepted { is_first, previous_count_24h, estimate, last_known }
+        Accepted { is_first, previous_count_24h, previous_last_seen, estimate, last_known }
     }
 
     /// Adds the operations that wait to the stats that the store has just returned. Where the store

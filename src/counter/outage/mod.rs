@@ -3,13 +3,13 @@
 //! spool, and estimates answers from `memory.rs`: what waits (`pending.rs`; `waiting.rs`: for one
 //! anomaly) and what was last known (`stale_cache.rs`). `probe.rs` notices that a shard answers
 //! again, `resend.rs` decides what a failover may have forgotten (of `resend_buffer.rs` and
-//! `held_writes.rs`), which `sending.rs` sends again, and `replay.rs` applies the spool (`pass.rs`:
-//! how far it is; `unsettled.rs`: what may have left it; `trials.rs`: which shards may take it;
-//! `refusals.rs`: which operations are at fault themselves), both through `executor.rs`. `steps.rs`
-//! knows which level steps were reported, `lost_writes.rs` reports counts that fell.
+//! `held_writes.rs`), which `sending.rs` sends again, and `replay.rs` applies the spool (`pass.rs`,
+//! `progress.rs`: how far it is; `unsettled.rs`: what may have left it; `trials.rs`: which shards may take it;
+//! `refusals.rs`: which operations are at fault themselves), both through `executor.rs`. `reported.rs`
+//! knows which news were reported, `lost_writes.rs` reports counts that fell.
 //!
-//! Order of imports: config, append, waiting → pending, stale_cache, steps, resend_buffer,
-//! held_writes, trials, refusals, pass, unsettled → lost_writes, memory → fallback → executor →
+//! Order of imports: config, append, waiting → pending, stale_cache, reported, resend_buffer,
+//! held_writes, trials, refusals, pass, progress, unsettled → lost_writes, memory → fallback → executor →
 //! probe, sending → resend → replay.
 
 mod append;
@@ -24,15 +24,16 @@ mod memory;
 mod pass;
 mod pending;
 mod probe;
+mod progress;
 mod refusals;
 #[cfg(test)]
 mod refusing_store;
 mod replay;
+mod reported;
 mod resend;
 mod resend_buffer;
 mod sending;
 mod stale_cache;
-mod steps;
 mod trials;
 mod unsettled;
 mod waiting;

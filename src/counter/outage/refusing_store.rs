@@ -84,7 +84,12 @@ impl Store for RefusingStore {
             let day = ids.len() as u64;
             let counts = WindowCounts { hour: day, day, week: day, month: day };
             let stats = AnomalyStats { counts, ..AnomalyStats::default() };
-            Ok(Recorded { outcome: RecordOutcome::Counted, previous_count_24h: day - 1, stats })
+            Ok(Recorded {
+                outcome: RecordOutcome::Counted,
+                previous_count_24h: day - 1,
+                previous_last_seen: None,
+                stats,
+            })
         };
         occurrences.into_iter().map(&mut record).collect()
     }
@@ -102,7 +107,7 @@ impl Store for RefusingStore {
         }
         let stats = AnomalyStats::default();
         let outcome = RecordOutcome::Unrecognisable;
-        let recorded = Recorded { outcome, previous_count_24h: 0, stats };
+        let recorded = Recorded { outcome, previous_count_24h: 0, previous_last_seen: None, stats };
         vec![Ok(recorded); occurrences.len()]
     }
 

@@ -22,9 +22,10 @@ use super::{
     executor::{BATCH_OPERATIONS, Execution, Executor, log_refusal},
     fallback::Fallback,
     pass::Pass,
+    progress::Progress,
     refusals::Refusals,
+    reported::Source,
     resend::Resender,
-    steps::Source,
     trials::Trials,
     unsettled::{Ended, Settled, Unsettled},
 };
@@ -34,9 +35,6 @@ use crate::{
     store::Shard,
     telemetry,
 };
-
-/// Interval of logging the progress of a long replay.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Maximum pause between two passes. A pass takes long when it replays much at a bounded pace,
 /// which is no reason to wait.
@@ -63,6 +61,7 @@ pub(crate) struct Replay {
     marked_up_to: u64,
     /// Receives the request to end.
     closing: mpsc::Receiver<oneshot::Sender<()>>,
+    progress: Progress,
     config: DegradedConfig,
 }
 
@@ -92,6 +91,7 @@ impl Replay {
             sent: HashSet::new(),
             marked_up_to: 0,
             closing,
+            progress: Progress::default(),
             config,
         };
         tokio::spawn(replay.run());
@@ -99,7 +99,6 @@ impl Replay {
 
     async fn run(mut self) {
         let probe_interval = self.config.probe_interval();
-        let mut logged_at = Instant::now();
         let mut pass = self.begin_pass();
         let mut repeat_at = Instant::now();
         if let Some(resender) = &mut self.resender {
@@ -123,10 +122,7 @@ impl Replay {
             }
             self.update_state(waiting);
             if let Some(settled) = settled {
-                if settled > 0 && logged_at.elapsed() > PROGRESS_INTERVAL {
-                    logged_at = Instant::now();
-                    tracing::info!(waiting, "replaying: {waiting} operations wait");
-                }
+                self.progress.log(waiting);
                 // A store that has just come back must not be overloaded.
                 let pace = f64::from(self.config.replay_per_second.get());
                 sleep_until(began_at + Duration::from_secs_f64(settled as f64 / pace)).await;
@@ -160,16 +156,17 @@ impl Replay {
         Pass::begin(self.executor.health.taken())
     }
 
-    fn update_state(&self, waiting: usize) {
+    fn update_state(&mut self, waiting: usize) {
         let (health, now) = (&self.executor.health, self.executor.clock.now());
         if waiting > 0 {
             return health.begin_replay(now);
         }
-        health.settle(now);
-        if health.since().is_none()
-            && let Some(fallback) = &self.executor.fallback
-        {
-            fallback.end_outage();
+        health.settle(now, self.progress.replayed());
+        if health.since().is_none() {
+            self.progress.reset();
+            if let Some(fallback) = &self.executor.fallback {
+                fallback.end_outage();
+            }
         }
     }
 
@@ -297,6 +294,7 @@ impl Replay {
     /// many are settled; `None` at the end of the spool.
     async fn replay_page(&mut self, pass: &mut Pass) -> Option<usize> {
         let fallback = self.executor.fallback.clone()?;
+        self.progress.begin_page();
         match self.unsettled.take_late() {
             None => {}
             Some(Ended::No) => {
@@ -380,6 +378,7 @@ impl Replay {
         }
         let Settlement { applied, rejected, .. } = &settled.settlement;
         telemetry::replayed(applied.len(), rejected.len());
+        self.progress.note(applied.len(), rejected.len());
         Ok(())
     }
 

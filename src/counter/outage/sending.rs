@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use super::{
     executor::{BATCH_OPERATIONS, Execution, Executor},
     held_writes::HeldWrite,
-    steps::Source,
+    reported::Source,
 };
 use crate::{
     counter::call_sizes::{MAX_CALL_BYTES, fitting},

@@ -201,6 +201,12 @@ impl Anomaly {
         }
     }
 
+    /// Returns the newest event if a mark holds.
+    pub(super) fn last_seen_of_marked(&self, now: Timestamp) -> Option<Timestamp> {
+        self.fix(now)?;
+        self.timeline.span(now).map(|(_, last)| last)
+    }
+
     /// Returns everything, without the signature if that is on disk.
     pub(super) fn details(&self, now: Timestamp) -> AnomalyDetails {
         AnomalyDetails {

@@ -101,6 +101,7 @@ impl State {
         let key = occurrence.key;
         let known = self.known(moment, key);
         let previous_count_24h = known.map_or(0, |anomaly| anomaly.count_24h(moment.now));
+        let previous_last_seen = known.and_then(|known| known.last_seen_of_marked(moment.now));
         let signature_json = known.is_none().then(|| occurrence.signature_json.to_stored());
 
         // A duplicate also removes expired events, which the file would still have.
@@ -124,7 +125,7 @@ impl State {
             if counts { RecordOutcome::Counted } else { RecordOutcome::Duplicate }
         };
         let stats = self.stats(moment, key).unwrap_or_default();
-        Ok(Recorded { outcome, previous_count_24h, stats })
+        Ok(Recorded { outcome, previous_count_24h, previous_last_seen, stats })
     }
 
     pub(super) fn record_repair(

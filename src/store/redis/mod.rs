@@ -170,7 +170,8 @@ impl RedisStore {
             }
             let is_one_more = is_counted && occurrences[index].at >= start_of_day;
             let previous_count_24h = stats.counts.day - u64::from(is_one_more);
-            Ok(Some(Recorded { outcome, previous_count_24h, stats }))
+            let previous_last_seen = reply.previous_last_seen()?;
+            Ok(Some(Recorded { outcome, previous_count_24h, previous_last_seen, stats }))
         };
         self.run_batch(&elements, |(occurrence, _)| occurrence.key, begin, add, read).await
     }

@@ -12,6 +12,9 @@ use crate::{
     store::{Cause, StoreError},
 };
 
+/// The place of the newest event before a recorded one among the words after the tag.
+const PREVIOUS_NEWEST: usize = 7;
+
 /// One script result: a text that begins with a word, and other values after it, which are read
 /// from front to back. `''` stands for a missing value.
 #[derive(Clone, Debug)]
@@ -69,8 +72,7 @@ impl Reply {
 
     /// Parses what follows the tag: the form is that of `encode_stats` in `library.lua`.
     pub(super) fn stats(&self, now: Timestamp) -> Result<AnomalyStats, StoreError> {
-        // The last, a mark's time, may be two words.
-        let mut words = self.text.splitn(9, ' ').skip(1);
+        let mut words = self.stats_words();
         let mut next = || words.next().filter(|word| *word != "-");
         let counts = window_counts(next())?;
         let first_seen = score(next())?;
@@ -79,6 +81,7 @@ impl Reply {
         let repair_attempts = next().map_or(0, count_or_zero);
         let is_marked = next() == Some("marked");
         let remaining_ms = next().and_then(|text| text.parse::<i64>().ok());
+        let _previous_last_seen = next();
         let marked_at = next().and_then(from_iso8601);
         let fixed_at = is_marked
             .then(|| marked_at.unwrap_or_else(|| mark_time_from_remaining(now, remaining_ms)));
@@ -90,6 +93,16 @@ impl Reply {
             repair_attempts,
             fixed_at,
         })
+    }
+
+    /// Parses the time of the newest event before the recorded one, where a mark holds.
+    pub(super) fn previous_last_seen(&self) -> Result<Option<Timestamp>, StoreError> {
+        score(self.stats_words().nth(PREVIOUS_NEWEST).filter(|word| *word != "-"))
+    }
+
+    /// Returns the words that follow the tag. The last one, a mark's time, may be two words.
+    fn stats_words(&self) -> impl Iterator<Item = &str> {
+        self.text.splitn(10, ' ').skip(1)
     }
 
     pub(super) fn text(&mut self) -> Result<Option<String>, StoreError> {

@@ -270,10 +270,11 @@ end
 -- Returns stats as one text, which costs Redis and its reader less than a list of values: `word`,
 -- the events of 30 days and, if they differ, ",7 days,24 hours,1 hour", the oldest and the newest
 -- event. If there is more, "approximate" or "exact" follows, and the number of repair attempts; if
--- there is a mark, "marked", its remaining milliseconds and its time. `-` stands for a missing
--- value. The milliseconds are for marks without a readable time: an older writer's metadata expire
--- before its mark does. What a foreign writer has left and can't be read counts as missing, because
--- an event that is counted has to be answered.
+-- there is a mark, "marked", its remaining milliseconds, the newest event before the recorded one
+-- (`previous`, which record.lua sets), and the mark's time. `-` stands for a missing value. The
+-- milliseconds are for marks without a readable time: an older writer's metadata expire before its
+-- mark does. What a foreign writer has left and can't be read counts as missing, because an event
+-- that is counted has to be answered.
 local function encode_stats(k, word, stats)
   local text = word .. ' ' .. stats[1]
   if stats[4] ~= stats[1] then
@@ -289,6 +290,7 @@ local function encode_stats(k, word, stats)
     return text
   end
   return text .. ' marked ' .. call('PTTL', KEYS[k + PERMANENT_FIX]) .. ' '
+    .. (stats.previous or '-') .. ' '
     .. (read_if_readable('HGET', KEYS[k + METADATA], 'permanent_fix_time') or '-')
 end
 

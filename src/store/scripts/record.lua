@@ -189,6 +189,14 @@ local function record(i)
   end
   -- The object came with the anomaly's first event of the call, which may be a duplicate.
   stats.renewed_by = stats.renewed_by or ARGV[a + 4] ~= '' and a
+  if stats.mark == '1' then
+    -- Whether this occurrence is the first one after the mark follows from the one before it.
+    if not stats.newest and stats[1] > 0 then
+      stats.newest = newest_event(k, stats)
+      stats.newest_at = tonumber(stats.newest)
+    end
+    stats.previous = stats.newest
+  end
   local outcome = is_kept and add(k, stats, id, at, at_number) or make_known(k, stats)
   if outcome == 'wanted' then
     wanted_timelines[KEYS[k]] = true

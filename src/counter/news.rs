@@ -1,0 +1,81 @@
+//! News of an anomaly: it has reached a level, or has come back although its cause was marked as
+//! fixed. Each is one WARN line and one count, whether the answer to a caller, an estimate or a
+//! replay reveals it. The lines are not limited: an anomaly that is noisy hides no other one.
+
+use serde_json::{Map, Value};
+
+use crate::{
+    domain::{AnomalyStats, EscalationLevel, Occurrence, Signature},
+    telemetry,
+};
+
+/// What an occurrence has changed about its anomaly, if anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct News {
+    /// The level that the anomaly has reached by it.
+    pub(super) reached: Option<EscalationLevel>,
+    /// True if it is the first occurrence after the mark of a permanent fix.
+    pub(super) has_regressed: bool,
+}
+
+impl News {
+    /// Writes the lines and counts them. `stats` are those after the occurrence.
+    pub(super) fn report(self, occurrence: &Occurrence, stats: &AnomalyStats) {
+        if let Some(reached) = self.reached {
+            report_step(occurrence, reached, stats);
+        }
+        if self.has_regressed {
+            report_regression(occurrence, stats);
+        }
+    }
+}
+
+fn report_step(occurrence: &Occurrence, reached: EscalationLevel, stats: &AnomalyStats) {
+    telemetry::level_step(reached);
+    let key = occurrence.key;
+    let [alert_name, service, namespace, error_type] = identifying_fields(occurrence);
+    let (escalation_level, counts) = (reached.as_str(), stats.counts);
+    tracing::warn!(
+        alert_name,
+        service,
+        namespace,
+        error_type,
+        %key,
+        escalation_level,
+        count_1h = counts.hour,
+        count_24h = counts.day,
+        count_7d = counts.week,
+        count_30d = counts.month,
+        "anomaly {key} has reached {escalation_level}: {} occurrences within 24 hours",
+        counts.day
+    );
+}
+
+fn report_regression(occurrence: &Occurrence, stats: &AnomalyStats) {
+    telemetry::regression();
+    let key = occurrence.key;
+    let [alert_name, service, namespace, error_type] = identifying_fields(occurrence);
+    let counts = stats.counts;
+    tracing::warn!(
+        alert_name,
+        service,
+        namespace,
+        error_type,
+        %key,
+        fixed_at = stats.fixed_at.map(tracing::field::display),
+        count_1h = counts.hour,
+        count_24h = counts.day,
+        count_7d = counts.week,
+        count_30d = counts.month,
+        "anomaly {key} has come back although its cause is marked as fixed"
+    );
+}
+
+/// Returns the fields that identify the anomaly, from the object that was posted.
+fn identifying_fields(occurrence: &Occurrence) -> [String; 4] {
+    let posted = occurrence.signature_json.to_stored();
+    let fields = serde_json::from_str::<Map<String, Value>>(&posted).unwrap_or_default();
+    Signature::from_fields(&fields)
+        .map(|signature| signature.named_fields().map(|(_, value)| value.to_owned()))
+        .unwrap_or_default()
+}

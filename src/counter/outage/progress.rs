@@ -1,0 +1,54 @@
+//! The progress of a replay, for the log: while it lasts, and when the outage is over.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::counter::health::Replayed;
+
+/// Interval of logging the progress of a long replay.
+const LOG_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What was replayed since the last outage.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    replayed: Replayed,
+    page_begun_at: Option<Instant>,
+    /// The beginning of the first page of which anything was settled.
+    begun_at: Option<Instant>,
+    logged_at: Option<Instant>,
+}
+
+impl Progress {
+    /// Notes that the replay of a page begins.
+    pub(crate) fn begin_page(&mut self) {
+        self.page_begun_at = Some(Instant::now());
+    }
+
+    /// Notes how many operations of the page are settled.
+    pub(crate) fn note(&mut self, applied: usize, rejected: usize) {
+        let page_begun_at = self.page_begun_at.unwrap_or_else(Instant::now);
+        let first = *self.begun_at.get_or_insert(page_begun_at);
+        self.replayed.applied += applied;
+        self.replayed.rejected += rejected;
+        self.replayed.took = first.elapsed();
+    }
+
+    /// Logs how many operations wait, unless that was logged just before.
+    pub(crate) fn log(&mut self, waiting: usize) {
+        let Some(begun_at) = self.begun_at else { return };
+        if self.logged_at.unwrap_or(begun_at).elapsed() > LOG_INTERVAL {
+            self.logged_at = Some(Instant::now());
+            tracing::info!(waiting, "replaying: {waiting} operations wait");
+        }
+    }
+
+    pub(crate) fn replayed(&self) -> Replayed {
+        self.replayed
+    }
+
+    /// Begins anew, because the outage is over.
+    pub(crate) fn reset(&mut self) {
+        *self = Self::default();
+    }
+}

@@ -1,0 +1,284 @@
+//! The news that were reported in this outage, by anomaly. Writes that have waited are judged again
+//! by what comes back when they are applied: only what nobody has heard of is reported then.
+//! Bounded in number.
+
+use std::num::NonZeroUsize;
+
+use lru::LruCache;
+
+use crate::{
+    counter::news::News,
+    domain::{AnomalyKey, AnomalyStats, EscalationLevel, Occurrence, Thresholds, Timestamp},
+    store::{RecordOutcome, Recorded},
+};
+
+/// Why an occurrence is applied again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// It has waited in the spool.
+    Replay,
+    /// The store had acknowledged it, and may have forgotten it.
+    Resend,
+}
+
+/// What was reported of each anomaly.
+#[derive(Debug)]
+pub(crate) struct Reported {
+    entries: LruCache<AnomalyKey, Entry>,
+    limit: NonZeroUsize,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Entry {
+    /// The highest level.
+    level: Option<EscalationLevel>,
+    /// The time of the occurrence by which it regressed last.
+    regressed_at: Option<Timestamp>,
+    /// Nothing was known of the anomaly when its writes began to be sent again, as after a restart:
+    /// another process has answered them, and reported their steps.
+    is_blind: bool,
+}
+
+impl Reported {
+    pub(crate) fn new(limit: NonZeroUsize) -> Self {
+        Self { entries: LruCache::unbounded(), limit }
+    }
+
+    /// Notes news that were reported.
+    pub(crate) fn note(&mut self, occurrence: &Occurrence, news: News) {
+        let entry = self.entry(occurrence.key);
+        entry.level = entry.level.max(news.reached);
+        if news.has_regressed {
+            entry.regressed_at = Some(occurrence.at);
+        }
+    }
+
+    fn entry(&mut self, key: AnomalyKey) -> &mut Entry {
+        if self.entries.len() >= self.limit.get() && !self.entries.contains(&key) {
+            self.entries.pop_lru();
+        }
+        self.entries.get_or_insert_mut(key, Entry::default)
+    }
+
+    /// Judges an occurrence that was applied again. Returns what nobody has heard of. `known` are
+    /// the stats that a caller got last.
+    pub(crate) fn judge(
+        &mut self,
+        source: Source,
+        thresholds: Thresholds,
+        occurrence: &Occurrence,
+        known: Option<&AnomalyStats>,
+        recorded: &Recorded,
+    ) -> News {
+        let known_count_24h = known.map(|stats| stats.counts.day);
+        let reached =
+            self.judge_step(source, thresholds, occurrence.key, known_count_24h, recorded);
+        let has_regressed = self.judge_regression(source, occurrence, known, recorded);
+        let news = News { reached, has_regressed };
+        if news != News::default() {
+            self.note(occurrence, news);
+        }
+        news
+    }
+
+    /// Returns whether it is the first after the mark, and that is news.
+    fn judge_regression(
+        &self,
+        source: Source,
+        occurrence: &Occurrence,
+        known: Option<&AnomalyStats>,
+        recorded: &Recorded,
+    ) -> bool {
+        let stats = &recorded.stats;
+        // The process that got the acknowledgement has reported it.
+        if source == Source::Resend || !stats.regressed() {
+            return false;
+        }
+        let is_first = match recorded.outcome {
+            RecordOutcome::Counted => stats.has_just_regressed(recorded.previous_last_seen),
+            // Counted by a call whose answer was lost, and with it what was before.
+            RecordOutcome::Duplicate => {
+                let was_known = known.is_some_and(|known| known.last_seen <= stats.fixed_at);
+                was_known && Some(occurrence.at) > stats.fixed_at
+            }
+            RecordOutcome::TooOld | RecordOutcome::Unrecognisable => false,
+        };
+        let reported = self.entries.peek(&occurrence.key).and_then(|entry| entry.regressed_at);
+        // What was reported before this mark was about an earlier one.
+        is_first && reported <= stats.fixed_at
+    }
+
+    /// Returns the level that an anomaly has reached, if that is news.
+    fn judge_step(
+        &mut self,
+        source: Source,
+        thresholds: Thresholds,
+        key: AnomalyKey,
+        known_count_24h: Option<u64>,
+        recorded: &Recorded,
+    ) -> Option<EscalationLevel> {
+        let known = known_count_24h.and_then(|count| thresholds.level(count));
+        if source == Source::Resend {
+            // Its step was in the answer to its first copy.
+            let entry = self.entry(key);
+            entry.is_blind |= known_count_24h.is_none();
+            entry.level = entry.level.max(known);
+            if entry.is_blind {
+                let answered = thresholds.level(recorded.stats.counts.day);
+                entry.level = entry.level.max(answered);
+            }
+        }
+        let previous = match recorded.outcome {
+            RecordOutcome::Counted => thresholds.level(recorded.previous_count_24h),
+            // Counted by a call whose answer was lost, and with it the count before.
+            RecordOutcome::Duplicate => match (known_count_24h, self.reported_level(key)) {
+                (None, None) => return None,
+                _ => known,
+            },
+            RecordOutcome::TooOld | RecordOutcome::Unrecognisable => return None,
+        };
+        let level = thresholds.level(recorded.stats.counts.day)?;
+        let reported = self.reported_level(key);
+        let is_news = Some(level) > previous && Some(level) > reported;
+        let entry = self.entry(key);
+        entry.level = entry.level.max(Some(level));
+        is_news.then_some(level)
+    }
+
+    fn reported_level(&mut self, key: AnomalyKey) -> Option<EscalationLevel> {
+        self.entries.get(&key).and_then(|entry| entry.level)
+    }
+
+    /// Forgets all of it, because the outage is over.
+    pub(crate) fn clear(&mut self) {
+        self.entries.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{EventId, WindowCounts};
+
+    const KEY: AnomalyKey = AnomalyKey::from_bits(7);
+
+    fn reported() -> Reported {
+        Reported::new(NonZeroUsize::new(10).unwrap())
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_micros(1_774_799_738_000_000).plus_seconds(second)
+    }
+
+    fn occurrence(second: i64) -> Occurrence {
+        let id = EventId::parse(&format!("o{second}")).unwrap();
+        Occurrence { key: KEY, id, at: at(second), signature_json: "{}".into() }
+    }
+
+    fn counts(day: u64) -> WindowCounts {
+        WindowCounts { hour: day, day, week: day, month: day }
+    }
+
+    fn recorded(outcome: RecordOutcome, previous: u64, day: u64) -> Recorded {
+        let stats = AnomalyStats { counts: counts(day), ..AnomalyStats::default() };
+        let previous_last_seen = None;
+        Recorded { outcome, previous_count_24h: previous, previous_last_seen, stats }
+    }
+
+    fn judge(
+        reported: &mut Reported,
+        source: Source,
+        known: Option<u64>,
+        recorded: &Recorded,
+    ) -> Option<EscalationLevel> {
+        let thresholds = Thresholds::new(3, 5, 10).unwrap();
+        let known =
+            known.map(|day| AnomalyStats { counts: counts(day), ..AnomalyStats::default() });
+        reported.judge(source, thresholds, &occurrence(0), known.as_ref(), recorded).reached
+    }
+
+    #[test]
+    fn a_step_that_an_estimate_has_reported_is_not_reported_by_the_replay() {
+        let mut reported = reported();
+        let news = News { reached: Some(EscalationLevel::Repeat), ..News::default() };
+        reported.note(&occurrence(0), news);
+        let counted = |day| recorded(RecordOutcome::Counted, day - 1, day);
+        assert_eq!(judge(&mut reported, Source::Replay, None, &counted(3)), None);
+        let escalated = judge(&mut reported, Source::Replay, None, &counted(5));
+        assert_eq!(escalated, Some(EscalationLevel::Escalate));
+        assert_eq!(judge(&mut reported, Source::Replay, None, &counted(5)), None, "only once");
+    }
+
+    #[test]
+    fn what_is_sent_again_reports_no_level_that_callers_had_got_before() {
+        let mut reported = reported();
+        for day in 1..=7 {
+            let counted = recorded(RecordOutcome::Counted, day - 1, day);
+            // The count that callers got last falls with the first reply of the new server.
+            let known = if day == 1 { 7 } else { day - 1 };
+            assert_eq!(judge(&mut reported, Source::Resend, Some(known), &counted), None, "{day}");
+        }
+        let mut restarted = self::reported();
+        for day in 1..=12 {
+            let counted = recorded(RecordOutcome::Counted, day - 1, day);
+            let known = (day > 2).then(|| day - 1);
+            assert_eq!(judge(&mut restarted, Source::Resend, known, &counted), None, "{day}");
+        }
+        let counted = recorded(RecordOutcome::Counted, 9, 10);
+        let reached = judge(&mut reported, Source::Resend, Some(9), &counted);
+        assert_eq!(reached, Some(EscalationLevel::PermanentFix));
+    }
+
+    #[test]
+    fn a_duplicate_whose_first_answer_was_lost_reports_the_step_of_its_first_copy() {
+        let duplicate = recorded(RecordOutcome::Duplicate, 3, 3);
+        let reached = judge(&mut reported(), Source::Replay, Some(2), &duplicate);
+        assert_eq!(reached, Some(EscalationLevel::Repeat));
+        assert_eq!(judge(&mut reported(), Source::Replay, Some(3), &duplicate), None, "known");
+        assert_eq!(
+            judge(&mut reported(), Source::Replay, None, &duplicate),
+            None,
+            "unknown before"
+        );
+    }
+
+    /// Judges an occurrence at `second` that was applied, where a mark of `fixed` holds.
+    fn has_regressed(
+        reported: &mut Reported,
+        (source, outcome): (Source, RecordOutcome),
+        second: i64,
+        (fixed, previous, known): (i64, Option<i64>, Option<i64>),
+    ) -> bool {
+        let stats = AnomalyStats {
+            last_seen: Some(at(second)),
+            fixed_at: Some(at(fixed)),
+            ..AnomalyStats::default()
+        };
+        let known =
+            known.map(|seen| AnomalyStats { last_seen: Some(at(seen)), ..AnomalyStats::default() });
+        let previous_last_seen = previous.map(at);
+        let recorded = Recorded { outcome, previous_count_24h: 1, previous_last_seen, stats };
+        let thresholds = Thresholds::new(3, 5, 10).unwrap();
+        let occurrence = occurrence(second);
+        reported.judge(source, thresholds, &occurrence, known.as_ref(), &recorded).has_regressed
+    }
+
+    #[test]
+    fn a_regression_is_reported_once_for_a_mark() {
+        const COUNTED: (Source, RecordOutcome) = (Source::Replay, RecordOutcome::Counted);
+        const AGAIN: (Source, RecordOutcome) = (Source::Replay, RecordOutcome::Duplicate);
+        let mut all = reported();
+        assert!(has_regressed(&mut all, COUNTED, 20, (10, Some(5), None)));
+        assert!(!has_regressed(&mut all, COUNTED, 21, (10, Some(20), None)), "the second");
+        assert!(!has_regressed(&mut all, COUNTED, 20, (10, Some(5), None)), "it was reported");
+        assert!(has_regressed(&mut all, COUNTED, 40, (30, Some(21), None)), "another mark");
+        let resent = (Source::Resend, RecordOutcome::Counted);
+        assert!(!has_regressed(&mut reported(), resent, 20, (10, Some(5), None)));
+        assert!(has_regressed(&mut reported(), AGAIN, 20, (10, Some(20), Some(5))));
+        assert!(!has_regressed(&mut reported(), AGAIN, 20, (10, Some(20), Some(15))), "known");
+        assert!(!has_regressed(&mut reported(), AGAIN, 20, (10, Some(20), None)), "unknown");
+        let mut of_estimate = reported();
+        of_estimate.note(&occurrence(20), News { has_regressed: true, ..News::default() });
+        assert!(!has_regressed(&mut of_estimate, COUNTED, 20, (10, Some(5), None)));
+    }
+}
