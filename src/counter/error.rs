@@ -32,6 +32,9 @@ pub enum CounterError {
         /// As there.
         disk: Option<String>,
     },
+    /// Writes wait for the store, and would bring back what is to be forgotten.
+    #[error("writes wait for the store")]
+    WritesWait,
     /// The queue of calls for the store is full.
     #[error("too many calls are waiting for the store")]
     Overloaded,

@@ -5,7 +5,7 @@
 //!
 //! Order of imports, from the bottom to the door:
 //! trusted_time → clock, slowness → health, call_sizes, news → batching → outage → error,
-//! answers → mod → reads, writes, dead_letters.
+//! answers → mod → reads, writes, forget, dead_letters.
 
 mod answers;
 mod batching;
@@ -13,6 +13,7 @@ mod call_sizes;
 mod clock;
 mod dead_letters;
 mod error;
+mod forget;
 mod health;
 mod news;
 mod outage;

@@ -10,8 +10,10 @@ pub const AUDIT_ENTRIES: usize = 100;
 /// The caller of a write.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Actor {
-    /// The name of the token that was presented; without one, the name that the caller gave.
+    /// The name that the caller gave; without one, the name of the token.
     pub by: Option<String>,
+    /// The name of the token that was presented.
+    pub token: Option<String>,
     /// The id of the request.
     pub request_id: Option<String>,
 }
@@ -36,7 +38,10 @@ pub enum AuditEvent {
         description: String,
     },
     /// The mark was removed.
-    UnmarkedFixed,
+    UnmarkedFixed {
+        /// Why, where that was given.
+        reason: Option<String>,
+    },
     /// A repair was attempted.
     RepairAttempted {
         /// The name of the action.
@@ -55,7 +60,8 @@ impl From<&FixMark> for AuditEntry {
 
 impl From<&FixRemoval> for AuditEntry {
     fn from(removal: &FixRemoval) -> Self {
-        Self { at: removal.at, actor: removal.actor.clone(), event: AuditEvent::UnmarkedFixed }
+        let event = AuditEvent::UnmarkedFixed { reason: removal.reason.clone() };
+        Self { at: removal.at, actor: removal.actor.clone(), event }
     }
 }
 

@@ -33,6 +33,8 @@ pub struct FixRemoval {
     pub id: EventId,
     /// The time of the removal.
     pub at: Timestamp,
+    /// Why the mark is removed, where that was given.
+    pub reason: Option<String>,
     /// The caller.
     pub actor: Actor,
 }

@@ -67,7 +67,7 @@ impl Operation {
     /// Returns its approximate size in bytes, in memory as in a call to the store.
     pub fn bytes(&self) -> usize {
         let actor = |actor: &Actor| {
-            let texts = [&actor.by, &actor.request_id];
+            let texts = [&actor.by, &actor.token, &actor.request_id];
             texts.into_iter().flatten().map(String::len).sum::<usize>()
         };
         let texts = match self {
@@ -77,7 +77,9 @@ impl Operation {
                 let fixed_by = mark.fixed_by.as_ref().map_or(0, String::len);
                 mark.description.len() + fixed_by + actor(&mark.actor)
             }
-            Self::Unmark(removal) => actor(&removal.actor),
+            Self::Unmark(removal) => {
+                removal.reason.as_ref().map_or(0, String::len) + actor(&removal.actor)
+            }
         };
         OPERATION_BYTES + self.id().as_str().len() + texts
     }

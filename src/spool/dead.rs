@@ -164,7 +164,7 @@ mod tests {
 
     fn write(id: &str) -> SpoolWrite {
         let (key, id) = (AnomalyKey::from_bits(7), EventId::parse(id).unwrap());
-        let removal = FixRemoval { key, id, at: at(0), actor: Actor::default() };
+        let removal = FixRemoval { key, id, at: at(0), reason: None, actor: Actor::default() };
         SpoolWrite { operation: Operation::Unmark(removal), maybe_sent: true }
     }
 

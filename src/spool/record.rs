@@ -254,7 +254,10 @@ fn little_endian(bytes: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::record_v1::{ActorV1, FixMarkV1, FixRemovalV1, RepairAttemptV1},
+        *,
+    };
     use crate::domain::{
         Action, Actor, AnomalyKey, EventId, FixMark, FixRemoval, Occurrence, RepairAttempt,
         Timestamp,
@@ -271,8 +274,8 @@ mod tests {
     }
 
     fn removal(text: &str) -> FixRemoval {
-        let actor = Actor { by: Some("ops".to_owned()), request_id: None };
-        FixRemoval { key: KEY, id: id(text), at: at(), actor }
+        let actor = Actor { by: Some("ops".to_owned()), ..Actor::default() };
+        FixRemoval { key: KEY, id: id(text), at: at(), reason: None, actor }
     }
 
     fn operation(text: &str) -> Operation {
@@ -303,13 +306,22 @@ mod tests {
         FixMark { key: KEY, id: id("m"), at: at(), description, fixed_by, actor }
     }
 
+    fn actor_v1(request_id: Option<&str>) -> ActorV1 {
+        let request_id = request_id.map(str::to_owned);
+        ActorV1 { by: Some("ops".to_owned()), request_id }
+    }
+
+    fn removal_v1(text: &str) -> FixRemovalV1 {
+        FixRemovalV1 { key: KEY, id: id(text), at: at(), actor: actor_v1(None) }
+    }
+
     fn record_v1(operation: &OperationV1) -> Vec<u8> {
         frame(1, &postcard::to_stdvec(operation).unwrap())
     }
 
     #[test]
     fn a_record_gives_its_operation_and_a_damaged_one_gives_none() {
-        for record in [record("a"), record_v1(&OperationV1::Unmark(removal("a")))] {
+        for record in [record("a"), record_v1(&OperationV1::Unmark(removal_v1("a")))] {
             assert_eq!(decode(&record).unwrap().operation, operation("a"));
             for length in 0..record.len() {
                 assert_eq!(decode(&record[..length]), Err(RecordError::Torn), "cut to {length}");
@@ -342,9 +354,10 @@ mod tests {
         let (description, fixed_by) = ("raised the limit".to_owned(), Some("ana".to_owned()));
         let signature_json = r#"{"alert_name":"HighCPU"}"#.into();
         let occurrence = Occurrence { key: KEY, id: id("o"), at, signature_json };
-        let actor = Actor { by: Some("ops".to_owned()), request_id: Some("r-1".to_owned()) };
+        let old_actor = actor_v1(Some("r-1"));
+        let actor = Actor::from(old_actor.clone());
         let nobody = Actor::default();
-        let unmark = FixRemoval { key: KEY, id: id("u"), at, actor: nobody.clone() };
+        let unmark = FixRemoval { key: KEY, id: id("u"), at, reason: None, actor: nobody.clone() };
         let kinds = [
             (OperationV1::Occurrence(occurrence.clone()), Operation::Occurrence(occurrence)),
             (
@@ -365,12 +378,29 @@ mod tests {
                 OperationV1::UnmarkWithoutActor { key: KEY, id: id("u"), at },
                 Operation::Unmark(unmark),
             ),
-            (OperationV1::Repair(repair(actor.clone())), Operation::Repair(repair(actor.clone()))),
             (
-                OperationV1::Mark(mark("raised", actor.clone())),
+                OperationV1::Repair(RepairAttemptV1 {
+                    key: KEY,
+                    id: id("r"),
+                    action: Action::parse("restart_pod").unwrap(),
+                    success: true,
+                    at,
+                    actor: old_actor.clone(),
+                }),
+                Operation::Repair(repair(actor.clone())),
+            ),
+            (
+                OperationV1::Mark(FixMarkV1 {
+                    key: KEY,
+                    id: id("m"),
+                    at,
+                    description: "raised".to_owned(),
+                    fixed_by: Some("ana".to_owned()),
+                    actor: old_actor,
+                }),
                 Operation::Mark(mark("raised", actor)),
             ),
-            (OperationV1::Unmark(removal("u")), operation("u")),
+            (OperationV1::Unmark(removal_v1("u")), operation("u")),
         ];
         for (position, (old, expected)) in kinds.into_iter().enumerate() {
             let record = record_v1(&old);

@@ -259,6 +259,7 @@ mod tests {
             key: AnomalyKey::from_bits(7),
             id: EventId::parse(text).unwrap(),
             at: Timestamp::from_micros(7),
+            reason: None,
             actor: Actor::default(),
         })
     }

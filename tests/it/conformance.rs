@@ -41,6 +41,7 @@ over_every_store!(
     the_audit_keeps_the_newest_hundred_entries,
     the_signature_is_kept_as_first_posted,
     everything_is_there_after_a_restart,
+    a_forgotten_anomaly_is_unknown_and_begins_anew,
 );
 
 const KEY: u64 = 0xb119_b2ed_aa9f_b08c;
@@ -456,4 +457,44 @@ async fn everything_is_there_after_a_restart(mut fixture: impl Fixture) {
     assert_eq!(record_at(&store, now, "e2").await.outcome, RecordOutcome::Duplicate);
     let again = store.record_repairs(now.into(), vec![attempt(KEY, "r1", true, now)]).await;
     assert!(!again[0].clone().unwrap().unwrap().counted);
+}
+
+async fn a_forgotten_anomaly_is_unknown_and_begins_anew(mut fixture: impl Fixture) {
+    let now = start_of_tests();
+    let store = fixture.store();
+    assert_eq!(store.forget(now.into(), key(KEY)).await, Ok(false));
+    // So many that some are rolled up.
+    let batch = (0..2 * EXACT_EVENTS).map(|n| occurrence(KEY, &format!("e{n}"), now)).collect();
+    store.record(now.into(), batch).await;
+    store.record(now.into(), vec![occurrence(KEY + 1, "e1", now)]).await;
+    store.record_repairs(now.into(), vec![attempt(KEY, "r1", true, now)]).await;
+    store.mark_fixed(now.into(), fix_mark(KEY, "m1", now)).await.unwrap();
+    assert_eq!(store.forget(now.into(), key(KEY)).await, Ok(true));
+    assert_eq!(store.forget(now.into(), key(KEY)).await, Ok(false));
+    drop(store);
+    fixture.reopen().await;
+    let store = fixture.store();
+    assert_eq!(store.stats(now.into(), vec![key(KEY)]).await, [Ok(None)]);
+    assert_eq!(store.details(now.into(), key(KEY)).await, Ok(None));
+    assert_eq!(store.audit(now.into(), key(KEY)).await, Ok(None));
+    let others = store.stats(now.into(), vec![key(KEY + 1)]).await;
+    assert_eq!(others[0].as_ref().unwrap().as_ref().unwrap().counts.month, 1);
+
+    let later = now.plus_seconds(60);
+    let mut first = occurrence(KEY, "e1", later);
+    first.signature_json = r#"{"alert_name":"B"}"#.into();
+    let recorded = store.record(later.into(), vec![first]).await.pop().unwrap().unwrap();
+    assert_eq!(recorded.outcome, RecordOutcome::Counted);
+    drop(store);
+    fixture.reopen().await;
+    let store = fixture.store();
+    let details = store.details(later.into(), key(KEY)).await.unwrap().unwrap();
+    assert_eq!(details.stats.counts.month, 1);
+    assert_eq!(details.known_since, Some(later));
+    assert_eq!(details.signature_json.as_deref(), Some(r#"{"alert_name":"B"}"#));
+    assert_eq!(details.fix, None);
+    assert_eq!(details.repairs.total, 0);
+    assert_eq!(store.audit(later.into(), key(KEY)).await, Ok(Some(Vec::new())));
+    let again = store.record_repairs(later.into(), vec![attempt(KEY, "r1", true, later)]).await;
+    assert!(again[0].clone().unwrap().unwrap().counted, "its id was forgotten too");
 }

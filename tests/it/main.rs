@@ -21,6 +21,7 @@ mod damaged_store;
 mod dead_letters;
 mod deployments;
 mod durability;
+mod forget;
 mod forgetful_redis;
 mod frequency;
 mod full_disk;

@@ -29,6 +29,7 @@ enum Step {
     Repair(Vec<(u64, u8, bool)>),
     Mark(u64),
     Unmark(u64),
+    Forget(u64),
     Look(u64),
     /// Lets the clock run on, or back.
     Wait(i64),
@@ -51,6 +52,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => vec((0..KEYS, 0..12_u8, any::<bool>()), 1..4).prop_map(Step::Repair),
         1 => (0..KEYS).prop_map(Step::Mark),
         1 => (0..KEYS).prop_map(Step::Unmark),
+        1 => (0..KEYS).prop_map(Step::Forget),
         4 => (0..KEYS).prop_map(Step::Look),
         4 => wait.prop_map(Step::Wait),
         1 => Just(Step::Restart),
@@ -250,6 +252,12 @@ async fn compare(fixture: &mut impl Fixture, exact_events: u32, steps: &[Step]) 
                 let expected = naive.known.then_some(naive.fixed_at.is_some());
                 naive.fixed_at = None;
                 assert_eq!(removed, expected, "{step:?}");
+            }
+            Step::Forget(key) => {
+                let naive = &mut model[*key as usize];
+                let was_known = std::mem::take(naive).known;
+                let forgotten = store.forget(now.into(), AnomalyKey::from_bits(*key)).await;
+                assert_eq!(forgotten, Ok(was_known), "{step:?}");
             }
             Step::Look(key) => {
                 let naive = &model[*key as usize];

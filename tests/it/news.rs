@@ -25,6 +25,11 @@ async fn regressions(service: &Service) -> f64 {
     metric(service, "anomaly_counter_regressions_total").await
 }
 
+/// A Redis that holds everything after a restart.
+fn durable() -> RedisServer {
+    RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"])
+}
+
 #[track_caller]
 fn waits(answer: Answer) -> Value {
     assert_eq!(answer.status, 202, "{}", answer.body);
@@ -36,6 +41,9 @@ async fn mark(service: &Service, occurrence: &Value) -> Value {
     let key = service.post("/anomalies", occurrence).await.ok()["anomaly_key"].clone();
     let mark = json!({"anomaly_key": key, "fix_description": "raised the limit"});
     service.put("/permanent-fix", &mark).await.ok();
+    // What was read last is what an estimate is made of.
+    let path = format!("/anomalies/{}/frequency", key.as_str().unwrap());
+    assert_eq!(service.get(&path).await.ok()["permanent_fix_applied"], true);
     key
 }
 
@@ -147,7 +155,7 @@ async fn an_old_occurrence_that_comes_late_is_no_regression() {
 
 #[tokio::test]
 async fn a_regression_that_an_estimate_shows_is_not_reported_by_the_replay_again() {
-    let mut redis = RedisServer::start();
+    let mut redis = durable();
     let service = Service::on_redis(&redis).await;
     let key = mark(&service, &crash()).await;
     redis.kill();
@@ -166,7 +174,7 @@ async fn a_regression_that_an_estimate_shows_is_not_reported_by_the_replay_again
 
 #[tokio::test]
 async fn what_no_estimate_could_show_the_replay_reports_once() {
-    let mut redis = RedisServer::start();
+    let mut redis = durable();
     let service = Service::on_redis(&redis).await;
     service.post("/anomalies", &crash()).await.ok();
     let key = mark(&service, &crash()).await;

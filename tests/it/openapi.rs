@@ -214,6 +214,17 @@ fn bodies() -> Vec<(&'static str, Value)> {
         json!({"anomaly_key": key, "fix_description": long}),
         json!({"anomaly_key": key, "fix_description": "more memory", "why": "so"}),
     ];
+    let removals = [
+        json!({}),
+        json!({"removed_by": "ana", "reason": "it came\nback"}),
+        json!({"removed_by": null, "reason": null}),
+        json!({"removed_by": " "}),
+        json!({"reason": 7}),
+        json!({"reason": long}),
+        json!({"why": "so"}),
+        json!(null),
+        json!([]),
+    ];
     let deliveries = [
         json!({"alerts": []}),
         json!({"alerts": [{"status": "firing"}, 7], "truncatedAlerts": "many"}),
@@ -225,6 +236,7 @@ fn bodies() -> Vec<(&'static str, Value)> {
         ("POST /anomalies", occurrences.to_vec()),
         ("POST /repairs", repairs.to_vec()),
         ("PUT /permanent-fix", fixes.to_vec()),
+        ("DELETE /permanent-fix/{key}", removals.to_vec()),
         ("POST /webhooks/alertmanager", deliveries.to_vec()),
     ];
     calls
@@ -239,6 +251,7 @@ async fn it_takes_the_bodies_that_are_described_and_no_others() {
     let description = Description::of(&service).await;
     for (call, body) in bodies() {
         let (method, path) = call.split_once(' ').unwrap();
+        let path = &path.replace("{key}", &key_of("HighCPU").to_string());
         let request = service.request(method.parse().unwrap(), path).json(&body);
         let answer = Answer::of(request).await;
         description.check(call, &answer);
@@ -254,6 +267,7 @@ async fn its_answers_are_as_described() {
     let key = key_of("HighCPU");
     for (call, body) in bodies() {
         let (method, path) = call.split_once(' ').unwrap();
+        let path = &path.replace("{key}", &key_of("HighCPU").to_string());
         Answer::of(service.request(method.parse().unwrap(), path).json(&body)).await;
     }
     let now = wall_clock().to_string();
@@ -299,6 +313,10 @@ async fn its_answers_are_as_described() {
     description.check("POST /anomalies", &service.post_raw("/anomalies", "{").await);
     let form = service.request(Method::POST, "/anomalies").body("a=b");
     description.check("POST /anomalies", &Answer::of(form).await);
+    for key in [key.to_string(), "HighCPU".to_owned(), key.to_string()] {
+        let forgotten = service.delete(&format!("/anomalies/{key}")).await;
+        description.check("DELETE /anomalies/{key}", &forgotten);
+    }
     let rebound = service.request(Method::GET, "/readyz").header("host", "evil.example");
     description.check("GET /readyz", &Answer::of(rebound).await);
 }
@@ -321,4 +339,39 @@ async fn its_answers_are_as_described_also_while_redis_is_away_and_to_strangers(
     description.check("GET /anomalies/{key}/frequency", &guarded.get(&frequency).await);
     let forbidden = guarded.request(Method::GET, &frequency).bearer_auth("ingest");
     description.check("GET /anomalies/{key}/frequency", &Answer::of(forbidden).await);
+}
+
+#[tokio::test]
+async fn what_is_prefilled_to_try_a_call_counts_each_time_and_is_about_one_anomaly() {
+    let service = Service::embedded().await;
+    let description = Description::of(&service).await;
+    // The page fills in the examples of headers, of parameters and of bodies.
+    let mut headers = 0;
+    for call in description.calls() {
+        let (_, path) = call.split_once(' ').unwrap();
+        let own = description.operation(&call)["parameters"].as_array();
+        let shared = description.0["paths"][path]["parameters"].as_array();
+        for parameter in own.into_iter().chain(shared).flatten() {
+            let parameter = description.resolved(parameter);
+            if parameter["in"] == "header" {
+                headers += 1;
+                let schema = description.resolved(&parameter["schema"]).to_string();
+                assert_eq!(parameter["example"], Value::Null, "{call}: {parameter}");
+                assert!(!schema.contains("\"example\""), "{call}: {schema}");
+            }
+        }
+    }
+    assert!(headers > 10);
+    let schemas = &description.0["components"]["schemas"];
+    let occurrence = &schemas["Occurrence"]["example"];
+    let key = schemas["AnomalyKey"]["example"].as_str().unwrap();
+    for count in 1..=2 {
+        let counted = service.post("/anomalies", occurrence).await.ok();
+        assert_eq!(counted["anomaly_key"], key);
+        assert_eq!(counted["count_1h"], count);
+        let repair = service.post("/repairs", &schemas["RepairToReport"]["example"]).await.ok();
+        assert_eq!(repair["counted"], true);
+        assert_eq!(repair["auto_repair_count"], count);
+    }
+    assert_eq!(service.get(&format!("/anomalies/{key}/frequency")).await.ok()["count_1h"], 2);
 }

@@ -79,7 +79,7 @@ async fn holds_what_was_written(store: &dyn Store) {
     assert_eq!(audit(store, 3).await, [marked(), attempt(true), attempt(false)]);
 
     assert_eq!(details(store, 4).await.fix, None);
-    assert_eq!(audit(store, 4).await, [AuditEvent::UnmarkedFixed, marked()]);
+    assert_eq!(audit(store, 4).await, [AuditEvent::UnmarkedFixed { reason: None }, marked()]);
 
     let newest = details(store, 5).await;
     assert_eq!(newest.repairs.total, 1);

@@ -271,10 +271,20 @@ pub(crate) fn fix_mark(key: u64, id: &str, at: Timestamp) -> FixMark {
 
 pub(crate) fn fix_removal(key: u64, id: &str, at: Timestamp) -> FixRemoval {
     let id = EventId::parse(id).unwrap();
-    FixRemoval { key: AnomalyKey::from_bits(key), id, at, actor: actor() }
+    FixRemoval {
+        key: AnomalyKey::from_bits(key),
+        id,
+        at,
+        reason: Some("too early".to_owned()),
+        actor: actor(),
+    }
 }
 
 /// The actor of all writes of the tests.
 pub(crate) fn actor() -> Actor {
-    Actor { by: Some("ops".to_owned()), request_id: Some("r-1".to_owned()) }
+    Actor {
+        by: Some("ops".to_owned()),
+        token: Some("console".to_owned()),
+        request_id: Some("r-1".to_owned()),
+    }
 }

@@ -154,8 +154,13 @@ async fn writes_behind_one_whose_anomaly_is_being_moved_wait_for_it() {
     // Removals are sent one by one.
     let removal = |key, id| {
         let (id, at) = (EventId::parse(id).unwrap(), SystemClock.now());
-        let removal =
-            FixRemoval { key: AnomalyKey::from_bits(key), id, at, actor: Actor::default() };
+        let removal = FixRemoval {
+            key: AnomalyKey::from_bits(key),
+            id,
+            at,
+            reason: None,
+            actor: Actor::default(),
+        };
         SpoolWrite { operation: Operation::Unmark(removal), maybe_sent: false }
     };
     let removals = [removal(1, "1-0"), removal(1, "1-1"), removal(2, "2-0")];

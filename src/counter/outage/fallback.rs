@@ -349,6 +349,13 @@ impl Fallback {
         }
     }
 
+    /// Forgets what is known of an anomaly.
+    pub(crate) fn forget(&self, key: AnomalyKey) {
+        let mut memory = self.memory.lock();
+        memory.stale.remove(key);
+        memory.reported.remove(key);
+    }
+
     /// Forgets what was reported, because the outage is over.
     pub(crate) fn end_outage(&self) {
         self.memory.lock().reported.clear();

@@ -206,7 +206,7 @@ mod tests {
     fn write(number: usize) -> HeldWrite {
         let id = EventId::parse(&number.to_string()).unwrap();
         let (key, actor) = (AnomalyKey::from_bits(7), Actor::default());
-        let operation = Operation::Unmark(FixRemoval { key, id, at: at(0), actor });
+        let operation = Operation::Unmark(FixRemoval { key, id, at: at(0), reason: None, actor });
         HeldWrite::new((at(number as i64), operation))
     }
 

@@ -212,8 +212,13 @@ mod tests {
             let (id, at, actor) = (id(n), at(n), actor.clone());
             Operation::Mark(FixMark { key: KEY, id, at, description, fixed_by, actor })
         };
-        let removal =
-            Operation::Unmark(FixRemoval { key: KEY, id: id(3), at: at(0), actor: actor.clone() });
+        let removal = Operation::Unmark(FixRemoval {
+            key: KEY,
+            id: id(3),
+            at: at(0),
+            reason: None,
+            actor: actor.clone(),
+        });
         let mut pending = Pending::default();
         let fix = |pending: &Pending| {
             pending.fix_after(KEY, None).and_then(|fix: PermanentFix| fix.description)

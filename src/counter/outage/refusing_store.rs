@@ -143,6 +143,10 @@ impl Store for RefusingStore {
         Ok(None)
     }
 
+    async fn forget(&self, _moment: Moment, _key: AnomalyKey) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
     async fn mark_fixed(
         &self,
         _moment: Moment,

@@ -149,6 +149,11 @@ impl Reported {
         self.entries.get(&key).and_then(|entry| entry.level)
     }
 
+    /// Forgets what was reported of an anomaly.
+    pub(crate) fn remove(&mut self, key: AnomalyKey) {
+        self.entries.pop(&key);
+    }
+
     /// Forgets all of it, because the outage is over.
     pub(crate) fn clear(&mut self) {
         self.entries.clear();

@@ -141,7 +141,7 @@ mod tests {
     fn operation(name: &str, at: Timestamp) -> Operation {
         let id = EventId::parse(name).unwrap();
         let actor = Actor::default();
-        Operation::Unmark(FixRemoval { key: AnomalyKey::from_bits(1), id, at, actor })
+        Operation::Unmark(FixRemoval { key: AnomalyKey::from_bits(1), id, at, reason: None, actor })
     }
 
     fn buffer(operations: usize, bytes: usize) -> ResendBuffer {

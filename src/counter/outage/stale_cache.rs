@@ -171,6 +171,13 @@ impl StaleCache {
         }
     }
 
+    /// Removes an anomaly, whose next count may be lower.
+    pub(crate) fn remove(&mut self, key: AnomalyKey) {
+        if let Some(entry) = self.entries.pop(&key) {
+            self.bytes -= entry.bytes();
+        }
+    }
+
     fn insert(&mut self, key: AnomalyKey, entry: StaleEntry) {
         self.bytes += entry.bytes();
         self.entries.put(key, entry);

@@ -19,7 +19,7 @@ use crate::domain;
     pattern = "^[0-9a-f]{16}$",
     min_length = 16,
     max_length = 16,
-    example = "6a0d01fd615acb3c"
+    example = "d7807df379350b77"
 )]
 pub(in crate::http) struct AnomalyKey(String);
 
@@ -29,14 +29,10 @@ pub(in crate::http) struct AnomalyKey(String);
 #[schema(format = DateTime, example = "2026-11-22T14:21:22.587413Z")]
 pub(in crate::http) struct Time(String);
 
-/// The id by which a retry is recognised within its anomaly: 1 to 128 printable ASCII characters.
+/// The id by which a retry of an event is recognised within its anomaly: 1 to 128 printable ASCII
+/// characters. (It has no example, because whoever tries a call twice with one counts once.)
 #[derive(ToSchema)]
-#[schema(
-    pattern = "^[ -~]+$",
-    min_length = 1,
-    max_length = 128,
-    example = "0192f3c1-7d1e-7c63-9a0f-6f8a7f3b2c11"
-)]
+#[schema(pattern = "^[ -~]+$", min_length = 1, max_length = 128)]
 pub(in crate::http) struct EventId(String);
 
 /// The name of a repair action in its pipeline: 1 to 200 characters, none of them a control

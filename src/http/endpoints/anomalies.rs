@@ -19,11 +19,12 @@ use crate::{
     domain::{AnomalyKey, Signature, Timestamp},
     http::{
         bodies::{
-            ActionBody, CountedBody, FixBody, FrequencyBody, OccurrenceRequest, PostedArray,
-            PostedOccurrence, Recorded, record_each, record_one, schemas, temporary_problem,
+            ActionBody, CountedBody, DegradedBody, FixBody, FrequencyBody, OccurrenceRequest,
+            PostedArray, PostedOccurrence, Recorded, record_each, record_one, schemas,
+            temporary_problem,
             write_status, write_status_of,
         },
-        extract::{EventQuota, IdempotencyKey, JsonText, KeyPath},
+        extract::{EventQuota, IdempotencyKey, JsonText, KeyPath, Requester},
         json::Json,
         problem::{Problem, ProblemKind},
         state::AppState,
@@ -39,6 +40,9 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .problems(&[InvalidKey, UnknownAnomaly]),
         Endpoint::new("anomalies.get", routes!(anomaly))
             .scope(Scope::Read)
+            .problems(&[InvalidKey, UnknownAnomaly]),
+        Endpoint::new("anomalies.forget", routes!(forget))
+            .scope(Scope::Operate)
             .problems(&[InvalidKey, UnknownAnomaly]),
     ]
 }
@@ -253,4 +257,41 @@ async fn anomaly(
     let anomaly = state.counter.anomaly(state.counter.moment(), key).await?;
     let anomaly = anomaly.ok_or_else(|| Problem::unknown_anomaly(key))?;
     Ok(Json(anomaly.into()))
+}
+
+/// The answer when an anomaly is forgotten.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Forgotten)]
+struct ForgottenBody {
+    #[schema(value_type = schemas::AnomalyKey)]
+    anomaly_key: AnomalyKey,
+    /// Always true.
+    forgotten: bool,
+    #[serde(flatten)]
+    degraded: DegradedBody,
+}
+
+/// Forget one anomaly, such as a test's.
+///
+/// Removes its counts, repairs, permanent fix and audit. The next occurrence begins anew, and
+/// counts also if its `event_id` was counted before. The log keeps a line with the name of the
+/// token. While writes wait for the store, as in an outage, nothing is forgotten, and the answer is
+/// 503.
+#[utoipa::path(
+    delete,
+    path = "/anomalies/{key}",
+    tag = "anomalies",
+    params(("key" = schemas::AnomalyKey, Path)),
+    responses((status = 200, description = "The anomaly is forgotten.", body = ForgottenBody)),
+)]
+async fn forget(
+    State(state): State<AppState>,
+    KeyPath(key): KeyPath,
+    requester: Requester,
+) -> Result<Json<ForgottenBody>, Problem> {
+    let actor = requester.actor(None);
+    if !state.counter.forget(state.counter.moment(), key, &actor).await? {
+        return Err(Problem::unknown_anomaly(key));
+    }
+    Ok(Json(ForgottenBody { anomaly_key: key, forgotten: true, degraded: None.into() }))
 }

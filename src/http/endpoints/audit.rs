@@ -43,10 +43,14 @@ struct AuditBody {
 struct EntryBody {
     #[schema(value_type = schemas::Time)]
     at: Timestamp,
-    /// The name of the token that was shown, or else the `fixed_by` that was given; null where
-    /// there was neither.
+    /// The name that the caller gave (`fixed_by` or `removed_by`), or else the name of the token;
+    /// null if there was neither.
     #[schema(required, example = "ana")]
     by: Option<String>,
+    /// The name of the token that the request was made with; null if there was none, or if an older
+    /// version of the service has written the entry.
+    #[schema(required, example = "console")]
+    token: Option<String>,
     /// The `x-request-id` of the request.
     #[schema(required, example = "0192f3c1-7d1e-7c63-9a0f-6f8a7f3b2c11")]
     request_id: Option<String>,
@@ -64,8 +68,12 @@ enum AuditEventBody {
         /// The fix of the cause.
         fix_description: String,
     },
-    /// The mark was taken back.
-    UnmarkedFixed,
+    /// The mark was removed.
+    UnmarkedFixed {
+        /// The reason that was given; null if there was none.
+        #[schema(required, example = "it came back under load")]
+        reason: Option<String>,
+    },
     /// A repair was tried.
     RepairAttempted {
         /// The name of the action.
@@ -77,17 +85,17 @@ enum AuditEventBody {
 
 impl From<AuditEntry> for EntryBody {
     fn from(AuditEntry { at, actor, event }: AuditEntry) -> Self {
-        let Actor { by, request_id } = actor;
+        let Actor { by, token, request_id } = actor;
         let event = match event {
             AuditEvent::MarkedFixed { description } => {
                 AuditEventBody::MarkedFixed { fix_description: description }
             }
-            AuditEvent::UnmarkedFixed => AuditEventBody::UnmarkedFixed,
+            AuditEvent::UnmarkedFixed { reason } => AuditEventBody::UnmarkedFixed { reason },
             AuditEvent::RepairAttempted { action, success } => {
                 AuditEventBody::RepairAttempted { action, success }
             }
         };
-        Self { at, by, request_id, event }
+        Self { at, by, token, request_id, event }
     }
 }
 

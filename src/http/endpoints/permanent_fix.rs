@@ -12,7 +12,7 @@ use crate::{
     domain::{AnomalyKey, EventId, FixMark, FixRemoval},
     http::{
         bodies::{DegradedBody, FixBody, schemas, write_status},
-        extract::{JsonBody, KeyPath, RequestBody, Requester, parse_key},
+        extract::{JsonBody, KeyPath, OptionalJsonBody, RequestBody, Requester, parse_key},
         json::Json,
         problem::{Problem, ProblemKind},
         state::AppState,
@@ -49,6 +49,23 @@ struct MarkRequest {
 
 impl RequestBody for MarkRequest {
     const NOUN: &'static str = "a permanent fix";
+}
+
+/// The removal of the mark of a permanent fix.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = FixToUnmark)]
+struct UnmarkRequest {
+    /// The person who removes the mark. Without it, the audit has the name of the token.
+    #[schema(example = "ana")]
+    removed_by: Option<Prose>,
+    /// The reason for which the mark is removed.
+    #[schema(example = "it came back under load")]
+    reason: Option<Prose>,
+}
+
+impl RequestBody for UnmarkRequest {
+    const NOUN: &'static str = "the removal of a permanent fix";
 }
 
 /// A text for people: up to 4,000 characters, not blank, without control characters but tabs and
@@ -123,10 +140,10 @@ async fn mark(
 ) -> Result<(StatusCode, Json<FixBody>), Problem> {
     let MarkRequest { anomaly_key, fix_description: Prose(description), fixed_by } = mark;
     let key = parse_key(&anomaly_key).map_err(|problem| problem.at_field("anomaly_key"))?;
-    let fixed_by = fixed_by.map(|Prose(name)| name);
+    let actor = requester.actor(fixed_by.map(|Prose(name)| name));
+    let fixed_by = actor.by.clone();
 
     let moment = state.counter.moment();
-    let actor = requester.actor(fixed_by.as_deref());
     let mark = FixMark { key, id: EventId::unique(), at: moment.now, description, fixed_by, actor };
     let fix = state.counter.mark_fixed(moment, mark).await?;
     let Answered { value, degraded } = fix.ok_or_else(|| Problem::unknown_anomaly(key))?;
@@ -139,6 +156,7 @@ async fn mark(
     path = "/permanent-fix/{key}",
     tag = "permanent fixes",
     params(("key" = schemas::AnomalyKey, Path)),
+    request_body = Option<UnmarkRequest>,
     responses(
         (status = 200, description = "No mark holds.", body = UnmarkedBody),
         (
@@ -151,10 +169,13 @@ async fn unmark(
     State(state): State<AppState>,
     KeyPath(key): KeyPath,
     requester: Requester,
+    OptionalJsonBody(removal): OptionalJsonBody<UnmarkRequest>,
 ) -> Result<(StatusCode, Json<UnmarkedBody>), Problem> {
+    let UnmarkRequest { removed_by, reason } = removal;
     let moment = state.counter.moment();
-    let actor = requester.actor(None);
-    let removal = FixRemoval { key, id: EventId::unique(), at: moment.now, actor };
+    let actor = requester.actor(removed_by.map(|Prose(name)| name));
+    let reason = reason.map(|Prose(text)| text);
+    let removal = FixRemoval { key, id: EventId::unique(), at: moment.now, reason, actor };
     let removed = state.counter.unmark_fixed(moment, removal).await?;
     let Answered { value, degraded } = removed.ok_or_else(|| Problem::unknown_anomaly(key))?;
     let body = UnmarkedBody {

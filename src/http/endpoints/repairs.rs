@@ -42,7 +42,12 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 /// A repair attempt to report.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(as = RepairToReport)]
+#[schema(
+    as = RepairToReport,
+    example = json!({
+        "anomaly_key": "d7807df379350b77", "action": "restart_pod", "success": true,
+    })
+)]
 struct RepairRequest {
     /// The anomaly it was made on.
     #[schema(value_type = schemas::AnomalyKey)]

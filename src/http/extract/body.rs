@@ -3,12 +3,14 @@
 use std::borrow::Cow;
 
 use axum::{
+    body::HttpBody as _,
     extract::{FromRequest, Request},
     http::{HeaderMap, header},
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Collected};
 use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
 
 use super::fields::read_object;
 use crate::{
@@ -96,6 +98,26 @@ impl<T: RequestBody> FromRequest<AppState> for JsonBody<T> {
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
         let text = JsonText::from_request(request, state).await?;
         read_object(T::NOUN, parse(text.as_str()?)?).map(Self)
+    }
+}
+
+/// As [`JsonBody`], for a body that may be left out; `null` is the same as none.
+#[derive(Debug)]
+pub(in crate::http) struct OptionalJsonBody<T>(pub(in crate::http) T);
+
+impl<T: RequestBody + Default> FromRequest<AppState> for OptionalJsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
+        // It is in memory already, so that its length is known.
+        if request.body().size_hint().exact() == Some(0) {
+            return Ok(Self(T::default()));
+        }
+        let text = JsonText::from_request(request, state).await?;
+        match parse(text.as_str()?)? {
+            Value::Null => Ok(Self(T::default())),
+            value => read_object(T::NOUN, value).map(Self),
+        }
     }
 }
 
@@ -204,8 +226,6 @@ pub(in crate::http) fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T,
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
 
     #[test]

@@ -48,10 +48,10 @@ impl<S: Send + Sync> FromRequestParts<S> for EventQuota {
 pub(in crate::http) struct Requester(Actor);
 
 impl Requester {
-    /// The actor of the write. Without a token it has the name that the caller claims.
-    pub(in crate::http) fn actor(self, claimed_name: Option<&str>) -> Actor {
-        let Actor { by, request_id } = self.0;
-        Actor { by: by.or_else(|| claimed_name.map(str::to_owned)), request_id }
+    /// The actor of the write. Where the caller gives no name, the token's is taken.
+    pub(in crate::http) fn actor(self, given_name: Option<String>) -> Actor {
+        let Actor { token, request_id, .. } = self.0;
+        Actor { by: given_name.or_else(|| token.clone()), token, request_id }
     }
 }
 
@@ -60,9 +60,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Requester {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         let caller = parts.extensions.get::<Caller>();
-        let by = caller.and_then(Caller::name).map(str::to_owned);
+        let token = caller.and_then(Caller::name).map(str::to_owned);
         let id = parts.extensions.get::<RequestId>();
         let request_id = id.and_then(|id| id.header_value().to_str().ok()).map(str::to_owned);
-        Ok(Self(Actor { by, request_id }))
+        Ok(Self(Actor { by: None, token, request_id }))
     }
 }

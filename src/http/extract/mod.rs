@@ -10,7 +10,7 @@ mod query;
 
 #[cfg(fuzzing)]
 pub(super) use body::delivery_text;
-pub(super) use body::{DeliveryText, JsonBody, JsonText, RequestBody, parse};
+pub(super) use body::{DeliveryText, JsonBody, JsonText, OptionalJsonBody, RequestBody, parse};
 pub(super) use caller::{EventQuota, Requester};
 pub(super) use event_id::{IdempotencyKey, event_id};
 pub(super) use json::{CheckedJson, CheckedVisitor, FirstElements, JsonValue, members};

@@ -72,7 +72,6 @@ pub(super) fn describe(endpoints: impl Iterator<Item = Endpoint>) -> Value {
             "description": "The caller's span, as W3C Trace Context has it, where the service \
                             sends traces.",
             "schema": {"type": "string"},
-            "example": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         },
     });
     components["headers"] = headers();

@@ -57,6 +57,11 @@ impl From<CounterError> for Problem {
                 ProblemKind::Unavailable,
                 format!("{cause}. Nothing was recorded: try again in a moment"),
             ),
+            CounterError::WritesWait => Self::new(
+                ProblemKind::Unavailable,
+                "writes wait until the store has answered, and could bring the anomaly back; \
+                 nothing was forgotten: try again once /readyz says `ready`",
+            ),
             CounterError::MayCount { event_id, disk } => {
                 let detail = format!(
                     "{}, so that this may count: retry with this id, the event_id {:?}, and it \

@@ -16,7 +16,7 @@ use super::{
     anomaly::Anomaly,
     error::{FileError, OpenError},
     format::{ANOMALIES, AUDIT, AuditKey, JOURNAL, SIGNATURES, Sequences, audit_of, prepare},
-    journal::{JournalRow, ShouldHold},
+    journal::{Change, JournalRow, ShouldHold},
     row::{self, AnomalyRow, AnomalyRows, Kind, decode, encode},
 };
 use crate::{
@@ -252,8 +252,11 @@ impl StoreFile {
             let key = (key.to_bits(), sequence, index);
             entries.push((key, encode(Kind::Audit, key, entry)?));
         }
+        let forgotten: Vec<_> = row.changes.iter().filter_map(Change::forgotten).collect();
         self.transact(|transaction| {
             transaction.open_table(JOURNAL)?.insert(sequence, bytes.as_slice())?;
+            // With the change itself, because the journal is trimmed: what is left would come back.
+            remove(transaction, &forgotten)?;
             if entries.is_empty() {
                 return Ok(());
             }
@@ -322,7 +325,7 @@ impl StoreFile {
             let mut entries = Vec::new();
             for row in audit.range(audit_of(key.to_bits())).map_err(Error::from)?.rev() {
                 let (key, entry) = row.map_err(Error::from)?;
-                entries.push(decode(Kind::Audit, &key.value(), entry.value())?);
+                entries.push(row::decode_audit(&key.value(), entry.value())?);
             }
             Ok(entries)
         })
@@ -330,17 +333,7 @@ impl StoreFile {
 
     /// Removes anomalies' rows.
     pub(super) fn remove_anomalies(&self, keys: &[AnomalyKey]) -> Result<(), FileError> {
-        self.transact(|transaction| {
-            let mut anomalies = transaction.open_table(ANOMALIES)?;
-            let mut signatures = transaction.open_table(SIGNATURES)?;
-            let mut audit = transaction.open_table(AUDIT)?;
-            for key in keys {
-                anomalies.remove(key.to_bits())?;
-                signatures.remove(key.to_bits())?;
-                audit.retain_in(audit_of(key.to_bits()), |_, _| false)?;
-            }
-            Ok(())
-        })
+        self.transact(|transaction| remove(transaction, keys))
     }
 
     /// Removes up to `limit` of the journal's oldest rows before `first_kept`. Returns true if
@@ -438,6 +431,22 @@ fn insert(transaction: &redb::WriteTransaction, rows: &AnomalyRows) -> Result<()
     let mut signatures = transaction.open_table(SIGNATURES)?;
     for (key, row) in &rows.signatures {
         signatures.insert(key.to_bits(), row.as_slice())?;
+    }
+    Ok(())
+}
+
+/// Removes the rows of anomalies, with their signatures and audits.
+fn remove(transaction: &redb::WriteTransaction, keys: &[AnomalyKey]) -> Result<(), Error> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let mut anomalies = transaction.open_table(ANOMALIES)?;
+    let mut signatures = transaction.open_table(SIGNATURES)?;
+    let mut audit = transaction.open_table(AUDIT)?;
+    for key in keys {
+        anomalies.remove(key.to_bits())?;
+        signatures.remove(key.to_bits())?;
+        audit.retain_in(audit_of(key.to_bits()), |_, _| false)?;
     }
     Ok(())
 }

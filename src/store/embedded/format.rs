@@ -12,6 +12,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     anomaly::Anomaly,
+    audit_v1::AuditEntryV1,
     error::FileError,
     journal::{JournalRow, JournalRowV1},
     row::{self, AnomalyRow, Kind},
@@ -102,7 +103,7 @@ fn verify_unread(transaction: &WriteTransaction) -> Result<(), FileError> {
     let audit = transaction.open_table(AUDIT).map_err(Error::from)?;
     for entry in audit.iter().map_err(Error::from)? {
         let (key, entry) = entry.map_err(Error::from)?;
-        row::decode::<_, AuditEntry>(Kind::Audit, &key.value(), entry.value())?;
+        row::decode_audit(&key.value(), entry.value())?;
     }
     let signatures = transaction.open_table(SIGNATURES).map_err(Error::from)?;
     for entry in signatures.iter().map_err(Error::from)? {
@@ -118,7 +119,8 @@ fn convert(transaction: &WriteTransaction) -> Result<(), FileError> {
     let anomalies = convert_table(transaction, Kind::Anomaly, (OLD_ANOMALIES, ANOMALIES), as_is)?;
     let of_journal = |row: JournalRowV1| JournalRow::from(row);
     let journal = convert_table(transaction, Kind::Journal, (OLD_JOURNAL, JOURNAL), of_journal)?;
-    convert_table(transaction, Kind::Audit, (OLD_AUDIT, AUDIT), |entry: AuditEntry| entry)?;
+    let of_audit = |entry: AuditEntryV1| AuditEntry::from(entry);
+    convert_table(transaction, Kind::Audit, (OLD_AUDIT, AUDIT), of_audit)?;
     tracing::info!(anomalies, journal, "converted the embedded store's file");
     Ok(())
 }

@@ -92,6 +92,10 @@ pub(super) enum Change {
     EventsExpired {
         key: AnomalyKey,
     },
+    /// Everything about it is removed, from the other tables too.
+    Forgotten {
+        key: AnomalyKey,
+    },
 }
 
 impl Change {
@@ -101,7 +105,13 @@ impl Change {
             | Self::RepairAttempted { key, .. }
             | Self::MarkedFixed { key, .. }
             | Self::UnmarkedFixed { key, .. }
-            | Self::EventsExpired { key } => *key,
+            | Self::EventsExpired { key }
+            | Self::Forgotten { key } => *key,
         }
+    }
+
+    /// Returns the anomaly that it removes, if it does.
+    pub(super) fn forgotten(&self) -> Option<AnomalyKey> {
+        matches!(self, Self::Forgotten { .. }).then(|| self.key())
     }
 }

@@ -6,6 +6,7 @@
 
 mod acknowledged;
 mod anomaly;
+mod audit_v1;
 mod checkpoint;
 mod condition;
 mod config;
@@ -203,6 +204,10 @@ impl Store for EmbeddedStore {
         removal: FixRemoval,
     ) -> Result<Option<bool>, StoreError> {
         self.writer.write(moment, move |state| state.unmark_fixed(moment, &removal)).await
+    }
+
+    async fn forget(&self, moment: Moment, key: AnomalyKey) -> Result<bool, StoreError> {
+        self.writer.write(moment, move |state| state.forget(moment, key)).await
     }
 
     async fn check(&self, _shard: Shard) -> Result<(), StoreError> {

@@ -7,6 +7,7 @@ use std::path::Path;
 use redb::{Builder, Error, Key, ReadOnlyDatabase, ReadableDatabase as _, ReadableTable as _};
 
 use super::{
+    audit_v1::AuditEntryV1,
     file::unless_panicked,
     format::{ANOMALIES, AUDIT, JOURNAL, OLD_ANOMALIES, OLD_AUDIT, OLD_JOURNAL, Rows, SIGNATURES},
     journal::JournalRowV1,
@@ -41,9 +42,9 @@ pub(super) fn add_to(salvage: &mut Salvage, file: &Path) -> u64 {
     }
     for (table, version) in [(AUDIT, Some(VERSION_1)), (OLD_AUDIT, None)] {
         for_each(&database, table, |key, row| {
-            if let Some(Ok(entry)) = value(row, version).map(whole) {
+            if let Some(Ok(entry)) = value(row, version).map(whole::<AuditEntryV1>) {
                 found += 1;
-                salvage.audit.entry(key).or_insert(entry);
+                salvage.audit.entry(key).or_insert_with(|| entry.into());
             }
         });
     }

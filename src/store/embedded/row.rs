@@ -15,10 +15,11 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     anomaly::Anomaly,
+    audit_v1::AuditEntryV1,
     error::RowError,
     journal::{JournalRow, JournalRowV1},
 };
-use crate::domain::AnomalyKey;
+use crate::domain::{AnomalyKey, AuditEntry};
 
 /// The version that is written, and the newest that is read.
 pub(super) const VERSION: u8 = 2;
@@ -205,6 +206,17 @@ pub(super) fn decode_signature(key: u64, row: &[u8]) -> Result<String, RowError>
         return String::from_utf8(row.to_vec()).map_err(|_| RowError::Torn);
     }
     decode::<_, SignatureRow<String>>(Kind::Signature, &key, row).map(|signature| signature.json)
+}
+
+/// Returns the entry of an audit's row.
+pub(super) fn decode_audit<K>(key: &K, row: &[u8]) -> Result<AuditEntry, RowError>
+where
+    K: DeserializeOwned + PartialEq,
+{
+    match row.split_first() {
+        Some((&VERSION_1, value)) => whole::<AuditEntryV1>(value).map(AuditEntry::from),
+        _ => decode(Kind::Audit, key, row),
+    }
 }
 
 /// Returns a row of the journal.

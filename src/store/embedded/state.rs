@@ -166,6 +166,11 @@ impl State {
         Some(removed)
     }
 
+    /// Forgets an anomaly. Returns whether it was known.
+    pub(super) fn forget(&mut self, moment: Moment, key: AnomalyKey) -> bool {
+        self.known(moment, key).is_some() && self.commit(moment, Change::Forgotten { key })
+    }
+
     /// Applies a change. Returns true if it had an effect.
     pub(super) fn apply(&mut self, moment: Moment, change: &Change) -> bool {
         let (key, config) = (change.key(), self.timeline);
@@ -195,6 +200,7 @@ impl State {
             Change::EventsExpired { .. } => {
                 self.change(key, |anomaly| anomaly.forget_expired_events(moment))
             }
+            Change::Forgotten { .. } => self.anomalies.remove(&key).is_some(),
         }
     }
 

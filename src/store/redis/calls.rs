@@ -136,6 +136,12 @@ impl Calls {
         call
     }
 
+    pub(super) fn forget(&self, key: AnomalyKey) -> Call {
+        let mut call = Call::new(Script::Forget);
+        self.add_keys(&mut call, key);
+        call
+    }
+
     /// The first ARGV of the scripts that change a permanent fix.
     fn fix_change(
         &self,
@@ -240,9 +246,10 @@ mod tests {
                 calls.mark_fixed(at.into(), &mark)
             }
             Script::UnmarkFixed => {
-                calls.unmark_fixed(at.into(), &FixRemoval { key: KEY, id, at, actor })
+                calls.unmark_fixed(at.into(), &FixRemoval { key: KEY, id, at, reason: None, actor })
             }
             Script::Audit => calls.audit(KEY),
+            Script::Forget => calls.forget(KEY),
             Script::Probe => calls.probe(None),
         }
     }

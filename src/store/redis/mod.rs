@@ -315,6 +315,16 @@ impl Store for RedisStore {
         }
     }
 
+    async fn forget(&self, moment: Moment, key: AnomalyKey) -> Result<bool, StoreError> {
+        let known = match self.run_one(key, self.calls.forget(key)).await?.tag()? {
+            "forgotten" => true,
+            "unknown" => false,
+            other => return Err(reply::unexpected(other)),
+        };
+        self.renewals.remove(moment.now, key);
+        Ok(known)
+    }
+
     fn shard(&self, key: AnomalyKey) -> Shard {
         self.servers.shard(key)
     }

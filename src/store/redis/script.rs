@@ -48,6 +48,7 @@ scripts! {
     MarkFixed, 10 keys, ["mark_fixed.lua"];
     UnmarkFixed, 10 keys, ["unmark_fixed.lua"];
     Audit, 10 keys, ["audit.lua"];
+    Forget, 10 keys, ["forget.lua"];
     Probe, 1 keys, ["probe.lua"];
 }
 

@@ -1,0 +1,22 @@
+-- Forgets one anomaly.
+--
+-- KEYS     timeline, repair_count, permanent_fix, metadata, folded, folded_counts, folded_ids,
+--          repair_history, operation_ids, audit
+-- ARGV     none
+-- Returns  {"forgotten"}, {"unknown"}, or {"error" and a message}
+--
+-- A script and not DEL: whether the anomaly was known is of the same moment, and what is left of an
+-- unknown one goes too.
+
+local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 10, 0, 0
+
+local function forget()
+  local was_known = is_known(1)
+  call('DEL', unpack(KEYS))
+  return was_known and 'forgotten' or 'unknown'
+end
+
+return run(function()
+  elements(KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH)
+  return { protected(forget) }
+end)
