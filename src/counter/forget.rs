@@ -4,9 +4,9 @@ use super::{Counter, CounterError, health::CallKind};
 use crate::domain::{Actor, AnomalyKey, Moment};
 
 impl Counter {
-    /// Forgets an anomaly, and returns whether it was known. What this instance remembers of it goes
-    /// too, so that it does not come back by itself: the last acknowledged writes, which are sent
-    /// again after a failover, and the last known counts, by which a lower one would be a loss.
+    /// Forgets an anomaly, and returns whether it was known. What this instance remembers of it is
+    /// removed too, so that it does not come back by itself: the last acknowledged writes, which
+    /// are sent again after a failover, and the last known counts, by which a lower one is a loss.
     ///
     /// # Errors
     /// When the store does not answer, and while writes wait or are held: each of them may be about

@@ -156,8 +156,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         removal: FixRemoval,
     ) -> Result<Option<bool>, StoreError>;
 
-    /// Forgets an anomaly, with all that is kept about it, and returns whether it was known. A later
-    /// occurrence begins anew: no id of before is known.
+    /// Forgets an anomaly, with all that is kept about it, and returns whether it was known. A
+    /// later occurrence begins anew: no id of before is known.
     async fn forget(&self, moment: Moment, key: AnomalyKey) -> Result<bool, StoreError>;
 
     /// Returns the shard that an anomaly is in. It may change from call to call.

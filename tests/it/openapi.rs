@@ -373,5 +373,8 @@ async fn what_is_prefilled_to_try_a_call_counts_each_time_and_is_about_one_anoma
         assert_eq!(repair["counted"], true);
         assert_eq!(repair["auto_repair_count"], count);
     }
-    assert_eq!(service.get(&format!("/anomalies/{key}/frequency")).await.ok()["count_1h"], 2);
+    let delivery = &schemas["Delivery"]["example"];
+    let delivered = service.post("/webhooks/alertmanager", delivery).await.ok();
+    assert_eq!(delivered["counted"], 1, "{delivered}");
+    assert_eq!(service.get(&format!("/anomalies/{key}/frequency")).await.ok()["count_1h"], 3);
 }

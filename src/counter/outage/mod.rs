@@ -4,13 +4,13 @@
 //! anomaly) and what was last known (`stale_cache.rs`). `probe.rs` notices that a shard answers
 //! again, `resend.rs` decides what a failover may have forgotten (of `resend_buffer.rs` and
 //! `held_writes.rs`), which `sending.rs` sends again, and `replay.rs` applies the spool (`pass.rs`,
-//! `progress.rs`: how far it is; `unsettled.rs`: what may have left it; `trials.rs`: which shards may take it;
-//! `refusals.rs`: which operations are at fault themselves), both through `executor.rs`. `reported.rs`
-//! knows which news were reported, `lost_writes.rs` reports counts that fell.
+//! `progress.rs`: how far it is; `unsettled.rs`: what may have left it; `trials.rs`: which shards
+//! may take it; `refusals.rs`: which operations are at fault themselves), both by `executor.rs`.
+//! `reported.rs` knows which news were reported, `lost_writes.rs` reports counts that fell.
 //!
 //! Order of imports: config, append, waiting → pending, stale_cache, reported, resend_buffer,
-//! held_writes, trials, refusals, pass, progress, unsettled → lost_writes, memory → fallback → executor →
-//! probe, sending → resend → replay.
+//! held_writes, trials, refusals, pass, progress, unsettled → lost_writes, memory → fallback →
+//! executor → probe, sending → resend → replay.
 
 mod append;
 mod config;

@@ -6,17 +6,17 @@ use utoipa::ToSchema;
 use super::schemas;
 use crate::domain::{RepairHistory, RepairStatistics, SuccessRate};
 
-/// The figures of one action among the anomaly's newest 100 attempts.
+/// How often one repair action was tried and worked, among the anomaly's newest 100 attempts.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Action)]
 pub(in crate::http) struct ActionBody {
-    /// The name of the action.
+    /// The name of the repair action.
     #[schema(example = "restart_pod")]
     action: String,
-    /// Number of attempts.
+    /// Number of attempts of this action.
     #[schema(maximum = 100, example = 2)]
     total: u64,
-    /// Number of attempts that worked.
+    /// Number of those attempts that worked.
     #[schema(maximum = 100, example = 1)]
     success: u64,
     #[schema(value_type = schemas::SuccessRate)]

@@ -19,9 +19,10 @@ use crate::{
 pub(in crate::http) struct CountedBody {
     #[serde(flatten)]
     frequency: FrequencyBody,
-    /// False for a retry, and for an occurrence that is older than 30 days.
+    /// True if this request has counted the occurrence. It is false for a retry, and for an
+    /// occurrence that is older than 30 days.
     counted: bool,
-    /// Why it does not count; present where `counted` is false.
+    /// The reason why the occurrence was not counted. Present if `counted` is false.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     reason: Option<NotCounted>,
@@ -38,7 +39,7 @@ impl From<Answered<Counted>> for CountedBody {
     }
 }
 
-/// Why an occurrence does not count.
+/// The reason why an occurrence was not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum NotCounted {

@@ -9,24 +9,25 @@ use crate::{
     domain::{AnomalyKey, PermanentFix, Timestamp},
 };
 
-/// A mark that holds.
+/// The mark that an anomaly's cause is fixed.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Fix)]
 pub(in crate::http) struct FixBody {
     #[schema(value_type = schemas::AnomalyKey)]
     anomaly_key: AnomalyKey,
-    /// Always true.
+    /// Always true: the mark holds.
     permanent_fix_applied: bool,
-    /// The fix; null where an older writer has left none.
+    /// What was done to fix the cause; null if an older program has set the mark without it.
     #[schema(required, example = "raised the CPU limit")]
     fix_description: Option<String>,
-    /// The person who fixed it; null where unknown.
+    /// The person who fixed it, or the name of the token that the mark was set with; null if
+    /// neither is known.
     #[schema(required, example = "ops")]
     fixed_by: Option<String>,
-    /// The time of the mark.
+    /// The time at which the mark was set. Later occurrences are regressions.
     #[schema(value_type = schemas::Time)]
     fixed_at: Timestamp,
-    /// The end of the mark: 90 days later.
+    /// The time at which the mark ends by itself: 90 days after it was set.
     #[schema(value_type = schemas::Time)]
     expires_at: Timestamp,
     #[serde(flatten)]

@@ -26,8 +26,9 @@ const EVENT_ID: &str = "event_id";
 const OCCURRED_AT: &str = "occurred_at";
 
 /// An occurrence to record. Four fields identify its anomaly: `alert_name`, `service`, `namespace`
-/// and `error_type`; a missing one is empty, and one at least must not be. Where a name and its
-/// alias are given, the name counts. All other fields are kept with the anomaly, as first posted.
+/// and `error_type`. A missing field counts as empty, and at least one must not be empty. If a
+/// field and its alias are both given, the field is used. All other fields are kept with the
+/// anomaly as metadata, as they were posted with its first occurrence.
 #[derive(Debug, Default, ToSchema)]
 #[schema(
     as = Occurrence,
@@ -36,34 +37,35 @@ const OCCURRED_AT: &str = "occurred_at";
     })
 )]
 pub(in crate::http) struct OccurrenceRequest<'a> {
-    /// The name of the alert or fault.
+    /// The name of the alert or fault, such as the name of an alerting rule.
     #[schema(value_type = Option<String>, nullable = false, example = "HighCPU")]
     alert_name: Option<JsonValue<'a>>,
-    /// Another name of `alert_name`, as Prometheus has it: a text, too. Where `alert_name` is
-    /// there, it is one of the other fields.
+    /// Prometheus' name for `alert_name`. It must be a string, and is used if `alert_name` is
+    /// missing; otherwise it is kept as metadata.
     #[schema(value_type = Option<Value>)]
     alertname: Option<JsonValue<'a>>,
-    /// The service that has it.
+    /// The service or workload in which the anomaly occurs.
     #[schema(value_type = Option<String>, nullable = false, example = "api")]
     service: Option<JsonValue<'a>>,
-    /// Another name of `service`, in the same way.
+    /// Prometheus' name for `service`, used if `service` is missing.
     #[schema(value_type = Option<Value>)]
     job: Option<JsonValue<'a>>,
-    /// The namespace of the service.
+    /// The namespace in which the service runs.
     #[schema(value_type = Option<String>, nullable = false, example = "shop")]
     namespace: Option<JsonValue<'a>>,
-    /// The kind of error.
+    /// The kind of error, such as the reason for which a container was terminated.
     #[schema(value_type = Option<String>, nullable = false, example = "OOMKilled")]
     error_type: Option<JsonValue<'a>>,
-    /// Another name of `error_type`, in the same way.
+    /// Another name for `error_type`, used if `error_type` is missing.
     #[schema(value_type = Option<Value>)]
     reason: Option<JsonValue<'a>>,
-    /// The id by which a retry is recognised, so that it counts once; the service makes one up
-    /// where none is given.
+    /// An id of this occurrence. A second request with the same id does not count again, so that a
+    /// failed request can be retried. If it is missing, the service generates one.
     #[schema(value_type = Option<schemas::EventId>)]
     event_id: Option<JsonValue<'a>>,
-    /// The time of the occurrence, where that is not now: at most 60 seconds ahead of the service's
-    /// clock. Occurrences older than 30 days do not count.
+    /// The time at which the anomaly occurred; the time of the request if it is missing. It may be
+    /// at most 60 seconds ahead of the service's clock. An occurrence older than 30 days is not
+    /// counted.
     #[schema(value_type = Option<schemas::Time>)]
     occurred_at: Option<JsonValue<'a>>,
 }

@@ -12,8 +12,8 @@ use utoipa::{
 
 use crate::domain;
 
-/// An anomaly's key: the first 16 hexadecimal digits, in lower case, of the SHA-256 of the four
-/// fields that identify it.
+/// The key of an anomaly: 16 hexadecimal digits in lower case, computed from the four fields that
+/// identify it (the beginning of their SHA-256). The answer to `POST /anomalies` contains it.
 #[derive(ToSchema)]
 #[schema(
     pattern = "^[0-9a-f]{16}$",
@@ -23,8 +23,8 @@ use crate::domain;
 )]
 pub(in crate::http) struct AnomalyKey(String);
 
-/// A time as RFC 3339 has it. In answers it is in UTC, to the microsecond; in bodies any offset
-/// will do, and what is finer than a microsecond is cut off.
+/// A time in the format of RFC 3339. Answers are in UTC, with microseconds. Requests may use any
+/// offset; digits beyond microseconds are ignored.
 #[derive(ToSchema)]
 #[schema(format = DateTime, example = "2026-11-22T14:21:22.587413Z")]
 pub(in crate::http) struct Time(String);
@@ -35,8 +35,8 @@ pub(in crate::http) struct Time(String);
 #[schema(pattern = "^[ -~]+$", min_length = 1, max_length = 128)]
 pub(in crate::http) struct EventId(String);
 
-/// The name of a repair action in its pipeline: 1 to 200 characters, none of them a control
-/// character.
+/// The name that the caller's pipeline gives to a repair action, such as `restart_pod`: 1 to 200
+/// characters without control characters.
 #[derive(ToSchema)]
 #[schema(
     pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$",
@@ -46,12 +46,12 @@ pub(in crate::http) struct EventId(String);
 )]
 pub(in crate::http) struct ActionName(String);
 
-/// Successes by attempts, from 0 to 1; 0 where there were no attempts.
+/// The share of attempts that worked, from 0 to 1; 0 if there were no attempts.
 #[derive(ToSchema)]
 #[schema(minimum = 0, maximum = 1, example = 0.5)]
 pub(in crate::http) struct SuccessRate(f64);
 
-/// The reaction that the number of occurrences in 24 hours asks for.
+/// The response that the number of occurrences in 24 hours calls for.
 pub(in crate::http) enum EscalationLevel {}
 
 impl ToSchema for EscalationLevel {}
@@ -64,10 +64,10 @@ impl PartialSchema for EscalationLevel {
             .schema_type(Type::String)
             .enum_values(Some(names))
             .description(Some(
-                "What the number of occurrences in 24 hours asks for: from 3 on `REPEAT` (the \
-                 repair treats the symptom), from 5 on `ESCALATE` (a person should look), from 10 \
-                 on `PERMANENT_FIX` (stop restarting, and fix the cause), where the service is not \
-                 configured otherwise.",
+                "The response that the number of occurrences in 24 hours calls for: `REPEAT` (the \
+                 repair treats the symptom), `ESCALATE` (a person should look) or `PERMANENT_FIX` \
+                 (stop restarting, and fix the cause). The levels begin at 3, 5 and 10 occurrences \
+                 unless the service is configured otherwise.",
             ))
             .into()
     }

@@ -47,27 +47,28 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     ]
 }
 
-/// Everything that is known of an anomaly.
+/// Everything that is known about an anomaly.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Anomaly)]
 struct AnomalyBody {
     #[schema(value_type = schemas::AnomalyKey)]
     anomaly_key: AnomalyKey,
-    /// The identifying fields by their canonical names; null where unknown.
+    /// The four fields that identify the anomaly; null if they are not known.
     #[schema(required)]
     signature: Option<SignatureBody>,
-    /// The other fields as first posted; null where unknown. If they were too large, some are left
-    /// out, and `metadata_truncated` is true.
+    /// The other fields that were posted with the first occurrence; null if they are not known. If
+    /// they were too large, the largest are left out, and `metadata_truncated` is true.
     #[schema(required, value_type = Option<Object>)]
     metadata: Option<Map<String, Value>>,
-    /// The time of the first record; null where unknown.
+    /// The time of the occurrence by which the anomaly became known; null if it is not known.
     #[schema(required, value_type = Option<schemas::Time>)]
     known_since: Option<Timestamp>,
     frequency: FrequencyBody,
-    /// The mark of a permanent fix; null where none holds.
+    /// The mark that the cause is fixed; null if there is none.
     #[schema(required)]
     permanent_fix: Option<FixBody>,
-    /// The figures of each action among the newest 100 attempts, the most tried first.
+    /// How often each repair action was tried and worked, among the newest 100 attempts. The action
+    /// with the most attempts comes first.
     #[schema(max_items = 100)]
     repairs: Vec<ActionBody>,
 }
@@ -76,12 +77,16 @@ struct AnomalyBody {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Signature)]
 struct SignatureBody {
+    /// The name of the alert or fault.
     #[schema(example = "HighCPU")]
     alert_name: String,
+    /// The service or workload in which the anomaly occurs.
     #[schema(example = "api")]
     service: String,
+    /// The namespace in which the service runs.
     #[schema(example = "shop")]
     namespace: String,
+    /// The kind of error.
     #[schema(example = "OOMKilled")]
     error_type: String,
 }
@@ -138,24 +143,28 @@ enum RecordedBody {
 
 /// Record an occurrence, or an array of them.
 ///
-/// Each element of an array is answered in its place, by its frequency or by a problem; one that is
-/// faulty fails itself alone. Where nothing could be recorded, of some for a reason that passes,
-/// the whole is answered with that problem.
+/// An array is answered with an array: for each element, in the same order, its frequency or a
+/// problem. A faulty element does not affect the others. If no element could be recorded, and a
+/// retry may succeed for some, the whole request is answered with that problem (503).
 #[utoipa::path(
     post,
     path = "/anomalies",
     tag = "anomalies",
     params((
         "Idempotency-Key" = Option<schemas::EventId>, Header, nullable = false,
-        description = "Means the same as `event_id`, and goes with a single occurrence only. \
-                       Where both are given they must be the same.",
+        description = "Has the same meaning as `event_id`. It is permitted with a single \
+                       occurrence only, and must be equal to `event_id` if both are given.",
     )),
     request_body = Posted,
     responses(
-        (status = 200, description = "It is recorded, or was before.", body = RecordedBody),
         (
-            status = 202, description = "The store is away: it waits, and will count.",
-            body = RecordedBody,
+            status = 200, body = RecordedBody,
+            description = "The occurrence is recorded, or was recorded before.",
+        ),
+        (
+            status = 202, body = RecordedBody,
+            description = "The store is unavailable. The occurrence is on disk, and is counted \
+                           once the store answers.",
         ),
     ),
 )]
@@ -223,15 +232,15 @@ impl ElementBody {
     }
 }
 
-/// Ask how often an anomaly has happened.
+/// Read how often an anomaly has occurred.
 ///
-/// Nothing is recorded.
+/// Records nothing.
 #[utoipa::path(
     get,
     path = "/anomalies/{key}/frequency",
     tag = "anomalies",
     params(("key" = schemas::AnomalyKey, Path)),
-    responses((status = 200, description = "Its frequency.", body = FrequencyBody)),
+    responses((status = 200, description = "The frequency of the anomaly.", body = FrequencyBody)),
 )]
 async fn frequency(
     State(state): State<AppState>,
@@ -242,13 +251,13 @@ async fn frequency(
     Ok(Json(FrequencyBody::new(frequency.value, frequency.degraded)))
 }
 
-/// Ask for all that is known of an anomaly.
+/// Read everything that is known about an anomaly.
 #[utoipa::path(
     get,
     path = "/anomalies/{key}",
     tag = "anomalies",
     params(("key" = schemas::AnomalyKey, Path)),
-    responses((status = 200, description = "All that is known.", body = AnomalyBody)),
+    responses((status = 200, description = "The anomaly.", body = AnomalyBody)),
 )]
 async fn anomaly(
     State(state): State<AppState>,

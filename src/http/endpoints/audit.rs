@@ -26,21 +26,22 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     ]
 }
 
-/// The audit of an anomaly: who has done what.
+/// The audit of an anomaly: who has changed what about it.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Audit)]
 struct AuditBody {
     #[schema(value_type = schemas::AnomalyKey)]
     anomaly_key: AnomalyKey,
-    /// Newest first, 100 at the most.
+    /// The newest 100 entries, newest first.
     #[schema(max_items = 100)]
     entries: Vec<EntryBody>,
 }
 
-/// One event that had an effect.
+/// One change of the anomaly.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AuditEntry)]
 struct EntryBody {
+    /// The time of the change.
     #[schema(value_type = schemas::Time)]
     at: Timestamp,
     /// The name that the caller gave (`fixed_by` or `removed_by`), or else the name of the token;
@@ -51,21 +52,21 @@ struct EntryBody {
     /// version of the service has written the entry.
     #[schema(required, example = "console")]
     token: Option<String>,
-    /// The `x-request-id` of the request.
+    /// The `x-request-id` of the request that made the change; null if it is not known.
     #[schema(required, example = "0192f3c1-7d1e-7c63-9a0f-6f8a7f3b2c11")]
     request_id: Option<String>,
     #[serde(flatten)]
     event: AuditEventBody,
 }
 
-/// An event of the audit.
+/// The kind of a change, and what belongs to it.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AuditEvent)]
 #[serde(tag = "event", rename_all = "snake_case")]
 enum AuditEventBody {
-    /// It was marked as permanently fixed.
+    /// The cause was marked as fixed.
     MarkedFixed {
-        /// The fix of the cause.
+        /// What was done to fix the cause.
         fix_description: String,
     },
     /// The mark was removed.
@@ -74,7 +75,7 @@ enum AuditEventBody {
         #[schema(required, example = "it came back under load")]
         reason: Option<String>,
     },
-    /// A repair was tried.
+    /// A repair was attempted.
     RepairAttempted {
         /// The name of the action.
         action: String,
@@ -99,15 +100,16 @@ impl From<AuditEntry> for EntryBody {
     }
 }
 
-/// Ask who has done what about an anomaly.
+/// Read who has changed what about an anomaly.
 ///
-/// Marks of a permanent fix, their removals and repairs that had an effect.
+/// Lists the marks of a permanent fix, the removals of such marks, and the repair attempts. A
+/// repeated request that changed nothing is not listed.
 #[utoipa::path(
     get,
     path = "/anomalies/{key}/audit",
     tag = "anomalies",
     params(("key" = schemas::AnomalyKey, Path)),
-    responses((status = 200, description = "The newest 100, newest first.", body = AuditBody)),
+    responses((status = 200, description = "The audit.", body = AuditBody)),
 )]
 async fn audit(
     State(state): State<AppState>,

@@ -38,23 +38,23 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = DeadLetter)]
 pub struct DeadLetterBody {
-    /// Its number, by which it is retried or dropped.
+    /// The number of the dead letter, by which it is retried or dropped.
     #[schema(example = 17)]
     pub sequence: u64,
-    /// The reason of the refusal.
+    /// The reason for which the store has refused the write.
     #[schema(example = "the anomaly is not known")]
     pub reason: String,
-    /// The kind of write: `occurrence`, `repair`, `permanent fix` and so on; null, like all that
-    /// follows, where its record is damaged.
+    /// The kind of write, such as `occurrence`, `repair` or `permanent fix`. It is null, like all
+    /// fields that follow, if the record is damaged.
     #[schema(required, example = "repair")]
     pub kind: Option<String>,
-    /// The anomaly of the write.
+    /// The key of the anomaly that the write is about.
     #[schema(required, value_type = Option<schemas::AnomalyKey>)]
     pub anomaly_key: Option<AnomalyKey>,
-    /// The id of the event.
+    /// The id of the write.
     #[schema(required, value_type = Option<schemas::EventId>)]
     pub event_id: Option<String>,
-    /// The time of the event.
+    /// The time of the write.
     #[schema(required, value_type = Option<schemas::Time>)]
     pub at: Option<Timestamp>,
 }
@@ -78,14 +78,14 @@ impl From<DeadLetter> for DeadLetterBody {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = DeadLetterDone)]
 struct DoneBody {
-    /// The number of the dead letter that it was about.
+    /// The number of the dead letter.
     #[schema(example = 17)]
     sequence: u64,
 }
 
-/// List the writes that the store has refused for good.
+/// List the writes that the store has refused permanently.
 ///
-/// On the embedded store there are none.
+/// The list is always empty on the embedded store.
 #[utoipa::path(
     get,
     path = "/spool/dead-letters",
@@ -98,15 +98,20 @@ async fn list(State(state): State<AppState>) -> Result<Json<Vec<DeadLetterBody>>
     Ok(Json(state.counter.dead_letters(DeadLetterBody::from).await?))
 }
 
-/// Try a dead letter again.
+/// Retry a dead letter.
 ///
-/// A write that is refused again comes back with another number.
+/// A write that is refused again is listed with a new number.
 #[utoipa::path(
     post,
     path = "/spool/dead-letters/{sequence}/retry",
     tag = "operation",
-    params(("sequence" = u64, Path, description = "Its number in the list.", example = 17)),
-    responses((status = 200, description = "It is tried again.", body = DoneBody)),
+    params((
+        "sequence" = u64, Path, example = 17,
+        description = "The number of the dead letter in the list.",
+    )),
+    responses((
+        status = 200, description = "The write waits, and is applied again.", body = DoneBody,
+    )),
 )]
 async fn retry(
     State(state): State<AppState>,
@@ -120,19 +125,21 @@ async fn retry(
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = DeadLettersRetried)]
 pub struct RetriedBody {
-    /// Number of dead letters that are tried again; those with a damaged record are not.
+    /// Number of dead letters that are retried. Those with a damaged record are left out.
     #[schema(example = 3)]
     pub retried: usize,
 }
 
-/// Try all dead letters again.
+/// Retry all dead letters.
 ///
-/// Those that are refused again come back with other numbers.
+/// Writes that are refused again are listed with new numbers.
 #[utoipa::path(
     post,
     path = "/spool/dead-letters/retry",
     tag = "operation",
-    responses((status = 200, description = "They are tried again.", body = RetriedBody)),
+    responses((
+        status = 200, description = "The writes wait, and are applied again.", body = RetriedBody,
+    )),
 )]
 async fn retry_all(State(state): State<AppState>) -> Result<Json<RetriedBody>, Problem> {
     let retried = state.counter.retry_dead_letters(None).await?;
@@ -140,12 +147,17 @@ async fn retry_all(State(state): State<AppState>) -> Result<Json<RetriedBody>, P
 }
 
 /// Drop a dead letter.
+///
+/// The write is lost.
 #[utoipa::path(
     delete,
     path = "/spool/dead-letters/{sequence}",
     tag = "operation",
-    params(("sequence" = u64, Path, description = "Its number in the list.", example = 17)),
-    responses((status = 200, description = "It is gone.", body = DoneBody)),
+    params((
+        "sequence" = u64, Path, example = 17,
+        description = "The number of the dead letter in the list.",
+    )),
+    responses((status = 200, description = "The dead letter is dropped.", body = DoneBody)),
 )]
 async fn remove(
     State(state): State<AppState>,

@@ -20,7 +20,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     ]
 }
 
-/// The process is alive.
+/// The answer of a process that is alive.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Health)]
 struct HealthBody {
@@ -33,27 +33,27 @@ struct HealthBody {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Readiness)]
 struct ReadyBody {
-    /// `ready`; `degraded` while the store takes no writes; `replaying` while writes that have
-    /// waited are applied.
+    /// `ready` if the store works, `degraded` while it takes no writes, and `replaying` while the
+    /// writes that have waited are applied.
     #[schema(pattern = "^(ready|degraded|replaying)$", example = "ready")]
     status: &'static str,
-    /// The store of the anomalies: `embedded` or `redis`.
+    /// The kind of store: `embedded` or `redis`.
     #[schema(pattern = "^(embedded|redis)$", example = "redis")]
     store: &'static str,
-    /// True while `status` is not `ready`: answers may be made without the store.
+    /// True while `status` is not `ready`: answers may be estimates.
     degraded: bool,
-    /// The beginning of the outage; only while degraded.
+    /// The beginning of the outage. Present while `status` is not `ready`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<schemas::Time>)]
     degraded_since: Option<Timestamp>,
-    /// Why the store, or a part of it, takes no writes; only while it takes none. One of `timeout`,
-    /// `unreachable`, `auth`, `permission`, `readonly`, `loading`, `busy`, `memory`, `disk`,
-    /// `replicas`, `cluster` and `refused`.
+    /// The reason why the store, or a part of it, takes no writes. Present while that is so. One of
+    /// `timeout`, `unreachable`, `auth`, `permission`, `readonly`, `loading`, `busy`, `memory`,
+    /// `disk`, `replicas`, `cluster` and `refused`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, pattern = "^[a-z]+$", example = "readonly")]
     cause: Option<&'static str>,
-    /// How far the clock of the machine is from the time that the service goes by, in seconds;
-    /// only while it is not trusted, because it has jumped.
+    /// The difference between the clock of the machine and the time that the service uses, in
+    /// seconds. Present while the clock is not trusted because it has jumped.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = 3600)]
     clock_disagreement_seconds: Option<i64>,
@@ -64,42 +64,42 @@ struct ReadyBody {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Spool)]
 struct SpoolBody {
-    /// False while no write can wait: the spool's file was deleted, moved or replaced, or its disk
-    /// fails, is full or does not answer. Only on Redis.
+    /// False if no write can wait, because the spool's file was deleted, moved or replaced, or its
+    /// disk fails, is full or does not answer. Present on Redis only.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = true)]
     usable: Option<bool>,
-    /// Number of writes.
+    /// Number of writes that wait.
     #[schema(example = 0)]
     operations: usize,
-    /// Their size on disk, in bytes.
+    /// Size of these writes on disk, in bytes.
     #[schema(example = 0)]
     bytes: u64,
-    /// Time that the oldest of them has waited, in seconds.
+    /// Time for which there has been a write that waits, in seconds.
     #[schema(minimum = 0, example = 0)]
     age_seconds: i64,
 }
 
-/// Ask whether the process lives.
+/// Check whether the process is alive.
 #[utoipa::path(
     get,
     path = "/healthz",
     tag = "operation",
-    responses((status = 200, description = "It does.", body = HealthBody)),
+    responses((status = 200, description = "The process is alive.", body = HealthBody)),
 )]
 async fn live() -> Json<HealthBody> {
     Json(HealthBody { status: "ok" })
 }
 
-/// Ask whether the service can take work, and how much waits.
+/// Check whether the service can take requests, and how many writes wait.
 ///
-/// Degraded is still ready: taking every instance out of service when the store that they share is
-/// away would turn answers into refused connections.
+/// The status code is 200 also while the state is degraded: if a load balancer took every instance
+/// out of service during an outage of their common store, callers would get no answers at all.
 #[utoipa::path(
     get,
     path = "/readyz",
     tag = "operation",
-    responses((status = 200, description = "It can.", body = ReadyBody)),
+    responses((status = 200, description = "The service can take requests.", body = ReadyBody)),
 )]
 async fn ready(State(state): State<AppState>) -> Json<ReadyBody> {
     let readiness = state.counter.readiness().await;

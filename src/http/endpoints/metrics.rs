@@ -13,16 +13,16 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 /// Prometheus' text format.
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Ask for what is counted of the service itself.
+/// Read the metrics of the service.
 ///
-/// For Prometheus. The README has a table of all metrics.
+/// This is the target for Prometheus. The README has a table of all metrics.
 #[utoipa::path(
     get,
     path = "/metrics",
     tag = "operation",
     responses((
         status = 200,
-        description = "Prometheus' text format, version 0.0.4.",
+        description = "The metrics in Prometheus' text format, version 0.0.4.",
         body = String,
         content_type = "text/plain; version=0.0.4; charset=utf-8",
     )),

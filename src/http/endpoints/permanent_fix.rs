@@ -36,13 +36,13 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 #[serde(deny_unknown_fields)]
 #[schema(as = FixToMark)]
 struct MarkRequest {
-    /// The anomaly whose cause is fixed.
+    /// The key of the anomaly whose cause is fixed.
     #[schema(value_type = schemas::AnomalyKey)]
     anomaly_key: String,
-    /// The fix.
+    /// What was done to fix the cause.
     #[schema(example = "raised the CPU limit")]
     fix_description: Prose,
-    /// The person who fixed it.
+    /// The person who fixed it. Without it, the mark has the name of the token.
     #[schema(example = "ops")]
     fixed_by: Option<Prose>,
 }
@@ -68,8 +68,8 @@ impl RequestBody for UnmarkRequest {
     const NOUN: &'static str = "the removal of a permanent fix";
 }
 
-/// A text for people: up to 4,000 characters, not blank, without control characters but tabs and
-/// line breaks.
+/// A text for people: 1 to 4,000 characters, not only white space. Of the control characters only
+/// tabs and line breaks are permitted.
 #[derive(Deserialize, ToSchema)]
 #[serde(try_from = "String")]
 #[schema(
@@ -103,33 +103,35 @@ impl TryFrom<String> for Prose {
     }
 }
 
-/// The answer when a mark is taken back.
+/// The answer to the removal of a mark.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Unmarked)]
 struct UnmarkedBody {
     #[schema(value_type = schemas::AnomalyKey)]
     anomaly_key: AnomalyKey,
-    /// Always false.
+    /// Always false: no mark holds.
     permanent_fix_applied: bool,
-    /// False when there was no mark to take back.
+    /// False if there was no mark to remove.
     removed: bool,
     #[serde(flatten)]
     degraded: DegradedBody,
 }
 
-/// Mark an anomaly's cause as fixed.
+/// Mark the cause of an anomaly as fixed.
 ///
-/// The mark holds for 90 days. An occurrence after it has `regressed`.
+/// The mark holds for 90 days, and replaces an earlier one. If the anomaly occurs after it, its
+/// frequency has `regressed: true`, and the log has a warning.
 #[utoipa::path(
     put,
     path = "/permanent-fix",
     tag = "permanent fixes",
     request_body = MarkRequest,
     responses(
-        (status = 200, description = "It is marked.", body = FixBody),
+        (status = 200, description = "The cause is marked as fixed.", body = FixBody),
         (
-            status = 202, description = "The store is away: the mark waits for it, and will hold.",
-            body = FixBody,
+            status = 202, body = FixBody,
+            description = "The store is unavailable. The mark is on disk, and is set once the \
+                           store answers.",
         ),
     ),
 )]
@@ -150,7 +152,9 @@ async fn mark(
     Ok((write_status(degraded), Json(FixBody::new(key, value, degraded))))
 }
 
-/// Take the mark of a permanent fix back.
+/// Remove the mark of a permanent fix.
+///
+/// The body may be left out.
 #[utoipa::path(
     delete,
     path = "/permanent-fix/{key}",
@@ -158,10 +162,14 @@ async fn mark(
     params(("key" = schemas::AnomalyKey, Path)),
     request_body = Option<UnmarkRequest>,
     responses(
-        (status = 200, description = "No mark holds.", body = UnmarkedBody),
         (
-            status = 202, description = "The store is away: the removal waits for it.",
+            status = 200, description = "The mark is removed, or there was none.",
             body = UnmarkedBody,
+        ),
+        (
+            status = 202, body = UnmarkedBody,
+            description = "The store is unavailable. The removal is on disk, and takes effect \
+                           once the store answers.",
         ),
     ),
 )]

@@ -49,15 +49,16 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     })
 )]
 struct RepairRequest {
-    /// The anomaly it was made on.
+    /// The key of the anomaly that was repaired.
     #[schema(value_type = schemas::AnomalyKey)]
     anomaly_key: String,
+    /// The name of the repair action that was tried.
     #[schema(value_type = schemas::ActionName)]
     action: String,
-    /// True if it worked.
+    /// True if the repair worked.
     success: bool,
-    /// The id by which a retry of the report is recognised; the header `Idempotency-Key` means the
-    /// same.
+    /// An id of this report. A second request with the same id does not count again. The header
+    /// `Idempotency-Key` has the same meaning.
     #[schema(value_type = Option<schemas::EventId>)]
     event_id: Option<String>,
 }
@@ -74,10 +75,10 @@ struct RepairBody {
     anomaly_key: AnomalyKey,
     #[serde(flatten)]
     action: ActionBody,
-    /// Number of attempts of any action.
+    /// Number of repair attempts of all actions.
     #[schema(example = 2)]
     auto_repair_count: u64,
-    /// False when this `event_id` was reported before.
+    /// False if an attempt with this `event_id` was reported before.
     counted: bool,
     /// Why it does not count; present where `counted` is false.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,40 +88,41 @@ struct RepairBody {
     degraded: DegradedBody,
 }
 
-/// An anomaly's repairs.
+/// The repair attempts on an anomaly.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Repairs)]
 struct RepairsBody {
     #[schema(value_type = schemas::AnomalyKey)]
     anomaly_key: AnomalyKey,
-    /// Number of attempts of any action.
+    /// Number of repair attempts of all actions.
     #[schema(example = 2)]
     auto_repair_count: u64,
-    /// The figures of each action among the newest 100 attempts, the most tried first.
+    /// How often each action was tried and worked, among the newest 100 attempts. The action with
+    /// the most attempts comes first.
     #[schema(max_items = 100)]
     actions: Vec<ActionBody>,
-    /// The newest attempts, newest first.
+    /// The newest 100 attempts, newest first.
     #[schema(max_items = 100)]
     attempts: Vec<AttemptBody>,
     #[serde(flatten)]
     degraded: DegradedBody,
 }
 
-/// One attempt.
+/// One repair attempt.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Attempt)]
 struct AttemptBody {
-    /// The name of the action.
+    /// The name of the repair action.
     #[schema(example = "restart_pod")]
     action: String,
     /// True if it worked.
     success: bool,
-    /// The time; null where an older writer has left no readable one.
+    /// The time of the attempt; null if an older program has written no readable one.
     #[schema(required, value_type = Option<schemas::Time>)]
     timestamp: Option<Timestamp>,
 }
 
-/// The advice on an action.
+/// The advice whether to try a repair action again.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Advice)]
 struct ActionAdviceBody {
@@ -128,10 +130,11 @@ struct ActionAdviceBody {
     anomaly_key: AnomalyKey,
     #[serde(flatten)]
     action: ActionBody,
-    /// The rate below which it is to be skipped.
+    /// The success rate below which the action should be skipped, as in the request.
     #[schema(value_type = schemas::SuccessRate)]
     min_success_rate: SuccessRate,
-    /// True if it was tried at least twice and works too seldom.
+    /// True if the action should be skipped: among the newest 100 attempts of the anomaly it was
+    /// tried at least twice, and its success rate is below `min_success_rate`.
     should_skip: bool,
     #[serde(flatten)]
     degraded: DegradedBody,
@@ -144,14 +147,19 @@ struct ActionAdviceBody {
     tag = "repairs",
     params((
         "Idempotency-Key" = Option<schemas::EventId>, Header, nullable = false,
-        description = "Means the same as `event_id`. Where both are given they must be the same.",
+        description = "Has the same meaning as `event_id`, and must be equal to it if both are \
+                       given.",
     )),
     request_body = RepairRequest,
     responses(
-        (status = 200, description = "It is recorded, or was before.", body = RepairBody),
         (
-            status = 202, description = "The store is away: it waits, and will count.",
-            body = RepairBody,
+            status = 200, body = RepairBody,
+            description = "The attempt is recorded, or was recorded before.",
+        ),
+        (
+            status = 202, body = RepairBody,
+            description = "The store is unavailable. The attempt is on disk, and is counted once \
+                           the store answers.",
         ),
     ),
 )]
@@ -186,14 +194,14 @@ async fn record(
     Ok((write_status(degraded), Json(body)))
 }
 
-/// Ask which repairs were tried on an anomaly.
+/// Read which repairs were tried on an anomaly.
 #[utoipa::path(
     get,
     path = "/anomalies/{key}/repairs",
     tag = "repairs",
     params(("key" = schemas::AnomalyKey, Path)),
     responses((
-        status = 200, description = "Totals, and the newest 100 attempts.", body = RepairsBody,
+        status = 200, description = "The repair attempts.", body = RepairsBody,
     )),
 )]
 async fn list(
@@ -223,26 +231,29 @@ async fn list(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct AdviceQuery {
-    /// The rate below which it is to be skipped; 0.2 where none is given.
+    /// The success rate below which the action should be skipped.
     #[serde(default, deserialize_with = "parsed")]
     #[param(value_type = Option<f64>, nullable = false, minimum = 0, maximum = 1, example = 0.2)]
     min_success_rate: Option<SuccessRate>,
 }
 
-/// Ask whether an action is worth trying.
+/// Read whether a repair action should be skipped.
 ///
-/// An action that was never tried has figures of 0, and is not to be skipped.
+/// An action that was never tried has zeros, and should not be skipped.
 #[utoipa::path(
     get,
     path = "/anomalies/{key}/repairs/{action}",
     tag = "repairs",
     params(
         ("key" = schemas::AnomalyKey, Path),
-        ("action" = String, Path, description = "What would be tried.", example = "restart_pod"),
+        (
+            "action" = String, Path, example = "restart_pod",
+            description = "The name of the repair action.",
+        ),
         AdviceQuery,
     ),
     responses((
-        status = 200, description = "Its figures, and `should_skip`.", body = ActionAdviceBody,
+        status = 200, description = "The advice.", body = ActionAdviceBody,
     )),
 )]
 async fn advice(

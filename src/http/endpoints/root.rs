@@ -11,7 +11,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![Endpoint::new("root.links", routes!(links)).public()]
 }
 
-/// What listens here, and paths that lead on.
+/// The name of the service, and the paths of its pages.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Links)]
 struct LinksBody {
@@ -21,26 +21,26 @@ struct LinksBody {
     /// The version of the service.
     #[schema(example = "0.1.0")]
     version: &'static str,
-    /// The page to try each call.
+    /// The path of a page to try the API.
     #[schema(example = "/docs")]
     docs: &'static str,
-    /// The description of the API.
+    /// The path of the description of the API.
     #[schema(example = "/openapi.json")]
     openapi: &'static str,
-    /// The state of the service.
+    /// The path of the state of the service.
     #[schema(example = "/readyz")]
     ready: &'static str,
-    /// The metrics of the service, for Prometheus.
+    /// The path of the metrics of the service.
     #[schema(example = "/metrics")]
     metrics: &'static str,
 }
 
-/// Ask where to go from here.
+/// Read the paths of the service's pages.
 #[utoipa::path(
     get,
     path = "/",
     tag = "documentation",
-    responses((status = 200, description = "Paths that lead on.", body = LinksBody)),
+    responses((status = 200, description = "The paths.", body = LinksBody)),
 )]
 async fn links() -> Json<LinksBody> {
     Json(LinksBody {

@@ -41,14 +41,14 @@ static DOCUMENT: LazyLock<Bytes> =
 static PAGE_CONFIG: LazyLock<Arc<Config<'static>>> =
     LazyLock::new(|| Arc::new(Config::from("openapi.json").validator_url("none")));
 
-/// Read this description.
+/// Read this document.
 #[utoipa::path(
     get,
     path = "/openapi.json",
     tag = "documentation",
     responses((
         status = 200,
-        description = "The API as OpenAPI 3.1 has it.",
+        description = "The description of the API in the format of OpenAPI 3.1.",
         body = Object,
         content_type = "application/json",
     )),
@@ -59,13 +59,13 @@ async fn document() -> impl IntoResponse {
 
 /// Try the API in a browser.
 ///
-/// The page needs nothing from elsewhere.
+/// The page loads nothing from other sites.
 #[utoipa::path(
     get,
     path = "/docs",
     tag = "documentation",
     responses((
-        status = 200, description = "The page.", body = String,
+        status = 200, description = "The HTML page.", body = String,
         content_type = "text/html; charset=utf-8",
     )),
 )]

@@ -26,12 +26,12 @@ use crate::{
     tags(
         (
             name = "anomalies",
-            description = "Recording occurrences, and how often an anomaly has happened.",
+            description = "Record occurrences, and read how often an anomaly has occurred.",
         ),
-        (name = "repairs", description = "Which automatic repairs work on an anomaly."),
-        (name = "permanent fixes", description = "An operator's mark that the cause is fixed."),
-        (name = "operation", description = "For whoever runs the service."),
-        (name = "documentation", description = "For people."),
+        (name = "repairs", description = "Report repair attempts, and read which repairs work."),
+        (name = "permanent fixes", description = "Mark the cause of an anomaly as fixed."),
+        (name = "operation", description = "Calls for those who run the service."),
+        (name = "documentation", description = "Pages that describe the API."),
     ),
     components(schemas(AlertRequest<'_>, OccurrenceRequest<'_>, Problem)),
 )]
@@ -63,14 +63,14 @@ pub(super) fn describe(endpoints: impl Iterator<Item = Endpoint>) -> Value {
     components["parameters"] = json!({
         "RequestId": {
             "name": "x-request-id", "in": "header",
-            "description": "Goes out with the answer and into the log; the service makes one up \
-                            where none is given.",
+            "description": "An id of the request, which is in its answer and in the log. If it is \
+                            missing, the service generates one.",
             "schema": {"type": "string"},
         },
         "TraceParent": {
             "name": "traceparent", "in": "header",
-            "description": "The caller's span, as W3C Trace Context has it, where the service \
-                            sends traces.",
+            "description": "The span of the caller in the format of W3C Trace Context. It is \
+                            ignored unless the service sends traces.",
             "schema": {"type": "string"},
         },
     });
@@ -78,16 +78,16 @@ pub(super) fn describe(endpoints: impl Iterator<Item = Endpoint>) -> Value {
     components["securitySchemes"] = json!({
         "bearer": {
             "type": "http", "scheme": "bearer",
-            "description": "A token of `anomaly-counter token new`.",
+            "description": "A token that was made with `anomaly-counter token new`.",
         },
         "basic": {
             "type": "http", "scheme": "basic",
-            "description": "The token as the password of any user.",
+            "description": "The token as the password, with any user name.",
         },
         "grafana": {
             "type": "apiKey", "in": "header", "name": GRAFANA_SIGNATURE.as_str(),
-            "description": "Grafana's HMAC-SHA256 of a delivery, where `auth.grafana_secret_file` \
-                            is set.",
+            "description": "The HMAC-SHA256 with which Grafana signs a delivery. It is accepted if \
+                            `auth.grafana_secret_file` is set.",
         },
     });
     document
@@ -199,31 +199,31 @@ fn problem_headers(status: StatusCode) -> Value {
 fn headers() -> Value {
     json!({
         "RequestId": {
-            "description": "The request's own id, or one that was made up for it.",
+            "description": "The id of the request: the given one, or a generated one.",
             "schema": {"type": "string"},
         },
         "Degraded": {
-            "description": "The store that does not answer, while it does not.",
+            "description": "The kind of store. Present while the store is unavailable.",
             "schema": {"type": "string", "enum": ["embedded", "redis"]},
         },
         "TraceResponse": {
-            "description": "The request's own span, where the service sends traces.",
+            "description": "The span of the request. Present if the service sends traces.",
             "schema": {"type": "string"},
             "example": "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01",
         },
         "RetryAfter": {
-            "description": "After how many seconds to try again.",
+            "description": "The number of seconds after which to retry.",
             "required": true,
             "schema": {"type": "integer", "minimum": 1},
             "example": 1,
         },
         "Challenge": {
-            "description": "How to show who one is, as RFC 6750 has it.",
+            "description": "How to authenticate, in the format of RFC 6750.",
             "schema": {"type": "string"},
             "example": "Bearer realm=\"anomaly-counter\"",
         },
         "Allow": {
-            "description": "The methods that the path takes.",
+            "description": "The methods that the path supports.",
             "required": true,
             "schema": {"type": "string"},
             "example": "GET,HEAD",

@@ -21,27 +21,28 @@ pub(super) use kind::ProblemKind;
 /// The `Retry-After` of a 503, in seconds.
 const RETRY_AFTER_SECONDS: u32 = 1;
 
-/// An error as RFC 9457 has it.
+/// An error in the format of RFC 9457.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(super) struct Problem {
     #[serde(flatten)]
     kind: ProblemKind,
-    /// The fault of this call, and what to do.
+    /// What is wrong with this request, and what to do.
     #[schema(example = "`success` is missing")]
     detail: String,
-    /// The field that is at fault.
+    /// The name of the field that is at fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "success")]
     field: Option<String>,
-    /// The line in which broken JSON breaks, from 1.
+    /// The line at which the JSON is invalid; the first line is 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = 1)]
     line: Option<usize>,
-    /// The column at which it breaks.
+    /// The column at which the JSON is invalid.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = 14)]
     column: Option<usize>,
-    /// The id of an event that may count although this is its answer: a retry with it counts once.
+    /// The id of an event that may have been counted in spite of this error. A retry with the same
+    /// id counts once.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<String>, example = "deploy-7")]
     event_id: Option<Box<EventId>>,

@@ -22,32 +22,33 @@ use crate::{
 #[derive(Debug, ToSchema)]
 #[schema(as = Alert, rename_all = "camelCase")]
 pub(in crate::http) struct AlertRequest<'a> {
-    /// `firing`, or `resolved`, which does not count.
+    /// `firing` or `resolved`. Only firing alerts count.
     #[schema(required, value_type = String, pattern = "^(firing|resolved)$", example = "firing")]
     status: Option<&'a RawValue>,
-    /// The labels, which identify the anomaly.
+    /// The labels of the alert. Four of them identify the anomaly: `alertname`, `service` (or
+    /// `job`), `namespace` and `error_type` (or `reason`).
     #[schema(required, value_type = Object)]
     labels: Option<&'a RawValue>,
-    /// Texts for people.
+    /// The annotations of the alert, which are texts for people.
     #[schema(value_type = Option<Object>, nullable = false)]
     annotations: Option<&'a RawValue>,
-    /// The beginning of the episode. A time ahead of the service's clock counts as now, as does one
-    /// that is missing, empty, null or before 1971.
+    /// The time at which the alert began to fire. The time of the delivery is used if it is
+    /// missing, empty, null, before 1971, or ahead of the service's clock.
     #[schema(value_type = Option<schemas::Time>)]
     starts_at: Option<&'a RawValue>,
-    /// The id of the alert; made from the labels where it is missing. One that is longer than 100
-    /// characters or not printable ASCII is replaced by its digest.
+    /// The id of the alert, computed from the labels if it is missing. An id that is longer than
+    /// 100 characters or not printable ASCII is replaced by its digest.
     #[schema(value_type = Option<String>, nullable = false, example = "e3b6f5c0a1d2b4f7")]
     fingerprint: Option<&'a RawValue>,
 }
 
-/// What the answer says of an alert beside its result.
+/// The alert that a result belongs to.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::http) struct AlertHead {
-    /// The alert's own, where it is a text.
+    /// The fingerprint that the alert was sent with; null if there was none.
     #[schema(required, example = "e3b6f5c0a1d2b4f7")]
     pub(super) fingerprint: Option<String>,
-    /// The identifying labels that were longer than 1,024 characters, and were cut.
+    /// The names of identifying labels that were cut because they had more than 1,024 characters.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>, required = false)]
     pub(super) cut_labels: Vec<&'static str>,

@@ -31,17 +31,17 @@ const MAX_PROBLEMS: usize = 100;
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = DeliveryResult)]
 pub(super) struct DeliveryBody {
-    /// Number of `alerts` that count from this delivery on.
+    /// Number of alerts that were counted by this delivery.
     #[schema(example = 1)]
     counted: usize,
-    /// Number of `alerts` that could not be read.
+    /// Number of alerts that could not be read or stored.
     #[schema(example = 0)]
     failed: usize,
-    /// Number of `alerts` that wait for the store. Whether they count is decided when it answers
-    /// again.
+    /// Number of alerts that wait on disk because the store is unavailable. Whether they count is
+    /// decided once it answers.
     #[schema(example = 0)]
     waiting: usize,
-    /// For each alert of the delivery, in its order.
+    /// The result of each alert of the delivery, in the same order.
     alerts: Vec<AlertBody>,
 }
 
@@ -69,13 +69,13 @@ enum AlertStatus {
         /// Always `resolved`.
         reason: AlertReason,
     },
-    /// The alert could not be read, or the store refuses it.
+    /// The alert could not be read, or the store has refused it.
     Failed {
         /// Always false.
         counted: bool,
         /// Always `failed`.
         reason: AlertReason,
-        /// Left out of further alerts than the first hundred that have failed.
+        /// What is wrong with the alert. Present for the first 100 failed alerts only.
         #[serde(skip_serializing_if = "Option::is_none")]
         #[schema(nullable = false)]
         problem: Option<Problem>,
@@ -86,19 +86,20 @@ enum AlertStatus {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = FiringAlert)]
 struct FiringBody {
-    /// The frequency of its anomaly; where the alert waits, as the store last knew it.
+    /// The frequency of the alert's anomaly. If the alert waits, it is the last known one.
     #[serde(flatten)]
     frequency: FrequencyBody,
-    /// Null while the alert waits for the store, which decides then.
+    /// True if the alert was counted by this delivery; null if it waits and that is not decided
+    /// yet.
     #[schema(required)]
     counted: Option<bool>,
-    /// Why it does not count; present where `counted` is not true.
+    /// The reason why the alert was not counted. Present if `counted` is not true.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     reason: Option<AlertReason>,
 }
 
-/// Why an alert does not count.
+/// The reason why an alert was not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum AlertReason {

@@ -33,13 +33,13 @@ const MAX_ALERTS: usize = 10_000;
 #[schema(
     as = Delivery,
     example = json!({"version": "4", "alerts": [{
-        "status": "firing", "startsAt": "2026-11-22T14:21:22Z", "fingerprint": "e3b6f5c0a1d2b4f7",
-        "labels": {"alertname": "HighCPU", "service": "api"},
+        "status": "firing",
+        "labels": {"alertname": "HighCPU", "service": "api", "namespace": "shop"},
         "annotations": {"summary": "CPU above 90 %"},
     }]})
 )]
 pub(in crate::http) struct DeliveryRequest<'a> {
-    /// The alerts, at most 10,000; whatever is no alert fails itself alone.
+    /// The alerts: 10,000 at most. An element that is not an alert does not affect the others.
     #[schema(schema_with = alerts_schema)]
     alerts: Vec<&'a RawValue>,
     #[schema(ignore)]

@@ -48,21 +48,22 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     ]
 }
 
-/// Take a delivery of Alertmanager or Grafana.
+/// Receive a delivery of Alertmanager or Grafana.
 ///
-/// An occurrence is the beginning of an episode, identified by `fingerprint` and `startsAt`: an
-/// alert that is sent again counts once. A malformed alert fails by itself. If something would
-/// succeed on a retry, the answer is 503; the same delivery may be sent again.
+/// Each firing alert is an occurrence of the anomaly that its labels identify. An alert is
+/// recognised by `fingerprint` and `startsAt`, so that one that is sent repeatedly counts once. A
+/// malformed alert does not affect the others. If a retry may succeed, the answer is 503; the same
+/// delivery may be sent again.
 #[utoipa::path(
     post,
     path = "/webhooks/alertmanager",
     tag = "anomalies",
     request_body = DeliveryRequest<'_>,
     responses(
-        (status = 200, description = "What became of each alert.", body = DeliveryBody),
+        (status = 200, description = "The result of each alert.", body = DeliveryBody),
         (
             status = 202,
-            description = "The store does not answer: some alerts wait for it, which decides then.",
+            description = "The store is unavailable: some alerts wait on disk for it.",
             body = DeliveryBody,
         ),
     ),
