@@ -3,10 +3,13 @@
 //! fault of the disk or its permissions, and damage. What to do about it is the caller's decision.
 //!
 //! `disk_thread.rs` is the thread that owns an open file, so that nothing else waits for the disk;
-//! `presence.rs` notices that an open file is not at its path any more.
+//! `presence.rs` notices that an open file is not at its path any more; `overlay.rs` looks at a
+//! file without changing it; `readable.rs` reads a damaged one.
 
 mod disk_thread;
+mod overlay;
 mod presence;
+mod readable;
 
 use std::{
     any::Any,
@@ -25,7 +28,9 @@ use redb::{Builder, Database, DatabaseError, Error, TableHandle as _, WriteTrans
 /// one; an intact file is repaired without that step.
 const IS_ROLLED_BACK: Range<f64> = 0.2..0.5;
 pub(crate) use disk_thread::{DiskThread, DiskWork, JobError, Late};
+pub(crate) use overlay::{Overlay, takes_other_slot};
 pub(crate) use presence::{Absence, OpenedFile};
+pub(crate) use readable::ReadableFile;
 
 /// The treatment of a file that is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,9 +242,20 @@ pub(crate) fn sync_folder(file: &Path) -> io::Result<()> {
     file.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 
-/// Returns true if the file's content is at fault, and not the disk or its permissions.
+/// EIO, which has no kind of its own.
+const CAN_NOT_BE_READ: i32 = 5;
+
+/// Returns true if the disk has lost what is asked for, as a bad sector does.
+pub(crate) fn is_unreadable(fault: &io::Error) -> bool {
+    fault.raw_os_error() == Some(CAN_NOT_BE_READ)
+}
+
+/// Returns true if the file's content is at fault, and not the disk or its permissions: also where
+/// the disk has lost a part of it.
 fn is_damage(fault: &io::Error) -> bool {
-    matches!(fault.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+    let of_content =
+        matches!(fault.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof);
+    of_content || is_unreadable(fault)
 }
 
 #[cfg(test)]
@@ -260,6 +276,14 @@ mod tests {
         assert!(!file.path().exists());
         assert!(file.open(Missing::Create, |_| Ok(())).is_ok());
         assert!(file.path().exists());
+    }
+
+    #[test]
+    fn a_sector_that_can_not_be_read_is_damage_and_a_full_disk_is_not() {
+        let fault = |number| OpenFault::from(Error::Io(io::Error::from_raw_os_error(number)));
+        assert!(matches!(fault(5), OpenFault::Damaged(_)), "EIO");
+        assert!(matches!(fault(28), OpenFault::Disk(_)), "ENOSPC");
+        assert!(matches!(fault(30), OpenFault::Disk(_)), "EROFS");
     }
 
     #[test]

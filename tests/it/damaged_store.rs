@@ -4,6 +4,7 @@
 use std::{fs, path::Path, process::Command};
 
 use anomaly_counter::{
+    counter::SystemClock,
     domain::AnomalyKey,
     store::{EmbeddedOpenError, EmbeddedStore, Store},
 };
@@ -140,6 +141,43 @@ async fn a_last_commit_that_is_damaged_is_not_taken_back_without_a_word() {
 }
 
 #[tokio::test]
+async fn a_damaged_header_of_a_killed_file_loses_no_acknowledged_commit() {
+    const HEADER_BYTES: usize = 320;
+    const FLAGS: usize = 9;
+    let service = killed_service().await;
+    let (dir, file) = (service.data_dir(), service.data_dir().join(FILE));
+    let acknowledged = dir.join("anomalies.acknowledged");
+    let (pristine, noted) = (fs::read(&file).unwrap(), fs::read(&acknowledged).unwrap());
+    let in_bytes = (0..HEADER_BYTES).step_by(8).map(|byte| (byte, 1));
+    let flags = (0..8).map(|bit| (FLAGS, 1 << bit));
+    let (mut started, mut last_commit) = (0, 0);
+    for (byte, bit) in in_bytes.chain(flags) {
+        let mut bytes = pristine.clone();
+        bytes[byte] ^= bit;
+        fs::write(&file, &bytes).unwrap();
+        fs::write(&acknowledged, &noted).unwrap();
+        match open(&dir) {
+            Ok(store) => {
+                started += 1;
+                let keys = (0..50).map(|number| key_of(&format!("Alert{number}")));
+                let known = store.stats(SystemClock.now().into(), keys.collect()).await;
+                let unknown = known.into_iter().filter(|stats| !matches!(stats, Ok(Some(_))));
+                assert_eq!(unknown.count(), 0, "byte {byte}");
+                store.close().await;
+            }
+            Err(fault) => {
+                if fault.to_string().contains("written to it last") {
+                    last_commit += 1;
+                    assert!(fs::read(&file).unwrap() == bytes, "byte {byte}: it is left as it is");
+                }
+                assert!(open(&dir).is_err(), "byte {byte}: another attempt begins with no less");
+            }
+        }
+    }
+    assert!(started > 5 && last_commit > 5, "{started} started, {last_commit} had lost a commit");
+}
+
+#[tokio::test]
 async fn an_empty_file_is_damage_and_no_empty_store() {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join(FILE), "").unwrap();
@@ -157,6 +195,27 @@ fn a_new_file_that_was_never_completed_is_begun_again() {
     open(dir.path()).unwrap();
     assert!(dir.path().join(FILE).exists());
     assert!(!dir.path().join("anomalies.new").exists());
+}
+
+#[test]
+fn of_two_first_starts_one_has_the_file_and_the_other_is_told_so() {
+    for round in 0..20 {
+        let dir = TempDir::new().unwrap();
+        let start = std::sync::Barrier::new(4);
+        let opened: Vec<_> = std::thread::scope(|scope| {
+            let opening = || {
+                start.wait();
+                open(dir.path())
+            };
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(opening)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let of_others = opened.iter().filter_map(|opened| opened.as_ref().err());
+        for fault in of_others {
+            assert!(matches!(fault, EmbeddedOpenError::InUse { .. }), "round {round}: {fault}");
+        }
+        assert_eq!(opened.iter().filter(|opened| opened.is_ok()).count(), 1, "round {round}");
+    }
 }
 
 /// The command `recover`.

@@ -117,6 +117,28 @@ async fn the_embedded_file_of_8c08e13_is_read_and_goes_on() {
     reopened.close().await;
 }
 
+/// That commit was killed by a power failure in the course of a commit.
+#[tokio::test]
+async fn an_embedded_file_of_8c08e13_with_a_torn_last_commit_is_read_without_it() {
+    const TORN: &[u8] = b"a row of a commit that was never complete";
+    let written = data_dir_with("anomalies.redb");
+    let database = Database::open(written.path().join("anomalies.redb")).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let journal = TableDefinition::<u64, &[u8]>::new("journal_v1");
+    transaction.open_table(journal).unwrap().insert(u64::MAX - 1, TORN).unwrap();
+    transaction.commit().unwrap();
+    let mut bytes = fs::read(written.path().join("anomalies.redb")).unwrap();
+    let torn = bytes.windows(TORN.len()).rposition(|window| window == TORN).unwrap();
+    bytes[torn] ^= 1;
+
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("anomalies.redb"), bytes).unwrap();
+    let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap();
+    holds_what_was_written(&store).await;
+    goes_on(&store).await;
+    store.close().await;
+}
+
 /// What [`goes_on`] has added.
 async fn still_holds_all_of_it(store: &dyn Store) {
     assert_eq!(details(store, 2).await.stats.counts.day, 40);

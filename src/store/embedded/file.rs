@@ -2,26 +2,31 @@
 //! the journal of batches since. Each change is one durable commit.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
 use redb::{
-    Builder, Database, DatabaseError, Error, ReadableDatabase as _, ReadableTable as _,
-    StorageBackend as _, Table, TableDefinition, backends::InMemoryBackend,
+    Builder, Database, Error, ReadableDatabase as _, ReadableTable as _, Table, TableDefinition,
+    TableError,
 };
 
 use super::{
     acknowledged::{self, Acknowledged},
     anomaly::Anomaly,
     error::{FileError, OpenError},
-    format::{ANOMALIES, AUDIT, AuditKey, JOURNAL, SIGNATURES, Sequences, audit_of, prepare},
+    format::{
+        ANOMALIES, AUDIT, AuditKey, JOURNAL, OLD_JOURNAL, SIGNATURES, Sequences, audit_of, prepare,
+    },
     journal::{Change, JournalRow, ShouldHold},
     row::{self, AnomalyRow, AnomalyRows, Kind, decode, encode},
 };
 use crate::{
     domain::{AUDIT_ENTRIES, AnomalyKey, AuditEntry},
-    redb_file::{Missing, OpenedFile, RedbFile, sync_folder, without_panic},
+    redb_file::{
+        Missing, OpenedFile, Overlay, RedbFile, sync_folder, takes_other_slot, without_panic,
+    },
     store::StoreSize,
 };
 
@@ -56,9 +61,15 @@ impl StoreFile {
         let in_data_dir = |source| OpenError::DataDir { dir: data_dir.to_owned(), source };
         fs::create_dir_all(data_dir).map_err(in_data_dir)?;
         if !fs::exists(Self::path(data_dir)).map_err(in_data_dir)? {
-            let new = Self::create(data_dir)?;
-            fs::rename(new, Self::path(data_dir)).map_err(in_data_dir)?;
-            sync_folder(&Self::path(data_dir)).map_err(in_data_dir)?;
+            // Of two first starts the second waits for the file of the first. A folder that can't
+            // be locked is one on which redb can't lock its files either.
+            let folder = File::open(data_dir).map_err(in_data_dir)?;
+            let _ = folder.lock();
+            if !fs::exists(Self::path(data_dir)).map_err(in_data_dir)? {
+                let new = Self::create(data_dir)?;
+                fs::rename(new, Self::path(data_dir)).map_err(in_data_dir)?;
+                sync_folder(&Self::path(data_dir)).map_err(in_data_dir)?;
+            }
         }
         Self::open_existing(data_dir)
     }
@@ -85,6 +96,11 @@ impl StoreFile {
         if fs::metadata(&path).is_ok_and(|file| file.len() == 0) {
             return Err(OpenError::Unreadable { file: path, source: FileError::Empty });
         }
+        if acknowledged::last(data_dir).is_some()
+            && takes_other_slot(&path).map_err(|fault| OpenError::of_file(&path, fault.into()))?
+        {
+            return Self::roll_back(data_dir);
+        }
         match Self::open_at_its_place(data_dir, Rollback::Refused) {
             Err(OpenError::Unreadable {
                 source: FileError::Database(Error::RepairAborted),
@@ -94,27 +110,23 @@ impl StoreFile {
         }
     }
 
-    /// Does with a copy in memory what opening does with the file, which stays as it is: opening it
-    /// may convert it. A file that is missing or in use passes.
+    /// Does what opening does with the file, which stays as it is: opening it may convert it. A file that is missing or in use passes.
     pub(super) fn try_open(data_dir: &Path) -> Result<(), OpenError> {
         let path = Self::path(data_dir);
         let in_data_dir = |source| OpenError::DataDir { dir: data_dir.to_owned(), source };
         if !fs::exists(&path).map_err(in_data_dir)? {
             return Ok(());
         }
-        // Held until the copy is made. A file that needs a repair, or is damaged, is not opened so.
-        let on_disk = without_panic(|| Builder::new().open_read_only(&path));
-        if matches!(on_disk, Ok(Err(DatabaseError::DatabaseAlreadyOpen))) {
-            return Ok(());
-        }
-        let bytes = fs::read(&path).map_err(in_data_dir)?;
-        drop(on_disk);
-        if bytes.is_empty() {
+        let on_disk = match Overlay::of(&path) {
+            Err(Error::DatabaseAlreadyOpen) => return Ok(()),
+            on_disk => on_disk.map_err(|fault| OpenError::of_file(&path, fault.into()))?,
+        };
+        if fs::metadata(&path).map_err(in_data_dir)?.len() == 0 {
             return Err(OpenError::Unreadable { file: path, source: FileError::Empty });
         }
         let opened = OpenedFile::at(&path).map_err(in_data_dir)?;
         let read = unless_panicked(|| {
-            let database = in_memory(&bytes)?;
+            let database = without_change(on_disk)?;
             let sequences = prepare(&database)??;
             let file = Self { database, opened, sequences, acknowledged: Acknowledged::nowhere() };
             file.read_anomalies(|_, _| ())?;
@@ -132,11 +144,12 @@ impl StoreFile {
     /// was not complete when the system lost power, or when the disk failed.
     fn roll_back(data_dir: &Path) -> Result<Self, OpenError> {
         let file = Self::path(data_dir);
-        let in_data_dir = |source| OpenError::DataDir { dir: data_dir.to_owned(), source };
-        let left = last_after_rollback(&fs::read(&file).map_err(in_data_dir)?)
-            .map_err(|fault| OpenError::of_file(&file, fault))?;
-        if acknowledged::last(data_dir).is_some_and(|acknowledged| acknowledged > left) {
-            return Err(OpenError::Unreadable { file, source: FileError::LastCommit });
+        if let Some(acknowledged) = acknowledged::last(data_dir) {
+            let left =
+                last_after_rollback(&file).map_err(|fault| OpenError::of_file(&file, fault))?;
+            if acknowledged > left {
+                return Err(OpenError::Unreadable { file, source: FileError::LastCommit });
+            }
         }
         tracing::warn!(
             file = %file.display(),
@@ -393,26 +406,30 @@ impl StoreFile {
     }
 }
 
-/// Returns the newest sequence of the journal in a file without its last commit. The file is in
-/// memory, because going back writes.
-fn last_after_rollback(file: &[u8]) -> Result<u64, FileError> {
+/// Returns the newest sequence of the journal in a file without its last commit. The file stays as
+/// it is, although going back writes.
+fn last_after_rollback(file: &Path) -> Result<u64, FileError> {
     unless_panicked(|| {
-        let database = in_memory(file)?;
+        let database = without_change(Overlay::of(file)?)?;
         let transaction = database.begin_read().map_err(Error::from)?;
-        let journal = transaction.open_table(JOURNAL).map_err(Error::from)?;
-        let last = journal.last().map_err(Error::from)?;
-        Ok(last.map_or(0, |(sequence, _)| sequence.value()))
+        let mut last = 0;
+        for table in [JOURNAL, OLD_JOURNAL] {
+            let journal = match transaction.open_table(table) {
+                Err(TableError::TableDoesNotExist(_)) => continue,
+                opened => opened.map_err(Error::from)?,
+            };
+            let newest = journal.last().map_err(Error::from)?;
+            last = last.max(newest.map_or(0, |(sequence, _)| sequence.value()));
+        }
+        Ok(last)
     })
 }
 
-/// Opens a copy of a file.
-fn in_memory(file: &[u8]) -> Result<Database, Error> {
-    let backend = InMemoryBackend::new();
-    backend.set_len(file.len() as u64)?;
-    backend.write(0, file)?;
+/// Opens a file that stays as it is.
+fn without_change(file: Overlay) -> Result<Database, Error> {
     let mut builder = Builder::new();
-    builder.set_check_integrity_on_open(true);
-    Ok(builder.create_with_backend(backend)?)
+    builder.set_check_integrity_on_open(true).set_cache_size(PAGE_CACHE_BYTES);
+    Ok(builder.create_with_backend(file)?)
 }
 
 /// Runs a call of redb, which may panic on a page that was damaged after the file was verified. The
