@@ -31,6 +31,20 @@ impl SpoolError {
     }
 }
 
+/// Why the file can't be opened again.
+#[derive(Debug)]
+pub(super) struct ReopenFault {
+    pub(super) error: SpoolError,
+    /// True if another attempt by this process is of no use.
+    pub(super) is_lasting: bool,
+}
+
+impl From<SpoolError> for ReopenFault {
+    fn from(error: SpoolError) -> Self {
+        Self { error, is_lasting: false }
+    }
+}
+
 /// Why the spool could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolOpenError {

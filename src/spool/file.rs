@@ -5,7 +5,7 @@
 use std::{io, path::Path};
 
 use redb::{
-    Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _, WriteTransaction,
+    Database, Error, ReadTransaction, ReadableDatabase as _, ReadableTable as _, WriteTransaction,
 };
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
         read, restore, verify_commits, verify_end,
     },
     dead::{self, DEAD, DeadLetter},
-    error::SpoolError,
+    error::{ReopenFault, SpoolError},
     held::{self, HELD, HELD_BY, HeldOnDisk},
     record::{NewerVersion, Place, SpoolWrite, decode, encode_letter, encode_waiting},
     salvage::Found,
@@ -110,15 +110,18 @@ impl SpoolFile {
     }
 
     /// Opens the file again after a fault of the disk, just as it is.
-    pub(super) fn reopen(data_dir: &Path, before: FileState) -> Result<Self, SpoolError> {
+    pub(super) fn reopen(data_dir: &Path, before: FileState) -> Result<Self, ReopenFault> {
         let opened = Self::open(&redb_file(data_dir), Missing::Fail, before.file_id);
         let mut file = match opened {
             Ok(opened) => opened.file,
             Err(FileFault::Open(OpenFault::Damaged(damage))) => {
-                return Err(damaged_in_use(&damage.to_string()));
+                let is_lasting = matches!(damage, Error::Corrupted(_));
+                return Err(ReopenFault { error: damaged_in_use(&damage.to_string()), is_lasting });
             }
-            Err(FileFault::Open(fault)) => return Err(SpoolError::Failed(fault.to_string())),
-            Err(FileFault::Newer(newer)) => return Err(SpoolError::Failed(newer.to_string())),
+            Err(FileFault::Open(fault)) => return Err(SpoolError::Failed(fault.to_string()).into()),
+            Err(FileFault::Newer(newer)) => {
+                return Err(SpoolError::Failed(newer.to_string()).into());
+            }
         };
         file.state.sent_before = before.sent_before;
         // What was given out to an append that has failed may be in the file too.
@@ -315,6 +318,20 @@ impl SpoolFile {
                 found.push(dead::letter(sequence.value(), (reason, record)));
             }
             Ok(found)
+        })
+    }
+
+    /// Returns which of these sequences are dead letters.
+    pub(super) fn still_dead(&self, sequences: &[u64]) -> Result<Vec<u64>, SpoolError> {
+        self.read(|transaction| {
+            let table = transaction.open_table(DEAD)?;
+            let mut dead = Vec::new();
+            for sequence in sequences {
+                if table.get(sequence)?.is_some() {
+                    dead.push(*sequence);
+                }
+            }
+            Ok(dead)
         })
     }
 

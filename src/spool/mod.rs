@@ -319,6 +319,15 @@ impl Spool {
         .await
     }
 
+    /// Returns which of these sequences are dead letters: those that were not put back where that
+    /// was not confirmed.
+    ///
+    /// # Errors
+    /// When the file fails.
+    pub async fn still_dead(&self, sequences: Vec<u64>) -> Result<Vec<u64>, SpoolError> {
+        self.with_file(move |file| file.still_dead(&sequences)).await
+    }
+
     /// Drops a dead letter. Returns false if there is none of this sequence.
     ///
     /// # Errors

@@ -28,8 +28,11 @@ pub(super) struct Worker {
     state: FileState,
     opened: OpenedFile,
     reopen_tried_at: Option<Instant>,
-    /// The first sequence of an append whose commit has failed, so that the file may have it.
+    /// The first sequence of an append that has not ended well, so that the file may have it. What
+    /// waits from there on is known to nobody.
     unconfirmed: Option<u64>,
+    /// The damage of a file that only a new process can repair.
+    damaged: Option<SpoolError>,
     condition: Arc<Condition>,
 }
 
@@ -44,6 +47,7 @@ impl Worker {
             opened,
             reopen_tried_at: None,
             unconfirmed: None,
+            damaged: None,
             condition,
         }
     }
@@ -55,17 +59,23 @@ impl Worker {
         max_bytes: u64,
     ) -> Result<(), SpoolError> {
         self.verify()?;
-        let first = self.state.next_sequence;
-        self.on_file(|file| file.append(writes, max_bytes)).inspect_err(|error| {
-            if matches!(error, SpoolError::Unconfirmed(_)) {
-                self.unconfirmed = Some(first);
-            }
-        })?;
-        if let Err(absent) = self.verify() {
+        let file = self.take_file()?;
+        let first = file.state().next_sequence;
+        self.file = Some(file);
+        // Before the work, which may panic.
+        self.unconfirmed = Some(self.unconfirmed.map_or(first, |earlier| earlier.min(first)));
+        let mut result = self.on_file(|file| file.append(writes, max_bytes));
+        if result.is_ok()
+            && let Err(absent) = self.verify()
+        {
             // It was deleted or moved in the course of the commit.
             let is_taken_back = self.on_file(|file| file.remove_from(first)).is_ok();
-            return Err(if is_taken_back { absent } else { absent.unconfirmed() });
+            result = Err(if is_taken_back { absent } else { absent.unconfirmed() });
         }
+        if self.file.is_some() {
+            self.unconfirmed = None;
+        }
+        result?;
         self.condition.recover();
         Ok(())
     }
@@ -83,11 +93,7 @@ impl Worker {
         &mut self,
         work: impl FnOnce(&mut SpoolFile) -> Result<R, SpoolError>,
     ) -> Result<R, SpoolError> {
-        let mut file = match self.file.take() {
-            Some(open) => open,
-            // A redb file that has failed once fails until it is opened again.
-            None => self.reopen().inspect_err(|error| self.fail(error))?,
-        };
+        let mut file = self.take_file()?;
         let before = file.state();
         let result = work(&mut file);
         self.state = file.state();
@@ -118,15 +124,34 @@ impl Worker {
         self.opened.verify().map_err(absent).inspect_err(|error| self.fail(error))
     }
 
-    fn reopen(&mut self) -> Result<SpoolFile, SpoolError> {
-        let path = self.opened.path().display();
+    /// Takes the file, opened again if it has failed: a redb file that has failed once fails until
+    /// then.
+    fn take_file(&mut self) -> Result<SpoolFile, SpoolError> {
+        if let Some(open) = self.file.take() {
+            return Ok(open);
+        }
+        if let Some(damaged) = &self.damaged {
+            return Err(damaged.clone());
+        }
         if self.reopen_tried_at.is_some_and(|at| at.elapsed() < REOPEN_INTERVAL) {
+            let path = self.opened.path().display();
             let soon = format!("{path} has failed, and is opened again soon");
             return Err(SpoolError::Unusable(soon));
         }
+        let reopened = self.reopen().inspect_err(|error| self.fail(error));
+        // From its end, because an attempt may take long.
         self.reopen_tried_at = Some(Instant::now());
+        reopened
+    }
+
+    fn reopen(&mut self) -> Result<SpoolFile, SpoolError> {
         self.verify()?;
-        let mut file = SpoolFile::reopen(&self.data_dir, self.state)?;
+        let mut file = SpoolFile::reopen(&self.data_dir, self.state).map_err(|fault| {
+            if fault.is_lasting {
+                self.damaged = Some(fault.error.clone());
+            }
+            fault.error
+        })?;
         if let Some(first) = self.unconfirmed {
             // Nobody was told that it waits, and nothing in memory knows of it.
             file.remove_from(first)?;

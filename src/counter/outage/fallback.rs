@@ -11,7 +11,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::sleep};
 
 use super::{
     append::{AppendError, LateOutcome, SpoolAppend},
@@ -42,6 +42,8 @@ const APPENDED_OPERATIONS: usize = 1_000;
 /// Maximum number and size of dead letters that are put back with one fsync.
 const REVIVED_LETTERS: usize = 256;
 const REVIVED_BYTES: usize = 1 << 20;
+/// Pause before the file is asked again which letters are dead.
+const REVIVAL_RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// The spool, with its operations and the last known state of anomalies in memory.
 #[derive(Debug)]
@@ -393,7 +395,7 @@ impl Fallback {
     /// Puts the dead letter of a sequence back into the spool, or all of them. Returns how many
     /// there were.
     pub(crate) async fn revive_dead(
-        &self,
+        self: &Arc<Self>,
         now: Timestamp,
         only: Option<u64>,
     ) -> Result<usize, SpoolError> {
@@ -423,17 +425,40 @@ impl Fallback {
                 Err(CallError::Late(late)) => late.result().await,
                 Ok(revived) => Ok(revived),
             };
-            let waits = |sequence| matches!(&result, Ok(found) if found.contains(sequence));
-            self.change_pending(|pending| {
-                let both = sequences.iter().zip(&operations);
-                for (_, operation) in both.filter(|(sequence, _)| !waits(*sequence)) {
-                    pending.remove(operation);
+            let letters = sequences.into_iter().zip(operations).collect::<Vec<_>>();
+            match &result {
+                Ok(found) => self.remove_unless(&letters, |sequence| found.contains(&sequence)),
+                Err(SpoolError::Unconfirmed(_)) => {
+                    tokio::spawn(Arc::clone(self).end_revival(letters));
                 }
-            });
+                Err(_) => self.remove_unless(&letters, |_| false),
+            }
             self.filled.notify_one();
             revived += result?.len();
         }
         Ok(revived)
+    }
+
+    /// Takes letters that are dead all the same out of memory, once the file says which.
+    pub(super) async fn end_revival(self: Arc<Self>, letters: Vec<(u64, Operation)>) {
+        let sequences: Vec<u64> = letters.iter().map(|(sequence, _)| *sequence).collect();
+        let dead = loop {
+            match self.spool.still_dead(sequences.clone()).await {
+                Ok(dead) => break dead,
+                Err(_) => sleep(REVIVAL_RETRY_PAUSE).await,
+            }
+        };
+        self.remove_unless(&letters, |sequence| !dead.contains(&sequence));
+        self.filled.notify_one();
+    }
+
+    /// Takes letters out of memory, except for those that wait.
+    fn remove_unless(&self, letters: &[(u64, Operation)], waits: impl Fn(u64) -> bool) {
+        self.change_pending(|pending| {
+            for (_, operation) in letters.iter().filter(|(sequence, _)| !waits(*sequence)) {
+                pending.remove(operation);
+            }
+        });
     }
 
     fn change_pending<R>(&self, change: impl FnOnce(&mut Pending) -> R) -> R {

@@ -7,9 +7,11 @@
 //! `progress.rs`: how far it is; `unsettled.rs`: what may have left it; `trials.rs`: which shards
 //! may take it; `refusals.rs`: which operations are at fault themselves), both by `executor.rs`.
 //! `reported.rs` knows which news were reported, `lost_writes.rs` reports counts that fell.
+//! The replay is a `vital_task.rs`.
 //!
 //! Order of imports: config, append, waiting → pending, stale_cache, reported, resend_buffer,
-//! held_writes, trials, refusals, pass, progress, unsettled → lost_writes, memory → fallback →
+//! held_writes, trials, refusals, pass, progress, unsettled, vital_task → lost_writes, memory →
+//! fallback →
 //! executor → probe, sending → resend → replay.
 
 mod append;
@@ -18,6 +20,8 @@ mod executor;
 #[cfg(test)]
 mod executor_tests;
 mod fallback;
+#[cfg(test)]
+mod fallback_tests;
 mod held_writes;
 mod lost_writes;
 mod memory;
@@ -36,6 +40,7 @@ mod sending;
 mod stale_cache;
 mod trials;
 mod unsettled;
+mod vital_task;
 mod waiting;
 
 use std::{sync::Arc, time::Duration};

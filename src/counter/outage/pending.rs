@@ -113,12 +113,13 @@ impl Pending {
         has_room
     }
 
-    /// Removes one copy of an operation.
+    /// Removes one copy of an operation, if there is one.
     pub(crate) fn remove(&mut self, operation: &Operation) {
         let key = operation.key();
         let Some(waiting) = self.by_key.get_mut(&key) else { return };
+        let Some(removal) = waiting.remove(Id::of(operation)) else { return };
+        let Removal { is_last, text_bytes } = removal;
         self.operations -= 1;
-        let Removal { is_last, text_bytes } = waiting.remove(Id::of(operation));
         self.text_bytes = self.text_bytes.saturating_sub(text_bytes);
         if is_last {
             self.by_key.remove(&key);
@@ -202,6 +203,26 @@ mod tests {
         let listed: Vec<_> = history.recent.iter().map(|repair| repair.action.clone()).collect();
         let newest: Vec<_> = (149..249).rev().map(|n| format!("action-{n}")).collect();
         assert_eq!(listed, newest);
+    }
+
+    #[test]
+    fn an_operation_that_does_not_wait_takes_no_other_away() {
+        let mut pending = Pending::default();
+        pending.add(at(0), &repair(1));
+        for round in 0..3 {
+            pending.remove(&repair(2));
+            assert_eq!(pending.operations(), 1, "round {round}: of one that waits");
+        }
+        pending.add(at(0), &repair(3));
+        for _ in 0..3 {
+            pending.remove(&repair(2));
+            pending.remove(&repair(3));
+        }
+        assert_eq!(pending.operations(), 1);
+        assert_eq!(history(&pending).total, 1);
+        pending.remove(&repair(1));
+        pending.remove(&repair(1));
+        assert_eq!(pending.operations(), 0);
     }
 
     #[test]

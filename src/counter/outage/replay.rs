@@ -28,6 +28,7 @@ use super::{
     resend::Resender,
     trials::Trials,
     unsettled::{Ended, Settled, Unsettled},
+    vital_task,
 };
 use crate::{
     counter::{call_sizes::MAX_CALL_BYTES, health::Observation},
@@ -94,7 +95,7 @@ impl Replay {
             progress: Progress::default(),
             config,
         };
-        tokio::spawn(replay.run());
+        vital_task::spawn("replay", replay.run());
     }
 
     async fn run(mut self) {

@@ -35,6 +35,11 @@ impl Id {
         let of_occurrence = matches!(operation, Operation::Occurrence(_));
         Self { of_occurrence, short: operation.id().digest().short() }
     }
+
+    /// The id of an occurrence, from its 56 bits.
+    fn of_one([a, b, c, d, e, f, g]: [u8; 7]) -> Self {
+        Self { of_occurrence: true, short: u64::from_be_bytes([0, a, b, c, d, e, f, g]) }
+    }
 }
 
 /// The effect of an operation that is not an occurrence.
@@ -136,8 +141,8 @@ impl Occurrences {
         true
     }
 
-    fn remove(&mut self, id: u64) {
-        let Some(at) = self.by_id.remove(&id) else { return };
+    fn remove(&mut self, id: u64) -> bool {
+        let Some(at) = self.by_id.remove(&id) else { return false };
         if let Some(same) = self.by_time.get_mut(&at) {
             *same -= 1;
             if *same == 0 {
@@ -147,6 +152,7 @@ impl Occurrences {
         for (start, count) in &mut self.counted {
             *count -= u64::from(at >= *start);
         }
+        true
     }
 
     fn counts(&mut self, now: Timestamp) -> WindowCounts {
@@ -200,19 +206,18 @@ impl Many {
         is_first
     }
 
-    /// Returns the effect that went with the last copy.
-    fn remove(&mut self, id: Id) -> Option<Effect> {
+    /// Returns the effect that went with the last copy; `None` if there was no copy.
+    fn remove(&mut self, id: Id) -> Option<Option<Effect>> {
         if let Some(more) = self.copies.get_mut(&id) {
             *more -= 1;
             if *more == 0 {
                 self.copies.remove(&id);
             }
-            None
+            Some(None)
         } else if id.of_occurrence {
-            self.occurrences.remove(id.short);
-            None
+            self.occurrences.remove(id.short).then_some(None)
         } else {
-            self.repairs.remove(id.short).or_else(|| self.fixes.remove(id.short))
+            self.repairs.remove(id.short).or_else(|| self.fixes.remove(id.short)).map(Some)
         }
     }
 
@@ -258,9 +263,7 @@ impl Waiting {
         let mut many = Many::default();
         match self {
             Self::One { at, id } => {
-                let [a, b, c, d, e, f, g] = *id;
-                let short = u64::from_be_bytes([0, a, b, c, d, e, f, g]);
-                many.insert(Id { of_occurrence: true, short }, New::Occurrence(*at));
+                many.insert(Id::of_one(*id), New::Occurrence(*at));
             }
             Self::OneOther(other) => {
                 let (short, effect) = &**other;
@@ -274,14 +277,16 @@ impl Waiting {
         is_first
     }
 
-    /// Removes one copy of an operation that waits.
-    pub(super) fn remove(&mut self, id: Id) -> Removal {
+    /// Removes one copy of an operation; `None` if it does not wait.
+    pub(super) fn remove(&mut self, id: Id) -> Option<Removal> {
         let (effect, is_last) = match self {
+            Self::One { id: known, .. } if Id::of_one(*known) != id => return None,
             Self::One { .. } => (None, true),
+            Self::OneOther(other) if id.of_occurrence || other.0 != id.short => return None,
             Self::OneOther(other) => (Some(mem::replace(&mut other.1, Effect::Unmarked)), true),
-            Self::Many(many) => (many.remove(id), many.is_empty()),
+            Self::Many(many) => (many.remove(id)?, many.is_empty()),
         };
-        Removal { is_last, text_bytes: effect.map_or(0, |effect| effect.text_bytes()) }
+        Some(Removal { is_last, text_bytes: effect.map_or(0, |effect| effect.text_bytes()) })
     }
 
     /// Adds the operations to the anomaly's `stats`.
@@ -400,13 +405,15 @@ mod tests {
         for (now, expected) in [(hour, 2), (hour + 1, 1), (0, 3), (2 * hour + 1, 0), (hour, 2)] {
             assert_eq!(counts(&mut waiting, at(now)), of_hour(expected), "{now}");
         }
-        assert!(!waiting.remove(id(2)).is_last, "its copy waits");
+        let is_last = |waiting: &mut Waiting, number| waiting.remove(id(number)).unwrap().is_last;
+        assert!(!is_last(&mut waiting, 2), "its copy waits");
         assert_eq!(counts(&mut waiting, at(hour)).month, 3);
         for number in [2, 0] {
-            assert!(!waiting.remove(id(number)).is_last);
+            assert!(!is_last(&mut waiting, number));
         }
         let last = WindowCounts { hour: 1, day: 1, week: 1, month: 1 };
         assert_eq!(counts(&mut waiting, at(hour)), last);
-        assert!(waiting.remove(id(1)).is_last);
+        assert!(waiting.remove(id(9)).is_none(), "it does not wait");
+        assert!(is_last(&mut waiting, 1));
     }
 }

@@ -1,0 +1,33 @@
+//! A task without which the service must not go on: nothing would apply what waits, and writes
+//! would be accepted all the same.
+
+use std::{future::Future, panic::AssertUnwindSafe, process};
+
+use futures_util::FutureExt as _;
+
+/// Starts a task. If it panics, the process ends: a new one begins with what is on disk.
+pub(super) fn spawn(what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(or_else(task, move || {
+        tracing::error!(task = what, "the {what} has panicked; the process ends");
+        process::exit(1);
+    }));
+}
+
+async fn or_else(task: impl Future<Output = ()>, on_panic: impl FnOnce()) {
+    if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+        on_panic();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_noticed_and_an_end_is_none() {
+        let (mut noticed, mut ended) = (false, false);
+        or_else(async { panic!("odd") }, || noticed = true).await;
+        or_else(async {}, || ended = true).await;
+        assert!(noticed && !ended);
+    }
+}
