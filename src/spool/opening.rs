@@ -6,8 +6,7 @@
 //! - none in its place, and the new one beside it, complete: it is put in its place.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs, io,
     ops::ControlFlow,
     path::Path,
     time::{Duration, Instant},
@@ -25,7 +24,7 @@ use super::{
 };
 use crate::{
     domain::Timestamp,
-    redb_file::{Missing, OpenFault, RedbFile},
+    redb_file::{Missing, OpenFault, ReadableFile, RedbFile},
 };
 
 /// What is written of a salvaged file with one fsync.
@@ -142,7 +141,7 @@ fn salvage(
         beside.rename_to(on_disk)?;
         Ok((filled, aside))
     });
-    let (Filled { mut file, waiting, letters, missing }, aside) = match replaced {
+    let (filled, aside) = match replaced {
         Ok(replaced) => replaced,
         Err(Unfilled::InUse) => return Err(SpoolOpenError::InUse { file: path.to_owned() }),
         Err(Unfilled::Newer(newer)) => return Err(newer_version(path, &newer)),
@@ -155,12 +154,14 @@ fn salvage(
             return Err(SpoolOpenError::Salvage { file: path.to_owned(), reason, bytes });
         }
     };
+    let Filled { mut file, waiting, letters, missing, unreadable_blocks } = filled;
     file.use_witness(on_disk);
     tracing::error!(
         set_aside = %aside.display(),
         waiting,
         letters,
         missing,
+        unreadable_blocks,
         "the spool's file is damaged: it is set aside as {}. What can be read of it is kept: \
          {waiting} operations wait again, and there are {letters} dead letters. Up to {missing} \
          can't be read",
@@ -175,6 +176,8 @@ struct Filled {
     waiting: usize,
     letters: usize,
     missing: usize,
+    /// Blocks of 4 KiB that the disk could not read.
+    unreadable_blocks: usize,
 }
 
 /// Why a new file can't be filled.
@@ -212,7 +215,7 @@ impl From<FileFault> for Unfilled {
 
 /// Fills a new file with what can be read of the one at `damaged`.
 fn fill(damaged: &Path, beside: &RedbFile, now: Timestamp) -> Result<Filled, Unfilled> {
-    let source = File::open(damaged)?;
+    let source = ReadableFile::open(damaged)?;
     let survey = Survey::of(&source)?;
     if beside.path().try_exists()? {
         if matches!(beside.open(Missing::Fail, |_| Ok(())), Err(OpenFault::InUse)) {
@@ -253,5 +256,6 @@ fn fill(damaged: &Path, beside: &RedbFile, now: Timestamp) -> Result<Filled, Unf
     };
     restored.map_err(|fault| Unfilled::Failed(fault.to_string()))?;
     let missing = survey.missing(&waiting);
-    Ok(Filled { file, waiting: waiting_count, letters: letter_count, missing })
+    let unreadable_blocks = source.unreadable_blocks();
+    Ok(Filled { file, waiting: waiting_count, letters: letter_count, missing, unreadable_blocks })
 }

@@ -10,7 +10,7 @@ use super::{
     },
     settled::Sequences,
 };
-use crate::domain::Timestamp;
+use crate::{domain::Timestamp, redb_file::ReadableFile};
 
 /// How much is read at once. Longer records take a buffer of their own.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -23,6 +23,12 @@ pub(super) trait ReadAt {
 impl ReadAt for File {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         FileExt::read_at(self, buffer, offset)
+    }
+}
+
+impl ReadAt for ReadableFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.read_at_most(buffer, offset)
     }
 }
 

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     domain::{AnomalyKey, TimelineConfig, Timestamp},
-    redb_file::sync_folder,
+    redb_file::{ReadableFile, sync_folder},
 };
 
 /// Bytes of anomalies, and number of entries of audits, that one transaction writes.
@@ -40,7 +40,7 @@ pub enum Recovery {
         file: PathBuf,
     },
     /// The file was damaged, and is replaced.
-    Replaced(Replaced),
+    Replaced(Box<Replaced>),
 }
 
 /// A file that is replaced.
@@ -54,6 +54,8 @@ pub struct Replaced {
     damaged_rows: Vec<(Option<Kind>, u64)>,
     /// Rows that have no checksum of their own.
     old_rows: u64,
+    /// Blocks of 4 KiB that the disk could not read.
+    unreadable_blocks: usize,
     missing: Missing,
 }
 
@@ -98,8 +100,8 @@ pub fn recover(
     let mut old = Salvage::default();
     let old_rows = old_rows::add_to(&mut old, &file);
     // No service may start on it meanwhile.
-    let damaged = File::open(&file).map_err(in_data_dir)?;
-    match damaged.try_lock() {
+    let damaged = ReadableFile::open(&file).map_err(in_data_dir)?;
+    match damaged.file().try_lock() {
         Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { file }),
         Err(TryLockError::Error(source)) => return Err(in_data_dir(source)),
         Ok(()) => {}
@@ -115,19 +117,25 @@ pub fn recover(
         taken = fill(file, salvage, timeline)?;
         Ok(())
     })?;
-    let damaged = set_aside(&file, now).map_err(in_data_dir)?;
+    let unreadable_blocks = damaged.unreadable_blocks();
+    let damaged = set_aside(&file, now).map_err(|fault| {
+        // The disk may be full of it.
+        let _ = fs::remove_file(&new);
+        in_data_dir(fault)
+    })?;
     fs::rename(new, &file).and_then(|()| sync_folder(&file)).map_err(in_data_dir)?;
     let missing =
         Missing { anomalies: missing.anomalies.saturating_sub(taken.anomalies as u64), ..missing };
-    Ok(Recovery::Replaced(Replaced {
+    Ok(Recovery::Replaced(Box::new(Replaced {
         file,
         damaged,
         reason,
         taken,
         damaged_rows,
         old_rows,
+        unreadable_blocks,
         missing,
-    }))
+    })))
 }
 
 fn verify(data_dir: &Path) -> Result<(), OpenError> {
@@ -215,9 +223,19 @@ fn set_aside(file: &Path, now: Timestamp) -> io::Result<PathBuf> {
                 return Ok(aside);
             }
             // Not every file system has hard links.
-            Err(_) => return fs::copy(file, &aside).map(|_| aside),
+            Err(_) if aside.try_exists()? => second += 1,
+            Err(_) => return copy(file, &aside).map(|()| aside),
         }
     }
+}
+
+/// Copies a file durably. A copy for which there is no room is removed.
+fn copy(file: &Path, to: &Path) -> io::Result<()> {
+    let copied = fs::copy(file, to).and_then(|_| File::open(to)?.sync_all());
+    if copied.is_err() {
+        let _ = fs::remove_file(to);
+    }
+    copied.and_then(|()| sync_folder(to))
 }
 
 impl fmt::Display for Recovery {
@@ -233,7 +251,16 @@ impl fmt::Display for Recovery {
 
 impl fmt::Display for Replaced {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, damaged, reason, taken, damaged_rows, old_rows, missing } = self;
+        let Self {
+            file,
+            damaged,
+            reason,
+            taken,
+            damaged_rows,
+            old_rows,
+            unreadable_blocks,
+            missing,
+        } = self;
         writeln!(f, "{} was damaged: {reason}", file.display())?;
         writeln!(
             f,
@@ -245,6 +272,9 @@ impl fmt::Display for Replaced {
                 f,
                 "{old_rows} rows are of an older version, which has no checksum: some may be wrong"
             )?;
+        }
+        if *unreadable_blocks > 0 {
+            writeln!(f, "not read: {unreadable_blocks} blocks of 4 KiB, which the disk has lost")?;
         }
         for (kind, rows) in damaged_rows {
             let what = kind.map_or("of unknown kind", Kind::plural);
@@ -264,5 +294,25 @@ impl fmt::Display for Replaced {
             "counts may be too low where a row was damaged or not found; the damaged file is {}",
             damaged.display()
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn a_copy_is_whole_or_not_there() {
+        let dir = TempDir::new().unwrap();
+        let (file, to) = (dir.path().join("file"), dir.path().join("copy"));
+        fs::write(&file, "content").unwrap();
+        copy(&file, &to).unwrap();
+        assert_eq!(fs::read(&to).unwrap(), b"content");
+        // Its copy fails after it was begun, as on a full disk.
+        let half = dir.path().join("half");
+        assert!(copy(Path::new("/proc/self/mem"), &half).is_err());
+        assert!(!half.exists());
     }
 }

@@ -2,7 +2,7 @@
 //! replaced keeps its rows until it is used again, so that older copies are found too: the newest
 //! of each anomaly and signature is taken.
 
-use std::{collections::BTreeMap, fs::File, io, os::unix::fs::FileExt as _, path::Path};
+use std::{collections::BTreeMap, io, path::Path};
 
 use super::{
     anomaly::Anomaly,
@@ -11,7 +11,10 @@ use super::{
     journal::JournalRow,
     row::{AnomalyRow, HEADER_BYTES, Header, Kind, MARK, SignatureRow, whole},
 };
-use crate::domain::{AnomalyKey, AuditEntry};
+use crate::{
+    domain::{AnomalyKey, AuditEntry},
+    redb_file::ReadableFile,
+};
 
 /// The part of the file that is searched at a time.
 const CHUNK_BYTES: usize = 4 << 20;
@@ -56,14 +59,14 @@ impl SalvageError {
 
 impl Salvage {
     /// Adds the rows in a file. None of them is looked for within another.
-    pub(super) fn add(self, file: &File) -> Result<Self, SalvageError> {
+    pub(super) fn add(self, file: &ReadableFile) -> Result<Self, SalvageError> {
         let mut salvage = self;
         let mut chunk = vec![0; CHUNK_BYTES];
         let mut begin = 0;
         // Where the last intact row has ended.
         let mut searched_to = 0;
         loop {
-            let length = read_at_most(file, &mut chunk, begin)?;
+            let length = file.read_at_most(&mut chunk, begin)?;
             for mark in marks(&chunk[..length]) {
                 // The version is in front of the mark.
                 let Some(row) = (begin + mark as u64).checked_sub(1) else { continue };
@@ -84,18 +87,19 @@ impl Salvage {
     }
 
     /// Takes the row at `offset`. Returns its length, or 0 if it is not intact.
-    fn take_at(&mut self, file: &File, offset: u64) -> Result<u64, SalvageError> {
+    fn take_at(&mut self, file: &ReadableFile, offset: u64) -> Result<u64, SalvageError> {
         let mut bytes = vec![0; HEADER_BYTES];
-        let length = read_at_most(file, &mut bytes, offset)?;
+        let length = file.read_at_most(&mut bytes, offset)?;
         let Ok(header) = Header::read(&bytes[..length]) else {
             *self.damaged.entry(None).or_default() += 1;
             return Ok(0);
         };
         let mut payload = Vec::new();
         let begin = offset + HEADER_BYTES as u64;
-        if begin + header.payload_bytes as u64 <= file.metadata()?.len() {
+        if begin + header.payload_bytes as u64 <= file.file().metadata()?.len() {
             payload.resize(header.payload_bytes, 0);
-            file.read_exact_at(&mut payload, begin)?;
+            let length = file.read_at_most(&mut payload, begin)?;
+            payload.truncate(length);
         }
         match header.verify(&payload).and_then(|()| self.take(header, &payload)) {
             Ok(()) => Ok((HEADER_BYTES + payload.len()) as u64),
@@ -140,18 +144,4 @@ impl Salvage {
 fn marks(bytes: &[u8]) -> impl Iterator<Item = usize> {
     let windows = bytes.windows(MARK.len()).enumerate();
     windows.filter(|(_, window)| *window == MARK).map(|(position, _)| position)
-}
-
-/// Fills `bytes` from `offset` on, as far as the file goes. Returns the number of bytes read.
-fn read_at_most(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut length = 0;
-    while length < bytes.len() {
-        match file.read_at(&mut bytes[length..], offset + length as u64) {
-            Ok(0) => break,
-            Ok(read) => length += read,
-            Err(fault) if fault.kind() == io::ErrorKind::Interrupted => {}
-            Err(fault) => return Err(fault),
-        }
-    }
-    Ok(length)
 }
