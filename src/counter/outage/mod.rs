@@ -6,13 +6,12 @@
 //! `held_writes.rs`), which `sending.rs` sends again, and `replay.rs` applies the spool (`pass.rs`,
 //! `progress.rs`: how far it is; `unsettled.rs`: what may have left it; `trials.rs`: which shards
 //! may take it; `refusals.rs`: which operations are at fault themselves), both by `executor.rs`.
-//! `reported.rs` knows which news were reported, `lost_writes.rs` reports counts that fell.
-//! The replay is a `vital_task.rs`.
+//! `reported.rs` knows which news were reported, `lost_writes.rs` reports counts that fell. The
+//! replay is a `vital_task.rs`.
 //!
 //! Order of imports: config, append, waiting → pending, stale_cache, reported, resend_buffer,
 //! held_writes, trials, refusals, pass, progress, unsettled, vital_task → lost_writes, memory →
-//! fallback →
-//! executor → probe, sending → resend → replay.
+//! fallback → executor → probe, sending → resend → replay.
 
 mod append;
 mod config;

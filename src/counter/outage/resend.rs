@@ -307,8 +307,8 @@ impl Resender {
             telemetry::resent(count);
             tracing::debug!(count, "{count} acknowledged writes were sent again");
         }
-        self.bury(executor, refused).await;
-        self.spool(executor, suspects).await;
+        let left = [self.bury(executor, refused).await, self.spool(executor, suspects).await];
+        self.keep_left(executor, left.concat());
         resent
     }
 
@@ -356,10 +356,23 @@ impl Resender {
         self.buffer.put_back(kept.into_iter());
     }
 
-    /// Makes dead letters of writes that the store refuses for good.
-    async fn bury(&self, executor: &Executor, refused: Vec<(SpoolWrite, String)>) {
+    /// Holds writes that could neither be sent nor spooled: they are sent again soon.
+    fn keep_left(&mut self, executor: &Executor, left: Vec<Operation>) {
+        let now = executor.clock.now();
+        let shards = left.iter().map(|operation| executor.shard(operation)).collect();
+        let left = left.into_iter().map(|operation| HeldWrite::new((now, operation)));
+        self.keep(executor, left.collect(), &shards);
+    }
+
+    /// Makes dead letters of writes that the store refuses for good. Returns those that could not
+    /// be written.
+    async fn bury(
+        &self,
+        executor: &Executor,
+        refused: Vec<(SpoolWrite, String)>,
+    ) -> Vec<Operation> {
         if refused.is_empty() {
-            return;
+            return Vec::new();
         }
         let count = refused.len();
         for (write, reason) in &refused {
@@ -369,31 +382,39 @@ impl Resender {
             count,
             "{count} acknowledged writes that were sent again are dead letters: see `spool list`"
         );
-        telemetry::buried(count);
-        let Some(spool) = &self.spool else { return };
-        let mut refused = refused;
+        let Some(spool) = &self.spool else { return Vec::new() };
+        let (mut refused, mut left) = (refused, Vec::new());
         while !refused.is_empty() {
             // Writes that callers wait for are stored in between.
             let sizes = refused.iter().map(|(write, _)| write.operation.bytes());
             let rest = refused.split_off(fitting(sizes, BURIED_OPERATIONS, BURIED_BYTES));
             let piece = mem::replace(&mut refused, rest);
-            let count = piece.len();
+            let operations: Vec<_> =
+                piece.iter().map(|(write, _)| write.operation.clone()).collect();
             if let Err(error) = spool.bury(piece, executor.clock.now()).await {
-                tracing::error!(%error, "{count} dead letters can't be written");
+                tracing::error!(%error, "dead letters can't be written; they are sent again");
+                left.extend(operations);
             }
         }
+        telemetry::buried(count - left.len());
+        left
     }
 
     /// Makes writes wait that were refused alone: the replay finds out whether they are at fault.
-    async fn spool(&self, executor: &Executor, suspects: Vec<SpoolWrite>) {
+    /// Returns those that can't wait.
+    async fn spool(&self, executor: &Executor, suspects: Vec<SpoolWrite>) -> Vec<Operation> {
+        let mut left = Vec::new();
         let Some(fallback) = executor.fallback.as_ref().filter(|_| !suspects.is_empty()) else {
-            return;
+            return left;
         };
-        for result in fallback.accept(executor.clock.now(), suspects).await {
+        let results = fallback.accept(executor.clock.now(), suspects.clone()).await;
+        for (suspect, result) in suspects.into_iter().zip(results) {
             if let Err(error) = result {
-                tracing::error!(%error, "an acknowledged write can't be sent again");
+                tracing::warn!(%error, "an acknowledged write can't wait; it is sent again");
+                left.push(suspect.operation);
             }
         }
+        left
     }
 
     /// Brings the held writes on disk a piece further. Returns whether there is more to do.
