@@ -107,6 +107,14 @@ impl OpenError {
         }
     }
 
+    /// Returns true if this process can't open the file again, because it has not closed it.
+    pub(super) fn is_corrupted(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreadable { source: FileError::Database(redb::Error::Corrupted(_)), .. }
+        )
+    }
+
     pub(super) fn of_opening(data_dir: &Path, file: &Path, fault: OpenFault) -> Self {
         match fault {
             OpenFault::InUse => Self::InUse { file: file.to_owned() },

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     domain::{AnomalyKey, AuditEntry, Moment},
     redb_file::{Absence, DiskThread, DiskWork, JobError, OpenedFile},
-    store::{Cause, StoreError},
+    store::{Cause, StoreError, StoreSize},
 };
 
 /// Maximum number of anomalies that one call of house-keeping looks at.
@@ -41,8 +41,11 @@ pub(super) struct Writer {
     opened: OpenedFile,
     condition: Arc<Condition>,
     reopen_tried_at: Instant,
-    /// The newest sequence before the fault.
+    /// The newest sequence before the fault, and the size.
     last_sequence: u64,
+    last_size: StoreSize,
+    /// The damage of a file that only a new process can open again.
+    damage: Option<String>,
     state: Arc<SharedState>,
     checkpoint: Checkpoint,
     swept_to: Option<AnomalyKey>,
@@ -62,6 +65,8 @@ impl Writer {
             condition: Arc::default(),
             reopen_tried_at: Instant::now(),
             last_sequence: 0,
+            last_size: StoreSize::default(),
+            damage: None,
             state,
             checkpoint: Checkpoint::new(limits),
             swept_to: None,
@@ -79,6 +84,11 @@ impl Writer {
     /// Replaces the state by that of the file.
     fn load(&mut self, file: StoreFile) -> Result<(), OpenError> {
         let unreadable = |fault| StoreFile::unreadable(&self.data_dir, fault);
+        if self.condition.fault().is_some() {
+            // Nothing is read from it, and there may be no room for two.
+            let emptied = self.state.read().emptied();
+            *self.state.write() = emptied;
+        }
         let mut loading = Loading::into(self.state.read().emptied());
         let mut checkpoint = Checkpoint::new(self.checkpoint.limits());
 
@@ -113,8 +123,20 @@ impl Writer {
         if self.reopen_tried_at.elapsed() < REOPEN_INTERVAL {
             return Err(self.failed("it is opened again soon"));
         }
+        if let Some(damage) = &self.damage {
+            return Err(self.failed(damage));
+        }
+        let reopened = self.reopen();
+        // From its end, because an attempt may take long.
         self.reopen_tried_at = Instant::now();
-        self.reopen().map_err(|fault| self.failed(&fault.to_string()))
+        reopened.map_err(|fault| {
+            let text = fault.to_string();
+            if fault.is_corrupted() {
+                tracing::error!(error = text, "{text}");
+                self.damage = Some(text.clone());
+            }
+            self.failed(&text)
+        })
     }
 
     /// The fault of a file that can't be opened again.
@@ -126,7 +148,7 @@ impl Writer {
     /// Opens the file again, and writes a row as a test: on a full disk, reading proves nothing.
     fn reopen(&mut self) -> Result<(), OpenError> {
         let mut file = StoreFile::reopen(&self.data_dir, self.last_sequence)?;
-        let should_hold = file.should_hold(self.state.read().size());
+        let should_hold = file.should_hold(self.last_size);
         file.append(&JournalRow::empty(should_hold), &[])
             .map_err(|fault| StoreFile::unreadable(&self.data_dir, fault))?;
         self.load(file)
@@ -156,6 +178,7 @@ impl Writer {
         self.condition.fail(condition);
         if let Some(file) = self.file.take() {
             self.last_sequence = file.last_sequence();
+            self.last_size = self.state.read().size();
             file.discard();
         }
         self.checkpoint = Checkpoint::new(self.checkpoint.limits());
