@@ -102,8 +102,8 @@ pub enum StartError {
     /// The process has a metrics recorder already.
     #[error("metrics can't be recorded: {0}")]
     Telemetry(#[from] metrics_exporter_prometheus::BuildError),
-    /// Opening the store was aborted.
-    #[error("opening the store was aborted: {0}")]
+    /// Opening the store or the spool was aborted.
+    #[error("opening the store or the spool was aborted: {0}")]
     Aborted(#[from] tokio::task::JoinError),
 }
 
@@ -235,9 +235,12 @@ impl Application {
             write_timeout: config.store.write_timeout(),
         };
         // A spool would be on the same disk as the embedded store, and fail with it.
-        let spool_dir = config.redis.url.as_ref().map(|_| config.data_dir.as_path());
-        let counter = Counter::start(store, Arc::new(TrustedClock::start()), counting, spool_dir)?;
-        let counter = Arc::new(counter);
+        let spool_dir = config.redis.url.as_ref().map(|_| config.data_dir.clone());
+        let starting = move || {
+            let clock = Arc::new(TrustedClock::start());
+            Counter::start(store, clock, counting, spool_dir.as_deref())
+        };
+        let counter = Arc::new(tokio::task::spawn_blocking(starting).await??);
         if let Some(examined) = examined {
             tokio::spawn(report_redis(examined, Arc::clone(&counter)));
         }

@@ -9,7 +9,9 @@ use std::{
     future::Future,
     io::{self, Read as _},
     path::PathBuf,
+    pin::pin,
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{Parser, Subcommand};
@@ -127,13 +129,23 @@ type Failure = Box<dyn std::error::Error>;
 fn serve(config: &Config) -> Result<(), Failure> {
     logging::start(&config.log);
     let (prepared, traces) = Prepared::new(config)?;
-    let served = Runtime::new()?.block_on(async {
-        let stop = stop_signal()?;
+    let runtime = Runtime::new()?;
+    let served = runtime.block_on(async {
+        let mut stop = pin!(stop_signal()?);
         let _listening = signal::unix::signal(SIGXFSZ)?;
         let hangups = signal::unix::signal(signal::unix::SignalKind::hangup())?;
-        Application::build(config, prepared).await?.run(stop, hangups).await;
+        let application = tokio::select! {
+            built = Application::build(config, prepared) => built?,
+            () = &mut stop => {
+                tracing::info!("stopped before it was ready");
+                return Ok(());
+            }
+        };
+        application.run(stop, hangups).await;
         Ok(())
     });
+    // A disk that does not answer must not hold up the end.
+    runtime.shutdown_timeout(END_TIMEOUT);
     traces.end();
     served
 }
@@ -154,6 +166,9 @@ fn check_config(loaded: &LoadedConfig, connect: bool) -> Result<(), Failure> {
     traces.end();
     Ok(())
 }
+
+/// How long the process waits for what its threads do when it ends.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A write beyond the largest file that is allowed must fail like one on a full disk, and not end
 /// the process, which it does where nobody listens for this signal. It has the same number on Linux

@@ -1,12 +1,18 @@
 //! A disk that hangs: calls are answered within `store.write_timeout_ms`, no read shows what may
 //! not be durable, nothing that was acknowledged is lost, and the process can be ended.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::support::{
-    Answer, HangingDisk, RedisServer, Service, eventually, healthy_again, key_of, metric,
+    Answer, HangingDisk, RedisServer, Service, anomaly_counter, eventually, healthy_again, key_of,
+    metric,
 };
 
 const TIMEOUT: (&str, &str) = ("STORE__WRITE_TIMEOUT_MS", "300");
@@ -171,4 +177,38 @@ async fn what_was_applied_leaves_a_spool_that_hung_meanwhile() {
     healthy_again(&service).await;
     assert_eq!(count(&service, "HighCPU").await, 20);
     eventually("the spool is usable", || is_over(true)).await;
+}
+
+#[tokio::test]
+async fn a_start_on_a_disk_that_hangs_ends_at_once_when_it_is_told_to() {
+    let disk = HangingDisk::new();
+    disk.hang();
+    for redis_url in [None, Some("redis://127.0.0.1:1")] {
+        let dir = TempDir::new().unwrap();
+        let mut command = anomaly_counter(&[]);
+        command
+            .envs(disk.environment())
+            .envs(redis_url.map(|url| ("ANOMALY_COUNTER__REDIS__URL", url)));
+        command.env("ANOMALY_COUNTER__LISTEN", "127.0.0.1:0");
+        command.env("ANOMALY_COUNTER__DATA_DIR", dir.path());
+        let mut start = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        eventually("the start has come to its disk", || async {
+            fs::read_dir(dir.path()).unwrap().next().map(|_| ())
+        })
+        .await;
+        assert_eq!(start.try_wait().unwrap(), None, "it waits for the disk");
+        let told_at = Instant::now();
+        let told = Command::new("kill").args(["-TERM", &start.id().to_string()]).status();
+        assert!(told.unwrap().success());
+        let ended = loop {
+            match start.try_wait().unwrap() {
+                None if told_at.elapsed() < 2 * AT_ONCE => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                ended => break ended,
+            }
+        };
+        let _ = start.kill();
+        assert!(ended.is_some_and(|status| status.success()), "{redis_url:?}: {ended:?}");
+    }
 }

@@ -26,17 +26,22 @@ impl HangingDisk {
     /// Starts a service on this disk, with options by the names of their environment variables,
     /// without the prefix.
     pub(crate) async fn service(&self, options: &[(&str, &str)]) -> Service {
-        let library = self.0.path().join("hanging_disk.so");
-        let mut environment = vec![
-            ("LD_PRELOAD".to_owned(), library.display().to_string()),
-            ("HANGING_DISK".to_owned(), self.flag().display().to_string()),
-        ];
+        let mut environment = self.environment().to_vec();
         for (name, value) in options {
             environment.push((format!("ANOMALY_COUNTER__{name}"), (*value).to_owned()));
         }
         let environment: Vec<_> =
             environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         Service::with_environment(&environment).await
+    }
+
+    /// What puts a process on this disk.
+    pub(crate) fn environment(&self) -> [(String, String); 2] {
+        let library = self.0.path().join("hanging_disk.so");
+        [
+            ("LD_PRELOAD".to_owned(), library.display().to_string()),
+            ("HANGING_DISK".to_owned(), self.flag().display().to_string()),
+        ]
     }
 
     /// From now on no fsync ends.

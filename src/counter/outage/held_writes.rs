@@ -185,6 +185,26 @@ impl HeldWrites {
     }
 }
 
+/// Removes the held writes of these shards from the disk.
+pub(crate) async fn release_on_disk(spool: &Spool, shards: impl Iterator<Item = &Shard>) {
+    let shards: Vec<u16> = shards.map(|shard| shard.0).collect();
+    if !shards.is_empty()
+        && let Err(error) = spool.release(shards).await
+    {
+        // They are sent again after the next start, which changes nothing.
+        tracing::warn!(%error, "held writes can't be removed from the disk");
+    }
+}
+
+/// Reports that held writes can't be stored.
+pub(crate) fn report_unstored(error: &SpoolError) {
+    tracing::warn!(
+        %error,
+        "writes that were acknowledged before the outage are kept in memory only: if this process \
+         ends before Redis answers, they are not sent again"
+    );
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

@@ -16,14 +16,17 @@ use tokio::{sync::watch, time::Instant};
 use super::{
     config::DegradedConfig,
     executor::{Executor, log_refusal},
-    held_writes::{CLOSING, CLOSING_SMALL, Doubt, HeldWrite, HeldWrites, LIVE},
+    held_writes::{
+        CLOSING, CLOSING_SMALL, Doubt, HeldWrite, HeldWrites, LIVE, release_on_disk,
+        report_unstored,
+    },
     resend_buffer::{RememberLimits, ResendBuffer},
     sending::{Resent, Sending},
 };
 use crate::{
     counter::call_sizes::fitting,
     domain::{Operation, Timestamp},
-    spool::{Spool, SpoolError, SpoolWrite},
+    spool::{Spool, SpoolWrite},
     store::{Resets, Shard},
     telemetry,
 };
@@ -491,23 +494,4 @@ fn must_send(doubt: Doubt, now: Option<&str>, before: Option<&str>) -> bool {
         (_, Some(now), Some(before)) => now != before,
         (doubt, _, _) => doubt == Doubt::Suspected,
     }
-}
-
-/// Removes the held writes of these shards from the disk.
-async fn release_on_disk(spool: &Spool, shards: impl Iterator<Item = &Shard>) {
-    let shards: Vec<u16> = shards.map(|shard| shard.0).collect();
-    if !shards.is_empty()
-        && let Err(error) = spool.release(shards).await
-    {
-        // They are sent again after the next start, which changes nothing.
-        tracing::warn!(%error, "held writes can't be removed from the disk");
-    }
-}
-
-fn report_unstored(error: &SpoolError) {
-    tracing::warn!(
-        %error,
-        "writes that were acknowledged before the outage are kept in memory only: if this process \
-         ends before Redis answers, they are not sent again"
-    );
 }

@@ -21,8 +21,7 @@ use crate::{
         bodies::{
             ActionBody, CountedBody, DegradedBody, FixBody, FrequencyBody, OccurrenceRequest,
             PostedArray, PostedOccurrence, Recorded, record_each, record_one, schemas,
-            temporary_problem,
-            write_status, write_status_of,
+            temporary_problem, write_status, write_status_of,
         },
         extract::{EventQuota, IdempotencyKey, JsonText, KeyPath, Requester},
         json::Json,
