@@ -50,10 +50,10 @@ pub use redis::{
 /// **Durable.** A write that was answered `Ok` survives the end of this process.
 ///
 /// **Windows.** An event is inside a window when its time ≥ `now` − length. One that is older than
-/// 30 days at the horizon is not kept, and recording an occurrence removes the anomaly's events that
-/// are, a bounded number at once; reading removes nothing. One that is older than 30 days at `now`
-/// only is kept, and counts in no window. A count may be too high by the events
-/// of one bucket of time, and then the stats say so; it is never too low.
+/// 30 days at the horizon is not kept, and recording an occurrence removes the anomaly's events
+/// that are, a bounded number at once; reading removes nothing. One that is older than 30 days at
+/// `now` only is kept, and counts in no window. A count may be too high by the events of one bucket
+/// of time, and then the stats say so; it is never too low.
 ///
 /// **Known** is an anomaly about which anything is kept. It is kept for 35 days, or a minute less,
 /// after the last occurrence or repair, and for 90 days after a mark, taken back or not. Repairs

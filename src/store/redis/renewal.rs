@@ -33,15 +33,16 @@ impl Renewals {
         Self { renewed: Mutex::default(), resets }
     }
 
-    /// Returns for each occurrence whether it is the one of its anomaly in a batch with which the
-    /// lives of the keys are renewed, if that is due.
+    /// Returns for each occurrence whether the lives of its anomaly's keys are renewed with it, if
+    /// that is due: with the first of a batch, and with the first that is older than 30 days, which
+    /// may not be kept.
     pub(super) fn due(&self, now: Timestamp, occurrences: &[Occurrence]) -> Vec<bool> {
         let renewed = self.renewed(now);
         let start = RETENTION.start(now);
         let mut due = vec![false; occurrences.len()];
-        let mut seen = HashSet::new();
-        // One that is older may not be recorded: only the server knows.
+        // Only the server knows whether one that is older is kept.
         for is_old in [false, true] {
+            let mut seen = HashSet::new();
             for (occurrence, is_due) in occurrences.iter().zip(&mut due) {
                 *is_due |= (occurrence.at < start) == is_old
                     && !renewed.keys.contains(&occurrence.key)
