@@ -44,12 +44,15 @@ impl Text<'_> {
         match self {
             Self::Plain(text) => Some(text.to_owned()),
             Self::Record { key, micros } => {
-                let record = written(1, &Operation::Unmark(FixRemoval {
-                    key: AnomalyKey::from_bits(key.into()),
-                    id: EventId::parse("id").ok()?,
-                    at: Timestamp::from_micros(micros.into()),
-                    actor: Actor::default(),
-                }));
+                let record = written(
+                    1,
+                    &Operation::Unmark(FixRemoval {
+                        key: AnomalyKey::from_bits(key.into()),
+                        id: EventId::parse("id").ok()?,
+                        at: Timestamp::from_micros(micros.into()),
+                        actor: Actor::default(),
+                    }),
+                );
                 // The mark's first byte is the last of a euro sign; the checksum may be no text.
                 String::from_utf8([b"\xE2\x82", &record[..]].concat()).ok()
             }

@@ -359,7 +359,7 @@ async fn whatever_is_damaged_a_recovery_gives_a_file_that_starts() {
         assert!(wrong.is_empty() || says_so, "{what}: {wrong:?} are wrong: {told}");
         store.close().await;
     }
-    assert!(recovered > 10, "{recovered}");
+    assert!(recovered >= 5, "{recovered}");
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ pub(super) const SIGNATURES: TableDefinition<'_, u64, &[u8]> =
     TableDefinition::new("signatures_v1");
 /// [`AuditKey`] → [`AuditEntry`]. On disk only, because entries are few and seldom asked for.
 pub(super) const AUDIT: TableDefinition<'_, AuditKey, &[u8]> = TableDefinition::new("audit");
-/// Sequence → [`JournalRow`](super::journal::JournalRow).
+/// Sequence → [`JournalRow`].
 pub(super) const JOURNAL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("journal");
 
 /// A table of rows.
