@@ -110,8 +110,8 @@ impl StoreFile {
         }
     }
 
-    /// Does what opening does with the file, which stays as it is: opening it may convert it. A file
-    /// that is missing or in use passes.
+    /// Does what opening does with the file, which stays as it is: opening it may convert it. A
+    /// file that is missing or in use passes.
     pub(super) fn try_open(data_dir: &Path) -> Result<(), OpenError> {
         let path = Self::path(data_dir);
         let in_data_dir = |source| OpenError::DataDir { dir: data_dir.to_owned(), source };
