@@ -46,6 +46,12 @@ fn check_refused(posted: &Map<String, Value>, error: InvalidSignature) {
                 given.any(|(name, value)| name == field && !value.expect("posted").is_string())
             );
         }
+        InvalidSignature::TooLong { field } => {
+            let is_long = |value: &Value| {
+                value.as_str().is_some_and(|text| text.chars().count() > Signature::MAX_CHARACTERS)
+            };
+            assert!(given.any(|(name, value)| name == field && value.is_some_and(is_long)));
+        }
         InvalidSignature::Empty => {
             assert!(given.all(|(_, value)| value.is_none_or(|value| value == "")));
         }

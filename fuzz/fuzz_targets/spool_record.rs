@@ -50,6 +50,7 @@ impl Text<'_> {
                         key: AnomalyKey::from_bits(key.into()),
                         id: EventId::parse("id").ok()?,
                         at: Timestamp::from_micros(micros.into()),
+                        reason: None,
                         actor: Actor::default(),
                     }),
                 );
@@ -66,7 +67,7 @@ impl Fields<'_> {
         let id = EventId::parse(self.id).ok()?;
         let at = Timestamp::from_micros(self.micros);
         let text = self.text.spelled()?;
-        let actor = Actor { by: Some(text.clone()), request_id: None };
+        let actor = Actor { by: Some(text.clone()), token: None, request_id: None };
         Some(match self.kind {
             Kind::Occurrence => {
                 Operation::Occurrence(Occurrence { key, id, at, signature_json: text.into() })
@@ -79,7 +80,9 @@ impl Fields<'_> {
                 let fixed_by = Some(id.to_string());
                 Operation::Mark(FixMark { key, id, at, description: text, fixed_by, actor })
             }
-            Kind::Unmark => Operation::Unmark(FixRemoval { key, id, at, actor }),
+            Kind::Unmark => {
+                Operation::Unmark(FixRemoval { key, id, at, reason: Some(text), actor })
+            }
         })
     }
 }
