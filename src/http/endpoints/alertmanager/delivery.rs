@@ -5,7 +5,13 @@ use tokio::{
     sync::{Semaphore, SemaphorePermit},
     task::spawn_blocking,
 };
-use utoipa::{ToSchema, openapi::ArrayBuilder};
+use utoipa::{
+    ToSchema,
+    openapi::{
+        ArrayBuilder,
+        schema::{SchemaType, Type},
+    },
+};
 
 use super::alert::{AlertHead, AlertRequest, type_of};
 use crate::{
@@ -39,15 +45,17 @@ const MAX_ALERTS: usize = 10_000;
     }]})
 )]
 pub(in crate::http) struct DeliveryRequest<'a> {
-    /// The alerts: 10,000 at most. An element that is not an alert does not affect the others.
+    /// The alerts: 10,000 at most (413 above); null is an empty delivery. An element that is not an alert does not affect the others.
     #[schema(schema_with = alerts_schema)]
     alerts: Vec<&'a RawValue>,
     #[schema(ignore)]
     truncated: u64,
 }
 
+/// Without the maximum number, because more of them are too large and not invalid.
 fn alerts_schema() -> ArrayBuilder {
-    schemas::array_of_anything_like::<AlertRequest<'_>>().max_items(Some(MAX_ALERTS))
+    schemas::array_of_anything_like::<AlertRequest<'_>>()
+        .schema_type(SchemaType::from_iter([Type::Array, Type::Null]))
 }
 
 impl<'a> DeliveryRequest<'a> {
