@@ -45,7 +45,8 @@ const MAX_ALERTS: usize = 10_000;
     }]})
 )]
 pub(in crate::http) struct DeliveryRequest<'a> {
-    /// The alerts: 10,000 at most (413 above); null is an empty delivery. An element that is not an alert does not affect the others.
+    /// The alerts: 10,000 at most (413 above); null is an empty delivery. An element that is not an
+    /// alert does not affect the others.
     #[schema(schema_with = alerts_schema)]
     alerts: Vec<&'a RawValue>,
     #[schema(ignore)]
