@@ -1,4 +1,4 @@
-//! A small file beside a redb file that knows how often that one was committed.
+//! A small file beside a redb file that knows its last commit, by a number that grows.
 //!
 //! After a process was killed, redb takes a last commit with a damaged page for one that was never
 //! complete, and opens the file as it was before it. If that commit was acknowledged, the file
@@ -11,7 +11,7 @@
 
 use std::{fs::File, io, os::unix::fs::FileExt as _, path::Path};
 
-/// The mark, and as little-endian numbers the file's id, its commits, and a CRC-32 of both.
+/// The mark, and as little-endian numbers the id, the commit, and a CRC-32 of both.
 const MARK: [u8; 8] = *b"witness1";
 const LENGTH: usize = MARK.len() + 8 + 8 + 4;
 
@@ -20,12 +20,12 @@ const LENGTH: usize = MARK.len() + 8 + 8 + 4;
 pub(crate) struct CommitWitness {
     /// Absent where it can't be written.
     file: Option<File>,
-    /// The redb file's id.
+    /// The id of the redb file, or of whatever else it is a witness of.
     id: u64,
 }
 
 impl CommitWitness {
-    /// Opens the witness at `path` for the file with this id, and creates it if it is missing.
+    /// Opens the witness at `path` with this id, and creates it if it is missing.
     pub(crate) fn open(path: &Path, id: u64) -> Self {
         let opened = File::options().read(true).write(true).create(true).truncate(false).open(path);
         if let Err(error) = &opened {
@@ -34,7 +34,12 @@ impl CommitWitness {
         Self { file: opened.ok(), id }
     }
 
-    /// Returns the number of commits that it knows of.
+    /// The witness at `path` with this id, as it is: one that is missing says nothing.
+    pub(crate) fn at(path: &Path, id: u64) -> Self {
+        Self { file: File::open(path).ok(), id }
+    }
+
+    /// Returns the number of the last commit that it knows of; 0 if it knows none.
     pub(crate) fn commits(&self) -> u64 {
         let read = || -> io::Result<[u8; LENGTH]> {
             let file = self.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
@@ -48,8 +53,8 @@ impl CommitWitness {
         if bytes == statement(self.id, commits) { commits } else { 0 }
     }
 
-    /// Notes that the file was committed for this many times. A disk that is full is no fault of
-    /// the commit: the witness stays behind.
+    /// Notes the number of the last commit. A disk that is full is no fault of the commit: the
+    /// witness stays behind.
     pub(crate) fn note(&self, commits: u64) {
         if let Some(file) = &self.file {
             let _ = file.write_all_at(&statement(self.id, commits), 0);

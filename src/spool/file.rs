@@ -61,6 +61,10 @@ pub(super) fn redb_file(data_dir: &Path) -> RedbFile {
     RedbFile::new(data_dir, FILE_NAME, PAGE_CACHE_BYTES).with_integrity_check()
 }
 
+fn witness_of(on_disk: &RedbFile, file_id: u64) -> CommitWitness {
+    CommitWitness::open(&on_disk.path().with_extension("witness"), file_id)
+}
+
 impl SpoolFile {
     /// Opens the file. A new one gets the id `new_id`.
     pub(super) fn open(
@@ -70,7 +74,7 @@ impl SpoolFile {
     ) -> Result<Opened, FileFault> {
         let prepare = |database: &Database| {
             let file_id = meta(database, FILE_ID)?.unwrap_or(new_id);
-            let witness = CommitWitness::open(&on_disk.path().with_extension("witness"), file_id);
+            let witness = witness_of(on_disk, file_id);
             verify_commits(&witness, meta(database, COMMITS)?.unwrap_or(0))?;
             let verify = |state: &FileState| match witness.commits() {
                 0 => verify_end(on_disk.path(), state),
@@ -97,8 +101,7 @@ impl SpoolFile {
 
     /// Notes that the file is in its place.
     pub(super) fn use_witness(&mut self, on_disk: &RedbFile) {
-        let path = on_disk.path().with_extension("witness");
-        let witness = CommitWitness::open(&path, self.state.file_id);
+        let witness = witness_of(on_disk, self.state.file_id);
         witness.note(self.state.commits);
         self.witness = Some(witness);
         self.opened.note_renamed(on_disk.path());
