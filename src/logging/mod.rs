@@ -1,5 +1,7 @@
 //! Structured logs on standard error: for people on a terminal, JSON for machines.
 
+#[cfg(test)]
+mod captured;
 mod pretty;
 mod span_fields;
 

@@ -38,28 +38,15 @@ pub(super) fn write_field(
 
 #[cfg(test)]
 mod tests {
-    use std::{io, sync::Arc};
+    use std::io;
 
-    use parking_lot::Mutex;
     use tracing_subscriber::{fmt, prelude::*};
 
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().extend(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::logging::captured::Captured;
 
     #[test]
     fn a_name_can_neither_forge_a_line_nor_steer_the_terminal() {
-        let lines = Lines::default();
+        let lines = Captured::default();
         let writer = lines.clone();
         let layer = fmt::layer()
             .with_writer(move || writer.clone())
@@ -71,7 +58,7 @@ mod tests {
             let error = io::Error::other(name);
             span.in_scope(|| tracing::info!(%name, r#type = name, %error, "of {name}"));
         });
-        let text = String::from_utf8(lines.0.lock().clone()).unwrap();
+        let text = lines.text();
         assert_eq!(text.lines().count(), 1, "{text}");
         assert!(!text.trim_end().contains(char::is_control), "{text:?}");
         assert!(!text.contains('\u{202e}'), "{text:?}");

@@ -110,31 +110,15 @@ impl Visit for Members {
 
 #[cfg(test)]
 mod tests {
-    use std::{io, sync::Arc};
-
-    use parking_lot::Mutex;
     use serde_json::{Value, json};
     use tracing_subscriber::{fmt, prelude::*};
 
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().extend(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::logging::captured::Captured;
 
     #[test]
     fn the_fields_of_a_span_are_in_its_lines_as_json() {
-        let lines = Lines::default();
+        let lines = Captured::default();
         let writer = lines.clone();
         let layer = fmt::layer().json().with_writer(move || writer.clone()).fmt_fields(SpanFields);
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
@@ -157,7 +141,7 @@ mod tests {
             span.in_scope(|| tracing::info!("a line"));
             empty.in_scope(|| tracing::info!("another"));
         });
-        let text = String::from_utf8(lines.0.lock().clone()).unwrap();
+        let text = lines.text();
         let spans: Vec<Value> = text
             .lines()
             .map(|line| serde_json::from_str::<Value>(line).unwrap()["span"].clone())

@@ -211,7 +211,10 @@ impl<W: BatchWork> fmt::Debug for Batcher<W> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::{Notify, Semaphore};
+    use tokio::{
+        sync::{Notify, Semaphore},
+        task::JoinHandle,
+    };
 
     use super::*;
     use crate::domain::Timestamp;
@@ -260,16 +263,15 @@ mod tests {
         (Arc::new(batcher), gated)
     }
 
+    fn submit_to(batcher: &Arc<Batcher<Gated>>, items: Vec<usize>) -> JoinHandle<Vec<usize>> {
+        let (batcher, moment) = (Arc::clone(batcher), Moment::from(Timestamp::from_micros(NOW)));
+        tokio::spawn(async move { batcher.submit(moment, items, Parent::default()).await.unwrap() })
+    }
+
     #[tokio::test]
     async fn calls_that_come_while_a_batch_is_on_its_way_share_the_next() {
         let (batcher, Gated { sizes, started, permits }) = gated(100, config(100));
-        let moment = Moment::from(Timestamp::from_micros(NOW));
-        let submit = |items: Vec<usize>| {
-            let batcher = batcher.clone();
-            tokio::spawn(
-                async move { batcher.submit(moment, items, Parent::default()).await.unwrap() },
-            )
-        };
+        let submit = |items| submit_to(&batcher, items);
         let first = submit(vec![0]);
         started.notified().await;
         let others: Vec<_> = (1..=5).map(|i| submit(vec![i, i + 10])).collect();
@@ -288,13 +290,7 @@ mod tests {
     /// Returns the sizes of the batches of calls that have all come while another one runs.
     async fn sizes_of_batches(max_items: usize, calls: Vec<Vec<usize>>) -> Vec<usize> {
         let (batcher, Gated { sizes, started, permits }) = gated(max_items, config(100));
-        let moment = Moment::from(Timestamp::from_micros(NOW));
-        let submit = |items: Vec<usize>| {
-            let batcher = batcher.clone();
-            tokio::spawn(
-                async move { batcher.submit(moment, items, Parent::default()).await.unwrap() },
-            )
-        };
+        let submit = |items| submit_to(&batcher, items);
         let first = submit(vec![0]);
         started.notified().await;
         let mut others = Vec::new();
