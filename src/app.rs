@@ -107,8 +107,8 @@ pub enum StartError {
     Aborted(#[from] tokio::task::JoinError),
 }
 
-/// What a start needs of the configuration, and what the command `check-config` tries. One
-/// function makes both, so that what passes the one does not fail the other.
+/// The parts of the configuration that a start needs, and that the command `check-config` tries.
+/// One function makes both, so that what passes the one does not fail the other.
 #[derive(Debug)]
 pub struct Prepared {
     listen: Vec<SocketAddr>,

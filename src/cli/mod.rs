@@ -167,7 +167,7 @@ fn check_config(loaded: &LoadedConfig, connect: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// How long the process waits for what its threads do when it ends.
+/// Maximum time that the process waits for its threads when it ends.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A write beyond the largest file that is allowed must fail like one on a full disk, and not end

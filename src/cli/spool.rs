@@ -22,7 +22,7 @@ use crate::{
 /// Nobody else waits for the disk.
 const DISK_TIMEOUT: Duration = Duration::from_secs(3_600);
 
-/// What `--help` says of the token.
+/// The text of `--help` about the token.
 pub(super) const SPOOL_TOKEN: &str = "\
 A running service is asked by HTTP. Where it requires tokens, put one into the environment variable
 ANOMALY_COUNTER_TOKEN: `list` takes the scope read, `retry` and `drop` the scope operate.";

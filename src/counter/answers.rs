@@ -103,11 +103,10 @@ pub struct Readiness {
     pub since: Option<Timestamp>,
     /// Why a shard of the store is unavailable, if one is.
     pub cause: Option<Cause>,
-    /// How far the wall clock is from the time that the service goes by, in seconds, while it is
-    /// not trusted.
+    /// The wall clock less the time that the service goes by, in seconds, while it is not trusted.
     pub clock_disagreement_seconds: Option<i64>,
     /// The operations that wait.
     pub spool: SpoolDepth,
-    /// Whether operations can wait; `None` where there is no spool.
+    /// True if operations can wait; `None` where there is no spool.
     pub spool_is_usable: Option<bool>,
 }

@@ -12,7 +12,7 @@ use crate::store::{Cause, FaultClass, Shard, StoreError};
 pub(super) const MAX_CALL_BYTES: usize = 1 << 20;
 /// A call up to this size is small: that it has timed out says nothing about its size.
 const SMALL_CALL_BYTES: usize = 16 << 10;
-/// By how much a call that gets through in good time lets the next ones grow.
+/// Growth of the next calls after one that got through in good time, in bytes.
 const GROWTH_BYTES: usize = 16 << 10;
 /// A call got through in good time if it took no more than this share of one that timed out.
 const GOOD_SHARE: u32 = 3;
@@ -27,7 +27,7 @@ pub(super) struct CallSizes {
 #[derive(Clone, Copy, Debug)]
 struct Reduced {
     max_bytes: usize,
-    /// How long the last call took that timed out.
+    /// The duration of the last call that timed out.
     timeout: Duration,
 }
 

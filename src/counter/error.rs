@@ -21,7 +21,7 @@ pub enum CounterError {
     Unanswered {
         /// The error of the store or the spool.
         text: String,
-        /// What has happened to the disk of this service, if it is at fault. Clients see it.
+        /// The fault of this service's disk, if that is the reason. Clients see it.
         disk: Option<String>,
     },
     /// As [`CounterError::Unanswered`], for an event by whose id a retry is recognised.

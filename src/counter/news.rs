@@ -9,7 +9,7 @@ use crate::{
     telemetry,
 };
 
-/// What an occurrence has changed about its anomaly, if anything.
+/// The news that an occurrence brings, if any.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct News {
     /// The level that the anomaly has reached by it.

@@ -20,7 +20,7 @@ pub(super) struct Reading {
     pub(super) boot_micros: i64,
 }
 
-/// What has become of the agreement of the clocks.
+/// A change in the agreement of the clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     /// The wall clock has jumped, and differs from trusted time by so many seconds.

@@ -8,7 +8,7 @@ use super::Timestamp;
 pub struct Moment {
     /// The time that decides which events are in which window, and that writes are stamped with.
     pub now: Timestamp,
-    /// What has expired as of this time may be forgotten, or called too old. Never later than
+    /// Data that have expired as of this time may be forgotten, or called too old. Never later than
     /// `now`; [`Timestamp::MIN`] while nothing may be forgotten.
     pub horizon: Timestamp,
     /// The latest time that it may be: later than `now` while two clocks disagree.

@@ -22,7 +22,7 @@ pub(super) struct Rollup {
     buckets: VecDeque<Bucket>,
     /// The time before which buckets are coarse.
     coarse_before: Timestamp,
-    /// Of the last events that were rolled up, by which a late copy is recognised.
+    /// The ids of the last events that were rolled up, by which a late copy is recognised.
     recent_ids: RecentIds,
 }
 

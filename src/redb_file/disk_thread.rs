@@ -17,10 +17,10 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time};
 
-/// How often the end of the thread is looked for when it is closed.
+/// Interval of looking for the end of the thread when it is closed.
 const CLOSING_INTERVAL: Duration = Duration::from_millis(5);
 
-/// What the thread owns.
+/// The state that the thread owns.
 pub(crate) trait DiskWork: Send + 'static {
     /// Returns whether there is work to do between two jobs.
     fn has_spare_work(&self) -> bool {
@@ -78,7 +78,7 @@ pub(crate) struct DiskThread<W> {
     is_requested: Arc<AtomicBool>,
 }
 
-/// What the thread is doing. Each job and each piece of spare work has a number.
+/// The job that the thread is doing. Each job and each piece of spare work has a number.
 #[derive(Debug)]
 struct Progress {
     timeout: Duration,
@@ -144,7 +144,7 @@ impl Drop for Idle<'_> {
     }
 }
 
-/// Whether a job was begun or withdrawn: whoever claims it first decides.
+/// The claim to a job, which is begun or withdrawn: whoever claims it first decides.
 #[derive(Debug, Default)]
 struct Claim(AtomicU8);
 

@@ -1,5 +1,5 @@
-//! What is known of the spool without its thread: how much waits, and whether more can. That
-//! nothing can is two lines in the log, one when it begins and one when it ends, and a gauge.
+//! The condition of the spool as it is known without its thread: how much waits, and whether more
+//! can. That nothing can is two lines in the log, when it begins and when it ends, and a gauge.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 pub(super) struct Condition {
     /// Size of all waiting operations.
     pub(super) waiting_bytes: AtomicU64,
-    /// How often the held writes were dropped.
+    /// Number of times that the held writes were dropped.
     pub(super) held_drops: AtomicU64,
     is_unusable: AtomicBool,
     since: Mutex<Option<Instant>>,

@@ -30,7 +30,7 @@ pub(super) const FILE_ID: &str = "file_id";
 /// In `META`: how often the file was changed.
 pub(super) const COMMITS: &str = "commits";
 
-/// What is known of the file without reading it.
+/// The state of the file, which is known without reading it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct FileState {
     pub(super) next_sequence: u64,
@@ -165,7 +165,7 @@ pub(super) fn verify_end(path: &Path, state: &FileState) -> Result<(), Error> {
     Ok(())
 }
 
-/// What was read of a file: its state, and the waiting records that can't be read.
+/// The state of a file, and its waiting records that can't be read.
 pub(super) type Contents = (FileState, Vec<(u64, String)>);
 
 /// Reads the file, creates the tables of an empty one, and lets `verify` see the state before

@@ -47,7 +47,7 @@ pub use held::{AcknowledgedWrite, HeldOnDisk};
 pub use record::SpoolWrite;
 pub use settlement::{Rejection, Settlement, Spooled};
 
-/// How many operations are read at once, and how large they are together.
+/// Maximum number of operations that are read at once, and their size together.
 const PAGE_OPERATIONS: usize = 1_000;
 const PAGE_BYTES: usize = 1 << 20;
 

@@ -27,7 +27,7 @@ use crate::{
     redb_file::{Missing, OpenFault, ReadableFile, RedbFile},
 };
 
-/// What is written of a salvaged file with one fsync.
+/// Maximum number and size of the salvaged records that are written with one fsync.
 const RESTORED_RECORDS: usize = 10_000;
 const RESTORED_BYTES: usize = 4 << 20;
 

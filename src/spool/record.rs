@@ -71,7 +71,7 @@ pub(super) enum Settled {
     },
 }
 
-/// How many sequences a block of settled ones has.
+/// Number of sequences in a block of settled ones.
 pub(super) const BLOCK_SEQUENCES: u64 = 1_024;
 
 /// The payload of version 3. postcard numbers variants by their position, and writes fields in

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{domain::Timestamp, redb_file::ReadableFile};
 
-/// How much is read at once. Longer records take a buffer of their own.
+/// Number of bytes that are read at once. Longer records take a buffer of their own.
 const BUFFER_BYTES: usize = 1 << 20;
 
 /// Bytes that are read from any position.
@@ -58,7 +58,7 @@ pub(super) enum Found {
     Letter { sequence: u64, rejected_at: Timestamp, reason: String, write: SpoolWrite },
 }
 
-/// What a file says as a whole.
+/// The facts about a file that come from all of its records.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Survey {
     left_queue: Sequences,

@@ -87,7 +87,7 @@ pub(super) fn raise(
     Ok(())
 }
 
-/// What the file says of all places.
+/// The settled sequences of all places that the file knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Known {
     /// All below have left the queue.
@@ -172,7 +172,7 @@ mod tests {
         Database::builder().create_with_backend(InMemoryBackend::new()).unwrap()
     }
 
-    /// What each of the tables says of the queue.
+    /// The settled sequences of the queue in each of the tables.
     fn stored(transaction: &WriteTransaction) -> [Sequences; 2] {
         TABLES.map(|table| {
             let mut sequences = Sequences::default();

@@ -14,7 +14,7 @@ pub(super) struct Usage {
     pub(super) held: u64,
     /// The number of dead letters that were dropped since the file was opened.
     pub(super) dropped_letters: u64,
-    /// How often the held writes were dropped since the file was opened.
+    /// Number of times that the held writes were dropped since the file was opened.
     pub(super) dropped_held: u64,
 }
 

@@ -249,8 +249,8 @@ pub struct RepairRecorded {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Shard(pub u16);
 
-/// How often a store may have forgotten its last writes since the process began, by how sure that
-/// is.
+/// Number of times that a store may have forgotten its last writes since the process began, by
+/// certainty.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Resets {
     /// A connection was made again, or the server said that it is a replica, is loading its data or

@@ -26,7 +26,7 @@ use crate::{
 
 /// How long the recovery at the end may take.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(120);
-/// How long the embedded store may take to notice that its disk works again.
+/// Maximum time until the embedded store notices that its disk works again.
 const DISK_PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) struct Stage {

@@ -18,7 +18,7 @@ use crate::support::{
 };
 
 const FILE: &str = "anomalies.redb";
-/// What a row begins with: its version and its mark.
+/// The beginning of a row: its version and its mark.
 const ROW_BEGINNING: &[u8] = b"\x02\xACrow";
 /// The bytes of a row before its payload.
 const ROW_HEADER_BYTES: usize = 14;

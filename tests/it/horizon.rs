@@ -1,4 +1,4 @@
-//! By which time a store forgets: never by one later than the horizon, and on Redis never by one
+//! The time by which a store forgets: never one later than the horizon, and on Redis never one
 //! later than the server's own.
 
 use std::sync::Arc;

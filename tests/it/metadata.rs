@@ -1,5 +1,5 @@
-//! What is kept with an anomaly beside its events: it is bounded, says so, and goes to Redis only
-//! with the event that renews the lives of the anomaly's keys.
+//! The object that is kept with an anomaly: it is bounded, says so, and goes to Redis only with the
+//! event that renews the lives of the anomaly's keys.
 
 use anomaly_counter::domain::{AnomalyKey, Occurrence};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! What RFC 9112 asks of a server: no request that two readers may read in two ways.
+//! The rules of RFC 9112 for a server: no request that two readers may read in two ways.
 
 use reqwest::Method;
 use serde_json::json;

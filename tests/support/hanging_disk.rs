@@ -35,7 +35,7 @@ impl HangingDisk {
         Service::with_environment(&environment).await
     }
 
-    /// What puts a process on this disk.
+    /// The variables that put a process on this disk.
     pub(crate) fn environment(&self) -> [(String, String); 2] {
         let library = self.0.path().join("hanging_disk.so");
         [

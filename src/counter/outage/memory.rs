@@ -1,5 +1,5 @@
-//! What is kept in memory for answers while the store gives none: the operations that wait, the
-//! last known state of anomalies, and how the two make an estimate that counts nothing twice.
+//! The memory for answers while the store gives none: the operations that wait, the last known
+//! state of anomalies, and the way in which the two make an estimate that counts nothing twice.
 
 use std::collections::BTreeMap;
 

@@ -13,7 +13,7 @@ use crate::{domain::AnomalyKey, spool::SpoolError, store::Shard};
 #[derive(Debug)]
 pub(crate) struct Pass {
     pub(crate) begun_at: Instant,
-    /// How long it took; absent before its end.
+    /// Its duration; absent before its end.
     pub(crate) took: Option<Duration>,
     /// The sequence of the next operation.
     pub(crate) next: u64,
@@ -22,7 +22,7 @@ pub(crate) struct Pass {
     /// True if another pass may find more to do: a shard has come back, slots have moved, or an
     /// operation had to wait though its shard answers.
     pub(crate) must_repeat: bool,
-    /// How often shards had taken writes when it began.
+    /// Number of writes that shards had taken when it began.
     pub(crate) taken: BTreeMap<Shard, u64>,
     /// True if the spool has failed, so that the pass has not seen all of it.
     pub(crate) has_failed: bool,

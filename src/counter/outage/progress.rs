@@ -9,7 +9,7 @@ use crate::counter::health::Replayed;
 /// Interval of logging the progress of a long replay.
 const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What was replayed since the last outage.
+/// Numbers of the operations that were replayed since the last outage.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     replayed: Replayed,

@@ -37,7 +37,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// The operations that were refused alone, and the shards that have refused some in this pass.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
-    /// By sequence.
+    /// The refused operations, by sequence.
     operations: HashMap<u64, Refused>,
     shards: BTreeMap<Shard, Refusing>,
 }

@@ -21,7 +21,7 @@ pub(crate) enum Source {
     Resend,
 }
 
-/// What was reported of each anomaly.
+/// The news that were reported of each anomaly.
 #[derive(Debug)]
 pub(crate) struct Reported {
     entries: LruCache<AnomalyKey, Entry>,

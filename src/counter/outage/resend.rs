@@ -65,7 +65,7 @@ pub(crate) struct Resender {
     /// Shards whose writes on disk are not needed any more.
     released: BTreeSet<Shard>,
     spool: Option<Spool>,
-    /// How often the spool has dropped all held writes, as last seen.
+    /// Number of times that the spool has dropped all held writes, as last seen.
     drops_seen: u64,
     /// True once what an earlier process has left on disk is in `held`.
     is_loaded: bool,

@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 
 use crate::domain::{Operation, Timestamp};
 
-/// By how much a clock that is corrected goes ahead of the elapsed time, or behind it, in
-/// microseconds. By more it was set.
+/// Maximum difference between the elapsed time and a clock that is corrected, in microseconds.
+/// Above it the clock was set.
 const CORRECTION_MICROS: i64 = 60 * 1_000_000;
 
 /// The acknowledged writes of the last seconds.

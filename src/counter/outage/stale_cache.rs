@@ -10,11 +10,11 @@ use crate::{
     store::AnomalyDetails,
 };
 
-/// How far an entry is ahead of a new reply when the clock was set back in between, in seconds.
+/// Lead of an entry over a new reply from which the clock was set back in between, in seconds.
 const SET_BACK_SECONDS: i64 = 60;
 
-/// How far the clocks of instances may differ, in seconds: events that have left for one of them
-/// are gone for all.
+/// Maximum difference of the clocks of instances, in seconds: events that have left for one of
+/// them are gone for all.
 const SKEW_SECONDS: i64 = 60;
 
 /// The last known state of anomalies. The least recently used is evicted first.

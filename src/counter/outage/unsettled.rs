@@ -13,7 +13,7 @@ pub(crate) struct Settled {
     pub(crate) all: Vec<Spooled>,
 }
 
-/// What is not known to have left the spool.
+/// The operations that are not known to have left the spool.
 #[derive(Debug, Default)]
 pub(crate) struct Unsettled {
     late: Option<(LateResult<u64>, Settled)>,

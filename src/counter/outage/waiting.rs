@@ -237,7 +237,7 @@ pub(super) struct Removal {
     pub(super) text_bytes: usize,
 }
 
-/// What an operation adds.
+/// The effect of a new operation.
 #[derive(Debug)]
 pub(super) enum New {
     Occurrence(Timestamp),

@@ -30,7 +30,7 @@ const TOLERANCE_SECONDS: i64 = 60;
 /// Number of calls in a row after which a clock is taken as behind. Where groups of alerts are sent
 /// every five minutes, one in five brings something that is younger than a minute.
 const LATE_CALLS: u32 = 10;
-/// How much the ages of those calls may differ, in seconds: the usual `group_interval` and
+/// Maximum difference of the ages of those calls, in seconds: the usual `group_interval` and
 /// `group_wait` of Alertmanager, and a bit.
 const SPREAD_SECONDS: i64 = 360;
 /// Age from which a time says nothing about a clock, in seconds: a wrong time zone and a day.

@@ -40,7 +40,7 @@ const FREE_BYTES: usize = 4 << 10;
 #[derive(Clone, Copy, Debug)]
 struct MaxSize {
     bytes: usize,
-    /// What the sender may do about it.
+    /// The advice to the sender.
     remedy: &'static str,
 }
 

@@ -51,7 +51,7 @@ const PAUSE_AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
 /// sends one without an end.
 const MAX_HEAD_BYTES: usize = 32 << 10;
 
-/// How long, and how much, is read from a client after the last answer.
+/// Maximum time and number of bytes that are read from a client after the last answer.
 const LINGER_TIME: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 256 << 10;
 

@@ -1,4 +1,4 @@
-//! Whether the file takes writes. While it does not, memory may hold what never came to disk, so
+//! The condition of the file. While it takes no writes, memory may hold what never came to disk, so
 //! that nothing is read from it either.
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -38,7 +38,7 @@ const NEW_FILE_NAME: &str = "anomalies.new";
 /// All anomalies are in memory anyway: the cache serves the journal and the checkpoints.
 const PAGE_CACHE_BYTES: usize = 8 << 20;
 
-/// Whether a last commit that can't be read may be taken back.
+/// The treatment of a last commit that can't be read: refused, or taken back.
 #[derive(Clone, Copy, Debug)]
 enum Rollback {
     Refused,

@@ -14,14 +14,14 @@ use crate::domain::{
 pub(super) struct JournalRow {
     /// The time at which the batch was applied.
     now: Timestamp,
-    /// What had expired as of this time may have been forgotten.
+    /// The time as of which expired data may have been forgotten.
     horizon: Timestamp,
     pub(super) changes: Vec<Change>,
-    /// What the file should hold, by which the recovery of a damaged one knows what is missing.
+    /// The expected contents of the file, from which the recovery knows what is missing.
     pub(super) should_hold: ShouldHold,
 }
 
-/// What a file should hold beside a row of its journal.
+/// The expected contents of a file beside a row of its journal.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(super) struct ShouldHold {
     /// The sequence of the oldest row of the journal.

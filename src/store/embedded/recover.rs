@@ -68,7 +68,7 @@ struct Taken {
     batches: usize,
 }
 
-/// What the newest row of the journal knows of and was not found.
+/// The contents that the newest row of the journal expects, and that were not found.
 #[derive(Clone, Copy, Debug)]
 struct Missing {
     anomalies: u64,

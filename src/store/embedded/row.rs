@@ -48,7 +48,7 @@ pub(super) enum Kind {
 impl Kind {
     pub(super) const ALL: [Self; 4] = [Self::Anomaly, Self::Signature, Self::Audit, Self::Journal];
 
-    /// What such rows hold.
+    /// Returns the name of what such rows hold.
     pub(super) const fn plural(self) -> &'static str {
         match self {
             Self::Anomaly => "anomalies",

@@ -19,14 +19,14 @@ use crate::{
 /// The part of the file that is searched at a time.
 const CHUNK_BYTES: usize = 4 << 20;
 
-/// What was found.
+/// The rows that were found.
 #[derive(Debug, Default)]
 pub(super) struct Salvage {
     pub(super) anomalies: BTreeMap<AnomalyKey, AnomalyRow<Anomaly>>,
     pub(super) signatures: BTreeMap<AnomalyKey, SignatureRow<String>>,
     pub(super) audit: BTreeMap<AuditKey, AuditEntry>,
-    /// By sequence and checksum: a commit that failed may have left another row of its sequence,
-    /// which may have taken effect. Its changes count once by their ids.
+    /// The rows of the journal by sequence and checksum: a commit that failed may have left another
+    /// row of its sequence, which may have taken effect. Its changes count once by their ids.
     pub(super) journal: BTreeMap<(u64, u32), JournalRow>,
     /// Damaged rows by what they were, if that can be read.
     pub(super) damaged: BTreeMap<Option<Kind>, u64>,

@@ -181,7 +181,7 @@ fn id_times(moment: Moment) -> [Value; 2] {
         .map(|time| to_unix_seconds(time).into())
 }
 
-/// How long a mark that was made at `at` holds from now on; never 0, which `SET` refuses.
+/// Returns the seconds that a mark made at `at` still holds; never 0, which `SET` refuses.
 fn remaining_validity_seconds(horizon: Timestamp, at: Timestamp) -> i64 {
     let age_seconds = (horizon.as_micros() - at.as_micros()) / 1_000_000;
     (FIX_VALIDITY_SECONDS - age_seconds).clamp(1, FIX_VALIDITY_SECONDS)

@@ -35,17 +35,17 @@ const INFO: &[&str] = &["INFO"];
 /// Time that is left of the connect timeout for what follows an examination.
 const MARGIN: Duration = Duration::from_millis(200);
 
-/// What is needed to look at Redis.
+/// The configuration with which Redis is examined.
 pub struct RedisExamination {
     config: ClientConfig,
     calls: Calls,
 }
 
-/// What was found of a Redis that can be used.
+/// The facts about a Redis that can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisReport {
     server: String,
-    /// What INFO tells; absent where the user may not ask.
+    /// The reply of INFO; absent where the user may not ask.
     info: Option<Info>,
 }
 

@@ -122,7 +122,7 @@ impl<'a> DeliveryRequest<'a> {
 
 /// A delivery whose alerts were read.
 pub(super) struct ReadDelivery {
-    /// What the answer says of each alert beside its result.
+    /// The fields of each alert that the answer repeats beside its result.
     pub(super) heads: Vec<AlertHead>,
     /// The occurrence of each alert; nothing for one that is resolved.
     pub(super) alerts: Vec<Result<Option<Occurrence>, Problem>>,
