@@ -309,7 +309,9 @@ impl Replay {
                 }
             }
         }
-        if fallback.waiting() == 0 {
+        let Executor { store, health, .. } = &self.executor;
+        if fallback.waiting() == 0 || !self.trials.allow_any(&store.shards(), &health.unavailable())
+        {
             return None;
         }
         // At least four pages per second, however slow the pace: outages end between pages.

@@ -1,6 +1,6 @@
 //! Shards on trial: they have answered a probe, but whether they take what waits is not known yet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::store::Shard;
 
@@ -21,6 +21,12 @@ struct Trial {
 impl Trials {
     pub(crate) fn begin(&mut self, shard: Shard) {
         self.by_shard.entry(shard).or_default();
+    }
+
+    /// Returns whether operations of any of these shards may be applied. If not, reading millions
+    /// of them would be in vain.
+    pub(crate) fn allow_any(&self, shards: &[Shard], unavailable: &BTreeSet<Shard>) -> bool {
+        shards.iter().any(|shard| !unavailable.contains(shard) || self.contains(*shard))
     }
 
     pub(crate) fn contains(&self, shard: Shard) -> bool {
