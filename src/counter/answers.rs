@@ -2,8 +2,8 @@
 
 use super::{health::HealthState, outage::SpoolDepth};
 use crate::{
-    domain::{Frequency, Timestamp},
-    store::{AnomalyDetails, Cause, RecordOutcome},
+    domain::{Frequency, KnownDetails, RepairHistory, Timestamp},
+    store::{Cause, RecordOutcome},
     telemetry::Label,
 };
 
@@ -88,8 +88,17 @@ impl OccurrenceOutcome {
 pub struct Anomaly {
     /// Its frequency.
     pub frequency: Frequency,
-    /// Its details.
-    pub details: AnomalyDetails,
+    /// Its details, as far as they are known.
+    pub details: KnownDetails,
+}
+
+/// The answer to a repair attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepairAnswer {
+    /// True if it counts from this call on; false when its id was there before.
+    pub counted: bool,
+    /// The history after it; `None` where the attempts before it were not seen.
+    pub history: Option<RepairHistory>,
 }
 
 /// How calls can be served.

@@ -31,7 +31,7 @@ use std::{
 use futures_util::future::join_all;
 
 use crate::{
-    domain::{AnomalyKey, AnomalyStats, Frequency, Moment, Thresholds, Timestamp},
+    domain::{AnomalyKey, Frequency, KnownStats, Moment, Thresholds, Timestamp},
     spool::{SpoolConfig, SpoolOpenError},
     store::{Cause, Shard, Store, StoreError},
     telemetry::{self, Counters, Label as _, StatusGauges, StatusSnapshot},
@@ -45,7 +45,9 @@ use self::{
     outage::{CallTimes, Executor, Fallback, Outages},
 };
 
-pub use answers::{Anomaly, Answered, Counted, Degraded, OccurrenceOutcome, Readiness};
+pub use answers::{
+    Anomaly, Answered, Counted, Degraded, OccurrenceOutcome, Readiness, RepairAnswer,
+};
 pub use batching::BatchConfig;
 pub use clock::{Clock, SystemClock, TrustedClock};
 pub use error::CounterError;
@@ -242,7 +244,7 @@ impl Counter {
     }
 
     /// Judges stats that this call has not changed.
-    fn unchanged(&self, key: AnomalyKey, stats: AnomalyStats) -> Frequency {
+    fn unchanged(&self, key: AnomalyKey, stats: KnownStats) -> Frequency {
         let count_24h = stats.counts.day;
         Frequency::judge(key, stats, count_24h, self.thresholds)
     }

@@ -5,7 +5,7 @@
 use serde_json::{Map, Value};
 
 use crate::{
-    domain::{AnomalyStats, EscalationLevel, Occurrence, Signature},
+    domain::{EscalationLevel, KnownStats, Occurrence, Signature},
     telemetry,
 };
 
@@ -20,7 +20,7 @@ pub(super) struct News {
 
 impl News {
     /// Writes the lines and counts them. `stats` are those after the occurrence.
-    pub(super) fn report(self, occurrence: &Occurrence, stats: &AnomalyStats) {
+    pub(super) fn report(self, occurrence: &Occurrence, stats: &KnownStats) {
         if let Some(reached) = self.reached {
             report_step(occurrence, reached, stats);
         }
@@ -30,7 +30,7 @@ impl News {
     }
 }
 
-fn report_step(occurrence: &Occurrence, reached: EscalationLevel, stats: &AnomalyStats) {
+fn report_step(occurrence: &Occurrence, reached: EscalationLevel, stats: &KnownStats) {
     telemetry::level_step(reached);
     let key = occurrence.key;
     let [alert_name, service, namespace, error_type] = identifying_fields(occurrence);
@@ -51,7 +51,7 @@ fn report_step(occurrence: &Occurrence, reached: EscalationLevel, stats: &Anomal
     );
 }
 
-fn report_regression(occurrence: &Occurrence, stats: &AnomalyStats) {
+fn report_regression(occurrence: &Occurrence, stats: &KnownStats) {
     telemetry::regression();
     let key = occurrence.key;
     let [alert_name, service, namespace, error_type] = identifying_fields(occurrence);
@@ -62,7 +62,7 @@ fn report_regression(occurrence: &Occurrence, stats: &AnomalyStats) {
         namespace,
         error_type,
         %key,
-        fixed_at = stats.fixed_at.map(tracing::field::display),
+        fixed_at = stats.mark.set_at().map(tracing::field::display),
         count_1h = counts.hour,
         count_24h = counts.day,
         count_7d = counts.week,

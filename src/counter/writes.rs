@@ -12,15 +12,15 @@ use futures_util::future::join_all;
 
 use super::{
     Answered, CallKind, Counted, Counter, CounterError,
-    answers::OccurrenceOutcome,
+    answers::{OccurrenceOutcome, RepairAnswer},
     call_sizes::fitting,
     news::News,
-    outage::{Accepted, Fallback},
+    outage::{Accepted, Fallback, Seen},
 };
 use crate::{
     domain::{
-        AnomalyKey, FixMark, FixRemoval, Frequency, Moment, Occurrence, Operation, PermanentFix,
-        RETENTION, RepairAttempt, Timestamp,
+        AnomalyKey, FixMark, FixRemoval, Frequency, KnownMark, Moment, Occurrence, Operation,
+        PermanentFix, RETENTION, RepairAttempt, Timestamp,
     },
     spool::SpoolWrite,
     store::{FaultClass, RecordOutcome, Recorded, RepairRecorded, Shard, StoreError},
@@ -151,7 +151,7 @@ impl Counter {
         &self,
         moment: Moment,
         attempt: RepairAttempt,
-    ) -> Result<Option<Answered<RepairRecorded>>, CounterError> {
+    ) -> Result<Option<Answered<RepairAnswer>>, CounterError> {
         let (key, id) = (attempt.key, attempt.id.clone());
         let mut may_be_sent = false;
         if !self.must_queue(key) {
@@ -163,19 +163,24 @@ impl Counter {
                     if let Some(recorded) = &recorded {
                         self.remember(moment, || Operation::Repair(attempt));
                         if let Some(fallback) = &self.fallback {
-                            fallback.update_repairs(key, &recorded.history);
+                            let times = self.times(moment.now);
+                            fallback.update_repairs(key, times, &recorded.history);
                         }
                     }
-                    return Ok(recorded.map(Answered::current));
+                    return Ok(recorded.map(|recorded| {
+                        let RepairRecorded { counted, history } = recorded;
+                        Answered::current(RepairAnswer { counted, history: Some(history) })
+                    }));
                 }
                 Taken::Deferred { maybe_sent } => may_be_sent = maybe_sent,
             }
         }
         let (fallback, accepted) =
             self.spool(moment, Operation::Repair(attempt), may_be_sent).await?;
-        let history = fallback.repairs(key, moment.now);
-        let recorded = RepairRecorded { counted: accepted.is_first, history };
-        Ok(Some(Answered::estimated(recorded, accepted.estimate.as_of)))
+        let seen = fallback.repairs(key, moment.now).map(|Seen { as_of, value }| (as_of, value));
+        let (as_of, history) = seen.unzip();
+        let counted = accepted.is_first;
+        Ok(Some(Answered::estimated(RepairAnswer { counted, history }, as_of)))
     }
 
     /// Marks an anomaly as permanently fixed; `None` when it is unknown. While the store does not
@@ -195,7 +200,8 @@ impl Counter {
             let result = self.call_store(moment, key, CallKind::Write, "mark_fixed", call).await;
             match self.taken(result)? {
                 Taken::Answered(fix) => {
-                    if fix.is_some() {
+                    if let Some(fix) = &fix {
+                        self.note_fix(moment, key, Some(fix));
                         self.remember(moment, || Operation::Mark(mark));
                         tracing::info!(%key, "anomaly {key} is marked as permanently fixed");
                     }
@@ -209,8 +215,8 @@ impl Counter {
         Ok(Some(Answered::estimated(fix, accepted.estimate.as_of)))
     }
 
-    /// Takes a mark back, and returns whether there was one; `None` when the anomaly is unknown.
-    /// While the store does not answer, neither is known, and the removal is accepted.
+    /// Takes a mark back, and returns whether there was one, where that is known; `None` when the
+    /// anomaly is unknown. While the store does not answer, the removal is accepted.
     ///
     /// # Errors
     /// When neither the store nor the spool takes it.
@@ -218,7 +224,7 @@ impl Counter {
         &self,
         moment: Moment,
         removal: FixRemoval,
-    ) -> Result<Option<Answered<bool>>, CounterError> {
+    ) -> Result<Option<Answered<Option<bool>>>, CounterError> {
         let key = removal.key;
         let mut may_be_sent = false;
         if !self.must_queue(key) {
@@ -226,17 +232,29 @@ impl Counter {
             let result = self.call_store(moment, key, CallKind::Write, "unmark_fixed", call).await;
             match self.taken(result)? {
                 Taken::Answered(removed) => {
+                    if removed.is_some() {
+                        self.note_fix(moment, key, None);
+                    }
                     if removed == Some(true) {
                         self.remember(moment, || Operation::Unmark(removal));
                         tracing::info!(%key, "the permanent fix of anomaly {key} is taken back");
                     }
-                    return Ok(removed.map(Answered::current));
+                    return Ok(removed.map(|removed| Answered::current(Some(removed))));
                 }
                 Taken::Deferred { maybe_sent } => may_be_sent = maybe_sent,
             }
         }
+        let mark = self.fallback.as_ref().map(|fallback| fallback.mark(key, moment.now));
         let (_, accepted) = self.spool(moment, Operation::Unmark(removal), may_be_sent).await?;
-        Ok(Some(Answered::estimated(true, accepted.estimate.as_of)))
+        let removed = mark.and_then(KnownMark::holds);
+        Ok(Some(Answered::estimated(removed, accepted.estimate.as_of)))
+    }
+
+    /// Keeps what the store has answered to a mark or its removal.
+    fn note_fix(&self, moment: Moment, key: AnomalyKey, fix: Option<&PermanentFix>) {
+        if let Some(fallback) = &self.fallback {
+            fallback.update_fix(key, self.times(moment.now), fix);
+        }
     }
 
     /// Returns whether a write must go to the spool without a call to the store.
@@ -359,8 +377,8 @@ impl Counter {
 
     fn judge(&self, occurrence: &Occurrence, recorded: Recorded) -> Counted {
         let Recorded { outcome, previous_count_24h, previous_last_seen, stats } = recorded;
-        let frequency =
-            Frequency::judge(occurrence.key, stats, previous_count_24h, self.thresholds);
+        let (key, stats) = (occurrence.key, stats.into());
+        let frequency = Frequency::judge(key, stats, previous_count_24h, self.thresholds);
         let outcome = OccurrenceOutcome::Settled(outcome);
         self.report(outcome, occurrence, &frequency, previous_last_seen);
         Counted { outcome, frequency, last_known: None }

@@ -1,6 +1,10 @@
 //! One occurrence of an anomaly, and the id by which a retry of it is recognised.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
@@ -9,9 +13,33 @@ use sha2::{Digest, Sha256};
 use super::{AnomalyKey, SignatureJson, Timestamp, operation::OPERATION_BYTES};
 
 /// The id of one occurrence or operation within its anomaly: 1 to 128 printable ASCII characters.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String")]
-pub struct EventId(Arc<str>);
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct EventId {
+    text: Arc<str>,
+    /// True if this process has made it up. Not part of its identity, and not serialised.
+    is_made_up: bool,
+}
+
+impl PartialEq for EventId {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for EventId {}
+
+impl Hash for EventId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
+    }
+}
+
+impl From<EventId> for String {
+    fn from(id: EventId) -> Self {
+        id.as_str().to_owned()
+    }
+}
 
 /// The error for a text that is not an event id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,7 +56,7 @@ impl EventId {
     pub fn parse(text: &str) -> Result<Self, InvalidEventId> {
         let fits = (1..=Self::MAX_LENGTH).contains(&text.len());
         if fits && text.bytes().all(|b| matches!(b, b' '..=b'~')) {
-            Ok(Self(text.into()))
+            Ok(Self { text: text.into(), is_made_up: false })
         } else {
             Err(InvalidEventId)
         }
@@ -38,18 +66,24 @@ impl EventId {
     /// with a probability of one in a hundred million. Shorter than a UUID, because Redis keeps
     /// thousands of them for a busy anomaly.
     pub fn unique() -> Self {
-        Self(URL_SAFE_NO_PAD.encode(rand::random::<[u8; 9]>()).into())
+        let text = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 9]>()).into();
+        Self { text, is_made_up: true }
     }
 
     /// Returns the id as it was given.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// Returns whether this process has made the id up, so that no earlier call can have had it.
+    pub fn is_made_up(&self) -> bool {
+        self.is_made_up
     }
 
     /// Returns the digest that stands for the id.
     pub fn digest(&self) -> EventDigest {
         let mut head = [0; 16];
-        head.copy_from_slice(&Sha256::digest(self.0.as_bytes())[..16]);
+        head.copy_from_slice(&Sha256::digest(self.text.as_bytes())[..16]);
         EventDigest(head)
     }
 }
@@ -64,7 +98,7 @@ impl TryFrom<String> for EventId {
 
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod audit;
 mod escalation;
+mod estimate;
 mod event;
 mod fix;
 mod frequency;
@@ -15,15 +16,17 @@ mod repair;
 mod rollup;
 mod signature;
 mod signature_json;
+mod stats;
 mod timeline;
 mod timestamp;
 mod window;
 
 pub use audit::{AUDIT_ENTRIES, Actor, AuditEntry, AuditEvent};
 pub use escalation::{EscalationLevel, InvalidThresholds, Thresholds};
+pub use estimate::{KnownDetails, KnownMark, KnownStats};
 pub use event::{EventDigest, EventId, InvalidEventId, MAX_AHEAD_SECONDS, Occurrence};
 pub use fix::{FIX_VALIDITY_SECONDS, FixMark, FixRemoval, PermanentFix};
-pub use frequency::{AnomalyStats, Frequency};
+pub use frequency::Frequency;
 pub use key::{AnomalyKey, InvalidKey};
 pub use metadata::AnomalyConfig;
 pub use moment::Moment;
@@ -36,6 +39,7 @@ pub use repair::{
 pub use rollup::{COARSE_BUCKET_SECONDS, FINE_BUCKET_SECONDS};
 pub use signature::{InvalidSignature, Signature, json_type_name};
 pub use signature_json::{MemberName, SignatureJson, for_each_member};
+pub use stats::AnomalyStats;
 pub use timeline::{Insertion, Timeline, TimelineConfig};
 pub use timestamp::{InvalidTimestamp, Timestamp};
 pub use window::{RETENTION, Window, WindowCounts};

@@ -49,3 +49,33 @@ pub struct WindowCounts {
     /// Events of the last 30 days.
     pub month: u64,
 }
+
+impl WindowCounts {
+    /// Combines the counts of each window.
+    fn zip(self, other: Self, combine: impl Fn(u64, u64) -> u64) -> Self {
+        Self {
+            hour: combine(self.hour, other.hour),
+            day: combine(self.day, other.day),
+            week: combine(self.week, other.week),
+            month: combine(self.month, other.month),
+        }
+    }
+
+    /// Returns the counts of events that are in one of two sets which share none.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        self.zip(other, u64::saturating_add)
+    }
+
+    /// Returns the counts without those of a subset.
+    #[must_use]
+    pub fn minus(self, subset: Self) -> Self {
+        self.zip(subset, u64::saturating_sub)
+    }
+
+    /// Returns the higher count of each window: a lower bound for the union of two sets.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        self.zip(other, u64::max)
+    }
+}

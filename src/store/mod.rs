@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::domain::{
-    AnomalyKey, AnomalyStats, AuditEntry, FIX_VALIDITY_SECONDS, FixMark, FixRemoval, Moment,
-    Occurrence, PermanentFix, RepairAttempt, RepairHistory, Timestamp,
+    AnomalyKey, AnomalyStats, AuditEntry, FIX_VALIDITY_SECONDS, FixMark, FixRemoval, KnownDetails,
+    Moment, Occurrence, PermanentFix, RepairAttempt, RepairHistory, Timestamp,
 };
 
 pub use embedded::{
@@ -283,6 +283,13 @@ pub struct AnomalyDetails {
     pub fix: Option<PermanentFix>,
     /// Its repairs.
     pub repairs: RepairHistory,
+}
+
+impl From<AnomalyDetails> for KnownDetails {
+    fn from(details: AnomalyDetails) -> Self {
+        let AnomalyDetails { signature_json, known_since, fix, repairs, .. } = details;
+        Self { signature_json, known_since, fix, repairs: Some(repairs) }
+    }
 }
 
 /// Returns whether an entry is not too old for an audit.

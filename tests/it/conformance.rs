@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use anomaly_counter::{
     domain::{
-        AUDIT_ENTRIES, Action, AnomalyKey, AnomalyStats, AuditEntry, EventId, RepairAttempt,
-        Timestamp, Window, WindowCounts,
+        AUDIT_ENTRIES, Action, AnomalyKey, AnomalyStats, AuditEntry, EventId, KnownStats,
+        RepairAttempt, Timestamp, Window, WindowCounts,
     },
     store::{RecordOutcome, Recorded, Store},
 };
@@ -422,10 +422,10 @@ async fn the_newest_event_before_is_that_of_the_moment_before_where_a_mark_holds
     let results: Vec<Recorded> = results.into_iter().map(Result::unwrap).collect();
     let previous: Vec<_> = results.iter().map(|recorded| recorded.previous_last_seen).collect();
     assert_eq!(previous, [Some(now), Some(at(5)), Some(at(20)), Some(at(21))]);
-    let have_regressed: Vec<bool> = results
-        .iter()
-        .map(|recorded| recorded.stats.has_just_regressed(recorded.previous_last_seen))
-        .collect();
+    let has_just_regressed = |recorded: Recorded| {
+        KnownStats::from(recorded.stats).has_just_regressed(recorded.previous_last_seen)
+    };
+    let have_regressed: Vec<bool> = results.into_iter().map(has_just_regressed).collect();
     assert_eq!(have_regressed, [false, true, false, false]);
 }
 

@@ -67,10 +67,10 @@ async fn without_redis_from_the_first_second_every_write_waits_and_counts_later(
 
     let repair =
         json!({"anomaly_key": KEY, "action": "restart", "success": false, "event_id": "r"});
-    for (counted, attempts) in [(true, 1), (false, 1)] {
+    for counted in [true, false] {
         let answer = accepted(service.post("/repairs", &repair).await);
         assert_eq!(answer["counted"], counted);
-        assert_eq!(answer["total"], attempts);
+        assert_eq!(answer["total"], Value::Null, "those before it are not known");
     }
     let fix = json!({"anomaly_key": KEY, "fix_description": "raised the limit"});
     let fixed_at = accepted(service.put("/permanent-fix", &fix).await)["fixed_at"].clone();

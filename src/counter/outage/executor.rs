@@ -14,7 +14,10 @@ use std::{
 };
 
 use super::{
-    fallback::Fallback, refusals::MAX_UNWITNESSED, reported::Source, stale_cache::CallTimes,
+    applying::{Applied, Applier},
+    fallback::Fallback,
+    refusals::MAX_UNWITNESSED,
+    reported::Source,
 };
 use crate::{
     counter::{
@@ -22,9 +25,9 @@ use crate::{
         clock::Clock,
         health::{Health, Observation},
     },
-    domain::{AnomalyKey, Moment, Occurrence, Operation, RepairAttempt, Thresholds, Timestamp},
+    domain::{AnomalyKey, Moment, Operation, Thresholds, Timestamp},
     spool::SpoolWrite,
-    store::{Cause, FaultClass, RecordOutcome, Recorded, RepairRecorded, Shard, Store, StoreError},
+    store::{Cause, FaultClass, RecordOutcome, Shard, Store, StoreError},
     telemetry::{LogSource, may_log},
 };
 
@@ -89,16 +92,6 @@ pub(crate) enum Execution {
         /// True if it may have taken effect.
         maybe_sent: bool,
     },
-}
-
-/// The store's answer to one write.
-enum Applied {
-    /// It is a repair, or it is a fix, which does not tell whether it was applied before.
-    Yes {
-        is_new: bool,
-    },
-    UnknownAnomaly,
-    Recorded(RecordOutcome),
 }
 
 /// The writes of a run, and what has become of them so far.
@@ -298,66 +291,20 @@ impl Executor {
         run: &Run<'_>,
         part: &[usize],
     ) -> Vec<Result<Applied, StoreError>> {
-        let operations = part.iter().map(|index| &run.writes[*index].operation);
-        if let (Source::Replay, Some(fallback)) = (run.source, &self.fallback) {
-            fallback.begin_applying(operations.clone().map(Operation::key));
-        }
+        let operations: Vec<_> = part.iter().map(|index| &run.writes[*index].operation).collect();
         // All of a part are alike: it is divided into those that were late, and the others.
         let is_again = part
             .first()
             .is_some_and(|index| run.writes[*index].maybe_sent || run.late.contains(index));
-        let mut occurrences: Vec<Occurrence> = Vec::new();
-        let mut repairs: Vec<RepairAttempt> = Vec::new();
-        let mut results = Vec::new();
-        for operation in operations {
-            match operation {
-                Operation::Occurrence(occurrence) => occurrences.push(occurrence.clone()),
-                Operation::Repair(attempt) => repairs.push(attempt.clone()),
-                Operation::Mark(mark) => {
-                    let result = self.store.mark_fixed(moment, mark.clone()).await;
-                    results.push(result.map(|fix| applied(fix.map(|_| true))));
-                }
-                Operation::Unmark(removal) => {
-                    let result = self.store.unmark_fixed(moment, removal.clone()).await;
-                    results.push(result.map(|removed| applied(removed.map(|_| true))));
-                }
-            }
-        }
-        if !occurrences.is_empty() {
-            let recorded = self.record(moment, run.source, is_again, occurrences).await;
-            results.extend(recorded.into_iter().map(|r| Ok(Applied::Recorded(r?.outcome))));
-        }
-        if !repairs.is_empty() {
-            let repaired = self.store.record_repairs(moment, repairs).await;
-            let is_new = |repaired: RepairRecorded| repaired.counted;
-            results.extend(repaired.into_iter().map(|r| Ok(applied(r?.map(is_new)))));
-        }
-        results.resize_with(part.len(), || Err(StoreError::no_result()));
-        results
-    }
-
-    async fn record(
-        &self,
-        moment: Moment,
-        source: Source,
-        is_again: bool,
-        occurrences: Vec<Occurrence>,
-    ) -> Vec<Result<Recorded, StoreError>> {
-        let results = match is_again {
-            true => self.store.record_again(moment, occurrences.clone()).await,
-            false => self.store.record(moment, occurrences.clone()).await,
+        let applier = Applier {
+            store: &*self.store,
+            clock: &*self.clock,
+            fallback: self.fallback.as_deref(),
+            thresholds: self.thresholds,
+            source: run.source,
+            is_again,
         };
-        if let Some(fallback) = &self.fallback {
-            fallback.report_news(source, self.thresholds, &occurrences, &results);
-            // While writes are sent again the counts are still rising to what they were: they are
-            // no news, and no loss.
-            if source != Source::Resend {
-                let times = CallTimes { began_at: moment.now, arrived_at: self.clock.now() };
-                let keys = occurrences.iter().map(|occurrence| occurrence.key);
-                fallback.update_recorded(times, keys, &results);
-            }
-        }
-        results
+        applier.apply(moment, &operations).await
     }
 
     fn note_alone(&self, run: &mut Run<'_>, index: usize, fault: &StoreError) -> Shard {
@@ -467,10 +414,6 @@ pub(crate) fn log_refusal(operation: &Operation, reason: &str) {
 /// Returns whether the server has refused a whole call in words that name no state of the server.
 fn is_refusal(fault: &StoreError) -> bool {
     fault.class() == FaultClass::Indeterminate && fault.cause() == Cause::Refused
-}
-
-fn applied(is_new: Option<bool>) -> Applied {
-    is_new.map_or(Applied::UnknownAnomaly, |is_new| Applied::Yes { is_new })
 }
 
 fn rejected(reason: impl Into<String>) -> Execution {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::{sync::Notify, time::sleep};
+use tokio::sync::Notify;
 
 use super::{
     append::{AppendError, LateOutcome, SpoolAppend},
@@ -20,7 +20,8 @@ use super::{
     memory::{Accepted, Estimate, Memory},
     pending::Pending,
     reported::{Reported, Source},
-    stale_cache::{CallTimes, Fall, StaleCache},
+    stale_cache::StaleCache,
+    stale_entry::{CallTimes, Fall, Seen, StaleEntry},
 };
 use crate::{
     counter::{
@@ -28,10 +29,10 @@ use crate::{
         news::News,
     },
     domain::{
-        AnomalyKey, AnomalyStats, Moment, Occurrence, Operation, PermanentFix, RepairHistory,
-        Thresholds, Timestamp,
+        AnomalyKey, AnomalyStats, KnownDetails, KnownMark, KnownStats, Moment, Occurrence,
+        Operation, PermanentFix, RepairHistory, Thresholds, Timestamp,
     },
-    spool::{CallError, Spool, SpoolConfig, SpoolError, SpoolOpenError, SpoolWrite, Spooled},
+    spool::{Spool, SpoolConfig, SpoolError, SpoolOpenError, SpoolWrite, Spooled},
     store::{AnomalyDetails, Recorded, StoreError},
     telemetry,
     traces::Parent,
@@ -39,11 +40,6 @@ use crate::{
 
 /// Maximum number of operations that are appended to the spool with one fsync.
 const APPENDED_OPERATIONS: usize = 1_000;
-/// Maximum number and size of dead letters that are put back with one fsync.
-const REVIVED_LETTERS: usize = 256;
-const REVIVED_BYTES: usize = 1 << 20;
-/// Pause before the file is asked again which letters are dead.
-const REVIVAL_RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// The spool, with its operations and the last known state of anomalies in memory.
 #[derive(Debug)]
@@ -85,14 +81,13 @@ impl Fallback {
         batch: BatchConfig,
         degraded: DegradedConfig,
     ) -> Result<Self, SpoolOpenError> {
-        let (mut pending, mut is_any_sent) = (Pending::default(), false);
+        let mut pending = Pending::default();
         let spool = Spool::open(dir, spool, write_timeout, now, |spooled| {
-            pending.add(now, &spooled.operation);
-            is_any_sent |= spooled.maybe_sent;
+            pending.add(now, &spooled.operation, true);
+            if spooled.maybe_sent {
+                pending.mark_sent(&spooled.operation);
+            }
         })?;
-        if is_any_sent {
-            pending.mark_all_uncertain();
-        }
         let capacity = Capacity { items: APPENDED_OPERATIONS, batches: 1 };
         let appends = Batcher::new(batch, capacity, SpoolAppend(spool.clone()));
         let waiting = AtomicUsize::new(pending.operations());
@@ -127,7 +122,7 @@ impl Fallback {
             reserved
         };
         let appended = self.appends.submit(now.into(), writes.clone(), Parent::default()).await;
-        self.filled.notify_one();
+        self.wake_replay();
         let results = appended.unwrap_or_else(|error| vec![Err(error.into()); writes.len()]);
         let mut late = Vec::new();
         let mut memory = self.memory.lock();
@@ -138,7 +133,7 @@ impl Fallback {
             .map(|((write, accepted), result)| match result {
                 Ok(()) => Ok(accepted),
                 Err(AppendError::Failed(error)) => {
-                    memory.pending.remove(&write.operation);
+                    memory.remove(&write.operation);
                     Err(error)
                 }
                 Err(AppendError::Late(error, outcome)) => {
@@ -161,78 +156,76 @@ impl Fallback {
         for (operation, outcome) in late {
             match outcome.await {
                 Ok(()) => telemetry::spooled(1),
-                Err(_) => self.change_pending(|pending| pending.remove(&operation)),
+                Err(_) => self.change(|memory| {
+                    memory.remove(&operation);
+                }),
             }
         }
-        self.filled.notify_one();
+        self.wake_replay();
     }
 
-    /// Returns an estimate for an anomaly; `None` where nothing is known of it.
+    /// Returns an estimate for an anomaly; `None` where nothing is known of its occurrences.
     pub(crate) fn estimate(&self, key: AnomalyKey, now: Timestamp) -> Option<Estimate> {
         self.memory.lock().estimate(key, now)
     }
 
-    /// Returns the details of an anomaly as estimated, and when their last known part was current;
-    /// `None` where nothing is known of it.
+    /// Returns an estimate for an anomaly with the details that are known; `None` as above.
     pub(crate) fn details(
         &self,
         key: AnomalyKey,
         now: Timestamp,
-    ) -> Option<(Option<Timestamp>, AnomalyDetails)> {
+    ) -> Option<(Estimate, KnownDetails)> {
         let mut memory = self.memory.lock();
-        let Estimate { as_of, stats } = memory.estimate(key, now)?;
-        let stale = memory.stale.get(key).and_then(|entry| entry.details.as_deref().cloned());
-        let mut details = stale.unwrap_or_default();
-        memory.pending.add_repairs(key, &mut details.repairs);
-        // The total is known even where the attempts are not.
-        details.repairs.total = stats.repair_attempts;
-        details.fix = memory.pending.fix_after(key, details.fix);
-        if details.fix.is_none() {
-            let marked = |marked_at| PermanentFix { description: None, fixed_by: None, marked_at };
-            details.fix = stats.fixed_at.map(marked);
-        }
-        details.stats = stats;
-        Some((as_of, details))
+        let mut estimate = memory.estimate(key, now)?;
+        let (as_of, mut details) =
+            memory.stale.get(key).map(StaleEntry::details).unwrap_or_default();
+        memory.complete(key, &mut details, &mut estimate.stats);
+        estimate.as_of = [estimate.as_of, as_of].into_iter().flatten().min();
+        Some((estimate, details))
     }
 
-    /// Returns the repairs as they are once everything that waits is applied.
-    pub(crate) fn repairs(&self, key: AnomalyKey, now: Timestamp) -> RepairHistory {
-        self.details(key, now).map(|(_, details)| details.repairs).unwrap_or_default()
+    /// Returns the repairs as they are once everything that waits is applied; `None` where those
+    /// that the store has were not seen.
+    pub(crate) fn repairs(&self, key: AnomalyKey, now: Timestamp) -> Option<Seen<RepairHistory>> {
+        self.memory.lock().repairs(key, now)
     }
 
-    /// Adds the operations that wait to the stats that the store has just returned, and counts
-    /// nothing twice.
+    /// Returns whether a mark is known to hold once everything that waits is applied.
+    pub(crate) fn mark(&self, key: AnomalyKey, now: Timestamp) -> KnownMark {
+        self.memory.lock().known(key, now).stats.mark
+    }
+
+    /// Adds the operations that wait to the stats that the store has just returned; `None` where it
+    /// knows none, and no occurrence waits. Nothing is counted twice.
     pub(crate) fn with_waiting(
         &self,
         key: AnomalyKey,
         now: Timestamp,
         returned: Option<AnomalyStats>,
-    ) -> AnomalyStats {
+    ) -> Option<KnownStats> {
         self.memory.lock().with_waiting(key, now, returned)
     }
 
-    /// Adds the operations that wait to the details that the store has just returned; `None` where
-    /// the last known ones say more.
+    /// Adds the operations that wait to the details that the store has just returned; `None` as
+    /// above.
     pub(crate) fn details_with_waiting(
         &self,
         key: AnomalyKey,
         now: Timestamp,
-        mut returned: AnomalyDetails,
-    ) -> Option<AnomalyDetails> {
+        returned: Option<AnomalyDetails>,
+    ) -> Option<(KnownStats, KnownDetails)> {
         let mut memory = self.memory.lock();
-        if !memory.pending.is_uncertain(key) {
-            return None;
-        }
-        returned.stats = memory.with_waiting(key, now, Some(returned.stats));
-        returned.repairs.total = returned.stats.repair_attempts;
-        returned.fix = memory.pending.fix_after(key, returned.fix);
-        Some(returned)
+        let stats = returned.as_ref().map(|details| details.stats.clone());
+        let mut stats = memory.with_waiting(key, now, stats)?;
+        let mut details = KnownDetails::from(returned.unwrap_or_default());
+        memory.complete(key, &mut details, &mut stats);
+        Some((stats, details))
     }
 
-    /// Notes that operations of these anomalies are being applied.
-    pub(crate) fn begin_applying(&self, keys: impl Iterator<Item = AnomalyKey>) {
+    /// Notes that these operations are being applied.
+    pub(crate) fn begin_applying<'a>(&self, operations: impl Iterator<Item = &'a Operation>) {
         let mut memory = self.memory.lock();
-        keys.for_each(|key| memory.pending.mark_uncertain(key));
+        operations.for_each(|operation| memory.pending.mark_sent(operation));
     }
 
     /// Returns whether an operation of this anomaly waits.
@@ -339,15 +332,16 @@ impl Fallback {
         let Memory { stale, reported, .. } = &mut *memory;
         for (occurrence, result) in occurrences.iter().zip(results) {
             let Ok(recorded) = result else { continue };
-            let known = stale.get(occurrence.key).map(|entry| &entry.stats);
+            let known = stale.get(occurrence.key).and_then(StaleEntry::last_stats);
+            let stats = KnownStats::from(recorded.stats.clone());
             let news = reported.judge(source, thresholds, occurrence, known, recorded);
             if news != News::default() {
-                all_news.push((news, occurrence, &recorded.stats));
+                all_news.push((news, occurrence, stats));
             }
         }
         drop(memory);
         for (news, occurrence, stats) in all_news {
-            news.report(occurrence, stats);
+            news.report(occurrence, &stats);
         }
     }
 
@@ -363,8 +357,19 @@ impl Fallback {
         self.memory.lock().reported.clear();
     }
 
-    pub(crate) fn update_repairs(&self, key: AnomalyKey, history: &RepairHistory) {
-        self.memory.lock().stale.update_repairs(key, history);
+    /// Updates the last known repairs of an anomaly.
+    pub(crate) fn update_repairs(
+        &self,
+        key: AnomalyKey,
+        times: CallTimes,
+        history: &RepairHistory,
+    ) {
+        self.memory.lock().update_repairs(key, times, history);
+    }
+
+    /// Updates the last known mark of an anomaly, which was just set or removed.
+    pub(crate) fn update_fix(&self, key: AnomalyKey, times: CallTimes, fix: Option<&PermanentFix>) {
+        self.memory.lock().stale.update_fix(key, times, fix);
     }
 
     /// Number of operations that wait.
@@ -387,85 +392,19 @@ impl Fallback {
         &self.spool
     }
 
+    pub(super) fn wake_replay(&self) {
+        self.filled.notify_one();
+    }
+
     /// Completes when operations were written to the spool since the last time.
     pub(crate) async fn filled(&self) {
         self.filled.notified().await;
     }
 
-    /// Puts the dead letter of a sequence back into the spool, or all of them. Returns how many
-    /// there were.
-    pub(crate) async fn revive_dead(
-        self: &Arc<Self>,
-        now: Timestamp,
-        only: Option<u64>,
-    ) -> Result<usize, SpoolError> {
-        let (mut next, limit) = only.map_or((0, REVIVED_LETTERS), |sequence| (sequence, 1));
-        let last = match only {
-            Some(sequence) => sequence,
-            // Those that die again meanwhile come later.
-            None => self.spool.last_dead_letter().await?.unwrap_or_default(),
-        };
-        let mut revived = 0;
-        while next <= last {
-            let letters = self.spool.dead_letters(next, limit, REVIVED_BYTES).await?;
-            let Some(newest) = letters.last() else { break };
-            next = newest.sequence + 1;
-            let letters = letters.into_iter().filter(|letter| letter.sequence <= last);
-            let (sequences, operations): (Vec<u64>, Vec<Operation>) =
-                letters.filter_map(|letter| Some((letter.sequence, letter.operation?))).unzip();
-            // In memory first, as in `accept`.
-            self.change_pending(|pending| {
-                for operation in &operations {
-                    pending.add(now, operation);
-                }
-            });
-            let result = match self.spool.revive_dead(sequences.clone()).await {
-                Err(CallError::Failed(error)) => Err(error),
-                // What has waited for it waits on: its caller no longer does.
-                Err(CallError::Late(late)) => late.result().await,
-                Ok(revived) => Ok(revived),
-            };
-            let letters = sequences.into_iter().zip(operations).collect::<Vec<_>>();
-            match &result {
-                Ok(found) => self.remove_unless(&letters, |sequence| found.contains(&sequence)),
-                Err(SpoolError::Unconfirmed(_)) => {
-                    tokio::spawn(Arc::clone(self).end_revival(letters));
-                }
-                Err(_) => self.remove_unless(&letters, |_| false),
-            }
-            self.filled.notify_one();
-            revived += result?.len();
-        }
-        Ok(revived)
-    }
-
-    /// Takes letters that are dead all the same out of memory, once the file says which.
-    pub(super) async fn end_revival(self: Arc<Self>, letters: Vec<(u64, Operation)>) {
-        let sequences: Vec<u64> = letters.iter().map(|(sequence, _)| *sequence).collect();
-        let dead = loop {
-            match self.spool.still_dead(sequences.clone()).await {
-                Ok(dead) => break dead,
-                Err(_) => sleep(REVIVAL_RETRY_PAUSE).await,
-            }
-        };
-        self.remove_unless(&letters, |sequence| !dead.contains(&sequence));
-        self.filled.notify_one();
-    }
-
-    /// Takes letters out of memory, except for those that wait.
-    fn remove_unless(&self, letters: &[(u64, Operation)], waits: impl Fn(u64) -> bool) {
-        self.change_pending(|pending| {
-            for (_, operation) in letters.iter().filter(|(sequence, _)| !waits(*sequence)) {
-                pending.remove(operation);
-            }
-        });
-    }
-
-    fn change_pending<R>(&self, change: impl FnOnce(&mut Pending) -> R) -> R {
+    pub(super) fn change(&self, change: impl FnOnce(&mut Memory)) {
         let mut memory = self.memory.lock();
-        let result = change(&mut memory.pending);
+        change(&mut memory);
         self.update_waiting(&memory);
-        result
     }
 
     /// Removes operations from memory that the spool has no longer, and takes over the stats that
@@ -475,7 +414,7 @@ impl Fallback {
         let mut falls = Vec::new();
         for spooled in settled {
             let key = spooled.operation.key();
-            falls.extend(memory.remove_settled(spooled).map(|fall| (key, fall)));
+            falls.extend(memory.remove(&spooled.operation).map(|fall| (key, fall)));
         }
         self.update_waiting(&memory);
         drop(memory);

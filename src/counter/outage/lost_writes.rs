@@ -5,7 +5,7 @@
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::stale_cache::Fall;
+use super::stale_entry::Fall;
 use crate::{
     domain::{AnomalyKey, Timestamp},
     telemetry,

@@ -1,16 +1,26 @@
 //! The memory for answers while the store gives none: the operations that wait, the last known
-//! state of anomalies, and the way in which the two make an estimate that counts nothing twice.
+//! state of anomalies, and the way in which the two make an estimate.
+//!
+//! An estimate is a lower bound of what is true once everything that waits is applied. Operations
+//! that the store can't have had are added to what is known. One with an id that a caller gave may
+//! be a second copy, and one that was sent may have been applied: of those, and of what is known,
+//! the larger number counts.
 
 use std::collections::BTreeMap;
 
 use super::{
     pending::Pending,
     reported::Reported,
-    stale_cache::{CallTimes, Fall, StaleCache},
+    stale_cache::StaleCache,
+    stale_entry::{CallTimes, Fall, Seen, is_mark_of},
+    waiting::{Amounts, Summary},
 };
 use crate::{
-    domain::{AnomalyKey, AnomalyStats, Timestamp},
-    spool::{SpoolWrite, Spooled},
+    domain::{
+        AnomalyKey, AnomalyStats, KnownDetails, KnownMark, KnownStats, Operation, PermanentFix,
+        RepairHistory, Timestamp,
+    },
+    spool::SpoolWrite,
 };
 
 #[derive(Debug)]
@@ -18,8 +28,8 @@ pub(super) struct Memory {
     pub(super) pending: Pending,
     pub(super) stale: StaleCache,
     pub(super) reported: Reported,
-    /// The stats of anomalies whose operations were applied and are not settled yet: until then
-    /// they wait as well, and would be counted twice.
+    /// The newest stats of anomalies of which operations that were sent still wait: which of them
+    /// are counted in the stats is not known.
     applied: BTreeMap<AnomalyKey, (CallTimes, AnomalyStats)>,
 }
 
@@ -28,7 +38,7 @@ pub(super) struct Memory {
 pub(crate) struct Estimate {
     /// When the last known stats were current; `None` where there are none.
     pub(crate) as_of: Option<Timestamp>,
-    pub(crate) stats: AnomalyStats,
+    pub(crate) stats: KnownStats,
 }
 
 /// An operation that waits durably.
@@ -40,7 +50,7 @@ pub(crate) struct Accepted {
     pub(crate) previous_last_seen: Option<Timestamp>,
     pub(crate) estimate: Estimate,
     /// The stats without all that waits, where the store knew the anomaly.
-    pub(crate) last_known: Option<AnomalyStats>,
+    pub(crate) last_known: Option<KnownStats>,
 }
 
 impl Memory {
@@ -48,51 +58,135 @@ impl Memory {
         Self { pending, stale, reported, applied: BTreeMap::new() }
     }
 
-    /// Returns an estimate for an anomaly; `None` where nothing is known of it.
+    /// Returns an estimate for an anomaly; `None` where nothing is known of its occurrences.
     pub(super) fn estimate(&mut self, key: AnomalyKey, now: Timestamp) -> Option<Estimate> {
-        let stale = self.stale.get(key);
-        if stale.is_none() && !self.pending.holds(key) {
-            return None;
-        }
-        let as_of = stale.map(|entry| entry.as_of);
-        let mut stats = stale.map(|entry| entry.stats.clone()).unwrap_or_default();
-        self.pending.add_to(key, now, &mut stats);
-        Some(Estimate { as_of, stats })
+        let estimate = self.known(key, now);
+        let KnownStats { is_partial, counts, .. } = &estimate.stats;
+        (!is_partial || counts.month > 0).then_some(estimate)
     }
 
-    /// Adds an operation before it is durable.
-    pub(super) fn reserve(&mut self, now: Timestamp, write: &SpoolWrite) -> Accepted {
-        let key = write.operation.key();
-        let before = self.estimate(key, now);
-        let (previous_count_24h, previous_last_seen) =
-            before.map_or((0, None), |Estimate { stats, .. }| (stats.counts.day, stats.last_seen));
-        let is_first = self.pending.add(now, &write.operation);
-        if write.maybe_sent {
-            self.pending.mark_uncertain(key);
+    /// Returns what is known of an anomaly's stats: lower bounds of what will be true.
+    pub(super) fn known(&mut self, key: AnomalyKey, now: Timestamp) -> Estimate {
+        let summary = self.pending.summary(key, now);
+        let listed = self.listed_attempts(key, &summary);
+        let entry = self.stale.get(key);
+        let stale = entry.map(|entry| entry.stats(now));
+        let (as_of, base) = stale.map(|Seen { as_of, value }| (as_of, value)).unzip();
+        let base = base.unwrap_or_else(KnownStats::unknown);
+        let mut estimate = Estimate { as_of, stats: raised(base, summary.fresh, &summary) };
+        // Where operations were sent again, the newest reply may have some of them.
+        if let Some((times, stats)) = self.applied.get(&key) {
+            let newest = KnownStats::from(stats.clone()).aged(times.began_at, now);
+            let mut stats = raised(newest, summary.unsent, &summary);
+            if summary.mark.is_none() {
+                let later = entry.and_then(|entry| entry.mark_after(times.began_at));
+                stats.mark = later.unwrap_or(stats.mark);
+            }
+            stats.raise_to(&estimate.stats);
+            estimate = Estimate { as_of: Some(times.began_at), stats };
         }
-        // It waits, so there is an estimate.
-        let nothing = || Estimate { as_of: None, stats: AnomalyStats::default() };
-        let estimate = self.estimate(key, now).unwrap_or_else(nothing);
-        let last_known = self.stale.get(key).map(|entry| entry.stats.clone());
+        estimate.stats.repair_attempts = estimate.stats.repair_attempts.max(listed);
+        estimate
+    }
+
+    /// Returns the number of repair attempts by the history that was seen last, if one was.
+    fn listed_attempts(&mut self, key: AnomalyKey, waiting: &Summary) -> Option<u64> {
+        match waiting.fresh.repairs + waiting.doubtful.repairs {
+            0 => Some(self.stale.get(key)?.repairs()?.value.total),
+            _ => Some(self.listed_repairs(key)?.value.total),
+        }
+    }
+
+    fn listed_repairs(&mut self, key: AnomalyKey) -> Option<Seen<RepairHistory>> {
+        let mut seen = self.stale.get(key)?.repairs()?.clone();
+        self.pending.add_repairs(key, &mut seen.value);
+        Some(seen)
+    }
+
+    /// Adds an operation before it is durable. One that may have been sent was sent after `now`.
+    pub(super) fn reserve(&mut self, now: Timestamp, write: &SpoolWrite) -> Accepted {
+        let SpoolWrite { operation, maybe_sent } = write;
+        let key = operation.key();
+        let before = self.known(key, now).stats;
+        let (previous_count_24h, previous_last_seen) = (before.counts.day, before.last_seen);
+        let may_be_known =
+            *maybe_sent && self.stale.get(key).is_some_and(|entry| entry.may_hold(now));
+        let is_doubtful = !operation.id().is_made_up() || may_be_known;
+        let is_first = self.pending.add(now, operation, is_doubtful);
+        if *maybe_sent {
+            self.pending.mark_sent(operation);
+        }
+        let last_known = self.stale.get(key).map(|entry| entry.stats(now).value);
+        let last_known = last_known.filter(|stats| !stats.is_partial);
+        let estimate = self.known(key, now);
         Accepted { is_first, previous_count_24h, previous_last_seen, estimate, last_known }
     }
 
-    /// Adds the operations that wait to the stats that the store has just returned. Where the store
-    /// may have applied one of those, nothing is counted twice: the last known stats have none of
-    /// them.
+    /// Adds the operations that wait to the stats that the store has just returned; `None` where it
+    /// knows none, and no occurrence waits. Nothing is counted twice.
     pub(super) fn with_waiting(
         &mut self,
         key: AnomalyKey,
         now: Timestamp,
         returned: Option<AnomalyStats>,
-    ) -> AnomalyStats {
-        let mut stats = returned.unwrap_or_default();
-        if !self.pending.is_uncertain(key) {
-            self.pending.add_to(key, now, &mut stats);
-        } else if let Some(estimate) = self.estimate(key, now) {
-            stats.raise_to(&estimate.stats);
+    ) -> Option<KnownStats> {
+        let summary = self.pending.summary(key, now);
+        if returned.is_none() && summary.span.is_none() {
+            return None;
         }
-        stats
+        let returned = KnownStats::from(returned.unwrap_or_default());
+        let mut stats = raised(returned, summary.unsent, &summary);
+        if self.pending.is_uncertain(key) {
+            stats.raise_to(&self.known(key, now).stats);
+        }
+        Some(stats)
+    }
+
+    /// Returns the repairs of an anomaly as they are once everything that waits is applied, and
+    /// when their last known part was current; `None` where they were not seen.
+    pub(super) fn repairs(
+        &mut self,
+        key: AnomalyKey,
+        now: Timestamp,
+    ) -> Option<Seen<RepairHistory>> {
+        let mut seen = self.listed_repairs(key)?;
+        let attempts = self.known(key, now).stats.repair_attempts;
+        seen.value.total = seen.value.total.max(attempts.unwrap_or_default());
+        Some(seen)
+    }
+
+    /// Updates the last known repairs of an anomaly. Of those that wait any may be in the history.
+    pub(super) fn update_repairs(
+        &mut self,
+        key: AnomalyKey,
+        times: CallTimes,
+        history: &RepairHistory,
+    ) {
+        let are_in_stats = !self.pending.is_uncertain(key);
+        self.stale.update_repairs(key, times, history, are_in_stats);
+    }
+
+    /// Completes details by the operations that wait, given the stats that result of them.
+    pub(super) fn complete(
+        &self,
+        key: AnomalyKey,
+        details: &mut KnownDetails,
+        stats: &mut KnownStats,
+    ) {
+        if let Some(repairs) = &mut details.repairs {
+            self.pending.add_repairs(key, repairs);
+            repairs.total = repairs.total.max(stats.repair_attempts.unwrap_or_default());
+            stats.repair_attempts = Some(repairs.total);
+        }
+        details.fix = match stats.mark {
+            KnownMark::Unknown | KnownMark::Absent => None,
+            KnownMark::SetAt(marked_at) => {
+                let fix = self.pending.fix_after(key, details.fix.take());
+                let same = fix.filter(|fix| is_mark_of(Some(fix), Some(marked_at)));
+                let bare = || PermanentFix { description: None, fixed_by: None, marked_at };
+                Some(same.unwrap_or_else(bare))
+            }
+        };
     }
 
     /// Updates the last known stats of an anomaly, which has been written to. Returns the fall of
@@ -110,12 +204,160 @@ impl Memory {
         self.stale.update_stats(key, times, stats)
     }
 
-    /// Removes an operation that waits no longer, and takes over the stats that the store has
-    /// returned for it.
-    pub(super) fn remove_settled(&mut self, settled: &Spooled) -> Option<Fall> {
-        let key = settled.operation.key();
-        self.pending.remove(&settled.operation);
-        let (times, stats) = self.applied.remove(&key)?;
-        self.stale.update_stats(key, times, &stats)
+    /// Removes an operation that waits no longer. Once none that was sent waits, takes over what
+    /// the store has returned for them.
+    pub(super) fn remove(&mut self, operation: &Operation) -> Option<Fall> {
+        let key = operation.key();
+        self.pending.remove(operation);
+        if self.pending.is_uncertain(key) {
+            return None;
+        }
+        let applied = self.applied.remove(&key);
+        let fall = applied.and_then(|(times, stats)| self.stale.update_stats(key, times, &stats));
+        self.stale.settle_repairs(key);
+        fall
+    }
+}
+
+/// Returns lower bounds for what is true once the operations that wait are applied. `base` has none
+/// of those in `surely_new`, and may have any of the others.
+fn raised(base: KnownStats, surely_new: Amounts, waiting: &Summary) -> KnownStats {
+    let mut stats = base;
+    let is_first_known =
+        !stats.is_partial && (stats.first_seen.is_some() || stats.counts.month == 0);
+    stats.counts = surely_new.counts.plus(stats.counts.max(waiting.doubtful.counts));
+    let attempts = |known: u64| surely_new.repairs + known.max(waiting.doubtful.repairs);
+    stats.repair_attempts = stats.repair_attempts.map(attempts);
+    if let Some((first, last)) = waiting.span {
+        if is_first_known {
+            stats.first_seen = Some(stats.first_seen.map_or(first, |seen| seen.min(first)));
+        }
+        stats.last_seen = stats.last_seen.max(Some(last));
+    }
+    stats.mark = waiting.mark.unwrap_or(stats.mark);
+    stats
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+    use crate::domain::{Action, Actor, EventId, Occurrence, RepairAttempt, WindowCounts};
+
+    const KEY: AnomalyKey = AnomalyKey::from_bits(7);
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_micros(1_774_799_738_000_000).plus_seconds(second)
+    }
+
+    fn times(began: i64, arrived: i64) -> CallTimes {
+        CallTimes { began_at: at(began), arrived_at: at(arrived) }
+    }
+
+    fn stats(count: u64) -> AnomalyStats {
+        let counts = WindowCounts { hour: count, day: count, week: count, month: count };
+        let (first_seen, last_seen) = (Some(at(0)), Some(at(0)));
+        AnomalyStats { counts, first_seen, last_seen, ..AnomalyStats::default() }
+    }
+
+    fn write(id: EventId, maybe_sent: bool) -> SpoolWrite {
+        let occurrence = Occurrence { key: KEY, id, at: at(1), signature_json: "{}".into() };
+        SpoolWrite { operation: Operation::Occurrence(occurrence), maybe_sent }
+    }
+
+    fn memory() -> Memory {
+        let limit = NonZeroUsize::new(10).unwrap();
+        let stale = StaleCache::new(limit, 64 << 10);
+        Memory::new(Pending::default(), stale, Reported::new(limit))
+    }
+
+    fn repair(number: u64) -> SpoolWrite {
+        let attempt = RepairAttempt {
+            key: KEY,
+            id: EventId::unique(),
+            action: Action::parse("restart").unwrap(),
+            success: false,
+            at: Timestamp::from_micros(at(0).as_micros() + number as i64),
+            actor: Actor::default(),
+        };
+        SpoolWrite { operation: Operation::Repair(attempt), maybe_sent: false }
+    }
+
+    #[test]
+    fn repairs_are_neither_counted_twice_nor_taken_back_while_they_are_applied() {
+        let mut memory = memory();
+        memory.stale.update_stats(KEY, times(0, 1), &stats(1));
+        let mut history = RepairHistory::default();
+        memory.update_repairs(KEY, times(0, 1), &history);
+        let writes: Vec<SpoolWrite> = (0..250).map(repair).collect();
+        for write in &writes {
+            memory.reserve(at(2), write);
+        }
+        let attempts = |memory: &mut Memory| {
+            let listed = memory.repairs(KEY, at(9)).unwrap().value;
+            assert_eq!(memory.known(KEY, at(9)).stats.repair_attempts, Some(listed.total));
+            listed.total
+        };
+        assert_eq!(attempts(&mut memory), 250);
+        for page in writes.chunks(40) {
+            for SpoolWrite { operation, .. } in page {
+                memory.pending.mark_sent(operation);
+                let Operation::Repair(attempt) = operation else { unreachable!() };
+                history.push(attempt.into());
+            }
+            let before = attempts(&mut memory);
+            assert_eq!(before, 250, "what was sent may not be applied");
+            memory.update_repairs(KEY, times(3, 4), &history);
+            assert_eq!(attempts(&mut memory), 250);
+            for SpoolWrite { operation, .. } in page {
+                memory.remove(operation);
+                assert_eq!(attempts(&mut memory), 250);
+            }
+        }
+        assert_eq!(memory.pending.operations(), 0);
+    }
+
+    fn count(memory: &mut Memory) -> u64 {
+        memory.estimate(KEY, at(9)).unwrap().stats.counts.hour
+    }
+
+    #[test]
+    fn a_write_that_was_sent_before_the_last_reply_may_be_in_it() {
+        let mut memory = memory();
+        memory.stale.update_stats(KEY, times(2, 4), &stats(5));
+        memory.reserve(at(3), &write(EventId::unique(), true));
+        assert_eq!(count(&mut memory), 5, "the reply may have it");
+        memory.reserve(at(5), &write(EventId::unique(), true));
+        assert_eq!(count(&mut memory), 6, "the reply came before it was sent");
+    }
+
+    #[test]
+    fn a_second_copy_of_an_id_that_a_caller_gave_may_have_counted() {
+        let mut memory = memory();
+        memory.stale.update_stats(KEY, times(0, 1), &stats(2));
+        for (id, expected) in [("a", 2), ("b", 2), ("c", 3)] {
+            memory.reserve(at(2), &write(EventId::parse(id).unwrap(), false));
+            assert_eq!(count(&mut memory), expected, "{id}");
+        }
+        memory.reserve(at(2), &write(EventId::unique(), false));
+        assert_eq!(count(&mut memory), 4);
+    }
+
+    #[test]
+    fn a_write_on_a_later_page_that_was_sent_before_counts_once() {
+        let mut memory = memory();
+        let [first, second] = [true, true].map(|is_sent| write(EventId::unique(), is_sent));
+        memory.reserve(at(1), &first);
+        memory.reserve(at(1), &second);
+        memory.reserve(at(1), &write(EventId::unique(), false));
+        assert_eq!(count(&mut memory), 3);
+        // The first is applied, and the reply has the second too, which had been applied before.
+        memory.update_written(KEY, times(2, 3), &stats(2));
+        assert_eq!(count(&mut memory), 3);
+        memory.remove(&first.operation);
+        assert_eq!(count(&mut memory), 3);
+        memory.remove(&second.operation);
+        assert_eq!(count(&mut memory), 3);
     }
 }

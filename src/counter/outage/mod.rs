@@ -1,20 +1,24 @@
 //! The parts that serve calls while the store, or a shard of it, does not answer, and that bring
 //! the store up to date afterwards. `fallback.rs` takes writes, which `append.rs` appends to the
 //! spool, and estimates answers from `memory.rs`: what waits (`pending.rs`; `waiting.rs`: for one
-//! anomaly) and what was last known (`stale_cache.rs`). `probe.rs` notices that a shard answers
-//! again, `resend.rs` decides what a failover may have forgotten (of `resend_buffer.rs` and
-//! `held_writes.rs`), which `sending.rs` sends again, and `replay.rs` applies the spool (`pass.rs`,
-//! `progress.rs`: how far it is; `unsettled.rs`: what may have left it; `trials.rs`: which shards
-//! may take it; `refusals.rs`: which operations are at fault themselves), both by `executor.rs`.
-//! `reported.rs` knows which news were reported, `lost_writes.rs` reports counts that fell. The
-//! replay is a `vital_task.rs`.
+//! anomaly, with its `occurrences.rs`, `effects.rs` and `repair_copies.rs`) and what was last known
+//! (`stale_cache.rs`; `stale_entry.rs`: of one anomaly). `revival.rs` puts dead letters back.
+//! `probe.rs` notices that a shard answers again, `resend.rs` decides what a failover may have
+//! forgotten (of `resend_buffer.rs` and `held_writes.rs`), which `sending.rs` sends again, and
+//! `replay.rs` applies the spool (`pass.rs`, `progress.rs`: how far it is; `unsettled.rs`: what may
+//! have left it; `trials.rs`: which shards may take it; `refusals.rs`: which operations are at
+//! fault themselves), both by `executor.rs` (`applying.rs`: one call). `reported.rs` knows which
+//! news were reported, `lost_writes.rs` reports counts that fell. The replay is a `vital_task.rs`.
 //!
-//! Order of imports: config, append, waiting → pending, stale_cache, reported, resend_buffer,
-//! held_writes, trials, refusals, pass, progress, unsettled, vital_task → lost_writes, memory →
-//! fallback → executor → probe, sending → resend → replay.
+//! Order of imports: config, append, occurrences, effects, repair_copies, stale_entry → waiting →
+//! pending, stale_cache, reported, resend_buffer, held_writes, trials, refusals, pass, progress,
+//! unsettled, vital_task → lost_writes, memory → fallback → revival, applying → executor → probe,
+//! sending → resend → replay.
 
 mod append;
+mod applying;
 mod config;
+mod effects;
 mod executor;
 #[cfg(test)]
 mod executor_tests;
@@ -24,6 +28,7 @@ mod fallback_tests;
 mod held_writes;
 mod lost_writes;
 mod memory;
+mod occurrences;
 mod pass;
 mod pending;
 mod probe;
@@ -31,12 +36,15 @@ mod progress;
 mod refusals;
 #[cfg(test)]
 mod refusing_store;
+mod repair_copies;
 mod replay;
 mod reported;
 mod resend;
 mod resend_buffer;
+mod revival;
 mod sending;
 mod stale_cache;
+mod stale_entry;
 mod trials;
 mod unsettled;
 mod vital_task;
@@ -57,7 +65,7 @@ pub(super) use fallback::Fallback;
 pub use fallback::SpoolDepth;
 pub(super) use memory::{Accepted, Estimate};
 pub(super) use resend_buffer::ResendBuffer;
-pub(super) use stale_cache::CallTimes;
+pub(super) use stale_entry::{CallTimes, Seen};
 
 /// Time for writing to disk what a later process may have to send again.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);

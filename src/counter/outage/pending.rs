@@ -3,20 +3,26 @@
 //! occurrence takes about 40 bytes, so that all that a full spool holds fits into little memory.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
-use super::waiting::{Effect, Id, New, Removal, Waiting};
+use super::{
+    effects::Effect,
+    waiting::{Id, New, Removal, Sent, Summary, Waiting},
+};
 use crate::domain::{
-    AnomalyKey, AnomalyStats, FixMark, Operation, PermanentFix, RepairAttempt, RepairHistory,
-    Timestamp,
+    AnomalyKey, FixMark, Operation, PermanentFix, RepairAttempt, RepairHistory, Timestamp,
 };
 
 /// Maximum size of the texts of repairs and marks. Those of further ones are not in estimates.
 const MAX_TEXT_BYTES: usize = 16 << 20;
 /// Maximum number of names of actions that are kept once for all their repairs.
 const MAX_ACTIONS: usize = 1_000;
+
+/// Maximum number of operations that are noted as sent one by one, 64 bytes each. Beyond, all that
+/// wait count as sent.
+const MAX_SENT: usize = 65_536;
 
 /// The operations that wait, by anomaly.
 #[derive(Debug, Default)]
@@ -26,10 +32,11 @@ pub(crate) struct Pending {
     operations: usize,
     /// Since when there has been at least one.
     since: Option<Timestamp>,
-    /// Anomalies with an operation that the store may have applied already.
-    uncertain: HashSet<AnomalyKey>,
-    /// True if that may be any of them, because an earlier process has sent them.
-    are_all_uncertain: bool,
+    /// The operations that may have been sent, so that the store may have applied them already.
+    sent: HashMap<AnomalyKey, HashSet<Id>>,
+    sent_operations: usize,
+    /// True if that may be any of them, because they are too many to note.
+    are_all_sent: bool,
     /// Names of actions, which are mostly the same.
     actions: HashSet<Arc<str>>,
     text_bytes: usize,
@@ -51,30 +58,33 @@ impl Pending {
 
     /// Returns whether the store may have applied an operation of this anomaly that waits.
     pub(crate) fn is_uncertain(&self, key: AnomalyKey) -> bool {
-        self.uncertain.contains(&key) || self.are_all_uncertain && self.holds(key)
+        self.sent.contains_key(&key) || self.are_all_sent && self.holds(key)
     }
 
-    /// Notes that the store may have applied an operation of this anomaly that waits.
-    pub(crate) fn mark_uncertain(&mut self, key: AnomalyKey) {
-        if !self.are_all_uncertain && self.holds(key) {
-            self.uncertain.insert(key);
+    /// Notes that an operation that waits may have been sent to the store.
+    pub(crate) fn mark_sent(&mut self, operation: &Operation) {
+        let key = operation.key();
+        if self.are_all_sent || !self.holds(key) {
+            return;
+        }
+        if self.sent.entry(key).or_default().insert(Id::of(operation)) {
+            self.sent_operations += 1;
+        }
+        if self.sent_operations > MAX_SENT {
+            self.are_all_sent = true;
+            (self.sent, self.sent_operations) = (HashMap::new(), 0);
         }
     }
 
-    /// Notes that the store may have applied any operation that waits now.
-    pub(crate) fn mark_all_uncertain(&mut self) {
-        self.are_all_uncertain = !self.by_key.is_empty();
-        self.uncertain = HashSet::new();
-    }
-
-    /// Adds an operation, and returns whether it is the first of its id.
-    pub(crate) fn add(&mut self, now: Timestamp, operation: &Operation) -> bool {
+    /// Adds an operation, and returns whether it is the first of its id. `is_doubtful`: the store
+    /// may have had it before it began to wait.
+    pub(crate) fn add(&mut self, now: Timestamp, operation: &Operation, is_doubtful: bool) -> bool {
         self.operations += 1;
         self.since.get_or_insert(now);
         let (key, id) = (operation.key(), Id::of(operation));
         let new = match operation {
-            Operation::Occurrence(occurrence) => New::Occurrence(occurrence.at),
-            Operation::Repair(attempt) => New::Other(self.repaired(attempt)),
+            Operation::Occurrence(occurrence) => New::Occurrence { at: occurrence.at, is_doubtful },
+            Operation::Repair(attempt) => New::Other(self.repaired(attempt, is_doubtful)),
             Operation::Mark(mark) => New::Other(self.marked(mark)),
             Operation::Unmark(_) => New::Other(Effect::Unmarked),
         };
@@ -85,7 +95,7 @@ impl Pending {
         true
     }
 
-    fn repaired(&mut self, attempt: &RepairAttempt) -> Effect {
+    fn repaired(&mut self, attempt: &RepairAttempt, is_doubtful: bool) -> Effect {
         let name = attempt.action.as_str();
         let action = match self.actions.get(name) {
             Some(action) => Some(Arc::clone(action)),
@@ -96,7 +106,7 @@ impl Pending {
             }
             None => self.has_room(name.len()).then(|| name.into()),
         };
-        Effect::repaired(attempt, action)
+        Effect::repaired(attempt, is_doubtful, action)
     }
 
     fn marked(&mut self, mark: &FixMark) -> Effect {
@@ -117,30 +127,36 @@ impl Pending {
     pub(crate) fn remove(&mut self, operation: &Operation) {
         let key = operation.key();
         let Some(waiting) = self.by_key.get_mut(&key) else { return };
-        let Some(removal) = waiting.remove(Id::of(operation)) else { return };
-        let Removal { is_last, text_bytes } = removal;
+        let id = Id::of(operation);
+        let Some(removal) = waiting.remove(id) else { return };
+        let Removal { is_last, is_gone, text_bytes } = removal;
         self.operations -= 1;
         self.text_bytes = self.text_bytes.saturating_sub(text_bytes);
         if is_last {
             self.by_key.remove(&key);
-            self.uncertain.remove(&key);
+            self.sent_operations -= self.sent.remove(&key).map_or(0, |sent| sent.len());
+        } else if is_gone && let Some(sent) = self.sent.get_mut(&key) {
+            self.sent_operations -= usize::from(sent.remove(&id));
+            if sent.is_empty() {
+                self.sent.remove(&key);
+            }
         }
         if self.by_key.is_empty() {
             *self = Self::default();
         }
     }
 
-    /// Adds the operations of an anomaly to its `stats`.
-    pub(crate) fn add_to(&mut self, key: AnomalyKey, now: Timestamp, stats: &mut AnomalyStats) {
-        if let Some(waiting) = self.by_key.get_mut(&key) {
-            waiting.add_to(now, stats);
-        }
+    /// Returns what an estimate needs of the operations of an anomaly.
+    pub(crate) fn summary(&mut self, key: AnomalyKey, now: Timestamp) -> Summary {
+        let sent = sent_of(&self.sent, self.are_all_sent, key);
+        let waiting = self.by_key.get_mut(&key);
+        waiting.map(|waiting| waiting.summary(now, sent)).unwrap_or_default()
     }
 
-    /// Adds the repairs of an anomaly to its `history`.
+    /// Adds the repairs of an anomaly to its `history`, which may have any of those that were sent.
     pub(crate) fn add_repairs(&self, key: AnomalyKey, history: &mut RepairHistory) {
         if let Some(waiting) = self.by_key.get(&key) {
-            waiting.add_repairs(history);
+            waiting.add_repairs(history, sent_of(&self.sent, self.are_all_sent, key));
         }
     }
 
@@ -157,10 +173,21 @@ impl Pending {
     }
 }
 
+fn sent_of(
+    sent: &HashMap<AnomalyKey, HashSet<Id>>,
+    are_all_sent: bool,
+    key: AnomalyKey,
+) -> Sent<'_> {
+    match are_all_sent {
+        true => Sent::All,
+        false => sent.get(&key).map_or(Sent::None, Sent::These),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Action, Actor, EventId, FixMark, FixRemoval, RepairAttempt};
+    use crate::domain::{Action, Actor, EventId, FixRemoval, KnownMark};
 
     const KEY: AnomalyKey = AnomalyKey::from_bits(7);
 
@@ -192,12 +219,10 @@ mod tests {
     #[test]
     fn of_the_repairs_that_wait_all_count_and_the_newest_are_listed() {
         let mut pending = Pending::default();
-        (0..250).for_each(|n| assert!(pending.add(at(0), &repair(n))));
+        (0..250).for_each(|n| assert!(pending.add(at(0), &repair(n), false)));
         pending.remove(&repair(0));
         pending.remove(&repair(249));
-        let mut stats = AnomalyStats::default();
-        pending.add_to(KEY, at(0), &mut stats);
-        assert_eq!(stats.repair_attempts, 248);
+        assert_eq!(pending.summary(KEY, at(0)).fresh.repairs, 248);
         let history = history(&pending);
         assert_eq!(history.total, 248);
         let listed: Vec<_> = history.recent.iter().map(|repair| repair.action.clone()).collect();
@@ -208,12 +233,12 @@ mod tests {
     #[test]
     fn an_operation_that_does_not_wait_takes_no_other_away() {
         let mut pending = Pending::default();
-        pending.add(at(0), &repair(1));
+        pending.add(at(0), &repair(1), false);
         for round in 0..3 {
             pending.remove(&repair(2));
             assert_eq!(pending.operations(), 1, "round {round}: of one that waits");
         }
-        pending.add(at(0), &repair(3));
+        pending.add(at(0), &repair(3), false);
         for _ in 0..3 {
             pending.remove(&repair(2));
             pending.remove(&repair(3));
@@ -245,14 +270,12 @@ mod tests {
             pending.fix_after(KEY, None).and_then(|fix: PermanentFix| fix.description)
         };
         for operation in [mark(1), mark(2), removal.clone()] {
-            pending.add(at(0), &operation);
+            pending.add(at(0), &operation, false);
         }
         assert_eq!(fix(&pending), None);
         pending.remove(&removal);
         assert_eq!(fix(&pending).as_deref(), Some("fix 2"));
-        let mut stats = AnomalyStats::default();
-        pending.add_to(KEY, at(0), &mut stats);
-        assert_eq!(stats.fixed_at, Some(at(2)));
+        assert_eq!(pending.summary(KEY, at(0)).mark, Some(KnownMark::SetAt(at(2))));
         pending.remove(&mark(2));
         assert_eq!(fix(&pending).as_deref(), Some("fix 1"));
     }

@@ -8,7 +8,9 @@ use lru::LruCache;
 
 use crate::{
     counter::news::News,
-    domain::{AnomalyKey, AnomalyStats, EscalationLevel, Occurrence, Thresholds, Timestamp},
+    domain::{
+        AnomalyKey, AnomalyStats, EscalationLevel, KnownStats, Occurrence, Thresholds, Timestamp,
+    },
     store::{RecordOutcome, Recorded},
 };
 
@@ -89,23 +91,23 @@ impl Reported {
         known: Option<&AnomalyStats>,
         recorded: &Recorded,
     ) -> bool {
-        let stats = &recorded.stats;
+        let (fixed_at, stats) = (recorded.stats.fixed_at, KnownStats::from(recorded.stats.clone()));
         // The process that got the acknowledgement has reported it.
-        if source == Source::Resend || !stats.regressed() {
+        if source == Source::Resend || stats.regressed() != Some(true) {
             return false;
         }
         let is_first = match recorded.outcome {
             RecordOutcome::Counted => stats.has_just_regressed(recorded.previous_last_seen),
             // Counted by a call whose answer was lost, and with it what was before.
             RecordOutcome::Duplicate => {
-                let was_known = known.is_some_and(|known| known.last_seen <= stats.fixed_at);
-                was_known && Some(occurrence.at) > stats.fixed_at
+                let was_known = known.is_some_and(|known| known.last_seen <= fixed_at);
+                was_known && Some(occurrence.at) > fixed_at
             }
             RecordOutcome::TooOld | RecordOutcome::Unrecognisable => false,
         };
         let reported = self.entries.peek(&occurrence.key).and_then(|entry| entry.regressed_at);
         // What was reported before this mark was about an earlier one.
-        is_first && reported <= stats.fixed_at
+        is_first && reported <= fixed_at
     }
 
     /// Returns the level that an anomaly has reached, if that is news.

@@ -5,17 +5,11 @@ use std::num::NonZeroUsize;
 
 use lru::LruCache;
 
+use super::stale_entry::{CallTimes, ENTRY_BYTES, Fall, StaleEntry};
 use crate::{
-    domain::{AnomalyKey, AnomalyStats, RETENTION, RecentAttempt, RepairHistory, Timestamp},
+    domain::{AnomalyKey, AnomalyStats, PermanentFix, RepairHistory},
     store::AnomalyDetails,
 };
-
-/// Lead of an entry over a new reply from which the clock was set back in between, in seconds.
-const SET_BACK_SECONDS: i64 = 60;
-
-/// Maximum difference of the clocks of instances, in seconds: events that have left for one of
-/// them are gone for all.
-const SKEW_SECONDS: i64 = 60;
 
 /// The last known state of anomalies. The least recently used is evicted first.
 #[derive(Debug)]
@@ -25,78 +19,6 @@ pub(crate) struct StaleCache {
     bytes: usize,
     limit: NonZeroUsize,
     max_bytes: usize,
-}
-
-/// Approximate size of an entry without details, with what the cache itself needs for it.
-const ENTRY_BYTES: usize = size_of::<StaleEntry>() + 96;
-
-/// The last known state of an anomaly.
-#[derive(Clone, Debug)]
-pub(crate) struct StaleEntry {
-    /// When the stats were current.
-    pub(crate) as_of: Timestamp,
-    pub(crate) stats: AnomalyStats,
-    /// The details, where they have been read.
-    pub(crate) details: Option<Box<AnomalyDetails>>,
-    /// Absent where the last reply does not bound later ones.
-    floor: Option<Floor>,
-}
-
-/// A bound for the replies to later calls: they have no lower count for as long as all of these
-/// events are inside 30 days.
-#[derive(Clone, Copy, Debug)]
-struct Floor {
-    count: u64,
-    first_seen: Timestamp,
-    /// Only calls that began later are bound.
-    arrived_at: Timestamp,
-}
-
-/// A count of 30 days that fell, although none of its events had left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Fall {
-    pub(crate) from: u64,
-    pub(crate) to: u64,
-}
-
-/// The beginning of a call to the store, and the arrival of its reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CallTimes {
-    pub(crate) began_at: Timestamp,
-    pub(crate) arrived_at: Timestamp,
-}
-
-impl Floor {
-    fn of(arrived_at: Timestamp, stats: &AnomalyStats) -> Option<Self> {
-        let first_seen = stats.first_seen.filter(|_| !stats.is_approximate)?;
-        Some(Self { count: stats.counts.month, first_seen, arrived_at })
-    }
-}
-
-impl StaleEntry {
-    fn bytes(&self) -> usize {
-        ENTRY_BYTES + self.details.as_deref().map_or(0, details_bytes)
-    }
-
-    /// Compares the count of a reply with the earlier ones, and remembers it for later ones.
-    fn compare(&mut self, times: CallTimes, stats: &AnomalyStats) -> Option<Fall> {
-        let CallTimes { began_at, arrived_at } = times;
-        let Some(floor) = self.floor else {
-            self.floor = Floor::of(arrived_at, stats);
-            return None;
-        };
-        // A reply to a call that overlapped the earlier one says nothing, and must not push the
-        // floor's time ahead: under load one call would always overlap the next.
-        if began_at <= floor.arrived_at {
-            return None;
-        }
-        self.floor = Floor::of(arrived_at, stats);
-        // Calls are executed in batches, with the time of the latest of them.
-        let may_have_left = RETENTION.start(arrived_at).plus_seconds(SKEW_SECONDS);
-        let are_inside = floor.first_seen >= may_have_left;
-        let (from, to) = (floor.count, stats.counts.month);
-        (are_inside && !stats.is_approximate && to < from).then_some(Fall { from, to })
-    }
 }
 
 impl StaleCache {
@@ -116,21 +38,7 @@ impl StaleCache {
         times: CallTimes,
         stats: &AnomalyStats,
     ) -> Option<Fall> {
-        let as_of = times.began_at;
-        let Some(entry) = self.entries.get_mut(&key) else {
-            let (stats, floor) = (stats.clone(), Floor::of(times.arrived_at, stats));
-            self.insert(key, StaleEntry { as_of, stats, details: None, floor });
-            return None;
-        };
-        if entry.as_of > times.arrived_at.plus_seconds(SET_BACK_SECONDS) {
-            (entry.as_of, entry.floor) = (Timestamp::MIN, None);
-        }
-        // Batches may come back in another order than they were sent.
-        if entry.as_of <= as_of {
-            entry.as_of = as_of;
-            entry.stats = stats.clone();
-        }
-        entry.compare(times, stats)
+        self.change(key, times, |entry| entry.update_stats(times, stats))
     }
 
     /// Updates the stats and the details of an anomaly. Returns the fall of its count, if it fell.
@@ -140,35 +48,44 @@ impl StaleCache {
         times: CallTimes,
         details: &AnomalyDetails,
     ) -> Option<Fall> {
-        let fall = self.update_stats(key, times, &details.stats);
-        if let Some(entry) = self.entries.get_mut(&key) {
-            self.bytes -= entry.bytes();
-            (entry.as_of, entry.stats) = (times.began_at, details.stats.clone());
-            // One must not evict all others.
-            let fits = details_bytes(details) <= self.max_bytes / 4;
-            entry.details = fits.then(|| Box::new(details.clone()));
-            self.bytes += entry.bytes();
-            self.evict();
-        }
-        fall
+        self.change(key, times, |entry| entry.update_details(times, details))
     }
 
     /// Notes that the store does not know an anomaly. Returns the fall of its count, if it fell.
     pub(crate) fn note_unknown(&mut self, key: AnomalyKey, times: CallTimes) -> Option<Fall> {
-        self.entries.get_mut(&key)?.compare(times, &AnomalyStats::default())
+        let (fall, is_later) = self.entries.get_mut(&key)?.note_unknown(times);
+        if is_later {
+            self.remove(key);
+        }
+        fall
     }
 
-    /// Updates the repairs of an anomaly that has an entry.
-    pub(crate) fn update_repairs(&mut self, key: AnomalyKey, history: &RepairHistory) {
-        if let Some(entry) = self.entries.get_mut(&key) {
-            self.bytes -= entry.bytes();
-            entry.stats.repair_attempts = history.total;
-            if let Some(details) = &mut entry.details {
-                details.repairs = history.clone();
-            }
-            self.bytes += entry.bytes();
-            self.evict();
+    /// Updates the repairs of an anomaly. `are_in_stats`: none of them waits as well.
+    pub(crate) fn update_repairs(
+        &mut self,
+        key: AnomalyKey,
+        times: CallTimes,
+        history: &RepairHistory,
+        are_in_stats: bool,
+    ) {
+        self.change(key, times, |entry| entry.update_repairs(times, history, are_in_stats));
+    }
+
+    /// Adds the repairs of an anomaly to its stats, now that none of them waits as well.
+    pub(crate) fn settle_repairs(&mut self, key: AnomalyKey) {
+        if let Some(entry) = self.entries.peek_mut(&key) {
+            entry.settle_repairs();
         }
+    }
+
+    /// Updates the mark of an anomaly, which was just set or removed.
+    pub(crate) fn update_fix(
+        &mut self,
+        key: AnomalyKey,
+        times: CallTimes,
+        fix: Option<&PermanentFix>,
+    ) {
+        self.change(key, times, |entry| entry.update_fix(times, fix));
     }
 
     /// Removes an anomaly, whose next count may be lower.
@@ -178,10 +95,23 @@ impl StaleCache {
         }
     }
 
-    fn insert(&mut self, key: AnomalyKey, entry: StaleEntry) {
-        self.bytes += entry.bytes();
-        self.entries.put(key, entry);
+    fn change<R>(
+        &mut self,
+        key: AnomalyKey,
+        times: CallTimes,
+        change: impl FnOnce(&mut StaleEntry) -> R,
+    ) -> R {
+        if !self.entries.contains(&key) {
+            self.bytes += ENTRY_BYTES;
+        }
+        let entry = self.entries.get_or_insert_mut(key, || StaleEntry::new(times.arrived_at));
+        let bytes_before = entry.bytes();
+        let result = change(entry);
+        // One must not evict all others.
+        entry.limit_details(self.max_bytes / 4);
+        self.bytes = self.bytes - bytes_before + entry.bytes();
         self.evict();
+        result
     }
 
     fn evict(&mut self) {
@@ -193,23 +123,12 @@ impl StaleCache {
     }
 }
 
-/// Returns the approximate size of details in memory.
-fn details_bytes(details: &AnomalyDetails) -> usize {
-    let AnomalyDetails { signature_json, fix, repairs, .. } = details;
-    let fix = fix.as_ref().map_or(0, |fix| {
-        [&fix.description, &fix.fixed_by].into_iter().flatten().map(String::len).sum()
-    });
-    let repairs = repairs.recent.iter().map(|a| size_of::<RecentAttempt>() + a.action.len());
-    let signature = signature_json.as_ref().map_or(0, String::len);
-    size_of::<AnomalyDetails>() + signature + fix + repairs.sum::<usize>()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::{collection::vec, prelude::*};
 
-    use super::*;
-    use crate::domain::WindowCounts;
+    use super::{super::stale_entry::SKEW_SECONDS, *};
+    use crate::domain::{KnownMark, RETENTION, RecentAttempt, Timestamp, WindowCounts};
 
     const KEY: AnomalyKey = AnomalyKey::from_bits(7);
 
@@ -258,9 +177,9 @@ mod tests {
         let day = 86_400;
         cache.update_stats(KEY, times(40 * day, 40 * day + 1), &stats(7, at(40 * day)));
         assert_eq!(cache.update_stats(KEY, times(2, 3), &stats(6, at(0))), None, "it says nothing");
-        let entry = cache.get(KEY).unwrap();
-        assert_eq!(entry.as_of, at(2));
-        assert_eq!(entry.stats.counts.month, 6);
+        let seen = cache.get(KEY).unwrap().stats(at(3));
+        assert_eq!(seen.as_of, at(2));
+        assert_eq!(seen.value.counts.month, 6);
         let fall = Some(Fall { from: 6, to: 5 });
         assert_eq!(cache.update_stats(KEY, times(4, 5), &stats(5, at(0))), fall);
     }
@@ -320,10 +239,72 @@ mod tests {
         let text = Some("x".repeat(100 << 10));
         let too_large = AnomalyDetails { signature_json: text, ..AnomalyDetails::default() };
         cache.update_details(key(9), times(0, 1), &too_large);
-        assert!(cache.get(key(9)).is_some_and(|entry| entry.details.is_none()));
+        assert!(cache.get(key(9)).is_some_and(|entry| entry.details().0.is_none()));
         for number in 50..100 {
             cache.update_stats(key(number), times(0, 1), &AnomalyStats::default());
         }
         assert_eq!((cache.entries.len(), cache.bytes), (10, 10 * ENTRY_BYTES));
+    }
+
+    fn history(attempts: u64) -> RepairHistory {
+        let mut history = RepairHistory::default();
+        for _ in 0..attempts {
+            let (action, success) = ("restart".to_owned(), false);
+            history.push(RecentAttempt { action, success, at: None });
+        }
+        history
+    }
+
+    #[test]
+    fn repairs_and_marks_are_kept_without_stats_and_say_nothing_of_counts() {
+        let mut cache = cache();
+        cache.update_repairs(KEY, times(3, 4), &history(5), true);
+        let seen = cache.get(KEY).unwrap().stats(at(5));
+        assert_eq!((seen.as_of, seen.value.is_partial), (at(3), true));
+        assert_eq!(seen.value.mark, KnownMark::Unknown);
+        cache.update_fix(KEY, times(1, 2), None);
+        let seen = cache.get(KEY).unwrap().stats(at(5));
+        assert_eq!((seen.as_of, seen.value.mark), (at(2), KnownMark::Absent));
+        assert_eq!(cache.get(KEY).unwrap().repairs().unwrap().value.total, 5);
+    }
+
+    #[test]
+    fn what_was_written_wins_over_a_read_that_overlaps_it() {
+        let mut cache = cache();
+        let details = AnomalyDetails { stats: stats(1, at(0)), ..AnomalyDetails::default() };
+        let fix = PermanentFix { description: None, fixed_by: None, marked_at: at(1) };
+        cache.update_fix(KEY, times(1, 4), Some(&fix));
+        cache.update_repairs(KEY, times(1, 4), &history(1), true);
+        cache.update_details(KEY, times(3, 5), &details);
+        let entry = cache.get(KEY).unwrap();
+        assert_eq!(entry.stats(at(5)).value.mark, KnownMark::SetAt(at(1)));
+        assert_eq!(entry.repairs().unwrap().value.total, 1);
+        cache.update_details(KEY, times(6, 7), &details);
+        let entry = cache.get(KEY).unwrap();
+        assert_eq!(entry.stats(at(7)).value.mark, KnownMark::Absent);
+        assert_eq!(entry.repairs().unwrap().value.total, 0, "it was forgotten, and began anew");
+    }
+
+    #[test]
+    fn of_an_anomaly_that_the_store_does_not_know_nothing_is_known() {
+        let mut cache = cache();
+        cache.update_repairs(KEY, times(0, 2), &history(5), true);
+        cache.note_unknown(KEY, times(1, 3));
+        assert!(cache.get(KEY).is_some(), "the repair may have come later");
+        cache.note_unknown(KEY, times(4, 5));
+        assert!(cache.get(KEY).is_none());
+        assert_eq!(cache.bytes, 0);
+    }
+
+    #[test]
+    fn a_history_that_lacks_attempts_is_forgotten() {
+        let mut cache = cache();
+        cache.update_repairs(KEY, times(0, 1), &history(2), true);
+        let of = |repair_attempts| AnomalyStats { repair_attempts, ..stats(1, at(0)) };
+        cache.update_stats(KEY, times(2, 3), &of(2));
+        assert!(cache.get(KEY).unwrap().repairs().is_some());
+        cache.update_stats(KEY, times(4, 5), &of(3));
+        assert!(cache.get(KEY).unwrap().repairs().is_none());
+        assert_eq!(cache.get(KEY).unwrap().stats(at(6)).value.repair_attempts, Some(3));
     }
 }

@@ -1,14 +1,20 @@
 //! The operations that wait for one anomaly, in as few bytes as an estimate needs: a full spool has
 //! millions of them. Their number changes no cost by more than its logarithm.
 
-use std::{collections::BTreeMap, mem, sync::Arc};
-
-use crate::domain::{
-    AnomalyStats, FixMark, Operation, PermanentFix, RECENT_ATTEMPTS, RETENTION, RecentAttempt,
-    RepairAttempt, RepairHistory, Timestamp, Window, WindowCounts,
+use std::{
+    collections::{BTreeMap, HashSet},
+    mem,
 };
 
-const WINDOWS: [Window; 4] = [Window::Hour, Window::Day, Window::Week, Window::Month];
+use super::{
+    effects::{Effect, Effects, Texts},
+    occurrences::{Occurrences, counts_of_one},
+    repair_copies::{WaitingAttempt, without_copies},
+};
+use crate::domain::{
+    KnownMark, Operation, PermanentFix, RECENT_ATTEMPTS, RETENTION, RecentAttempt, RepairHistory,
+    Timestamp, WindowCounts,
+};
 
 /// The operations that wait for one anomaly. Most anomalies have just one, an occurrence.
 #[derive(Debug)]
@@ -18,13 +24,18 @@ pub(super) enum Waiting {
         at: Timestamp,
         id: [u8; 7],
     },
+    /// One that the store may have had before.
+    OneDoubtful {
+        at: Timestamp,
+        id: [u8; 7],
+    },
     /// A repair, a mark or a removal of one.
     OneOther(Box<(u64, Effect)>),
     Many(Box<Many>),
 }
 
 /// Occurrences have ids of their own, apart from those of all other operations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Id {
     of_occurrence: bool,
     short: u64,
@@ -42,162 +53,38 @@ impl Id {
     }
 }
 
-/// The effect of an operation that is not an occurrence.
-#[derive(Clone, Debug)]
-pub(super) enum Effect {
-    Repaired {
-        at: Timestamp,
-        success: bool,
-        /// Absent where there was no room for it.
-        action: Option<Arc<str>>,
-    },
-    Marked {
-        at: Timestamp,
-        /// Absent where there was no room for them.
-        texts: Option<Box<Texts>>,
-    },
-    Unmarked,
-}
-
-/// The texts of a mark.
-#[derive(Clone, Debug)]
-pub(super) struct Texts {
-    description: String,
-    fixed_by: Option<String>,
-}
-
-impl Effect {
-    pub(super) fn repaired(attempt: &RepairAttempt, action: Option<Arc<str>>) -> Self {
-        Self::Repaired { at: attempt.at, success: attempt.success, action }
-    }
-
-    pub(super) fn marked(mark: &FixMark, has_room: bool) -> Self {
-        let texts = || {
-            let (description, fixed_by) = (mark.description.clone(), mark.fixed_by.clone());
-            Box::new(Texts { description, fixed_by })
-        };
-        Self::Marked { at: mark.at, texts: has_room.then(texts) }
-    }
-
-    /// Returns the size of the texts that are kept for it alone.
-    fn text_bytes(&self) -> usize {
-        match self {
-            Self::Repaired { action: Some(action), .. } if Arc::strong_count(action) == 1 => {
-                action.len()
-            }
-            Self::Marked { texts: Some(texts), .. } => {
-                texts.description.len() + texts.fixed_by.as_ref().map_or(0, String::len)
-            }
-            Self::Repaired { .. } | Self::Marked { .. } | Self::Unmarked => 0,
-        }
-    }
-}
-
 /// Several operations, or several copies of one.
 #[derive(Debug, Default)]
 pub(super) struct Many {
-    occurrences: Occurrences,
+    /// Those that the store can't have had before they began to wait.
+    fresh: Occurrences,
+    /// Those that it may have had: a caller has given their ids, or they were sent.
+    doubtful: Occurrences,
     repairs: Effects,
+    /// Number of `repairs` that it may have had.
+    doubtful_repairs: u64,
     fixes: Effects,
     /// Number of further copies of an operation, where there are any: a client's retry is accepted
     /// once it is durable itself, and not because the first copy may become so.
     copies: BTreeMap<Id, u32>,
 }
 
-#[derive(Debug)]
-struct Occurrences {
-    by_id: BTreeMap<u64, Timestamp>,
-    by_time: BTreeMap<Timestamp, u32>,
-    /// For each window its start, and the number of occurrences from there on. An event leaves a
-    /// window once, so that moving the starts costs little.
-    counted: [(Timestamp, u64); 4],
-}
-
-impl Default for Occurrences {
-    fn default() -> Self {
-        let counted = [(Timestamp::from_micros(i64::MIN), 0); 4];
-        Self { by_id: BTreeMap::new(), by_time: BTreeMap::new(), counted }
-    }
-}
-
-/// Effects in the order in which they wait.
-#[derive(Debug, Default)]
-struct Effects {
-    by_id: BTreeMap<u64, u64>,
-    by_position: BTreeMap<u64, Effect>,
-    next: u64,
-}
-
-impl Occurrences {
-    fn insert(&mut self, at: Timestamp, id: u64) -> bool {
-        if self.by_id.contains_key(&id) {
-            return false;
-        }
-        self.by_id.insert(id, at);
-        *self.by_time.entry(at).or_default() += 1;
-        for (start, count) in &mut self.counted {
-            *count += u64::from(at >= *start);
-        }
-        true
-    }
-
-    fn remove(&mut self, id: u64) -> bool {
-        let Some(at) = self.by_id.remove(&id) else { return false };
-        if let Some(same) = self.by_time.get_mut(&at) {
-            *same -= 1;
-            if *same == 0 {
-                self.by_time.remove(&at);
-            }
-        }
-        for (start, count) in &mut self.counted {
-            *count -= u64::from(at >= *start);
-        }
-        true
-    }
-
-    fn counts(&mut self, now: Timestamp) -> WindowCounts {
-        for (window, (start, count)) in WINDOWS.into_iter().zip(&mut self.counted) {
-            let moved_to = window.start(now);
-            let between = |from, to| -> u64 {
-                self.by_time.range(from..to).map(|(_, same)| u64::from(*same)).sum()
-            };
-            // A clock that was set back moves it back.
-            *count += if moved_to < *start { between(moved_to, *start) } else { 0 };
-            *count -= if *start < moved_to { between(*start, moved_to) } else { 0 };
-            *start = moved_to;
-        }
-        let [(_, hour), (_, day), (_, week), (_, month)] = self.counted;
-        WindowCounts { hour, day, week, month }
-    }
-
-    fn span(&self, now: Timestamp) -> Option<(Timestamp, Timestamp)> {
-        let mut inside = self.by_time.range(RETENTION.start(now)..).map(|(at, _)| *at);
-        let first = inside.next()?;
-        Some((first, inside.next_back().unwrap_or(first)))
-    }
-}
-
-impl Effects {
-    fn insert(&mut self, id: u64, effect: Effect) -> bool {
-        if self.by_id.contains_key(&id) {
-            return false;
-        }
-        self.by_id.insert(id, self.next);
-        self.by_position.insert(self.next, effect);
-        self.next += 1;
-        true
-    }
-
-    fn remove(&mut self, id: u64) -> Option<Effect> {
-        self.by_position.remove(&self.by_id.remove(&id)?)
-    }
-}
-
 impl Many {
     fn insert(&mut self, id: Id, effect: New) -> bool {
         let is_first = match effect {
-            New::Occurrence(at) => self.occurrences.insert(at, id.short),
-            New::Other(effect @ Effect::Repaired { .. }) => self.repairs.insert(id.short, effect),
+            New::Occurrence { at, is_doubtful } => {
+                let (to, other) = match is_doubtful {
+                    true => (&mut self.doubtful, &self.fresh),
+                    false => (&mut self.fresh, &self.doubtful),
+                };
+                !other.contains(id.short) && to.insert(at, id.short)
+            }
+            New::Other(effect @ Effect::Repaired { .. }) => {
+                let is_doubtful = effect.is_doubtful_repair();
+                let is_first = self.repairs.insert(id.short, effect);
+                self.doubtful_repairs += u64::from(is_first && is_doubtful);
+                is_first
+            }
             New::Other(effect) => self.fixes.insert(id.short, effect),
         };
         if !is_first {
@@ -206,26 +93,43 @@ impl Many {
         is_first
     }
 
-    /// Returns the effect that went with the last copy; `None` if there was no copy.
-    fn remove(&mut self, id: Id) -> Option<Option<Effect>> {
+    /// Returns what it took away; `None` if there was no copy.
+    fn remove(&mut self, id: Id) -> Option<Removed> {
         if let Some(more) = self.copies.get_mut(&id) {
             *more -= 1;
             if *more == 0 {
                 self.copies.remove(&id);
             }
-            Some(None)
-        } else if id.of_occurrence {
-            self.occurrences.remove(id.short).then_some(None)
-        } else {
-            self.repairs.remove(id.short).or_else(|| self.fixes.remove(id.short)).map(Some)
+            return Some(Removed::Copy);
         }
+        if id.of_occurrence {
+            let is_found = self.fresh.remove(id.short) || self.doubtful.remove(id.short);
+            return is_found.then_some(Removed::Occurrence);
+        }
+        if let Some(repair) = self.repairs.remove(id.short) {
+            self.doubtful_repairs -= u64::from(repair.is_doubtful_repair());
+            return Some(Removed::Effect(repair));
+        }
+        self.fixes.remove(id.short).map(Removed::Effect)
     }
 
     fn is_empty(&self) -> bool {
-        self.occurrences.by_id.is_empty()
-            && self.repairs.by_id.is_empty()
-            && self.fixes.by_id.is_empty()
+        self.fresh.is_empty()
+            && self.doubtful.is_empty()
+            && self.repairs.is_empty()
+            && self.fixes.is_empty()
     }
+}
+
+/// What a removal took away.
+#[derive(Debug)]
+enum Removed {
+    /// One of several copies.
+    Copy,
+    /// The last copy of an occurrence.
+    Occurrence,
+    /// The effect of the last copy of another operation.
+    Effect(Effect),
 }
 
 /// The outcome of a removal.
@@ -233,6 +137,8 @@ impl Many {
 pub(super) struct Removal {
     /// True if nothing waits any more.
     pub(super) is_last: bool,
+    /// True if no copy of the operation waits any more.
+    pub(super) is_gone: bool,
     /// The size of the texts that went.
     pub(super) text_bytes: usize,
 }
@@ -240,16 +146,50 @@ pub(super) struct Removal {
 /// The effect of a new operation.
 #[derive(Debug)]
 pub(super) enum New {
-    Occurrence(Timestamp),
+    Occurrence {
+        at: Timestamp,
+        /// True if the store may have had it before.
+        is_doubtful: bool,
+    },
     Other(Effect),
+}
+
+/// The operations that wait for one anomaly, as far as an estimate needs them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Summary {
+    /// Those that the store can't have had before they began to wait.
+    pub(super) fresh: Amounts,
+    /// Those of them that it was not sent since.
+    pub(super) unsent: Amounts,
+    /// Those that it may have had before.
+    pub(super) doubtful: Amounts,
+    /// The times of the oldest and of the newest occurrence inside 30 days.
+    pub(super) span: Option<(Timestamp, Timestamp)>,
+    /// The mark once they are applied; absent where they leave it as it is.
+    pub(super) mark: Option<KnownMark>,
+}
+
+/// Occurrences and repairs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Amounts {
+    pub(super) counts: WindowCounts,
+    pub(super) repairs: u64,
+}
+
+/// The operations that may have been sent to the store since they wait.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Sent<'a> {
+    None,
+    All,
+    These(&'a HashSet<Id>),
 }
 
 impl Waiting {
     pub(super) fn new(id: Id, new: New) -> Self {
         match new {
-            New::Occurrence(at) => {
-                let [_, short @ ..] = id.short.to_be_bytes();
-                Self::One { at, id: short }
+            New::Occurrence { at, is_doubtful } => {
+                let [_, id @ ..] = id.short.to_be_bytes();
+                if is_doubtful { Self::OneDoubtful { at, id } } else { Self::One { at, id } }
             }
             New::Other(effect) => Self::OneOther(Box::new((id.short, effect))),
         }
@@ -263,7 +203,10 @@ impl Waiting {
         let mut many = Many::default();
         match self {
             Self::One { at, id } => {
-                many.insert(Id::of_one(*id), New::Occurrence(*at));
+                many.insert(Id::of_one(*id), New::Occurrence { at: *at, is_doubtful: false });
+            }
+            Self::OneDoubtful { at, id } => {
+                many.insert(Id::of_one(*id), New::Occurrence { at: *at, is_doubtful: true });
             }
             Self::OneOther(other) => {
                 let (short, effect) = &**other;
@@ -279,68 +222,140 @@ impl Waiting {
 
     /// Removes one copy of an operation; `None` if it does not wait.
     pub(super) fn remove(&mut self, id: Id) -> Option<Removal> {
-        let (effect, is_last) = match self {
-            Self::One { id: known, .. } if Id::of_one(*known) != id => return None,
-            Self::One { .. } => (None, true),
+        let (removed, is_last) = match self {
+            Self::One { id: known, .. } | Self::OneDoubtful { id: known, .. } => {
+                if Id::of_one(*known) != id {
+                    return None;
+                }
+                (Removed::Occurrence, true)
+            }
             Self::OneOther(other) if id.of_occurrence || other.0 != id.short => return None,
-            Self::OneOther(other) => (Some(mem::replace(&mut other.1, Effect::Unmarked)), true),
+            Self::OneOther(other) => {
+                (Removed::Effect(mem::replace(&mut other.1, Effect::Unmarked)), true)
+            }
             Self::Many(many) => (many.remove(id)?, many.is_empty()),
         };
-        Some(Removal { is_last, text_bytes: effect.map_or(0, |effect| effect.text_bytes()) })
-    }
-
-    /// Adds the operations to the anomaly's `stats`.
-    pub(super) fn add_to(&mut self, now: Timestamp, stats: &mut AnomalyStats) {
-        let (counts, span) = match self {
-            Self::One { at, .. } => {
-                let [hour, day, week, month] =
-                    WINDOWS.map(|window| u64::from(*at >= window.start(now)));
-                let span = (month > 0).then_some((*at, *at));
-                (WindowCounts { hour, day, week, month }, span)
-            }
-            Self::OneOther(_) => (WindowCounts::default(), None),
-            Self::Many(many) => (many.occurrences.counts(now), many.occurrences.span(now)),
+        let is_gone = !matches!(removed, Removed::Copy);
+        let text_bytes = match removed {
+            Removed::Effect(effect) => effect.text_bytes(),
+            Removed::Copy | Removed::Occurrence => 0,
         };
-        stats.counts.hour += counts.hour;
-        stats.counts.day += counts.day;
-        stats.counts.week += counts.week;
-        stats.counts.month += counts.month;
-        if let Some((first, last)) = span {
-            stats.first_seen = Some(stats.first_seen.map_or(first, |seen| seen.min(first)));
-            stats.last_seen = Some(stats.last_seen.map_or(last, |seen| seen.max(last)));
-        }
-        stats.repair_attempts += self.repairs();
-        match self.last_fix() {
-            Some(Effect::Marked { at, .. }) => stats.fixed_at = Some(*at),
-            Some(Effect::Unmarked) => stats.fixed_at = None,
-            Some(Effect::Repaired { .. }) | None => {}
-        }
+        Some(Removal { is_last, is_gone, text_bytes })
     }
 
-    /// Adds the repairs to the anomaly's `history`, the newest of them one by one.
-    pub(super) fn add_repairs(&self, history: &mut RepairHistory) {
-        let newest: Vec<&Effect> = match self {
-            Self::One { .. } => Vec::new(),
-            Self::OneOther(other) => vec![&other.1],
-            Self::Many(many) => {
-                many.repairs.by_position.values().rev().take(RECENT_ATTEMPTS).collect()
-            }
+    /// Returns what an estimate needs of the operations.
+    pub(super) fn summary(&mut self, now: Timestamp, sent: Sent<'_>) -> Summary {
+        let one = |at: Timestamp| {
+            let span = (at >= RETENTION.start(now)).then_some((at, at));
+            (Amounts { counts: counts_of_one(at, now), repairs: 0 }, span)
         };
-        let total = history.total + self.repairs();
-        for effect in newest.into_iter().rev() {
-            if let Effect::Repaired { at, success, action: Some(action) } = effect {
-                let (action, at) = (action.to_string(), Some(*at));
-                history.push(RecentAttempt { action, success: *success, at });
-            }
-        }
-        history.total = total;
-    }
-
-    fn repairs(&self) -> u64 {
+        let mut summary = Summary { mark: self.last_mark(), ..Summary::default() };
         match self {
-            Self::One { .. } => 0,
-            Self::OneOther(other) => u64::from(matches!(other.1, Effect::Repaired { .. })),
-            Self::Many(many) => many.repairs.by_id.len() as u64,
+            Self::One { at, .. } => (summary.fresh, summary.span) = one(*at),
+            Self::OneDoubtful { at, .. } => (summary.doubtful, summary.span) = one(*at),
+            Self::OneOther(other) => match &other.1 {
+                Effect::Repaired { is_doubtful: true, .. } => summary.doubtful.repairs = 1,
+                Effect::Repaired { .. } => summary.fresh.repairs = 1,
+                Effect::Marked { .. } | Effect::Unmarked => {}
+            },
+            Self::Many(many) => {
+                summary.fresh.counts = many.fresh.counts(now);
+                summary.doubtful.counts = many.doubtful.counts(now);
+                summary.doubtful.repairs = many.doubtful_repairs;
+                summary.fresh.repairs = many.repairs.len() - many.doubtful_repairs;
+                let spans = [many.fresh.span(now), many.doubtful.span(now)].into_iter().flatten();
+                summary.span = spans.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+            }
+        }
+        let sent_counts = match (sent, &*self) {
+            (Sent::None, _) => WindowCounts::default(),
+            (Sent::These(ids), Self::Many(many)) => {
+                let occurrences = ids.iter().filter(|id| id.of_occurrence);
+                many.fresh.counts_of(now, occurrences.map(|id| id.short))
+            }
+            // All, or there is but one.
+            _ => summary.fresh.counts,
+        };
+        summary.unsent = Amounts {
+            counts: summary.fresh.counts.minus(sent_counts),
+            repairs: self.unsent_repairs(sent),
+        };
+        summary
+    }
+
+    /// Returns the number of fresh repairs that were not sent.
+    fn unsent_repairs(&self, sent: Sent<'_>) -> u64 {
+        match (sent, self) {
+            (Sent::None, _) => self.fresh_repairs(),
+            (Sent::These(ids), Self::Many(many)) => {
+                let is_fresh = |id: &&Id| {
+                    let repair = many.repairs.get(id.short).filter(|_| !id.of_occurrence);
+                    repair.is_some_and(|repair| !repair.is_doubtful_repair())
+                };
+                let sent = ids.iter().filter(is_fresh).count() as u64;
+                self.fresh_repairs().saturating_sub(sent)
+            }
+            // All were sent, or there is but one.
+            _ => 0,
+        }
+    }
+
+    /// Adds the repairs to the anomaly's `history`, the newest of them one by one. One that may be
+    /// in it already is added only if it is not the like of one that is. The total is a lower
+    /// bound, because the history may also have any that were sent and are not in its list.
+    pub(super) fn add_repairs(&self, history: &mut RepairHistory, sent: Sent<'_>) {
+        let newest: Vec<&Effect> = match self {
+            Self::One { .. } | Self::OneDoubtful { .. } => Vec::new(),
+            Self::OneOther(other) => vec![&other.1],
+            Self::Many(many) => many.repairs.newest().take(RECENT_ATTEMPTS).collect(),
+        };
+        let waiting: Vec<WaitingAttempt> = newest
+            .into_iter()
+            .rev()
+            .filter_map(|effect| {
+                let Effect::Repaired { at, success, is_doubtful, action } = effect else {
+                    return None;
+                };
+                let (action, at) = (action.as_ref()?.to_string(), Some(*at));
+                let attempt = RecentAttempt { action, success: *success, at };
+                Some(WaitingAttempt { attempt, is_doubtful: *is_doubtful })
+            })
+            .collect();
+        let listed = waiting.iter().filter(|waits| !waits.is_doubtful).count() as u64;
+        let (known, unsent) = (history.total, self.unsent_repairs(sent));
+        let are_all_listed = known <= history.recent.len() as u64;
+        for WaitingAttempt { attempt, .. } in without_copies(history, waiting) {
+            history.push(attempt);
+        }
+        history.total = match are_all_listed {
+            true => history.total + unsent.saturating_sub(listed),
+            false => unsent + known.max(self.doubtful_repairs()),
+        };
+    }
+
+    fn doubtful_repairs(&self) -> u64 {
+        match self {
+            Self::One { .. } | Self::OneDoubtful { .. } => 0,
+            Self::OneOther(other) => u64::from(other.1.is_doubtful_repair()),
+            Self::Many(many) => many.doubtful_repairs,
+        }
+    }
+
+    fn fresh_repairs(&self) -> u64 {
+        match self {
+            Self::One { .. } | Self::OneDoubtful { .. } => 0,
+            Self::OneOther(other) => {
+                u64::from(matches!(other.1, Effect::Repaired { is_doubtful: false, .. }))
+            }
+            Self::Many(many) => many.repairs.len() - many.doubtful_repairs,
+        }
+    }
+
+    fn last_mark(&self) -> Option<KnownMark> {
+        match self.last_fix()? {
+            Effect::Marked { at, .. } => Some(KnownMark::SetAt(*at)),
+            Effect::Unmarked => Some(KnownMark::Absent),
+            Effect::Repaired { .. } => None,
         }
     }
 
@@ -361,9 +376,9 @@ impl Waiting {
 
     fn last_fix(&self) -> Option<&Effect> {
         match self {
-            Self::One { .. } => None,
+            Self::One { .. } | Self::OneDoubtful { .. } => None,
             Self::OneOther(other) => Some(&other.1),
-            Self::Many(many) => many.fixes.by_position.values().next_back(),
+            Self::Many(many) => many.fixes.newest().next(),
         }
     }
 }
@@ -383,10 +398,12 @@ mod tests {
         Id::of(&Operation::Occurrence(occurrence))
     }
 
+    fn fresh(second: i64) -> New {
+        New::Occurrence { at: at(second), is_doubtful: false }
+    }
+
     fn counts(waiting: &mut Waiting, now: Timestamp) -> WindowCounts {
-        let mut stats = AnomalyStats::default();
-        waiting.add_to(now, &mut stats);
-        stats.counts
+        waiting.summary(now, Sent::All).fresh.counts
     }
 
     #[test]
@@ -396,11 +413,11 @@ mod tests {
 
     #[test]
     fn counts_follow_the_clock_in_both_directions() {
-        let mut waiting = Waiting::new(id(0), New::Occurrence(at(0)));
+        let mut waiting = Waiting::new(id(0), fresh(0));
         let hour = 3_600;
-        assert!(waiting.insert(id(1), New::Occurrence(at(hour))));
-        assert!(waiting.insert(id(2), New::Occurrence(at(-hour))));
-        assert!(!waiting.insert(id(2), New::Occurrence(at(5))), "a copy with another time");
+        assert!(waiting.insert(id(1), fresh(hour)));
+        assert!(waiting.insert(id(2), fresh(-hour)));
+        assert!(!waiting.insert(id(2), fresh(5)), "a copy with another time");
         let of_hour = |hour| WindowCounts { hour, day: 3, week: 3, month: 3 };
         for (now, expected) in [(hour, 2), (hour + 1, 1), (0, 3), (2 * hour + 1, 0), (hour, 2)] {
             assert_eq!(counts(&mut waiting, at(now)), of_hour(expected), "{now}");
@@ -415,5 +432,20 @@ mod tests {
         assert_eq!(counts(&mut waiting, at(hour)), last);
         assert!(waiting.remove(id(9)).is_none(), "it does not wait");
         assert!(is_last(&mut waiting, 1));
+    }
+
+    #[test]
+    fn what_the_store_may_have_had_is_summed_apart() {
+        let mut waiting = Waiting::new(id(0), fresh(0));
+        assert!(waiting.insert(id(1), fresh(0)));
+        let doubtful = || New::Occurrence { at: at(0), is_doubtful: true };
+        assert!(waiting.insert(id(2), doubtful()));
+        assert!(!waiting.insert(id(1), doubtful()), "a copy of one that is fresh");
+        let sent = HashSet::from([id(1), id(2)]);
+        let summary = waiting.summary(at(0), Sent::These(&sent));
+        assert_eq!(summary.fresh.counts.hour, 2);
+        assert_eq!(summary.unsent.counts.hour, 1);
+        assert_eq!(summary.doubtful.counts.hour, 1);
+        assert_eq!(waiting.summary(at(0), Sent::All).unsent.counts.hour, 0);
     }
 }

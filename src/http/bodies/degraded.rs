@@ -11,18 +11,27 @@ use crate::{counter::Degraded, domain::Timestamp};
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[schema(as = Degraded)]
 pub(in crate::http) struct DegradedBody {
-    /// True where the store had no part in the answer: it is made of the last known state and of
-    /// the writes that wait.
+    /// True where the answer is an estimate, made of the last known state and of the writes that
+    /// wait. Its counts are lower bounds, and what is not known is null.
     degraded: bool,
-    /// The time as of which the store's part of the answer is current, where that is not now.
+    /// Present where `degraded` is true: the time of the last known state; null where there is
+    /// none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, value_type = Option<schemas::Time>)]
-    as_of: Option<Timestamp>,
+    #[schema(value_type = Option<schemas::Time>)]
+    as_of: Option<Option<Timestamp>>,
+}
+
+impl DegradedBody {
+    /// Of an answer made of several: an estimate where one of them is, as of the oldest.
+    pub(in crate::http) fn of_all(answers: impl Iterator<Item = Option<Degraded>>) -> Self {
+        // An unknown time is the oldest.
+        answers.flatten().min_by_key(|degraded| degraded.as_of).into()
+    }
 }
 
 impl From<Option<Degraded>> for DegradedBody {
     fn from(degraded: Option<Degraded>) -> Self {
-        let as_of = degraded.and_then(|degraded| degraded.as_of);
+        let as_of = degraded.map(|degraded| degraded.as_of);
         Self { degraded: degraded.is_some(), as_of }
     }
 }

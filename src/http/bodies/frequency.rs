@@ -27,17 +27,20 @@ pub(in crate::http) struct FrequencyBody {
     /// Occurrences within the last 30 days.
     #[schema(example = 20)]
     count_30d: u64,
-    /// The oldest occurrence within 30 days; null where there is none.
+    /// The oldest occurrence within 30 days; null where there is none, and in an outage where it
+    /// is not known.
     #[schema(required, value_type = Option<schemas::Time>)]
     first_seen: Option<Timestamp>,
-    /// The newest occurrence within 30 days; null where there is none.
+    /// The newest occurrence within 30 days; null where there is none. In an outage the newest
+    /// that is known.
     #[schema(required, value_type = Option<schemas::Time>)]
     last_seen: Option<Timestamp>,
-    /// Number of repair attempts.
-    #[schema(example = 2)]
-    auto_repair_count: u64,
-    /// True while the mark of a permanent fix holds.
-    permanent_fix_applied: bool,
+    /// Number of repair attempts; null in an outage where it is not known.
+    #[schema(required, example = 2)]
+    auto_repair_count: Option<u64>,
+    /// True while the mark of a permanent fix holds; null in an outage where that is not known.
+    #[schema(required)]
+    permanent_fix_applied: Option<bool>,
     /// The level that the occurrences of 24 hours have reached; null where they are few.
     #[schema(required, value_type = Option<schemas::EscalationLevel>)]
     escalation_level: Option<EscalationLevel>,
@@ -45,10 +48,12 @@ pub(in crate::http) struct FrequencyBody {
     /// recorded they are the same.
     #[schema(required, value_type = Option<schemas::EscalationLevel>)]
     previous_level: Option<EscalationLevel>,
-    /// True if the anomaly has come back after its cause was marked as fixed.
-    regressed: bool,
+    /// True if the anomaly has come back after its cause was marked as fixed; null in an outage
+    /// where that is not known.
+    #[schema(required)]
+    regressed: Option<bool>,
     /// Present where it is false: a count may be too high, or `first_seen` too early, by what lies
-    /// in one bucket of time.
+    /// in one bucket of time, or in an outage by what has left a window since `as_of`.
     #[serde(skip_serializing_if = "is_true")]
     #[schema(required = false)]
     exact: bool,
@@ -63,7 +68,6 @@ fn is_true(value: &bool) -> bool {
 
 impl FrequencyBody {
     pub(in crate::http) fn new(frequency: Frequency, degraded: Option<Degraded>) -> Self {
-        let regressed = frequency.regressed();
         let Frequency { key, stats, level, previous_level } = frequency;
         Self {
             anomaly_key: key,
@@ -74,10 +78,10 @@ impl FrequencyBody {
             first_seen: stats.first_seen,
             last_seen: stats.last_seen,
             auto_repair_count: stats.repair_attempts,
-            permanent_fix_applied: stats.fixed_at.is_some(),
+            permanent_fix_applied: stats.mark.holds(),
             escalation_level: level,
             previous_level,
-            regressed,
+            regressed: stats.regressed(),
             exact: !stats.is_approximate,
             degraded: degraded.into(),
         }

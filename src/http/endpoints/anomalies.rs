@@ -63,13 +63,16 @@ struct AnomalyBody {
     #[schema(required, value_type = Option<schemas::Time>)]
     known_since: Option<Timestamp>,
     frequency: FrequencyBody,
-    /// The mark that the cause is fixed; null if there is none.
+    /// The mark that the cause is fixed; null if there is none, and in an outage if that is not
+    /// known (`frequency.permanent_fix_applied` is null then).
     #[schema(required)]
     permanent_fix: Option<FixBody>,
     /// How often each repair action was tried and worked, among the newest 100 attempts. The action
-    /// with the most attempts comes first.
-    #[schema(max_items = 100)]
-    repairs: Vec<ActionBody>,
+    /// with the most attempts comes first. Null in an outage if that is not known.
+    #[schema(required, max_items = 100)]
+    repairs: Option<Vec<ActionBody>>,
+    #[serde(flatten)]
+    degraded: DegradedBody,
 }
 
 /// The fields that identify an anomaly.
@@ -110,8 +113,9 @@ impl From<Answered<Anomaly>> for AnomalyBody {
             metadata: posted.map(|fields| Signature::other_fields(&fields)),
             known_since: details.known_since,
             permanent_fix: details.fix.map(|fix| FixBody::new(frequency.key, fix, degraded)),
-            repairs: ActionBody::of_history(&details.repairs),
+            repairs: details.repairs.as_ref().map(ActionBody::of_history),
             frequency: FrequencyBody::new(frequency, degraded),
+            degraded: degraded.into(),
         }
     }
 }

@@ -8,9 +8,10 @@ use utoipa_axum::routes;
 use super::endpoint::Endpoint;
 use crate::{
     auth::Scope,
+    counter::Answered,
     domain::{Actor, AnomalyKey, AuditEntry, AuditEvent, Timestamp},
     http::{
-        bodies::schemas,
+        bodies::{DegradedBody, schemas},
         extract::KeyPath,
         json::Json,
         problem::{Problem, ProblemKind},
@@ -35,6 +36,8 @@ struct AuditBody {
     /// The newest 100 entries, newest first.
     #[schema(max_items = 100)]
     entries: Vec<EntryBody>,
+    #[serde(flatten)]
+    degraded: DegradedBody,
 }
 
 /// One change of the anomaly.
@@ -116,6 +119,7 @@ async fn audit(
     KeyPath(key): KeyPath,
 ) -> Result<Json<AuditBody>, Problem> {
     let entries = state.counter.audit(state.counter.moment(), key).await?;
-    let entries = entries.ok_or_else(|| Problem::unknown_anomaly(key))?;
-    Ok(Json(AuditBody { anomaly_key: key, entries: entries.into_iter().map(Into::into).collect() }))
+    let Answered { value, degraded } = entries.ok_or_else(|| Problem::unknown_anomaly(key))?;
+    let entries = value.into_iter().map(Into::into).collect();
+    Ok(Json(AuditBody { anomaly_key: key, entries, degraded: degraded.into() }))
 }

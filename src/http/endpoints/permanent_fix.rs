@@ -111,8 +111,9 @@ struct UnmarkedBody {
     anomaly_key: AnomalyKey,
     /// Always false: no mark holds.
     permanent_fix_applied: bool,
-    /// False if there was no mark to remove.
-    removed: bool,
+    /// False if there was no mark to remove; null in an outage if that is not known.
+    #[schema(required)]
+    removed: Option<bool>,
     #[serde(flatten)]
     degraded: DegradedBody,
 }

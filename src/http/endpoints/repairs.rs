@@ -9,7 +9,9 @@ use super::endpoint::Endpoint;
 use crate::{
     auth::Scope,
     counter::Answered,
-    domain::{Action, AnomalyKey, RepairAttempt, RepairHistory, SuccessRate, Timestamp},
+    domain::{
+        Action, AnomalyKey, RepairAttempt, RepairHistory, RepairStatistics, SuccessRate, Timestamp,
+    },
     http::{
         bodies::{ActionBody, DegradedBody, NotCounted, schemas, write_status},
         extract::{
@@ -73,11 +75,22 @@ impl RequestBody for RepairRequest {
 struct RepairBody {
     #[schema(value_type = schemas::AnomalyKey)]
     anomaly_key: AnomalyKey,
-    #[serde(flatten)]
-    action: ActionBody,
-    /// Number of repair attempts of all actions.
-    #[schema(example = 2)]
-    auto_repair_count: u64,
+    /// The name of the repair action.
+    #[schema(example = "restart_pod")]
+    action: String,
+    /// Number of attempts of this action among the anomaly's newest 100; null in an outage if the
+    /// attempts before this one are not known.
+    #[schema(required, maximum = 100, example = 2)]
+    total: Option<u64>,
+    /// Number of those attempts that worked; null if `total` is.
+    #[schema(required, maximum = 100, example = 1)]
+    success: Option<u64>,
+    /// The share of attempts that worked; null if `total` is.
+    #[schema(required, value_type = Option<schemas::SuccessRate>)]
+    success_rate: Option<SuccessRate>,
+    /// Number of repair attempts of all actions; null if `total` is.
+    #[schema(required, example = 2)]
+    auto_repair_count: Option<u64>,
     /// False if an attempt with this `event_id` was reported before.
     counted: bool,
     /// Why it does not count; present where `counted` is false.
@@ -182,11 +195,15 @@ async fn record(
     let recorded = state.counter.record_repair(moment, attempt).await?;
     let Answered { value: recorded, degraded } =
         recorded.ok_or_else(|| Problem::unknown_anomaly(key))?;
-    let figures = recorded.history.statistics(action.as_str());
+    let history = recorded.history.as_ref();
+    let figures = history.map(|history| history.statistics(action.as_str()));
     let body = RepairBody {
         anomaly_key: key,
-        action: ActionBody::new(action.as_str(), figures),
-        auto_repair_count: recorded.history.total,
+        action: action.to_string(),
+        total: figures.map(|figures| figures.total),
+        success: figures.map(|figures| figures.success),
+        success_rate: figures.map(RepairStatistics::success_rate),
+        auto_repair_count: history.map(|history| history.total),
         counted: recorded.counted,
         reason: (!recorded.counted).then_some(NotCounted::Duplicate),
         degraded: degraded.into(),

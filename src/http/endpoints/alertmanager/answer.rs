@@ -9,7 +9,7 @@ use super::alert::AlertHead;
 use crate::{
     counter::{Answered, Counted, OccurrenceOutcome},
     http::{
-        bodies::{FrequencyBody, NotCounted, Recorded},
+        bodies::{DegradedBody, FrequencyBody, NotCounted, Recorded},
         problem::Problem,
     },
     store::RecordOutcome,
@@ -43,6 +43,8 @@ pub(super) struct DeliveryBody {
     waiting: usize,
     /// The result of each alert of the delivery, in the same order.
     alerts: Vec<AlertBody>,
+    #[serde(flatten)]
+    degraded: DegradedBody,
 }
 
 /// The result of an alert.
@@ -150,7 +152,11 @@ impl DeliveryBody {
     /// Makes the answer of the result of each alert, and counts the results.
     pub(super) fn new(heads: Vec<AlertHead>, results: Vec<Recorded>) -> Self {
         let alerts = Vec::with_capacity(results.len());
-        let mut body = Self { counted: 0, waiting: 0, failed: 0, alerts };
+        let degraded = DegradedBody::of_all(results.iter().map(|result| {
+            let answered = result.as_ref().ok()?.as_ref()?;
+            answered.degraded
+        }));
+        let mut body = Self { counted: 0, waiting: 0, failed: 0, alerts, degraded };
         for (head, result) in heads.into_iter().zip(results) {
             let mut result = AlertStatus::from(result);
             let outcome = result.outcome();

@@ -1,0 +1,133 @@
+//! Applies operations of one kind with one call to the store, and keeps what the replies tell of
+//! their anomalies: once they wait no longer, an estimate without it would take back an answer.
+
+use super::{fallback::Fallback, reported::Source, stale_entry::CallTimes};
+use crate::{
+    counter::clock::Clock,
+    domain::{AnomalyKey, Moment, Occurrence, Operation, PermanentFix, RepairAttempt, Thresholds},
+    store::{RecordOutcome, Store, StoreError},
+};
+
+/// The store's answer to one write.
+#[derive(Debug)]
+pub(super) enum Applied {
+    /// It is a repair, or it is a fix, which does not tell whether it was applied before.
+    Yes {
+        is_new: bool,
+    },
+    UnknownAnomaly,
+    Recorded(RecordOutcome),
+}
+
+/// Applies operations.
+#[derive(Debug)]
+pub(super) struct Applier<'a> {
+    pub(super) store: &'a dyn Store,
+    pub(super) clock: &'a dyn Clock,
+    pub(super) fallback: Option<&'a Fallback>,
+    pub(super) thresholds: Thresholds,
+    pub(super) source: Source,
+    /// True if they may have been applied before.
+    pub(super) is_again: bool,
+}
+
+impl Applier<'_> {
+    pub(super) async fn apply(
+        &self,
+        moment: Moment,
+        operations: &[&Operation],
+    ) -> Vec<Result<Applied, StoreError>> {
+        if let Some(fallback) = self.updated() {
+            fallback.begin_applying(operations.iter().copied());
+        }
+        let mut occurrences: Vec<Occurrence> = Vec::new();
+        let mut repairs: Vec<RepairAttempt> = Vec::new();
+        let mut results = Vec::new();
+        for operation in operations {
+            match operation {
+                Operation::Occurrence(occurrence) => occurrences.push(occurrence.clone()),
+                Operation::Repair(attempt) => repairs.push(attempt.clone()),
+                Operation::Mark(mark) => {
+                    let result = self.store.mark_fixed(moment, mark.clone()).await;
+                    if let Ok(Some(fix)) = &result {
+                        self.keep_fix(moment, mark.key, Some(fix));
+                    }
+                    results.push(result.map(|fix| applied(fix.map(|_| true))));
+                }
+                Operation::Unmark(removal) => {
+                    let result = self.store.unmark_fixed(moment, removal.clone()).await;
+                    if let Ok(Some(_)) = &result {
+                        self.keep_fix(moment, removal.key, None);
+                    }
+                    results.push(result.map(|removed| applied(removed.map(|_| true))));
+                }
+            }
+        }
+        if !occurrences.is_empty() {
+            results.extend(self.record(moment, occurrences).await);
+        }
+        if !repairs.is_empty() {
+            results.extend(self.repair(moment, repairs).await);
+        }
+        results.resize_with(operations.len(), || Err(StoreError::no_result()));
+        results
+    }
+
+    async fn record(
+        &self,
+        moment: Moment,
+        occurrences: Vec<Occurrence>,
+    ) -> Vec<Result<Applied, StoreError>> {
+        let results = match self.is_again {
+            true => self.store.record_again(moment, occurrences.clone()).await,
+            false => self.store.record(moment, occurrences.clone()).await,
+        };
+        if let Some(fallback) = self.fallback {
+            fallback.report_news(self.source, self.thresholds, &occurrences, &results);
+        }
+        if let Some(fallback) = self.updated() {
+            let keys = occurrences.iter().map(|occurrence| occurrence.key);
+            fallback.update_recorded(self.times(moment), keys, &results);
+        }
+        let outcomes = results.into_iter().map(|result| Ok(Applied::Recorded(result?.outcome)));
+        outcomes.collect()
+    }
+
+    async fn repair(
+        &self,
+        moment: Moment,
+        repairs: Vec<RepairAttempt>,
+    ) -> Vec<Result<Applied, StoreError>> {
+        let keys: Vec<AnomalyKey> = repairs.iter().map(|attempt| attempt.key).collect();
+        let results = self.store.record_repairs(moment, repairs).await;
+        if let Some(fallback) = self.updated() {
+            for (key, result) in keys.into_iter().zip(&results) {
+                if let Ok(Some(repaired)) = result {
+                    fallback.update_repairs(key, self.times(moment), &repaired.history);
+                }
+            }
+        }
+        let is_new = results.into_iter().map(|result| Ok(result?.map(|repaired| repaired.counted)));
+        is_new.map(|result| result.map(applied)).collect()
+    }
+
+    fn keep_fix(&self, moment: Moment, key: AnomalyKey, fix: Option<&PermanentFix>) {
+        if let Some(fallback) = self.updated() {
+            fallback.update_fix(key, self.times(moment), fix);
+        }
+    }
+
+    /// Returns the fallback, if replies update it. While writes are sent again the counts are still
+    /// rising to what they were: they are no news, and no loss.
+    fn updated(&self) -> Option<&Fallback> {
+        self.fallback.filter(|_| self.source != Source::Resend)
+    }
+
+    fn times(&self, moment: Moment) -> CallTimes {
+        CallTimes { began_at: moment.now, arrived_at: self.clock.now() }
+    }
+}
+
+fn applied(is_new: Option<bool>) -> Applied {
+    is_new.map_or(Applied::UnknownAnomaly, |is_new| Applied::Yes { is_new })
+}

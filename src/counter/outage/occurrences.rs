@@ -1,0 +1,94 @@
+//! The occurrences that wait for one anomaly, counted by window.
+
+use std::collections::BTreeMap;
+
+use crate::domain::{RETENTION, Timestamp, Window, WindowCounts};
+
+const WINDOWS: [Window; 4] = [Window::Hour, Window::Day, Window::Week, Window::Month];
+
+/// Returns the counts of one occurrence.
+pub(super) fn counts_of_one(at: Timestamp, now: Timestamp) -> WindowCounts {
+    let [hour, day, week, month] = WINDOWS.map(|window| u64::from(at >= window.start(now)));
+    WindowCounts { hour, day, week, month }
+}
+
+/// Occurrences by id and by time.
+#[derive(Debug)]
+pub(super) struct Occurrences {
+    by_id: BTreeMap<u64, Timestamp>,
+    by_time: BTreeMap<Timestamp, u32>,
+    /// For each window its start, and the number of occurrences from there on. An event leaves a
+    /// window once, so that moving the starts costs little.
+    counted: [(Timestamp, u64); 4],
+}
+
+impl Default for Occurrences {
+    fn default() -> Self {
+        let counted = [(Timestamp::from_micros(i64::MIN), 0); 4];
+        Self { by_id: BTreeMap::new(), by_time: BTreeMap::new(), counted }
+    }
+}
+
+impl Occurrences {
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    pub(super) fn contains(&self, id: u64) -> bool {
+        self.by_id.contains_key(&id)
+    }
+
+    /// Returns the counts of those that have one of `ids`.
+    pub(super) fn counts_of(&self, now: Timestamp, ids: impl Iterator<Item = u64>) -> WindowCounts {
+        ids.filter_map(|id| self.by_id.get(&id))
+            .fold(WindowCounts::default(), |counts, at| counts.plus(counts_of_one(*at, now)))
+    }
+
+    pub(super) fn insert(&mut self, at: Timestamp, id: u64) -> bool {
+        if self.by_id.contains_key(&id) {
+            return false;
+        }
+        self.by_id.insert(id, at);
+        *self.by_time.entry(at).or_default() += 1;
+        for (start, count) in &mut self.counted {
+            *count += u64::from(at >= *start);
+        }
+        true
+    }
+
+    /// Removes an occurrence, and returns whether there was one.
+    pub(super) fn remove(&mut self, id: u64) -> bool {
+        let Some(at) = self.by_id.remove(&id) else { return false };
+        if let Some(same) = self.by_time.get_mut(&at) {
+            *same -= 1;
+            if *same == 0 {
+                self.by_time.remove(&at);
+            }
+        }
+        for (start, count) in &mut self.counted {
+            *count -= u64::from(at >= *start);
+        }
+        true
+    }
+
+    pub(super) fn counts(&mut self, now: Timestamp) -> WindowCounts {
+        for (window, (start, count)) in WINDOWS.into_iter().zip(&mut self.counted) {
+            let moved_to = window.start(now);
+            let between = |from, to| -> u64 {
+                self.by_time.range(from..to).map(|(_, same)| u64::from(*same)).sum()
+            };
+            // A clock that was set back moves it back.
+            *count += if moved_to < *start { between(moved_to, *start) } else { 0 };
+            *count -= if *start < moved_to { between(*start, moved_to) } else { 0 };
+            *start = moved_to;
+        }
+        let [(_, hour), (_, day), (_, week), (_, month)] = self.counted;
+        WindowCounts { hour, day, week, month }
+    }
+
+    pub(super) fn span(&self, now: Timestamp) -> Option<(Timestamp, Timestamp)> {
+        let mut inside = self.by_time.range(RETENTION.start(now)..).map(|(at, _)| *at);
+        let first = inside.next()?;
+        Some((first, inside.next_back().unwrap_or(first)))
+    }
+}

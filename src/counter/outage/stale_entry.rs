@@ -1,0 +1,320 @@
+//! The last known state of one anomaly, of which some parts may not have been seen.
+
+use crate::{
+    domain::{
+        AnomalyStats, KnownDetails, KnownMark, KnownStats, PermanentFix, RETENTION, RecentAttempt,
+        RepairHistory, Timestamp,
+    },
+    store::AnomalyDetails,
+};
+
+/// Approximate size of an entry without details, with what the cache needs for it.
+pub(super) const ENTRY_BYTES: usize = size_of::<StaleEntry>() + 96;
+
+/// Lead of an entry over a new reply from which the clock was set back in between, in seconds.
+const SET_BACK_SECONDS: i64 = 60;
+
+/// Maximum difference of the clocks of instances, in seconds: events that have left for one of
+/// them are gone for all.
+pub(super) const SKEW_SECONDS: i64 = 60;
+
+/// Maximum difference between two times of one mark, in seconds: that of an older writer's is
+/// derived from the mark's remaining life.
+const MARK_TOLERANCE_SECONDS: i64 = 2;
+
+/// The last known state of an anomaly. What was not seen is absent.
+#[derive(Clone, Debug)]
+pub(crate) struct StaleEntry {
+    stats: Option<Seen<AnomalyStats>>,
+    details: Option<Box<SeenDetails>>,
+    /// When the last reply of which it is made arrived: writes that were sent before may be in it.
+    arrived_at: Timestamp,
+    /// Absent where the last reply does not bound later ones.
+    floor: Option<Floor>,
+}
+
+/// A value, and when it was current.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen<T> {
+    pub(crate) as_of: Timestamp,
+    pub(crate) value: T,
+}
+
+/// The details of an anomaly, each of which may not have been seen.
+#[derive(Clone, Debug, Default)]
+struct SeenDetails {
+    signature_json: Option<String>,
+    known_since: Option<Timestamp>,
+    fix: Option<Seen<Option<PermanentFix>>>,
+    repairs: Option<Seen<RepairHistory>>,
+}
+
+/// A bound for the replies to later calls: they have no lower count for as long as all of these
+/// events are inside 30 days.
+#[derive(Clone, Copy, Debug)]
+struct Floor {
+    count: u64,
+    first_seen: Timestamp,
+    /// Only calls that began later are bound.
+    arrived_at: Timestamp,
+}
+
+/// A count of 30 days that fell, although none of its events had left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fall {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+}
+
+/// The beginning of a call to the store, and the arrival of its reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CallTimes {
+    pub(crate) began_at: Timestamp,
+    pub(crate) arrived_at: Timestamp,
+}
+
+impl Floor {
+    fn of(arrived_at: Timestamp, stats: &AnomalyStats) -> Option<Self> {
+        let first_seen = stats.first_seen.filter(|_| !stats.is_approximate)?;
+        Some(Self { count: stats.counts.month, first_seen, arrived_at })
+    }
+}
+
+impl StaleEntry {
+    pub(super) fn new(arrived_at: Timestamp) -> Self {
+        Self { stats: None, details: None, arrived_at, floor: None }
+    }
+
+    /// Returns its approximate size in memory.
+    pub(super) fn bytes(&self) -> usize {
+        ENTRY_BYTES + self.details.as_deref().map_or(0, SeenDetails::bytes)
+    }
+
+    /// Returns whether a write that was sent at this time may be part of it.
+    pub(crate) fn may_hold(&self, sent_at: Timestamp) -> bool {
+        self.arrived_at >= sent_at
+    }
+
+    /// Returns the stats that were seen last, as they were then.
+    pub(crate) fn last_stats(&self) -> Option<&AnomalyStats> {
+        self.stats.as_ref().map(|stats| &stats.value)
+    }
+
+    /// Returns what is known of the stats at `now`, and as of when. Where none were seen, the
+    /// number of repairs is that of [`repairs`](Self::repairs).
+    pub(crate) fn stats(&self, now: Timestamp) -> Seen<KnownStats> {
+        if let Some(Seen { as_of, value }) = &self.stats {
+            let value = KnownStats::from(value.clone()).aged(*as_of, now);
+            return Seen { as_of: *as_of, value };
+        }
+        let (fix, repairs) = (self.seen_fix(), self.repairs());
+        let times = [fix.map(|fix| fix.as_of), repairs.map(|repairs| repairs.as_of)];
+        let mark = fix.map_or(KnownMark::Unknown, |fix| mark_of(fix).into());
+        let value = KnownStats { mark, ..KnownStats::unknown() };
+        Seen { as_of: times.into_iter().flatten().min().unwrap_or(self.arrived_at), value }
+    }
+
+    /// Returns the repairs, where they have been seen.
+    pub(crate) fn repairs(&self) -> Option<&Seen<RepairHistory>> {
+        self.details.as_ref()?.repairs.as_ref()
+    }
+
+    fn seen_fix(&self) -> Option<&Seen<Option<PermanentFix>>> {
+        self.details.as_ref()?.fix.as_ref()
+    }
+
+    /// Returns the mark, if it was seen later than at this time.
+    pub(crate) fn mark_after(&self, time: Timestamp) -> Option<KnownMark> {
+        let fix = self.seen_fix().filter(|fix| fix.as_of > time)?;
+        Some(mark_of(fix).into())
+    }
+
+    /// Returns the details as far as they have been seen, and the time of the oldest of them. The
+    /// fix is without the marks that wait.
+    pub(crate) fn details(&self) -> (Option<Timestamp>, KnownDetails) {
+        let Some(details) = &self.details else { return Default::default() };
+        let fix = details.fix.as_ref().map(|fix| fix.as_of);
+        let times = [fix, details.repairs.as_ref().map(|repairs| repairs.as_of)];
+        let known = KnownDetails {
+            signature_json: details.signature_json.clone(),
+            known_since: details.known_since,
+            fix: details.fix.as_ref().and_then(|fix| fix.value.clone()),
+            repairs: details.repairs.as_ref().map(|repairs| repairs.value.clone()),
+        };
+        (times.into_iter().flatten().min(), known)
+    }
+
+    /// Notes a reply. Returns whether its call began after all earlier replies.
+    fn arrive(&mut self, times: CallTimes) -> bool {
+        if self.arrived_at > times.arrived_at.plus_seconds(SET_BACK_SECONDS) {
+            self.arrived_at = times.arrived_at;
+            return true;
+        }
+        let is_later = times.began_at > self.arrived_at;
+        self.arrived_at = self.arrived_at.max(times.arrived_at);
+        is_later
+    }
+
+    /// Updates the stats. Returns the fall of the count, if it fell.
+    pub(super) fn update_stats(&mut self, times: CallTimes, stats: &AnomalyStats) -> Option<Fall> {
+        self.arrive(times);
+        let as_of = times.began_at;
+        let Some(mut known_at) = self.stats.as_ref().map(|stats| stats.as_of) else {
+            self.set_stats(as_of, stats.clone());
+            self.floor = Floor::of(times.arrived_at, stats);
+            return None;
+        };
+        if known_at > times.arrived_at.plus_seconds(SET_BACK_SECONDS) {
+            (known_at, self.floor) = (Timestamp::MIN, None);
+        }
+        // Batches may come back in another order than they were sent.
+        if known_at <= as_of {
+            self.set_stats(as_of, stats.clone());
+        }
+        self.compare(times, stats)
+    }
+
+    fn set_stats(&mut self, as_of: Timestamp, mut stats: AnomalyStats) {
+        if let Some(fix) = self.seen_fix().filter(|fix| fix.as_of > as_of) {
+            stats.fixed_at = mark_of(fix);
+        }
+        self.stats = Some(Seen { as_of, value: stats });
+        self.forget_outdated();
+    }
+
+    /// Updates the stats and the details. Returns the fall of the count, if it fell.
+    pub(super) fn update_details(
+        &mut self,
+        times: CallTimes,
+        details: &AnomalyDetails,
+    ) -> Option<Fall> {
+        self.update_repairs(times, &details.repairs, false);
+        self.set_fix(times.began_at, times, details.fix.as_ref());
+        let seen = self.details.get_or_insert_default();
+        seen.signature_json.clone_from(&details.signature_json);
+        seen.known_since = details.known_since;
+        self.update_stats(times, &details.stats)
+    }
+
+    /// Updates the repairs. `are_in_stats`: none of them waits as well.
+    pub(super) fn update_repairs(
+        &mut self,
+        times: CallTimes,
+        history: &RepairHistory,
+        are_in_stats: bool,
+    ) {
+        let is_later = self.arrive(times);
+        let repairs = &mut self.details.get_or_insert_default().repairs;
+        // Calls may come back in another order than they were made: of two that overlap, the one
+        // that has more attempts was executed later.
+        if is_later || repairs.as_ref().is_none_or(|seen| seen.value.total <= history.total) {
+            *repairs = Some(Seen { as_of: times.began_at, value: history.clone() });
+        }
+        if are_in_stats {
+            self.settle_repairs();
+        }
+    }
+
+    /// Takes the number of repairs over into the stats, where it is higher.
+    pub(super) fn settle_repairs(&mut self) {
+        let Some(attempts) = self.repairs().map(|seen| seen.value.total) else { return };
+        if let Some(stats) = &mut self.stats {
+            stats.value.repair_attempts = stats.value.repair_attempts.max(attempts);
+        }
+    }
+
+    /// Updates the mark, which was just set or removed. It is current when the reply arrives, so
+    /// that it wins over a read that was under way at the same time.
+    pub(super) fn update_fix(&mut self, times: CallTimes, fix: Option<&PermanentFix>) {
+        self.set_fix(times.arrived_at, times, fix);
+    }
+
+    fn set_fix(&mut self, as_of: Timestamp, times: CallTimes, fix: Option<&PermanentFix>) {
+        self.arrive(times);
+        let seen = &mut self.details.get_or_insert_default().fix;
+        let is_ahead = |known_at: Timestamp| {
+            as_of < known_at && known_at <= times.arrived_at.plus_seconds(SET_BACK_SECONDS)
+        };
+        if seen.as_ref().is_some_and(|seen| is_ahead(seen.as_of)) {
+            return;
+        }
+        *seen = Some(Seen { as_of, value: fix.cloned() });
+        if let Some(stats) = self.stats.as_mut().filter(|stats| !is_ahead(stats.as_of)) {
+            stats.value.fixed_at = fix.map(|fix| fix.marked_at);
+        }
+    }
+
+    /// Forgets the details, if they are larger than this.
+    pub(super) fn limit_details(&mut self, max_bytes: usize) {
+        self.details.take_if(|details| details.bytes() > max_bytes);
+    }
+
+    /// Returns the fall of the count that an unknown anomaly is, if it had any, and whether the
+    /// store was asked after the last reply, so that nothing of it is true.
+    pub(super) fn note_unknown(&mut self, times: CallTimes) -> (Option<Fall>, bool) {
+        let is_later = self.arrive(times);
+        (self.compare(times, &AnomalyStats::default()), is_later)
+    }
+
+    /// Forgets the details that newer stats have shown to be out of date.
+    fn forget_outdated(&mut self) {
+        let (Some(stats), Some(details)) = (&self.stats, &mut self.details) else { return };
+        let attempts = stats.value.repair_attempts;
+        details.repairs.take_if(|seen| seen.as_of <= stats.as_of && seen.value.total < attempts);
+        let fixed_at = stats.value.fixed_at;
+        details.fix.take_if(|seen| {
+            seen.as_of <= stats.as_of && !is_mark_of(seen.value.as_ref(), fixed_at)
+        });
+    }
+
+    /// Compares the count of a reply with the earlier ones, and remembers it for later ones.
+    fn compare(&mut self, times: CallTimes, stats: &AnomalyStats) -> Option<Fall> {
+        let CallTimes { began_at, arrived_at } = times;
+        let Some(floor) = self.floor else {
+            self.floor = Floor::of(arrived_at, stats);
+            return None;
+        };
+        // A reply to a call that overlapped the earlier one says nothing, and must not push the
+        // floor's time ahead: under load one call would always overlap the next.
+        if began_at <= floor.arrived_at {
+            return None;
+        }
+        self.floor = Floor::of(arrived_at, stats);
+        // Calls are executed in batches, with the time of the latest of them.
+        let may_have_left = RETENTION.start(arrived_at).plus_seconds(SKEW_SECONDS);
+        let are_inside = floor.first_seen >= may_have_left;
+        let (from, to) = (floor.count, stats.counts.month);
+        (are_inside && !stats.is_approximate && to < from).then_some(Fall { from, to })
+    }
+}
+
+impl SeenDetails {
+    /// Returns its approximate size in memory.
+    fn bytes(&self) -> usize {
+        let Self { signature_json, fix, repairs, .. } = self;
+        let fix = fix.as_ref().and_then(|fix| fix.value.as_ref()).map_or(0, |fix| {
+            [&fix.description, &fix.fixed_by].into_iter().flatten().map(String::len).sum()
+        });
+        let repairs = repairs.as_ref().map_or(0, |repairs| {
+            let attempts = repairs.value.recent.iter();
+            attempts.map(|a| size_of::<RecentAttempt>() + a.action.len()).sum()
+        });
+        size_of::<Self>() + signature_json.as_ref().map_or(0, String::len) + fix + repairs
+    }
+}
+
+fn mark_of(fix: &Seen<Option<PermanentFix>>) -> Option<Timestamp> {
+    fix.value.as_ref().map(|fix| fix.marked_at)
+}
+
+/// Returns whether a fix is the one whose mark holds since `marked_at`.
+pub(crate) fn is_mark_of(fix: Option<&PermanentFix>, marked_at: Option<Timestamp>) -> bool {
+    match (fix, marked_at) {
+        (None, None) => true,
+        (Some(fix), Some(at)) => {
+            let micros = fix.marked_at.as_micros().abs_diff(at.as_micros());
+            micros <= MARK_TOLERANCE_SECONDS.unsigned_abs() * 1_000_000
+        }
+        _ => false,
+    }
+}

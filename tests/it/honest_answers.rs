@@ -1,0 +1,355 @@
+//! An outage's answers about what the service has not seen: null or a 503, never a zero or false.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Proxy, RedisServer, Service, Weather, healthy_again};
+
+/// The key of `cpu()`.
+const KEY: &str = "af03baee239021c4";
+
+fn cpu() -> Value {
+    json!({"alert_name": "HighCPU"})
+}
+
+fn restart(success: bool) -> Value {
+    json!({"anomaly_key": KEY, "action": "restart_pod", "success": success})
+}
+
+#[track_caller]
+fn accepted(answer: Answer) -> Value {
+    assert_eq!(answer.status, 202, "{}", answer.body);
+    answer.body
+}
+
+#[track_caller]
+fn assert_null(body: &Value, members: &[&str]) {
+    for member in members {
+        assert_eq!(body.get(member), Some(&Value::Null), "{member} of {body}");
+    }
+}
+
+async fn of_anomaly(service: &Service, path: &str) -> Answer {
+    service.get(&format!("/anomalies/{KEY}{path}")).await
+}
+
+/// Two services on one Redis, of which the second has never seen the anomaly.
+async fn stranger(redis: &RedisServer) -> (Service, Service) {
+    let service = Service::on_redis(redis).await;
+    for _ in 0..4 {
+        service.post("/anomalies", &cpu()).await.ok();
+    }
+    let stranger = Service::on_redis(redis).await;
+    (service, stranger)
+}
+
+#[tokio::test]
+async fn an_anomaly_of_which_only_occurrences_wait_has_no_repairs_and_no_mark_that_are_known() {
+    let mut redis = RedisServer::start();
+    let service = Service::on_redis(&redis).await;
+    service.post("/anomalies", &cpu()).await.ok();
+    for _ in 0..5 {
+        service.post("/repairs", &restart(false)).await.ok();
+    }
+    redis.kill();
+    let service = service.restart().await;
+    for path in ["", "/frequency", "/repairs", "/repairs/restart_pod", "/audit"] {
+        of_anomaly(&service, path).await.problem(503);
+    }
+    let unknown =
+        ["first_seen", "auto_repair_count", "permanent_fix_applied", "regressed", "as_of"];
+    let posted = accepted(service.post("/anomalies", &cpu()).await);
+    assert_null(&posted, &unknown);
+    assert_eq!(posted["count_24h"], 1);
+    let posted = accepted(service.post("/anomalies", &json!([cpu(), cpu()])).await);
+    assert_null(&posted[1], &unknown);
+    assert_eq!(posted[1]["count_24h"], 3, "a lower bound");
+    let read = of_anomaly(&service, "/frequency").await.ok();
+    assert_null(&read, &unknown);
+    assert_eq!(read["degraded"], true);
+
+    let known = of_anomaly(&service, "").await.ok();
+    assert_null(&known, &["signature", "metadata", "known_since", "permanent_fix", "repairs"]);
+    assert_null(&known, &["as_of"]);
+    assert_eq!(known["degraded"], true);
+    for path in ["/repairs", "/repairs/restart_pod", "/audit"] {
+        of_anomaly(&service, path).await.problem(503);
+    }
+
+    let repair = accepted(service.post("/repairs", &restart(true)).await);
+    assert_null(&repair, &["total", "success", "success_rate", "auto_repair_count", "as_of"]);
+    assert_eq!(repair["counted"], true);
+    for path in ["/repairs", "/repairs/restart_pod"] {
+        of_anomaly(&service, path).await.problem(503);
+    }
+    let path = format!("/permanent-fix/{KEY}");
+    let removed = accepted(service.delete(&path).await);
+    assert_null(&removed, &["removed", "as_of"]);
+    let read = of_anomaly(&service, "/frequency").await.ok();
+    assert_eq!(read["permanent_fix_applied"], false, "once the removal is applied");
+    assert_eq!(read["regressed"], false);
+    let fix = json!({"anomaly_key": KEY, "fix_description": "raised the limit"});
+    let marked = accepted(service.put("/permanent-fix", &fix).await);
+    assert_eq!(marked["permanent_fix_applied"], true);
+    let read = of_anomaly(&service, "/frequency").await.ok();
+    assert_eq!(read["permanent_fix_applied"], true);
+    assert_null(&read, &["regressed"]);
+    assert_eq!(accepted(service.delete(&path).await)["removed"], true, "the mark that waits");
+}
+
+#[tokio::test]
+async fn an_anomaly_of_which_only_repairs_or_marks_wait_has_no_counts() {
+    let mut redis = RedisServer::start();
+    redis.kill();
+    let service = Service::on_redis(&redis).await;
+    accepted(service.post("/repairs", &restart(false)).await);
+    let fix = json!({"anomaly_key": KEY, "fix_description": "raised the limit"});
+    accepted(service.put("/permanent-fix", &fix).await);
+    for path in ["", "/frequency", "/repairs", "/repairs/restart_pod", "/audit"] {
+        of_anomaly(&service, path).await.problem(503);
+    }
+}
+
+#[tokio::test]
+async fn repairs_that_were_seen_without_counts_give_advice_and_no_counts() {
+    let mut redis = RedisServer::start();
+    let (_other, service) = stranger(&redis).await;
+    for _ in 0..5 {
+        service.post("/repairs", &restart(false)).await.ok();
+    }
+    redis.kill();
+    for path in ["", "/frequency", "/audit"] {
+        of_anomaly(&service, path).await.problem(503);
+    }
+    let advice = of_anomaly(&service, "/repairs/restart_pod").await.ok();
+    assert_eq!(advice["should_skip"], true);
+    assert_eq!(advice["total"], 5);
+    assert_eq!(advice["degraded"], true);
+    assert!(advice["as_of"].is_string(), "{advice}");
+    let repair = accepted(service.post("/repairs", &restart(true)).await);
+    assert_eq!(repair["total"], 6);
+    assert_eq!(repair["success"], 1);
+    let list = of_anomaly(&service, "/repairs").await.ok();
+    assert_eq!(list["auto_repair_count"], 6);
+    assert_eq!(list["attempts"].as_array().map(Vec::len), Some(6));
+
+    let posted = accepted(service.post("/anomalies", &cpu()).await);
+    assert_eq!(posted["auto_repair_count"], 6);
+    assert_null(&posted, &["first_seen", "permanent_fix_applied", "regressed"]);
+    let known = of_anomaly(&service, "").await.ok();
+    assert_eq!(known["repairs"][0]["total"], 6);
+    assert_null(&known, &["signature", "permanent_fix"]);
+}
+
+#[tokio::test]
+async fn a_mark_that_was_seen_without_counts_is_known() {
+    let mut redis = RedisServer::start();
+    let (_other, service) = stranger(&redis).await;
+    let fix = json!({"anomaly_key": KEY, "fix_description": "raised the limit"});
+    let fixed_at = service.put("/permanent-fix", &fix).await.ok()["fixed_at"].clone();
+    redis.kill();
+    of_anomaly(&service, "/frequency").await.problem(503);
+    let posted = accepted(service.post("/anomalies", &cpu()).await);
+    assert_eq!(posted["permanent_fix_applied"], true);
+    assert_eq!(posted["regressed"], true);
+    assert_null(&posted, &["auto_repair_count", "first_seen"]);
+    let known = of_anomaly(&service, "").await.ok();
+    assert_eq!(known["permanent_fix"]["fix_description"], "raised the limit");
+    assert_eq!(known["permanent_fix"]["fixed_at"], fixed_at);
+    let removed = accepted(service.delete(&format!("/permanent-fix/{KEY}")).await);
+    assert_eq!(removed["removed"], true);
+    let again = accepted(service.delete(&format!("/permanent-fix/{KEY}")).await);
+    assert_eq!(again["removed"], false);
+    assert_eq!(of_anomaly(&service, "").await.ok()["permanent_fix"], Value::Null);
+}
+
+#[tokio::test]
+async fn counts_that_were_seen_tell_how_many_repairs_and_not_which() {
+    let mut redis = RedisServer::start();
+    let (other, service) = stranger(&redis).await;
+    for _ in 0..5 {
+        other.post("/repairs", &restart(false)).await.ok();
+    }
+    let seen = of_anomaly(&service, "/frequency").await.ok();
+    assert_eq!(seen["auto_repair_count"], 5);
+    assert_eq!(seen.get("as_of"), None, "the store has answered");
+    redis.kill();
+    let posted = accepted(service.post("/anomalies", &cpu()).await);
+    assert_eq!(posted["auto_repair_count"], 5);
+    assert_eq!(posted["permanent_fix_applied"], false);
+    assert_eq!(posted["regressed"], false);
+    assert_eq!(posted["first_seen"], seen["first_seen"]);
+    for path in ["/repairs", "/repairs/restart_pod"] {
+        of_anomaly(&service, path).await.problem(503);
+    }
+    assert_eq!(of_anomaly(&service, "").await.ok()["repairs"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_history_that_newer_counts_have_shown_to_lack_attempts_gives_no_advice() {
+    let mut redis = RedisServer::start();
+    let (other, service) = stranger(&redis).await;
+    service.post("/repairs", &restart(true)).await.ok();
+    for _ in 0..5 {
+        other.post("/repairs", &restart(false)).await.ok();
+    }
+    service.post("/anomalies", &cpu()).await.ok();
+    redis.kill();
+    accepted(service.post("/anomalies", &cpu()).await);
+    of_anomaly(&service, "/repairs/restart_pod").await.problem(503);
+}
+
+#[tokio::test]
+async fn reads_while_something_waits_though_redis_answers_are_complete_and_degraded() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::to(redis.port()).await;
+    let options = [("REDIS__URL", &*proxy.url()), ("DEGRADED__REPLAY_PER_SECOND", "2")];
+    let service = Service::with(&options).await;
+    service.post("/anomalies", &cpu()).await.ok();
+    service.post("/repairs", &restart(false)).await.ok();
+    proxy.set(Weather::BlackHole);
+    for number in 0..20 {
+        accepted(service.post("/anomalies", &json!({"alert_name": format!("A{number}")})).await);
+    }
+    accepted(service.post("/repairs", &restart(false)).await);
+    accepted(service.post("/anomalies", &cpu()).await);
+    accepted(service.post("/repairs", &restart(true)).await);
+    let new = json!({"alert_name": "New"});
+    let new_key = accepted(service.post("/anomalies", &new).await)["anomaly_key"].clone();
+    proxy.set(Weather::Fair);
+    proxy.cut();
+    // The first of what waits is applied soon, these only some seconds later.
+    let read = crate::support::eventually("Redis answers", || async {
+        let read = of_anomaly(&service, "/audit").await;
+        (read.status == 200).then_some(read.body)
+    })
+    .await;
+    assert_eq!(read["degraded"], true, "{read}");
+    assert_eq!(read["entries"].as_array().map(Vec::len), Some(1), "what took effect");
+    let list = of_anomaly(&service, "/repairs").await.ok();
+    assert_eq!(list["degraded"], true);
+    assert_eq!(list["attempts"].as_array().map(Vec::len), Some(3));
+    assert_eq!(list["auto_repair_count"], 3);
+    let known = of_anomaly(&service, "").await.ok();
+    assert_eq!(known["degraded"], true);
+    assert_eq!(known["repairs"][0]["total"], 3);
+    assert_eq!(known["frequency"]["count_24h"], 2);
+    assert_eq!(known["signature"]["alert_name"], "HighCPU");
+    let new_key = new_key.as_str().unwrap();
+    let unheard_of = service.get(&format!("/anomalies/{new_key}/audit")).await.ok();
+    assert_eq!(unheard_of["entries"], json!([]));
+    assert_eq!(unheard_of["degraded"], true);
+    let new = service.get(&format!("/anomalies/{new_key}/frequency")).await.ok();
+    assert_eq!(new["auto_repair_count"], 0, "the store has said so");
+    healthy_again(&service).await;
+    let known = of_anomaly(&service, "").await.ok();
+    assert_eq!(known["degraded"], false);
+    assert_eq!(known.get("as_of"), None);
+    assert_eq!(known["repairs"][0]["total"], 3);
+}
+
+#[tokio::test]
+async fn a_repair_that_was_applied_without_a_reply_is_listed_once() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::to(redis.port()).await;
+    let options = [("REDIS__URL", &*proxy.url()), ("DEGRADED__REPLAY_PER_SECOND", "1")];
+    let service = Service::with(&options).await;
+    service.post("/anomalies", &cpu()).await.ok();
+    service.post("/repairs", &restart(true)).await.ok();
+    proxy.set(Weather::NoReplies);
+    // Redis applies it, and the service can't know.
+    accepted(service.post("/repairs", &restart(false)).await);
+    proxy.set(Weather::BlackHole);
+    accepted(service.post("/repairs", &restart(true)).await);
+    let estimate = of_anomaly(&service, "/repairs").await.ok();
+    assert_eq!(estimate["attempts"].as_array().map(Vec::len), Some(3));
+    proxy.set(Weather::Fair);
+    proxy.cut();
+    loop {
+        let list = of_anomaly(&service, "/repairs").await.ok();
+        assert_eq!(list["attempts"].as_array().map(Vec::len), Some(3), "{list}");
+        assert_eq!(list["auto_repair_count"], 3);
+        if list["degraded"] == false {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_replay_has_applied_is_known_in_the_next_outage() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::to(redis.port()).await;
+    let service = Service::with(&[("REDIS__URL", &*proxy.url())]).await;
+    service.post("/anomalies", &cpu()).await.ok();
+    let read = of_anomaly(&service, "/repairs/restart_pod").await.ok();
+    assert_eq!(read["total"], 0);
+    proxy.set(Weather::BlackHole);
+    accepted(service.post("/anomalies", &cpu()).await);
+    for _ in 0..5 {
+        accepted(service.post("/repairs", &restart(false)).await);
+    }
+    let fix = json!({"anomaly_key": KEY, "fix_description": "raised the limit"});
+    accepted(service.put("/permanent-fix", &fix).await);
+    proxy.set(Weather::Fair);
+    proxy.cut();
+    healthy_again(&service).await;
+    // Nothing was read since.
+    proxy.set(Weather::BlackHole);
+    accepted(service.post("/anomalies", &json!({"alert_name": "Other"})).await);
+    let advice = of_anomaly(&service, "/repairs/restart_pod").await.ok();
+    assert_eq!(advice["should_skip"], true, "{advice}");
+    assert_eq!(advice["total"], 5);
+    let read = of_anomaly(&service, "").await.ok();
+    assert_eq!(read["degraded"], true);
+    assert_eq!(read["repairs"][0]["total"], 5);
+    assert_eq!(read["permanent_fix"]["fix_description"], "raised the limit");
+    assert_eq!(read["frequency"]["auto_repair_count"], 5);
+    assert_eq!(read["frequency"]["permanent_fix_applied"], true);
+    assert_eq!(read["frequency"]["count_24h"], 2);
+    let removed = accepted(service.delete(&format!("/permanent-fix/{KEY}")).await);
+    assert_eq!(removed["removed"], true);
+}
+
+#[tokio::test]
+async fn no_answer_lacks_a_repair_or_a_mark_while_it_is_applied() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::to(redis.port()).await;
+    let options = [("REDIS__URL", &*proxy.url()), ("REDIS__COMMAND_TIMEOUT_MS", "200")];
+    let service = Service::with(&options).await;
+    service.post("/anomalies", &cpu()).await.ok();
+    of_anomaly(&service, "/repairs").await.ok();
+    for round in 1..=5_usize {
+        proxy.set(Weather::BlackHole);
+        accepted(service.post("/anomalies", &json!({"alert_name": "Other"})).await);
+        let repair = json!({
+            "anomaly_key": KEY, "action": format!("action {round}"), "success": false,
+        });
+        accepted(service.post("/repairs", &repair).await);
+        let is_marked = round % 2 == 1;
+        match is_marked {
+            true => {
+                let fix = json!({"anomaly_key": KEY, "fix_description": "raised the limit"});
+                accepted(service.put("/permanent-fix", &fix).await);
+            }
+            false => drop(accepted(service.delete(&format!("/permanent-fix/{KEY}")).await)),
+        }
+        proxy.set(Weather::Fair);
+        proxy.cut();
+        let mut answered = 0;
+        while answered < 5 {
+            let list = of_anomaly(&service, "/repairs").await.ok();
+            assert_eq!(list["auto_repair_count"], round, "{list}");
+            assert_eq!(list["attempts"].as_array().map(Vec::len), Some(round), "{list}");
+            for path in ["", "/frequency"] {
+                let read = of_anomaly(&service, path).await.ok();
+                let frequency = read.get("frequency").unwrap_or(&read);
+                assert_eq!(frequency["auto_repair_count"], round, "{read}");
+                assert_eq!(frequency["permanent_fix_applied"], is_marked, "{read}");
+                answered += usize::from(read["degraded"] == false);
+            }
+        }
+        healthy_again(&service).await;
+    }
+}
