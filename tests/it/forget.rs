@@ -103,6 +103,25 @@ async fn in_an_outage_nothing_is_forgotten_and_afterwards_nothing_comes_back() {
 }
 
 #[tokio::test]
+async fn of_what_is_forgotten_nothing_is_known_in_an_outage() {
+    let mut redis = RedisServer::start();
+    let service = Service::on_redis(&redis).await;
+    fill(&service).await;
+    service.get(&path()).await.ok();
+    service.delete(&path()).await.ok();
+    redis.kill();
+    for more in ["", "/frequency", "/repairs", "/repairs/restart"] {
+        service.get(&format!("{}{more}", path())).await.problem(503);
+    }
+    let posted = service.post("/anomalies", &crash()).await;
+    assert_eq!(posted.status, 202);
+    assert_eq!(posted.body["count_30d"], 1, "{}", posted.body);
+    for unknown in ["auto_repair_count", "permanent_fix_applied", "as_of"] {
+        assert_eq!(posted.body.get(unknown), Some(&Value::Null), "{}", posted.body);
+    }
+}
+
+#[tokio::test]
 async fn what_is_forgotten_is_not_sent_again_and_no_loss() {
     let redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;

@@ -197,6 +197,30 @@ async fn what_no_estimate_could_show_the_replay_reports_once() {
 }
 
 #[tokio::test]
+async fn a_regression_whose_mark_waits_is_reported_once() {
+    let mut redis = durable();
+    let service = Service::on_redis(&redis).await;
+    let key = service.post("/anomalies", &crash()).await.ok()["anomaly_key"].clone();
+    redis.kill();
+    let service = service.restart().await;
+    let mark = json!({"anomaly_key": key, "fix_description": "raised the limit"});
+    waits(service.put("/permanent-fix", &mark).await);
+    let mut late = crash();
+    late["occurred_at"] = wall_clock().minus_seconds(3_600).to_string().into();
+    let answer = waits(service.post("/anomalies", &late).await);
+    assert_eq!(answer.get("regressed"), Some(&Value::Null), "{answer}");
+    assert_eq!(regressions(&service).await, 0.0);
+    for _ in 0..2 {
+        assert_eq!(waits(service.post("/anomalies", &crash()).await)["regressed"], true);
+    }
+    assert_eq!(regressions(&service).await, 1.0);
+    redis.restart();
+    healthy_again(&service).await;
+    assert_eq!(service.post("/anomalies", &crash()).await.ok()["regressed"], true);
+    assert_eq!(regressions(&service).await, 1.0, "{}", service.log());
+}
+
+#[tokio::test]
 async fn the_end_of_an_outage_says_how_many_writes_were_applied_and_how_long_it_took() {
     let mut redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;
