@@ -148,6 +148,34 @@ async fn a_count_that_fell_is_reported_and_what_is_remembered_is_sent_again() {
     assert_eq!(lines, 1, "an incident is one line");
 }
 
+/// The write is at fault itself, and the disk is too full for a dead letter.
+#[tokio::test]
+async fn what_can_neither_be_sent_again_nor_buried_is_kept_and_sent_later() {
+    let redis = RedisServer::start();
+    let service = Service::on_redis(&redis).await;
+    for name in ["HighCPU", "Other"] {
+        service.post("/anomalies", &json!({"alert_name": name, "event_id": "once"})).await.ok();
+    }
+    // Enough for the log, and not for the spool.
+    service.limit_file_size(Some(12_000));
+    let other = redis.client().await;
+    other.run(&["FLUSHALL"]).await;
+    let timeline = format!("anomaly:timeline:{}", key_of("HighCPU"));
+    other.run(&["SET", &timeline, "no timeline"]).await;
+    // This tells the service that writes were lost.
+    let path = format!("/anomalies/{}/frequency", key_of("Other"));
+    assert_eq!(service.get(&path).await.status, 404);
+    let failed = "dead letters can't be written; they are sent again";
+    eventually("it could not be buried", || async { service.log().contains(failed).then_some(()) })
+        .await;
+    other.run(&["DEL", &timeline]).await;
+    let path = format!("/anomalies/{}/frequency", key_of("HighCPU"));
+    eventually("it is counted", || async {
+        (service.get(&path).await.body["count_1h"] == 1).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_level_step_that_two_instances_reach_together_is_reported_by_one_of_them_once() {
     let mut redis = RedisServer::start();

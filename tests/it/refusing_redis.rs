@@ -249,3 +249,34 @@ async fn an_occurrence_that_is_too_old_makes_no_zero_of_an_unknown_anomaly() {
     assert_eq!(estimate["count_30d"], 0);
     assert_eq!(estimate["degraded"], true);
 }
+
+/// The disk is too full for a write that Redis has forgotten and refuses to take again.
+#[tokio::test]
+async fn what_can_neither_be_sent_again_nor_wait_is_kept_and_sent_now_and_then() {
+    let (redis, proxy, service) = behind_a_proxy().await;
+    service.post("/anomalies", &event("HighCPU", "poison")).await.ok();
+    service.post("/anomalies", &event("Other", 1)).await.ok();
+    // Enough for the log, and not for the spool.
+    service.limit_file_size(Some(12_000));
+    proxy.refuse("ERR these words are new", "poison");
+    redis.client().await.run(&["FLUSHALL"]).await;
+    // This tells the service that writes were lost.
+    let path = format!("/anomalies/{}/frequency", key_of("Other"));
+    let answer = service.get(&path).await;
+    assert_eq!(answer.status, 404, "{}", answer.body);
+    eventually("the other one is counted", || async {
+        (service.get(&path).await.body["count_1h"] == 1).then_some(())
+    })
+    .await;
+    let failed = "can't wait; it is sent again";
+    eventually("it can't wait", || async { service.log().contains(failed).then_some(()) }).await;
+    let before = proxy.refused();
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    assert!(proxy.refused() - before <= 2, "{before}, then {}", proxy.refused());
+    proxy.refuse_nothing();
+    let path = format!("/anomalies/{}/frequency", key_of("HighCPU"));
+    eventually("it is counted", || async {
+        (service.get(&path).await.body["count_1h"] == 1).then_some(())
+    })
+    .await;
+}

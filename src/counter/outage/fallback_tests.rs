@@ -15,19 +15,23 @@ use crate::{
     spool::{SpoolConfig, SpoolWrite},
 };
 
-fn open(dir: &TempDir) -> Arc<Fallback> {
-    let degraded = DegradedConfig {
+pub(super) fn degraded() -> DegradedConfig {
+    DegradedConfig {
         probe_interval_ms: NonZeroU64::MIN,
         known_anomalies: NonZeroUsize::MIN,
         known_bytes: 1 << 20,
         replay_per_second: NonZeroU32::MIN,
-        remember_seconds: 1,
-        remember_operations: 1,
-        remember_bytes: 1,
-    };
-    let spool = (SpoolConfig { max_bytes: 1 << 20 }, Duration::from_secs(10));
+        remember_seconds: 60,
+        remember_operations: 100,
+        remember_bytes: 1 << 20,
+    }
+}
+
+/// A fallback whose spool may have this size.
+pub(super) fn open(dir: &TempDir, max_bytes: u64) -> Arc<Fallback> {
+    let spool = (SpoolConfig { max_bytes }, Duration::from_secs(10));
     let batch = BatchConfig { max_waiting_calls: NonZeroU16::MAX };
-    Arc::new(Fallback::open(dir.path(), SystemClock.now(), spool, batch, degraded).unwrap())
+    Arc::new(Fallback::open(dir.path(), SystemClock.now(), spool, batch, degraded()).unwrap())
 }
 
 fn operation(key: u64) -> Operation {
@@ -44,7 +48,7 @@ fn operation(key: u64) -> Operation {
 #[tokio::test]
 async fn the_file_says_which_letters_wait_where_that_was_not_confirmed() {
     let dir = TempDir::new().unwrap();
-    let (fallback, now) = (open(&dir), SystemClock.now());
+    let (fallback, now) = (open(&dir, 1 << 20), SystemClock.now());
     let write = |key| SpoolWrite { operation: operation(key), maybe_sent: true };
     let refused = |key| (write(key), String::new());
     fallback.spool().bury(vec![refused(1), refused(2)], now).await.unwrap();

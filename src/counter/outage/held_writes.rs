@@ -2,7 +2,7 @@
 //! because writes of other shards would push them out of the buffer, and on disk, because the
 //! process may end before the shard answers again.
 
-use std::{mem, time::Duration};
+use std::{cmp::Reverse, collections::BTreeMap, mem, time::Duration};
 
 use tokio::time::Instant;
 
@@ -31,6 +31,9 @@ pub(crate) const CLOSING_SMALL: Piece = Piece { newest_first: true, ..LIVE };
 /// Pause before writes are stored that the disk had no room for.
 const STORE_RETRY_PAUSE: Duration = Duration::from_secs(30);
 
+/// Pause before writes are sent again that could neither be sent nor spooled.
+const SEND_RETRY_PAUSE: Duration = Duration::from_secs(5);
+
 /// How likely the store has forgotten writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Doubt {
@@ -53,6 +56,8 @@ pub(crate) struct HeldWrites {
     unstored: usize,
     /// Until when they are not stored, because there was no room for them.
     paused_until: Option<Instant>,
+    /// Until when they are not sent again, because some could neither be sent nor spooled.
+    sending_paused_until: Option<Instant>,
 }
 
 /// An acknowledged write.
@@ -88,6 +93,24 @@ impl HeldWrites {
         writes.sort_by_key(|write| write.acknowledged_at);
         let doubt = Doubt::Suspected;
         Self { writes, doubt, identity: held.identity, ..Self::default() }
+    }
+
+    /// Notes that the store may have forgotten them. After that nothing waits.
+    pub(crate) fn note_doubt(&mut self, doubt: Doubt) {
+        if doubt > Doubt::None {
+            self.doubt = self.doubt.max(doubt);
+            self.sending_paused_until = None;
+        }
+    }
+
+    /// Notes that some could neither be sent nor spooled.
+    pub(crate) fn pause_sending(&mut self, now: Instant) {
+        self.sending_paused_until = Some(now + SEND_RETRY_PAUSE);
+    }
+
+    /// Returns whether they are not to be sent again at `now`.
+    pub(crate) fn are_paused(&self, now: Instant) -> bool {
+        self.sending_paused_until.is_some_and(|until| now < until)
     }
 
     /// Adds a write that `identity` has acknowledged.
@@ -182,6 +205,23 @@ impl HeldWrites {
         self.writes.iter_mut().for_each(|write| write.is_stored = false);
         self.unstored = self.writes.len();
         self.paused_until = Some(now + STORE_RETRY_PAUSE);
+    }
+}
+
+/// Forgets the oldest held writes beyond `max_bytes`.
+pub(crate) fn forget_oldest(held: &mut BTreeMap<Shard, HeldWrites>, max_bytes: usize) {
+    let writes = held.values().flat_map(|held| &held.writes);
+    let mut sizes: Vec<_> =
+        writes.map(|write| (write.acknowledged_at, write.operation.bytes())).collect();
+    sizes.sort_unstable_by_key(|(acknowledged_at, _)| Reverse(*acknowledged_at));
+    let mut bytes = 0;
+    let first_beyond = sizes.iter().find(|(_, size)| {
+        bytes += size;
+        bytes > max_bytes
+    });
+    if let Some((newest_forgotten, _)) = first_beyond {
+        let oldest_kept = Timestamp::from_micros(newest_forgotten.as_micros() + 1);
+        held.values_mut().for_each(|held| held.forget_before(oldest_kept));
     }
 }
 

@@ -41,6 +41,8 @@ mod replay;
 mod reported;
 mod resend;
 mod resend_buffer;
+#[cfg(test)]
+mod resend_tests;
 mod revival;
 mod sending;
 mod stale_cache;

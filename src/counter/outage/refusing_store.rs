@@ -4,6 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::executor::Executor;
 use crate::{
@@ -13,7 +14,8 @@ use crate::{
         PermanentFix, RepairAttempt, Thresholds, WindowCounts,
     },
     store::{
-        AnomalyDetails, Cause, RecordOutcome, Recorded, RepairRecorded, Shard, Store, StoreError,
+        AnomalyDetails, Cause, RecordOutcome, Recorded, RepairRecorded, Resets, Shard, Store,
+        StoreError,
     },
 };
 
@@ -31,6 +33,7 @@ pub(crate) struct RefusingStore {
     /// The ids of events that came as ones that may have been sent before.
     pub(crate) came_again: Mutex<Vec<String>>,
     pub(crate) calls: Mutex<usize>,
+    pub(crate) resets: watch::Sender<Resets>,
 }
 
 impl RefusingStore {
@@ -165,6 +168,10 @@ impl Store for RefusingStore {
             true => Err(StoreError::moving("TRYAGAIN")),
             false => Ok(Some(true)),
         }
+    }
+
+    fn resets(&self) -> Option<watch::Receiver<Resets>> {
+        Some(self.resets.subscribe())
     }
 
     async fn check(&self, _shard: Shard) -> Result<(), StoreError> {

@@ -3,7 +3,6 @@
 //! same as before, nothing was forgotten, and nothing is sent again.
 
 use std::{
-    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     future::pending,
     mem,
@@ -17,7 +16,7 @@ use super::{
     config::DegradedConfig,
     executor::{Executor, log_refusal},
     held_writes::{
-        CLOSING, CLOSING_SMALL, Doubt, HeldWrite, HeldWrites, LIVE, release_on_disk,
+        CLOSING, CLOSING_SMALL, Doubt, HeldWrite, HeldWrites, LIVE, forget_oldest, release_on_disk,
         report_unstored,
     },
     resend_buffer::{RememberLimits, ResendBuffer},
@@ -25,7 +24,7 @@ use super::{
 };
 use crate::{
     counter::call_sizes::fitting,
-    domain::{Operation, Timestamp},
+    domain::Operation,
     spool::{Spool, SpoolWrite},
     store::{Resets, Shard},
     telemetry,
@@ -184,12 +183,21 @@ impl Resender {
         let away = unavailable - back;
         self.hold(executor, unavailable);
         // Writes that were acknowledged just before a breaker opened may have come into the buffer
-        // since: they are decided together with those that are held.
-        self.hold_buffered(executor, |shard| back.contains(&shard));
-        for held in self.held.values_mut() {
-            held.doubt = held.doubt.max(doubt);
+        // since: they are decided together with those that are held. So are those of a shard that
+        // is available, of which some are held because they could not be sent.
+        let mut together = back.clone();
+        if doubt > Doubt::None {
+            together.extend(self.held.keys());
         }
-        let held: Vec<Shard> = self.held.keys().copied().filter(|s| !away.contains(s)).collect();
+        self.hold_buffered(executor, |shard| together.contains(&shard));
+        for held in self.held.values_mut() {
+            held.note_doubt(doubt);
+        }
+        let now = Instant::now();
+        let is_decided = |(shard, held): &(&Shard, &HeldWrites)| {
+            !away.contains(shard) && (unavailable.contains(shard) || !held.are_paused(now))
+        };
+        let held: Vec<Shard> = self.held.iter().filter(is_decided).map(|(s, _)| *s).collect();
         for shard in &held {
             self.decide_held(executor, *shard, unavailable.contains(shard)).await;
         }
@@ -359,12 +367,17 @@ impl Resender {
         self.buffer.put_back(kept.into_iter());
     }
 
-    /// Holds writes that could neither be sent nor spooled: they are sent again soon.
+    /// Holds writes that could neither be sent nor spooled: they are sent again after a pause.
     fn keep_left(&mut self, executor: &Executor, left: Vec<Operation>) {
         let now = executor.clock.now();
-        let shards = left.iter().map(|operation| executor.shard(operation)).collect();
+        let shards: BTreeSet<Shard> =
+            left.iter().map(|operation| executor.shard(operation)).collect();
         let left = left.into_iter().map(|operation| HeldWrite::new((now, operation)));
         self.keep(executor, left.collect(), &shards);
+        let now = Instant::now();
+        for shard in &shards {
+            self.held.entry(*shard).or_default().pause_sending(now);
+        }
     }
 
     /// Makes dead letters of writes that the store refuses for good. Returns those that could not
@@ -466,23 +479,6 @@ impl Resender {
                 }
             }
         }
-    }
-}
-
-/// Forgets the oldest held writes beyond `max_bytes`.
-fn forget_oldest(held: &mut BTreeMap<Shard, HeldWrites>, max_bytes: usize) {
-    let writes = held.values().flat_map(|held| &held.writes);
-    let mut sizes: Vec<_> =
-        writes.map(|write| (write.acknowledged_at, write.operation.bytes())).collect();
-    sizes.sort_unstable_by_key(|(acknowledged_at, _)| Reverse(*acknowledged_at));
-    let mut bytes = 0;
-    let first_beyond = sizes.iter().find(|(_, size)| {
-        bytes += size;
-        bytes > max_bytes
-    });
-    if let Some((newest_forgotten, _)) = first_beyond {
-        let oldest_kept = Timestamp::from_micros(newest_forgotten.as_micros() + 1);
-        held.values_mut().for_each(|held| held.forget_before(oldest_kept));
     }
 }
 
