@@ -140,9 +140,12 @@ impl RedbFile {
             created => created?,
         };
         if self.path.try_exists()? {
-            // Another process has created it meanwhile.
+            // Another process has created it meanwhile. A third one may have found this one too.
             drop(database);
-            fs::remove_file(&unfinished)?;
+            match fs::remove_file(&unfinished) {
+                Err(fault) if fault.kind() != io::ErrorKind::NotFound => return Err(fault.into()),
+                _ => {}
+            }
             return Ok(self.builder().open(&self.path)?);
         }
         fs::rename(&unfinished, &self.path)?;
@@ -328,6 +331,42 @@ mod tests {
                 assert!(matches!(opened, Err(OpenFault::Damaged(_))), "cut to {length}");
             }
             assert_eq!(fs::metadata(file.path()).unwrap().len(), length as u64, "it is untouched");
+        }
+    }
+
+    /// To close it, redb would write to pages that may hold what can be salvaged.
+    #[test]
+    fn a_file_that_is_found_damaged_stays_as_it_is() {
+        let dir = TempDir::new().unwrap();
+        let file = file_in(&dir);
+        assert!(file.open(Missing::Create, |_| Ok(())).is_ok());
+        let mut found = Vec::new();
+        let opened = file.open(Missing::Fail, |_| -> Result<(), Error> {
+            found = fs::read(file.path())?;
+            Err(Error::Corrupted("a row".to_owned()))
+        });
+        assert!(matches!(opened, Err(OpenFault::Damaged(_))));
+        assert!(fs::read(file.path()).unwrap() == found);
+    }
+
+    #[test]
+    fn of_two_first_openings_one_has_the_file_and_the_others_are_told_so() {
+        for round in 0..20 {
+            let dir = TempDir::new().unwrap();
+            let file = file_in(&dir);
+            let start = std::sync::Barrier::new(4);
+            let opening = || {
+                start.wait();
+                file.open(Missing::Create, |_| Ok(()))
+            };
+            let opened: Vec<_> = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..4).map(|_| scope.spawn(opening)).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            for fault in opened.iter().filter_map(|opened| opened.as_ref().err()) {
+                assert!(matches!(fault, OpenFault::InUse), "round {round}: {fault}");
+            }
+            assert_eq!(opened.iter().filter(|opened| opened.is_ok()).count(), 1, "round {round}");
         }
     }
 

@@ -194,3 +194,38 @@ fn report_dropped(before: FileState, after: FileState) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::{super::opening, *};
+    use crate::domain::Timestamp;
+
+    /// Where redb could not close it, another attempt would say that another process has it open.
+    #[test]
+    fn damage_that_is_known_is_not_looked_for_again() {
+        let dir = TempDir::new().unwrap();
+        let now = Timestamp::from_micros(1_774_799_738_000_000);
+        let file = opening::open(dir.path(), now).unwrap();
+        let mut worker = Worker::new(dir.path().to_owned(), file, Arc::default());
+        let path = worker.opened.path().to_owned();
+        worker.recover_from_panic();
+        let whole = fs::read(&path).unwrap();
+        let mut damaged = whole.clone();
+        damaged.iter_mut().skip(4_096).step_by(512).for_each(|byte| *byte ^= 1);
+        // In its place, so that it is the same file.
+        fs::write(&path, damaged).unwrap();
+        let mut attempt = || {
+            worker.reopen_tried_at = None;
+            worker.on_file(|_| Ok(())).unwrap_err()
+        };
+        let first = attempt();
+        assert!(matches!(first, SpoolError::Failed(_)), "{first}");
+        fs::write(&path, whole).unwrap();
+        assert_eq!(attempt(), first);
+        assert_eq!(attempt(), first);
+    }
+}

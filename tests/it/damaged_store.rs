@@ -347,6 +347,7 @@ async fn whatever_is_damaged_a_recovery_gives_a_file_that_starts() {
             continue;
         }
         let told = Ended::of(&mut recovery(dir.path()));
+        assert!(!told.stderr.contains("panicked at"), "{what}: {}", told.stderr);
         // Of a file cut to nearly nothing, nothing is left.
         if told.stderr.contains("nothing in it reads well") {
             continue;

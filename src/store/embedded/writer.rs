@@ -348,3 +348,43 @@ impl Handle {
 fn ended() -> StoreError {
     StoreError::transient(Cause::Disk, "the store's writer thread has ended")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        num::{NonZeroU32, NonZeroUsize},
+    };
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::domain::TimelineConfig;
+
+    /// Where redb could not close it, another attempt would say that another process has it open.
+    #[test]
+    fn damage_that_is_known_is_not_looked_for_again() {
+        let dir = TempDir::new().unwrap();
+        let timeline =
+            TimelineConfig { exact_events: NonZeroU32::MIN, operation_ids: NonZeroU32::MIN };
+        let state = State::new(timeline, NonZeroUsize::MIN);
+        let state = Arc::new(SharedState::new(state));
+        let mut writer = Writer::open(dir.path(), CheckpointLimits::default(), state).unwrap();
+        writer.file.take().unwrap().discard();
+        let path = StoreFile::path(dir.path());
+        let whole = fs::read(&path).unwrap();
+        let mut damaged = whole.clone();
+        damaged.iter_mut().skip(4_096).step_by(512).for_each(|byte| *byte ^= 1);
+        // In its place, so that it is the same file.
+        fs::write(&path, damaged).unwrap();
+        let mut attempt = || {
+            writer.reopen_tried_at = Instant::now() - REOPEN_INTERVAL;
+            writer.find_file().unwrap_err().to_string()
+        };
+        let first = attempt();
+        assert!(first.contains("Restore it from a backup"), "{first}");
+        fs::write(&path, whole).unwrap();
+        assert_eq!(attempt(), first);
+        assert_eq!(attempt(), first);
+    }
+}
