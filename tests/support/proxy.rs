@@ -16,6 +16,9 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 
+/// Neither a probe nor INFO has a reply as large as this.
+const LARGE_REPLY_BYTES: usize = 8_192;
+
 /// The condition of the network between the two sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Weather {
@@ -24,6 +27,8 @@ pub(crate) enum Weather {
     Slow(Duration),
     /// Drops the server's replies.
     NoReplies,
+    /// Drops the server's replies from the first large one on, such as that to a page of the spool.
+    NoLargeReplies,
     /// Drops everything in both directions.
     BlackHole,
 }
@@ -147,7 +152,8 @@ async fn pass(
         // A connection that has lost something carries nothing after it.
         has_lost |= is_stranded
             || weather == Weather::BlackHole
-            || (weather == Weather::NoReplies && are_replies);
+            || (weather == Weather::NoReplies && are_replies)
+            || (weather == Weather::NoLargeReplies && are_replies && count >= LARGE_REPLY_BYTES);
         if has_lost {
             continue;
         }
