@@ -108,7 +108,7 @@ impl Caller {
         let body = if body.len() == 1 { body.remove(0) } else { json!(body) };
         loop {
             let instance = self.any_instance();
-            let answer =
+            let (answer, phases) =
                 self.try_until_acknowledged(Method::POST, "/anomalies", &body, instance).await;
             // Of an array each element is answered by itself.
             let elements = answer.as_array().cloned().unwrap_or_else(|| vec![answer]);
@@ -118,7 +118,7 @@ impl Caller {
                     self.ledger.occurred(name, id);
                 } else {
                     are_all_taken = false;
-                    self.stage.report().unanswered(&[]);
+                    self.stage.report().refused_in_part(&phases);
                     assert_eq!(element["status"], 503, "a false zero: {element}");
                 }
             }
@@ -171,19 +171,18 @@ impl Caller {
     }
 
     /// Retries a write until it is acknowledged, through the other instance unless it must be this
-    /// one.
+    /// one. Returns the answer, and the faults that were active when the last try was under way.
     async fn try_until_acknowledged(
         &mut self,
         method: Method,
         path: &str,
         body: &Value,
         first: usize,
-    ) -> Value {
+    ) -> (Value, Vec<&'static str>) {
         let must_be_this = method != Method::POST;
         let mut instance = first;
         loop {
             let service = self.stage.service(instance);
-            let before = self.stage.report().phases();
             let begun = Instant::now();
             let mut request = service.request(method.clone(), path);
             if !body.is_null() {
@@ -192,16 +191,16 @@ impl Caller {
             let sent = request.send().await;
             if sent.is_err() {
                 // It is gone; if nobody has killed it, that is a fault.
-                self.stage.report().unanswered(&before);
+                self.stage.report().unanswered(begun);
             }
             if let Ok(answer) = sent {
-                let (took, status) = (begun.elapsed(), answer.status());
-                self.stage.report().answered(&before, took, !status.is_success());
+                let status = answer.status();
+                let phases = self.stage.report().answered(begun, !status.is_success());
                 // A service that dies within its answer has said nothing.
                 if let Ok(body) = answer.json::<Value>().await
                     && status.is_success()
                 {
-                    return body;
+                    return (body, phases);
                 }
                 let is_refused = status == StatusCode::SERVICE_UNAVAILABLE || status.is_success();
                 assert!(is_refused, "{method} {path} is answered {status}");

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::faults::{Fault, REASONS_TO_REFUSE};
@@ -18,6 +18,8 @@ pub(crate) struct Report(Mutex<Figures>);
 struct Figures {
     /// The number of active faults by name.
     active: BTreeMap<&'static str, usize>,
+    /// When the last of each name ended.
+    ended: BTreeMap<&'static str, Instant>,
     rows: BTreeMap<&'static str, Row>,
     refused_without_reason: u64,
 }
@@ -39,41 +41,41 @@ impl Report {
             *count -= 1;
         }
         figures.active.retain(|_, count| *count > 0);
+        figures.ended.insert(fault.name(), Instant::now());
     }
 
-    /// The names of the active faults.
-    pub(crate) fn phases(&self) -> Vec<&'static str> {
-        self.figures().active.keys().copied().collect()
-    }
-
-    /// Records an answer to a request that was sent while the faults `before` were active.
-    pub(crate) fn answered(&self, before: &[&'static str], took: Duration, is_refused: bool) {
+    /// Records an answer to a request that was sent at `begun`. Returns the faults that were active
+    /// at any time since then.
+    pub(crate) fn answered(&self, begun: Instant, is_refused: bool) -> Vec<&'static str> {
+        let took = begun.elapsed();
         let mut figures = self.figures();
-        // A fault that has begun meanwhile is to blame too.
-        let mut phases: Vec<&'static str> = figures.active.keys().copied().collect();
-        phases.extend(before);
-        phases.sort_unstable();
-        phases.dedup();
-        if is_refused && !REASONS_TO_REFUSE.iter().any(|reason| phases.contains(reason)) {
+        let phases = figures.phases_since(begun);
+        if is_refused && !may_refuse(&phases) {
             figures.refused_without_reason += 1;
         }
-        if phases.is_empty() {
-            phases.push(CALM);
-        }
-        phases.push(ALL);
-        for phase in phases {
+        let calm: &[&str] = if phases.is_empty() { &[CALM] } else { &[] };
+        for phase in phases.iter().chain(calm).chain(&[ALL]) {
             let row = figures.rows.entry(phase).or_default();
             row.took.push(took);
             row.refused += u64::from(is_refused);
         }
+        phases
     }
 
-    /// Records a write that was not answered, or not accepted as part of an array.
-    pub(crate) fn unanswered(&self, before: &[&'static str]) {
+    /// Records a write that was not accepted as part of an array, while the faults `phases` were
+    /// active.
+    pub(crate) fn refused_in_part(&self, phases: &[&'static str]) {
+        if !may_refuse(phases) {
+            self.figures().refused_without_reason += 1;
+        }
+    }
+
+    /// Records a write that was sent at `begun` and not answered.
+    pub(crate) fn unanswered(&self, begun: Instant) {
         let mut figures = self.figures();
+        let phases = figures.phases_since(begun);
         let ends = [Fault::ServiceKilled(0), Fault::ServiceStopped(0)].map(Fault::name);
-        let is_excused = |phase: &&str| ends.contains(phase) || REASONS_TO_REFUSE.contains(phase);
-        if !before.iter().any(is_excused) && !figures.active.keys().any(is_excused) {
+        if !may_refuse(&phases) && !ends.iter().any(|end| phases.contains(end)) {
             figures.refused_without_reason += 1;
         }
     }
@@ -118,4 +120,22 @@ impl Report {
     fn figures(&self) -> MutexGuard<'_, Figures> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Figures {
+    /// The names of the faults that were active at any time since `begun`. One that has begun or
+    /// ended since is to blame too: on a busy machine an answer is read long after it was given.
+    fn phases_since(&self, begun: Instant) -> Vec<&'static str> {
+        let ended = self.ended.iter().filter(|(_, ended)| **ended >= begun);
+        let mut phases: Vec<_> =
+            self.active.keys().chain(ended.map(|(name, _)| name)).copied().collect();
+        phases.sort_unstable();
+        phases.dedup();
+        phases
+    }
+}
+
+/// Returns whether writes may be refused while these faults are active.
+fn may_refuse(phases: &[&'static str]) -> bool {
+    REASONS_TO_REFUSE.iter().any(|reason| phases.contains(reason))
 }
