@@ -8,9 +8,11 @@ mod event;
 mod fix;
 mod frequency;
 mod key;
+mod key_mapping;
 mod metadata;
 mod moment;
 mod operation;
+mod pattern;
 mod recent_ids;
 mod repair;
 mod rollup;
@@ -28,9 +30,14 @@ pub use event::{EventDigest, EventId, InvalidEventId, MAX_AHEAD_SECONDS, Occurre
 pub use fix::{FIX_VALIDITY_SECONDS, FixMark, FixRemoval, PermanentFix};
 pub use frequency::Frequency;
 pub use key::{AnomalyKey, InvalidKey};
+pub use key_mapping::{
+    Explanation, Field, InvalidKeyConfig, InvalidRelabel, KeyConfig, KeyMapping, MappedSignature,
+    Mask, PostedFields, PostedTo, Step, StepKind,
+};
 pub use metadata::AnomalyConfig;
 pub use moment::Moment;
 pub use operation::Operation;
+pub use pattern::{InvalidPattern, Pattern};
 pub use recent_ids::RecentIds;
 pub use repair::{
     Action, InvalidAction, InvalidSuccessRate, RECENT_ATTEMPTS, RecentAttempt, RepairAttempt,
@@ -38,7 +45,7 @@ pub use repair::{
 };
 pub use rollup::{COARSE_BUCKET_SECONDS, FINE_BUCKET_SECONDS};
 pub use signature::{InvalidSignature, Signature, json_type_name};
-pub use signature_json::{MemberName, SignatureJson, for_each_member};
+pub use signature_json::{MemberName, ReplacedField, SignatureJson, for_each_member};
 pub use stats::AnomalyStats;
 pub use timeline::{Insertion, Timeline, TimelineConfig};
 pub use timestamp::{InvalidTimestamp, Timestamp};

@@ -117,6 +117,17 @@ impl Signature {
     pub fn from_lookup<'a>(
         lookup: impl Fn(&'static str) -> Option<Result<&'a str, &'static str>>,
     ) -> Result<Self, InvalidSignature> {
+        Self::of_values(Self::values_from(lookup)?)
+    }
+
+    /// Reads the values of the identifying fields as [`Signature::from_lookup`] does. They are in
+    /// the order of [`Signature::FIELDS`], and may all be empty.
+    ///
+    /// # Errors
+    /// When one of them is not a string.
+    pub fn values_from<'a>(
+        lookup: impl Fn(&'static str) -> Option<Result<&'a str, &'static str>>,
+    ) -> Result<[String; 4], InvalidSignature> {
         let read = |(name, alias): (&'static str, Option<&'static str>)| {
             // The name counts where both are there, even when its value is empty.
             let mut names = std::iter::once(name).chain(alias);
@@ -128,16 +139,20 @@ impl Signature {
             let not_a_string = |found| InvalidSignature::NotAString { field, found };
             found.map(str::to_owned).map_err(not_a_string)
         };
-        let signature = Self {
-            alert_name: read(ALERT_NAME)?,
-            service: read(SERVICE)?,
-            namespace: read(NAMESPACE)?,
-            error_type: read(ERROR_TYPE)?,
-        };
-        if signature.named_fields().iter().all(|(_, value)| value.is_empty()) {
+        Ok([read(ALERT_NAME)?, read(SERVICE)?, read(NAMESPACE)?, read(ERROR_TYPE)?])
+    }
+
+    /// Creates a signature of the values of the identifying fields, in the order of
+    /// [`Signature::FIELDS`].
+    ///
+    /// # Errors
+    /// When all are empty.
+    pub fn of_values(values: [String; 4]) -> Result<Self, InvalidSignature> {
+        if values.iter().all(String::is_empty) {
             return Err(InvalidSignature::Empty);
         }
-        Ok(signature)
+        let [alert_name, service, namespace, error_type] = values;
+        Ok(Self { alert_name, service, namespace, error_type })
     }
 
     /// Returns true for the name of an identifying field, and for an alias.

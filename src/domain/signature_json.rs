@@ -20,6 +20,21 @@ const OCCURRENCE_FIELDS: [&str; 2] = ["event_id", "occurred_at"];
 
 const ANNOTATIONS: &str = "annotations";
 
+/// The member with the members that a mapping has replaced, each as it was posted. One of this name
+/// that the caller has posted is among them then.
+const AS_POSTED: &str = "as_posted";
+
+/// An identifying field whose value a mapping has replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplacedField {
+    /// Its canonical name, under which it is stored.
+    pub name: &'static str,
+    /// The name of the member by which it was posted; `None` where there was none.
+    pub posted_as: Option<&'static str>,
+    /// Its new value.
+    pub value: String,
+}
+
 /// The JSON object that is stored with an anomaly.
 #[derive(Clone)]
 pub struct SignatureJson(Text);
@@ -40,17 +55,28 @@ impl SignatureJson {
         if object.len() <= config.max_metadata_bytes { posted } else { posted.bounded(config) }
     }
 
+    /// The stored form of a posted occurrence some of whose fields a mapping has replaced: read
+    /// back, it has the fields as mapped. `object` must be a valid JSON object.
+    pub fn of_mapped(object: &str, replaced: &[ReplacedField], config: AnomalyConfig) -> Self {
+        let mut stored = "{".to_owned();
+        let is_kept = |name: &str| !OCCURRENCE_FIELDS.contains(&name);
+        copy_mapped(object, &mut stored, is_kept, &[], replaced);
+        stored.push('}');
+        Self(Text::Stored(stored.into())).bounded(config)
+    }
+
     /// The stored form of an alert's labels and annotations. Both must be valid JSON objects. The
     /// texts of the labels whose names are in `cut` are cut as [`Signature::cut`] does it.
     pub fn of_alert(
         labels: &RawValue,
         annotations: Option<&RawValue>,
         cut: &[&str],
+        replaced: &[ReplacedField],
         config: AnomalyConfig,
     ) -> Self {
-        let is_replaced = |name: &str| annotations.is_some() && name == ANNOTATIONS;
+        let is_kept = |name: &str| annotations.is_none() || name != ANNOTATIONS;
         let mut stored = "{".to_owned();
-        copy_members(labels.get(), &mut stored, |name| !is_replaced(name), cut);
+        copy_mapped(labels.get(), &mut stored, is_kept, cut, replaced);
         if let Some(annotations) = annotations {
             copy_name(Cow::Borrowed(ANNOTATIONS), &mut stored);
             copy_value(annotations, &mut stored);
@@ -121,6 +147,33 @@ impl<'de> Deserialize<'de> for SignatureJson {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Arc::<str>::deserialize(deserializer).map(Self::from)
     }
+}
+
+/// Appends members as [`copy_members`] does, with the `replaced` fields as mapped, and what they
+/// replace.
+fn copy_mapped(
+    object: &str,
+    copy: &mut String,
+    kept: impl Fn(&str) -> bool,
+    cut: &[&str],
+    replaced: &[ReplacedField],
+) {
+    if replaced.is_empty() {
+        copy_members(object, copy, kept, cut);
+        return;
+    }
+    let is_replaced = |name: &str| {
+        name == AS_POSTED || replaced.iter().any(|field| field.posted_as == Some(name))
+    };
+    copy_members(object, copy, |name| kept(name) && !is_replaced(name), cut);
+    for ReplacedField { name, value, .. } in replaced {
+        copy_name(Cow::Borrowed(name), copy);
+        copy.push_str(&json_text(value));
+    }
+    copy_name(Cow::Borrowed(AS_POSTED), copy);
+    copy.push('{');
+    copy_members(object, copy, |name| kept(name) && is_replaced(name), cut);
+    copy.push('}');
 }
 
 /// Appends those members of an object whose names are `kept`, each as it was posted but for the
@@ -274,14 +327,46 @@ mod tests {
     fn annotations_are_stored_beside_the_labels() {
         let raw = |text| serde_json::from_str::<&RawValue>(text).unwrap();
         let labels = raw(r#"{"alertname": "A", "annotations": "label", "event_id": "label"}"#);
-        let alert =
-            |annotations| SignatureJson::of_alert(labels, annotations, &[], UNBOUNDED).to_stored();
+        let alert = |annotations| {
+            SignatureJson::of_alert(labels, annotations, &[], &[], UNBOUNDED).to_stored()
+        };
         assert_eq!(
             &*alert(Some(raw(r#"{"summary": "s"}"#))),
             r#"{"alertname":"A","event_id":"label","annotations":{"summary":"s"}}"#
         );
         let alone = r#"{"alertname":"A","annotations":"label","event_id":"label"}"#;
         assert_eq!(&*alert(None), alone);
+    }
+
+    #[test]
+    fn what_a_mapping_replaces_is_stored_beside_the_fields_as_mapped() {
+        let replaced = |name, posted_as, value: &str| ReplacedField {
+            name,
+            posted_as,
+            value: value.to_owned(),
+        };
+        let posted = r#"{"alertname":"A","service":"","job":"exporter","service":"kps","x":1,
+            "event_id":"e","as_posted":{"service":"own"}}"#;
+        let fields =
+            [replaced("service", Some("service"), "c\"art"), replaced("namespace", None, "shop")];
+        let stored = SignatureJson::of_mapped(posted, &fields, UNBOUNDED).to_stored();
+        let expected = concat!(
+            r#"{"alertname":"A","job":"exporter","x":1,"service":"c\"art","namespace":"shop","#,
+            r#""as_posted":{"service":"","service":"kps","as_posted":{"service":"own"}}}"#,
+        );
+        assert_eq!(&*stored, expected);
+
+        let labels: &RawValue =
+            serde_json::from_str(r#"{"alertname":"A","job":"exporter"}"#).unwrap();
+        let annotations = serde_json::from_str::<&RawValue>(r#"{"summary":"s"}"#).unwrap();
+        let fields = [replaced("service", Some("job"), "cart")];
+        let stored =
+            SignatureJson::of_alert(labels, Some(annotations), &[], &fields, UNBOUNDED).to_stored();
+        let expected = concat!(
+            r#"{"alertname":"A","service":"cart","as_posted":{"job":"exporter"},"#,
+            r#""annotations":{"summary":"s"}}"#,
+        );
+        assert_eq!(&*stored, expected);
     }
 
     fn any_json() -> impl Strategy<Value = Value> {
