@@ -245,10 +245,13 @@ impl Application {
             tokio::spawn(report_redis(examined, Arc::clone(&counter)));
         }
         let recorder = Arc::new(recorder);
+        let keys = config.key_mapping();
+        telemetry::key_checksum(keys.checksum());
         let state = AppState {
             counter: Arc::clone(&counter),
             authenticator: Arc::clone(&authenticator),
             recorder: Arc::clone(&recorder),
+            keys: Arc::new(keys),
             anomaly: config.anomaly,
             http: config.http,
             alertmanager: config.alertmanager,

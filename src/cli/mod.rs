@@ -1,25 +1,19 @@
 //! The command line: the commands and their exit codes.
 
+mod key;
 mod local;
 mod recover;
 mod spool;
 mod token;
 
-use std::{
-    future::Future,
-    io::{self, Read as _},
-    path::PathBuf,
-    pin::pin,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{future::Future, io, path::PathBuf, pin::pin, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 use reqwest::Method;
-use serde_json::Value;
 use tokio::{runtime::Runtime, signal};
 
 use self::{
+    key::KeyCommand,
     local::Local,
     spool::{SPOOL_TOKEN, SpoolCommand},
     token::TokenCommand,
@@ -27,7 +21,6 @@ use self::{
 use crate::{
     app::{Application, Prepared},
     config::{Config, DEFAULTS, LoadedConfig},
-    domain::Signature,
     logging,
     printable::Printable,
 };
@@ -56,12 +49,9 @@ enum Command {
     },
     /// Print every option with its default and an explanation, as a configuration file
     DefaultConfig,
-    /// Print the key of an anomaly
-    Key {
-        /// The fields that identify it, such as '{"alert_name":"HighCPU"}'; - reads standard input
-        #[arg(value_name = "JSON")]
-        signature: String,
-    },
+    /// Print the key of an anomaly, as the service makes it with the section `key` of its
+    /// configuration
+    Key(KeyCommand),
     /// Replace a damaged file of the embedded store by one with every row that reads well
     #[command(after_help = recover::WHAT_IT_DOES)]
     Recover,
@@ -96,7 +86,7 @@ pub fn run() -> ExitCode {
     let CommandLine { config, command } = CommandLine::parse();
     let load = || LoadedConfig::load(config.as_deref()).map_err(Failure::from);
     let result = match command {
-        Some(Command::Key { signature }) => print_key(&signature),
+        Some(Command::Key(command)) => load().and_then(|loaded| key::run(&command, &loaded.config)),
         Some(Command::CheckConfig { connect }) => {
             load().and_then(|loaded| check_config(&loaded, connect))
         }
@@ -185,24 +175,6 @@ fn stop_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
             _ = interrupted.recv() => {}
         }
     })
-}
-
-fn print_key(signature: &str) -> Result<(), Failure> {
-    let mut text = signature.to_owned();
-    if signature == "-" {
-        text.clear();
-        io::stdin().read_to_string(&mut text)?;
-    }
-    let value: Value = serde_json::from_str(&text).map_err(|error| {
-        format!(
-            "this is not JSON ({error}): give an object such as '{{\"alert_name\":\"HighCPU\"}}'"
-        )
-    })?;
-    let Value::Object(fields) = value else {
-        return Err("a signature is a JSON object such as '{\"alert_name\":\"HighCPU\"}'".into());
-    };
-    println!("{}", Signature::from_fields(&fields)?.key());
-    Ok(())
 }
 
 fn healthcheck(config: &Config) -> Result<(), Failure> {

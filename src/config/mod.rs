@@ -14,7 +14,7 @@ use serde::Deserialize;
 use crate::{
     auth::AuthConfig,
     counter::{BatchConfig, DegradedConfig},
-    domain::{AnomalyConfig, Thresholds, TimelineConfig},
+    domain::{AnomalyConfig, KeyConfig, KeyMapping, Thresholds, TimelineConfig},
     http::{AlertmanagerConfig, BrowserConfig, HttpConfig, ProxyConfig, TlsConfig},
     logging::LogConfig,
     options::{self, ENVIRONMENT_PREFIX, ENVIRONMENT_SEPARATOR, OptionError},
@@ -50,6 +50,8 @@ pub struct Config {
     pub spool: SpoolConfig,
     /// Section `anomaly`.
     pub anomaly: AnomalyConfig,
+    /// Section `key`.
+    pub key: KeyConfig,
     /// Section `timeline`.
     pub timeline: TimelineConfig,
     /// Section `thresholds`.
@@ -70,6 +72,13 @@ pub struct Config {
     pub log: LogConfig,
     /// Section `traces`.
     pub traces: TracesConfig,
+}
+
+impl Config {
+    /// Returns the mapping of posted fields and labels, to which two sections contribute.
+    pub fn key_mapping(&self) -> KeyMapping {
+        KeyMapping::new(self.key.clone(), self.alertmanager.kubernetes)
+    }
 }
 
 /// Why there is no configuration.

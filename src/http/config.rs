@@ -36,6 +36,8 @@ pub struct HttpConfig {
 pub struct AlertmanagerConfig {
     /// The unit in which firing alerts are counted.
     pub count: CountBy,
+    /// True if the preset for Kubernetes finds the workload of an alert of kube-state-metrics.
+    pub kubernetes: bool,
     /// Maximum size of a delivery, in bytes.
     pub max_body_bytes: NonZeroUsize,
 }

@@ -3,7 +3,7 @@
 use super::{
     config::CountBy, endpoints::DeliveryRequest, extract::delivery_text, problem::Problem,
 };
-use crate::domain::{AnomalyConfig, Occurrence, Timestamp};
+use crate::domain::{AnomalyConfig, KeyMapping, Occurrence, Timestamp};
 
 /// The result of each alert of a delivery, a problem as its JSON.
 pub type ReadAlerts = Vec<Result<Option<Occurrence>, String>>;
@@ -17,7 +17,8 @@ pub fn read_delivery(body: &[u8], count: CountBy, now: Timestamp) -> Result<Read
     let config = AnomalyConfig { max_metadata_bytes: usize::MAX };
     let text = delivery_text(body);
     let delivery = DeliveryRequest::parse(&text).map_err(json)?;
-    Ok(delivery.read(count, now, config).map(|(_, alert)| alert.map_err(json)).collect())
+    let keys = KeyMapping::default();
+    Ok(delivery.read(count, now, &keys, config).map(|(_, alert)| alert.map_err(json)).collect())
 }
 
 fn json(problem: Problem) -> String {

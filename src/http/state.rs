@@ -3,7 +3,12 @@
 use std::sync::Arc;
 
 use super::config::{AlertmanagerConfig, HttpConfig};
-use crate::{auth::Authenticator, counter::Counter, domain::AnomalyConfig, telemetry::Recorder};
+use crate::{
+    auth::Authenticator,
+    counter::Counter,
+    domain::{AnomalyConfig, KeyMapping},
+    telemetry::Recorder,
+};
 
 /// The state that handlers share.
 #[derive(Clone, Debug)]
@@ -14,6 +19,8 @@ pub struct AppState {
     pub authenticator: Arc<Authenticator>,
     /// Renders `/metrics`.
     pub recorder: Arc<Recorder>,
+    /// Maps what is posted to the fields that identify an anomaly.
+    pub keys: Arc<KeyMapping>,
     /// The section `anomaly` of the configuration.
     pub anomaly: AnomalyConfig,
     /// The section `http` of the configuration.

@@ -37,6 +37,7 @@ pub(super) struct Metrics {
     pub(super) truncated_alerts: Counter,
     pub(super) senders_behind: Counter,
     pub(super) clock_jumps: Counter,
+    pub(super) key_checksum: Gauge,
 }
 
 impl Metrics {
@@ -111,6 +112,10 @@ impl Metrics {
             clock_jumps: counter_of(
                 "anomaly_counter_clock_jumps_total",
                 "Jumps of the wall clock by more than a minute.",
+            ),
+            key_checksum: gauge_of(
+                "anomaly_counter_key_checksum",
+                "Checksum of the rules by which keys are made, as a number.",
             ),
         }
     }

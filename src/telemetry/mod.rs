@@ -195,3 +195,8 @@ pub fn sender_behind() {
 pub fn clock_jump() {
     with_metrics(|metrics| metrics.clock_jumps.increment(1));
 }
+
+/// Sets the checksum of the rules by which keys are made.
+pub fn key_checksum(checksum: u32) {
+    with_metrics(|metrics| metrics.key_checksum.set(f64::from(checksum)));
+}

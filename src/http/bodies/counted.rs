@@ -26,15 +26,23 @@ pub(in crate::http) struct CountedBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     reason: Option<NotCounted>,
+    /// True if the service has rewritten one of the four fields, as its section `key` says. Present
+    /// if true.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false, example = true)]
+    mapped: bool,
 }
 
-impl From<Answered<Counted>> for CountedBody {
-    fn from(Answered { value, degraded }: Answered<Counted>) -> Self {
+impl CountedBody {
+    /// `mapped` says whether the key mapping has changed one of the four fields.
+    pub(in crate::http) fn new(answered: Answered<Counted>, mapped: bool) -> Self {
+        let Answered { value, degraded } = answered;
         let Counted { outcome, frequency, .. } = value;
         Self {
             frequency: FrequencyBody::new(frequency, degraded),
             counted: outcome.counts(),
             reason: NotCounted::of(outcome),
+            mapped,
         }
     }
 }

@@ -16,6 +16,4 @@ pub(super) use counted::{
 pub(super) use degraded::{DegradedBody, write_status};
 pub(super) use fix::FixBody;
 pub(super) use frequency::FrequencyBody;
-pub(super) use occurrence::{
-    CutOccurrence, OccurrenceRequest, PostedArray, PostedOccurrence, read_labels,
-};
+pub(super) use occurrence::{OccurrenceRequest, PostedArray, PostedOccurrence, ReadOccurrence};

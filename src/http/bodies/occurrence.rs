@@ -13,8 +13,8 @@ use utoipa::ToSchema;
 use super::schemas;
 use crate::{
     domain::{
-        AnomalyConfig, EventId, MAX_AHEAD_SECONDS, MemberName, Moment, Occurrence, Signature,
-        SignatureJson, Timestamp,
+        AnomalyConfig, AnomalyKey, EventId, InvalidSignature, KeyMapping, MAX_AHEAD_SECONDS,
+        MemberName, Moment, Occurrence, PostedTo, Signature, SignatureJson, Timestamp,
     },
     http::{
         extract::{CheckedJson, CheckedVisitor, FirstElements, JsonValue, event_id, parse},
@@ -101,8 +101,36 @@ impl<'a> OccurrenceRequest<'a> {
         field.as_ref()
     }
 
-    fn signature(&self) -> Result<Signature, Problem> {
-        Ok(Signature::of_new(|name| Some(self.field(name)?.text()))?)
+    /// Identifies the anomaly by the fields as they were posted.
+    fn plain_key(&self) -> Result<AnomalyKey, Problem> {
+        Ok(Signature::of_new(|name| Some(self.field(name)?.text()))?.key())
+    }
+
+    /// Identifies the anomaly by the fields as mapped. `text` is the whole of the posted object.
+    fn mapped(
+        &self,
+        text: &str,
+        keys: &KeyMapping,
+        config: AnomalyConfig,
+    ) -> Result<Identified, Problem> {
+        let too_long = Signature::too_long(|name| Some(self.field(name)?.text()));
+        if let Some(field) = too_long.first() {
+            return Err(InvalidSignature::TooLong { field }.into());
+        }
+        let posted = keys.read(PostedTo::Anomalies, text).map_err(|error| {
+            Problem::new(ProblemKind::InvalidField, format!("an occurrence can't be read: {error}"))
+        })?;
+        let mapped = keys.map(&posted)?;
+        let signature_json = if mapped.is_mapped() {
+            SignatureJson::of_mapped(text, &mapped.replaced, config)
+        } else {
+            SignatureJson::of_posted(text, config)
+        };
+        Ok(Identified {
+            key: mapped.signature.key(),
+            signature_json,
+            is_mapped: mapped.is_mapped(),
+        })
     }
 
     fn event_id(&self, from_header: Option<EventId>) -> Result<EventId, Problem> {
@@ -127,6 +155,21 @@ impl<'a> OccurrenceRequest<'a> {
     }
 }
 
+/// An occurrence that was read.
+#[derive(Debug)]
+pub(in crate::http) struct ReadOccurrence {
+    pub(in crate::http) occurrence: Occurrence,
+    /// True if the key mapping has changed one of the four fields.
+    pub(in crate::http) is_mapped: bool,
+}
+
+/// The anomaly of a posted object, and what is stored with it.
+struct Identified {
+    key: AnomalyKey,
+    signature_json: SignatureJson,
+    is_mapped: bool,
+}
+
 /// A posted value: an occurrence, or something else, of which only the type is kept.
 #[derive(Debug)]
 struct Posted<'a>(Result<OccurrenceRequest<'a>, CheckedJson>);
@@ -138,16 +181,23 @@ impl Posted<'_> {
         text: &str,
         id_from_header: Option<EventId>,
         moment: Moment,
+        keys: &KeyMapping,
         config: AnomalyConfig,
-    ) -> Result<Occurrence, Problem> {
+    ) -> Result<ReadOccurrence, Problem> {
         let fields = self.0.as_ref().map_err(|CheckedJson(type_name)| {
             let detail = format!("an occurrence must be a JSON object, not {type_name}");
             Problem::new(ProblemKind::InvalidField, detail)
         })?;
         let id = fields.event_id(id_from_header)?;
         let at = fields.occurred_at(moment)?;
-        let key = fields.signature()?.key();
-        Ok(Occurrence { key, id, at, signature_json: SignatureJson::of_posted(text, config) })
+        let Identified { key, signature_json, is_mapped } = if keys.maps(PostedTo::Anomalies) {
+            fields.mapped(text, keys, config)?
+        } else {
+            let (key, signature_json) =
+                (fields.plain_key()?, SignatureJson::of_posted(text, config));
+            Identified { key, signature_json, is_mapped: false }
+        };
+        Ok(ReadOccurrence { occurrence: Occurrence { key, id, at, signature_json }, is_mapped })
     }
 }
 
@@ -226,9 +276,10 @@ impl<'a> PostedOccurrence<'a> {
         &self,
         id: Option<EventId>,
         moment: Moment,
+        keys: &KeyMapping,
         config: AnomalyConfig,
-    ) -> Result<Occurrence, Problem> {
-        self.posted.read(self.text, id, moment, config)
+    ) -> Result<ReadOccurrence, Problem> {
+        self.posted.read(self.text, id, moment, keys, config)
     }
 }
 
@@ -259,8 +310,9 @@ impl<'a> PostedArray<'a> {
     pub(in crate::http) fn read(
         &self,
         moment: Moment,
+        keys: &KeyMapping,
         config: AnomalyConfig,
-    ) -> Result<Vec<Result<Option<Occurrence>, Problem>>, Problem> {
+    ) -> Result<Vec<Result<ReadOccurrence, Problem>>, Problem> {
         if self.len() > Self::MAX_LENGTH {
             let detail = format!(
                 "an array holds at most {} occurrences, and this one holds {}: send it in parts. \
@@ -273,31 +325,8 @@ impl<'a> PostedArray<'a> {
         let texts: Vec<&RawValue> = parse(self.text)?;
         let elements = self.elements.first.iter().zip(texts);
         let read = |(posted, text): (&Posted<'_>, &RawValue)| {
-            posted.read(text.get(), None, moment, config).map(Some)
+            posted.read(text.get(), None, moment, keys, config)
         };
         Ok(elements.map(read).collect())
     }
-}
-
-/// An occurrence of an alert, and its identifying labels that were too long and are cut.
-pub(in crate::http) type CutOccurrence = (Occurrence, Vec<&'static str>);
-
-/// Reads the labels of an alert as the fields of an occurrence. They are stored with the
-/// annotations. Both were checked to be JSON objects.
-pub(in crate::http) fn read_labels(
-    labels: &RawValue,
-    annotations: Option<&RawValue>,
-    id: EventId,
-    at: Timestamp,
-    config: AnomalyConfig,
-) -> Result<CutOccurrence, Problem> {
-    let posted: Posted<'_> = parse(labels.get())?;
-    let fields = posted
-        .0
-        .map_err(|CheckedJson(type_name)| Problem::wrong_type("labels", "an object", type_name))?;
-    let label = |name| Some(fields.field(name)?.text());
-    let cut = Signature::too_long(label);
-    let key = Signature::from_lookup(|name| Some(label(name)?.map(Signature::cut)))?.key();
-    let signature_json = SignatureJson::of_alert(labels, annotations, &cut, config);
-    Ok((Occurrence { key, id, at, signature_json }, cut))
 }

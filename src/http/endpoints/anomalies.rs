@@ -20,8 +20,8 @@ use crate::{
     http::{
         bodies::{
             ActionBody, CountedBody, DegradedBody, FixBody, FrequencyBody, OccurrenceRequest,
-            PostedArray, PostedOccurrence, Recorded, record_each, record_one, schemas,
-            temporary_problem, write_status, write_status_of,
+            PostedArray, PostedOccurrence, ReadOccurrence, Recorded, record_each, record_one,
+            schemas, temporary_problem, write_status, write_status_of,
         },
         extract::{EventQuota, IdempotencyKey, JsonText, KeyPath, Requester},
         json::Json,
@@ -56,7 +56,8 @@ struct AnomalyBody {
     #[schema(required)]
     signature: Option<SignatureBody>,
     /// The other fields that were posted with the first occurrence; null if they are not known. If
-    /// they were too large, the largest are left out, and `metadata_truncated` is true.
+    /// they were too large, the largest are left out, and `metadata_truncated` is true. If the
+    /// service has rewritten identifying fields, `as_posted` has them as they were posted.
     #[schema(required, value_type = Option<Object>)]
     metadata: Option<Map<String, Value>>,
     /// The time of the occurrence by which the anomaly became known; null if it is not known.
@@ -192,10 +193,11 @@ async fn record(
     let posted = PostedOccurrence::parse(text)?;
     quota.take(1)?;
     let moment = state.counter.moment();
-    let occurrence = posted.read(id, moment, state.anomaly)?;
+    let ReadOccurrence { occurrence, is_mapped } =
+        posted.read(id, moment, &state.keys, state.anomaly)?;
     let counted = record_one(&state.counter, &caller, moment, occurrence).await?;
     let status = write_status(counted.degraded);
-    Ok((status, Json(RecordedBody::One(counted.into()))))
+    Ok((status, Json(RecordedBody::One(CountedBody::new(counted, is_mapped)))))
 }
 
 async fn record_array(
@@ -204,7 +206,10 @@ async fn record_array(
     array: &PostedArray<'_>,
 ) -> Result<(StatusCode, Json<RecordedBody>), Problem> {
     let moment = state.counter.moment();
-    let occurrences = array.read(moment, state.anomaly)?;
+    let read = array.read(moment, &state.keys, state.anomaly)?;
+    let are_mapped: Vec<bool> =
+        read.iter().map(|read| read.as_ref().is_ok_and(|read| read.is_mapped)).collect();
+    let occurrences = read.into_iter().map(|read| read.map(|read| Some(read.occurrence))).collect();
     let results = record_each(&state.counter, caller, moment, occurrences).await;
     // Nothing was recorded, some of it for a reason that passes: the client is to retry the call.
     if let Some(problem) = temporary_problem(&results)
@@ -213,7 +218,8 @@ async fn record_array(
         return Err(problem.clone());
     }
     let status = write_status_of(&results);
-    let bodies = results.into_iter().filter_map(ElementBody::of).collect();
+    let results = results.into_iter().zip(are_mapped);
+    let bodies = results.filter_map(|(result, mapped)| ElementBody::of(result, mapped)).collect();
     Ok((status, Json(RecordedBody::Many(bodies))))
 }
 
@@ -227,9 +233,11 @@ enum ElementBody {
 }
 
 impl ElementBody {
-    fn of(result: Recorded) -> Option<Self> {
+    fn of(result: Recorded, mapped: bool) -> Option<Self> {
         match result {
-            Ok(counted) => counted.map(|counted| Self::Counted(Box::new(counted.into()))),
+            Ok(counted) => {
+                counted.map(|counted| Self::Counted(Box::new(CountedBody::new(counted, mapped))))
+            }
             Err(problem) => Some(Self::Problem(problem)),
         }
     }

@@ -57,6 +57,10 @@ struct ReadyBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = 3600)]
     clock_disagreement_seconds: Option<i64>,
+    /// The checksum of the rules by which keys are made (the section `key` and
+    /// `alertmanager.kubernetes`). Two instances with different ones would split an anomaly.
+    #[schema(pattern = "^[0-9a-f]{8}$", example = "5f3a9c21")]
+    key_checksum: String,
     spool: SpoolBody,
 }
 
@@ -115,6 +119,7 @@ async fn ready(State(state): State<AppState>) -> Json<ReadyBody> {
         degraded_since: readiness.since,
         cause: readiness.cause.map(|cause| cause.value()),
         clock_disagreement_seconds: readiness.clock_disagreement_seconds,
+        key_checksum: format!("{:08x}", state.keys.checksum()),
         spool: SpoolBody {
             usable: readiness.spool_is_usable,
             operations: readiness.spool.operations,

@@ -7,18 +7,22 @@ use serde_json::{Map, Value, value::RawValue};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
+use super::labels::{self, LabelNotes, ReadLabels};
 use crate::{
-    domain::{AnomalyConfig, EventId, InvalidTimestamp, MAX_AHEAD_SECONDS, Signature, Timestamp},
+    domain::{
+        AnomalyConfig, EventId, InvalidTimestamp, KeyMapping, MAX_AHEAD_SECONDS, Occurrence,
+        Signature, Timestamp,
+    },
     http::{
-        bodies::{CutOccurrence, read_labels, schemas},
+        bodies::schemas,
         config::CountBy,
         extract::{CheckedJson, JsonValue, members, parse},
         problem::Problem,
     },
 };
 
-/// An alert of a delivery. Its labels are the fields of an occurrence; they and the annotations are
-/// kept with the anomaly.
+/// An alert of a delivery. Its labels identify the anomaly; they and the annotations are kept with
+/// it.
 #[derive(Debug, ToSchema)]
 #[schema(as = Alert, rename_all = "camelCase")]
 pub(in crate::http) struct AlertRequest<'a> {
@@ -26,7 +30,9 @@ pub(in crate::http) struct AlertRequest<'a> {
     #[schema(required, value_type = String, pattern = "^(firing|resolved)$", example = "firing")]
     status: Option<&'a RawValue>,
     /// The labels of the alert. Four of them identify the anomaly: `alertname`, `service` (or
-    /// `job`), `namespace` and `error_type` (or `reason`).
+    /// `job`), `namespace` and `error_type` (or `reason`). An empty label is absent; an
+    /// `exported_namespace`, `exported_service` or `exported_job` is used first; and where
+    /// `service` or `job` names kube-state-metrics, the labels that name the workload are.
     #[schema(required, value_type = Object)]
     labels: Option<&'a RawValue>,
     /// The annotations of the alert, which are texts for people.
@@ -48,10 +54,8 @@ pub(in crate::http) struct AlertHead {
     /// The fingerprint that the alert was sent with; null if there was none.
     #[schema(required, example = "e3b6f5c0a1d2b4f7")]
     pub(super) fingerprint: Option<String>,
-    /// The names of identifying labels that were cut because they had more than 1,024 characters.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<String>, required = false)]
-    pub(super) cut_labels: Vec<&'static str>,
+    #[serde(flatten)]
+    pub(super) labels: LabelNotes,
 }
 
 impl<'a> AlertRequest<'a> {
@@ -64,13 +68,15 @@ impl<'a> AlertRequest<'a> {
         Ok(Self { status, labels, annotations, starts_at, fingerprint })
     }
 
-    /// Returns `None` for a resolved alert, because the end of an episode is no occurrence.
+    /// Returns the occurrence, and notes about its labels. Returns `None` for a resolved alert,
+    /// because the end of an episode is no occurrence.
     pub(super) fn read(
         &self,
         count: CountBy,
         now: Timestamp,
+        keys: &KeyMapping,
         config: AnomalyConfig,
-    ) -> Result<Option<CutOccurrence>, Problem> {
+    ) -> Result<Option<(Occurrence, LabelNotes)>, Problem> {
         match text_of(self.status).as_deref() {
             Some("firing") => {}
             Some("resolved") => return Ok(None),
@@ -90,7 +96,9 @@ impl<'a> AlertRequest<'a> {
             is_object(annotations) && parse::<CheckedJson>(annotations.get()).is_ok()
         };
         let annotations = self.annotations.filter(is_readable);
-        read_labels(&labels, annotations, id, at, config).map(Some)
+        let ReadLabels { key, signature_json, notes } =
+            labels::read(&labels, annotations, keys, config)?;
+        Ok(Some((Occurrence { key, id, at, signature_json }, notes)))
     }
 
     /// Returns the id and the time of the episode. The id is `<fingerprint>@<startsAt>`, the time

@@ -1,5 +1,7 @@
 //! Deliveries as they are posted.
 
+use std::sync::Arc;
+
 use serde_json::value::RawValue;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
@@ -13,9 +15,12 @@ use utoipa::{
     },
 };
 
-use super::alert::{AlertHead, AlertRequest, type_of};
+use super::{
+    alert::{AlertHead, AlertRequest, type_of},
+    labels::LabelNotes,
+};
 use crate::{
-    domain::{AnomalyConfig, Occurrence, Timestamp},
+    domain::{AnomalyConfig, KeyMapping, Occurrence, Timestamp},
     http::{
         bodies::schemas,
         config::CountBy,
@@ -102,16 +107,17 @@ impl<'a> DeliveryRequest<'a> {
         &self,
         count: CountBy,
         now: Timestamp,
+        keys: &KeyMapping,
         config: AnomalyConfig,
     ) -> impl Iterator<Item = (AlertHead, Result<Option<Occurrence>, Problem>)> {
         self.alerts.iter().map(move |alert| {
             let alert = AlertRequest::parse(alert);
             let fingerprint = alert.as_ref().ok().and_then(AlertRequest::given_fingerprint);
-            let mut head = AlertHead { fingerprint, cut_labels: Vec::new() };
-            let read = alert.and_then(|alert| alert.read(count, now, config));
+            let mut head = AlertHead { fingerprint, labels: LabelNotes::default() };
+            let read = alert.and_then(|alert| alert.read(count, now, keys, config));
             let occurrence = read.map(|read| {
-                read.map(|(occurrence, cut_labels)| {
-                    head.cut_labels = cut_labels;
+                read.map(|(occurrence, notes)| {
+                    head.labels = notes;
                     occurrence
                 })
             });
@@ -139,6 +145,7 @@ impl ReadDelivery {
         quota: EventQuota,
         count: CountBy,
         now: Timestamp,
+        keys: Arc<KeyMapping>,
         config: AnomalyConfig,
     ) -> Result<Self, Problem> {
         let is_large = body.len() > LARGE_BYTES;
@@ -146,7 +153,7 @@ impl ReadDelivery {
             let text = body.text();
             let delivery = DeliveryRequest::parse(&text)?;
             quota.take(delivery.alerts.len())?;
-            let (heads, alerts) = delivery.read(count, now, config).unzip();
+            let (heads, alerts) = delivery.read(count, now, &keys, config).unzip();
             Ok(Self { heads, alerts, truncated: delivery.truncated, turn })
         };
         if !is_large {

@@ -9,9 +9,10 @@
 mod alert;
 mod answer;
 mod delivery;
+mod labels;
 mod refusal;
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use axum::{extract::State, http::StatusCode};
 use utoipa_axum::routes;
@@ -78,7 +79,8 @@ async fn deliver(
     let moment = state.counter.moment();
     let read = match body {
         Ok(body) => {
-            ReadDelivery::of(body, quota, state.alertmanager.count, moment.now, state.anomaly).await
+            let (count, keys) = (state.alertmanager.count, Arc::clone(&state.keys));
+            ReadDelivery::of(body, quota, count, moment.now, keys, state.anomaly).await
         }
         Err(problem) => Err(problem),
     };

@@ -1,0 +1,89 @@
+//! The command `key`: the key of an anomaly, and how it is made of what is posted.
+
+use std::io::{self, Read as _};
+
+use clap::Args;
+use serde_json::{Map, Value};
+
+use super::Failure;
+use crate::{
+    config::Config,
+    domain::{Explanation, Field, KeyMapping, PostedTo},
+};
+
+/// The arguments of the command.
+#[derive(Debug, Args)]
+pub(super) struct KeyCommand {
+    /// Also print the posted fields, each step that changed one, and the key without these steps
+    #[arg(long)]
+    explain: bool,
+    /// Read JSON as the labels of an alert, or as an alert with `labels`, as the webhook does
+    #[arg(long)]
+    webhook: bool,
+    /// The fields that identify it, such as '{"alert_name":"HighCPU"}'; - reads standard input
+    #[arg(value_name = "JSON")]
+    signature: String,
+}
+
+/// Prints the key.
+pub(super) fn run(command: &KeyCommand, config: &Config) -> Result<(), Failure> {
+    let mut text = command.signature.clone();
+    if text == "-" {
+        text.clear();
+        io::stdin().read_to_string(&mut text)?;
+    }
+    let mut fields = object(&text)?;
+    let to = if command.webhook { PostedTo::Webhook } else { PostedTo::Anomalies };
+    if let (PostedTo::Webhook, Some(Value::Object(labels))) = (to, fields.get("labels")) {
+        fields = labels.clone();
+    }
+    let explanation = explain(&config.key_mapping(), to, fields)?;
+    if command.explain {
+        print_explanation(&explanation);
+    } else {
+        println!("{}", explanation.key);
+    }
+    Ok(())
+}
+
+fn object(text: &str) -> Result<Map<String, Value>, Failure> {
+    let value: Value = serde_json::from_str(text).map_err(|error| {
+        format!(
+            "this is not JSON ({error}): give an object such as '{{\"alert_name\":\"HighCPU\"}}'"
+        )
+    })?;
+    match value {
+        Value::Object(fields) => Ok(fields),
+        _ => Err("a signature is a JSON object such as '{\"alert_name\":\"HighCPU\"}'".into()),
+    }
+}
+
+fn explain(
+    keys: &KeyMapping,
+    to: PostedTo,
+    fields: Map<String, Value>,
+) -> Result<Explanation, Failure> {
+    let object = Value::Object(fields).to_string();
+    Ok(keys.explain(&keys.read(to, &object)?)?)
+}
+
+/// Prints texts in quotes, with control characters escaped.
+fn print_explanation(explanation: &Explanation) {
+    println!("posted");
+    for (field, value) in Field::ALL.into_iter().zip(&explanation.posted) {
+        println!("  {:10}  {value:?}", field.name());
+    }
+    println!("steps");
+    if explanation.steps.is_empty() {
+        println!("  none changes anything");
+    }
+    for step in &explanation.steps {
+        let (field, before, after) = (step.field.name(), &step.before, &step.after);
+        println!("  {}: {field} {before:?} -> {after:?}", step.by);
+    }
+    match explanation.posted_key {
+        Some(key) => println!("key as posted  {key}"),
+        None => println!("key as posted  none: all four fields are empty"),
+    }
+    println!("key            {}", explanation.key);
+}
