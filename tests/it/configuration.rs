@@ -123,6 +123,10 @@ fn an_error_names_the_key_the_file_and_what_is_allowed_in_plain_words() {
     let dir = TempDir::new().unwrap();
     let token = format!("[[auth.tokens]]\nname = \"ci\"\nsha256 = \"{DIGEST}\"\n");
     let with_token = |rest: &str| token.clone() + rest;
+    let rule = |rest: &str| {
+        let first = "[[key.relabel]]\ntarget_label = \"service\"\n";
+        format!("{first}{first}{rest}\n")
+    };
     for (config, says) in [
         (
             "listne = 1".to_owned(),
@@ -182,6 +186,30 @@ fn an_error_names_the_key_the_file_and_what_is_allowed_in_plain_words() {
             "`auth.tokens[0].expires_at` (c.toml) is not an RFC 3339 time such as",
         ),
         (token.replace(DIGEST, "s3cret"), "`auth.tokens[0].sha256` (c.toml) is not a SHA-256"),
+        (
+            rule("action = \"drop\""),
+            "`key` (c.toml): relabel rule 2: `action` is \"drop\": write \"replace\" or",
+        ),
+        (
+            rule("target_label = \"job\"").replacen("target_label = \"service\"\n", "", 2),
+            "relabel rule 1: `target_label` is missing: write \"alert_name\"",
+        ),
+        (
+            rule("regex = \"(a\""),
+            "rule 2: `regex` is no regular expression of RE2: unclosed group, at character 1",
+        ),
+        (rule("modulus = 2"), "`key.relabel[1].modulus` (c.toml) is not a known key"),
+        (rule("regex = 3"), "`key.relabel[1].regex` (c.toml) is a number: it must be a text"),
+        (
+            "key.mask.service = [\"guid\"]".to_owned(),
+            "`key.mask.service[0]` (c.toml) is \"guid\": it must be \"uuid\", \"ip\",",
+        ),
+        (
+            "key.mask.job = [\"hex\"]".to_owned(),
+            "`key.mask.job` (c.toml) is not a known key: the keys here are `alert_name`, `service`",
+        ),
+        ("key.kubernetes = \"maybe\"".to_owned(), "is \"maybe\": it must be true or false"),
+        ("alertmanager.kubernetes = 2".to_owned(), "is 2: it must be true or false"),
         ("listen =".to_owned(), "c.toml is not TOML: line 1, column 9"),
     ] {
         fs::write(dir.path().join("c.toml"), format!("{config}\n")).unwrap();
@@ -269,6 +297,14 @@ fn what_stops_a_start_stops_check_config_with_the_same_sentence() {
         ("thresholds.escalate = 2".to_owned(), "thresholds must rise"),
         ("log.format = \"text\"".to_owned(), "log.format"),
         ("lisen = \"127.0.0.1:1\"".to_owned(), "`lisen` (c.toml) is not a known key"),
+        (
+            "[[key.relabel]]\ntarget_label = \"team\"".to_owned(),
+            "relabel rule 1: `target_label` is \"team\": write",
+        ),
+        (
+            "[[key.relabel]]\ntarget_label = \"service\"\n".repeat(65),
+            "`key` (c.toml): `relabel` has more than 64 rules",
+        ),
     ] {
         let listen = if config.contains("listen =") { "" } else { "listen = \"127.0.0.1:0\"\n" };
         fs::write(dir.path().join("c.toml"), format!("{listen}{config}\n")).unwrap();

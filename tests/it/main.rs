@@ -30,6 +30,8 @@ mod honest_answers;
 mod horizon;
 mod hostile_clients;
 mod hostile_input;
+mod key_mapping;
+mod key_properties;
 mod lost_tokens;
 mod lower_bounds;
 mod metadata;
