@@ -31,6 +31,7 @@ mod horizon;
 mod hostile_clients;
 mod hostile_input;
 mod key_mapping;
+mod key_masks;
 mod key_properties;
 mod lost_tokens;
 mod lower_bounds;

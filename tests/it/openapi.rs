@@ -322,6 +322,25 @@ async fn its_answers_are_as_described() {
 }
 
 #[tokio::test]
+async fn its_answers_about_mapped_fields_are_as_described() {
+    let service = Service::with(&[("KEY__KUBERNETES", "true")]).await;
+    let description = Description::of(&service).await;
+    let labels = json!({"alertname": "A", "job": "kube-state-metrics", "pod": "cart-0"});
+    for body in [labels.clone(), json!([labels])] {
+        let posted = service.post("/anomalies", &body).await;
+        assert!(posted.body.to_string().contains("\"mapped\":true"), "{}", posted.body);
+        description.check("POST /anomalies", &posted);
+    }
+    let mut long = labels;
+    long["exported_service"] = "x".repeat(2_000).into();
+    let delivery = json!({"alerts": [{"status": "firing", "labels": long}]});
+    let delivered = service.post("/webhooks/alertmanager", &delivery).await;
+    assert_eq!(delivered.body["alerts"][0]["mapped"], true);
+    assert_eq!(delivered.body["alerts"][0]["cut_labels"], json!(["exported_service"]));
+    description.check("POST /webhooks/alertmanager", &delivered);
+}
+
+#[tokio::test]
 async fn its_answers_are_as_described_also_while_redis_is_away_and_to_strangers() {
     let mut redis = RedisServer::start();
     redis.kill();

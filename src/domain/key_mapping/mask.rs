@@ -57,41 +57,61 @@ impl Mask {
     /// Returns the text with what the mask matches replaced.
     pub(super) fn apply(self, text: &str) -> String {
         match self {
-            Self::Uuid => replace(text, &UUID, "<uuid>", |_, found| Some(found)),
+            Self::Uuid => replace(text, &UUID, "<uuid>", |_, found| Ok(found)),
             Self::Ip => {
-                replace(&replace(text, &IP_V6, "<ip>", address_v6), &IP_V4, "<ip>", address_v4)
+                let without_v6 = replace(text, &IP_V6, "<ip>", |text, found| {
+                    address_v6(text, &found).ok_or(found.end)
+                });
+                replace(&without_v6, &IP_V4, "<ip>", |text, found| {
+                    address_v4(text, &found).ok_or(found.end)
+                })
             }
             Self::PodHash => match pod_name::before_hash(text) {
                 Some(before) => format!("{before}-<pod_hash>"),
                 None => text.to_owned(),
             },
             Self::Hex => replace(text, &HEX, "<hex>", |text, found| {
-                let has_digit = text[found.clone()].bytes().any(|byte| byte.is_ascii_digit());
-                Some(found).filter(|found| has_digit && is_word(text, found))
+                let part = word(text, found)?;
+                let has_digit = text[part.clone()].bytes().any(|byte| byte.is_ascii_digit());
+                if has_digit { Ok(part) } else { Err(part.end) }
             }),
-            Self::Number => replace(text, &NUMBER, "<number>", |text, found| {
-                Some(found).filter(|found| is_word(text, found))
-            }),
+            Self::Number => replace(text, &NUMBER, "<number>", word),
         }
     }
 }
 
-/// Replaces the parts of a text that `hit` returns for what a pattern finds in it.
+/// Replaces the parts of a text that `hit` returns for what a pattern finds in it. Where that is
+/// nothing, it returns where to go on.
 fn replace(
     text: &str,
     pattern: &Regex,
     with: &str,
-    hit: impl Fn(&str, Range<usize>) -> Option<Range<usize>>,
+    hit: impl Fn(&str, Range<usize>) -> Result<Range<usize>, usize>,
 ) -> String {
     let mut replaced = String::new();
-    let mut end = 0;
-    for part in pattern.find_iter(text).filter_map(|found| hit(text, found.range())) {
-        replaced.push_str(&text[end..part.start]);
-        replaced.push_str(with);
-        end = part.end;
+    let (mut copied, mut at) = (0, 0);
+    while let Some(found) = pattern.find_at(text, at) {
+        match hit(text, found.range()) {
+            Ok(part) => {
+                replaced.push_str(&text[copied..part.start]);
+                replaced.push_str(with);
+                copied = part.end;
+                at = part.end.max(found.end());
+            }
+            Err(after) => at = after,
+        }
     }
-    replaced.push_str(&text[end..]);
+    replaced.push_str(&text[copied..]);
     replaced
+}
+
+/// Returns a part that is made of whole words, or where the word that it begins in ends.
+fn word(text: &str, part: Range<usize>) -> Result<Range<usize>, usize> {
+    if is_word(text, &part) {
+        return Ok(part);
+    }
+    let after = &text[part.start..];
+    Err(part.start + after.find(|c: char| !c.is_alphanumeric()).unwrap_or(after.len()))
 }
 
 /// Returns true if no letter or digit is beside a part of a text.
@@ -102,7 +122,7 @@ fn is_word(text: &str, part: &Range<usize>) -> bool {
 }
 
 /// Returns the part of `found` that is an address of IPv4, with its port where one follows.
-fn address_v4(text: &str, found: Range<usize>) -> Option<Range<usize>> {
+fn address_v4(text: &str, found: &Range<usize>) -> Option<Range<usize>> {
     let (address, port) = match text[found.clone()].split_once(':') {
         Some((address, port)) => (address, Some(port)),
         None => (&text[found.clone()], None),
@@ -111,8 +131,8 @@ fn address_v4(text: &str, found: Range<usize>) -> Option<Range<usize>> {
         return None;
     }
     let without_port = found.start..found.start + address.len();
-    if port.is_some() && is_word(text, &found) {
-        return Some(found);
+    if port.is_some() && is_word(text, found) {
+        return Some(found.clone());
     }
     // With a fifth part it is a version.
     let mut after = text[without_port.end..].chars();
@@ -122,7 +142,7 @@ fn address_v4(text: &str, found: Range<usize>) -> Option<Range<usize>> {
 
 /// Returns the part of `found` that is an address of IPv6: in brackets with its port, or without
 /// them. It has a digit, because `abc::def` is a name in other languages.
-fn address_v6(text: &str, found: Range<usize>) -> Option<Range<usize>> {
+fn address_v6(text: &str, found: &Range<usize>) -> Option<Range<usize>> {
     let whole = &text[found.clone()];
     let unopened = whole.strip_prefix('[').unwrap_or(whole);
     let inner = unopened.split(']').next().unwrap_or_default();
@@ -141,7 +161,7 @@ fn address_v6(text: &str, found: Range<usize>) -> Option<Range<usize>> {
         return None;
     }
     let part = if is_in_brackets && address == inner {
-        found
+        found.clone()
     } else {
         let start = found.start + (whole.len() - unopened.len()) + (inner.len() - led.len());
         start..start + address.len()
@@ -245,6 +265,7 @@ mod tests {
                 ("exit code 137", "exit code <number>"),
                 ("disk-3 91.5% full", "disk-<number> <number>% full"),
                 ("1.2.3", "<number>.<number>"),
+                ("v1.2.3 1.2s", "v1.<number> 1.2s"),
                 ("http2 v3 30s caf\u{e9}1", "http2 v3 30s caf\u{e9}1"),
                 ("\u{0661}\u{0662}", "\u{0661}\u{0662}"),
             ],
