@@ -111,7 +111,7 @@ async fn what_was_posted_is_kept_beside_what_it_was_mapped_to() {
     let (_redis, services) = on_both_stores().await;
     for service in services {
         let labels = stock("shop", "cart-6d9f7c5b84-x2k4p", "app");
-        let result = &deliver(&service, &[labels.clone()]).await[0];
+        let result = &deliver(&service, std::slice::from_ref(&labels)).await[0];
         let anomaly = known(&service, result).await;
         assert_eq!(anomaly["anomaly_key"], result["anomaly_key"]);
         assert_eq!(anomaly["signature"]["alert_name"], "KubePodCrashLooping");
@@ -206,7 +206,7 @@ async fn labels_of_deliveries_name_what_is_broken() {
             false,
         ),
     ] {
-        let result = &deliver(&service, &[labels.clone()]).await[0];
+        let result = &deliver(&service, std::slice::from_ref(&labels)).await[0];
         assert_eq!(place(&service, result).await, expected, "{labels}");
         assert_eq!(result.get("mapped").is_some(), is_mapped, "{labels}: {result}");
     }
@@ -392,7 +392,7 @@ fn key(arguments: &[&str]) -> String {
 async fn the_command_makes_the_keys_that_the_service_makes() {
     let labels = stock("shop", "cart-6d9f7c5b84-x2k4p", "app");
     let service = Service::embedded().await;
-    let result = &deliver(&service, &[labels.clone()]).await[0];
+    let result = &deliver(&service, std::slice::from_ref(&labels)).await[0];
     assert_eq!(key(&["--webhook", &labels.to_string()]), result["anomaly_key"]);
     let whole = alert("f", &labels).to_string();
     assert_eq!(key(&["--webhook", &whole]), result["anomaly_key"]);

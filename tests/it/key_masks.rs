@@ -121,7 +121,7 @@ proptest! {
             ("hex", model_of_mask("hex", &text)),
             ("number", model_of_mask("number", &text)),
         ] {
-            let keys = mapping(json!({"mask": {"error_type": [mask]}}), true);
+            let keys = mapping(&json!({"mask": {"error_type": [mask]}}), true);
             prop_assert_eq!(masked(&keys, &text), expected, "{}", mask);
         }
     }
@@ -131,7 +131,7 @@ proptest! {
         text in any_text(),
         names in prop::sample::subsequence(vec!["uuid", "ip", "pod_hash", "hex", "number"], 1..=5),
     ) {
-        let keys = mapping(json!({"mask": {"error_type": names}}), true);
+        let keys = mapping(&json!({"mask": {"error_type": names}}), true);
         let once = masked(&keys, &text);
         prop_assert_eq!(masked(&keys, &once), once);
     }

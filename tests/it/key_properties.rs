@@ -20,7 +20,7 @@ const FIELDS: [(&str, &str); 4] = [
 pub(crate) const ALPHABET: &str = "bcdfghjklmnpqrstvwxz2456789";
 const UNBOUNDED: AnomalyConfig = AnomalyConfig { max_metadata_bytes: usize::MAX };
 
-pub(crate) fn mapping(key: Value, kubernetes_on_webhook: bool) -> KeyMapping {
+pub(crate) fn mapping(key: &Value, kubernetes_on_webhook: bool) -> KeyMapping {
     let mut whole = json!({"kubernetes": false, "relabel": [], "mask": {}});
     whole.as_object_mut().unwrap().extend(key.as_object().unwrap().clone());
     KeyMapping::new(serde_json::from_value::<KeyConfig>(whole).unwrap(), kubernetes_on_webhook)
@@ -317,7 +317,7 @@ proptest! {
             expected = posted;
         }
         let is_anything = expected.iter().any(|text| !text.is_empty());
-        let found = mapped(&mapping(options, true), PostedTo::Anomalies, &labels);
+        let found = mapped(&mapping(&options, true), PostedTo::Anomalies, &labels);
         prop_assert_eq!(found, is_anything.then_some(expected));
     }
 
@@ -332,7 +332,7 @@ proptest! {
         let mut labels = labels;
         labels.insert("reason".to_owned(), text);
         let object = json!(labels).to_string();
-        let keys = mapping(options, on_webhook);
+        let keys = mapping(&options, on_webhook);
         let config = AnomalyConfig { max_metadata_bytes };
         for to in [PostedTo::Anomalies, PostedTo::Webhook] {
             let posted = keys.read(to, &object).unwrap();

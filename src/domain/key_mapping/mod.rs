@@ -114,7 +114,7 @@ impl KeyMapping {
     /// When an identifying field is no text, or all four are empty.
     pub fn map(&self, posted: &PostedFields<'_>) -> Result<MappedSignature, InvalidSignature> {
         let as_posted = posted.values()?;
-        let mapped = self.apply(posted, as_posted.clone(), None);
+        let mapped = self.apply(posted, &as_posted, None);
         let replaced = Field::ALL.into_iter().zip(as_posted.iter().zip(&mapped));
         let replaced = replaced.filter(|(_, (before, after))| before != after);
         let replaced = replaced.map(|(field, (_, value))| ReplacedField {
@@ -133,7 +133,7 @@ impl KeyMapping {
     pub fn explain(&self, fields: &PostedFields<'_>) -> Result<Explanation, InvalidSignature> {
         let posted = fields.values()?;
         let mut steps = Vec::new();
-        let mapped = self.apply(fields, posted.clone(), Some(&mut steps));
+        let mapped = self.apply(fields, &posted, Some(&mut steps));
         let posted_key = Signature::of_values(posted.clone()).ok().map(|posted| posted.key());
         Ok(Explanation { posted, posted_key, steps, key: Signature::of_values(mapped)?.key() })
     }
@@ -141,7 +141,7 @@ impl KeyMapping {
     fn apply(
         &self,
         posted: &PostedFields<'_>,
-        as_posted: [String; 4],
+        as_posted: &[String; 4],
         trace: Option<&mut Vec<Step>>,
     ) -> [String; 4] {
         let mut fields = Fields::new(as_posted.clone(), trace);
@@ -162,7 +162,7 @@ impl KeyMapping {
         self.config.mask(&mut fields);
         // What was posted identifies something: it counts, whatever the rules say.
         if fields.are_empty() {
-            for (field, value) in Field::ALL.into_iter().zip(&as_posted) {
+            for (field, value) in Field::ALL.into_iter().zip(as_posted) {
                 fields.set(field, value, || StepKind::Restored);
             }
         }
