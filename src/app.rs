@@ -20,6 +20,7 @@ use crate::{
     counter::{Counter, CounterConfig, SystemClock, TrustedClock},
     http::{self, AppState, Exposure, HttpConfig, HttpService, Tls, TlsError},
     redb_file::folder_text,
+    rules::{Rules, RulesError},
     spool::{SPOOL_FILE_NAME, SpoolOpenError},
     store::{
         EMBEDDED_FILE_NAME, EmbeddedOpenError, EmbeddedStore, RedisExamination, RedisReport,
@@ -96,6 +97,9 @@ pub enum StartError {
     /// The TLS configuration of Redis can't be used.
     #[error(transparent)]
     RedisTls(#[from] RedisTlsError),
+    /// The rules can't be used.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
     /// The spool can't be opened.
     #[error(transparent)]
     Spool(#[from] SpoolOpenError),
@@ -114,6 +118,7 @@ pub struct Prepared {
     listen: Vec<SocketAddr>,
     authenticator: Authenticator,
     tls: Option<Tls>,
+    rules: Rules,
     redis: Option<RedisExamination>,
 }
 
@@ -133,6 +138,7 @@ impl Prepared {
         let auth = config.auth.clone();
         let authenticator = Authenticator::open(auth, listen.clone(), data_dir, now)?;
         let tls = Tls::load(&config.tls)?;
+        let rules = Rules::load(config.rules.clone(), config.thresholds, now)?;
         let redis = match &config.redis.url {
             Some(url) => Some(RedisExamination::new(&config.redis, config.timeline, url)?),
             None => None,
@@ -141,7 +147,12 @@ impl Prepared {
         must_be_writable(data_dir, file)
             .map_err(|source| StartError::DataDir { dir: data_dir.clone(), source })?;
         let traces = Traces::start(&config.traces)?;
-        Ok((Self { listen, authenticator, tls, redis }, traces))
+        Ok((Self { listen, authenticator, tls, rules, redis }, traces))
+    }
+
+    /// Returns the rules.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
     }
 
     /// Reads the embedded store's file without changing it, unless another process has it open.
@@ -216,7 +227,7 @@ impl Application {
     /// # Errors
     /// When the address is in use, or a file can't be opened. An unreachable Redis is no error.
     pub async fn build(config: &Config, prepared: Prepared) -> Result<Self, StartError> {
-        let Prepared { listen, authenticator, tls, redis } = prepared;
+        let Prepared { listen, authenticator, tls, rules, redis } = prepared;
         let listener = listener(&listen).await?;
         let listening = |source| StartError::Listen { address: listen[0], source };
         let address = listener.local_addr().map_err(listening)?;
@@ -228,7 +239,6 @@ impl Application {
         authenticator.remember_tokens();
         let recorder = Recorder::install(store.name())?;
         let counting = CounterConfig {
-            thresholds: config.thresholds,
             batch: config.batch,
             degraded: config.degraded,
             spool: config.spool,
@@ -238,7 +248,7 @@ impl Application {
         let spool_dir = config.redis.url.as_ref().map(|_| config.data_dir.clone());
         let starting = move || {
             let clock = Arc::new(TrustedClock::start());
-            Counter::start(store, clock, counting, spool_dir.as_deref())
+            Counter::start(store, clock, Arc::new(rules), counting, spool_dir.as_deref())
         };
         let counter = Arc::new(tokio::task::spawn_blocking(starting).await??);
         if let Some(examined) = examined {
@@ -280,11 +290,12 @@ impl Application {
     }
 
     /// Serves until `stop` completes, then answers the accepted requests and closes the store.
-    /// Reloads the files of secrets at each of `hangups`.
+    /// Reloads the files of secrets and of rules at each of `hangups`.
     pub async fn run(self, stop: impl Future<Output = ()> + Send, hangups: Signal) {
         let Self { listener, address, service, counter, authenticator, recorder, tls, limits } =
             self;
-        let reloading = tokio::spawn(reload(authenticator, tls.clone(), hangups));
+        let reloaded = Arc::clone(&counter);
+        let reloading = tokio::spawn(reload(authenticator, tls.clone(), reloaded, hangups));
         let scheme = if tls.is_some() { "https" } else { "http" };
         let maintenance = tokio::spawn(maintain(Arc::clone(&counter), recorder));
         tracing::info!(%address, "listening on {scheme}://{address}");
@@ -328,7 +339,12 @@ async fn report_redis(
     }
 }
 
-async fn reload(authenticator: Arc<Authenticator>, tls: Option<Arc<Tls>>, mut hangups: Signal) {
+async fn reload(
+    authenticator: Arc<Authenticator>,
+    tls: Option<Arc<Tls>>,
+    counter: Arc<Counter>,
+    mut hangups: Signal,
+) {
     while hangups.recv().await.is_some() {
         match tls.as_ref().map(|tls| tls.reload()) {
             Some(Err(error)) => {
@@ -343,6 +359,19 @@ async fn reload(authenticator: Arc<Authenticator>, tls: Option<Arc<Tls>>, mut ha
                 tracing::error!(%error, "what was in force stays so: {error}");
             }
         }
+        let counter = Arc::clone(&counter);
+        // The largest rules take seconds to compile.
+        let reloading = tokio::task::spawn_blocking(move || reload_rules(&counter));
+        // An error means that the process ends.
+        let _ = reloading.await;
+    }
+}
+
+fn reload_rules(counter: &Counter) {
+    match counter.rules().reload(counter.now()) {
+        Ok(Some(rules)) => tracing::info!(rules, "reloaded: {rules} rules are in force"),
+        Ok(None) => {}
+        Err(error) => tracing::error!(%error, "the rules in force stay so: {error}"),
     }
 }
 

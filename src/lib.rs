@@ -2,7 +2,7 @@
 //! the cause. The binary is a thin shell around this library; ARCHITECTURE.md is the map.
 //!
 //! Modules import from left to right only:
-//! `printable → options → domain → telemetry → tls → traces → redb_file | commit_witness →`
+//! `printable → options → domain → telemetry → rules → tls → traces → redb_file | commit_witness →`
 //! `store | spool → counter → auth → http → logging → config → app → cli → main`.
 
 pub mod app;
@@ -17,6 +17,7 @@ pub mod logging;
 pub mod options;
 pub mod printable;
 mod redb_file;
+pub mod rules;
 pub mod spool;
 pub mod store;
 pub mod telemetry;

@@ -70,7 +70,8 @@ impl Fields<'_> {
         let actor = Actor { by: Some(text.clone()), token: None, request_id: None };
         Some(match self.kind {
             Kind::Occurrence => {
-                Operation::Occurrence(Occurrence { key, id, at, signature_json: text.into() })
+                let (signature_json, rule) = (text.into(), None);
+                Operation::Occurrence(Occurrence { key, id, at, signature_json, rule })
             }
             Kind::Repair => {
                 let action = Action::parse(&text).ok()?;

@@ -18,6 +18,7 @@ use crate::{
     http::{AlertmanagerConfig, BrowserConfig, HttpConfig, ProxyConfig, TlsConfig},
     logging::LogConfig,
     options::{self, ENVIRONMENT_PREFIX, ENVIRONMENT_SEPARATOR, OptionError},
+    rules::RulesConfig,
     spool::SpoolConfig,
     store::{RedisConfig, RedisUrl, StoreConfig},
     traces::TracesConfig,
@@ -56,6 +57,8 @@ pub struct Config {
     pub timeline: TimelineConfig,
     /// Section `thresholds`.
     pub thresholds: Thresholds,
+    /// Section `rules`.
+    pub rules: RulesConfig,
     /// Section `alertmanager`.
     pub alertmanager: AlertmanagerConfig,
     /// Section `http`.

@@ -118,4 +118,6 @@ pub struct Readiness {
     pub spool: SpoolDepth,
     /// True if operations can wait; `None` where there is no spool.
     pub spool_is_usable: Option<bool>,
+    /// The checksum of the rules in force.
+    pub rules_checksum: u32,
 }

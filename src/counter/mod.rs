@@ -1,10 +1,10 @@
 //! The counter, which handlers call: the only place that decides between store, spool and refusal.
-//! It batches calls, hands them to the store, judges the stats that come back by the thresholds,
+//! It batches calls, hands them to the store, judges the stats that come back by the rules,
 //! and observes the health of the store. While the store does not answer, writes wait in the spool,
 //! and answers are estimates.
 //!
 //! Order of imports, from the bottom to the door:
-//! trusted_time → clock, slowness → health, call_sizes, news → batching → outage → error,
+//! trusted_time → clock, slowness → health, call_sizes, news, judging → batching → outage → error,
 //! answers → mod → reads, writes, forget, dead_letters.
 
 mod answers;
@@ -15,6 +15,7 @@ mod dead_letters;
 mod error;
 mod forget;
 mod health;
+mod judging;
 mod news;
 mod outage;
 mod reads;
@@ -31,7 +32,8 @@ use std::{
 use futures_util::future::join_all;
 
 use crate::{
-    domain::{AnomalyKey, Frequency, KnownStats, Moment, Thresholds, Timestamp},
+    domain::{AnomalyKey, Moment, RuleRef, Timestamp},
+    rules::Rules,
     spool::{SpoolConfig, SpoolOpenError},
     store::{Cause, Shard, Store, StoreError},
     telemetry::{self, Counters, Label as _, StatusGauges, StatusSnapshot},
@@ -57,8 +59,6 @@ pub use outage::{DegradedConfig, SpoolDepth};
 /// The sections of the configuration that are about counting.
 #[derive(Clone, Copy, Debug)]
 pub struct CounterConfig {
-    /// Section `thresholds`.
-    pub thresholds: Thresholds,
     /// Section `batch`.
     pub batch: BatchConfig,
     /// Section `degraded`.
@@ -74,7 +74,7 @@ pub struct CounterConfig {
 pub struct Counter {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
-    thresholds: Thresholds,
+    rules: Arc<Rules>,
     health: Arc<Health>,
     call_sizes: Arc<CallSizes>,
     outages: Outages,
@@ -97,10 +97,11 @@ impl Counter {
     pub fn start(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
+        rules: Arc<Rules>,
         config: CounterConfig,
         spool_dir: Option<&Path>,
     ) -> Result<Self, SpoolOpenError> {
-        let CounterConfig { thresholds, batch, degraded, spool, write_timeout } = config;
+        let CounterConfig { batch, degraded, spool, write_timeout } = config;
         let spool = (spool, write_timeout);
         let fallback = spool_dir
             .map(|dir| Fallback::open(dir, clock.now(), spool, batch, degraded))
@@ -112,7 +113,7 @@ impl Counter {
             Arc::clone(&clock),
             Arc::clone(&health),
             fallback.clone(),
-            thresholds,
+            Arc::clone(&rules),
         );
         let call_sizes = Arc::clone(&executor.call_sizes);
         Ok(Self {
@@ -125,7 +126,7 @@ impl Counter {
             status: StatusGauges::register(),
             store,
             clock,
-            thresholds,
+            rules,
             health,
             fallback,
         })
@@ -157,6 +158,7 @@ impl Counter {
             clock_disagreement_seconds: self.clock.disagreement_seconds(),
             spool: self.spool_depth(),
             spool_is_usable: self.spool_is_usable(),
+            rules_checksum: self.rules.in_force().set().checksum(),
         }
     }
 
@@ -181,6 +183,7 @@ impl Counter {
             spool_age_seconds: spool.age_seconds,
             spool_is_unusable: self.spool_is_usable() == Some(false),
             clock_disagreement_seconds: self.clock.disagreement_seconds().unwrap_or(0),
+            rules_checksum: self.rules.in_force().set().checksum(),
         });
     }
 
@@ -243,10 +246,22 @@ impl Counter {
         CallTimes { began_at, arrived_at: self.now() }
     }
 
-    /// Judges stats that this call has not changed.
-    fn unchanged(&self, key: AnomalyKey, stats: KnownStats) -> Frequency {
-        let count_24h = stats.counts.day;
-        Frequency::judge(key, stats, count_24h, self.thresholds)
+    /// Returns the rules.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Returns the rule that an anomaly is judged by. Where it is not known here, the anomaly's
+    /// fields are read; where they can't be read, it is the rule `default`.
+    async fn rule_of(&self, moment: Moment, key: AnomalyKey) -> RuleRef {
+        let rules = self.rules.in_force();
+        if let Some(rule) = rules.known_rule(key) {
+            return rule;
+        }
+        let call = self.store.signature_json(key);
+        let read = self.call_store(moment, key, CallKind::Read, "signature", call).await;
+        let seen = || self.fallback.as_ref().and_then(|fallback| fallback.signature_json(key));
+        rules.rule_by(key, read.unwrap_or_else(|_| seen()).as_deref())
     }
 
     /// Makes a call of the store that takes no batch, unless its shard is unavailable, and reports

@@ -5,36 +5,38 @@
 use serde_json::{Map, Value};
 
 use crate::{
-    domain::{EscalationLevel, KnownStats, Occurrence, Signature},
+    domain::{EscalationLevel, Frequency, KnownStats, Occurrence, Signature},
     telemetry,
 };
 
 /// The news that an occurrence brings, if any.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct News {
-    /// The level that the anomaly has reached by it.
+    /// The level that the anomaly has reached by it, if that is a new step: a level that was held
+    /// within `rules.rearm` was reported then. In an outage, where that can't be told, any step.
     pub(super) reached: Option<EscalationLevel>,
     /// True if it is the first occurrence after the mark of a permanent fix.
     pub(super) has_regressed: bool,
 }
 
 impl News {
-    /// Writes the lines and counts them. `stats` are those after the occurrence.
-    pub(super) fn report(self, occurrence: &Occurrence, stats: &KnownStats) {
+    /// Writes the lines and counts them. `frequency` is the one after the occurrence.
+    pub(super) fn report(self, occurrence: &Occurrence, frequency: &Frequency) {
         if let Some(reached) = self.reached {
-            report_step(occurrence, reached, stats);
+            report_step(occurrence, reached, frequency);
         }
         if self.has_regressed {
-            report_regression(occurrence, stats);
+            report_regression(occurrence, &frequency.stats);
         }
     }
 }
 
-fn report_step(occurrence: &Occurrence, reached: EscalationLevel, stats: &KnownStats) {
+fn report_step(occurrence: &Occurrence, reached: EscalationLevel, frequency: &Frequency) {
     telemetry::level_step(reached);
     let key = occurrence.key;
     let [alert_name, service, namespace, error_type] = identifying_fields(occurrence);
-    let (escalation_level, counts) = (reached.as_str(), stats.counts);
+    let (escalation_level, counts) = (reached.as_str(), frequency.stats.counts);
+    let because = &frequency.because;
     tracing::warn!(
         alert_name,
         service,
@@ -42,12 +44,12 @@ fn report_step(occurrence: &Occurrence, reached: EscalationLevel, stats: &KnownS
         error_type,
         %key,
         escalation_level,
+        because,
         count_1h = counts.hour,
         count_24h = counts.day,
         count_7d = counts.week,
         count_30d = counts.month,
-        "anomaly {key} has reached {escalation_level}: {} occurrences within 24 hours",
-        counts.day
+        "anomaly {key} has reached {escalation_level}: {because}"
     );
 }
 

@@ -2,8 +2,8 @@
 
 use super::{Anomaly, Answered, CallKind, Counter, CounterError, outage::Estimate};
 use crate::{
-    domain::{AnomalyKey, AuditEntry, Frequency, Moment, RepairHistory},
-    store::StoreError,
+    domain::{AnomalyKey, AuditEntry, Frequency, KnownStats, Moment, RepairHistory, RuleRef},
+    store::{Judged, StoreError},
 };
 
 impl Counter {
@@ -16,26 +16,30 @@ impl Counter {
         moment: Moment,
         key: AnomalyKey,
     ) -> Result<Option<Answered<Frequency>>, CounterError> {
+        let rule = self.rule_of(moment, key).await;
         if let Some(fallback) = self.unavailable_fallback(key) {
-            return self.estimated_frequency(key, fallback.estimate(key, moment.now), None);
+            let estimate = fallback.estimate(key, moment.now, &rule);
+            return estimated_frequency(key, estimate, rule, None);
         }
-        let read = || self.stats.submit_one(moment, self.store.shard(key), key);
+        let judged = || Judged { key, rule: Some(rule.clone()) };
+        let read = || self.stats.submit_one(moment, self.store.shard(key), judged());
         match (self.read_settled(key, read).await?, &self.fallback) {
             (Ok(stats), None) => {
-                Ok(stats.map(|stats| Answered::current(self.unchanged(key, stats.into()))))
+                Ok(stats.map(|stats| Answered::current(unchanged(key, stats.into(), rule))))
             }
             (Ok(stats), Some(fallback)) => {
                 fallback.update_stats(key, self.times(moment.now), stats.as_ref());
                 if fallback.holds(key) {
                     // The store lacks what waits, which may even be what makes the anomaly known.
-                    let stats = fallback.with_waiting(key, moment.now, stats);
-                    let frequency = stats.map(|stats| self.unchanged(key, stats));
+                    let stats = fallback.with_waiting(key, moment.now, &rule, stats);
+                    let frequency = stats.map(|stats| unchanged(key, stats, rule));
                     return Ok(frequency.map(|f| Answered::estimated(f, Some(moment.now))));
                 }
-                Ok(stats.map(|stats| Answered::current(self.unchanged(key, stats.into()))))
+                Ok(stats.map(|stats| Answered::current(unchanged(key, stats.into(), rule))))
             }
             (Err(fault), Some(fallback)) if fault.is_temporary() => {
-                self.estimated_frequency(key, fallback.estimate(key, moment.now), Some(fault))
+                let estimate = fallback.estimate(key, moment.now, &rule);
+                estimated_frequency(key, estimate, rule, Some(fault))
             }
             (Err(fault), _) => Err(fault.into()),
         }
@@ -50,18 +54,20 @@ impl Counter {
         moment: Moment,
         key: AnomalyKey,
     ) -> Result<Option<Answered<Anomaly>>, CounterError> {
+        let rule = self.rule_of(moment, key).await;
         let estimated = |fault: Option<StoreError>| {
-            let details =
-                self.fallback.as_ref().and_then(|fallback| fallback.details(key, moment.now));
+            let fallback = self.fallback.as_ref();
+            let details = fallback.and_then(|fallback| fallback.details(key, moment.now, &rule));
             let (estimate, details) = details.ok_or_else(|| unavailable(fault))?;
-            let frequency = self.unchanged(key, estimate.stats);
+            let frequency = unchanged(key, estimate.stats, rule.clone());
             Ok(Some(Answered::estimated(Anomaly { frequency, details }, estimate.as_of)))
         };
         if self.unavailable_fallback(key).is_some() {
             return estimated(None);
         }
         let read = || {
-            let call = self.store.details(moment, key);
+            let judged = Judged { key, rule: Some(rule.clone()) };
+            let call = self.store.details_by_rule(moment, judged);
             // The name that traces have had from the start.
             self.call_store(moment, key, CallKind::Read, "dossier", call)
         };
@@ -75,15 +81,15 @@ impl Counter {
         if let Some(fallback) = &self.fallback {
             fallback.update_details(key, self.times(moment.now), details.as_ref());
             if fallback.holds(key) {
-                let completed = fallback.details_with_waiting(key, moment.now, details);
+                let completed = fallback.details_with_waiting(key, moment.now, &rule, details);
                 return Ok(completed.map(|(stats, details)| {
-                    let frequency = self.unchanged(key, stats);
+                    let frequency = unchanged(key, stats, rule);
                     Answered::estimated(Anomaly { frequency, details }, Some(moment.now))
                 }));
             }
         }
         Ok(details.map(|details| {
-            let frequency = self.unchanged(key, details.stats.clone().into());
+            let frequency = unchanged(key, details.stats.clone().into(), rule);
             Answered::current(Anomaly { frequency, details: details.into() })
         }))
     }
@@ -142,8 +148,7 @@ impl Counter {
         match &self.fallback {
             Some(fallback) if fallback.holds(key) => {
                 // What waits may be what makes the anomaly known.
-                let is_known =
-                    entries.is_some() || fallback.with_waiting(key, moment.now, None).is_some();
+                let is_known = entries.is_some() || fallback.is_known(key, moment.now);
                 let entries = is_known.then(|| entries.unwrap_or_default());
                 Ok(entries.map(|entries| Answered::estimated(entries, Some(moment.now))))
             }
@@ -166,19 +171,24 @@ impl Counter {
             false => reply,
         }
     }
+}
 
-    /// Where nothing is known, returns the fault: never a zero, and never an unknown that is not
-    /// known to be true.
-    fn estimated_frequency(
-        &self,
-        key: AnomalyKey,
-        estimate: Option<Estimate>,
-        fault: Option<StoreError>,
-    ) -> Result<Option<Answered<Frequency>>, CounterError> {
-        let estimate = estimate.ok_or_else(|| unavailable(fault))?;
-        let frequency = self.unchanged(key, estimate.stats);
-        Ok(Some(Answered::estimated(frequency, estimate.as_of)))
-    }
+/// Judges stats that a call has not changed.
+pub(super) fn unchanged(key: AnomalyKey, stats: KnownStats, rule: RuleRef) -> Frequency {
+    Frequency::judge(key, stats, rule, None)
+}
+
+/// Where nothing is known, returns the fault: never a zero, and never an unknown that is not known
+/// to be true.
+fn estimated_frequency(
+    key: AnomalyKey,
+    estimate: Option<Estimate>,
+    rule: RuleRef,
+    fault: Option<StoreError>,
+) -> Result<Option<Answered<Frequency>>, CounterError> {
+    let estimate = estimate.ok_or_else(|| unavailable(fault))?;
+    let frequency = unchanged(key, estimate.stats, rule);
+    Ok(Some(Answered::estimated(frequency, estimate.as_of)))
 }
 
 /// Returns the fault of the call, or of the breaker where there was no call.

@@ -14,13 +14,15 @@ use super::{
     Answered, CallKind, Counted, Counter, CounterError,
     answers::{OccurrenceOutcome, RepairAnswer},
     call_sizes::fitting,
+    judging::judge_recorded,
     news::News,
     outage::{Accepted, Fallback, Seen},
+    reads::unchanged,
 };
 use crate::{
     domain::{
-        AnomalyKey, FixMark, FixRemoval, Frequency, KnownMark, Moment, Occurrence, Operation,
-        PermanentFix, RETENTION, RepairAttempt, Timestamp,
+        AnomalyKey, Before, FixMark, FixRemoval, Frequency, KnownMark, Moment, Occurrence,
+        Operation, PermanentFix, RETENTION, RepairAttempt, RuleRef, Timestamp,
     },
     spool::SpoolWrite,
     store::{FaultClass, RecordOutcome, Recorded, RepairRecorded, Shard, StoreError},
@@ -59,10 +61,11 @@ impl Counter {
     pub async fn record(
         &self,
         moment: Moment,
-        occurrences: Vec<Occurrence>,
+        mut occurrences: Vec<Occurrence>,
     ) -> Vec<WriteResult<Counted>> {
         let mut results: Vec<Option<WriteResult<Counted>>> = Vec::new();
         let (mut direct, mut queued) = (BTreeMap::<Shard, Vec<_>>::new(), Vec::new());
+        self.rules.in_force().assign(&mut occurrences);
         for (index, occurrence) in occurrences.into_iter().enumerate() {
             results.push(None);
             if self.must_queue(occurrence.key) {
@@ -126,7 +129,7 @@ impl Counter {
                         taken.map_err(|error| error.of_event(&occurrence.id)).map(|taken| {
                             match taken {
                                 Taken::Answered(recorded) => {
-                                    Taken::Answered(self.judge(&occurrence, recorded))
+                                    Taken::Answered(self.judge(&occurrence, &recorded))
                                 }
                                 Taken::Deferred { maybe_sent } => {
                                     deferred.insert(occurrence.key);
@@ -293,7 +296,8 @@ impl Counter {
                 matches!(result, Ok(Recorded { outcome: RecordOutcome::Counted, .. }))
             });
             let operation = |((_, occurrence), _): (&(usize, Occurrence), _)| {
-                Operation::Occurrence(occurrence.clone())
+                // The rules that are in force when it is sent again judge it then.
+                Operation::Occurrence(Occurrence { rule: None, ..occurrence.clone() })
             };
             buffer.push(moment.now, counted.map(operation));
         }
@@ -314,7 +318,7 @@ impl Counter {
         let (mut waiting, mut writes) = (Vec::new(), Vec::new());
         for (index, occurrence, maybe_sent) in queued {
             if occurrence.at < RETENTION.start(moment.horizon) {
-                results[index] = Some(self.too_old(fallback, moment, occurrence.key));
+                results[index] = Some(self.too_old(fallback, moment, &occurrence));
                 continue;
             }
             waiting.push((index, occurrence.clone()));
@@ -324,22 +328,19 @@ impl Counter {
         let accepted = accept(fallback, moment.now, writes).await;
         for ((index, occurrence), accepted) in waiting.into_iter().zip(accepted) {
             results[index] = Some(accepted.map(|accepted| {
-                let Accepted {
-                    is_first,
-                    previous_count_24h,
-                    previous_last_seen,
-                    estimate,
-                    last_known,
-                } = accepted;
-                let (key, stats) = (occurrence.key, estimate.stats);
-                let frequency = Frequency::judge(key, stats, previous_count_24h, self.thresholds);
+                let Accepted { is_first, before, estimate, last_known } = accepted;
+                let (key, rule) = (occurrence.key, self.rule_at_hand(&occurrence));
+                let (counts, previous_last_seen) = (before.as_counts(), before.last_seen);
+                // What the store holds is not known: each step is new.
+                let step = Before { counts, is_counted: is_first, events: None };
+                let frequency = Frequency::judge(key, estimate.stats, rule.clone(), Some(step));
                 let outcome = match is_first {
                     true => OccurrenceOutcome::Spooled,
                     false => OccurrenceOutcome::Settled(RecordOutcome::Duplicate),
                 };
                 let news = self.report(outcome, &occurrence, &frequency, previous_last_seen);
                 fallback.note_reported(&occurrence, news);
-                let last_known = last_known.map(|stats| self.unchanged(key, stats));
+                let last_known = last_known.map(|stats| unchanged(key, stats, rule));
                 let counted = Counted { outcome, frequency, last_known };
                 Answered::estimated(counted, estimate.as_of)
             }));
@@ -352,14 +353,22 @@ impl Counter {
         &self,
         fallback: &Fallback,
         moment: Moment,
-        key: AnomalyKey,
+        occurrence: &Occurrence,
     ) -> WriteResult<Counted> {
         let outcome = OccurrenceOutcome::Settled(RecordOutcome::TooOld);
         self.outcomes.increment(outcome);
-        let estimate = fallback.estimate(key, moment.now).ok_or_else(StoreError::unavailable)?;
-        let frequency = self.unchanged(key, estimate.stats);
+        let (key, rule) = (occurrence.key, self.rule_at_hand(occurrence));
+        let estimate = fallback.estimate(key, moment.now, &rule);
+        let estimate = estimate.ok_or_else(StoreError::unavailable)?;
+        let frequency = unchanged(key, estimate.stats, rule);
         let counted = Counted { outcome, frequency, last_known: None };
         Ok(Answered::estimated(counted, estimate.as_of))
+    }
+
+    /// Returns the rule that an occurrence came with.
+    fn rule_at_hand(&self, occurrence: &Occurrence) -> RuleRef {
+        let default_rule = || self.rules.in_force().default_rule();
+        occurrence.rule.clone().unwrap_or_else(default_rule)
     }
 
     /// Writes one operation to the spool.
@@ -375,12 +384,10 @@ impl Counter {
         Ok((fallback, accepted.unwrap_or_else(|| Err(CounterError::no_result()))?))
     }
 
-    fn judge(&self, occurrence: &Occurrence, recorded: Recorded) -> Counted {
-        let Recorded { outcome, previous_count_24h, previous_last_seen, stats } = recorded;
-        let (key, stats) = (occurrence.key, stats.into());
-        let frequency = Frequency::judge(key, stats, previous_count_24h, self.thresholds);
-        let outcome = OccurrenceOutcome::Settled(outcome);
-        self.report(outcome, occurrence, &frequency, previous_last_seen);
+    fn judge(&self, occurrence: &Occurrence, recorded: &Recorded) -> Counted {
+        let frequency = judge_recorded(occurrence, self.rule_at_hand(occurrence), recorded);
+        let outcome = OccurrenceOutcome::Settled(recorded.outcome);
+        self.report(outcome, occurrence, &frequency, recorded.previous_last_seen);
         Counted { outcome, frequency, last_known: None }
     }
 
@@ -392,15 +399,16 @@ impl Counter {
         frequency: &Frequency,
         previous_last_seen: Option<Timestamp>,
     ) -> News {
-        let Frequency { level, previous_level, stats, .. } = frequency;
+        let Frequency { level, rule, new_step, stats, .. } = frequency;
         self.outcomes.increment(outcome);
         if outcome.counts() {
             telemetry::occurrence_at_level(*level);
+            self.rules.in_force().note_hit(rule);
         }
-        let reached = level.filter(|_| level > previous_level);
+        let reached = level.filter(|_| *new_step);
         let has_regressed = outcome.counts() && stats.has_just_regressed(previous_last_seen);
         let news = News { reached, has_regressed };
-        news.report(occurrence, stats);
+        news.report(occurrence, frequency);
         news
     }
 }

@@ -15,6 +15,9 @@ pub enum EscalationLevel {
 }
 
 impl EscalationLevel {
+    /// All of them, the lowest first.
+    pub const ALL: [Self; 3] = [Self::Repeat, Self::Escalate, Self::PermanentFix];
+
     /// Returns the name as in the JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -74,6 +77,11 @@ impl Thresholds {
         } else {
             Err(InvalidThresholds { repeat, escalate, permanent_fix })
         }
+    }
+
+    /// Returns the counts at which the levels begin, the lowest first.
+    pub const fn counts(self) -> [u64; 3] {
+        [self.repeat, self.escalate, self.permanent_fix]
     }
 
     /// Returns the level that `count_24h` occurrences reach, if any.

@@ -2,7 +2,8 @@
 //! what this instance has seen. What is not known is a case of its own, never a zero.
 
 use super::{
-    AnomalyStats, PermanentFix, RETENTION, RepairHistory, Timestamp, Window, WindowCounts,
+    AnomalyStats, Counts, ExtraCount, PermanentFix, RETENTION, RepairHistory, Timestamp, Window,
+    WindowCounts,
 };
 
 /// The known part of an anomaly's stats.
@@ -10,6 +11,9 @@ use super::{
 pub struct KnownStats {
     /// Events in each window: lower bounds where the store has not answered.
     pub counts: WindowCounts,
+    /// Events in the windows of the anomaly's rule beside the four, as far as they are known: lower
+    /// bounds as above.
+    pub extra: Vec<ExtraCount>,
     /// True if a count may be too high, or the oldest event's time too early.
     pub is_approximate: bool,
     /// The oldest event inside 30 days; `None` where there is none, or it is not known.
@@ -76,9 +80,10 @@ impl KnownMark {
 
 impl From<AnomalyStats> for KnownStats {
     fn from(stats: AnomalyStats) -> Self {
-        let AnomalyStats { counts, is_approximate, first_seen, last_seen, .. } = stats;
+        let AnomalyStats { counts, extra, is_approximate, first_seen, last_seen, .. } = stats;
         Self {
             counts,
+            extra,
             is_approximate,
             first_seen,
             last_seen,
@@ -94,6 +99,7 @@ impl KnownStats {
     pub fn unknown() -> Self {
         Self {
             counts: WindowCounts::default(),
+            extra: Vec::new(),
             is_approximate: false,
             first_seen: None,
             last_seen: None,
@@ -131,6 +137,14 @@ impl KnownStats {
                 _ => 0,
             };
         }
+        for extra in &mut self.extra {
+            let start = now.minus_seconds(extra.seconds.into());
+            if last < start {
+                extra.count = 0;
+            } else {
+                extra.is_approximate |= first < start && extra.count > 0;
+            }
+        }
         if self.counts.month == 0 {
             self.last_seen = None;
         }
@@ -138,8 +152,20 @@ impl KnownStats {
         self
     }
 
+    /// Returns the counts by which a rule is judged.
+    pub fn as_counts(&self) -> Counts<'_> {
+        let Self { counts: windows, extra, is_approximate, .. } = self;
+        Counts { windows: *windows, extra, is_approximate: *is_approximate }
+    }
+
     /// Takes over what is higher in other stats of the same anomaly, each of which may lack events.
     pub fn raise_to(&mut self, other: &Self) {
+        for more in &other.extra {
+            match self.extra.iter_mut().find(|extra| extra.seconds == more.seconds) {
+                Some(extra) => extra.count = extra.count.max(more.count),
+                None => self.extra.push(*more),
+            }
+        }
         self.counts = self.counts.max(other.counts);
         self.is_approximate |= other.is_approximate;
         self.first_seen = [self.first_seen, other.first_seen].into_iter().flatten().min();

@@ -10,7 +10,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{AnomalyKey, SignatureJson, Timestamp, operation::OPERATION_BYTES};
+use super::{AnomalyKey, RuleRef, SignatureJson, Timestamp, operation::OPERATION_BYTES};
 
 /// The id of one occurrence or operation within its anomaly: 1 to 128 printable ASCII characters.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -127,6 +127,11 @@ pub struct Occurrence {
     pub at: Timestamp,
     /// The posted object, stored if it is the anomaly's first.
     pub signature_json: SignatureJson,
+    /// The rule that its anomaly is judged by, once it is known: the answer has the counts that the
+    /// rule asks for. It is not kept with a write that waits, because other rules may be in force
+    /// when that is applied.
+    #[serde(skip)]
+    pub rule: Option<RuleRef>,
 }
 
 impl Occurrence {

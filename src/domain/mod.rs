@@ -16,6 +16,7 @@ mod pattern;
 mod recent_ids;
 mod repair;
 mod rollup;
+mod rules;
 mod signature;
 mod signature_json;
 mod stats;
@@ -28,7 +29,7 @@ pub use escalation::{EscalationLevel, InvalidThresholds, Thresholds};
 pub use estimate::{KnownDetails, KnownMark, KnownStats};
 pub use event::{EventDigest, EventId, InvalidEventId, MAX_AHEAD_SECONDS, Occurrence};
 pub use fix::{FIX_VALIDITY_SECONDS, FixMark, FixRemoval, PermanentFix};
-pub use frequency::Frequency;
+pub use frequency::{Before, Frequency, NewestEvents};
 pub use key::{AnomalyKey, InvalidKey};
 pub use key_mapping::{
     Explanation, Field, InvalidKeyConfig, InvalidRelabel, KeyConfig, KeyMapping, MappedSignature,
@@ -44,6 +45,11 @@ pub use repair::{
     RepairHistory, RepairStatistics, SuccessRate,
 };
 pub use rollup::{COARSE_BUCKET_SECONDS, FINE_BUCKET_SECONDS};
+pub use rules::{
+    Condition, CountedWindow, Counts, ExtraCount, ExtraWindow, InvalidSpan, Levels,
+    MAX_BECAUSE_BYTES, MAX_EXTRA_WINDOWS, MAX_NEWEST, MAX_RULES, MAX_STEP_COUNT, Matcher, Rule,
+    RuleError, RuleRef, RuleSet, RuleSource, SourceValue, Term, Verdict, parse_span,
+};
 pub use signature::{InvalidSignature, Signature, json_type_name};
 pub use signature_json::{MemberName, ReplacedField, SignatureJson, for_each_member};
 pub use stats::AnomalyStats;

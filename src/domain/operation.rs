@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Actor, AnomalyKey, EventId, FixMark, FixRemoval, Occurrence, RepairAttempt, Timestamp,
+    Actor, AnomalyKey, EventId, FixMark, FixRemoval, Occurrence, RepairAttempt, RuleRef, Timestamp,
 };
 
 /// The size of an operation without its texts: the value itself, and what their memory takes beyond
@@ -33,6 +33,14 @@ impl Operation {
             Self::Repair(attempt) => attempt.key,
             Self::Mark(mark) => mark.key,
             Self::Unmark(removal) => removal.key,
+        }
+    }
+
+    /// Returns the rule that its anomaly is judged by, where that is known.
+    pub fn rule(&self) -> Option<&RuleRef> {
+        match self {
+            Self::Occurrence(occurrence) => occurrence.rule.as_ref(),
+            Self::Repair(_) | Self::Mark(_) | Self::Unmark(_) => None,
         }
     }
 

@@ -1,12 +1,15 @@
 //! The stats of an anomaly, as a store returns them.
 
-use super::{Timestamp, WindowCounts};
+use super::{Counts, ExtraCount, ExtraWindow, Timestamp, WindowCounts};
 
 /// An anomaly's occurrences, repairs and mark at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AnomalyStats {
     /// Events in each window.
     pub counts: WindowCounts,
+    /// Events in the windows of the anomaly's rule beside the four, where they were asked for and
+    /// do not follow from the four.
+    pub extra: Vec<ExtraCount>,
     /// True if a count may be too high, or the oldest event's time too early, by the events of one
     /// bucket of time: there are more events than are kept exactly.
     pub is_approximate: bool,
@@ -18,4 +21,31 @@ pub struct AnomalyStats {
     pub repair_attempts: u64,
     /// The time of the mark that holds, if any.
     pub fixed_at: Option<Timestamp>,
+}
+
+impl AnomalyStats {
+    /// Sets the counts in a rule's windows: those that have to be counted, by `count`, and those
+    /// that follow from the rest. Others are too small to matter, and not known.
+    pub fn set_extra(
+        &mut self,
+        now: Timestamp,
+        windows: &[ExtraWindow],
+        mut count: impl FnMut(usize, &ExtraWindow) -> Option<ExtraCount>,
+    ) {
+        for (index, window) in windows.iter().enumerate() {
+            // All events are inside where the oldest is.
+            let has_all = self.first_seen.is_some_and(|first| first >= window.start(now));
+            let (count_of_all, is_approximate) = (self.counts.month, self.is_approximate);
+            let all =
+                || ExtraCount { seconds: window.seconds, count: count_of_all, is_approximate };
+            let is_known = window.follows_from(self.counts);
+            let counted = if window.needs_count(self.counts) { count(index, window) } else { None };
+            self.extra.extend(counted.or_else(|| (has_all && !is_known).then(all)));
+        }
+    }
+
+    /// Returns the counts by which a rule is judged.
+    pub fn as_counts(&self) -> Counts<'_> {
+        Counts { windows: self.counts, extra: &self.extra, is_approximate: self.is_approximate }
+    }
 }

@@ -120,10 +120,7 @@ impl Timeline {
     /// Returns the number of events in each window at `now`. Exact, unless
     /// [`Timeline::is_approximate`].
     pub fn counts(&self, now: Timestamp) -> WindowCounts {
-        let count = |window: Window| {
-            let exact = (self.events.len() - self.first_inside(window, now)) as u64;
-            exact + self.rollup.as_ref().map_or(0, |rollup| rollup.count_since(window.start(now)))
-        };
+        let count = |window: Window| self.count_since(window.start(now));
         WindowCounts {
             hour: count(Window::Hour),
             day: count(Window::Day),
@@ -132,13 +129,28 @@ impl Timeline {
         }
     }
 
+    /// Returns the number of events at `start` or later: too high by the events of the bucket that
+    /// `start` cuts, if it [cuts one](Timeline::cuts_bucket).
+    pub fn count_since(&self, start: Timestamp) -> u64 {
+        let exact = (self.events.len() - self.first_since(start)) as u64;
+        exact + self.rollup.as_ref().map_or(0, |rollup| rollup.count_since(start))
+    }
+
+    /// Returns true if `start` may cut a bucket.
+    pub fn cuts_bucket(&self, start: Timestamp) -> bool {
+        self.rollup.as_ref().is_some_and(|rollup| rollup.is_cut_by(start))
+    }
+
+    /// Returns the times of the newest events that are kept exactly, at most `count`.
+    pub fn newest(&self, count: usize) -> Vec<Timestamp> {
+        self.events.iter().rev().take(count).map(|event| event.at).collect()
+    }
+
     /// Returns true if a count may be too high by the events of the bucket that its window's start
     /// cuts.
     pub fn is_approximate(&self, now: Timestamp) -> bool {
-        self.rollup.as_ref().is_some_and(|rollup| {
-            let windows = [Window::Hour, Window::Day, Window::Week, Window::Month];
-            windows.into_iter().any(|window| rollup.is_cut_by(window.start(now)))
-        })
+        let windows = [Window::Hour, Window::Day, Window::Week, Window::Month];
+        windows.into_iter().any(|window| self.cuts_bucket(window.start(now)))
     }
 
     /// Returns the times of the oldest and the newest event inside the longest window at `now`.
@@ -228,7 +240,10 @@ impl Timeline {
     }
 
     fn first_inside(&self, window: Window, now: Timestamp) -> usize {
-        let start = window.start(now);
+        self.first_since(window.start(now))
+    }
+
+    fn first_since(&self, start: Timestamp) -> usize {
         match self.events.front() {
             // All events of most anomalies are inside.
             Some(oldest) if oldest.at < start => {

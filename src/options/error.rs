@@ -59,7 +59,8 @@ impl OptionError {
         };
         let text = without_excerpt(&cause.to_string());
         let text = text.strip_prefix("TOML parse error at ").unwrap_or(&text);
-        Self::new(format!("{} is not TOML: {text}", uri.unwrap_or_default()))
+        let file = uri.as_deref().unwrap_or("the text");
+        Self::new(format!("{file} is not TOML: {text}"))
     }
 
     /// The key below its place that the error is about, if any.

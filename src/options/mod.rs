@@ -38,6 +38,16 @@ pub fn read_file<T: DeserializeOwned>(file: &Path) -> Result<T, OptionError> {
     read(gathered.map_err(OptionError::of_gathering)?.cache)
 }
 
+/// Reads a TOML text into a struct.
+///
+/// # Errors
+/// As [`read`], and when it is not TOML.
+pub fn read_text<T: DeserializeOwned>(text: &str) -> Result<T, OptionError> {
+    let source = File::from_str(text, FileFormat::Toml);
+    let gathered = config::Config::builder().add_source(source).build();
+    read(gathered.map_err(OptionError::of_gathering)?.cache)
+}
+
 /// Adds a TOML file to the sources.
 ///
 /// # Errors

@@ -353,7 +353,7 @@ mod tests {
         let (action, at) = (Action::parse("restart_pod").unwrap(), at());
         let (description, fixed_by) = ("raised the limit".to_owned(), Some("ana".to_owned()));
         let signature_json = r#"{"alert_name":"HighCPU"}"#.into();
-        let occurrence = Occurrence { key: KEY, id: id("o"), at, signature_json };
+        let occurrence = Occurrence { key: KEY, id: id("o"), at, signature_json, rule: None };
         let old_actor = actor_v1(Some("r-1"));
         let actor = Actor::from(old_actor.clone());
         let nobody = Actor::default();

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::domain::{
     AnomalyKey, AnomalyStats, AuditEntry, FIX_VALIDITY_SECONDS, FixMark, FixRemoval, KnownDetails,
-    Moment, Occurrence, PermanentFix, RepairAttempt, RepairHistory, Timestamp,
+    Moment, Occurrence, PermanentFix, RepairAttempt, RepairHistory, RuleRef, Timestamp,
 };
 
 pub use embedded::{
@@ -53,7 +53,9 @@ pub use redis::{
 /// 30 days at the horizon is not kept, and recording an occurrence removes the anomaly's events
 /// that are, a bounded number at once; reading removes nothing. One that is older than 30 days at
 /// `now` only is kept, and counts in no window. A count may be too high by the events of one bucket
-/// of time, and then the stats say so; it is never too low.
+/// of time, and then the stats say so; it is never too low. The windows of an anomaly's rule are
+/// counted at the same moment
+/// ([`AnomalyStats::set_extra`](crate::domain::AnomalyStats::set_extra)).
 ///
 /// **Known** is an anomaly about which anything is kept. It is kept for 35 days, or a minute less,
 /// after the last occurrence or repair, and for 90 days after a mark, taken back or not. Repairs
@@ -102,6 +104,15 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         &self,
         moment: Moment,
         keys: Vec<AnomalyKey>,
+    ) -> Vec<Result<Option<AnomalyStats>, StoreError>> {
+        self.stats_by_rule(moment, keys.into_iter().map(Judged::from).collect()).await
+    }
+
+    /// As [`Store::stats`], with the counts that the anomalies' rules ask for.
+    async fn stats_by_rule(
+        &self,
+        moment: Moment,
+        anomalies: Vec<Judged>,
     ) -> Vec<Result<Option<AnomalyStats>, StoreError>>;
 
     /// Returns whether stats are in memory, so that gathering reads into batches gains nothing.
@@ -114,7 +125,19 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         &self,
         moment: Moment,
         key: AnomalyKey,
+    ) -> Result<Option<AnomalyDetails>, StoreError> {
+        self.details_by_rule(moment, key.into()).await
+    }
+
+    /// As [`Store::details`], with the counts that the anomaly's rule asks for.
+    async fn details_by_rule(
+        &self,
+        moment: Moment,
+        anomaly: Judged,
     ) -> Result<Option<AnomalyDetails>, StoreError>;
+
+    /// Returns the object that an anomaly was first posted with; `None` where it is not kept.
+    async fn signature_json(&self, key: AnomalyKey) -> Result<Option<String>, StoreError>;
 
     /// Returns the repairs of one anomaly; `None` when it is unknown.
     async fn repairs(
@@ -211,13 +234,33 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 pub struct Recorded {
     /// The outcome.
     pub outcome: RecordOutcome,
+    /// The time by which the windows were counted.
+    pub now: Timestamp,
     /// The count of 24 hours just before it.
     pub previous_count_24h: u64,
     /// The newest event inside 30 days just before it, where the mark of a permanent fix holds: it
     /// says whether the anomaly had come back before.
     pub previous_last_seen: Option<Timestamp>,
-    /// The stats after it.
+    /// The stats after it, with the counts that its rule asks for.
     pub stats: AnomalyStats,
+    /// The times of the newest events after it, as many as its rule asks for, where the counts may
+    /// be those of a step ([`Rule::may_step`](crate::domain::Rule::may_step)).
+    pub newest: Vec<Timestamp>,
+}
+
+/// An anomaly with the rule that it is judged by, if that is known.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// The anomaly.
+    pub key: AnomalyKey,
+    /// The rule, whose windows are counted.
+    pub rule: Option<RuleRef>,
+}
+
+impl From<AnomalyKey> for Judged {
+    fn from(key: AnomalyKey) -> Self {
+        Self { key, rule: None }
+    }
 }
 
 /// The outcome of an occurrence.

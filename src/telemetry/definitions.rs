@@ -38,6 +38,7 @@ pub(super) struct Metrics {
     pub(super) senders_behind: Counter,
     pub(super) clock_jumps: Counter,
     pub(super) key_checksum: Gauge,
+    pub(super) rules_reload_failures: Counter,
 }
 
 impl Metrics {
@@ -116,6 +117,10 @@ impl Metrics {
             key_checksum: gauge_of(
                 "anomaly_counter_key_checksum",
                 "Checksum of the rules by which keys are made, as a number.",
+            ),
+            rules_reload_failures: counter_of(
+                "anomaly_counter_rules_reload_failures_total",
+                "Reloads of the rules that have failed: the rules before stay in force.",
             ),
         }
     }
@@ -217,6 +222,8 @@ pub struct StatusSnapshot<'a, S, C> {
     pub spool_is_unusable: bool,
     /// The wall clock less the time that the service goes by, in seconds; 0 while they agree.
     pub clock_disagreement_seconds: i64,
+    /// The checksum of the rules in force.
+    pub rules_checksum: u32,
 }
 
 /// The gauges of a [`StatusSnapshot`].
@@ -233,6 +240,7 @@ pub struct StatusGauges<S: 'static, C: 'static> {
     spool_age_seconds: Gauge,
     spool_unusable: Gauge,
     clock_disagreement_seconds: Gauge,
+    rules_checksum: Gauge,
 }
 
 impl<S: Label, C: Label> StatusGauges<S, C> {
@@ -289,6 +297,10 @@ impl<S: Label, C: Label> StatusGauges<S, C> {
                 "anomaly_counter_clock_disagreement_seconds",
                 "Wall clock less the time that the service goes by; 0 while it is trusted.",
             ),
+            rules_checksum: gauge_of(
+                "anomaly_counter_rules_checksum",
+                "Checksum of the rules in force, as a number: instances that differ have others.",
+            ),
         }
     }
 
@@ -306,6 +318,7 @@ impl<S: Label, C: Label> StatusGauges<S, C> {
         self.spool_age_seconds.set(status.spool_age_seconds as f64);
         self.spool_unusable.set(f64::from(u8::from(status.spool_is_unusable)));
         self.clock_disagreement_seconds.set(status.clock_disagreement_seconds as f64);
+        self.rules_checksum.set(f64::from(status.rules_checksum));
     }
 }
 

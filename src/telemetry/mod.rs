@@ -200,3 +200,8 @@ pub fn clock_jump() {
 pub fn key_checksum(checksum: u32) {
     with_metrics(|metrics| metrics.key_checksum.set(f64::from(checksum)));
 }
+
+/// Counts a reload of the rules that has failed.
+pub fn rules_reload_failure() {
+    with_metrics(|metrics| metrics.rules_reload_failures.increment(1));
+}

@@ -76,6 +76,9 @@ async fn the_frequency_has_the_names_and_the_order_of_the_contract() {
         "escalation_level",
         "previous_level",
         "regressed",
+        "rule",
+        "because",
+        "new_step",
         "degraded",
     ];
     assert_eq!(names, expected);

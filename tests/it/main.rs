@@ -55,6 +55,8 @@ mod remediation;
 mod repairs;
 mod replay;
 mod rollup_vectors;
+mod rule_windows;
+mod rules;
 mod shutdown;
 mod signature;
 mod stored_formats;

@@ -136,6 +136,7 @@ impl Naive {
                 week: count(7 * DAY),
                 month: count(30 * DAY),
             },
+            extra: Vec::new(),
             is_approximate: false,
             first_seen: since(30 * DAY).min(),
             last_seen: since(30 * DAY).max(),

@@ -291,6 +291,7 @@ async fn its_answers_are_as_described() {
             format!("/anomalies/{key}/repairs/a?min_success_rate=2"),
             "GET /anomalies/{key}/repairs/{action}",
         ),
+        ("/rules".to_owned(), "GET /rules"),
         ("/healthz".to_owned(), "GET /healthz"),
         ("/readyz".to_owned(), "GET /readyz"),
         ("/spool/dead-letters".to_owned(), "GET /spool/dead-letters"),

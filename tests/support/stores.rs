@@ -255,6 +255,7 @@ pub(crate) fn occurrence(key: u64, id: &str, at: Timestamp) -> Occurrence {
         id: EventId::parse(id).unwrap(),
         at,
         signature_json: r#"{"alert_name":"HighCPU","pod":"p-1"}"#.into(),
+        rule: None,
     }
 }
 

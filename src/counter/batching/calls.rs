@@ -4,8 +4,8 @@ use futures_util::future::BoxFuture;
 
 use crate::{
     counter::health::CallKind,
-    domain::{AnomalyKey, AnomalyStats, Moment, Occurrence, RepairAttempt},
-    store::{Recorded, RepairRecorded, Store, StoreError},
+    domain::{AnomalyStats, Moment, Occurrence, RepairAttempt},
+    store::{Judged, Recorded, RepairRecorded, Store, StoreError},
 };
 
 /// Approximate size of an element without long texts.
@@ -62,14 +62,14 @@ impl BatchedCall for RecordCall {
 pub(crate) enum StatsCall {}
 
 impl BatchedCall for StatsCall {
-    type Item = AnomalyKey;
+    type Item = Judged;
     type Answer = Option<AnomalyStats>;
     // The name that metrics and traces have had from the start.
     const NAME: &'static str = "tally";
     const KIND: CallKind = CallKind::Read;
 
-    fn call(store: &dyn Store, moment: Moment, items: Vec<AnomalyKey>) -> Results<'_, Self> {
-        store.stats(moment, items)
+    fn call(store: &dyn Store, moment: Moment, items: Vec<Judged>) -> Results<'_, Self> {
+        store.stats_by_rule(moment, items)
     }
 
     fn skips_batches(store: &dyn Store) -> bool {

@@ -4,7 +4,8 @@
 use super::{fallback::Fallback, reported::Source, stale_entry::CallTimes};
 use crate::{
     counter::clock::Clock,
-    domain::{AnomalyKey, Moment, Occurrence, Operation, PermanentFix, RepairAttempt, Thresholds},
+    domain::{AnomalyKey, Moment, Occurrence, Operation, PermanentFix, RepairAttempt},
+    rules::Rules,
     store::{RecordOutcome, Store, StoreError},
 };
 
@@ -25,7 +26,7 @@ pub(super) struct Applier<'a> {
     pub(super) store: &'a dyn Store,
     pub(super) clock: &'a dyn Clock,
     pub(super) fallback: Option<&'a Fallback>,
-    pub(super) thresholds: Thresholds,
+    pub(super) rules: &'a Rules,
     pub(super) source: Source,
     /// True if they may have been applied before.
     pub(super) is_again: bool,
@@ -76,14 +77,15 @@ impl Applier<'_> {
     async fn record(
         &self,
         moment: Moment,
-        occurrences: Vec<Occurrence>,
+        mut occurrences: Vec<Occurrence>,
     ) -> Vec<Result<Applied, StoreError>> {
+        self.rules.in_force().assign(&mut occurrences);
         let results = match self.is_again {
             true => self.store.record_again(moment, occurrences.clone()).await,
             false => self.store.record(moment, occurrences.clone()).await,
         };
         if let Some(fallback) = self.fallback {
-            fallback.report_news(self.source, self.thresholds, &occurrences, &results);
+            fallback.report_news(self.source, &occurrences, &results);
         }
         if let Some(fallback) = self.updated() {
             let keys = occurrences.iter().map(|occurrence| occurrence.key);

@@ -25,7 +25,8 @@ use crate::{
         clock::Clock,
         health::{Health, Observation},
     },
-    domain::{AnomalyKey, Moment, Operation, Thresholds, Timestamp},
+    domain::{AnomalyKey, Moment, Operation, Timestamp},
+    rules::Rules,
     spool::SpoolWrite,
     store::{Cause, FaultClass, RecordOutcome, Shard, Store, StoreError},
     telemetry::{LogSource, may_log},
@@ -54,7 +55,7 @@ pub(crate) struct Executor {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) health: Arc<Health>,
     pub(crate) fallback: Option<Arc<Fallback>>,
-    pub(crate) thresholds: Thresholds,
+    pub(crate) rules: Arc<Rules>,
     /// Number of searches for a write that is taken. Each takes other samples than the one before.
     searches: AtomicUsize,
     pub(crate) call_sizes: Arc<CallSizes>,
@@ -130,10 +131,10 @@ impl Executor {
         clock: Arc<dyn Clock>,
         health: Arc<Health>,
         fallback: Option<Arc<Fallback>>,
-        thresholds: Thresholds,
+        rules: Arc<Rules>,
     ) -> Self {
         let (searches, call_sizes) = (AtomicUsize::new(0), Arc::default());
-        Self { store, clock, health, fallback, thresholds, searches, call_sizes }
+        Self { store, clock, health, fallback, rules, searches, call_sizes }
     }
 
     pub(crate) fn shard(&self, operation: &Operation) -> Shard {
@@ -300,7 +301,7 @@ impl Executor {
             store: &*self.store,
             clock: &*self.clock,
             fallback: self.fallback.as_deref(),
-            thresholds: self.thresholds,
+            rules: &self.rules,
             source: run.source,
             is_again,
         };

@@ -18,7 +18,7 @@ use crate::{
 fn write(key: u64, number: usize) -> SpoolWrite {
     let id = EventId::parse(&format!("{key}-{number}")).unwrap();
     let (key, at) = (AnomalyKey::from_bits(key), SystemClock.now());
-    let occurrence = Occurrence { key, id, at, signature_json: "{}".into() };
+    let occurrence = Occurrence { key, id, at, signature_json: "{}".into(), rule: None };
     SpoolWrite { operation: Operation::Occurrence(occurrence), maybe_sent: false }
 }
 

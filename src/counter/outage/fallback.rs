@@ -26,11 +26,12 @@ use super::{
 use crate::{
     counter::{
         batching::{BatchConfig, Batcher, Capacity},
+        judging::judge_recorded,
         news::News,
     },
     domain::{
         AnomalyKey, AnomalyStats, KnownDetails, KnownMark, KnownStats, Moment, Occurrence,
-        Operation, PermanentFix, RepairHistory, Thresholds, Timestamp,
+        Operation, PermanentFix, RepairHistory, RuleRef, Timestamp,
     },
     spool::{Spool, SpoolConfig, SpoolError, SpoolOpenError, SpoolWrite, Spooled},
     store::{AnomalyDetails, Recorded, StoreError},
@@ -165,8 +166,18 @@ impl Fallback {
     }
 
     /// Returns an estimate for an anomaly; `None` where nothing is known of its occurrences.
-    pub(crate) fn estimate(&self, key: AnomalyKey, now: Timestamp) -> Option<Estimate> {
-        self.memory.lock().estimate(key, now)
+    pub(crate) fn estimate(
+        &self,
+        key: AnomalyKey,
+        now: Timestamp,
+        rule: &RuleRef,
+    ) -> Option<Estimate> {
+        self.memory.lock().estimate(key, now, rule.extra_windows())
+    }
+
+    /// Returns the object that an anomaly was first posted with, where it was seen.
+    pub(crate) fn signature_json(&self, key: AnomalyKey) -> Option<String> {
+        self.memory.lock().stale.get(key)?.details().1.signature_json
     }
 
     /// Returns an estimate for an anomaly with the details that are known; `None` as above.
@@ -174,9 +185,10 @@ impl Fallback {
         &self,
         key: AnomalyKey,
         now: Timestamp,
+        rule: &RuleRef,
     ) -> Option<(Estimate, KnownDetails)> {
         let mut memory = self.memory.lock();
-        let mut estimate = memory.estimate(key, now)?;
+        let mut estimate = memory.estimate(key, now, rule.extra_windows())?;
         let (as_of, mut details) =
             memory.stale.get(key).map(StaleEntry::details).unwrap_or_default();
         memory.complete(key, &mut details, &mut estimate.stats);
@@ -192,7 +204,7 @@ impl Fallback {
 
     /// Returns whether a mark is known to hold once everything that waits is applied.
     pub(crate) fn mark(&self, key: AnomalyKey, now: Timestamp) -> KnownMark {
-        self.memory.lock().known(key, now).stats.mark
+        self.memory.lock().known(key, now, &[]).stats.mark
     }
 
     /// Adds the operations that wait to the stats that the store has just returned; `None` where it
@@ -201,9 +213,15 @@ impl Fallback {
         &self,
         key: AnomalyKey,
         now: Timestamp,
+        rule: &RuleRef,
         returned: Option<AnomalyStats>,
     ) -> Option<KnownStats> {
-        self.memory.lock().with_waiting(key, now, returned)
+        self.memory.lock().with_waiting(key, now, rule.extra_windows(), returned)
+    }
+
+    /// Returns true if an occurrence waits that makes an anomaly known.
+    pub(crate) fn is_known(&self, key: AnomalyKey, now: Timestamp) -> bool {
+        self.memory.lock().with_waiting(key, now, &[], None).is_some()
     }
 
     /// Adds the operations that wait to the details that the store has just returned; `None` as
@@ -212,11 +230,12 @@ impl Fallback {
         &self,
         key: AnomalyKey,
         now: Timestamp,
+        rule: &RuleRef,
         returned: Option<AnomalyDetails>,
     ) -> Option<(KnownStats, KnownDetails)> {
         let mut memory = self.memory.lock();
         let stats = returned.as_ref().map(|details| details.stats.clone());
-        let mut stats = memory.with_waiting(key, now, stats)?;
+        let mut stats = memory.with_waiting(key, now, rule.extra_windows(), stats)?;
         let mut details = KnownDetails::from(returned.unwrap_or_default());
         memory.complete(key, &mut details, &mut stats);
         Some((stats, details))
@@ -319,11 +338,10 @@ impl Fallback {
     }
 
     /// Reports the news of occurrences that were applied again, unless they were reported before.
-    /// To be called before the last known stats are updated.
+    /// Each has its rule. To be called before the last known stats are updated.
     pub(crate) fn report_news(
         &self,
         source: Source,
-        thresholds: Thresholds,
         occurrences: &[Occurrence],
         results: &[Result<Recorded, StoreError>],
     ) {
@@ -331,17 +349,17 @@ impl Fallback {
         let mut memory = self.memory.lock();
         let Memory { stale, reported, .. } = &mut *memory;
         for (occurrence, result) in occurrences.iter().zip(results) {
-            let Ok(recorded) = result else { continue };
+            let (Ok(recorded), Some(rule)) = (result, &occurrence.rule) else { continue };
             let known = stale.get(occurrence.key).and_then(StaleEntry::last_stats);
-            let stats = KnownStats::from(recorded.stats.clone());
-            let news = reported.judge(source, thresholds, occurrence, known, recorded);
+            let frequency = judge_recorded(occurrence, rule.clone(), recorded);
+            let news = reported.judge(source, occurrence, known, recorded, &frequency);
             if news != News::default() {
-                all_news.push((news, occurrence, stats));
+                all_news.push((news, occurrence, frequency));
             }
         }
         drop(memory);
-        for (news, occurrence, stats) in all_news {
-            news.report(occurrence, &stats);
+        for (news, occurrence, frequency) in all_news {
+            news.report(occurrence, &frequency);
         }
     }
 

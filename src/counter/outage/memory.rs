@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     domain::{
-        AnomalyKey, AnomalyStats, KnownDetails, KnownMark, KnownStats, Operation, PermanentFix,
-        RepairHistory, Timestamp,
+        AnomalyKey, AnomalyStats, ExtraCount, ExtraWindow, KnownDetails, KnownMark, KnownStats,
+        Operation, PermanentFix, RepairHistory, RuleRef, Timestamp,
     },
     spool::SpoolWrite,
 };
@@ -46,8 +46,8 @@ pub(crate) struct Estimate {
 pub(crate) struct Accepted {
     /// False when another copy of it waits already.
     pub(crate) is_first: bool,
-    pub(crate) previous_count_24h: u64,
-    pub(crate) previous_last_seen: Option<Timestamp>,
+    /// What was known just before it.
+    pub(crate) before: KnownStats,
     pub(crate) estimate: Estimate,
     /// The stats without all that waits, where the store knew the anomaly.
     pub(crate) last_known: Option<KnownStats>,
@@ -59,25 +59,37 @@ impl Memory {
     }
 
     /// Returns an estimate for an anomaly; `None` where nothing is known of its occurrences.
-    pub(super) fn estimate(&mut self, key: AnomalyKey, now: Timestamp) -> Option<Estimate> {
-        let estimate = self.known(key, now);
+    /// `windows` are those of its rule beside the four.
+    pub(super) fn estimate(
+        &mut self,
+        key: AnomalyKey,
+        now: Timestamp,
+        windows: &[ExtraWindow],
+    ) -> Option<Estimate> {
+        let estimate = self.known(key, now, windows);
         let KnownStats { is_partial, counts, .. } = &estimate.stats;
         (!is_partial || counts.month > 0).then_some(estimate)
     }
 
     /// Returns what is known of an anomaly's stats: lower bounds of what will be true.
-    pub(super) fn known(&mut self, key: AnomalyKey, now: Timestamp) -> Estimate {
-        let summary = self.pending.summary(key, now);
+    pub(super) fn known(
+        &mut self,
+        key: AnomalyKey,
+        now: Timestamp,
+        windows: &[ExtraWindow],
+    ) -> Estimate {
+        let summary = self.pending.summary(key, now, windows);
         let listed = self.listed_attempts(key, &summary);
         let entry = self.stale.get(key);
         let stale = entry.map(|entry| entry.stats(now));
         let (as_of, base) = stale.map(|Seen { as_of, value }| (as_of, value)).unzip();
         let base = base.unwrap_or_else(KnownStats::unknown);
-        let mut estimate = Estimate { as_of, stats: raised(base, summary.fresh, &summary) };
+        let stats = raised(base, windows, summary.fresh, &summary);
+        let mut estimate = Estimate { as_of, stats };
         // Where operations were sent again, the newest reply may have some of them.
         if let Some((times, stats)) = self.applied.get(&key) {
             let newest = KnownStats::from(stats.clone()).aged(times.began_at, now);
-            let mut stats = raised(newest, summary.unsent, &summary);
+            let mut stats = raised(newest, windows, summary.unsent, &summary);
             if summary.mark.is_none() {
                 let later = entry.and_then(|entry| entry.mark_after(times.began_at));
                 stats.mark = later.unwrap_or(stats.mark);
@@ -107,8 +119,8 @@ impl Memory {
     pub(super) fn reserve(&mut self, now: Timestamp, write: &SpoolWrite) -> Accepted {
         let SpoolWrite { operation, maybe_sent } = write;
         let key = operation.key();
-        let before = self.known(key, now).stats;
-        let (previous_count_24h, previous_last_seen) = (before.counts.day, before.last_seen);
+        let windows = operation.rule().map(RuleRef::extra_windows).unwrap_or_default();
+        let before = self.known(key, now, windows).stats;
         let may_be_known =
             *maybe_sent && self.stale.get(key).is_some_and(|entry| entry.may_hold(now));
         let is_doubtful = !operation.id().is_made_up() || may_be_known;
@@ -118,8 +130,8 @@ impl Memory {
         }
         let last_known = self.stale.get(key).map(|entry| entry.stats(now).value);
         let last_known = last_known.filter(|stats| !stats.is_partial);
-        let estimate = self.known(key, now);
-        Accepted { is_first, previous_count_24h, previous_last_seen, estimate, last_known }
+        let estimate = self.known(key, now, windows);
+        Accepted { is_first, before, estimate, last_known }
     }
 
     /// Adds the operations that wait to the stats that the store has just returned; `None` where it
@@ -128,16 +140,17 @@ impl Memory {
         &mut self,
         key: AnomalyKey,
         now: Timestamp,
+        windows: &[ExtraWindow],
         returned: Option<AnomalyStats>,
     ) -> Option<KnownStats> {
-        let summary = self.pending.summary(key, now);
+        let summary = self.pending.summary(key, now, windows);
         if returned.is_none() && summary.span.is_none() {
             return None;
         }
         let returned = KnownStats::from(returned.unwrap_or_default());
-        let mut stats = raised(returned, summary.unsent, &summary);
+        let mut stats = raised(returned, windows, summary.unsent, &summary);
         if self.pending.is_uncertain(key) {
-            stats.raise_to(&self.known(key, now).stats);
+            stats.raise_to(&self.known(key, now, windows).stats);
         }
         Some(stats)
     }
@@ -150,7 +163,7 @@ impl Memory {
         now: Timestamp,
     ) -> Option<Seen<RepairHistory>> {
         let mut seen = self.listed_repairs(key)?;
-        let attempts = self.known(key, now).stats.repair_attempts;
+        let attempts = self.known(key, now, &[]).stats.repair_attempts;
         seen.value.total = seen.value.total.max(attempts.unwrap_or_default());
         Some(seen)
     }
@@ -221,8 +234,20 @@ impl Memory {
 
 /// Returns lower bounds for what is true once the operations that wait are applied. `base` has none
 /// of those in `surely_new`, and may have any of the others.
-fn raised(base: KnownStats, surely_new: Amounts, waiting: &Summary) -> KnownStats {
+fn raised(
+    base: KnownStats,
+    windows: &[ExtraWindow],
+    surely_new: Amounts,
+    waiting: &Summary,
+) -> KnownStats {
     let mut stats = base;
+    let extra = windows.iter().zip(surely_new.extra).zip(waiting.doubtful.extra);
+    stats.extra = extra
+        .map(|((window, new), doubtful)| {
+            let known = stats.as_counts().known_of(window.seconds);
+            ExtraCount { count: new + known.count.max(doubtful), ..known }
+        })
+        .collect();
     let is_first_known =
         !stats.is_partial && (stats.first_seen.is_some() || stats.counts.month == 0);
     stats.counts = surely_new.counts.plus(stats.counts.max(waiting.doubtful.counts));
@@ -262,7 +287,8 @@ mod tests {
     }
 
     fn write(id: EventId, maybe_sent: bool) -> SpoolWrite {
-        let occurrence = Occurrence { key: KEY, id, at: at(1), signature_json: "{}".into() };
+        let (at, signature_json) = (at(1), "{}".into());
+        let occurrence = Occurrence { key: KEY, id, at, signature_json, rule: None };
         SpoolWrite { operation: Operation::Occurrence(occurrence), maybe_sent }
     }
 
@@ -296,7 +322,7 @@ mod tests {
         }
         let attempts = |memory: &mut Memory| {
             let listed = memory.repairs(KEY, at(9)).unwrap().value;
-            assert_eq!(memory.known(KEY, at(9)).stats.repair_attempts, Some(listed.total));
+            assert_eq!(memory.known(KEY, at(9), &[]).stats.repair_attempts, Some(listed.total));
             listed.total
         };
         assert_eq!(attempts(&mut memory), 250);
@@ -319,7 +345,7 @@ mod tests {
     }
 
     fn count(memory: &mut Memory) -> u64 {
-        memory.estimate(KEY, at(9)).unwrap().stats.counts.hour
+        memory.estimate(KEY, at(9), &[]).unwrap().stats.counts.hour
     }
 
     #[test]

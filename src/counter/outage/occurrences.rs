@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::{RETENTION, Timestamp, Window, WindowCounts};
+use crate::domain::{ExtraWindow, MAX_EXTRA_WINDOWS, RETENTION, Timestamp, Window, WindowCounts};
 
 const WINDOWS: [Window; 4] = [Window::Hour, Window::Day, Window::Week, Window::Month];
 
@@ -10,6 +10,22 @@ const WINDOWS: [Window; 4] = [Window::Hour, Window::Day, Window::Week, Window::M
 pub(super) fn counts_of_one(at: Timestamp, now: Timestamp) -> WindowCounts {
     let [hour, day, week, month] = WINDOWS.map(|window| u64::from(at >= window.start(now)));
     WindowCounts { hour, day, week, month }
+}
+
+/// Numbers of occurrences in the windows of a rule beside the four, in the order of its windows.
+pub(super) type ExtraNumbers = [u64; MAX_EXTRA_WINDOWS];
+
+/// Returns in which of a rule's `windows` one occurrence is.
+pub(super) fn extra_of_one(at: Timestamp, now: Timestamp, windows: &[ExtraWindow]) -> ExtraNumbers {
+    by_window(windows, |window| u64::from(at >= window.start(now)))
+}
+
+fn by_window(windows: &[ExtraWindow], number: impl Fn(&ExtraWindow) -> u64) -> ExtraNumbers {
+    let mut numbers = ExtraNumbers::default();
+    for (slot, window) in numbers.iter_mut().zip(windows) {
+        *slot = number(window);
+    }
+    numbers
 }
 
 /// Occurrences by id and by time.
@@ -42,6 +58,36 @@ impl Occurrences {
     pub(super) fn counts_of(&self, now: Timestamp, ids: impl Iterator<Item = u64>) -> WindowCounts {
         ids.filter_map(|id| self.by_id.get(&id))
             .fold(WindowCounts::default(), |counts, at| counts.plus(counts_of_one(*at, now)))
+    }
+
+    /// Returns the numbers of those that have one of `ids` in a rule's `windows`.
+    pub(super) fn extra_of(
+        &self,
+        now: Timestamp,
+        windows: &[ExtraWindow],
+        ids: impl Iterator<Item = u64>,
+    ) -> ExtraNumbers {
+        let mut numbers = ExtraNumbers::default();
+        for at in ids.filter_map(|id| self.by_id.get(&id)) {
+            let one = extra_of_one(*at, now, windows);
+            numbers.iter_mut().zip(one).for_each(|(sum, one)| *sum += one);
+        }
+        numbers
+    }
+
+    /// Returns the numbers in a rule's `windows`. It goes through the newest ones, and no further
+    /// than the rule counts.
+    pub(super) fn extra(&self, now: Timestamp, windows: &[ExtraWindow]) -> ExtraNumbers {
+        by_window(windows, |window| {
+            let mut number = 0;
+            for same in self.by_time.range(window.start(now)..).rev().map(|(_, same)| *same) {
+                number += u64::from(same);
+                if number >= window.most {
+                    break;
+                }
+            }
+            number
+        })
     }
 
     pub(super) fn insert(&mut self, at: Timestamp, id: u64) -> bool {

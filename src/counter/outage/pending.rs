@@ -12,7 +12,8 @@ use super::{
     waiting::{Id, New, Removal, Sent, Summary, Waiting},
 };
 use crate::domain::{
-    AnomalyKey, FixMark, Operation, PermanentFix, RepairAttempt, RepairHistory, Timestamp,
+    AnomalyKey, ExtraWindow, FixMark, Operation, PermanentFix, RepairAttempt, RepairHistory,
+    Timestamp,
 };
 
 /// Maximum size of the texts of repairs and marks. Those of further ones are not in estimates.
@@ -146,11 +147,17 @@ impl Pending {
         }
     }
 
-    /// Returns what an estimate needs of the operations of an anomaly.
-    pub(crate) fn summary(&mut self, key: AnomalyKey, now: Timestamp) -> Summary {
+    /// Returns what an estimate needs of the operations of an anomaly, with the windows of its rule
+    /// beside the four.
+    pub(crate) fn summary(
+        &mut self,
+        key: AnomalyKey,
+        now: Timestamp,
+        windows: &[ExtraWindow],
+    ) -> Summary {
         let sent = sent_of(&self.sent, self.are_all_sent, key);
         let waiting = self.by_key.get_mut(&key);
-        waiting.map(|waiting| waiting.summary(now, sent)).unwrap_or_default()
+        waiting.map(|waiting| waiting.summary(now, windows, sent)).unwrap_or_default()
     }
 
     /// Adds the repairs of an anomaly to its `history`, which may have any of those that were sent.
@@ -222,7 +229,7 @@ mod tests {
         (0..250).for_each(|n| assert!(pending.add(at(0), &repair(n), false)));
         pending.remove(&repair(0));
         pending.remove(&repair(249));
-        assert_eq!(pending.summary(KEY, at(0)).fresh.repairs, 248);
+        assert_eq!(pending.summary(KEY, at(0), &[]).fresh.repairs, 248);
         let history = history(&pending);
         assert_eq!(history.total, 248);
         let listed: Vec<_> = history.recent.iter().map(|repair| repair.action.clone()).collect();
@@ -275,7 +282,7 @@ mod tests {
         assert_eq!(fix(&pending), None);
         pending.remove(&removal);
         assert_eq!(fix(&pending).as_deref(), Some("fix 2"));
-        assert_eq!(pending.summary(KEY, at(0)).mark, Some(KnownMark::SetAt(at(2))));
+        assert_eq!(pending.summary(KEY, at(0), &[]).mark, Some(KnownMark::SetAt(at(2))));
         pending.remove(&mark(2));
         assert_eq!(fix(&pending).as_deref(), Some("fix 1"));
     }

@@ -13,9 +13,10 @@ use crate::{
         AnomalyKey, AnomalyStats, AuditEntry, EventId, FixMark, FixRemoval, Moment, Occurrence,
         PermanentFix, RepairAttempt, Thresholds, WindowCounts,
     },
+    rules::Rules,
     store::{
-        AnomalyDetails, Cause, RecordOutcome, Recorded, RepairRecorded, Resets, Shard, Store,
-        StoreError,
+        AnomalyDetails, Cause, Judged, RecordOutcome, Recorded, RepairRecorded, Resets, Shard,
+        Store, StoreError,
     },
 };
 
@@ -39,9 +40,9 @@ pub(crate) struct RefusingStore {
 impl RefusingStore {
     pub(crate) fn executor(self: &Arc<Self>) -> Executor {
         let health = Arc::new(Health::new("refusing", true));
-        let thresholds = Thresholds::new(3, 5, 10).unwrap();
+        let rules = Arc::new(Rules::of_thresholds(Thresholds::new(3, 5, 10).unwrap()));
         let store = Arc::clone(self) as Arc<dyn Store>;
-        Executor::new(store, Arc::new(TrustedClock::start()), health, None, thresholds)
+        Executor::new(store, Arc::new(TrustedClock::start()), health, None, rules)
     }
 }
 
@@ -65,7 +66,7 @@ impl Store for RefusingStore {
 
     async fn record(
         &self,
-        _moment: Moment,
+        moment: Moment,
         occurrences: Vec<Occurrence>,
     ) -> Vec<Result<Recorded, StoreError>> {
         *self.calls.lock() += 1;
@@ -89,9 +90,11 @@ impl Store for RefusingStore {
             let stats = AnomalyStats { counts, ..AnomalyStats::default() };
             Ok(Recorded {
                 outcome: RecordOutcome::Counted,
+                now: moment.now,
                 previous_count_24h: day - 1,
                 previous_last_seen: None,
                 stats,
+                newest: Vec::new(),
             })
         };
         occurrences.into_iter().map(&mut record).collect()
@@ -108,25 +111,34 @@ impl Store for RefusingStore {
         if self.late_from.is_some() {
             return self.record(moment, occurrences).await;
         }
-        let stats = AnomalyStats::default();
-        let outcome = RecordOutcome::Unrecognisable;
-        let recorded = Recorded { outcome, previous_count_24h: 0, previous_last_seen: None, stats };
+        let recorded = Recorded {
+            outcome: RecordOutcome::Unrecognisable,
+            now: moment.now,
+            previous_count_24h: 0,
+            previous_last_seen: None,
+            stats: AnomalyStats::default(),
+            newest: Vec::new(),
+        };
         vec![Ok(recorded); occurrences.len()]
     }
 
-    async fn stats(
+    async fn stats_by_rule(
         &self,
         _moment: Moment,
-        _keys: Vec<AnomalyKey>,
+        _anomalies: Vec<Judged>,
     ) -> Vec<Result<Option<AnomalyStats>, StoreError>> {
         Vec::new()
     }
 
-    async fn details(
+    async fn details_by_rule(
         &self,
         _moment: Moment,
-        _key: AnomalyKey,
+        _anomaly: Judged,
     ) -> Result<Option<AnomalyDetails>, StoreError> {
+        Ok(None)
+    }
+
+    async fn signature_json(&self, _key: AnomalyKey) -> Result<Option<String>, StoreError> {
         Ok(None)
     }
 

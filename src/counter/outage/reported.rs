@@ -9,7 +9,7 @@ use lru::LruCache;
 use crate::{
     counter::news::News,
     domain::{
-        AnomalyKey, AnomalyStats, EscalationLevel, KnownStats, Occurrence, Thresholds, Timestamp,
+        AnomalyKey, AnomalyStats, EscalationLevel, Frequency, KnownStats, Occurrence, Timestamp,
     },
     store::{RecordOutcome, Recorded},
 };
@@ -62,19 +62,17 @@ impl Reported {
         self.entries.get_or_insert_mut(key, Entry::default)
     }
 
-    /// Judges an occurrence that was applied again. Returns what nobody has heard of. `known` are
-    /// the stats that a caller got last.
+    /// Judges an occurrence that was applied again, given the frequency after it. Returns what
+    /// nobody has heard of. `known` are the stats that a caller got last.
     pub(crate) fn judge(
         &mut self,
         source: Source,
-        thresholds: Thresholds,
         occurrence: &Occurrence,
         known: Option<&AnomalyStats>,
         recorded: &Recorded,
+        frequency: &Frequency,
     ) -> News {
-        let known_count_24h = known.map(|stats| stats.counts.day);
-        let reached =
-            self.judge_step(source, thresholds, occurrence.key, known_count_24h, recorded);
+        let reached = self.judge_step(source, known, recorded.outcome, frequency);
         let has_regressed = self.judge_regression(source, occurrence, known, recorded);
         let news = News { reached, has_regressed };
         if news != News::default() {
@@ -114,34 +112,33 @@ impl Reported {
     fn judge_step(
         &mut self,
         source: Source,
-        thresholds: Thresholds,
-        key: AnomalyKey,
-        known_count_24h: Option<u64>,
-        recorded: &Recorded,
+        known: Option<&AnomalyStats>,
+        outcome: RecordOutcome,
+        frequency: &Frequency,
     ) -> Option<EscalationLevel> {
-        let known = known_count_24h.and_then(|count| thresholds.level(count));
+        let (key, rule) = (frequency.key, frequency.rule.rule());
+        let known_level = known.and_then(|known| rule.level(known.as_counts()));
         if source == Source::Resend {
             // Its step was in the answer to its first copy.
             let entry = self.entry(key);
-            entry.is_blind |= known_count_24h.is_none();
-            entry.level = entry.level.max(known);
+            entry.is_blind |= known.is_none();
+            entry.level = entry.level.max(known_level);
             if entry.is_blind {
-                let answered = thresholds.level(recorded.stats.counts.day);
-                entry.level = entry.level.max(answered);
+                entry.level = entry.level.max(frequency.level);
             }
         }
-        let previous = match recorded.outcome {
-            RecordOutcome::Counted => thresholds.level(recorded.previous_count_24h),
+        let is_step = match outcome {
+            RecordOutcome::Counted => frequency.new_step,
             // Counted by a call whose answer was lost, and with it the count before.
-            RecordOutcome::Duplicate => match (known_count_24h, self.reported_level(key)) {
+            RecordOutcome::Duplicate => match (known, self.reported_level(key)) {
                 (None, None) => return None,
-                _ => known,
+                _ => frequency.level > known_level,
             },
             RecordOutcome::TooOld | RecordOutcome::Unrecognisable => return None,
         };
-        let level = thresholds.level(recorded.stats.counts.day)?;
+        let level = frequency.level?;
         let reported = self.reported_level(key);
-        let is_news = Some(level) > previous && Some(level) > reported;
+        let is_news = is_step && Some(level) > reported;
         let entry = self.entry(key);
         entry.level = entry.level.max(Some(level));
         is_news.then_some(level)
@@ -165,9 +162,17 @@ impl Reported {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{EventId, WindowCounts};
+    use crate::{
+        counter::judging::judge_recorded,
+        domain::{EventId, RuleRef, RuleSet, Thresholds, WindowCounts},
+    };
 
     const KEY: AnomalyKey = AnomalyKey::from_bits(7);
+
+    fn default_rule() -> RuleRef {
+        let thresholds = Thresholds::new(3, 5, 10).unwrap();
+        RuleRef::of_unknown(RuleSet::parse(&[], thresholds, 86_400, None).unwrap().into())
+    }
 
     fn reported() -> Reported {
         Reported::new(NonZeroUsize::new(10).unwrap())
@@ -179,7 +184,8 @@ mod tests {
 
     fn occurrence(second: i64) -> Occurrence {
         let id = EventId::parse(&format!("o{second}")).unwrap();
-        Occurrence { key: KEY, id, at: at(second), signature_json: "{}".into() }
+        let (at, signature_json) = (at(second), "{}".into());
+        Occurrence { key: KEY, id, at, signature_json, rule: None }
     }
 
     fn counts(day: u64) -> WindowCounts {
@@ -188,8 +194,14 @@ mod tests {
 
     fn recorded(outcome: RecordOutcome, previous: u64, day: u64) -> Recorded {
         let stats = AnomalyStats { counts: counts(day), ..AnomalyStats::default() };
-        let previous_last_seen = None;
-        Recorded { outcome, previous_count_24h: previous, previous_last_seen, stats }
+        Recorded {
+            outcome,
+            now: at(0),
+            previous_count_24h: previous,
+            previous_last_seen: None,
+            stats,
+            newest: Vec::new(),
+        }
     }
 
     fn judge(
@@ -198,10 +210,10 @@ mod tests {
         known: Option<u64>,
         recorded: &Recorded,
     ) -> Option<EscalationLevel> {
-        let thresholds = Thresholds::new(3, 5, 10).unwrap();
         let known =
             known.map(|day| AnomalyStats { counts: counts(day), ..AnomalyStats::default() });
-        reported.judge(source, thresholds, &occurrence(0), known.as_ref(), recorded).reached
+        let frequency = judge_recorded(&occurrence(0), default_rule(), recorded);
+        reported.judge(source, &occurrence(0), known.as_ref(), recorded, &frequency).reached
     }
 
     #[test]
@@ -264,10 +276,11 @@ mod tests {
         let known =
             known.map(|seen| AnomalyStats { last_seen: Some(at(seen)), ..AnomalyStats::default() });
         let previous_last_seen = previous.map(at);
-        let recorded = Recorded { outcome, previous_count_24h: 1, previous_last_seen, stats };
-        let thresholds = Thresholds::new(3, 5, 10).unwrap();
+        let recorded = Recorded { previous_last_seen, stats, ..recorded(outcome, 1, 1) };
         let occurrence = occurrence(second);
-        reported.judge(source, thresholds, &occurrence, known.as_ref(), &recorded).has_regressed
+        let frequency = judge_recorded(&occurrence, default_rule(), &recorded);
+        let news = reported.judge(source, &occurrence, known.as_ref(), &recorded, &frequency);
+        news.has_regressed
     }
 
     #[test]

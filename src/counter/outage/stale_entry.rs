@@ -87,7 +87,8 @@ impl StaleEntry {
 
     /// Returns its approximate size in memory.
     pub(super) fn bytes(&self) -> usize {
-        ENTRY_BYTES + self.details.as_deref().map_or(0, SeenDetails::bytes)
+        let extra = self.stats.as_ref().map_or(0, |stats| size_of_val(&*stats.value.extra));
+        ENTRY_BYTES + extra + self.details.as_deref().map_or(0, SeenDetails::bytes)
     }
 
     /// Returns whether a write that was sent at this time may be part of it.

@@ -8,12 +8,12 @@ use std::{
 
 use super::{
     effects::{Effect, Effects, Texts},
-    occurrences::{Occurrences, counts_of_one},
+    occurrences::{ExtraNumbers, Occurrences, counts_of_one, extra_of_one},
     repair_copies::{WaitingAttempt, without_copies},
 };
 use crate::domain::{
-    KnownMark, Operation, PermanentFix, RECENT_ATTEMPTS, RETENTION, RecentAttempt, RepairHistory,
-    Timestamp, WindowCounts,
+    ExtraWindow, KnownMark, Operation, PermanentFix, RECENT_ATTEMPTS, RETENTION, RecentAttempt,
+    RepairHistory, Timestamp, WindowCounts,
 };
 
 /// The operations that wait for one anomaly. Most anomalies have just one, an occurrence.
@@ -173,6 +173,8 @@ pub(super) struct Summary {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Amounts {
     pub(super) counts: WindowCounts,
+    /// In the windows of the anomaly's rule beside the four.
+    pub(super) extra: ExtraNumbers,
     pub(super) repairs: u64,
 }
 
@@ -243,11 +245,18 @@ impl Waiting {
         Some(Removal { is_last, is_gone, text_bytes })
     }
 
-    /// Returns what an estimate needs of the operations.
-    pub(super) fn summary(&mut self, now: Timestamp, sent: Sent<'_>) -> Summary {
+    /// Returns what an estimate needs of the operations. `windows` are those of the anomaly's rule
+    /// beside the four.
+    pub(super) fn summary(
+        &mut self,
+        now: Timestamp,
+        windows: &[ExtraWindow],
+        sent: Sent<'_>,
+    ) -> Summary {
         let one = |at: Timestamp| {
             let span = (at >= RETENTION.start(now)).then_some((at, at));
-            (Amounts { counts: counts_of_one(at, now), repairs: 0 }, span)
+            let extra = extra_of_one(at, now, windows);
+            (Amounts { counts: counts_of_one(at, now), extra, repairs: 0 }, span)
         };
         let mut summary = Summary { mark: self.last_mark(), ..Summary::default() };
         match self {
@@ -261,23 +270,28 @@ impl Waiting {
             Self::Many(many) => {
                 summary.fresh.counts = many.fresh.counts(now);
                 summary.doubtful.counts = many.doubtful.counts(now);
+                summary.fresh.extra = many.fresh.extra(now, windows);
+                summary.doubtful.extra = many.doubtful.extra(now, windows);
                 summary.doubtful.repairs = many.doubtful_repairs;
                 summary.fresh.repairs = many.repairs.len() - many.doubtful_repairs;
                 let spans = [many.fresh.span(now), many.doubtful.span(now)].into_iter().flatten();
                 summary.span = spans.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
             }
         }
-        let sent_counts = match (sent, &*self) {
-            (Sent::None, _) => WindowCounts::default(),
+        let (sent_counts, sent_extra) = match (sent, &*self) {
+            (Sent::None, _) => Default::default(),
             (Sent::These(ids), Self::Many(many)) => {
-                let occurrences = ids.iter().filter(|id| id.of_occurrence);
-                many.fresh.counts_of(now, occurrences.map(|id| id.short))
+                let ids = || ids.iter().filter(|id| id.of_occurrence).map(|id| id.short);
+                (many.fresh.counts_of(now, ids()), many.fresh.extra_of(now, windows, ids()))
             }
             // All, or there is but one.
-            _ => summary.fresh.counts,
+            _ => (summary.fresh.counts, summary.fresh.extra),
         };
+        let mut extra = summary.fresh.extra;
+        extra.iter_mut().zip(sent_extra).for_each(|(of, sent)| *of = of.saturating_sub(sent));
         summary.unsent = Amounts {
             counts: summary.fresh.counts.minus(sent_counts),
+            extra,
             repairs: self.unsent_repairs(sent),
         };
         summary
@@ -394,7 +408,7 @@ mod tests {
 
     fn id(number: u64) -> Id {
         let (key, id) = (AnomalyKey::from_bits(7), EventId::parse(&number.to_string()).unwrap());
-        let occurrence = Occurrence { key, id, at: at(0), signature_json: "{}".into() };
+        let occurrence = Occurrence { key, id, at: at(0), signature_json: "{}".into(), rule: None };
         Id::of(&Operation::Occurrence(occurrence))
     }
 
@@ -403,7 +417,7 @@ mod tests {
     }
 
     fn counts(waiting: &mut Waiting, now: Timestamp) -> WindowCounts {
-        waiting.summary(now, Sent::All).fresh.counts
+        waiting.summary(now, &[], Sent::All).fresh.counts
     }
 
     #[test]
@@ -442,10 +456,10 @@ mod tests {
         assert!(waiting.insert(id(2), doubtful()));
         assert!(!waiting.insert(id(1), doubtful()), "a copy of one that is fresh");
         let sent = HashSet::from([id(1), id(2)]);
-        let summary = waiting.summary(at(0), Sent::These(&sent));
+        let summary = waiting.summary(at(0), &[], Sent::These(&sent));
         assert_eq!(summary.fresh.counts.hour, 2);
         assert_eq!(summary.unsent.counts.hour, 1);
         assert_eq!(summary.doubtful.counts.hour, 1);
-        assert_eq!(waiting.summary(at(0), Sent::All).unsent.counts.hour, 0);
+        assert_eq!(waiting.summary(at(0), &[], Sent::All).unsent.counts.hour, 0);
     }
 }

@@ -1,12 +1,12 @@
 //! The frequency of an anomaly.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
 use super::{degraded::DegradedBody, schemas};
 use crate::{
     counter::Degraded,
-    domain::{AnomalyKey, EscalationLevel, Frequency, Timestamp},
+    domain::{AnomalyKey, EscalationLevel, Frequency, RuleRef, Timestamp},
 };
 
 /// The frequency of an anomaly. The first ten names are fixed by contract.
@@ -41,17 +41,30 @@ pub(in crate::http) struct FrequencyBody {
     /// True while the mark of a permanent fix holds; null in an outage where that is not known.
     #[schema(required)]
     permanent_fix_applied: Option<bool>,
-    /// The level that the occurrences of 24 hours have reached; null where they are few.
+    /// The level that the occurrences have reached; null where they are few.
     #[schema(required, value_type = Option<schemas::EscalationLevel>)]
     escalation_level: Option<EscalationLevel>,
-    /// The level just before this occurrence: act where the two differ. Where nothing was
-    /// recorded they are the same.
+    /// The level just before this occurrence, by the same rule. Where nothing was recorded it is
+    /// the same as `escalation_level`.
     #[schema(required, value_type = Option<schemas::EscalationLevel>)]
     previous_level: Option<EscalationLevel>,
     /// True if the anomaly has come back after its cause was marked as fixed; null in an outage
     /// where that is not known.
     #[schema(required)]
     regressed: Option<bool>,
+    /// The name of the rule by which the levels are judged: the first one that matches the fields
+    /// that identify the anomaly.
+    #[serde(serialize_with = "serialize_name")]
+    #[schema(value_type = String, min_length = 1, max_length = 64, example = "default")]
+    rule: RuleRef,
+    /// The reason of `escalation_level`, in words: the condition that holds or, without a level,
+    /// the one that comes nearest.
+    #[schema(max_length = 200, example = "4 in 24h >= 3 (rule default)")]
+    because: String,
+    /// True if this occurrence is a step to a level that was not held a while ago
+    /// (`rules.rearm`, 24 hours): act on it. In an outage, where that can't be told, it is true for
+    /// each step.
+    new_step: bool,
     /// Present where it is false: a count may be too high, or `first_seen` too early, by what lies
     /// in one bucket of time, or in an outage by what has left a window since `as_of`.
     #[serde(skip_serializing_if = "is_true")]
@@ -66,9 +79,13 @@ fn is_true(value: &bool) -> bool {
     *value
 }
 
+fn serialize_name<S: Serializer>(rule: &RuleRef, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(rule.rule().name())
+}
+
 impl FrequencyBody {
     pub(in crate::http) fn new(frequency: Frequency, degraded: Option<Degraded>) -> Self {
-        let Frequency { key, stats, level, previous_level } = frequency;
+        let Frequency { key, stats, level, previous_level, rule, because, new_step } = frequency;
         Self {
             anomaly_key: key,
             count_1h: stats.counts.hour,
@@ -82,6 +99,9 @@ impl FrequencyBody {
             escalation_level: level,
             previous_level,
             regressed: stats.regressed(),
+            rule,
+            because,
+            new_step,
             exact: !stats.is_approximate,
             degraded: degraded.into(),
         }

@@ -197,7 +197,8 @@ impl Posted<'_> {
                 (fields.plain_key()?, SignatureJson::of_posted(text, config));
             Identified { key, signature_json, is_mapped: false }
         };
-        Ok(ReadOccurrence { occurrence: Occurrence { key, id, at, signature_json }, is_mapped })
+        let occurrence = Occurrence { key, id, at, signature_json, rule: None };
+        Ok(ReadOccurrence { occurrence, is_mapped })
     }
 }
 

@@ -51,7 +51,7 @@ pub(in crate::http) struct ActionName(String);
 #[schema(minimum = 0, maximum = 1, example = 0.5)]
 pub(in crate::http) struct SuccessRate(f64);
 
-/// The response that the number of occurrences in 24 hours calls for.
+/// The response that the number of occurrences calls for.
 pub(in crate::http) enum EscalationLevel {}
 
 impl ToSchema for EscalationLevel {}
@@ -64,10 +64,10 @@ impl PartialSchema for EscalationLevel {
             .schema_type(Type::String)
             .enum_values(Some(names))
             .description(Some(
-                "The response that the number of occurrences in 24 hours calls for: `REPEAT` (the \
-                 repair treats the symptom), `ESCALATE` (a person should look) or `PERMANENT_FIX` \
-                 (stop restarting, and fix the cause). The levels begin at 3, 5 and 10 occurrences \
-                 unless the service is configured otherwise.",
+                "The response that the number of occurrences calls for: `REPEAT` (the repair \
+                 treats the symptom), `ESCALATE` (a person should look) or `PERMANENT_FIX` (stop \
+                 restarting, and fix the cause). The levels begin at 3, 5 and 10 occurrences in 24 \
+                 hours unless the service has other thresholds, or a rule for the anomaly.",
             ))
             .into()
     }

@@ -62,6 +62,9 @@ struct ReadyBody {
     #[schema(pattern = "^[0-9a-f]{8}$", example = "5f3a9c21")]
     key_checksum: String,
     spool: SpoolBody,
+    /// The checksum of the rules in force, by which instances can be compared.
+    #[schema(pattern = "^[0-9a-f]{8}$", min_length = 8, max_length = 8, example = "1f2e3d4c")]
+    rules_checksum: String,
 }
 
 /// The writes that wait for the store.
@@ -126,5 +129,6 @@ async fn ready(State(state): State<AppState>) -> Json<ReadyBody> {
             bytes: readiness.spool.bytes,
             age_seconds: readiness.spool.age_seconds,
         },
+        rules_checksum: format!("{:08x}", readiness.rules_checksum),
     })
 }

@@ -12,6 +12,7 @@ mod permanent_fix;
 mod problems;
 mod repairs;
 mod root;
+mod rules;
 
 #[cfg(fuzzing)]
 pub(super) use alertmanager::DeliveryRequest;
@@ -27,6 +28,7 @@ pub(super) fn all() -> impl Iterator<Item = Endpoint> {
         repairs::endpoints(),
         permanent_fix::endpoints(),
         alertmanager::endpoints(),
+        rules::endpoints(),
         health::endpoints(),
         metrics::endpoints(),
         dead_letters::endpoints(),

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     domain::{
-        AnomalyStats, EventDigest, Insertion, Moment, PermanentFix, RecentAttempt, RecentIds,
-        RepairHistory, Timeline, TimelineConfig, Timestamp,
+        AnomalyStats, EventDigest, ExtraCount, Insertion, Moment, PermanentFix, RecentAttempt,
+        RecentIds, RepairHistory, RuleRef, Timeline, TimelineConfig, Timestamp,
     },
     store::{AnomalyDetails, KEPT_SECONDS},
 };
@@ -189,16 +189,35 @@ impl Anomaly {
         self.timeline.counts(now).day
     }
 
-    pub(super) fn stats(&self, now: Timestamp) -> AnomalyStats {
+    /// Returns the stats, with the counts that a rule asks for.
+    pub(super) fn stats(&self, now: Timestamp, rule: Option<&RuleRef>) -> AnomalyStats {
         let span = self.timeline.span(now);
-        AnomalyStats {
+        let mut stats = AnomalyStats {
             counts: self.timeline.counts(now),
+            extra: Vec::new(),
             is_approximate: self.timeline.is_approximate(now),
             first_seen: span.map(|(first, _)| first),
             last_seen: span.map(|(_, last)| last),
             repair_attempts: self.kept_repairs(now).map_or(0, |repairs| repairs.total),
             fixed_at: self.fix(now).map(|fix| fix.marked_at),
+        };
+        let windows = rule.map(RuleRef::extra_windows).unwrap_or_default();
+        stats.set_extra(now, windows, |_, window| {
+            let start = window.start(now);
+            let (count, seconds) = (self.timeline.count_since(start), window.seconds);
+            let is_approximate = self.timeline.cuts_bucket(start);
+            Some(ExtraCount { seconds, count, is_approximate })
+        });
+        stats
+    }
+
+    /// Returns the times of the newest events that a rule asks for, if `stats` may be those of a
+    /// step.
+    pub(super) fn newest(&self, stats: &AnomalyStats, rule: &RuleRef) -> Vec<Timestamp> {
+        if !rule.rule().may_step(stats.as_counts()) {
+            return Vec::new();
         }
+        self.timeline.newest(rule.newest_wanted())
     }
 
     /// Returns the newest event if a mark holds.
@@ -208,11 +227,11 @@ impl Anomaly {
     }
 
     /// Returns everything, without the signature if that is on disk.
-    pub(super) fn details(&self, now: Timestamp) -> AnomalyDetails {
+    pub(super) fn details(&self, now: Timestamp, rule: Option<&RuleRef>) -> AnomalyDetails {
         AnomalyDetails {
             signature_json: self.new_signature_json.as_deref().map(str::to_owned),
             known_since: Some(self.known_since),
-            stats: self.stats(now),
+            stats: self.stats(now, rule),
             fix: self.fix(now).cloned(),
             repairs: self.repairs(now),
         }

@@ -33,7 +33,8 @@ use self::{
     writer::Writer,
 };
 use super::{
-    AnomalyDetails, Recorded, RepairRecorded, Shard, Store, StoreError, StoreSize, is_audited,
+    AnomalyDetails, Judged, Recorded, RepairRecorded, Shard, Store, StoreError, StoreSize,
+    is_audited,
 };
 use crate::domain::{
     AnomalyKey, AnomalyStats, AuditEntry, FixMark, FixRemoval, Moment, Occurrence, PermanentFix,
@@ -127,14 +128,14 @@ impl Store for EmbeddedStore {
         for_each_element(elements, written.await).into_iter().map(Result::flatten).collect()
     }
 
-    async fn stats(
+    async fn stats_by_rule(
         &self,
         moment: Moment,
-        keys: Vec<AnomalyKey>,
+        anomalies: Vec<Judged>,
     ) -> Vec<Result<Option<AnomalyStats>, StoreError>> {
         match self.state() {
-            Ok(state) => keys.into_iter().map(|key| Ok(state.stats(moment, key))).collect(),
-            Err(fault) => vec![Err(fault); keys.len()],
+            Ok(state) => anomalies.iter().map(|anomaly| Ok(state.stats(moment, anomaly))).collect(),
+            Err(fault) => vec![Err(fault); anomalies.len()],
         }
     }
 
@@ -142,18 +143,30 @@ impl Store for EmbeddedStore {
         true
     }
 
-    async fn details(
+    async fn details_by_rule(
         &self,
         moment: Moment,
-        key: AnomalyKey,
+        anomaly: Judged,
     ) -> Result<Option<AnomalyDetails>, StoreError> {
-        let details = self.state()?.details(moment, key);
+        let details = self.state()?.details(moment, &anomaly);
         match details {
             Some(details) if details.signature_json.is_none() => {
-                let signature_json = self.writer.signature_json(key).await?;
+                let signature_json = self.writer.signature_json(anomaly.key).await?;
                 Ok(Some(AnomalyDetails { signature_json, ..details }))
             }
             details => Ok(details),
+        }
+    }
+
+    async fn signature_json(&self, key: AnomalyKey) -> Result<Option<String>, StoreError> {
+        let new = self
+            .state()?
+            .anomaly(key)
+            .map(|anomaly| anomaly.new_signature_json().map(str::to_owned));
+        match new {
+            None => Ok(None),
+            Some(None) => self.writer.signature_json(key).await,
+            Some(new) => Ok(new),
         }
     }
 
@@ -182,7 +195,7 @@ impl Store for EmbeddedStore {
         moment: Moment,
         key: AnomalyKey,
     ) -> Result<Option<Vec<AuditEntry>>, StoreError> {
-        if self.state()?.stats(moment, key).is_none() {
+        if !self.state()?.is_known(moment, key) {
             return Ok(None);
         }
         let mut entries = self.writer.audit(key).await?;

@@ -15,7 +15,9 @@ use crate::{
         AnomalyKey, AnomalyStats, AuditEntry, FixMark, FixRemoval, Insertion, Moment, Occurrence,
         PermanentFix, RETENTION, RepairAttempt, RepairHistory, TimelineConfig, Timestamp,
     },
-    store::{AnomalyDetails, RecordOutcome, Recorded, RepairRecorded, StoreError, StoreSize},
+    store::{
+        AnomalyDetails, Judged, RecordOutcome, Recorded, RepairRecorded, StoreError, StoreSize,
+    },
 };
 
 /// The state, shared by the writer and the readers.
@@ -80,12 +82,18 @@ impl State {
         (std::mem::take(&mut self.changes), std::mem::take(&mut self.audit))
     }
 
-    pub(super) fn stats(&self, moment: Moment, key: AnomalyKey) -> Option<AnomalyStats> {
-        self.known(moment, key).map(|anomaly| anomaly.stats(moment.now))
+    pub(super) fn is_known(&self, moment: Moment, key: AnomalyKey) -> bool {
+        self.known(moment, key).is_some()
     }
 
-    pub(super) fn details(&self, moment: Moment, key: AnomalyKey) -> Option<AnomalyDetails> {
-        self.known(moment, key).map(|anomaly| anomaly.details(moment.now))
+    pub(super) fn stats(&self, moment: Moment, anomaly: &Judged) -> Option<AnomalyStats> {
+        let known = self.known(moment, anomaly.key)?;
+        Some(known.stats(moment.now, anomaly.rule.as_ref()))
+    }
+
+    pub(super) fn details(&self, moment: Moment, anomaly: &Judged) -> Option<AnomalyDetails> {
+        let known = self.known(moment, anomaly.key)?;
+        Some(known.details(moment.now, anomaly.rule.as_ref()))
     }
 
     pub(super) fn repairs(&self, moment: Moment, key: AnomalyKey) -> Option<RepairHistory> {
@@ -124,8 +132,16 @@ impl State {
             }
             if counts { RecordOutcome::Counted } else { RecordOutcome::Duplicate }
         };
-        let stats = self.stats(moment, key).unwrap_or_default();
-        Ok(Recorded { outcome, previous_count_24h, previous_last_seen, stats })
+        let (now, rule) = (moment.now, occurrence.rule.as_ref());
+        let known = self.known(moment, key);
+        let stats = known.map(|anomaly| anomaly.stats(now, rule)).unwrap_or_default();
+        let newest = match (known, rule) {
+            (Some(anomaly), Some(rule)) if outcome == RecordOutcome::Counted => {
+                anomaly.newest(&stats, rule)
+            }
+            _ => Vec::new(),
+        };
+        Ok(Recorded { outcome, now, previous_count_24h, previous_last_seen, stats, newest })
     }
 
     pub(super) fn record_repair(

@@ -1,6 +1,8 @@
 //! The calls of the scripts: which KEYS and ARGV each one gets. The header of a script names the
 //! same in the same order, and a test checks their numbers.
 
+use std::fmt::Write as _;
+
 use fred::types::Value;
 
 use super::{
@@ -12,10 +14,10 @@ use super::{
 use crate::{
     domain::{
         AUDIT_ENTRIES, AnomalyKey, AuditEntry, EventId, FIX_VALIDITY_SECONDS, FixMark, FixRemoval,
-        Moment, Occurrence, RECENT_ATTEMPTS, RETENTION, RepairAttempt, TimelineConfig, Timestamp,
-        Window,
+        Moment, Occurrence, RECENT_ATTEMPTS, RETENTION, RepairAttempt, RuleRef, TimelineConfig,
+        Timestamp, Window,
     },
-    store::{KEPT_SECONDS, keys::KeyNames},
+    store::{Judged, KEPT_SECONDS, keys::KeyNames},
 };
 
 /// The seconds for which the probe's key is kept.
@@ -31,7 +33,9 @@ pub(super) struct Calls {
 impl Calls {
     /// Without an occurrence yet. If they `may_be_copies` of recorded ones, those that can't be
     /// recognised are not recorded.
-    pub(super) fn record(&self, moment: Moment, may_be_copies: bool) -> Call {
+    ///
+    /// `most_ask` is what the rules of most occurrences ask for.
+    pub(super) fn record(&self, moment: Moment, may_be_copies: bool, most_ask: &str) -> Call {
         let mut call = Call::new(Script::Record);
         call.arguments(window_starts(moment.now));
         call.argument(KEPT_SECONDS);
@@ -40,12 +44,19 @@ impl Calls {
         call.argument(self.timeline.recent_ids() as i64);
         call.argument(i64::from(may_be_copies));
         call.argument(to_unix_seconds(RETENTION.start(moment.horizon)));
+        call.argument(most_ask);
         call
     }
 
     /// Adds an occurrence. If it `renews` the lives of its anomaly's keys, what is kept with the
-    /// anomaly goes along.
-    pub(super) fn add_occurrence(&self, call: &mut Call, occurrence: &Occurrence, renews: bool) {
+    /// anomaly goes along. `asks` is what its rule asks for, empty where that is what most ask for.
+    pub(super) fn add_occurrence(
+        &self,
+        call: &mut Call,
+        occurrence: &Occurrence,
+        renews: bool,
+        asks: &str,
+    ) {
         self.add_keys(call, occurrence.key);
         call.argument(occurrence.id.as_str());
         call.argument(to_unix_seconds(occurrence.at));
@@ -55,6 +66,7 @@ impl Calls {
         } else {
             call.arguments(["".into(), "".into()]);
         }
+        call.argument(asks);
     }
 
     /// Without an anomaly yet.
@@ -64,16 +76,29 @@ impl Calls {
         call
     }
 
+    /// Adds an anomaly whose stats are read, at the time of the call.
+    pub(super) fn add_judged(&self, call: &mut Call, now: Timestamp, anomaly: &Judged) {
+        self.add_keys(call, anomaly.key);
+        call.argument(rule_windows(anomaly.rule.as_ref(), now));
+    }
+
     /// Adds an anomaly by its keys alone.
     pub(super) fn add_keys(&self, call: &mut Call, key: AnomalyKey) {
         call.keys(self.names.first(call.script.keys_each(), key));
     }
 
-    pub(super) fn details(&self, now: Timestamp, key: AnomalyKey) -> Call {
+    pub(super) fn details(&self, now: Timestamp, anomaly: &Judged) -> Call {
         let mut call = Call::new(Script::Details);
-        self.add_keys(&mut call, key);
+        self.add_keys(&mut call, anomaly.key);
         call.arguments(window_starts(now));
         call.argument(RECENT_ATTEMPTS as i64);
+        call.argument(rule_windows(anomaly.rule.as_ref(), now));
+        call
+    }
+
+    pub(super) fn signature(&self, key: AnomalyKey) -> Call {
+        let mut call = Call::new(Script::Signature);
+        self.add_keys(&mut call, key);
         call
     }
 
@@ -171,9 +196,69 @@ impl Calls {
 
 /// The first ARGV of every script that reads stats.
 fn window_starts(now: Timestamp) -> [Value; 4] {
-    [Window::Month, Window::Week, Window::Day, Window::Hour]
-        .map(|window| to_unix_seconds(window.start(now)).into())
+    BY_LENGTH.map(|window| to_unix_seconds(window.start(now)).into())
 }
+
+/// What the rules of the occurrences of a batch ask for.
+#[derive(Debug)]
+pub(super) struct Asks(Vec<(Option<RuleRef>, String)>);
+
+impl Asks {
+    pub(super) fn of(occurrences: &[Occurrence], now: Timestamp) -> Self {
+        let mut asked = Vec::<(Option<RuleRef>, String)>::new();
+        for Occurrence { rule, .. } in occurrences {
+            if !asked.iter().any(|(other, _)| other == rule) {
+                asked.push((rule.clone(), asks(rule.as_ref(), now)));
+            }
+        }
+        Self(asked)
+    }
+
+    /// Returns what most ask for, as the first one does.
+    pub(super) fn of_most(&self) -> &str {
+        self.0.first().map_or("0;;", |(_, text)| text)
+    }
+
+    /// Returns what the rule of an occurrence asks for; empty where that is what most ask for.
+    pub(super) fn of_one(&self, occurrence: &Occurrence) -> &str {
+        let index = self.0.iter().position(|(rule, _)| *rule == occurrence.rule);
+        index.filter(|index| *index > 0).map_or("", |index| &self.0[index].1)
+    }
+}
+
+/// What a rule asks for beside the four windows, as record.lua takes it.
+fn asks(rule: Option<&RuleRef>, now: Timestamp) -> String {
+    let Some(rule) = rule else { return "0;;".to_owned() };
+    let windows = rule.extra_windows();
+    let mut text = format!("{};", rule.newest_wanted());
+    for (seconds, count) in rule.rule().step_counts() {
+        let extra = windows.iter().position(|window| window.seconds == seconds);
+        let window = match extra {
+            Some(index) => Some(BY_LENGTH.len() + index),
+            None => BY_LENGTH.iter().position(|w| w.length_seconds() == i64::from(seconds)),
+        };
+        if let Some(index) = window {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{}:{count} ", index + 1);
+        }
+    }
+    text + ";" + &rule_windows(Some(rule), now)
+}
+
+/// The windows of a rule beside the four, as the scripts take them.
+fn rule_windows(rule: Option<&RuleRef>, now: Timestamp) -> String {
+    let windows = rule.map(RuleRef::extra_windows).unwrap_or_default();
+    let text = windows.iter().map(|window| {
+        let start = to_unix_seconds(window.start(now));
+        let is_longer = |of_four: &Window| of_four.length_seconds() > i64::from(window.seconds);
+        let upper = BY_LENGTH.iter().rposition(is_longer).map_or(1, |index| index + 1);
+        format!("{start}:{upper}:{}", window.least)
+    });
+    text.collect::<Vec<_>>().join(" ")
+}
+
+/// The four windows in the order in which the scripts have them.
+const BY_LENGTH: [Window; 4] = [Window::Month, Window::Week, Window::Day, Window::Hour];
 
 /// The times by which the ids of operations are kept: from when on, and now.
 fn id_times(moment: Moment) -> [Value; 2] {
@@ -222,14 +307,15 @@ mod tests {
         let actor = Actor::default();
         match script {
             Script::Record => {
-                let occurrence = Occurrence { key: KEY, id, at, signature_json: "{}".into() };
-                let mut call = calls.record(at.into(), false);
-                (0..elements).for_each(|_| calls.add_occurrence(&mut call, &occurrence, true));
+                let (signature_json, rule) = ("{}".into(), None);
+                let occurrence = Occurrence { key: KEY, id, at, signature_json, rule };
+                let mut call = calls.record(at.into(), false, "0;;");
+                (0..elements).for_each(|_| calls.add_occurrence(&mut call, &occurrence, true, ""));
                 call
             }
             Script::Stats => {
                 let mut call = calls.stats(at);
-                (0..elements).for_each(|_| calls.add_keys(&mut call, KEY));
+                (0..elements).for_each(|_| calls.add_judged(&mut call, at, &KEY.into()));
                 call
             }
             Script::Repair => {
@@ -239,7 +325,8 @@ mod tests {
                 (0..elements).for_each(|_| calls.add_attempt(&mut call, &attempt));
                 call
             }
-            Script::Details => calls.details(at, KEY),
+            Script::Details => calls.details(at, &KEY.into()),
+            Script::Signature => calls.signature(KEY),
             Script::MarkFixed => {
                 let (description, fixed_by) = ("raised the limit".to_owned(), None);
                 let mark = FixMark { key: KEY, id, at, description, fixed_by, actor };

@@ -28,12 +28,16 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 
 use self::{
-    calls::Calls, link::ClientConfig, renewal::Renewals, reply::Reply, script::Call,
+    calls::{Asks, Calls},
+    link::ClientConfig,
+    renewal::Renewals,
+    reply::Reply,
+    script::Call,
     servers::Servers,
 };
 use super::{
-    AnomalyDetails, RecordOutcome, Recorded, RepairRecorded, Resets, Shard, Store, StoreError,
-    is_audited, keys::KeyNames,
+    AnomalyDetails, Judged, RecordOutcome, Recorded, RepairRecorded, Resets, Shard, Store,
+    StoreError, is_audited, keys::KeyNames,
 };
 use crate::domain::{
     AnomalyKey, AnomalyStats, AuditEntry, FixMark, FixRemoval, Moment, Occurrence, PermanentFix,
@@ -149,12 +153,13 @@ impl RedisStore {
     ) -> Vec<Result<Option<Recorded>, StoreError>> {
         let due = self.renewals.due(moment.now, occurrences);
         let elements: Vec<_> = occurrences.iter().zip(due).collect();
-        let begin = || self.calls.record(moment, may_be_copies);
+        let asks = Asks::of(occurrences, moment.now);
+        let begin = || self.calls.record(moment, may_be_copies, asks.of_most());
         let add = |call: &mut Call, (occurrence, is_due): &(&Occurrence, bool)| {
-            self.calls.add_occurrence(call, occurrence, *is_due);
+            self.calls.add_occurrence(call, occurrence, *is_due, asks.of_one(occurrence));
         };
         let start_of_day = Window::Day.start(moment.now);
-        let read = |index: usize, reply: Reply| {
+        let read = |index: usize, mut reply: Reply| {
             let outcome = match reply.tag()? {
                 "counted" => RecordOutcome::Counted,
                 "duplicate" => RecordOutcome::Duplicate,
@@ -163,15 +168,24 @@ impl RedisStore {
                 "wanted" => return Ok(None),
                 other => return Err(reply::unexpected(other)),
             };
-            let stats = reply.stats(moment.now)?;
+            let occurrence = &occurrences[index];
+            let stats = reply.stats(moment.now, occurrence.rule.as_ref())?;
             let is_counted = outcome == RecordOutcome::Counted;
             if is_counted {
-                self.renewals.add(moment.now, occurrences[index].key);
+                self.renewals.add(moment.now, occurrence.key);
             }
-            let is_one_more = is_counted && occurrences[index].at >= start_of_day;
+            let is_one_more = is_counted && occurrence.at >= start_of_day;
             let previous_count_24h = stats.counts.day - u64::from(is_one_more);
             let previous_last_seen = reply.previous_last_seen()?;
-            Ok(Some(Recorded { outcome, previous_count_24h, previous_last_seen, stats }))
+            let (now, newest) = (moment.now, reply.newest_times()?);
+            Ok(Some(Recorded {
+                outcome,
+                now,
+                previous_count_24h,
+                previous_last_seen,
+                stats,
+                newest,
+            }))
         };
         self.run_batch(&elements, |(occurrence, _)| occurrence.key, begin, add, read).await
     }
@@ -229,24 +243,37 @@ impl Store for RedisStore {
         self.record_occurrences(moment, occurrences, true).await
     }
 
-    async fn stats(
+    async fn stats_by_rule(
         &self,
         moment: Moment,
-        keys: Vec<AnomalyKey>,
+        anomalies: Vec<Judged>,
     ) -> Vec<Result<Option<AnomalyStats>, StoreError>> {
-        let begin = || self.calls.stats(moment.now);
-        let add = |call: &mut Call, key: &AnomalyKey| self.calls.add_keys(call, *key);
-        let read = |_, mut reply: Reply| reply.if_known("known", |reply| reply.stats(moment.now));
-        self.run_batch(&keys, |key| *key, begin, add, read).await
+        let now = moment.now;
+        let begin = || self.calls.stats(now);
+        let add = |call: &mut Call, anomaly: &Judged| self.calls.add_judged(call, now, anomaly);
+        let read = |index: usize, mut reply: Reply| {
+            let rule = anomalies[index].rule.as_ref();
+            reply.if_known("known", |reply| reply.stats(now, rule))
+        };
+        self.run_batch(&anomalies, |anomaly| anomaly.key, begin, add, read).await
     }
 
-    async fn details(
+    async fn signature_json(&self, key: AnomalyKey) -> Result<Option<String>, StoreError> {
+        let mut reply = self.run_one(key, self.calls.signature(key)).await?;
+        match reply.tag()? {
+            "signature" => reply.text(),
+            other => Err(reply::unexpected(other)),
+        }
+    }
+
+    async fn details_by_rule(
         &self,
         moment: Moment,
-        key: AnomalyKey,
+        anomaly: Judged,
     ) -> Result<Option<AnomalyDetails>, StoreError> {
-        self.run_one(key, self.calls.details(moment.now, key)).await?.if_known("known", |reply| {
-            let stats = reply.stats(moment.now)?;
+        let call = self.calls.details(moment.now, &anomaly);
+        self.run_one(anomaly.key, call).await?.if_known("known", |reply| {
+            let stats = reply.stats(moment.now, anomaly.rule.as_ref())?;
             let signature_json = reply.text()?;
             let known_since = reply.iso8601()?;
             let description = reply.text()?;

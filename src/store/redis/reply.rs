@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::time::{from_iso8601, from_unix_seconds, to_iso8601};
 use crate::{
     domain::{
-        AnomalyStats, FIX_VALIDITY_SECONDS, RecentAttempt, RepairAttempt, Timestamp, WindowCounts,
+        AnomalyStats, ExtraCount, ExtraWindow, FIX_VALIDITY_SECONDS, RecentAttempt, RepairAttempt,
+        RuleRef, Timestamp, WindowCounts,
     },
     store::{Cause, StoreError},
 };
@@ -71,10 +72,15 @@ impl Reply {
     }
 
     /// Parses what follows the tag: the form is that of `encode_stats` in `library.lua`.
-    pub(super) fn stats(&self, now: Timestamp) -> Result<AnomalyStats, StoreError> {
+    pub(super) fn stats(
+        &self,
+        now: Timestamp,
+        rule: Option<&RuleRef>,
+    ) -> Result<AnomalyStats, StoreError> {
         let mut words = self.stats_words();
         let mut next = || words.next().filter(|word| *word != "-");
-        let counts = window_counts(next())?;
+        let windows = rule.map(RuleRef::extra_windows).unwrap_or_default();
+        let (counts, extra) = window_counts(next(), windows)?;
         let first_seen = score(next())?;
         let last_seen = score(next())?;
         let is_approximate = next() == Some("approximate");
@@ -85,19 +91,30 @@ impl Reply {
         let marked_at = next().and_then(from_iso8601);
         let fixed_at = is_marked
             .then(|| marked_at.unwrap_or_else(|| mark_time_from_remaining(now, remaining_ms)));
-        Ok(AnomalyStats {
+        let mut stats = AnomalyStats {
             counts,
+            extra: Vec::new(),
             is_approximate,
             first_seen,
             last_seen,
             repair_attempts,
             fixed_at,
-        })
+        };
+        stats.set_extra(now, windows, |index, _| extra.get(index).copied().flatten());
+        Ok(stats)
     }
 
     /// Parses the time of the newest event before the recorded one, where a mark holds.
     pub(super) fn previous_last_seen(&self) -> Result<Option<Timestamp>, StoreError> {
         score(self.stats_words().nth(PREVIOUS_NEWEST).filter(|word| *word != "-"))
+    }
+
+    /// Reads the times of the newest events, if there are any.
+    pub(super) fn newest_times(&mut self) -> Result<Vec<Timestamp>, StoreError> {
+        let Some(times) = self.values.next() else { return Ok(Vec::new()) };
+        let times = list(times)?.into_iter().filter_map(Value::into_string);
+        let times = times.map(|time| score(Some(&time)));
+        Ok(times.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
     }
 
     /// Returns the words that follow the tag. The last one, a mark's time, may be two words.
@@ -142,12 +159,27 @@ impl Reply {
     }
 }
 
-/// Parses the events by window: one number if all are equal, else from the longest on.
-fn window_counts(text: Option<&str>) -> Result<WindowCounts, StoreError> {
+/// Parses the events by window: one number if all are equal, else from the longest on, and then
+/// those of a rule's windows, as far as they were counted.
+fn window_counts(
+    text: Option<&str>,
+    windows: &[ExtraWindow],
+) -> Result<(WindowCounts, Vec<Option<ExtraCount>>), StoreError> {
     let mut counts = text.unwrap_or_default().split(',');
     let month = count(counts.next().unwrap_or_default())?;
     let mut next = || counts.next().map_or(Ok(month), count);
-    Ok(WindowCounts { month, week: next()?, day: next()?, hour: next()? })
+    let of_four = WindowCounts { month, week: next()?, day: next()?, hour: next()? };
+    let read = |(window, text): (&ExtraWindow, &str)| {
+        if text == "-" {
+            return Ok(None);
+        }
+        let exact = text.strip_prefix('~');
+        let (seconds, is_approximate) = (window.seconds, exact.is_some());
+        let count = count(exact.unwrap_or(text))?;
+        Ok(Some(ExtraCount { seconds, count, is_approximate }))
+    };
+    let extra = windows.iter().zip(counts).map(read).collect::<Result<_, StoreError>>()?;
+    Ok((of_four, extra))
 }
 
 fn count(text: &str) -> Result<u64, StoreError> {

@@ -44,6 +44,7 @@ scripts! {
     Record, 7 keys, ["rollup.lua", "record.lua"];
     Stats, 8 keys, ["stats.lua"];
     Details, 8 keys, ["details.lua"];
+    Signature, 4 keys, ["signature.lua"];
     Repair, 10 keys, ["repair.lua"];
     MarkFixed, 10 keys, ["mark_fixed.lua"];
     UnmarkFixed, 10 keys, ["unmark_fixed.lua"];
@@ -55,7 +56,7 @@ scripts! {
 impl Script {
     /// Returns true if it writes, unless there is nothing to change.
     pub(super) const fn is_write(self) -> bool {
-        !matches!(self, Self::Stats | Self::Details | Self::Audit)
+        !matches!(self, Self::Stats | Self::Details | Self::Signature | Self::Audit)
     }
 
     /// The SHA-1 of the source in hex, by which a server that has run it knows it.

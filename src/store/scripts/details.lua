@@ -4,13 +4,14 @@
 --          repair_history
 -- ARGV     1-4  the starts of the windows of 30 days, 7 days, 24 hours, 1 hour (Unix seconds)
 --          5    maximum number of repair attempts to return
+--          6    the windows of its rule (`rule_windows` in library.lua)
 -- Returns  {"known" and the stats (`encode_stats` in library.lua), signature, first_seen, fix
 --          description, fixed by, {repair history, newest first}}, where '' stands for a missing
 --          value; {"unknown"}; or {"error" and a message}
 --
 -- A script and not single commands: all figures of an answer are of the same moment.
 
-local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 8, 5, 0
+local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 8, 6, 0
 
 local function read()
   if not is_known(1) then
@@ -21,8 +22,8 @@ local function read()
   local texts = read_if_readable('HMGET', KEYS[1 + METADATA], 'signature', 'first_seen',
     'permanent_fix_description', 'permanent_fix_by') or {}
   local history = call('LRANGE', KEYS[1 + REPAIR_HISTORY], '0', ARGV[5] - 1)
-  return { encode_stats(1, 'known', stats), texts[1] or '', texts[2] or '', texts[3] or '',
-    texts[4] or '', history }
+  local text = encode_stats(1, 'known', stats, rule_windows(ARGV[6]))
+  return { text, texts[1] or '', texts[2] or '', texts[3] or '', texts[4] or '', history }
 end
 
 return run(function()

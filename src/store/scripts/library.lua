@@ -258,6 +258,48 @@ local function read_stats(k, starts, kept_from, texts, i)
   return stats
 end
 
+local windows_by_text = {}
+
+-- Reads the windows of a rule beside the four, "start:upper:N" each: its start (Unix seconds), the
+-- number of the shortest of the four that is longer (1 for 30 days to 4 for 1 hour), and the count
+-- below which the window decides nothing. Many elements have the same text.
+local function rule_windows(text)
+  local windows = windows_by_text[text]
+  if not windows then
+    windows = {}
+    for start, upper, least in string.gmatch(text, '(%S+):(%d):(%d+)') do
+      windows[#windows + 1] = { start = start, start_at = tonumber(start),
+        upper = tonumber(upper), least = tonumber(least) }
+    end
+    windows_by_text[text] = windows
+  end
+  return windows
+end
+
+-- Returns true if the events of a rule's window have to be counted: their number does not follow
+-- from the four, and may be large enough to decide.
+local function must_count(stats, window)
+  local upper = stats[window.upper]
+  return upper >= window.least and upper > (stats[window.upper + 1] or 0)
+end
+
+-- Returns the events of a rule's window that have to be counted, which is done once for an anomaly.
+local function count_window(k, stats, window)
+  stats.extra, stats.cut = stats.extra or {}, stats.cut or {}
+  local count, rollup = stats.extra[window.start], stats.rollup
+  if not count then
+    count = call('ZCOUNT', KEYS[k], window.start, '+inf')
+    if rollup and window.start_at <= rollup.first_at then
+      count = count + rollup.total
+    elseif rollup and window.start_at <= rollup.edge_at then
+      count = count + rollup.total - rolled_up_before(k, window.start)
+      stats.cut[window.start] = true
+    end
+    stats.extra[window.start] = count
+  end
+  return count
+end
+
 -- Returns the time of the newest event.
 local function newest_event(k, stats)
   local newest = call('ZRANGE', KEYS[k], '-1', '-1', 'WITHSCORES')[2]
@@ -268,17 +310,22 @@ local function newest_event(k, stats)
 end
 
 -- Returns stats as one text, which costs Redis and its reader less than a list of values: `word`,
--- the events of 30 days and, if they differ, ",7 days,24 hours,1 hour", the oldest and the newest
--- event. If there is more, "approximate" or "exact" follows, and the number of repair attempts; if
--- there is a mark, "marked", its remaining milliseconds, the newest event before the recorded one
--- (`previous`, which record.lua sets), and the mark's time. `-` stands for a missing value. The
--- milliseconds are for marks without a readable time: an older writer's metadata expire before its
--- mark does. What a foreign writer has left and can't be read counts as missing, because an event
--- that is counted has to be answered.
-local function encode_stats(k, word, stats)
+-- the events of 30 days and, if they differ or the rule has `windows`, ",7 days,24 hours,1 hour";
+-- then those of its windows, "-" for one that need not be counted, "~" before one that cuts a
+-- bucket of rolled-up events; the oldest and the newest event. If there is more, "approximate" or
+-- "exact" follows, and the number of repair attempts; if there is a mark, "marked", its remaining
+-- milliseconds, the newest event before the recorded one (`previous`, which record.lua sets), and
+-- the mark's time. `-` stands for a missing value. The milliseconds are for marks without a
+-- readable time: an older writer's metadata expire before its mark does. What a foreign writer has
+-- left and can't be read counts as missing, because an event that is counted has to be answered.
+local function encode_stats(k, word, stats, windows)
   local text = word .. ' ' .. stats[1]
-  if stats[4] ~= stats[1] then
+  if stats[4] ~= stats[1] or windows[1] then
     text = text .. ',' .. stats[2] .. ',' .. stats[3] .. ',' .. stats[4]
+    for _, window in ipairs(windows) do
+      local count = must_count(stats, window) and count_window(k, stats, window)
+      text = text .. (count and stats.cut[window.start] and ',~' or ',') .. (count or '-')
+    end
   end
   text = text .. ' ' .. (stats.oldest or '-') .. ' ' .. (stats.newest or '-')
   if not (stats.repairs or stats.mark or stats.is_approximate) then

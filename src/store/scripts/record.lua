@@ -10,13 +10,18 @@
 --          9    1 if the occurrences may have been recorded before
 --          10   the time from which events are kept (Unix seconds), unless the server's clock is
 --               behind
---          then for each occurrence: event id, its time (Unix seconds); and, if the lives of its
+--          11   what most of the anomalies' rules ask for: "newest;steps;windows", the number of
+--               newest events that tell whether a step to a level is new, the counts that may be
+--               steps ("window:count" each, the windows 1 to 4 as above and then those of the
+--               rule), and its windows (`rule_windows` in library.lua)
+--          then for each occurrence: event id, its time (Unix seconds); if the lives of its
 --          anomaly's keys are renewed with it, its time (ISO 8601) and the posted object (JSON),
---          else '' and ''
+--          else '' and ''; and what its rule asks for, '' if that is the 11th
 -- Returns  for each occurrence a text: "counted", "duplicate", "too_old" or "unrecognisable", and
---          the stats after it (`encode_stats` in library.lua); "wanted", without an effect, if
---          no object came, and the anomaly has no timeline or, if the event is too old, no
---          signature; or "error" and a message
+--          the stats after it (`encode_stats` in library.lua); if it may be a step, that text and
+--          the times of the newest events; "wanted", without an effect, if no object came, and the
+--          anomaly has no timeline or, if the event is too old, no signature; or "error" and a
+--          message
 --
 -- A script and not MULTI: whether an id is new decides about the writes that follow, and all
 -- figures of an answer are of the same moment.
@@ -24,7 +29,7 @@
 -- If several occurrences of a batch are of one anomaly, it is read once, and its stats are kept up
 -- to date in Lua, because a command costs more than most of what it does.
 
-local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 7, 10, 4
+local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 7, 11, 5
 
 local starts = window_starts()
 local kept_seconds = ARGV[5]
@@ -40,6 +45,7 @@ local PACKED_EVENTS, LONG_MEMBER = 32, string.rep('\n', 65)
 local MORE_WORK = 500
 
 local texts
+local asked_by_text, most_asked = {}, nil
 local stats_by_timeline = {}
 -- Of these all further elements are to be sent again too, so that they stay in order.
 local wanted_timelines = {}
@@ -174,6 +180,56 @@ local function make_known(k, stats)
   return 'too_old'
 end
 
+-- Reads what a rule asks for, which many elements have in common.
+local function asked_for(text)
+  local asked = asked_by_text[text]
+  if not asked then
+    local newest, steps, windows = string.match(text, '^(%d+);([^;]*);([^;]*)$')
+    asked = { newest = tonumber(newest), steps = {}, windows = rule_windows(windows) }
+    for window, count in string.gmatch(steps, '(%d+):(%d+)') do
+      local last = asked.steps[#asked.steps]
+      if not last or last.window ~= tonumber(window) then
+        last = { window = tonumber(window), counts = {} }
+        asked.steps[#asked.steps + 1] = last
+      end
+      last.counts[tonumber(count)] = true
+    end
+    asked_by_text[text] = asked
+  end
+  return asked
+end
+
+-- Returns the events of a rule's window: where they need not be counted, as many as are in the next
+-- shorter window, which are all of them, or too few.
+local function events_of(k, stats, window)
+  if must_count(stats, window) then
+    return count_window(k, stats, window)
+  end
+  return stats[window.upper + 1] or 0
+end
+
+-- Returns true if the counts after an occurrence may be those of a step to a level.
+local function may_step(k, stats, asked)
+  local steps = asked.steps
+  for i = 1, #steps do
+    local step = steps[i]
+    local count = stats[step.window] or events_of(k, stats, asked.windows[step.window - 4])
+    if step.counts[count] then
+      return true
+    end
+  end
+  return false
+end
+
+-- Returns the times of the newest events.
+local function newest_times(k, count)
+  local events, times = call('ZRANGE', KEYS[k], -count, '-1', 'WITHSCORES'), {}
+  for i = 2, #events, 2 do
+    times[i / 2] = events[i]
+  end
+  return times
+end
+
 local function record(i)
   local k, a = (i - 1) * KEYS_EACH + 1, FIXED_ARGUMENTS + (i - 1) * ARGUMENTS_EACH
   local id, at, at_number = ARGV[a + 1], ARGV[a + 2], tonumber(ARGV[a + 2])
@@ -208,6 +264,13 @@ local function record(i)
         stats[window] = stats[window] + 1
       end
     end
+    if stats.extra then
+      for start, count in pairs(stats.extra) do
+        if at_number >= tonumber(start) then
+          stats.extra[start] = count + 1
+        end
+      end
+    end
     if not stats.oldest or at_number < tonumber(stats.oldest) then
       stats.oldest = at
     end
@@ -218,12 +281,19 @@ local function record(i)
   elseif outcome == 'counted' and at_number > stats.newest_at then
     stats.newest, stats.newest_at = at, at_number
   end
-  return encode_stats(k, outcome, stats)
+  local own = ARGV[a + 5]
+  local asked = own == '' and most_asked or asked_for(own)
+  local text = encode_stats(k, outcome, stats, asked.windows)
+  if outcome == 'counted' and asked.newest > 0 and may_step(k, stats, asked) then
+    return { text, newest_times(k, asked.newest) }
+  end
+  return text
 end
 
 return run(function()
   local count = elements(KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH)
   texts = read_texts(count, KEYS_EACH)
+  most_asked = asked_for(ARGV[FIXED_ARGUMENTS])
   local results = {}
   for i = 1, count do
     results[i] = protected(record, i)

@@ -3,11 +3,12 @@
 use super::{Source, paths::paths_in};
 
 /// From left to right: a module imports only from its left.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 18] = [
     "printable",
     "options",
     "domain",
     "telemetry",
+    "rules",
     "tls",
     "traces",
     "redb_file",

@@ -1,0 +1,251 @@
+//! Conditions: `5 in 24h`, or several terms that must all hold, as in `20 in 7d and 2 in 24h`.
+
+use std::fmt;
+
+use super::{
+    counts::{Counts, Known},
+    error::quoted,
+};
+use crate::domain::{RETENTION, Window};
+
+/// Maximum number of terms of a condition.
+const MAX_TERMS: usize = 4;
+/// Maximum count of a term.
+const MAX_COUNT: u64 = 1_000_000;
+
+/// A sliding window of a term, as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CountedWindow {
+    seconds: u32,
+    text: String,
+}
+
+impl CountedWindow {
+    /// Returns the length in seconds.
+    pub fn seconds(&self) -> u32 {
+        self.seconds
+    }
+
+    /// Returns true if it is one of the four windows, whose counts every answer has.
+    pub fn is_standard(&self) -> bool {
+        [Window::Hour, Window::Day, Window::Week, Window::Month]
+            .iter()
+            .any(|window| window.length_seconds() == i64::from(self.seconds))
+    }
+}
+
+/// A term: at least so many events in a window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Term {
+    /// The least count, at least 1.
+    pub count: u64,
+    /// The window.
+    pub window: CountedWindow,
+}
+
+/// Terms of which all must hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    terms: Vec<Term>,
+}
+
+/// The error for a text that is no length of time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InvalidSpan {
+    /// A number without a unit.
+    NoUnit,
+    /// Something else.
+    NoSpan,
+}
+
+/// Parses a length of time, such as 90m, 24h or 7d, into seconds.
+///
+/// # Errors
+/// When it is no whole number with one of these units.
+pub fn parse_span(text: &str) -> Result<u64, InvalidSpan> {
+    let unit_at = text.find(|c: char| !c.is_ascii_digit()).ok_or(match text {
+        "" => InvalidSpan::NoSpan,
+        _ => InvalidSpan::NoUnit,
+    })?;
+    let (number, unit) = text.split_at(unit_at);
+    let unit_seconds: u64 = match unit {
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(InvalidSpan::NoSpan),
+    };
+    let number: u64 = number.parse().map_err(|_| InvalidSpan::NoSpan)?;
+    number.checked_mul(unit_seconds).ok_or(InvalidSpan::NoSpan)
+}
+
+impl Term {
+    /// A term of the thresholds.
+    pub(super) fn in_24h(count: u64) -> Self {
+        Self { count, window: CountedWindow { seconds: 86_400, text: "24h".to_owned() } }
+    }
+
+    fn parse(words: &[&str]) -> Result<Self, String> {
+        let [count, "in", span] = words else {
+            return Err(
+                "write a condition such as \"5 in 24h\", or \"20 in 7d and 2 in 24h\"".to_owned()
+            );
+        };
+        let is_number = count.bytes().all(|byte| byte.is_ascii_digit());
+        let number = count.parse::<u64>().ok().filter(|_| is_number);
+        let Some(number) = number.filter(|number| (1..=MAX_COUNT).contains(number)) else {
+            return Err(format!(
+                "{} is no count: write a whole number from 1 to {MAX_COUNT}",
+                quoted(count)
+            ));
+        };
+        let bounds = "write a whole number with m, h or d, from 1m to 30d";
+        let seconds = match parse_span(span) {
+            Ok(seconds) => seconds,
+            Err(InvalidSpan::NoUnit) => return Err(format!("write \"{count} in {span}h\"")),
+            Err(InvalidSpan::NoSpan) => {
+                return Err(format!("{} is no window: {bounds}", quoted(span)));
+            }
+        };
+        let most = RETENTION.length_seconds().unsigned_abs();
+        match u32::try_from(seconds) {
+            Ok(seconds) if seconds >= 60 && u64::from(seconds) <= most => {
+                let window = CountedWindow { seconds, text: (*span).to_owned() };
+                Ok(Self { count: number, window })
+            }
+            _ => Err(format!("{} is out of bounds: {bounds}", quoted(span))),
+        }
+    }
+
+    pub(super) fn known(&self, counts: Counts<'_>) -> Known {
+        counts.of(self.window.seconds)
+    }
+
+    pub(super) fn holds(&self, counts: Counts<'_>) -> bool {
+        self.known(counts).count >= self.count
+    }
+}
+
+impl Condition {
+    /// A condition of one term.
+    pub(super) fn of(term: Term) -> Self {
+        Self { terms: vec![term] }
+    }
+
+    /// Parses a condition.
+    ///
+    /// # Errors
+    /// What to write instead.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let words: Vec<&str> = text.split_ascii_whitespace().collect();
+        let terms: Vec<_> = words.split(|word| *word == "and").collect();
+        if terms.len() > MAX_TERMS {
+            return Err(format!("write at most {MAX_TERMS} terms in a condition"));
+        }
+        let terms = terms.into_iter().map(Term::parse).collect::<Result<_, _>>()?;
+        Ok(Self { terms })
+    }
+
+    /// Returns the terms, at least one.
+    pub fn terms(&self) -> &[Term] {
+        &self.terms
+    }
+
+    pub(super) fn holds(&self, counts: Counts<'_>) -> bool {
+        self.terms.iter().all(|term| term.holds(counts))
+    }
+
+    /// Returns true if it holds wherever `other` does, by terms of the same windows.
+    pub(super) fn follows_from(&self, other: &Self) -> bool {
+        self.terms.iter().all(|term| {
+            let is_less = |of_other: &Term| {
+                of_other.window.seconds == term.window.seconds && of_other.count >= term.count
+            };
+            other.terms.iter().any(is_less)
+        })
+    }
+}
+
+impl fmt::Display for CountedWindow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Display for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in {}", self.count, self.window)
+    }
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, term) in self.terms.iter().enumerate() {
+            if index > 0 {
+                f.write_str(" and ")?;
+            }
+            term.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_prints_as_it_was_written() {
+        for text in ["5 in 24h", "20 in 7d and 2 in 24h", "1 in 1m", "1000000 in 30d"] {
+            assert_eq!(Condition::parse(text).unwrap().to_string(), text);
+        }
+        assert_eq!(Condition::parse(" 2  in 60m ").unwrap().to_string(), "2 in 60m");
+        assert!(Condition::parse("2 in 60m").unwrap().terms()[0].window.is_standard());
+        assert!(!Condition::parse("2 in 61m").unwrap().terms()[0].window.is_standard());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_refused_or_prints_as_one_that_means_the_same(text in ".{0,60}") {
+            if let Ok(condition) = Condition::parse(&text) {
+                proptest::prop_assert_eq!(Condition::parse(&condition.to_string()), Ok(condition));
+            }
+        }
+
+        #[test]
+        fn words_in_any_order_are_refused_or_taken(
+            words in
+                proptest::collection::vec("[0-9]{1,21}|in|and|[0-9]{1,19}[mhdw]|1h|24h", 0..20),
+        ) {
+            drop(Condition::parse(&words.join(" ")));
+        }
+    }
+
+    #[test]
+    fn what_is_no_condition_is_refused_with_what_to_write() {
+        for (text, words) in [
+            ("", "such as \"5 in 24h\""),
+            ("5", "such as \"5 in 24h\""),
+            ("5 within 24h", "such as \"5 in 24h\""),
+            ("5 in 24h and", "such as \"5 in 24h\""),
+            ("5 in 24h or 2 in 1h", "such as \"5 in 24h\""),
+            ("5 in 24", "write \"5 in 24h\""),
+            ("0 in 24h", "from 1 to 1000000"),
+            ("1000001 in 24h", "from 1 to 1000000"),
+            ("99999999999999999999 in 24h", "from 1 to 1000000"),
+            ("-1 in 24h", "from 1 to 1000000"),
+            ("+1 in 24h", "from 1 to 1000000"),
+            ("1.5 in 24h", "from 1 to 1000000"),
+            ("5 in 1.5h", "from 1m to 30d"),
+            ("5 in 24H", "from 1m to 30d"),
+            ("5 in 30s", "from 1m to 30d"),
+            ("5 in h", "from 1m to 30d"),
+            ("5 in 0m", "from 1m to 30d"),
+            ("5 in 31d", "from 1m to 30d"),
+            ("5 in 18446744073709551615d", "from 1m to 30d"),
+            ("1 in 1h and 1 in 2h and 1 in 3h and 1 in 4h and 1 in 5h", "at most 4"),
+        ] {
+            let error = Condition::parse(text).unwrap_err();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+}

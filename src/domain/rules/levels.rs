@@ -1,0 +1,177 @@
+//! The conditions of each level.
+
+use std::{collections::BTreeMap, fmt};
+
+use super::{
+    condition::{Condition, Term},
+    counts::{Counts, ExtraWindow, MAX_EXTRA_WINDOWS},
+    error::{RuleError, quoted},
+    source::SourceValue,
+};
+use crate::domain::{EscalationLevel, Thresholds};
+
+/// Maximum number of conditions of a rule.
+const MAX_CONDITIONS: usize = 8;
+
+/// The conditions of each level, any one of which is enough. A level without one is never reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Levels {
+    /// The lowest level first.
+    by_level: [Vec<Condition>; 3],
+}
+
+impl From<Thresholds> for Levels {
+    fn from(thresholds: Thresholds) -> Self {
+        let by_level = thresholds.counts().map(|count| vec![Condition::of(Term::in_24h(count))]);
+        Self { by_level }
+    }
+}
+
+impl Levels {
+    /// Reads the levels of a rule. `None` where they are those of the rule `default`.
+    ///
+    /// # Errors
+    /// What is wrong, and in which level.
+    pub(super) fn parse(source: Option<&SourceValue>) -> Result<Option<Self>, RuleError> {
+        let shape = "write a table with REPEAT, ESCALATE or PERMANENT_FIX, or levels = \"none\"";
+        let refused = |what: &str| RuleError::new("levels", what);
+        match source {
+            None => Ok(None),
+            Some(SourceValue::Text(text)) if text == "none" => Ok(Some(Self::default())),
+            Some(SourceValue::Table(table)) if !table.is_empty() => Self::read(table).map(Some),
+            Some(_) => Err(refused(shape)),
+        }
+    }
+
+    fn read(table: &BTreeMap<String, SourceValue>) -> Result<Self, RuleError> {
+        let mut levels = Self::default();
+        for (name, value) in table {
+            let Some(level) = EscalationLevel::ALL.iter().position(|l| l.as_str() == name) else {
+                let what = format!(
+                    "{} is not a level: the levels are REPEAT, ESCALATE and PERMANENT_FIX",
+                    quoted(name)
+                );
+                return Err(RuleError::new("levels", what));
+            };
+            levels.by_level[level] = read_conditions(name, value)?;
+        }
+        let conditions = levels.by_level.iter().map(Vec::len).sum::<usize>();
+        if conditions > MAX_CONDITIONS {
+            let what = format!("there are {conditions} conditions: write at most {MAX_CONDITIONS}");
+            return Err(RuleError::new("levels", what));
+        }
+        levels.check_order()?;
+        levels.check_windows()?;
+        Ok(levels)
+    }
+
+    /// Refuses a condition that could never be the reason of a level, because a higher level is
+    /// reached wherever it holds.
+    fn check_order(&self) -> Result<(), RuleError> {
+        for (high, level) in EscalationLevel::ALL.iter().enumerate() {
+            for (low, hidden_level) in EscalationLevel::ALL[..high].iter().enumerate() {
+                for condition in &self.by_level[high] {
+                    let hides = |lower: &&Condition| condition.follows_from(lower);
+                    if let Some(hidden) = self.by_level[low].iter().find(hides) {
+                        let (level, hidden_level) = (level.as_str(), hidden_level.as_str());
+                        let what = format!(
+                            "{hidden_level} \"{hidden}\" could never be seen: write a larger count \
+                             here than there"
+                        );
+                        return Err(RuleError::new(format!("{level} \"{condition}\""), what));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_windows(&self) -> Result<(), RuleError> {
+        let windows = self.extra_windows();
+        if windows.len() <= MAX_EXTRA_WINDOWS {
+            return Ok(());
+        }
+        let what = format!(
+            "there are {} windows beside 1h, 24h, 7d and 30d: write at most {MAX_EXTRA_WINDOWS}",
+            windows.len()
+        );
+        Err(RuleError::new("levels", what))
+    }
+
+    /// Returns the windows beside the four that the conditions count in.
+    pub(super) fn extra_windows(&self) -> Vec<ExtraWindow> {
+        let mut windows = Vec::<ExtraWindow>::new();
+        for term in self.terms().filter(|term| !term.window.is_standard()) {
+            let (seconds, count) = (term.window.seconds(), term.count);
+            match windows.iter_mut().find(|window| window.seconds == seconds) {
+                Some(window) => {
+                    window.least = window.least.min(count);
+                    window.most = window.most.max(count);
+                }
+                None => windows.push(ExtraWindow { seconds, least: count, most: count }),
+            }
+        }
+        windows
+    }
+
+    /// Returns the conditions of a level, in the order in which they are written.
+    pub fn conditions(&self, level: EscalationLevel) -> &[Condition] {
+        &self.by_level[level as usize]
+    }
+
+    /// Returns the conditions of a level and of those above it.
+    pub(super) fn conditions_from(
+        &self,
+        level: EscalationLevel,
+    ) -> impl Iterator<Item = &Condition> {
+        self.by_level[level as usize..].iter().flatten()
+    }
+
+    pub(super) fn terms(&self) -> impl Iterator<Item = &Term> {
+        self.by_level.iter().flatten().flat_map(Condition::terms)
+    }
+
+    /// Returns true if no level is ever reached.
+    pub fn is_none(&self) -> bool {
+        self.by_level.iter().all(Vec::is_empty)
+    }
+
+    /// Returns the highest level of which a condition holds.
+    pub(super) fn reached(&self, counts: Counts<'_>) -> Option<EscalationLevel> {
+        let holds = |level: &EscalationLevel| {
+            self.conditions(*level).iter().any(|condition| condition.holds(counts))
+        };
+        EscalationLevel::ALL.into_iter().rev().find(holds)
+    }
+}
+
+fn read_conditions(level: &str, value: &SourceValue) -> Result<Vec<Condition>, RuleError> {
+    let shape = || RuleError::new(level, "write a list of conditions, such as [\"5 in 24h\"]");
+    let SourceValue::List(elements) = value else { return Err(shape()) };
+    if elements.is_empty() {
+        return Err(RuleError::new(level, "write a condition, or leave the level out"));
+    }
+    let read = |element: &SourceValue| {
+        let SourceValue::Text(text) = element else { return Err(shape()) };
+        Condition::parse(text)
+            .map_err(|what| RuleError::new(format!("{level} {}", quoted(text)), what))
+    };
+    elements.iter().map(read).collect()
+}
+
+/// The levels with their conditions: `REPEAT: 3 in 24h; ESCALATE: 5 in 24h, 4 in 1h`.
+impl fmt::Display for Levels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_none() {
+            return f.write_str("none");
+        }
+        let listed = |level: &EscalationLevel| {
+            let conditions = self.conditions(*level).iter().map(ToString::to_string);
+            let conditions: Vec<String> = conditions.collect();
+            (!conditions.is_empty())
+                .then(|| format!("{}: {}", level.as_str(), conditions.join(", ")))
+        };
+        let levels: Vec<String> = EscalationLevel::ALL.iter().filter_map(listed).collect();
+        f.write_str(&levels.join("; "))
+    }
+}

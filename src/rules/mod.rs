@@ -1,0 +1,12 @@
+//! The rules in force: read from the configuration or from a file of their own, and replaced
+//! without a gap when that is read again. What rules are is in `domain/rules/`.
+//!
+//! Order of imports: config → in_force → loading.
+
+mod config;
+mod in_force;
+mod loading;
+
+pub use config::RulesConfig;
+pub use in_force::RulesInForce;
+pub use loading::{Rules, RulesError};

@@ -1,0 +1,19 @@
+-- Reads the object that an anomaly was first posted with.
+--
+-- KEYS     timeline, repair_count, permanent_fix, metadata
+-- ARGV     none
+-- Returns  {"signature", the object (JSON) or '' where there is none}; or {"error" and a message}
+--
+-- A script and not a single command: all calls go the same way.
+
+local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 4, 0, 0
+
+local function read()
+  return { 'signature', read_if_readable('HGET', KEYS[1 + METADATA], 'signature') or '' }
+end
+
+return run(function()
+  elements(KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH)
+  local result = protected(read)
+  return type(result) == 'table' and result or { result }
+end)
