@@ -27,16 +27,8 @@ pub(super) struct KeyCommand {
 
 /// Prints the key.
 pub(super) fn run(command: &KeyCommand, config: &Config) -> Result<(), Failure> {
-    let mut text = command.signature.clone();
-    if text == "-" {
-        text.clear();
-        io::stdin().read_to_string(&mut text)?;
-    }
-    let mut fields = object(&text)?;
     let to = if command.webhook { PostedTo::Webhook } else { PostedTo::Anomalies };
-    if let (PostedTo::Webhook, Some(Value::Object(labels))) = (to, fields.get("labels")) {
-        fields = labels.clone();
-    }
+    let fields = posted_fields(&command.signature, to)?;
     let explanation = explain(&config.key_mapping(), to, fields)?;
     if command.explain {
         print_explanation(&explanation);
@@ -44,6 +36,20 @@ pub(super) fn run(command: &KeyCommand, config: &Config) -> Result<(), Failure> 
         println!("{}", explanation.key);
     }
     Ok(())
+}
+
+/// Reads the fields of an argument that is JSON; `-` stands for standard input.
+pub(super) fn posted_fields(argument: &str, to: PostedTo) -> Result<Map<String, Value>, Failure> {
+    let mut text = argument.to_owned();
+    if text == "-" {
+        text.clear();
+        io::stdin().read_to_string(&mut text)?;
+    }
+    let fields = object(&text)?;
+    match (to, fields.get("labels")) {
+        (PostedTo::Webhook, Some(Value::Object(labels))) => Ok(labels.clone()),
+        _ => Ok(fields),
+    }
 }
 
 fn object(text: &str) -> Result<Map<String, Value>, Failure> {

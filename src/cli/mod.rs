@@ -3,6 +3,7 @@
 mod key;
 mod local;
 mod recover;
+mod rules;
 mod spool;
 mod token;
 
@@ -15,6 +16,7 @@ use tokio::{runtime::Runtime, signal};
 use self::{
     key::KeyCommand,
     local::Local,
+    rules::RulesCommand,
     spool::{SPOOL_TOKEN, SpoolCommand},
     token::TokenCommand,
 };
@@ -52,6 +54,9 @@ enum Command {
     /// Print the key of an anomaly, as the service makes it with the section `key` of its
     /// configuration
     Key(KeyCommand),
+    /// Test the rules that give some anomalies other levels
+    #[command(subcommand, after_help = rules::EXAMPLES)]
+    Rules(RulesCommand),
     /// Replace a damaged file of the embedded store by one with every row that reads well
     #[command(after_help = recover::WHAT_IT_DOES)]
     Recover,
@@ -95,6 +100,9 @@ pub fn run() -> ExitCode {
             Ok(())
         }
         Some(Command::Healthcheck) => load().and_then(|loaded| healthcheck(&loaded.config)),
+        Some(Command::Rules(command)) => {
+            load().and_then(|loaded| rules::run(&command, &loaded.config))
+        }
         Some(Command::Recover) => load().and_then(|loaded| recover::run(&loaded.config)),
         Some(Command::Spool(command)) => {
             load().and_then(|loaded| Runtime::new()?.block_on(spool::run(command, &loaded.config)))
@@ -146,6 +154,7 @@ fn check_config(loaded: &LoadedConfig, connect: bool) -> Result<(), Failure> {
     print!("{loaded}");
     logging::start(&loaded.config.log);
     let (prepared, traces) = Prepared::new(&loaded.config)?;
+    print!("{}", rules::listed(prepared.rules().in_force().set()));
     prepared.try_store(&loaded.config)?;
     if connect {
         match Runtime::new()?.block_on(prepared.examine_redis()) {

@@ -57,6 +57,7 @@ mod replay;
 mod rollup_vectors;
 mod rule_windows;
 mod rules;
+mod rules_command;
 mod shutdown;
 mod signature;
 mod stored_formats;

@@ -3,15 +3,11 @@
 
 use std::fmt;
 
-use regex::{Regex, RegexBuilder};
-
 use super::error::quoted;
-use crate::domain::Signature;
+use crate::domain::{Pattern, Signature};
 
 /// Maximum number of characters of a matcher's value.
-const MAX_VALUE_CHARACTERS: usize = 1_024;
-/// Maximum size of a compiled regular expression, and of what it caches, in bytes.
-const MAX_COMPILED_BYTES: usize = 256 << 10;
+const MAX_VALUE_CHARACTERS: usize = Pattern::MAX_CHARACTERS;
 
 /// A condition on one of the four identifying fields. A missing field is an empty text.
 #[derive(Clone, Debug)]
@@ -21,7 +17,7 @@ pub struct Matcher {
     operator: Operator,
     value: String,
     /// Present for an operator that takes one.
-    regex: Option<Regex>,
+    pattern: Option<Pattern>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,18 +75,19 @@ impl Matcher {
         if value.chars().count() > MAX_VALUE_CHARACTERS {
             return Err(format!("write at most {MAX_VALUE_CHARACTERS} characters"));
         }
-        let regex = match operator {
-            Operator::Matches | Operator::MatchesNot => Some(compiled(&value)?),
+        let compiled = || Pattern::new(&value).map_err(|error| format!("the value {error}"));
+        let pattern = match operator {
+            Operator::Matches | Operator::MatchesNot => Some(compiled()?),
             Operator::Equal | Operator::NotEqual => None,
         };
-        Ok(Self { field, operator, value, regex })
+        Ok(Self { field, operator, value, pattern })
     }
 
     /// Returns whether it holds for the fields of an anomaly.
     pub fn holds(&self, signature: &Signature) -> bool {
         let text = signature.named_fields()[self.field].1;
-        match &self.regex {
-            Some(regex) => regex.is_match(text) == (self.operator == Operator::Matches),
+        match &self.pattern {
+            Some(pattern) => pattern.matches(text) == (self.operator == Operator::Matches),
             None => (text == self.value) == (self.operator == Operator::Equal),
         }
     }
@@ -126,38 +123,6 @@ fn unescaped(text: &str) -> Option<String> {
         }
     }
     Some(value)
-}
-
-fn compiled(pattern: &str) -> Result<Regex, String> {
-    // Alone first: between parentheses `a)|(b` would be another one.
-    if let Err(error) = regex_syntax::Parser::new().parse(pattern) {
-        return Err(syntax_error(pattern, &error));
-    }
-    let anchored = format!("^(?:{pattern})$");
-    let built = RegexBuilder::new(&anchored)
-        .size_limit(MAX_COMPILED_BYTES)
-        .dfa_size_limit(MAX_COMPILED_BYTES)
-        .build();
-    built.map_err(|error| match error {
-        regex::Error::CompiledTooBig(limit) => format!(
-            "the regular expression takes more than {} KiB compiled: write a simpler one",
-            limit >> 10
-        ),
-        _ => "the regular expression can't be anchored: write it without the flag x".to_owned(),
-    })
-}
-
-fn syntax_error(pattern: &str, error: &regex_syntax::Error) -> String {
-    let (offset, kind) = match error {
-        regex_syntax::Error::Parse(error) => (error.span().start.offset, error.kind().to_string()),
-        regex_syntax::Error::Translate(error) => {
-            (error.span().start.offset, error.kind().to_string())
-        }
-        _ => (0, error.to_string()),
-    };
-    // In characters, as an editor counts.
-    let offset = pattern.get(..offset).map_or(offset, |before| before.chars().count());
-    format!("the regular expression is wrong at character {offset}: {kind}")
 }
 
 impl fmt::Display for Matcher {
@@ -250,11 +215,11 @@ mod tests {
             ("namespace=\"a\\\"", "\\\\"),
             ("pod=\"x\"", "\"pod\" is not a field"),
             ("NAMESPACE=\"x\"", "is not a field"),
-            ("namespace=~\"é(\"", "at character 1"),
-            ("namespace=~\"a)|(b\"", "at character 1"),
-            ("namespace=~\"(?<!a)b\"", "at character 0"),
+            ("namespace=~\"é(\"", "at character 2"),
+            ("namespace=~\"a)|(b\"", "at character 2"),
+            ("namespace=~\"(?<!a)b\"", "at character 1"),
             ("namespace=~\"\\w{900}{90}\"", "256 KiB"),
-            ("namespace=~\"(?x)a # b\"", "without the flag x"),
+            ("namespace=~\"(?x)a # b\"", "leave out the flag x"),
             (long.as_str(), "at most 1024 characters"),
         ] {
             let error = Matcher::parse(text).unwrap_err();

@@ -290,7 +290,7 @@ mod tests {
             (with(json!({"REPEAT": five_windows})), "there are 5 windows beside 1h, 24h, 7d"),
             (
                 json!([{"name": "batch", "match": ["namespace=~\"a(\""]}]),
-                "\": the regular expression is wrong at character 1",
+                "\": the value is no regular expression of RE2: unclosed group, at",
             ),
             (json!([{"name": "a", "match": "job=\"x\""}]), "match: write a list of matchers"),
             (json!([{"name": "a", "match": [1]}]), "match: write a list of matchers"),

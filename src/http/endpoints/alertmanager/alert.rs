@@ -98,7 +98,7 @@ impl<'a> AlertRequest<'a> {
         let annotations = self.annotations.filter(is_readable);
         let ReadLabels { key, signature_json, notes } =
             labels::read(&labels, annotations, keys, config)?;
-        Ok(Some((Occurrence { key, id, at, signature_json }, notes)))
+        Ok(Some((Occurrence { key, id, at, signature_json, rule: None }, notes)))
     }
 
     /// Returns the id and the time of the episode. The id is `<fingerprint>@<startsAt>`, the time
