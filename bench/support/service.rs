@@ -42,6 +42,14 @@ impl Store {
             Self::Embedded => "embedded",
         }
     }
+
+    /// Starts the Redis of a service, if it has one.
+    fn start(self) -> Outcome<Option<Rc<RedisServer>>> {
+        match self {
+            Self::Redis => Ok(Some(Rc::new(RedisServer::start()?))),
+            Self::Embedded => Ok(None),
+        }
+    }
 }
 
 /// A running instance of the service with its own defaults.
@@ -56,11 +64,16 @@ pub(crate) struct Service {
 impl Service {
     /// On an empty store of its own.
     pub(crate) fn on(store: Store) -> Outcome<Self> {
-        let redis = match store {
-            Store::Redis => Some(Rc::new(RedisServer::start()?)),
-            Store::Embedded => None,
-        };
-        Self::with(redis, data_dir()?)
+        Self::with(store.start()?, data_dir()?)
+    }
+
+    /// The same with a configuration file.
+    pub(crate) fn configured(store: Store, config: &str) -> Outcome<Self> {
+        let dir = data_dir()?;
+        let folder = dir.path().join("config");
+        fs::create_dir(&folder)?;
+        fs::write(folder.join("bench.toml"), config)?;
+        Self::with(store.start()?, dir)
     }
 
     /// Another instance on the same Redis.

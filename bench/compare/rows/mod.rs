@@ -7,6 +7,7 @@ mod many_keys;
 mod one_client;
 mod post;
 mod read;
+mod rules;
 mod start;
 mod two_instances;
 
@@ -40,7 +41,7 @@ pub(crate) struct Group {
     pub(crate) run: fn(&mut Bench, &[Store]) -> Outcome<()>,
 }
 
-const GROUPS: [Group; 9] = [
+const GROUPS: [Group; 10] = [
     Group {
         name: "post",
         about: "POST /anomalies, 64 connections, 1,000 keys, against the HTTP ceiling",
@@ -75,6 +76,13 @@ const GROUPS: [Group; 9] = [
         stores: &[Redis],
         seconds: 50,
         run: two_instances::run,
+    },
+    Group {
+        name: "rules",
+        about: "POST with 50 rules, the last of which matches, against none",
+        stores: &[Redis, Embedded],
+        seconds: 100,
+        run: rules::run,
     },
     Group {
         name: "start",
