@@ -140,7 +140,7 @@ impl Prepared {
         let tls = Tls::load(&config.tls)?;
         let rules = Rules::load(config.rules.clone(), config.thresholds, now)?;
         let redis = match &config.redis.url {
-            Some(url) => Some(RedisExamination::new(&config.redis, config.timeline, url)?),
+            Some(url) => Some(RedisExamination::new(&config.redis, config.recording(), url)?),
             None => None,
         };
         let file = if redis.is_some() { SPOOL_FILE_NAME } else { EMBEDDED_FILE_NAME };
@@ -315,13 +315,13 @@ impl Application {
 async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
     if let Some(url) = &config.redis.url {
         tracing::info!(%url, "using Redis at {url}");
-        return Ok(Arc::new(RedisStore::connect(&config.redis, config.timeline, url).await?));
+        return Ok(Arc::new(RedisStore::connect(&config.redis, config.recording(), url).await?));
     }
-    let (data_dir, timeline, limits) = (config.data_dir.clone(), config.timeline, config.store);
+    let (data_dir, recording, limits) = (config.data_dir.clone(), config.recording(), config.store);
     let shown = data_dir.display().to_string();
     tracing::info!(data_dir = shown, "using the embedded store in {shown}");
     let opened =
-        tokio::task::spawn_blocking(move || EmbeddedStore::open(&data_dir, timeline, limits))
+        tokio::task::spawn_blocking(move || EmbeddedStore::open(&data_dir, recording, limits))
             .await?;
     Ok(Arc::new(opened?))
 }

@@ -24,8 +24,9 @@ def ask(path, body=None):
         return json.load(answer)
 
 def handle(alert, result):
-    if result["counted"] is not True:  # resolved, sent again, or waiting in an outage
-        return f"no restart: {result['reason']}"
+    # Another pod of the same incident does not count, and may need its restart all the same.
+    if result["counted"] is not True and result["reason"] != "same_incident":
+        return f"no restart: {result['reason']}"  # resolved, sent again, or waiting in an outage
     key, level = result["anomaly_key"], result["escalation_level"]
     if level not in (None, "REPEAT"):  # ESCALATE: call somebody; PERMANENT_FIX: fix the cause
         return f"{key}: no restart at {level}"

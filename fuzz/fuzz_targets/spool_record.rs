@@ -4,8 +4,8 @@
 
 use anomaly_counter::{
     domain::{
-        Action, Actor, AnomalyKey, EventId, FixMark, FixRemoval, Occurrence, Operation,
-        RepairAttempt, Timestamp,
+        Action, Actor, AlertEpisode, AlertState, AnomalyKey, EventId, Fingerprint, FixMark,
+        FixRemoval, Occurrence, Operation, RepairAttempt, Timestamp,
     },
     spool::fuzzing::{decode, encode, salvage},
 };
@@ -27,6 +27,7 @@ struct Fields<'a> {
 #[derive(Arbitrary, Debug)]
 enum Kind {
     Occurrence,
+    Alert { starts: Option<i64>, ended: Option<Option<i64>>, is_interrupted: bool },
     Repair,
     Mark,
     Unmark,
@@ -70,8 +71,37 @@ impl Fields<'_> {
         let actor = Actor { by: Some(text.clone()), token: None, request_id: None };
         Some(match self.kind {
             Kind::Occurrence => {
-                let (signature_json, rule) = (text.into(), None);
-                Operation::Occurrence(Occurrence { key, id, at, signature_json, rule })
+                let (signature_json, episode) = (text.into(), None);
+                Operation::Occurrence(Occurrence {
+                    key,
+                    id,
+                    at,
+                    signature_json,
+                    episode,
+                    rule: None,
+                })
+            }
+            Kind::Alert { starts, ended, is_interrupted } => {
+                let state = match ended.map(|ends| ends.map(Timestamp::from_micros)) {
+                    None => AlertState::Firing,
+                    Some(ends_at) if is_interrupted => AlertState::Interrupted { ends_at },
+                    Some(ends_at) => AlertState::Resolved { ends_at },
+                };
+                let told = AlertEpisode {
+                    fingerprint: Fingerprint::of(id.as_str()),
+                    starts_at: starts.map(Timestamp::from_micros),
+                    delivered_at: at,
+                    state,
+                };
+                let (signature_json, episode) = (text.into(), Some(Box::new(told)));
+                Operation::Occurrence(Occurrence {
+                    key,
+                    id,
+                    at,
+                    signature_json,
+                    episode,
+                    rule: None,
+                })
             }
             Kind::Repair => {
                 let action = Action::parse(&text).ok()?;
@@ -119,13 +149,13 @@ fn check_salvage(mut parts: Unstructured<'_>) -> arbitrary::Result<()> {
 /// again.
 fn check_content(payload: &[u8]) {
     let length = (payload.len() as u32).to_le_bytes();
-    for version in [b'1', b'2', b'3', b'4'] {
+    for version in [b'1', b'2', b'3', b'4', b'5'] {
         // The checksum of version 1 is of the payload alone.
         let covered: &[u8] = if version == b'1' { &[] } else { &[version] };
         let checksum = crc32fast::hash(&[covered, payload].concat()).to_le_bytes();
         let record = [MARK, &[version, b'\n'], &length, &checksum, payload].concat();
         let decoded = decode(&record);
-        assert!(version < b'4' || decoded.is_err(), "the version is not known");
+        assert!(version < b'5' || decoded.is_err(), "the version is not known");
         if let Ok(operation) = decoded {
             assert_eq!(decode(&written(1, &operation)), Ok(operation));
         }

@@ -23,7 +23,7 @@ pub(super) fn run(config: &Config) -> Result<(), Failure> {
     let runtime = Runtime::new()?;
     let _entered = runtime.enter();
     let _listening = signal::unix::signal(SIGXFSZ)?;
-    let recovery = store::recover(&config.data_dir, config.timeline, SystemClock.now())?;
+    let recovery = store::recover(&config.data_dir, config.recording(), SystemClock.now())?;
     print!("{recovery}");
     Ok(())
 }

@@ -20,7 +20,7 @@ use crate::{
     options::{self, ENVIRONMENT_PREFIX, ENVIRONMENT_SEPARATOR, OptionError},
     rules::RulesConfig,
     spool::SpoolConfig,
-    store::{RedisConfig, RedisUrl, StoreConfig},
+    store::{RecordingConfig, RedisConfig, RedisUrl, StoreConfig},
     traces::TracesConfig,
 };
 
@@ -81,6 +81,11 @@ impl Config {
     /// Returns the mapping of posted fields and labels, to which two sections contribute.
     pub fn key_mapping(&self) -> KeyMapping {
         KeyMapping::new(self.key.clone(), self.alertmanager.kubernetes)
+    }
+
+    /// How the store records.
+    pub fn recording(&self) -> RecordingConfig {
+        RecordingConfig { timeline: self.timeline, alerts: self.alertmanager.alerts() }
     }
 }
 

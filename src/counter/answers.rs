@@ -42,9 +42,6 @@ pub struct Counted {
     pub outcome: OccurrenceOutcome,
     /// The frequency of its anomaly after it.
     pub frequency: Frequency,
-    /// The frequency as the store last knew it, without what waits. Present where the occurrence
-    /// waits and the store knew the anomaly.
-    pub last_known: Option<Frequency>,
 }
 
 /// The outcome of an occurrence, as a metric has it.
@@ -54,6 +51,8 @@ pub enum OccurrenceOutcome {
     Settled(RecordOutcome),
     /// It waits for the store.
     Spooled,
+    /// It is an alert that waits for the store, which decides whether it counts.
+    Undecided,
 }
 
 impl Label for OccurrenceOutcome {
@@ -63,6 +62,7 @@ impl Label for OccurrenceOutcome {
         Self::Settled(RecordOutcome::TooOld),
         Self::Settled(RecordOutcome::Unrecognisable),
         Self::Spooled,
+        Self::Undecided,
     ];
 
     fn value(self) -> &'static str {
@@ -71,12 +71,26 @@ impl Label for OccurrenceOutcome {
             Self::Settled(RecordOutcome::Duplicate) => "duplicate",
             Self::Settled(RecordOutcome::TooOld) => "too_old",
             Self::Settled(RecordOutcome::Unrecognisable) => "unrecognisable",
-            Self::Spooled => "spooled",
+            Self::Settled(
+                RecordOutcome::Ongoing
+                | RecordOutcome::SameIncident
+                | RecordOutcome::Resolved
+                | RecordOutcome::Stale,
+            ) => "no_occurrence",
+            Self::Spooled | Self::Undecided => "spooled",
         }
     }
 }
 
 impl OccurrenceOutcome {
+    /// Returns false for an alert of which the store says that it is no occurrence.
+    pub(super) fn is_of_occurrence(self) -> bool {
+        match self {
+            Self::Settled(outcome) => !outcome.is_of_alert_only(),
+            Self::Spooled | Self::Undecided => true,
+        }
+    }
+
     /// Returns whether it counts from this call on.
     pub fn counts(self) -> bool {
         matches!(self, Self::Settled(RecordOutcome::Counted) | Self::Spooled)

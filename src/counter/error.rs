@@ -48,7 +48,7 @@ pub enum CounterError {
 
 impl CounterError {
     /// The result of a call is missing.
-    pub(super) fn no_result() -> Self {
+    pub(crate) fn no_result() -> Self {
         StoreError::no_result().into()
     }
 

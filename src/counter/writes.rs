@@ -284,7 +284,8 @@ impl Counter {
         }
     }
 
-    /// Keeps the occurrences that the store has counted, and the stats that it has returned.
+    /// Keeps the occurrences and alerts that have changed something in the store, and the stats
+    /// that it has returned.
     fn remember_recorded(
         &self,
         moment: Moment,
@@ -292,14 +293,15 @@ impl Counter {
         results: &[Result<Recorded, StoreError>],
     ) {
         if let Some(buffer) = &self.outages.resend_buffer {
-            let counted = occurrences.iter().zip(results).filter(|(_, result)| {
-                matches!(result, Ok(Recorded { outcome: RecordOutcome::Counted, .. }))
+            let changed = occurrences.iter().zip(results).filter(|((_, occurrence), result)| {
+                let is_alert = occurrence.episode.is_some();
+                result.as_ref().is_ok_and(|recorded| has_effect(recorded.outcome, is_alert))
             });
             let operation = |((_, occurrence), _): (&(usize, Occurrence), _)| {
                 // The rules that are in force when it is sent again judge it then.
                 Operation::Occurrence(Occurrence { rule: None, ..occurrence.clone() })
             };
-            buffer.push(moment.now, counted.map(operation));
+            buffer.push(moment.now, changed.map(operation));
         }
         if let Some(fallback) = &self.fallback {
             let keys = occurrences.iter().map(|(_, occurrence)| occurrence.key);
@@ -317,7 +319,7 @@ impl Counter {
         let Some(fallback) = &self.fallback else { return };
         let (mut waiting, mut writes) = (Vec::new(), Vec::new());
         for (index, occurrence, maybe_sent) in queued {
-            if occurrence.at < RETENTION.start(moment.horizon) {
+            if occurrence.episode.is_none() && occurrence.at < RETENTION.start(moment.horizon) {
                 results[index] = Some(self.too_old(fallback, moment, &occurrence));
                 continue;
             }
@@ -328,20 +330,20 @@ impl Counter {
         let accepted = accept(fallback, moment.now, writes).await;
         for ((index, occurrence), accepted) in waiting.into_iter().zip(accepted) {
             results[index] = Some(accepted.map(|accepted| {
-                let Accepted { is_first, before, estimate, last_known } = accepted;
+                let Accepted { is_first, before, estimate } = accepted;
                 let (key, rule) = (occurrence.key, self.rule_at_hand(&occurrence));
                 let (counts, previous_last_seen) = (before.as_counts(), before.last_seen);
                 // What the store holds is not known: each step is new.
                 let step = Before { counts, is_counted: is_first, events: None };
-                let frequency = Frequency::judge(key, estimate.stats, rule.clone(), Some(step));
+                let frequency = Frequency::judge(key, estimate.stats, rule, Some(step));
                 let outcome = match is_first {
+                    _ if occurrence.episode.is_some() => OccurrenceOutcome::Undecided,
                     true => OccurrenceOutcome::Spooled,
                     false => OccurrenceOutcome::Settled(RecordOutcome::Duplicate),
                 };
                 let news = self.report(outcome, &occurrence, &frequency, previous_last_seen);
                 fallback.note_reported(&occurrence, news);
-                let last_known = last_known.map(|stats| unchanged(key, stats, rule));
-                let counted = Counted { outcome, frequency, last_known };
+                let counted = Counted { outcome, frequency };
                 Answered::estimated(counted, estimate.as_of)
             }));
         }
@@ -361,7 +363,7 @@ impl Counter {
         let estimate = fallback.estimate(key, moment.now, &rule);
         let estimate = estimate.ok_or_else(StoreError::unavailable)?;
         let frequency = unchanged(key, estimate.stats, rule);
-        let counted = Counted { outcome, frequency, last_known: None };
+        let counted = Counted { outcome, frequency };
         Ok(Answered::estimated(counted, estimate.as_of))
     }
 
@@ -388,7 +390,7 @@ impl Counter {
         let frequency = judge_recorded(occurrence, self.rule_at_hand(occurrence), recorded);
         let outcome = OccurrenceOutcome::Settled(recorded.outcome);
         self.report(outcome, occurrence, &frequency, recorded.previous_last_seen);
-        Counted { outcome, frequency, last_known: None }
+        Counted { outcome, frequency }
     }
 
     /// Counts an occurrence, and reports the news that it brings of its anomaly.
@@ -400,7 +402,9 @@ impl Counter {
         previous_last_seen: Option<Timestamp>,
     ) -> News {
         let Frequency { level, rule, new_step, stats, .. } = frequency;
-        self.outcomes.increment(outcome);
+        if outcome.is_of_occurrence() {
+            self.outcomes.increment(outcome);
+        }
         if outcome.counts() {
             telemetry::occurrence_at_level(*level);
             self.rules.in_force().note_hit(rule);
@@ -410,6 +414,19 @@ impl Counter {
         let news = News { reached, has_regressed };
         news.report(occurrence, frequency);
         news
+    }
+}
+
+/// Returns whether the store may have forgotten something of an occurrence with such an outcome, or
+/// of an alert: it is remembered when an alert was heard of, whether or not it counts.
+fn has_effect(outcome: RecordOutcome, is_alert: bool) -> bool {
+    match outcome {
+        RecordOutcome::Counted
+        | RecordOutcome::Ongoing
+        | RecordOutcome::SameIncident
+        | RecordOutcome::Resolved => true,
+        RecordOutcome::Duplicate | RecordOutcome::TooOld => is_alert,
+        RecordOutcome::Stale | RecordOutcome::Unrecognisable => false,
     }
 }
 

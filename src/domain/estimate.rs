@@ -2,8 +2,8 @@
 //! what this instance has seen. What is not known is a case of its own, never a zero.
 
 use super::{
-    AnomalyStats, Counts, ExtraCount, PermanentFix, RETENTION, RepairHistory, Timestamp, Window,
-    WindowCounts,
+    AnomalyStats, Counts, ExtraCount, Firing, PermanentFix, RETENTION, RepairHistory, Timestamp,
+    Window, WindowCounts,
 };
 
 /// The known part of an anomaly's stats.
@@ -51,6 +51,8 @@ pub struct KnownDetails {
     pub fix: Option<PermanentFix>,
     /// Its repairs.
     pub repairs: Option<RepairHistory>,
+    /// Its alerts that fire. Absent from an estimate, because each alert that waits may change it.
+    pub firing: Option<Firing>,
 }
 
 impl From<Option<Timestamp>> for KnownMark {

@@ -10,7 +10,9 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{AnomalyKey, RuleRef, SignatureJson, Timestamp, operation::OPERATION_BYTES};
+use super::{
+    AlertEpisode, AnomalyKey, RuleRef, SignatureJson, Timestamp, operation::OPERATION_BYTES,
+};
 
 /// The id of one occurrence or operation within its anomaly: 1 to 128 printable ASCII characters.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -116,7 +118,8 @@ impl EventDigest {
 /// Maximum time by which an occurrence may be ahead of the clock: clocks differ, but not by more.
 pub const MAX_AHEAD_SECONDS: i64 = 60;
 
-/// One occurrence, ready to be recorded.
+/// One occurrence, ready to be recorded; or an alert of a delivery, of which the store decides
+/// whether it is one. The order of the fields is part of the spool's format.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Occurrence {
     /// The anomaly that occurred.
@@ -127,6 +130,8 @@ pub struct Occurrence {
     pub at: Timestamp,
     /// The posted object, stored if it is the anomaly's first.
     pub signature_json: SignatureJson,
+    /// What the alert tells; `None` where the caller says that it is an occurrence.
+    pub episode: Option<Box<AlertEpisode>>,
     /// The rule that its anomaly is judged by, once it is known: the answer has the counts that the
     /// rule asks for. It is not kept with a write that waits, because other rules may be in force
     /// when that is applied.
@@ -137,7 +142,8 @@ pub struct Occurrence {
 impl Occurrence {
     /// Returns its approximate size in bytes, in memory as in a call to the store.
     pub fn bytes(&self) -> usize {
-        OPERATION_BYTES + self.id.as_str().len() + self.signature_json.bytes()
+        let episode = self.episode.as_ref().map_or(0, |_| size_of::<AlertEpisode>());
+        OPERATION_BYTES + self.id.as_str().len() + self.signature_json.bytes() + episode
     }
 }
 

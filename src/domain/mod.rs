@@ -1,12 +1,14 @@
 //! The model: anomalies, their occurrences, levels, repairs and fixes. Pure: no I/O, no async, no
 //! clock, because time is an argument. Everything else imports from here.
 
+mod alert;
 mod audit;
 mod escalation;
 mod estimate;
 mod event;
 mod fix;
 mod frequency;
+mod incidents;
 mod key;
 mod key_mapping;
 mod metadata;
@@ -24,12 +26,17 @@ mod timeline;
 mod timestamp;
 mod window;
 
+pub use alert::{AlertEpisode, AlertState, Fingerprint};
 pub use audit::{AUDIT_ENTRIES, Actor, AuditEntry, AuditEvent};
 pub use escalation::{EscalationLevel, InvalidThresholds, Thresholds};
 pub use estimate::{KnownDetails, KnownMark, KnownStats};
 pub use event::{EventDigest, EventId, InvalidEventId, MAX_AHEAD_SECONDS, Occurrence};
 pub use fix::{FIX_VALIDITY_SECONDS, FixMark, FixRemoval, PermanentFix};
 pub use frequency::{Before, Frequency, NewestEvents};
+pub use incidents::{
+    AlertCounted, AlertPolicy, AlertVerdict, CountBy, Decision, Firing, IncidentChange, Incidents,
+    MAX_FINGERPRINTS, PEER_SECONDS,
+};
 pub use key::{AnomalyKey, InvalidKey};
 pub use key_mapping::{
     Explanation, Field, InvalidKeyConfig, InvalidRelabel, KeyConfig, KeyMapping, MappedSignature,

@@ -12,7 +12,7 @@ use super::{
 pub(super) const OPERATION_BYTES: usize = 256;
 
 /// A write. The order of the variants and of their fields is the format of the spool's records
-/// (version 2): a change of it is a new version there.
+/// (version 4): a change of it is a new version there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Operation {
     /// An occurrence of an anomaly.

@@ -4,6 +4,11 @@ use std::num::{NonZeroU16, NonZeroUsize};
 
 use serde::Deserialize;
 
+use crate::{
+    domain::{AlertPolicy, CountBy},
+    options::Period,
+};
+
 /// The section `http` of the configuration.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,16 +43,25 @@ pub struct AlertmanagerConfig {
     pub count: CountBy,
     /// True if the preset for Kubernetes finds the workload of an alert of kube-state-metrics.
     pub kubernetes: bool,
+    /// Time after which an alert that was not delivered again has ended.
+    pub stale_after: Period,
+    /// Time after the last counted start of an incident from which an episode that begins is a new
+    /// incident.
+    pub incident_max: Period,
+    /// True if an alert counts of which only the end was delivered.
+    pub count_missed: bool,
     /// Maximum size of a delivery, in bytes.
     pub max_body_bytes: NonZeroUsize,
 }
 
-/// The part of a firing alert's life that counts as one occurrence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CountBy {
-    /// An episode counts once, however often it is delivered.
-    Episode,
-    /// Every delivery counts.
-    Delivery,
+impl AlertmanagerConfig {
+    /// How alerts are counted.
+    pub fn alerts(self) -> AlertPolicy {
+        AlertPolicy {
+            count: self.count,
+            stale_after_seconds: self.stale_after.seconds(),
+            incident_max_seconds: self.incident_max.seconds(),
+            count_missed: self.count_missed,
+        }
+    }
 }

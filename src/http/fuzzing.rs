@@ -1,12 +1,10 @@
 //! An entry for `fuzz/`: reads a delivery as the webhook does. Other builds do not have it.
 
-use super::{
-    config::CountBy, endpoints::DeliveryRequest, extract::delivery_text, problem::Problem,
-};
-use crate::domain::{AnomalyConfig, KeyMapping, Occurrence, Timestamp};
+use super::{endpoints::DeliveryRequest, extract::delivery_text, problem::Problem};
+use crate::domain::{AnomalyConfig, CountBy, KeyMapping, Occurrence, Timestamp};
 
 /// The result of each alert of a delivery, a problem as its JSON.
-pub type ReadAlerts = Vec<Result<Option<Occurrence>, String>>;
+pub type ReadAlerts = Vec<Result<Occurrence, String>>;
 
 /// Reads the body of a delivery that arrives at `now`.
 ///

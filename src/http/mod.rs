@@ -31,7 +31,7 @@ use self::{
 };
 use crate::auth;
 
-pub use config::{AlertmanagerConfig, CountBy, HttpConfig};
+pub use config::{AlertmanagerConfig, HttpConfig};
 pub use endpoints::{DeadLetterBody, RetriedBody};
 pub use layers::{BrowserConfig, Exposure, HttpService, ProxyConfig};
 pub use server::{Tls, TlsConfig, TlsError, serve};

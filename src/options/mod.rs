@@ -3,6 +3,7 @@
 
 mod deserializer;
 mod error;
+mod period;
 
 use std::{fmt::Write as _, fs, io, path::Path};
 
@@ -11,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use self::deserializer::ValueDeserializer;
 
-pub use self::error::OptionError;
+pub use self::{error::OptionError, period::Period};
 
 /// Beginning of the names of environment variables.
 pub const ENVIRONMENT_PREFIX: &str = "ANOMALY_COUNTER";

@@ -11,7 +11,7 @@ use redb::{
 use super::{
     dead::{self, DEAD, DIED},
     error::SpoolError,
-    held::{self, HELD, HELD_BY},
+    held::{self, HELD_BY},
     record::{NewerVersion, Place, Position, RecordError, decode, encode_letter, encode_waiting},
     salvage::{Found, holds_later},
     settled,
@@ -198,9 +198,7 @@ pub(super) fn read(
             return Ok(Err(newer));
         }
     }
-    for entry in transaction.open_table(HELD)?.iter()? {
-        usage.held += entry?.1.value().1.len() as u64;
-    }
+    usage.held = held::convert(&transaction)?;
     transaction.open_table(DIED)?;
     transaction.open_table(HELD_BY)?;
     let known = settled::read(&transaction)?;

@@ -4,12 +4,14 @@
 
 use redb::{ReadableTable as _, TableDefinition, WriteTransaction};
 
-use super::{error::SpoolError, usage::Usage};
+use super::{error::SpoolError, record_v3::OperationV3, usage::Usage};
 use crate::domain::{Operation, Timestamp};
 
 /// Shard and position → time of the acknowledgement in microseconds, and the operation in postcard.
 pub(super) const HELD: TableDefinition<'_, (u16, u64), (i64, &[u8])> =
-    TableDefinition::new("held_v1");
+    TableDefinition::new("held_v2");
+/// As above, before operations could be alerts.
+const OLD_HELD: TableDefinition<'_, (u16, u64), (i64, &[u8])> = TableDefinition::new("held_v1");
 /// Shard → the identity of the server that has acknowledged them; empty where it is not known.
 pub(super) const HELD_BY: TableDefinition<'_, u16, &str> = TableDefinition::new("held_by_v1");
 
@@ -53,6 +55,28 @@ pub(super) fn add(
     let identity = held.identity.as_deref().unwrap_or_default();
     transaction.open_table(HELD_BY)?.insert(shard, identity)?;
     Ok(())
+}
+
+/// Converts the held writes of an older version. Returns the size of all that are held.
+pub(super) fn convert(transaction: &WriteTransaction) -> Result<u64, redb::Error> {
+    let mut rows = transaction.open_table(HELD)?;
+    let old = transaction.open_table(OLD_HELD)?;
+    for entry in old.iter()? {
+        let (key, value) = entry?;
+        let (acknowledged_at, bytes) = value.value();
+        // One that can't be read is lost: it is a copy of what the store has.
+        let operation = postcard::from_bytes::<OperationV3>(bytes).map(Operation::from);
+        if let Ok(bytes) = operation.and_then(|operation| postcard::to_stdvec(&operation)) {
+            rows.insert(key.value(), (acknowledged_at, bytes.as_slice()))?;
+        }
+    }
+    drop(old);
+    transaction.delete_table(OLD_HELD)?;
+    let mut bytes = 0;
+    for entry in rows.iter()? {
+        bytes += entry?.1.value().1.len() as u64;
+    }
+    Ok(bytes)
 }
 
 /// Removes the held writes of a shard.

@@ -4,8 +4,8 @@
 //! an outage (`held.rs`). One thread works on it (`worker.rs`), for which nobody waits when the
 //! disk hangs; `condition.rs` knows whether writes can wait.
 //!
-//! Order of imports: record_v1, usage, condition, settlement → record → error → settled → salvage,
-//! dead, held → contents → file → opening, worker → mod.
+//! Order of imports: record_v3 → record_v1, usage, condition, settlement → record → error → settled
+//! → salvage, dead, held → contents → file → opening, worker → mod.
 
 mod condition;
 mod contents;
@@ -18,6 +18,7 @@ mod held;
 mod opening;
 mod record;
 mod record_v1;
+mod record_v3;
 mod salvage;
 mod settled;
 mod settlement;

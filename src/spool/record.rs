@@ -5,8 +5,9 @@
 //! (both numbers of 4 bytes, little-endian), and the payload. The frame is the same in all versions
 //! from 2 on, so that an intact record of a newer version is distinguished from a damaged one.
 //!
-//! - Version 3, which is written: a byte that no text has, so that no text of a caller can spell a
+//! - Version 4, which is written: a byte that no text has, so that no text of a caller can spell a
 //!   record, and [`Content`] in postcard.
+//! - Version 3: the same with occurrences that can't be alerts.
 //! - Version 2: in postcard a flag, which is set where the operation may have been sent to the
 //!   store before, and the operation. It has no sequence: what is settled can't be told from it.
 //! - Version 1: in postcard the operation, any of which may have been sent. The checksum is of the
@@ -14,7 +15,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::record_v1::OperationV1;
+use super::{record_v1::OperationV1, record_v3::OperationV3};
 use crate::domain::{Operation, Timestamp};
 
 /// A write that waits, as a record holds it.
@@ -74,8 +75,8 @@ pub(super) enum Settled {
 /// Number of sequences in a block of settled ones.
 pub(super) const BLOCK_SEQUENCES: u64 = 1_024;
 
-/// The payload of version 3. postcard numbers variants by their position, and writes fields in
-/// their order, so that neither may change within the version.
+/// The payload of versions 3 and 4, whose operations differ. postcard numbers variants by their
+/// position, and writes fields in their order, so that neither may change within the version.
 #[derive(Serialize, Deserialize)]
 enum Content<O, T> {
     Waiting { sequence: u64, settled_below: u64, maybe_sent: bool, operation: O },
@@ -83,10 +84,10 @@ enum Content<O, T> {
     Settled(Settled),
 }
 
-/// The version that is written. Versions 1 and 2 are also read.
-pub(super) const VERSION: u8 = 3;
+/// The version that is written. Versions 1 to 3 are also read.
+pub(super) const VERSION: u8 = 4;
 
-/// The first byte of a payload of version 3: UTF-8 has no such byte.
+/// The first byte of a payload of version 3 and later: UTF-8 has no such byte.
 const NO_TEXT: u8 = 0xFF;
 
 /// Bytes that are unlikely to stand anywhere else.
@@ -208,25 +209,33 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Record, usize), RecordError> {
     };
     let record = match version {
         1 => postcard::from_bytes::<OperationV1>(payload).map(|old| unnumbered((true, old.into()))),
-        2 => postcard::from_bytes(payload).map(unnumbered),
+        2 => postcard::from_bytes::<(bool, OperationV3)>(payload)
+            .map(|(maybe_sent, old)| unnumbered((maybe_sent, old.into()))),
+        3 => postcard::from_bytes::<Content<OperationV3, String>>(content(payload)?)
+            .map(Record::from),
         VERSION => {
-            let content = payload.strip_prefix(&[NO_TEXT]).ok_or(RecordError::Kind)?;
-            postcard::from_bytes::<Content<Operation, String>>(content).map(Record::from)
+            postcard::from_bytes::<Content<Operation, String>>(content(payload)?).map(Record::from)
         }
         found => return Err(NewerVersion { found }.into()),
     };
     Ok((record.map_err(RecordError::Content)?, length))
 }
 
-impl From<Content<Operation, String>> for Record {
-    fn from(content: Content<Operation, String>) -> Self {
+/// Returns what follows the first byte of a payload.
+fn content(payload: &[u8]) -> Result<&[u8], RecordError> {
+    payload.strip_prefix(&[NO_TEXT]).ok_or(RecordError::Kind)
+}
+
+impl<O: Into<Operation>> From<Content<O, String>> for Record {
+    fn from(content: Content<O, String>) -> Self {
         match content {
             Content::Waiting { sequence, settled_below, maybe_sent, operation } => {
                 let position = Some(Position { sequence, settled_below });
+                let operation = operation.into();
                 Self::Waiting { position, write: SpoolWrite { operation, maybe_sent } }
             }
             Content::Letter { sequence, rejected_at, reason, maybe_sent, operation } => {
-                let write = SpoolWrite { operation, maybe_sent };
+                let write = SpoolWrite { operation: operation.into(), maybe_sent };
                 Self::Letter { sequence, rejected_at, reason, write }
             }
             Content::Settled(settled) => Self::Settled(settled),
@@ -255,12 +264,15 @@ fn little_endian(bytes: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::record_v1::{ActorV1, FixMarkV1, FixRemovalV1, RepairAttemptV1},
+        super::{
+            record_v1::{ActorV1, FixMarkV1, FixRemovalV1, RepairAttemptV1},
+            record_v3::OccurrenceV3,
+        },
         *,
     };
     use crate::domain::{
-        Action, Actor, AnomalyKey, EventId, FixMark, FixRemoval, Occurrence, RepairAttempt,
-        Timestamp,
+        Action, Actor, AlertEpisode, AlertState, AnomalyKey, EventId, Fingerprint, FixMark,
+        FixRemoval, Occurrence, RepairAttempt, Timestamp,
     };
 
     const KEY: AnomalyKey = AnomalyKey::from_bits(7);
@@ -353,13 +365,14 @@ mod tests {
         let (action, at) = (Action::parse("restart_pod").unwrap(), at());
         let (description, fixed_by) = ("raised the limit".to_owned(), Some("ana".to_owned()));
         let signature_json = r#"{"alert_name":"HighCPU"}"#.into();
-        let occurrence = Occurrence { key: KEY, id: id("o"), at, signature_json, rule: None };
+        let old = OccurrenceV3 { key: KEY, id: id("o"), at, signature_json };
+        let occurrence = Occurrence::from(old.clone());
         let old_actor = actor_v1(Some("r-1"));
         let actor = Actor::from(old_actor.clone());
         let nobody = Actor::default();
         let unmark = FixRemoval { key: KEY, id: id("u"), at, reason: None, actor: nobody.clone() };
         let kinds = [
-            (OperationV1::Occurrence(occurrence.clone()), Operation::Occurrence(occurrence)),
+            (OperationV1::Occurrence(old), Operation::Occurrence(occurrence)),
             (
                 OperationV1::RepairWithoutActor {
                     key: KEY,
@@ -418,9 +431,45 @@ mod tests {
     }
 
     #[test]
+    fn an_alert_reads_back() {
+        let told = AlertEpisode {
+            fingerprint: Fingerprint::of("f"),
+            starts_at: None,
+            delivered_at: at(),
+            state: AlertState::Interrupted { ends_at: Some(at().minus_seconds(7)) },
+        };
+        let (signature_json, episode) = ("{}".into(), Some(Box::new(told)));
+        let (id, at, rule) = (id("f"), at(), None);
+        let alert = Occurrence { key: KEY, id, at, signature_json, episode, rule };
+        let write = new(Operation::Occurrence(alert));
+        assert_eq!(decode(&encode_waiting(POSITION, &write).unwrap()), Ok(write));
+    }
+
+    fn operation_v3() -> OperationV3 {
+        let (key, id, signature_json) = (KEY, id("o"), r#"{"alert_name":"A"}"#.into());
+        OperationV3::Occurrence(OccurrenceV3 { key, id, at: at(), signature_json })
+    }
+
+    #[test]
+    fn a_record_of_version_3_is_read() {
+        let payload = Content::<_, &str>::Waiting {
+            sequence: 7,
+            settled_below: 3,
+            maybe_sent: true,
+            operation: operation_v3(),
+        };
+        let payload = postcard::to_extend(&payload, vec![NO_TEXT]).unwrap();
+        let record = frame(3, &payload);
+        let write = maybe_sent(operation_v3().into());
+        let expected = Record::Waiting { position: Some(POSITION), write };
+        assert_eq!(read(&record), Ok((expected, record.len())));
+    }
+
+    #[test]
     fn a_record_of_version_2_is_read() {
         for is_sent in [false, true] {
-            let record = frame(2, &postcard::to_stdvec(&(is_sent, operation("a"))).unwrap());
+            let old = OperationV3::Unmark(removal("a"));
+            let record = frame(2, &postcard::to_stdvec(&(is_sent, old)).unwrap());
             let write = SpoolWrite { operation: operation("a"), maybe_sent: is_sent };
             assert_eq!(decode(&record), Ok(write.clone()));
             let expected = Record::Waiting { position: None, write };

@@ -4,16 +4,16 @@
 
 use serde::Deserialize;
 
+use super::record_v3::OccurrenceV3;
 use crate::domain::{
-    Action, Actor, AnomalyKey, EventId, FixMark, FixRemoval, Occurrence, Operation, RepairAttempt,
-    Timestamp,
+    Action, Actor, AnomalyKey, EventId, FixMark, FixRemoval, Operation, RepairAttempt, Timestamp,
 };
 
 /// Those without an actor are from before the spool kept one.
 #[derive(Deserialize)]
 #[cfg_attr(test, derive(serde::Serialize))]
 pub(super) enum OperationV1 {
-    Occurrence(Occurrence),
+    Occurrence(OccurrenceV3),
     RepairWithoutActor {
         key: AnomalyKey,
         id: EventId,
@@ -87,7 +87,7 @@ impl From<OperationV1> for Operation {
     fn from(operation: OperationV1) -> Self {
         let actor = Actor::default();
         match operation {
-            OperationV1::Occurrence(occurrence) => Self::Occurrence(occurrence),
+            OperationV1::Occurrence(occurrence) => Self::Occurrence(occurrence.into()),
             OperationV1::RepairWithoutActor { key, id, action, success, at } => {
                 Self::Repair(RepairAttempt { key, id, action, success, at, actor })
             }

@@ -4,7 +4,7 @@
 use crate::domain::AnomalyKey;
 
 /// The kinds of an anomaly's keys, in the order in which the scripts take the first few of them.
-const KINDS: [&str; 10] = [
+const KINDS: [&str; 11] = [
     // Sorted set: member = event id, score = Unix seconds with a fraction. The newest events.
     "timeline",
     // String: the number of repair attempts.
@@ -24,6 +24,8 @@ const KINDS: [&str; 10] = [
     "operation_ids",
     // List: the audit as JSON, newest first.
     "audit",
+    // Hash: the newest episode of each alert, by fingerprint: see incidents.lua.
+    "incidents",
 ];
 
 /// The names of the keys of one deployment.

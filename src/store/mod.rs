@@ -12,8 +12,9 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::domain::{
-    AnomalyKey, AnomalyStats, AuditEntry, FIX_VALIDITY_SECONDS, FixMark, FixRemoval, KnownDetails,
-    Moment, Occurrence, PermanentFix, RepairAttempt, RepairHistory, RuleRef, Timestamp,
+    AlertPolicy, AnomalyKey, AnomalyStats, AuditEntry, FIX_VALIDITY_SECONDS, Firing, FixMark,
+    FixRemoval, KnownDetails, Moment, Occurrence, PermanentFix, RepairAttempt, RepairHistory,
+    RuleRef, TimelineConfig, Timestamp,
 };
 
 pub use embedded::{
@@ -25,6 +26,32 @@ pub use redis::{
     InvalidRedisUrl, RedisConfig, RedisExamination, RedisReport, RedisStore, RedisTlsConfig,
     RedisTlsError, RedisUrl,
 };
+
+/// How a store records.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordingConfig {
+    /// The bounds of an anomaly's events.
+    pub timeline: TimelineConfig,
+    /// How alerts are counted.
+    pub alerts: AlertPolicy,
+}
+
+#[cfg(test)]
+impl RecordingConfig {
+    /// One of unit tests that record nothing.
+    fn smallest() -> Self {
+        let one = std::num::NonZeroU32::MIN;
+        Self {
+            timeline: TimelineConfig { exact_events: one, operation_ids: one },
+            alerts: AlertPolicy {
+                count: crate::domain::CountBy::Incident,
+                stale_after_seconds: 1,
+                incident_max_seconds: 1,
+                count_missed: false,
+            },
+        }
+    }
+}
 
 /// A durable, shared memory of anomalies.
 ///
@@ -46,6 +73,11 @@ pub use redis::{
 /// takes effect once in 35 days, for as long as it is among the last of its anomaly that are
 /// remembered (the same configuration). Both hold whatever comes between two copies, also within
 /// one batch or from two processes at the same time.
+///
+/// **Alerts.** An occurrence with an [`episode`](Occurrence::episode) counts only if the rules of
+/// [`Incidents`](crate::domain::Incidents) say so. They decide by what was heard of the anomaly's
+/// alerts before, in the same atomic step; the time of an alert is that of its delivery. What is
+/// heard of an alert makes its anomaly known, and is kept for 35 days after the last of them.
 ///
 /// **Durable.** A write that was answered `Ok` survives the end of this process.
 ///
@@ -276,6 +308,24 @@ pub enum RecordOutcome {
     /// It may have been recorded before, and its id can't be recognised any more; nothing has
     /// changed.
     Unrecognisable,
+    /// It is an alert whose episode was heard of before.
+    Ongoing,
+    /// It is a new episode of an incident that was counted before.
+    SameIncident,
+    /// It is an alert that has ended.
+    Resolved,
+    /// It is an alert of which a later delivery has said more.
+    Stale,
+}
+
+impl RecordOutcome {
+    /// Returns true if it says of an alert that it is no occurrence.
+    pub fn is_of_alert_only(self) -> bool {
+        match self {
+            Self::Counted | Self::Duplicate | Self::TooOld | Self::Unrecognisable => false,
+            Self::Ongoing | Self::SameIncident | Self::Resolved | Self::Stale => true,
+        }
+    }
 }
 
 /// The outcome of a repair attempt, and the repairs of its anomaly.
@@ -326,12 +376,14 @@ pub struct AnomalyDetails {
     pub fix: Option<PermanentFix>,
     /// Its repairs.
     pub repairs: RepairHistory,
+    /// Its alerts that fire; `None` if there are none.
+    pub firing: Option<Firing>,
 }
 
 impl From<AnomalyDetails> for KnownDetails {
     fn from(details: AnomalyDetails) -> Self {
-        let AnomalyDetails { signature_json, known_since, fix, repairs, .. } = details;
-        Self { signature_json, known_since, fix, repairs: Some(repairs) }
+        let AnomalyDetails { signature_json, known_since, fix, repairs, firing, .. } = details;
+        Self { signature_json, known_since, fix, repairs: Some(repairs), firing }
     }
 }
 

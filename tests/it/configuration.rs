@@ -95,6 +95,9 @@ fn faults_stop_with_the_name_of_the_key() {
         ("THRESHOLDS__REPEAT", "5", "thresholds"),
         ("THRESHOLDS__REPEAT", "0", "thresholds"),
         ("ALERTMANAGER__COUNT", "alerts", "alertmanager.count"),
+        ("ALERTMANAGER__STALE_AFTER", "13", "alertmanager.stale_after"),
+        ("ALERTMANAGER__INCIDENT_MAX", "36d", "alertmanager.incident_max"),
+        ("ALERTMANAGER__COUNT_MISSED", "maybe", "alertmanager.count_missed"),
         ("REDIS__URL", "http://127.0.0.1", "redis.url"),
         ("REDIS__CONNECTIONS", "0", "redis.connections"),
         ("REDIS__KEY_PREFIX", "{app}:", "redis.key_prefix"),
@@ -146,7 +149,12 @@ fn an_error_names_the_key_the_file_and_what_is_allowed_in_plain_words() {
         ("log.format = 3".to_owned(), "it must be \"auto\", \"pretty\" or \"json\""),
         (
             "alertmanager.count = \"alert\"".to_owned(),
-            "`alertmanager.count` (c.toml) is \"alert\": it must be \"episode\" or \"delivery\"",
+            "`alertmanager.count` (c.toml) is \"alert\": it must be \"incident\", \"episode\" or \
+             \"delivery\"",
+        ),
+        (
+            "alertmanager.stale_after = \"13\"".to_owned(),
+            "must be a whole number with s, m, h or d, such as \"13h\", up to 35d",
         ),
         (
             "http.max_connections = 70000".to_owned(),

@@ -19,7 +19,7 @@ use crate::support::{
 
 const FILE: &str = "anomalies.redb";
 /// The beginning of a row: its version and its mark.
-const ROW_BEGINNING: &[u8] = b"\x02\xACrow";
+const ROW_BEGINNING: &[u8] = b"\x04\xACrow";
 /// The bytes of a row before its payload.
 const ROW_HEADER_BYTES: usize = 14;
 

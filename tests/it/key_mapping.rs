@@ -80,7 +80,8 @@ async fn stock_labels_of_three_workloads_are_three_anomalies_with_readable_servi
         ];
         assert_eq!(places, expected);
         assert_eq!(results[3]["anomaly_key"], results[0]["anomaly_key"]);
-        assert_eq!(results[3]["count_24h"], 2);
+        assert_eq!(results[3]["reason"], "same_incident", "another pod of it");
+        assert_eq!(results[3]["count_24h"], 1);
         assert_eq!(results[1]["count_24h"], 1);
         // The same anomaly as one that a pipeline posts by its readable name.
         let posted = json!({
@@ -89,7 +90,7 @@ async fn stock_labels_of_three_workloads_are_three_anomalies_with_readable_servi
         });
         let same = service.post("/anomalies", &posted).await.ok();
         assert_eq!(same["anomaly_key"], results[0]["anomaly_key"]);
-        assert_eq!(same["count_24h"], 3);
+        assert_eq!(same["count_24h"], 2);
     }
 }
 

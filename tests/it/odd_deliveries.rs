@@ -41,7 +41,7 @@ async fn post_as(service: &Service, content_type: &str, body: impl Into<reqwest:
 }
 
 #[tokio::test]
-async fn a_storm_of_ordinary_alerts_counts() {
+async fn a_storm_of_ordinary_alerts_is_one_incident() {
     let (_redis, services) = on_both_stores().await;
     let alerts: Vec<Value> = (0..1_500)
         .map(|n| {
@@ -61,7 +61,9 @@ async fn a_storm_of_ordinary_alerts_counts() {
     assert!(storm.to_string().len() > 1 << 20);
     for service in services {
         let answer = service.post(WEBHOOK, &storm).await.ok();
-        assert_eq!(answer["counted"], 1_500);
+        assert_eq!(answer["counted"], 1);
+        assert_eq!(answer["failed"], 0);
+        assert_eq!(answer["alerts"][1_499]["reason"], "same_incident");
         assert_eq!(service.post(WEBHOOK, &storm).await.ok()["counted"], 0);
     }
 }
@@ -88,7 +90,7 @@ async fn a_start_that_was_never_set_is_the_time_of_the_first_delivery() {
             assert_eq!(result["count_1h"], 1, "{start}");
         }
         episode.as_object_mut().unwrap().remove("startsAt");
-        assert_eq!(post(&service, episode).await["reason"], "duplicate");
+        assert_eq!(post(&service, episode).await["reason"], "ongoing");
     }
 }
 
@@ -98,12 +100,12 @@ async fn labels_that_are_no_texts_fail_nothing() {
     for service in services {
         for (labels, signature) in [
             (json!({"alertname": "N", "severity": 1, "ok": true}), ["N", "", ""]),
-            (json!({"alertname": "N", "namespace": null}), ["N", "", ""]),
+            (json!({"alertname": "M", "namespace": null}), ["M", "", ""]),
             (json!({"alertname": "N", "service": null, "job": "api"}), ["N", "api", ""]),
             (json!({"alertname": "N", "service": 8080}), ["N", "8080", ""]),
             (json!({"alertname": 14}), ["14", "", ""]),
             (json!({"alertname": "N", "reason": false}), ["N", "", "false"]),
-            (json!({"alertname": "N", "list": [1, {"a": null}]}), ["N", "", ""]),
+            (json!({"alertname": "L", "list": [1, {"a": null}]}), ["L", "", ""]),
         ] {
             let result = post(&service, alert(&labels.to_string(), &labels)).await;
             assert_eq!(result["counted"], true, "{labels}: {result}");
@@ -152,7 +154,10 @@ async fn an_odd_value_in_an_alert_fails_nothing_beside_it() {
 
 #[tokio::test]
 async fn a_fingerprint_of_any_kind_tells_alerts_apart() {
-    let (_redis, services) = on_both_stores().await;
+    let redis = RedisServer::start();
+    let each_alert = ("ALERTMANAGER__COUNT", "episode");
+    let on_redis = Service::with(&[each_alert, ("REDIS__URL", &redis.url())]).await;
+    let services = [Service::with(&[each_alert]).await, on_redis];
     let (long, other) = ("b".repeat(120), "b".repeat(121));
     let fingerprints =
         ["a".repeat(64).into(), long.into(), other.into(), json!("prod/caf\u{e9}"), json!(7)];

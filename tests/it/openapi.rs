@@ -273,7 +273,7 @@ async fn its_answers_are_as_described() {
     let now = wall_clock().to_string();
     let delivery = json!({"alerts": [
         {"status": "firing", "labels": {"alertname": "HighCPU"}, "startsAt": now},
-        {"status": "resolved", "fingerprint": "a"},
+        {"status": "resolved", "fingerprint": "a", "labels": {"alertname": "HighCPU"}},
         {"status": "gone"},
     ]});
     let delivered = service.post("/webhooks/alertmanager", &delivery).await;

@@ -139,7 +139,8 @@ async fn post_of_ages(service: &Service, path: &str, ages: &[i64]) {
         let body = match path {
             WEBHOOK => json!({"version": "4", "alerts": [{
                 "status": "firing", "fingerprint": number.to_string(), "startsAt": at,
-                "labels": {"alertname": "HighCPU"},
+                // Each is an incident of its own.
+                "labels": {"alertname": "HighCPU", "service": format!("{number}-{age}")},
             }]}),
             _ => json!({"alert_name": "HighCPU", "occurred_at": at}),
         };

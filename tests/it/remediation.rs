@@ -57,6 +57,15 @@ fn delivery(age_seconds: i64) -> Value {
     }]})
 }
 
+/// A delivery of its end, twenty seconds after it began.
+fn end(age_seconds: i64) -> Value {
+    let mut delivery = delivery(age_seconds);
+    delivery["alerts"][0]["status"] = "resolved".into();
+    delivery["alerts"][0]["endsAt"] =
+        wall_clock().minus_seconds(age_seconds - 20).to_string().into();
+    delivery
+}
+
 /// The path of what is known of its anomaly.
 fn anomaly_path() -> String {
     let mut fields = serde_json::Map::new();
@@ -70,13 +79,14 @@ fn anomaly_path() -> String {
 async fn the_script_restarts_until_the_level_says_that_it_does_not_help() {
     let service = Service::embedded().await;
     let script = Script::start(&format!("http://{}", service.address()), 0).await;
-    let episodes: Vec<_> = (1..=10).map(|number| delivery(600 - number * 50)).collect();
-    for (episode, restarts) in episodes.iter().zip([1, 2, 3, 4, 4, 4, 4, 4, 4, 4]) {
-        assert_eq!(script.deliver(episode).await, 200);
-        assert_eq!(script.restarts().len(), restarts);
-        // Alertmanager sends it again.
-        assert_eq!(script.deliver(episode).await, 200);
-        assert_eq!(script.restarts().len(), restarts);
+    for (number, restarts) in (1..).zip([1, 2, 3, 4, 4, 4, 4, 4, 4, 4]) {
+        let age_seconds = 600 - number * 50;
+        let episode = delivery(age_seconds);
+        // Alertmanager sends it again, and tells its end.
+        for told in [&episode, &episode, &end(age_seconds)] {
+            assert_eq!(script.deliver(told).await, 200);
+            assert_eq!(script.restarts().len(), restarts);
+        }
     }
     assert_eq!(script.restarts()[0], "--namespace=prod -- api-1");
     let known = service.get(&anomaly_path()).await.ok();
@@ -92,13 +102,36 @@ async fn the_script_gives_up_a_restart_that_does_not_help() {
     let service = Service::embedded().await;
     let script = Script::start(&format!("http://{}", service.address()), 1).await;
     for (age_seconds, restarts) in [(300, 1), (200, 2), (100, 2), (50, 2)] {
-        assert_eq!(script.deliver(&delivery(age_seconds)).await, 200);
-        assert_eq!(script.restarts().len(), restarts);
+        for told in [delivery(age_seconds), end(age_seconds)] {
+            assert_eq!(script.deliver(&told).await, 200);
+            assert_eq!(script.restarts().len(), restarts);
+        }
     }
     let known = service.get(&anomaly_path()).await.ok();
     assert_eq!(known["frequency"]["escalation_level"], "REPEAT");
     assert_eq!(known["repairs"][0]["total"], 2);
     assert_eq!(known["repairs"][0]["success"], 0);
+}
+
+#[tokio::test]
+async fn the_script_restarts_each_pod_of_an_incident() {
+    let service = Service::embedded().await;
+    let script = Script::start(&format!("http://{}", service.address()), 0).await;
+    let alerts: Vec<Value> = (1..=2)
+        .map(|number| {
+            let mut alert = delivery(60)["alerts"][0].clone();
+            alert["fingerprint"] = format!("f{number}").into();
+            alert["labels"]["pod"] = format!("api-{number}").into();
+            alert
+        })
+        .collect();
+    let rollout = json!({"version": "4", "alerts": alerts});
+    for _ in 0..2 {
+        assert_eq!(script.deliver(&rollout).await, 200);
+        let pods = ["--namespace=prod -- api-1", "--namespace=prod -- api-2"];
+        assert_eq!(script.restarts(), pods);
+    }
+    assert_eq!(service.get(&anomaly_path()).await.ok()["frequency"]["count_24h"], 1);
 }
 
 #[tokio::test]

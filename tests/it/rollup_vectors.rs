@@ -68,6 +68,7 @@ fn name(outcome: RecordOutcome) -> &'static str {
         RecordOutcome::Duplicate => "duplicate",
         RecordOutcome::TooOld => "too_old",
         RecordOutcome::Unrecognisable => "unrecognisable",
+        of_alert => panic!("{of_alert:?} of no alert"),
     }
 }
 

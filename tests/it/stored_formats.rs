@@ -265,12 +265,12 @@ fn damage_a_row(file: &Path) {
     fs::write(file, bytes).unwrap();
 }
 
-/// A row of version 3 in the table of this kind, with what only that version can read.
-fn row_of_version_3(kind: u8) -> Vec<u8> {
+/// A row of version 5 in the table of this kind, with what only that version can read.
+fn row_of_version_5(kind: u8) -> Vec<u8> {
     let payload = b"whatever it holds";
     let length = (payload.len() as u32).to_le_bytes();
-    let checksum = crc32fast::hash(&[&[3, kind], &payload[..]].concat()).to_le_bytes();
-    [b"\x03\xACrow", &[kind][..], &length, &checksum, payload].concat()
+    let checksum = crc32fast::hash(&[&[5, kind], &payload[..]].concat()).to_le_bytes();
+    [b"\x05\xACrow", &[kind][..], &length, &checksum, payload].concat()
 }
 
 #[tokio::test]
@@ -278,7 +278,7 @@ async fn an_embedded_file_with_rows_of_a_newer_version_is_refused() {
     for (table, kind) in
         [("anomalies", b'A'), ("journal", b'J'), ("audit", b'U'), ("signatures_v1", b'S')]
     {
-        let newer = row_of_version_3(kind);
+        let newer = row_of_version_5(kind);
         let dir = data_dir_with("anomalies.redb");
         let file = dir.path().join("anomalies.redb");
         let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap();
@@ -291,7 +291,7 @@ async fn an_embedded_file_with_rows_of_a_newer_version_is_refused() {
         let journal = rows(&file, "journal");
         let error =
             EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap_err();
-        assert!(matches!(error, EmbeddedOpenError::NewerVersion { found: 3, .. }), "{error}");
+        assert!(matches!(error, EmbeddedOpenError::NewerVersion { found: 5, .. }), "{error}");
         let text = error.to_string();
         assert!(text.contains("was written by a newer version"), "{text}");
         assert!(text.contains(file.to_str().unwrap()), "{text}");
@@ -385,7 +385,7 @@ async fn records_of_an_old_and_the_present_version_wait_side_by_side() {
     let records = rows(&dir.path().join("spool.redb"), "waiting_v1");
     let marks: Vec<_> = records.iter().map(|(_, record)| &record[..8]).collect();
     assert_eq!(marks[..4], [b"\xACspool1\n"; 4]);
-    assert_eq!(marks[4..], [b"\xACspool3\n"; 4]);
+    assert_eq!(marks[4..], [b"\xACspool4\n"; 4]);
     let (_, reopened) = open_spool(&dir).unwrap();
     assert_eq!(reopened, [&waiting[..], &waiting[..]].concat());
 }
@@ -408,23 +408,23 @@ fn damage(file: &Path) {
     fs::write(file, bytes).unwrap();
 }
 
-/// A record of version 4: the mark, the version, length and checksum, and what only that version
+/// A record of version 5: the mark, the version, length and checksum, and what only that version
 /// can read.
-fn record_of_version_4() -> Vec<u8> {
+fn record_of_version_5() -> Vec<u8> {
     let payload = b"whatever it holds";
     let length = (payload.len() as u32).to_le_bytes();
-    let checksum = crc32fast::hash(&[b"4", &payload[..]].concat()).to_le_bytes();
-    [b"\xACspool4\n", &length[..], &checksum, payload].concat()
+    let checksum = crc32fast::hash(&[b"5", &payload[..]].concat()).to_le_bytes();
+    [b"\xACspool5\n", &length[..], &checksum, payload].concat()
 }
 
 #[test]
 fn a_spool_with_records_of_a_newer_version_is_refused() {
     let dir = data_dir_with("spool.redb");
     let file = dir.path().join("spool.redb");
-    insert::<u64>(&file, "waiting_v1", 999, &record_of_version_4());
+    insert::<u64>(&file, "waiting_v1", 999, &record_of_version_5());
     let before = rows(&file, "waiting_v1");
     let refused = |error: SpoolOpenError| {
-        assert!(matches!(error, SpoolOpenError::NewerVersion { found: 4, .. }), "{error}");
+        assert!(matches!(error, SpoolOpenError::NewerVersion { found: 5, .. }), "{error}");
         let text = error.to_string();
         assert!(text.contains("was written by a newer version"), "{text}");
         assert!(text.contains(file.to_str().unwrap()), "{text}");
@@ -447,10 +447,10 @@ fn a_spool_with_dead_letters_of_a_newer_version_is_refused() {
     let database = Database::open(dir.path().join("spool.redb")).unwrap();
     let transaction = database.begin_write().unwrap();
     let dead = TableDefinition::<u64, (&str, &[u8])>::new("dead_v1");
-    let letter = ("a reason", &record_of_version_4()[..]);
+    let letter = ("a reason", &record_of_version_5()[..]);
     transaction.open_table(dead).unwrap().insert(999, letter).unwrap();
     transaction.commit().unwrap();
     drop(database);
     let error = open_spool(&dir).unwrap_err();
-    assert!(matches!(error, SpoolOpenError::NewerVersion { found: 4, .. }), "{error}");
+    assert!(matches!(error, SpoolOpenError::NewerVersion { found: 5, .. }), "{error}");
 }

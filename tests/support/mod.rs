@@ -1,6 +1,7 @@
 //! The harness of the tests and of `make chaos`: a running service, a running Redis, what lies
 //! between them, and stores without a service. [`servers`] is the part that the benchmarks use too.
 
+mod alertmanager;
 mod certificates;
 mod collector;
 mod command;
@@ -16,6 +17,7 @@ pub(crate) mod servers;
 mod service;
 mod stores;
 
+pub(crate) use alertmanager::Alertmanager;
 pub(crate) use certificates::write_certificates;
 pub(crate) use collector::{Collector, SentSpan, silent_collector, traces_url};
 pub(crate) use command::{Ended, anomaly_counter};

@@ -4,11 +4,12 @@ use std::{path::Path, sync::Arc};
 
 use anomaly_counter::{
     domain::{
-        Actor, AnomalyKey, EventId, FixMark, FixRemoval, Occurrence, TimelineConfig, Timestamp,
+        Actor, AlertPolicy, AnomalyKey, CountBy, EventId, FixMark, FixRemoval, Occurrence,
+        TimelineConfig, Timestamp,
     },
     store::{
-        CheckpointLimits, EmbeddedStore, RedisConfig, RedisStore, RedisTlsConfig, Store,
-        StoreConfig,
+        CheckpointLimits, EmbeddedStore, RecordingConfig, RedisConfig, RedisStore, RedisTlsConfig,
+        Store, StoreConfig,
     },
 };
 use async_trait::async_trait;
@@ -30,7 +31,11 @@ pub(crate) trait Fixture: Send + Sized {
     }
 
     /// A store that keeps this many events of an anomaly exactly.
-    async fn keeping(exact_events: u32) -> Self;
+    async fn keeping(exact_events: u32) -> Self {
+        Self::recording(keeping(exact_events)).await
+    }
+
+    async fn recording(config: RecordingConfig) -> Self;
 
     fn store(&self) -> Arc<dyn Store>;
 
@@ -76,8 +81,8 @@ const SMALLEST_STEPS: CheckpointLimits =
 
 #[async_trait]
 impl Fixture for CheckpointingFixture {
-    async fn keeping(exact_events: u32) -> Self {
-        Self(EmbeddedFixture::with(SMALLEST_STEPS, exact_events))
+    async fn recording(config: RecordingConfig) -> Self {
+        Self(EmbeddedFixture::with(SMALLEST_STEPS, config))
     }
 
     fn store(&self) -> Arc<dyn Store> {
@@ -96,21 +101,21 @@ impl Fixture for CheckpointingFixture {
 pub(crate) struct EmbeddedFixture {
     dir: TempDir,
     limits: CheckpointLimits,
-    timeline: TimelineConfig,
+    recording: RecordingConfig,
     store: Option<Arc<dyn Store>>,
 }
 
 impl EmbeddedFixture {
-    fn with(limits: CheckpointLimits, exact_events: u32) -> Self {
-        let (dir, timeline) = (TempDir::new().unwrap(), keeping(exact_events));
-        let mut fixture = Self { dir, limits, timeline, store: None };
+    fn with(limits: CheckpointLimits, recording: RecordingConfig) -> Self {
+        let dir = TempDir::new().unwrap();
+        let mut fixture = Self { dir, limits, recording, store: None };
         fixture.open();
         fixture
     }
 
     fn open(&mut self) {
         let store =
-            EmbeddedStore::open_with(self.dir.path(), self.timeline, store_limits(), self.limits)
+            EmbeddedStore::open_with(self.dir.path(), self.recording, store_limits(), self.limits)
                 .unwrap();
         self.store = Some(Arc::new(store));
     }
@@ -124,8 +129,8 @@ impl EmbeddedFixture {
 
 #[async_trait]
 impl Fixture for EmbeddedFixture {
-    async fn keeping(exact_events: u32) -> Self {
-        Self::with(CheckpointLimits::default(), exact_events)
+    async fn recording(config: RecordingConfig) -> Self {
+        Self::with(CheckpointLimits::default(), config)
     }
 
     fn store(&self) -> Arc<dyn Store> {
@@ -144,10 +149,18 @@ impl Fixture for EmbeddedFixture {
     }
 }
 
-/// The section `timeline` of a configuration.
-pub(crate) fn keeping(exact_events: u32) -> TimelineConfig {
+/// The configuration of a store that keeps this many events of an anomaly exactly, and counts
+/// alerts as the built-in one does.
+pub(crate) fn keeping(exact_events: u32) -> RecordingConfig {
     let operation_ids = OPERATION_IDS.try_into().unwrap();
-    TimelineConfig { exact_events: exact_events.try_into().unwrap(), operation_ids }
+    let timeline = TimelineConfig { exact_events: exact_events.try_into().unwrap(), operation_ids };
+    let alerts = AlertPolicy {
+        count: CountBy::Incident,
+        stale_after_seconds: 13 * 3_600,
+        incident_max_seconds: 24 * 3_600,
+        count_missed: false,
+    };
+    RecordingConfig { timeline, alerts }
 }
 
 /// The section `store` of a configuration, with a limit that no test reaches.
@@ -160,7 +173,7 @@ pub(crate) fn store_limits() -> StoreConfig {
 
 pub(crate) struct RedisFixture {
     server: RedisServer,
-    timeline: TimelineConfig,
+    recording: RecordingConfig,
     pub(crate) store: Arc<dyn Store>,
 }
 
@@ -169,20 +182,20 @@ impl RedisFixture {
     pub(crate) async fn over_snapshot(snapshot: &Path, exact_events: u32) -> Self {
         let mut server = RedisServer::start();
         server.restart_with_snapshot(snapshot);
-        let timeline = keeping(exact_events);
-        let store = connect(&server.url(), timeline).await;
-        Self { server, timeline, store }
+        let recording = keeping(exact_events);
+        let store = connect(&server.url(), recording).await;
+        Self { server, recording, store }
     }
 }
 
 pub(crate) struct ClusterFixture {
     cluster: RedisCluster,
-    timeline: TimelineConfig,
+    recording: RecordingConfig,
     store: Arc<dyn Store>,
 }
 
 /// A store on the servers of a URL, with the settings of the tests.
-pub(crate) async fn connect(url: &str, timeline: TimelineConfig) -> Arc<dyn Store> {
+pub(crate) async fn connect(url: &str, recording: RecordingConfig) -> Arc<dyn Store> {
     let url = url.parse().unwrap();
     let config = RedisConfig {
         url: None,
@@ -194,15 +207,15 @@ pub(crate) async fn connect(url: &str, timeline: TimelineConfig) -> Arc<dyn Stor
         connect_timeout_ms: 5_000.try_into().unwrap(),
         tls: RedisTlsConfig::default(),
     };
-    Arc::new(RedisStore::connect(&config, timeline, &url).await.unwrap())
+    Arc::new(RedisStore::connect(&config, recording, &url).await.unwrap())
 }
 
 #[async_trait]
 impl Fixture for RedisFixture {
-    async fn keeping(exact_events: u32) -> Self {
-        let (server, timeline) = (RedisServer::start(), keeping(exact_events));
-        let store = connect(&server.url(), timeline).await;
-        Self { server, timeline, store }
+    async fn recording(recording: RecordingConfig) -> Self {
+        let server = RedisServer::start();
+        let store = connect(&server.url(), recording).await;
+        Self { server, recording, store }
     }
 
     fn store(&self) -> Arc<dyn Store> {
@@ -211,7 +224,7 @@ impl Fixture for RedisFixture {
 
     async fn reopen(&mut self) {
         self.store.close().await;
-        self.store = connect(&self.server.url(), self.timeline).await;
+        self.store = connect(&self.server.url(), self.recording).await;
     }
 
     async fn clear(&mut self) {
@@ -221,10 +234,10 @@ impl Fixture for RedisFixture {
 
 #[async_trait]
 impl Fixture for ClusterFixture {
-    async fn keeping(exact_events: u32) -> Self {
-        let (cluster, timeline) = (RedisCluster::of_masters(3).await, keeping(exact_events));
-        let store = connect(&cluster.url(), timeline).await;
-        Self { cluster, timeline, store }
+    async fn recording(recording: RecordingConfig) -> Self {
+        let cluster = RedisCluster::of_masters(3).await;
+        let store = connect(&cluster.url(), recording).await;
+        Self { cluster, recording, store }
     }
 
     fn store(&self) -> Arc<dyn Store> {
@@ -233,7 +246,7 @@ impl Fixture for ClusterFixture {
 
     async fn reopen(&mut self) {
         self.store.close().await;
-        self.store = connect(&self.cluster.url(), self.timeline).await;
+        self.store = connect(&self.cluster.url(), self.recording).await;
     }
 
     async fn clear(&mut self) {
@@ -255,6 +268,7 @@ pub(crate) fn occurrence(key: u64, id: &str, at: Timestamp) -> Occurrence {
         id: EventId::parse(id).unwrap(),
         at,
         signature_json: r#"{"alert_name":"HighCPU","pod":"p-1"}"#.into(),
+        episode: None,
         rule: None,
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     counter::clock::Clock,
     domain::{AnomalyKey, Moment, Occurrence, Operation, PermanentFix, RepairAttempt},
     rules::Rules,
-    store::{RecordOutcome, Store, StoreError},
+    store::{RecordOutcome, Recorded, Store, StoreError},
 };
 
 /// The store's answer to one write.
@@ -85,7 +85,9 @@ impl Applier<'_> {
             false => self.store.record(moment, occurrences.clone()).await,
         };
         if let Some(fallback) = self.fallback {
-            fallback.report_news(self.source, &occurrences, &results);
+            let told = self.is_again.then(|| results.iter().map(as_copy).collect::<Vec<_>>());
+            let told = told.as_deref().unwrap_or(&results);
+            fallback.report_news(self.source, &occurrences, told);
         }
         if let Some(fallback) = self.updated() {
             let keys = occurrences.iter().map(|occurrence| occurrence.key);
@@ -128,6 +130,16 @@ impl Applier<'_> {
     fn times(&self, moment: Moment) -> CallTimes {
         CallTimes { began_at: moment.now, arrived_at: self.clock.now() }
     }
+}
+
+/// Returns the result of an operation that may have been applied before: a second copy of an alert
+/// that has counted is of an episode that was heard of.
+fn as_copy(result: &Result<Recorded, StoreError>) -> Result<Recorded, StoreError> {
+    let mut recorded = result.clone()?;
+    if recorded.outcome == RecordOutcome::Ongoing {
+        recorded.outcome = RecordOutcome::Duplicate;
+    }
+    Ok(recorded)
 }
 
 fn applied(is_new: Option<bool>) -> Applied {

@@ -15,6 +15,7 @@ use std::{
 
 use super::{
     applying::{Applied, Applier},
+    execution::{execution, rejected},
     fallback::Fallback,
     refusals::MAX_UNWITNESSED,
     reported::Source,
@@ -28,9 +29,11 @@ use crate::{
     domain::{AnomalyKey, Moment, Operation, Timestamp},
     rules::Rules,
     spool::SpoolWrite,
-    store::{Cause, FaultClass, RecordOutcome, Shard, Store, StoreError},
+    store::{Cause, FaultClass, Shard, Store, StoreError},
     telemetry::{LogSource, may_log},
 };
+
+pub(crate) use super::execution::Execution;
 
 /// Maximum number of operations that are executed at once.
 pub(crate) const BATCH_OPERATIONS: usize = 256;
@@ -44,10 +47,6 @@ const LONE_REFUSALS_OF_AVAILABLE: usize = 64;
 /// where there are too many to try them all.
 const SAMPLES: usize = 5;
 
-/// The reason of a write that only an operator can decide about.
-const UNRECOGNISABLE: &str = "it may have been counted before, and its id can't be recognised any \
-                              more: a retry counts it in any case, so drop it if it was counted";
-
 /// Executes writes.
 #[derive(Debug)]
 pub(crate) struct Executor {
@@ -59,40 +58,6 @@ pub(crate) struct Executor {
     /// Number of searches for a write that is taken. Each takes other samples than the one before.
     searches: AtomicUsize,
     pub(crate) call_sizes: Arc<CallSizes>,
-}
-
-/// The outcome of one write.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Execution {
-    Applied {
-        /// False if it had been applied before.
-        is_new: bool,
-    },
-    /// It was not applied, and never will be by itself.
-    Rejected {
-        reason: String,
-        /// True if it counts when an operator tries it again, even if it may have counted before.
-        retry_counts: bool,
-    },
-    /// Its shard does not answer; it waits on.
-    Deferred {
-        /// True if it may have taken effect.
-        maybe_sent: bool,
-    },
-    /// Its anomaly is being moved, or an earlier write of it waits; it waits on. Says nothing of
-    /// its shard.
-    Held {
-        /// True if it may have taken effect.
-        maybe_sent: bool,
-    },
-    /// The store has refused a call with nothing but this write, though it takes others or answers
-    /// probes; it waits on.
-    RefusedAlone(StoreError),
-    /// It was not tried alone, because its shard has refused so many others; it waits on.
-    NotTried {
-        /// True if it may have taken effect.
-        maybe_sent: bool,
-    },
 }
 
 /// The writes of a run, and what has become of them so far.
@@ -223,7 +188,8 @@ impl Executor {
             let fault = match result {
                 Ok(applied) => {
                     self.note_answer(run, moment.now, shard);
-                    run.executions[*index] = execution(run.source, &applied);
+                    let operation = &run.writes[*index].operation;
+                    run.executions[*index] = execution(run.source, operation, &applied);
                     continue;
                 }
                 Err(fault) => fault,
@@ -415,27 +381,4 @@ pub(crate) fn log_refusal(operation: &Operation, reason: &str) {
 /// Returns whether the server has refused a whole call in words that name no state of the server.
 fn is_refusal(fault: &StoreError) -> bool {
     fault.class() == FaultClass::Indeterminate && fault.cause() == Cause::Refused
-}
-
-fn rejected(reason: impl Into<String>) -> Execution {
-    Execution::Rejected { reason: reason.into(), retry_counts: false }
-}
-
-fn execution(source: Source, applied: &Applied) -> Execution {
-    match applied {
-        Applied::Yes { is_new } => Execution::Applied { is_new: *is_new },
-        Applied::Recorded(RecordOutcome::Counted) => Execution::Applied { is_new: true },
-        Applied::Recorded(RecordOutcome::Duplicate) => Execution::Applied { is_new: false },
-        // It was counted, and would have left every window since.
-        Applied::Recorded(RecordOutcome::TooOld) if source == Source::Resend => {
-            Execution::Applied { is_new: false }
-        }
-        Applied::UnknownAnomaly => rejected("the anomaly is not known"),
-        Applied::Recorded(RecordOutcome::TooOld) => {
-            rejected("it became older than 30 days while it waited")
-        }
-        Applied::Recorded(RecordOutcome::Unrecognisable) => {
-            Execution::Rejected { reason: UNRECOGNISABLE.to_owned(), retry_counts: true }
-        }
-    }
 }

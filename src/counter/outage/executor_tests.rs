@@ -3,9 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use super::{
-    executor::{Execution, Executor},
-    refusing_store::RefusingStore,
-    reported::Source,
+    execution::Execution, executor::Executor, refusing_store::RefusingStore, reported::Source,
 };
 use crate::{
     counter::{clock::SystemClock, health::Observation},
@@ -18,7 +16,8 @@ use crate::{
 fn write(key: u64, number: usize) -> SpoolWrite {
     let id = EventId::parse(&format!("{key}-{number}")).unwrap();
     let (key, at) = (AnomalyKey::from_bits(key), SystemClock.now());
-    let occurrence = Occurrence { key, id, at, signature_json: "{}".into(), rule: None };
+    let signature_json = "{}".into();
+    let occurrence = Occurrence { key, id, at, signature_json, episode: None, rule: None };
     SpoolWrite { operation: Operation::Occurrence(occurrence), maybe_sent: false }
 }
 

@@ -41,6 +41,7 @@ fn operation(key: u64) -> Operation {
         id,
         at: SystemClock.now(),
         signature_json: "{}".into(),
+        episode: None,
         rule: None,
     })
 }

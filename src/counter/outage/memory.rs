@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use super::{
+    occurrences::counts_of_one,
     pending::Pending,
     reported::Reported,
     stale_cache::StaleCache,
@@ -18,7 +19,7 @@ use super::{
 use crate::{
     domain::{
         AnomalyKey, AnomalyStats, ExtraCount, ExtraWindow, KnownDetails, KnownMark, KnownStats,
-        Operation, PermanentFix, RepairHistory, RuleRef, Timestamp,
+        Occurrence, Operation, PermanentFix, RepairHistory, RuleRef, Timestamp,
     },
     spool::SpoolWrite,
 };
@@ -49,8 +50,6 @@ pub(crate) struct Accepted {
     /// What was known just before it.
     pub(crate) before: KnownStats,
     pub(crate) estimate: Estimate,
-    /// The stats without all that waits, where the store knew the anomaly.
-    pub(crate) last_known: Option<KnownStats>,
 }
 
 impl Memory {
@@ -120,7 +119,7 @@ impl Memory {
         let SpoolWrite { operation, maybe_sent } = write;
         let key = operation.key();
         let windows = operation.rule().map(RuleRef::extra_windows).unwrap_or_default();
-        let before = self.known(key, now, windows).stats;
+        let mut before = self.known(key, now, windows).stats;
         let may_be_known =
             *maybe_sent && self.stale.get(key).is_some_and(|entry| entry.may_hold(now));
         let is_doubtful = !operation.id().is_made_up() || may_be_known;
@@ -128,10 +127,17 @@ impl Memory {
         if *maybe_sent {
             self.pending.mark_sent(operation);
         }
-        let last_known = self.stale.get(key).map(|entry| entry.stats(now).value);
-        let last_known = last_known.filter(|stats| !stats.is_partial);
-        let estimate = self.known(key, now, windows);
-        Accepted { is_first, before, estimate, last_known }
+        let mut estimate = self.known(key, now, windows);
+        if let Operation::Occurrence(Occurrence { at, episode: Some(_), .. }) = operation {
+            let stale = self.stale.get(key).map(|entry| entry.stats(now).value);
+            if stale.is_none_or(|stats| stats.is_partial) {
+                // A zero would be a lie: it is an occurrence, or of an incident that has one.
+                estimate.stats.counts = estimate.stats.counts.max(counts_of_one(*at, now));
+            }
+            // Whether it is an occurrence is not decided: it is no step.
+            before = estimate.stats.clone();
+        }
+        Accepted { is_first, before, estimate }
     }
 
     /// Adds the operations that wait to the stats that the store has just returned; `None` where it
@@ -191,6 +197,8 @@ impl Memory {
             repairs.total = repairs.total.max(stats.repair_attempts.unwrap_or_default());
             stats.repair_attempts = Some(repairs.total);
         }
+        // An alert that waits may change it.
+        details.firing = None;
         details.fix = match stats.mark {
             KnownMark::Unknown | KnownMark::Absent => None,
             KnownMark::SetAt(marked_at) => {
@@ -288,7 +296,7 @@ mod tests {
 
     fn write(id: EventId, maybe_sent: bool) -> SpoolWrite {
         let (at, signature_json) = (at(1), "{}".into());
-        let occurrence = Occurrence { key: KEY, id, at, signature_json, rule: None };
+        let occurrence = Occurrence { key: KEY, id, at, signature_json, episode: None, rule: None };
         SpoolWrite { operation: Operation::Occurrence(occurrence), maybe_sent }
     }
 

@@ -1,24 +1,26 @@
 //! The parts that serve calls while the store, or a shard of it, does not answer, and that bring
 //! the store up to date afterwards. `fallback.rs` takes writes, which `append.rs` appends to the
 //! spool, and estimates answers from `memory.rs`: what waits (`pending.rs`; `waiting.rs`: for one
-//! anomaly, with its `occurrences.rs`, `effects.rs` and `repair_copies.rs`) and what was last known
-//! (`stale_cache.rs`; `stale_entry.rs`: of one anomaly). `revival.rs` puts dead letters back.
-//! `probe.rs` notices that a shard answers again, `resend.rs` decides what a failover may have
-//! forgotten (of `resend_buffer.rs` and `held_writes.rs`), which `sending.rs` sends again, and
-//! `replay.rs` applies the spool (`pass.rs`, `progress.rs`: how far it is; `unsettled.rs`: what may
-//! have left it; `trials.rs`: which shards may take it; `refusals.rs`: which operations are at
-//! fault themselves), both by `executor.rs` (`applying.rs`: one call). `reported.rs` knows which
-//! news were reported, `lost_writes.rs` reports counts that fell. The replay is a `vital_task.rs`.
+//! anomaly, with its `occurrences.rs`, `effects.rs`, `repair_copies.rs` and `waiting_id.rs`) and
+//! what was last known (`stale_cache.rs`; `stale_entry.rs`: of one anomaly). `revival.rs` puts dead
+//! letters back. `probe.rs` notices that a shard answers again, `resend.rs` decides what a failover
+//! may have forgotten (of `resend_buffer.rs` and `held_writes.rs`), which `sending.rs` sends again,
+//! and `replay.rs` applies the spool (`pass.rs`, `progress.rs`: how far it is; `unsettled.rs`: what
+//! may have left it; `trials.rs`: which shards may take it; `refusals.rs`: which operations are at
+//! fault themselves), both by `executor.rs` (`applying.rs`: one call; `execution.rs`: the outcome
+//! of a write). `reported.rs` knows which news were reported, `lost_writes.rs` reports counts that
+//! fell. The replay is a `vital_task.rs`.
 //!
-//! Order of imports: config, append, occurrences, effects, repair_copies, stale_entry → waiting →
-//! pending, stale_cache, reported, resend_buffer, held_writes, trials, refusals, pass, progress,
-//! unsettled, vital_task → lost_writes, memory → fallback → revival, applying → executor → probe,
-//! sending → resend → replay.
+//! Order of imports: config, append, occurrences, effects, repair_copies, waiting_id, stale_entry →
+//! waiting → pending, stale_cache, reported, resend_buffer, held_writes, trials, refusals, pass,
+//! progress, unsettled, vital_task → lost_writes, memory → fallback → revival, applying → execution
+//! → executor → probe, sending → resend → replay.
 
 mod append;
 mod applying;
 mod config;
 mod effects;
+mod execution;
 mod executor;
 #[cfg(test)]
 mod executor_tests;
@@ -51,6 +53,7 @@ mod trials;
 mod unsettled;
 mod vital_task;
 mod waiting;
+mod waiting_id;
 
 use std::{sync::Arc, time::Duration};
 

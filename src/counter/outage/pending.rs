@@ -9,11 +9,12 @@ use std::{
 
 use super::{
     effects::Effect,
-    waiting::{Id, New, Removal, Sent, Summary, Waiting},
+    waiting::{New, Removal, Sent, Summary, Waiting},
+    waiting_id::Id,
 };
 use crate::domain::{
-    AnomalyKey, ExtraWindow, FixMark, Operation, PermanentFix, RepairAttempt, RepairHistory,
-    Timestamp,
+    AnomalyKey, ExtraWindow, FixMark, Occurrence, Operation, PermanentFix, RepairAttempt,
+    RepairHistory, Timestamp,
 };
 
 /// Maximum size of the texts of repairs and marks. Those of further ones are not in estimates.
@@ -84,6 +85,7 @@ impl Pending {
         self.since.get_or_insert(now);
         let (key, id) = (operation.key(), Id::of(operation));
         let new = match operation {
+            Operation::Occurrence(Occurrence { episode: Some(_), .. }) => New::Alert,
             Operation::Occurrence(occurrence) => New::Occurrence { at: occurrence.at, is_doubtful },
             Operation::Repair(attempt) => New::Other(self.repaired(attempt, is_doubtful)),
             Operation::Mark(mark) => New::Other(self.marked(mark)),

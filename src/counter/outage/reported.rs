@@ -101,7 +101,7 @@ impl Reported {
                 let was_known = known.is_some_and(|known| known.last_seen <= fixed_at);
                 was_known && Some(occurrence.at) > fixed_at
             }
-            RecordOutcome::TooOld | RecordOutcome::Unrecognisable => false,
+            _ => false,
         };
         let reported = self.entries.peek(&occurrence.key).and_then(|entry| entry.regressed_at);
         // What was reported before this mark was about an earlier one.
@@ -134,7 +134,7 @@ impl Reported {
                 (None, None) => return None,
                 _ => frequency.level > known_level,
             },
-            RecordOutcome::TooOld | RecordOutcome::Unrecognisable => return None,
+            _ => return None,
         };
         let level = frequency.level?;
         let reported = self.reported_level(key);
@@ -185,7 +185,7 @@ mod tests {
     fn occurrence(second: i64) -> Occurrence {
         let id = EventId::parse(&format!("o{second}")).unwrap();
         let (at, signature_json) = (at(second), "{}".into());
-        Occurrence { key: KEY, id, at, signature_json, rule: None }
+        Occurrence { key: KEY, id, at, signature_json, episode: None, rule: None }
     }
 
     fn counts(day: u64) -> WindowCounts {

@@ -154,7 +154,8 @@ mod tests {
         let write = |number: usize| {
             let id = EventId::parse(&number.to_string()).unwrap();
             let (key, signature_json) = (AnomalyKey::from_bits(1), "x".repeat(10_000).into());
-            Operation::Occurrence(Occurrence { key, id, at: now, signature_json, rule: None })
+            let (at, episode, rule) = (now, None, None);
+            Operation::Occurrence(Occurrence { key, id, at, signature_json, episode, rule })
         };
         let limit = 35_000;
         let buffer = buffer(1_000, limit);

@@ -18,7 +18,8 @@ use crate::{
 fn event(key: u64, id: &str) -> Operation {
     let (key, id) = (AnomalyKey::from_bits(key), EventId::parse(id).unwrap());
     let at = SystemClock.now();
-    Operation::Occurrence(Occurrence { key, id, at, signature_json: "{}".into(), rule: None })
+    let (signature_json, episode, rule) = ("{}".into(), None, None);
+    Operation::Occurrence(Occurrence { key, id, at, signature_json, episode, rule })
 }
 
 /// Sends what is due, as after each look of the replay.

@@ -152,7 +152,8 @@ mod tests {
         let write = |number: usize| {
             let (key, id) = (AnomalyKey::from_bits(7), EventId::parse(&number.to_string()));
             let id = id.unwrap();
-            let occurrence = Occurrence { key, id, at, signature_json: "{}".into(), rule: None };
+            let signature_json = "{}".into();
+            let occurrence = Occurrence { key, id, at, signature_json, episode: None, rule: None };
             HeldWrite::new((at, Operation::Occurrence(occurrence)))
         };
         (0..3).map(write).collect()

@@ -141,6 +141,7 @@ impl StaleEntry {
             known_since: details.known_since,
             fix: details.fix.as_ref().and_then(|fix| fix.value.clone()),
             repairs: details.repairs.as_ref().map(|repairs| repairs.value.clone()),
+            firing: None,
         };
         (times.into_iter().flatten().min(), known)
     }

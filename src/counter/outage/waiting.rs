@@ -2,7 +2,7 @@
 //! millions of them. Their number changes no cost by more than its logarithm.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     mem,
 };
 
@@ -10,10 +10,11 @@ use super::{
     effects::{Effect, Effects, Texts},
     occurrences::{ExtraNumbers, Occurrences, counts_of_one, extra_of_one},
     repair_copies::{WaitingAttempt, without_copies},
+    waiting_id::{Id, IdOf},
 };
 use crate::domain::{
-    ExtraWindow, KnownMark, Operation, PermanentFix, RECENT_ATTEMPTS, RETENTION, RecentAttempt,
-    RepairHistory, Timestamp, WindowCounts,
+    ExtraWindow, KnownMark, PermanentFix, RECENT_ATTEMPTS, RETENTION, RecentAttempt, RepairHistory,
+    Timestamp, WindowCounts,
 };
 
 /// The operations that wait for one anomaly. Most anomalies have just one, an occurrence.
@@ -29,28 +30,13 @@ pub(super) enum Waiting {
         at: Timestamp,
         id: [u8; 7],
     },
+    /// An alert, of which the store decides whether it counts: it has no effect that is known.
+    OneAlert {
+        id: [u8; 7],
+    },
     /// A repair, a mark or a removal of one.
     OneOther(Box<(u64, Effect)>),
     Many(Box<Many>),
-}
-
-/// Occurrences have ids of their own, apart from those of all other operations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Id {
-    of_occurrence: bool,
-    short: u64,
-}
-
-impl Id {
-    pub(super) fn of(operation: &Operation) -> Self {
-        let of_occurrence = matches!(operation, Operation::Occurrence(_));
-        Self { of_occurrence, short: operation.id().digest().short() }
-    }
-
-    /// The id of an occurrence, from its 56 bits.
-    fn of_one([a, b, c, d, e, f, g]: [u8; 7]) -> Self {
-        Self { of_occurrence: true, short: u64::from_be_bytes([0, a, b, c, d, e, f, g]) }
-    }
 }
 
 /// Several operations, or several copies of one.
@@ -64,6 +50,7 @@ pub(super) struct Many {
     /// Number of `repairs` that it may have had.
     doubtful_repairs: u64,
     fixes: Effects,
+    alerts: BTreeSet<u64>,
     /// Number of further copies of an operation, where there are any: a client's retry is accepted
     /// once it is durable itself, and not because the first copy may become so.
     copies: BTreeMap<Id, u32>,
@@ -85,6 +72,7 @@ impl Many {
                 self.doubtful_repairs += u64::from(is_first && is_doubtful);
                 is_first
             }
+            New::Alert => self.alerts.insert(id.short),
             New::Other(effect) => self.fixes.insert(id.short, effect),
         };
         if !is_first {
@@ -102,9 +90,12 @@ impl Many {
             }
             return Some(Removed::Copy);
         }
-        if id.of_occurrence {
+        if id.of == IdOf::Alert {
+            return self.alerts.remove(&id.short).then_some(Removed::NoEffect);
+        }
+        if id.of == IdOf::Occurrence {
             let is_found = self.fresh.remove(id.short) || self.doubtful.remove(id.short);
-            return is_found.then_some(Removed::Occurrence);
+            return is_found.then_some(Removed::NoEffect);
         }
         if let Some(repair) = self.repairs.remove(id.short) {
             self.doubtful_repairs -= u64::from(repair.is_doubtful_repair());
@@ -118,6 +109,7 @@ impl Many {
             && self.doubtful.is_empty()
             && self.repairs.is_empty()
             && self.fixes.is_empty()
+            && self.alerts.is_empty()
     }
 }
 
@@ -126,8 +118,8 @@ impl Many {
 enum Removed {
     /// One of several copies.
     Copy,
-    /// The last copy of an occurrence.
-    Occurrence,
+    /// The last copy of an occurrence or an alert.
+    NoEffect,
     /// The effect of the last copy of another operation.
     Effect(Effect),
 }
@@ -151,6 +143,7 @@ pub(super) enum New {
         /// True if the store may have had it before.
         is_doubtful: bool,
     },
+    Alert,
     Other(Effect),
 }
 
@@ -193,6 +186,10 @@ impl Waiting {
                 let [_, id @ ..] = id.short.to_be_bytes();
                 if is_doubtful { Self::OneDoubtful { at, id } } else { Self::One { at, id } }
             }
+            New::Alert => {
+                let [_, id @ ..] = id.short.to_be_bytes();
+                Self::OneAlert { id }
+            }
             New::Other(effect) => Self::OneOther(Box::new((id.short, effect))),
         }
     }
@@ -205,14 +202,19 @@ impl Waiting {
         let mut many = Many::default();
         match self {
             Self::One { at, id } => {
-                many.insert(Id::of_one(*id), New::Occurrence { at: *at, is_doubtful: false });
+                let id = Id::of_one(IdOf::Occurrence, *id);
+                many.insert(id, New::Occurrence { at: *at, is_doubtful: false });
             }
             Self::OneDoubtful { at, id } => {
-                many.insert(Id::of_one(*id), New::Occurrence { at: *at, is_doubtful: true });
+                let id = Id::of_one(IdOf::Occurrence, *id);
+                many.insert(id, New::Occurrence { at: *at, is_doubtful: true });
+            }
+            Self::OneAlert { id } => {
+                many.insert(Id::of_one(IdOf::Alert, *id), New::Alert);
             }
             Self::OneOther(other) => {
                 let (short, effect) = &**other;
-                let id = Id { of_occurrence: false, short: *short };
+                let id = Id { of: IdOf::Other, short: *short };
                 many.insert(id, New::Other(effect.clone()));
             }
             Self::Many(_) => {}
@@ -226,12 +228,14 @@ impl Waiting {
     pub(super) fn remove(&mut self, id: Id) -> Option<Removal> {
         let (removed, is_last) = match self {
             Self::One { id: known, .. } | Self::OneDoubtful { id: known, .. } => {
-                if Id::of_one(*known) != id {
+                if Id::of_one(IdOf::Occurrence, *known) != id {
                     return None;
                 }
-                (Removed::Occurrence, true)
+                (Removed::NoEffect, true)
             }
-            Self::OneOther(other) if id.of_occurrence || other.0 != id.short => return None,
+            Self::OneAlert { id: known } if Id::of_one(IdOf::Alert, *known) != id => return None,
+            Self::OneAlert { .. } => (Removed::NoEffect, true),
+            Self::OneOther(other) if id.of != IdOf::Other || other.0 != id.short => return None,
             Self::OneOther(other) => {
                 (Removed::Effect(mem::replace(&mut other.1, Effect::Unmarked)), true)
             }
@@ -240,7 +244,7 @@ impl Waiting {
         let is_gone = !matches!(removed, Removed::Copy);
         let text_bytes = match removed {
             Removed::Effect(effect) => effect.text_bytes(),
-            Removed::Copy | Removed::Occurrence => 0,
+            Removed::Copy | Removed::NoEffect => 0,
         };
         Some(Removal { is_last, is_gone, text_bytes })
     }
@@ -262,6 +266,7 @@ impl Waiting {
         match self {
             Self::One { at, .. } => (summary.fresh, summary.span) = one(*at),
             Self::OneDoubtful { at, .. } => (summary.doubtful, summary.span) = one(*at),
+            Self::OneAlert { .. } => {}
             Self::OneOther(other) => match &other.1 {
                 Effect::Repaired { is_doubtful: true, .. } => summary.doubtful.repairs = 1,
                 Effect::Repaired { .. } => summary.fresh.repairs = 1,
@@ -281,7 +286,7 @@ impl Waiting {
         let (sent_counts, sent_extra) = match (sent, &*self) {
             (Sent::None, _) => Default::default(),
             (Sent::These(ids), Self::Many(many)) => {
-                let ids = || ids.iter().filter(|id| id.of_occurrence).map(|id| id.short);
+                let ids = || ids.iter().filter(|id| id.of == IdOf::Occurrence).map(|id| id.short);
                 (many.fresh.counts_of(now, ids()), many.fresh.extra_of(now, windows, ids()))
             }
             // All, or there is but one.
@@ -303,7 +308,7 @@ impl Waiting {
             (Sent::None, _) => self.fresh_repairs(),
             (Sent::These(ids), Self::Many(many)) => {
                 let is_fresh = |id: &&Id| {
-                    let repair = many.repairs.get(id.short).filter(|_| !id.of_occurrence);
+                    let repair = many.repairs.get(id.short).filter(|_| id.of == IdOf::Other);
                     repair.is_some_and(|repair| !repair.is_doubtful_repair())
                 };
                 let sent = ids.iter().filter(is_fresh).count() as u64;
@@ -319,7 +324,7 @@ impl Waiting {
     /// bound, because the history may also have any that were sent and are not in its list.
     pub(super) fn add_repairs(&self, history: &mut RepairHistory, sent: Sent<'_>) {
         let newest: Vec<&Effect> = match self {
-            Self::One { .. } | Self::OneDoubtful { .. } => Vec::new(),
+            Self::One { .. } | Self::OneDoubtful { .. } | Self::OneAlert { .. } => Vec::new(),
             Self::OneOther(other) => vec![&other.1],
             Self::Many(many) => many.repairs.newest().take(RECENT_ATTEMPTS).collect(),
         };
@@ -349,7 +354,7 @@ impl Waiting {
 
     fn doubtful_repairs(&self) -> u64 {
         match self {
-            Self::One { .. } | Self::OneDoubtful { .. } => 0,
+            Self::One { .. } | Self::OneDoubtful { .. } | Self::OneAlert { .. } => 0,
             Self::OneOther(other) => u64::from(other.1.is_doubtful_repair()),
             Self::Many(many) => many.doubtful_repairs,
         }
@@ -357,7 +362,7 @@ impl Waiting {
 
     fn fresh_repairs(&self) -> u64 {
         match self {
-            Self::One { .. } | Self::OneDoubtful { .. } => 0,
+            Self::One { .. } | Self::OneDoubtful { .. } | Self::OneAlert { .. } => 0,
             Self::OneOther(other) => {
                 u64::from(matches!(other.1, Effect::Repaired { is_doubtful: false, .. }))
             }
@@ -390,7 +395,7 @@ impl Waiting {
 
     fn last_fix(&self) -> Option<&Effect> {
         match self {
-            Self::One { .. } | Self::OneDoubtful { .. } => None,
+            Self::One { .. } | Self::OneDoubtful { .. } | Self::OneAlert { .. } => None,
             Self::OneOther(other) => Some(&other.1),
             Self::Many(many) => many.fixes.newest().next(),
         }
@@ -400,7 +405,7 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{AnomalyKey, EventId, Occurrence};
+    use crate::domain::{AnomalyKey, EventId, Occurrence, Operation};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_micros(1_774_799_738_000_000).plus_seconds(second)
@@ -408,7 +413,8 @@ mod tests {
 
     fn id(number: u64) -> Id {
         let (key, id) = (AnomalyKey::from_bits(7), EventId::parse(&number.to_string()).unwrap());
-        let occurrence = Occurrence { key, id, at: at(0), signature_json: "{}".into(), rule: None };
+        let (at, signature_json) = (at(0), "{}".into());
+        let occurrence = Occurrence { key, id, at, signature_json, episode: None, rule: None };
         Id::of(&Operation::Occurrence(occurrence))
     }
 
@@ -418,6 +424,24 @@ mod tests {
 
     fn counts(waiting: &mut Waiting, now: Timestamp) -> WindowCounts {
         waiting.summary(now, &[], Sent::All).fresh.counts
+    }
+
+    #[test]
+    fn an_alert_that_waits_changes_no_estimate() {
+        let alert = Id { of: IdOf::Alert, short: 7 };
+        let mut waiting = Waiting::new(alert, New::Alert);
+        assert_eq!(waiting.summary(at(0), &[], Sent::None), Summary::default());
+        assert!(!waiting.insert(alert, New::Alert), "a copy of it");
+        let occurrence = New::Occurrence { at: at(0), is_doubtful: false };
+        assert!(waiting.insert(id(1), occurrence));
+        assert_eq!(waiting.summary(at(0), &[], Sent::All).fresh.counts.month, 1);
+        for gone in [false, true] {
+            let removal = waiting.remove(alert).unwrap();
+            assert!(removal.is_gone == gone && !removal.is_last);
+        }
+        assert!(waiting.remove(alert).is_none(), "it waits no longer");
+        assert!(waiting.remove(id(1)).unwrap().is_last);
+        assert!(Waiting::new(alert, New::Alert).remove(alert).unwrap().is_last);
     }
 
     #[test]

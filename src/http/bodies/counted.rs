@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::{frequency::FrequencyBody, sender_clock::note_times};
 use crate::{
     auth::Caller,
-    counter::{Answered, Counted, Counter, OccurrenceOutcome},
+    counter::{Answered, Counted, Counter, CounterError, OccurrenceOutcome},
     domain::{Moment, Occurrence},
     http::problem::Problem,
     store::RecordOutcome,
@@ -37,7 +37,7 @@ impl CountedBody {
     /// `mapped` says whether the key mapping has changed one of the four fields.
     pub(in crate::http) fn new(answered: Answered<Counted>, mapped: bool) -> Self {
         let Answered { value, degraded } = answered;
-        let Counted { outcome, frequency, .. } = value;
+        let Counted { outcome, frequency } = value;
         Self {
             frequency: FrequencyBody::new(frequency, degraded),
             counted: outcome.counts(),
@@ -47,7 +47,7 @@ impl CountedBody {
     }
 }
 
-/// The reason why an occurrence was not counted.
+/// The reason why an occurrence that is no alert was not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum NotCounted {
@@ -60,18 +60,21 @@ pub(in crate::http) enum NotCounted {
 }
 
 impl NotCounted {
-    pub(in crate::http) fn of(outcome: OccurrenceOutcome) -> Option<Self> {
+    fn of(outcome: OccurrenceOutcome) -> Option<Self> {
         match outcome {
-            OccurrenceOutcome::Settled(RecordOutcome::Counted) | OccurrenceOutcome::Spooled => None,
             OccurrenceOutcome::Settled(RecordOutcome::Duplicate) => Some(Self::Duplicate),
             OccurrenceOutcome::Settled(RecordOutcome::TooOld) => Some(Self::TooOld),
             OccurrenceOutcome::Settled(RecordOutcome::Unrecognisable) => Some(Self::Unrecognisable),
+            // It counts, or it is an alert.
+            OccurrenceOutcome::Settled(_)
+            | OccurrenceOutcome::Spooled
+            | OccurrenceOutcome::Undecided => None,
         }
     }
 }
 
-/// The result of one element of many; nothing where there was nothing to record.
-pub(in crate::http) type Recorded = Result<Option<Answered<Counted>>, Problem>;
+/// The result of one element of many.
+pub(in crate::http) type Recorded = Result<Answered<Counted>, Problem>;
 
 /// Records one occurrence.
 pub(in crate::http) async fn record_one(
@@ -91,18 +94,12 @@ pub(in crate::http) async fn record_each(
     counter: &Counter,
     caller: &Caller,
     moment: Moment,
-    elements: Vec<Result<Option<Occurrence>, Problem>>,
+    elements: Vec<Result<Occurrence, Problem>>,
 ) -> Vec<Recorded> {
     let mut occurrences = Vec::with_capacity(elements.len());
-    let pending: Vec<Result<bool, Problem>> = elements
+    let pending: Vec<Result<(), Problem>> = elements
         .into_iter()
-        .map(|element| {
-            element.map(|occurrence| {
-                let is_there = occurrence.is_some();
-                occurrences.extend(occurrence);
-                is_there
-            })
-        })
+        .map(|element| element.map(|occurrence| occurrences.push(occurrence)))
         .collect();
     let times: Vec<_> = occurrences.iter().map(|occurrence| occurrence.at).collect();
     let results = counter.record(moment, occurrences).await;
@@ -110,10 +107,10 @@ pub(in crate::http) async fn record_each(
     let mut results = results.into_iter();
     pending
         .into_iter()
-        .map(|element| match element {
-            Ok(true) => Ok(results.next().transpose()?),
-            Ok(false) => Ok(None),
-            Err(problem) => Err(problem),
+        .map(|element| {
+            element?;
+            let result = results.next().unwrap_or_else(|| Err(CounterError::no_result()));
+            Ok(result?)
         })
         .collect()
 }
@@ -126,6 +123,6 @@ pub(in crate::http) fn temporary_problem(results: &[Recorded]) -> Option<&Proble
 
 /// The status of many writes: 202 where any of them waits in the spool.
 pub(in crate::http) fn write_status_of(results: &[Recorded]) -> StatusCode {
-    let waits = |result: &Recorded| matches!(result, Ok(Some(Answered { degraded: Some(_), .. })));
+    let waits = |result: &Recorded| matches!(result, Ok(Answered { degraded: Some(_), .. }));
     if results.iter().any(waits) { StatusCode::ACCEPTED } else { StatusCode::OK }
 }

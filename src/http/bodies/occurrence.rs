@@ -197,7 +197,7 @@ impl Posted<'_> {
                 (fields.plain_key()?, SignatureJson::of_posted(text, config));
             Identified { key, signature_json, is_mapped: false }
         };
-        let occurrence = Occurrence { key, id, at, signature_json, rule: None };
+        let occurrence = Occurrence { key, id, at, signature_json, episode: None, rule: None };
         Ok(ReadOccurrence { occurrence, is_mapped })
     }
 }

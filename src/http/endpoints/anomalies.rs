@@ -16,7 +16,7 @@ use super::endpoint::Endpoint;
 use crate::{
     auth::{Caller, Scope},
     counter::{Anomaly, Answered},
-    domain::{AnomalyKey, Signature, Timestamp},
+    domain::{AnomalyKey, Firing, Signature, Timestamp},
     http::{
         bodies::{
             ActionBody, CountedBody, DegradedBody, FixBody, FrequencyBody, OccurrenceRequest,
@@ -72,8 +72,30 @@ struct AnomalyBody {
     /// with the most attempts comes first. Null in an outage if that is not known.
     #[schema(required, max_items = 100)]
     repairs: Option<Vec<ActionBody>>,
+    /// The alerts of the anomaly that fire; null if there are none, and in an outage, where that is
+    /// not known (`degraded` is true then).
+    #[schema(required)]
+    firing: Option<FiringBody>,
     #[serde(flatten)]
     degraded: DegradedBody,
+}
+
+/// The alerts of an anomaly that fire, as far as deliveries have told it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Firing)]
+struct FiringBody {
+    /// Number of alerts: 1,000 at most.
+    #[schema(example = 2)]
+    episodes: usize,
+    /// The time at which the first of them began to fire.
+    #[schema(value_type = schemas::Time)]
+    since: Timestamp,
+}
+
+impl From<Firing> for FiringBody {
+    fn from(Firing { episodes, since }: Firing) -> Self {
+        Self { episodes, since }
+    }
 }
 
 /// The fields that identify an anomaly.
@@ -115,6 +137,7 @@ impl From<Answered<Anomaly>> for AnomalyBody {
             known_since: details.known_since,
             permanent_fix: details.fix.map(|fix| FixBody::new(frequency.key, fix, degraded)),
             repairs: details.repairs.as_ref().map(ActionBody::of_history),
+            firing: details.firing.map(FiringBody::from),
             frequency: FrequencyBody::new(frequency, degraded),
             degraded: degraded.into(),
         }
@@ -209,7 +232,7 @@ async fn record_array(
     let read = array.read(moment, &state.keys, state.anomaly)?;
     let are_mapped: Vec<bool> =
         read.iter().map(|read| read.as_ref().is_ok_and(|read| read.is_mapped)).collect();
-    let occurrences = read.into_iter().map(|read| read.map(|read| Some(read.occurrence))).collect();
+    let occurrences = read.into_iter().map(|read| read.map(|read| read.occurrence)).collect();
     let results = record_each(&state.counter, caller, moment, occurrences).await;
     // Nothing was recorded, some of it for a reason that passes: the client is to retry the call.
     if let Some(problem) = temporary_problem(&results)
@@ -219,7 +242,7 @@ async fn record_array(
     }
     let status = write_status_of(&results);
     let results = results.into_iter().zip(are_mapped);
-    let bodies = results.filter_map(|(result, mapped)| ElementBody::of(result, mapped)).collect();
+    let bodies = results.map(|(result, mapped)| ElementBody::new(result, mapped)).collect();
     Ok((status, Json(RecordedBody::Many(bodies))))
 }
 
@@ -233,12 +256,10 @@ enum ElementBody {
 }
 
 impl ElementBody {
-    fn of(result: Recorded, mapped: bool) -> Option<Self> {
+    fn new(result: Recorded, mapped: bool) -> Self {
         match result {
-            Ok(counted) => {
-                counted.map(|counted| Self::Counted(Box::new(CountedBody::new(counted, mapped))))
-            }
-            Err(problem) => Some(Self::Problem(problem)),
+            Ok(counted) => Self::Counted(Box::new(CountedBody::new(counted, mapped))),
+            Err(problem) => Self::Problem(problem),
         }
     }
 }
@@ -293,10 +314,10 @@ struct ForgottenBody {
 
 /// Forget one anomaly, such as a test's.
 ///
-/// Removes its counts, repairs, permanent fix and audit. The next occurrence begins anew, and
-/// counts also if its `event_id` was counted before. The log keeps a line with the name of the
-/// token. While writes wait for the store, as in an outage, nothing is forgotten, and the answer is
-/// 503.
+/// Removes its counts, repairs, permanent fix and audit, and what was heard of its alerts. The next
+/// occurrence begins anew, and counts also if its `event_id` was counted before. The log keeps a
+/// line with the name of the token. While writes wait for the store, as in an outage, nothing is
+/// forgotten, and the answer is 503.
 #[utoipa::path(
     delete,
     path = "/anomalies/{key}",

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     domain::{
-        AnomalyStats, EventDigest, ExtraCount, Insertion, Moment, PermanentFix, RecentAttempt,
+        AlertCounted, AlertEpisode, AlertPolicy, AnomalyStats, Decision, EventDigest, ExtraCount,
+        Firing, IncidentChange, Incidents, Insertion, Moment, PermanentFix, RecentAttempt,
         RecentIds, RepairHistory, RuleRef, Timeline, TimelineConfig, Timestamp,
     },
     store::{AnomalyDetails, KEPT_SECONDS},
@@ -22,6 +23,7 @@ pub(super) struct Anomaly {
     kept_until: Timestamp,
     timeline: Timeline,
     remediation: Option<Box<Remediation>>,
+    incidents: Option<Box<Incidents>>,
     /// Present until a checkpoint has written it to the file.
     #[serde(skip)]
     new_signature_json: Option<Arc<str>>,
@@ -36,6 +38,23 @@ struct Remediation {
     /// The ids of repairs, marks and removals, and the time at which each came.
     #[serde(with = "operation_ids")]
     operation_ids: RecentIds,
+}
+
+/// An anomaly as rows before version 4 have it: without alerts.
+#[derive(Debug, Deserialize)]
+pub(super) struct AnomalyV2 {
+    known_since: Timestamp,
+    kept_until: Timestamp,
+    timeline: Timeline,
+    remediation: Option<Box<Remediation>>,
+}
+
+impl From<AnomalyV2> for Anomaly {
+    fn from(old: AnomalyV2) -> Self {
+        let AnomalyV2 { known_since, kept_until, timeline, remediation } = old;
+        let (incidents, new_signature_json) = (None, None);
+        Self { known_since, kept_until, timeline, remediation, incidents, new_signature_json }
+    }
 }
 
 /// The form in which the ids of operations are stored: pairs of an id and its time.
@@ -100,6 +119,7 @@ impl Anomaly {
             kept_until: Timestamp::MIN,
             timeline: Timeline::default(),
             remediation: None,
+            incidents: None,
             new_signature_json: Some(signature_json),
         }
     }
@@ -128,6 +148,25 @@ impl Anomaly {
     /// Keeps the anomaly as after an occurrence, without an event.
     pub(super) fn keep_without_event(&mut self, moment: Moment) {
         self.keep_for(moment.now, KEPT_SECONDS);
+    }
+
+    /// Decides about an alert of an anomaly, which may not be known.
+    pub(super) fn decide(
+        known: Option<&Self>,
+        now: Timestamp,
+        told: &AlertEpisode,
+        policy: AlertPolicy,
+    ) -> Decision {
+        let fixed_at = known.and_then(|known| known.fix(now)).map(|fix| fix.marked_at);
+        match known.and_then(|known| known.incidents.as_deref()) {
+            Some(incidents) => incidents.decide(now, told, fixed_at, policy),
+            None => Incidents::default().decide(now, told, fixed_at, policy),
+        }
+    }
+
+    /// Applies the effect of an alert.
+    pub(super) fn change_incidents(&mut self, change: &IncidentChange, counted: AlertCounted) {
+        self.incidents.get_or_insert_default().apply(change, counted);
     }
 
     /// Adds a repair attempt. Returns false if its id is known.
@@ -227,14 +266,25 @@ impl Anomaly {
     }
 
     /// Returns everything, without the signature if that is on disk.
-    pub(super) fn details(&self, now: Timestamp, rule: Option<&RuleRef>) -> AnomalyDetails {
+    pub(super) fn details(
+        &self,
+        now: Timestamp,
+        rule: Option<&RuleRef>,
+        policy: AlertPolicy,
+    ) -> AnomalyDetails {
         AnomalyDetails {
             signature_json: self.new_signature_json.as_deref().map(str::to_owned),
             known_since: Some(self.known_since),
             stats: self.stats(now, rule),
             fix: self.fix(now).cloned(),
             repairs: self.repairs(now),
+            firing: self.firing(now, policy),
         }
+    }
+
+    /// Returns the alerts that fire.
+    fn firing(&self, now: Timestamp, policy: AlertPolicy) -> Option<Firing> {
+        self.incidents.as_ref()?.firing(now, policy)
     }
 
     pub(super) fn repairs(&self, now: Timestamp) -> RepairHistory {

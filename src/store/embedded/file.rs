@@ -20,7 +20,7 @@ use super::{
         ANOMALIES, AUDIT, AuditKey, JOURNAL, OLD_JOURNAL, SIGNATURES, Sequences, audit_of, prepare,
     },
     journal::{Change, JournalRow, ShouldHold},
-    row::{self, AnomalyRow, AnomalyRows, Kind, decode, encode},
+    row::{self, AnomalyRow, AnomalyRows, Kind, encode},
 };
 use crate::{
     domain::{AUDIT_ENTRIES, AnomalyKey, AuditEntry},
@@ -235,7 +235,7 @@ impl StoreFile {
         mut take: impl FnMut(AnomalyKey, AnomalyRow<Anomaly>),
     ) -> Result<(), FileError> {
         self.read(ANOMALIES, |key, bytes| {
-            take(AnomalyKey::from_bits(key), decode(Kind::Anomaly, &key, bytes)?);
+            take(AnomalyKey::from_bits(key), row::decode_anomaly(key, bytes)?);
             Ok(())
         })
     }

@@ -11,7 +11,7 @@ use redb::{Database, Error, Key, ReadableTable as _, TableDefinition, WriteTrans
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    anomaly::Anomaly,
+    anomaly::{Anomaly, AnomalyV2},
     audit_v1::AuditEntryV1,
     error::FileError,
     journal::{JournalRow, JournalRowV1},
@@ -115,8 +115,9 @@ fn verify_unread(transaction: &WriteTransaction) -> Result<(), FileError> {
 
 fn convert(transaction: &WriteTransaction) -> Result<(), FileError> {
     tracing::info!("converting the embedded store's file to this version's format");
-    let as_is = |row: AnomalyRow<Anomaly>| row;
-    let anomalies = convert_table(transaction, Kind::Anomaly, (OLD_ANOMALIES, ANOMALIES), as_is)?;
+    let of_anomaly = |row: AnomalyRow<AnomalyV2>| AnomalyRow::<Anomaly>::from(row);
+    let anomalies =
+        convert_table(transaction, Kind::Anomaly, (OLD_ANOMALIES, ANOMALIES), of_anomaly)?;
     let of_journal = |row: JournalRowV1| JournalRow::from(row);
     let journal = convert_table(transaction, Kind::Journal, (OLD_JOURNAL, JOURNAL), of_journal)?;
     let of_audit = |entry: AuditEntryV1| AuditEntry::from(entry);

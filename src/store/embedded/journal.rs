@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    AnomalyKey, AuditEntry, EventDigest, Moment, PermanentFix, RecentAttempt, Timestamp,
+    AnomalyKey, AuditEntry, EventDigest, IncidentChange, Moment, PermanentFix, RecentAttempt,
+    Timestamp,
 };
 
 /// The changes of one batch. The order of the fields is part of the file format.
@@ -96,6 +97,18 @@ pub(super) enum Change {
     Forgotten {
         key: AnomalyKey,
     },
+    /// An alert was delivered. The journal has its effect and not the alert, so that neither the
+    /// configuration nor the rules of another version change it.
+    Alerted {
+        key: AnomalyKey,
+        at: Timestamp,
+        id: EventDigest,
+        /// True if it is an occurrence, unless its id is known.
+        counts: bool,
+        /// Present if this alert made the anomaly known.
+        signature_json: Option<Arc<str>>,
+        incidents: IncidentChange,
+    },
 }
 
 impl Change {
@@ -106,7 +119,8 @@ impl Change {
             | Self::MarkedFixed { key, .. }
             | Self::UnmarkedFixed { key, .. }
             | Self::EventsExpired { key }
-            | Self::Forgotten { key } => *key,
+            | Self::Forgotten { key }
+            | Self::Alerted { key, .. } => *key,
         }
     }
 

@@ -33,12 +33,12 @@ use self::{
     writer::Writer,
 };
 use super::{
-    AnomalyDetails, Judged, Recorded, RepairRecorded, Shard, Store, StoreError, StoreSize,
-    is_audited,
+    AnomalyDetails, Judged, Recorded, RecordingConfig, RepairRecorded, Shard, Store, StoreError,
+    StoreSize, is_audited,
 };
 use crate::domain::{
     AnomalyKey, AnomalyStats, AuditEntry, FixMark, FixRemoval, Moment, Occurrence, PermanentFix,
-    RepairAttempt, RepairHistory, TimelineConfig,
+    RepairAttempt, RepairHistory,
 };
 
 pub use checkpoint::CheckpointLimits;
@@ -63,10 +63,10 @@ impl EmbeddedStore {
     /// a format that this version can't read.
     pub fn open(
         data_dir: &Path,
-        timeline: TimelineConfig,
+        recording: RecordingConfig,
         config: StoreConfig,
     ) -> Result<Self, EmbeddedOpenError> {
-        Self::open_with(data_dir, timeline, config, CheckpointLimits::default())
+        Self::open_with(data_dir, recording, config, CheckpointLimits::default())
     }
 
     /// Reads the file in `data_dir`, if there is one that no other process has open, as opening it
@@ -84,11 +84,11 @@ impl EmbeddedStore {
     /// As there.
     pub fn open_with(
         data_dir: &Path,
-        timeline: TimelineConfig,
+        recording: RecordingConfig,
         config: StoreConfig,
         limits: CheckpointLimits,
     ) -> Result<Self, EmbeddedOpenError> {
-        let state = Arc::new(SharedState::new(State::new(timeline, config.max_anomalies)));
+        let state = Arc::new(SharedState::new(State::new(recording, config.max_anomalies)));
         let writer = Writer::open(data_dir, limits, Arc::clone(&state))?;
         Ok(Self { state, writer: writer.start(config.write_timeout()) })
     }

@@ -7,11 +7,12 @@ use std::path::Path;
 use redb::{Builder, Error, Key, ReadOnlyDatabase, ReadableDatabase as _, ReadableTable as _};
 
 use super::{
+    anomaly::AnomalyV2,
     audit_v1::AuditEntryV1,
     file::unless_panicked,
     format::{ANOMALIES, AUDIT, JOURNAL, OLD_ANOMALIES, OLD_AUDIT, OLD_JOURNAL, Rows, SIGNATURES},
     journal::JournalRowV1,
-    row::{SignatureRow, VERSION_1, decode_signature, whole},
+    row::{AnomalyRow, SignatureRow, VERSION_1, decode_signature, whole},
     salvage::Salvage,
 };
 use crate::domain::AnomalyKey;
@@ -26,9 +27,9 @@ pub(super) fn add_to(salvage: &mut Salvage, file: &Path) -> u64 {
     let mut found = 0;
     for (table, version) in [(ANOMALIES, Some(VERSION_1)), (OLD_ANOMALIES, None)] {
         for_each(&database, table, |key, row| {
-            if let Some(Ok(row)) = value(row, version).map(whole) {
+            if let Some(Ok(row)) = value(row, version).map(whole::<AnomalyRow<AnomalyV2>>) {
                 found += 1;
-                salvage.anomalies.entry(AnomalyKey::from_bits(key)).or_insert(row);
+                salvage.anomalies.entry(AnomalyKey::from_bits(key)).or_insert_with(|| row.into());
             }
         });
     }

@@ -23,8 +23,9 @@ use super::{
     state::State,
 };
 use crate::{
-    domain::{AnomalyKey, TimelineConfig, Timestamp},
+    domain::{AnomalyKey, Timestamp},
     redb_file::{ReadableFile, sync_folder},
+    store::RecordingConfig,
 };
 
 /// Bytes of anomalies, and number of entries of audits, that one transaction writes.
@@ -84,7 +85,7 @@ struct Missing {
 /// disk fails or is full. The file is then as it was.
 pub fn recover(
     data_dir: &Path,
-    timeline: TimelineConfig,
+    recording: RecordingConfig,
     now: Timestamp,
 ) -> Result<Recovery, OpenError> {
     let file = StoreFile::path(data_dir);
@@ -114,7 +115,7 @@ pub fn recover(
     let damaged_rows = salvage.damaged.iter().map(|(kind, rows)| (*kind, *rows)).collect();
     let mut taken = Taken::default();
     let new = StoreFile::create_with(data_dir, |file| {
-        taken = fill(file, salvage, timeline)?;
+        taken = fill(file, salvage, recording)?;
         Ok(())
     })?;
     let unreadable_blocks = damaged.unreadable_blocks();
@@ -165,7 +166,7 @@ fn missing(salvage: &Salvage) -> Missing {
 fn fill(
     file: &mut StoreFile,
     salvage: Salvage,
-    timeline: TimelineConfig,
+    recording: RecordingConfig,
 ) -> Result<Taken, FileError> {
     let Salvage { anomalies, mut signatures, audit, journal, .. } = salvage;
     let newest_row = anomalies.values().map(|row| row.as_of).max().unwrap_or_default();
@@ -174,7 +175,7 @@ fn fill(
     let mut taken = Taken { batches: journal.len(), ..Taken::default() };
 
     // What has expired stays: the service forgets it, by a clock that it trusts.
-    let mut loading = Loading::into(State::new(timeline, NonZeroUsize::MAX));
+    let mut loading = Loading::into(State::new(recording, NonZeroUsize::MAX));
     for (key, row) in anomalies {
         loading.anomaly(key, row);
     }

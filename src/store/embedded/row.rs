@@ -5,8 +5,9 @@
 //! payload (both numbers of 4 bytes, little-endian), and the payload in postcard: the row's key and
 //! its value. redb has checksums too, but verifies them only when the file is opened, and computes
 //! them anew for a page that it copies. The frame is the same in all versions from 2 on, so that an
-//! intact row of a newer version is distinguished from a damaged one. A row of version 1 is the
-//! version and the value; a signature of that version is its JSON.
+//! intact row of a newer version is distinguished from a damaged one. Rows of version 2 have no
+//! alerts; there is no version 3, because one flipped bit would make it version 1. A row of version
+//! 1 is the version and the value; a signature of that version is its JSON.
 //!
 //! postcard writes fields in their order and numbers variants by their position. A change of
 //! either, in a type that a row holds, is a new version, whose reader keeps the old types.
@@ -14,7 +15,7 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
-    anomaly::Anomaly,
+    anomaly::{Anomaly, AnomalyV2},
     audit_v1::AuditEntryV1,
     error::RowError,
     journal::{JournalRow, JournalRowV1},
@@ -22,14 +23,16 @@ use super::{
 use crate::domain::{AnomalyKey, AuditEntry};
 
 /// The version that is written, and the newest that is read.
-pub(super) const VERSION: u8 = 2;
+pub(super) const VERSION: u8 = 4;
+/// The first version with a frame.
+const VERSION_2: u8 = 2;
 /// The oldest version that is read. Commit 8c08e13 wrote the same values without a byte in front.
 pub(super) const VERSION_1: u8 = 1;
 
 /// Bytes that can't stand in a text, and are unlikely to stand anywhere else.
 pub(super) const MARK: [u8; 4] = *b"\xACrow";
 /// The version and the mark, as they stand at the beginning of a row.
-pub(super) const BEGINNING: [u8; 5] = *b"\x02\xACrow";
+pub(super) const BEGINNING: [u8; 5] = *b"\x04\xACrow";
 /// The beginning, the kind, the length and the checksum.
 pub(super) const HEADER_BYTES: usize = BEGINNING.len() + 1 + 4 + 4;
 /// No row is larger: a batch has a limited number of elements, which came in bodies of limited
@@ -72,7 +75,7 @@ impl Kind {
 /// The beginning of a row, of version 2 or newer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Header {
-    version: u8,
+    pub(super) version: u8,
     pub(super) kind: Kind,
     pub(super) payload_bytes: usize,
     pub(super) checksum: u32,
@@ -85,7 +88,7 @@ impl Header {
         let [version, m0, m1, m2, m3, kind, l0, l1, l2, l3, c0, c1, c2, c3] = *header;
         let kind = Kind::ALL.into_iter().find(|known| known.byte() == kind);
         let payload_bytes = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
-        let is_framed = version >= VERSION && [m0, m1, m2, m3] == MARK;
+        let is_framed = version >= VERSION_2 && [m0, m1, m2, m3] == MARK;
         match kind {
             Some(kind) if is_framed && payload_bytes <= MAX_PAYLOAD_BYTES => Ok(Self {
                 version,
@@ -117,6 +120,12 @@ impl Header {
 pub(super) struct AnomalyRow<A> {
     pub(super) as_of: u64,
     pub(super) anomaly: A,
+}
+
+impl From<AnomalyRow<AnomalyV2>> for AnomalyRow<Anomaly> {
+    fn from(AnomalyRow { as_of, anomaly }: AnomalyRow<AnomalyV2>) -> Self {
+        Self { as_of, anomaly: anomaly.into() }
+    }
 }
 
 /// The object that made an anomaly known, as JSON.
@@ -183,6 +192,28 @@ pub(super) fn encode(
     header[6..10].copy_from_slice(&length.to_le_bytes());
     header[10..].copy_from_slice(&checksum(VERSION, kind, payload).to_le_bytes());
     Ok(row)
+}
+
+/// Returns the anomaly of a row.
+pub(super) fn decode_anomaly(key: u64, row: &[u8]) -> Result<AnomalyRow<Anomaly>, RowError> {
+    match row.first() {
+        Some(&(VERSION_1 | VERSION_2)) => {
+            decode::<_, AnomalyRow<AnomalyV2>>(Kind::Anomaly, &key, row).map(AnomalyRow::from)
+        }
+        _ => decode(Kind::Anomaly, &key, row),
+    }
+}
+
+/// Returns the key and the anomaly of the payload of a row with a frame.
+pub(super) fn anomaly_of_payload(
+    version: u8,
+    payload: &[u8],
+) -> Result<(u64, AnomalyRow<Anomaly>), RowError> {
+    if version == VERSION_2 {
+        let (key, row) = whole::<(u64, AnomalyRow<AnomalyV2>)>(payload)?;
+        return Ok((key, row.into()));
+    }
+    whole(payload)
 }
 
 /// Returns the value of a row, which must be that of the key in the table of `kind`.

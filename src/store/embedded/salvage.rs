@@ -9,7 +9,7 @@ use super::{
     error::{OpenError, RowError},
     format::AuditKey,
     journal::JournalRow,
-    row::{AnomalyRow, HEADER_BYTES, Header, Kind, MARK, SignatureRow, whole},
+    row::{AnomalyRow, HEADER_BYTES, Header, Kind, MARK, SignatureRow, anomaly_of_payload, whole},
 };
 use crate::{
     domain::{AnomalyKey, AuditEntry},
@@ -114,7 +114,7 @@ impl Salvage {
     fn take(&mut self, header: Header, payload: &[u8]) -> Result<(), RowError> {
         match header.kind {
             Kind::Anomaly => {
-                let (key, row) = whole::<(u64, AnomalyRow<Anomaly>)>(payload)?;
+                let (key, row) = anomaly_of_payload(header.version, payload)?;
                 let key = AnomalyKey::from_bits(key);
                 if self.anomalies.get(&key).is_none_or(|known| known.as_of <= row.as_of) {
                     self.anomalies.insert(key, row);

@@ -12,11 +12,13 @@ use super::{
 };
 use crate::{
     domain::{
-        AnomalyKey, AnomalyStats, AuditEntry, FixMark, FixRemoval, Insertion, Moment, Occurrence,
-        PermanentFix, RETENTION, RepairAttempt, RepairHistory, TimelineConfig, Timestamp,
+        AlertCounted, AlertEpisode, AlertPolicy, AlertVerdict, AnomalyKey, AnomalyStats,
+        AuditEntry, FixMark, FixRemoval, Insertion, Moment, Occurrence, PermanentFix, RETENTION,
+        RepairAttempt, RepairHistory, TimelineConfig, Timestamp,
     },
     store::{
-        AnomalyDetails, Judged, RecordOutcome, Recorded, RepairRecorded, StoreError, StoreSize,
+        AnomalyDetails, Judged, RecordOutcome, Recorded, RecordingConfig, RepairRecorded,
+        StoreError, StoreSize,
     },
 };
 
@@ -26,6 +28,7 @@ pub(super) type SharedState = RwLock<State>;
 #[derive(Debug)]
 pub(super) struct State {
     timeline: TimelineConfig,
+    alerts: AlertPolicy,
     max_anomalies: NonZeroUsize,
     anomalies: BTreeMap<AnomalyKey, Anomaly>,
     /// Changes since [`State::take_changes`].
@@ -35,9 +38,11 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(timeline: TimelineConfig, max_anomalies: NonZeroUsize) -> Self {
+    pub(super) fn new(recording: RecordingConfig, max_anomalies: NonZeroUsize) -> Self {
+        let RecordingConfig { timeline, alerts } = recording;
         Self {
             timeline,
+            alerts,
             max_anomalies,
             anomalies: BTreeMap::new(),
             changes: Vec::new(),
@@ -47,7 +52,8 @@ impl State {
 
     /// Returns a state with the same limits and no anomalies.
     pub(super) fn emptied(&self) -> Self {
-        Self::new(self.timeline, self.max_anomalies)
+        let recording = RecordingConfig { timeline: self.timeline, alerts: self.alerts };
+        Self::new(recording, self.max_anomalies)
     }
 
     pub(super) fn size(&self) -> StoreSize {
@@ -93,19 +99,23 @@ impl State {
 
     pub(super) fn details(&self, moment: Moment, anomaly: &Judged) -> Option<AnomalyDetails> {
         let known = self.known(moment, anomaly.key)?;
-        Some(known.details(moment.now, anomaly.rule.as_ref()))
+        Some(known.details(moment.now, anomaly.rule.as_ref(), self.alerts))
     }
 
     pub(super) fn repairs(&self, moment: Moment, key: AnomalyKey) -> Option<RepairHistory> {
         self.known(moment, key).map(|anomaly| anomaly.repairs(moment.now))
     }
 
-    /// Records an occurrence, unless it would make one anomaly more than is permitted known.
+    /// Records an occurrence or an alert, unless it would make one anomaly more than is permitted
+    /// known.
     pub(super) fn record(
         &mut self,
         moment: Moment,
         occurrence: &Occurrence,
     ) -> Result<Recorded, StoreError> {
+        if let Some(told) = &occurrence.episode {
+            return self.hear(moment, occurrence, told);
+        }
         let key = occurrence.key;
         let known = self.known(moment, key);
         let previous_count_24h = known.map_or(0, |anomaly| anomaly.count_24h(moment.now));
@@ -132,8 +142,21 @@ impl State {
             }
             if counts { RecordOutcome::Counted } else { RecordOutcome::Duplicate }
         };
+        let before = (previous_count_24h, previous_last_seen);
+        Ok(self.recorded(moment, occurrence, outcome, before))
+    }
+
+    /// Returns the outcome of an occurrence, with the count of 24 hours and the newest event of a
+    /// marked anomaly before it.
+    fn recorded(
+        &self,
+        moment: Moment,
+        occurrence: &Occurrence,
+        outcome: RecordOutcome,
+        (previous_count_24h, previous_last_seen): (u64, Option<Timestamp>),
+    ) -> Recorded {
         let (now, rule) = (moment.now, occurrence.rule.as_ref());
-        let known = self.known(moment, key);
+        let known = self.known(moment, occurrence.key);
         let stats = known.map(|anomaly| anomaly.stats(now, rule)).unwrap_or_default();
         let newest = match (known, rule) {
             (Some(anomaly), Some(rule)) if outcome == RecordOutcome::Counted => {
@@ -141,7 +164,48 @@ impl State {
             }
             _ => Vec::new(),
         };
-        Ok(Recorded { outcome, now, previous_count_24h, previous_last_seen, stats, newest })
+        Recorded { outcome, now, previous_count_24h, previous_last_seen, stats, newest }
+    }
+
+    /// Records what an alert tells, if that is an occurrence too.
+    fn hear(
+        &mut self,
+        moment: Moment,
+        occurrence: &Occurrence,
+        told: &AlertEpisode,
+    ) -> Result<Recorded, StoreError> {
+        let (key, at) = (occurrence.key, occurrence.at);
+        let known = self.known(moment, key);
+        let previous_count_24h = known.map_or(0, |anomaly| anomaly.count_24h(moment.now));
+        let previous_last_seen = known.and_then(|known| known.last_seen_of_marked(moment.now));
+        let signature_json = known.is_none().then(|| occurrence.signature_json.to_stored());
+        let decision = Anomaly::decide(known, moment.now, told, self.alerts);
+        let has_room = !self.is_full() || self.anomalies.contains_key(&key);
+
+        let counts = decision.verdict == AlertVerdict::Count;
+        if counts && !has_room && !is_too_old(moment, at) {
+            return Err(StoreError::full(self.max_anomalies.get()));
+        }
+        let is_change = counts || !decision.change.is_empty();
+        let id = occurrence.id.digest();
+        let incidents = decision.change;
+        let change = Change::Alerted { key, at, id, counts, signature_json, incidents };
+        let mut is_new = false;
+        if is_change && has_room {
+            is_new = self.apply(moment, &change);
+            self.changes.push(change);
+        }
+        let outcome = match decision.verdict {
+            AlertVerdict::Count if is_too_old(moment, at) => RecordOutcome::TooOld,
+            AlertVerdict::Count if is_new => RecordOutcome::Counted,
+            AlertVerdict::Count => RecordOutcome::Duplicate,
+            AlertVerdict::Ongoing => RecordOutcome::Ongoing,
+            AlertVerdict::SameIncident => RecordOutcome::SameIncident,
+            AlertVerdict::Resolved => RecordOutcome::Resolved,
+            AlertVerdict::Stale => RecordOutcome::Stale,
+        };
+        let before = (previous_count_24h, previous_last_seen);
+        Ok(self.recorded(moment, occurrence, outcome, before))
     }
 
     pub(super) fn record_repair(
@@ -217,6 +281,26 @@ impl State {
                 self.change(key, |anomaly| anomaly.forget_expired_events(moment))
             }
             Change::Forgotten { .. } => self.anomalies.remove(&key).is_some(),
+            Change::Alerted { at, id, counts, signature_json, incidents, .. } => {
+                if let Some(signature_json) = signature_json {
+                    self.anomalies.insert(key, Anomaly::new(Arc::clone(signature_json), *at));
+                }
+                self.change(key, |anomaly| {
+                    anomaly.keep_without_event(moment);
+                    let counted = if !counts {
+                        AlertCounted::No
+                    } else if is_too_old(moment, *at) {
+                        AlertCounted::Now
+                    } else {
+                        match anomaly.occur(moment, *at, *id, config) {
+                            Insertion::Inserted => AlertCounted::Now,
+                            Insertion::Duplicate => AlertCounted::Before,
+                        }
+                    };
+                    anomaly.change_incidents(incidents, counted);
+                    counted == AlertCounted::Now
+                })
+            }
         }
     }
 

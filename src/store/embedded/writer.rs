@@ -351,23 +351,18 @@ fn ended() -> StoreError {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        fs,
-        num::{NonZeroU32, NonZeroUsize},
-    };
+    use std::{fs, num::NonZeroUsize};
 
     use tempfile::TempDir;
 
     use super::*;
-    use crate::domain::TimelineConfig;
+    use crate::store::RecordingConfig;
 
     /// Where redb could not close it, another attempt would say that another process has it open.
     #[test]
     fn damage_that_is_known_is_not_looked_for_again() {
         let dir = TempDir::new().unwrap();
-        let timeline =
-            TimelineConfig { exact_events: NonZeroU32::MIN, operation_ids: NonZeroU32::MIN };
-        let state = State::new(timeline, NonZeroUsize::MIN);
+        let state = State::new(RecordingConfig::smallest(), NonZeroUsize::MIN);
         let state = Arc::new(SharedState::new(state));
         let mut writer = Writer::open(dir.path(), CheckpointLimits::default(), state).unwrap();
         writer.file.take().unwrap().discard();

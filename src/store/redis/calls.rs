@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use fred::types::Value;
+use fred::{bytes::Bytes, types::Value};
 
 use super::{
     audit,
@@ -13,38 +13,58 @@ use super::{
 };
 use crate::{
     domain::{
-        AUDIT_ENTRIES, AnomalyKey, AuditEntry, EventId, FIX_VALIDITY_SECONDS, FixMark, FixRemoval,
-        Moment, Occurrence, RECENT_ATTEMPTS, RETENTION, RepairAttempt, RuleRef, TimelineConfig,
-        Timestamp, Window,
+        AUDIT_ENTRIES, AlertEpisode, AlertState, AnomalyKey, AuditEntry, CountBy, EventId,
+        FIX_VALIDITY_SECONDS, FixMark, FixRemoval, Moment, Occurrence, RECENT_ATTEMPTS, RETENTION,
+        RepairAttempt, RuleRef, Timestamp, Window,
     },
-    store::{Judged, KEPT_SECONDS, keys::KeyNames},
+    store::{Judged, KEPT_SECONDS, RecordingConfig, keys::KeyNames},
 };
 
 /// The seconds for which the probe's key is kept.
 const PROBE_SECONDS: i64 = 60;
 
+const MICROS_PER_SECOND: i64 = 1_000_000;
+
 /// Makes calls for one deployment.
 #[derive(Clone, Debug)]
 pub(super) struct Calls {
     pub(super) names: KeyNames,
-    pub(super) timeline: TimelineConfig,
+    pub(super) recording: RecordingConfig,
 }
 
 impl Calls {
-    /// Without an occurrence yet. If they `may_be_copies` of recorded ones, those that can't be
-    /// recognised are not recorded.
+    /// Without an occurrence yet; `has_alerts` says that alerts are among them. If they
+    /// `may_be_copies` of recorded ones, those that can't be recognised are not recorded.
     ///
     /// `most_ask` is what the rules of most occurrences ask for.
-    pub(super) fn record(&self, moment: Moment, may_be_copies: bool, most_ask: &str) -> Call {
-        let mut call = Call::new(Script::Record);
+    pub(super) fn record(
+        &self,
+        moment: Moment,
+        may_be_copies: bool,
+        has_alerts: bool,
+        most_ask: &str,
+    ) -> Call {
+        let mut call = Call::new(if has_alerts { Script::Alerts } else { Script::Record });
+        let RecordingConfig { timeline, alerts } = self.recording;
         call.arguments(window_starts(moment.now));
         call.argument(KEPT_SECONDS);
-        call.argument(self.timeline.exact_events() as i64);
-        call.argument(self.timeline.rollup_batch() as i64);
-        call.argument(self.timeline.recent_ids() as i64);
+        call.argument(timeline.exact_events() as i64);
+        call.argument(timeline.rollup_batch() as i64);
+        call.argument(timeline.recent_ids() as i64);
         call.argument(i64::from(may_be_copies));
         call.argument(to_unix_seconds(RETENTION.start(moment.horizon)));
         call.argument(most_ask);
+        if has_alerts {
+            call.argument(match alerts.count {
+                CountBy::Incident => "incident",
+                CountBy::Episode => "episode",
+                CountBy::Delivery => "delivery",
+            });
+            call.argument(alerts.stale_after_seconds * MICROS_PER_SECOND);
+            call.argument(alerts.incident_max_seconds * MICROS_PER_SECOND);
+            call.argument(i64::from(alerts.count_missed));
+            call.argument(moment.now.as_micros());
+        }
         call
     }
 
@@ -67,6 +87,9 @@ impl Calls {
             call.arguments(["".into(), "".into()]);
         }
         call.argument(asks);
+        if call.script == Script::Alerts {
+            call.arguments(alert_arguments(occurrence.episode.as_deref()));
+        }
     }
 
     /// Without an anomaly yet.
@@ -93,6 +116,8 @@ impl Calls {
         call.arguments(window_starts(now));
         call.argument(RECENT_ATTEMPTS as i64);
         call.argument(rule_windows(anomaly.rule.as_ref(), now));
+        call.argument(now.as_micros());
+        call.argument(self.recording.alerts.stale_after_seconds * MICROS_PER_SECOND);
         call
     }
 
@@ -189,9 +214,23 @@ impl Calls {
     /// The maximum number of ids of operations, that of entries in an audit, and how long an audit
     /// is kept: as long as a mark may hold.
     fn operation_limits(&self) -> [Value; 3] {
-        let ids = self.timeline.operation_ids() as i64;
+        let ids = self.recording.timeline.operation_ids() as i64;
         [ids.into(), (AUDIT_ENTRIES as i64).into(), FIX_VALIDITY_SECONDS.into()]
     }
+}
+
+/// The ARGV of what an alert tells; all are empty for an occurrence that is none.
+fn alert_arguments(told: Option<&AlertEpisode>) -> [Value; 5] {
+    let nothing = || Value::from("");
+    let Some(told) = told else { return [(); 5].map(|()| nothing()) };
+    let micros = |time: Option<Timestamp>| time.map_or_else(nothing, |at| at.as_micros().into());
+    [
+        Bytes::copy_from_slice(&told.fingerprint.to_bytes()).into(),
+        micros(told.starts_at.map(|start| start.min(AlertEpisode::LATEST_START))),
+        told.delivered_at.as_micros().into(),
+        micros(told.end()),
+        i64::from(matches!(told.state, AlertState::Interrupted { .. })).into(),
+    ]
 }
 
 /// The first ARGV of every script that reads stats.
@@ -277,7 +316,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::domain::{Action, Actor};
+    use crate::domain::{Action, Actor, Fingerprint};
 
     const KEY: AnomalyKey = AnomalyKey::from_bits(7);
 
@@ -300,16 +339,23 @@ mod tests {
 
     /// Returns a call with that many elements, or with one if the script takes only one.
     fn call(script: Script, elements: usize) -> Call {
-        let ten = 10.try_into().unwrap();
-        let timeline = TimelineConfig { exact_events: ten, operation_ids: ten };
-        let calls = Calls { names: KeyNames::new("anomaly:", false), timeline };
+        let recording = RecordingConfig::smallest();
+        let calls = Calls { names: KeyNames::new("anomaly:", false), recording };
         let (id, at) = (EventId::parse("a").unwrap(), Timestamp::from_micros(7));
         let actor = Actor::default();
         match script {
-            Script::Record => {
+            Script::Record | Script::Alerts => {
+                let has_alerts = script == Script::Alerts;
+                let told = || AlertEpisode {
+                    fingerprint: Fingerprint::of("f"),
+                    starts_at: None,
+                    delivered_at: at,
+                    state: AlertState::Firing,
+                };
+                let episode = has_alerts.then(|| Box::new(told()));
                 let (signature_json, rule) = ("{}".into(), None);
-                let occurrence = Occurrence { key: KEY, id, at, signature_json, rule };
-                let mut call = calls.record(at.into(), false, "0;;");
+                let occurrence = Occurrence { key: KEY, id, at, signature_json, episode, rule };
+                let mut call = calls.record(at.into(), false, has_alerts, "0;;");
                 (0..elements).for_each(|_| calls.add_occurrence(&mut call, &occurrence, true, ""));
                 call
             }
@@ -346,7 +392,8 @@ mod tests {
         for script in Script::ALL.iter().copied() {
             let Widths { keys_each, fixed_arguments, arguments_each } = widths(script);
             assert_eq!(keys_each, script.keys_each(), "{script:?}");
-            let takes_many = matches!(script, Script::Record | Script::Stats | Script::Repair);
+            let takes_many =
+                matches!(script, Script::Record | Script::Alerts | Script::Stats | Script::Repair);
             for elements in if takes_many { 1..=3 } else { 1..=1 } {
                 let (keys, arguments) = call(script, elements).counts();
                 assert_eq!(keys, elements * keys_each, "{script:?}");

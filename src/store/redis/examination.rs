@@ -25,10 +25,7 @@ use super::{
     link::{ClientConfig, connection_settings},
     tls::RedisTlsError,
 };
-use crate::{
-    domain::TimelineConfig,
-    store::{Cause, StoreError, keys::KeyNames},
-};
+use crate::store::{Cause, RecordingConfig, StoreError, keys::KeyNames};
 
 const INFO: &[&str] = &["INFO"];
 
@@ -98,13 +95,13 @@ impl RedisExamination {
     /// When the files for TLS can't be used.
     pub fn new(
         config: &RedisConfig,
-        timeline: TimelineConfig,
+        recording: RecordingConfig,
         url: &RedisUrl,
     ) -> Result<Self, RedisTlsError> {
         let config_of_client = ClientConfig::new(config, url)?;
         let is_cluster = matches!(config_of_client.servers(), ServerConfig::Clustered { .. });
         let names = KeyNames::new(&config.key_prefix, is_cluster);
-        Ok(Self { config: config_of_client, calls: Calls { names, timeline } })
+        Ok(Self { config: config_of_client, calls: Calls { names, recording } })
     }
 
     /// Looks at the server, or at those of a cluster that the URL names until one can be used. Ends

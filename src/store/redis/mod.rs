@@ -36,12 +36,12 @@ use self::{
     servers::Servers,
 };
 use super::{
-    AnomalyDetails, Judged, RecordOutcome, Recorded, RepairRecorded, Resets, Shard, Store,
-    StoreError, is_audited, keys::KeyNames,
+    AnomalyDetails, Judged, RecordOutcome, Recorded, RecordingConfig, RepairRecorded, Resets,
+    Shard, Store, StoreError, is_audited, keys::KeyNames,
 };
 use crate::domain::{
     AnomalyKey, AnomalyStats, AuditEntry, FixMark, FixRemoval, Moment, Occurrence, PermanentFix,
-    RepairAttempt, RepairHistory, TimelineConfig, Window,
+    RepairAttempt, RepairHistory, Window,
 };
 
 pub use config::{InvalidRedisUrl, RedisConfig, RedisUrl};
@@ -67,7 +67,7 @@ impl RedisStore {
     /// When the files for TLS can't be used.
     pub async fn connect(
         config: &RedisConfig,
-        timeline: TimelineConfig,
+        recording: RecordingConfig,
         url: &RedisUrl,
     ) -> Result<Self, RedisTlsError> {
         let resets = Arc::new(watch::Sender::default());
@@ -79,21 +79,21 @@ impl RedisStore {
         Ok(Self {
             servers,
             resets,
-            calls: Calls { names, timeline },
+            calls: Calls { names, recording },
             concurrent_batches: config.concurrent_batches.get().into(),
             batch_items: config.batch_items.get().into(),
             renewals,
         })
     }
 
-    /// Runs a script that takes any number of elements: `begin` and then `add` make a call of those
-    /// that share a slot, and `read` is given each one's index and reply. Returns one result for
-    /// each of `elements`, in their order.
+    /// Runs a script that takes any number of elements: `begin`, which sees all of them, and then
+    /// `add` make a call of those that share a slot, and `read` is given each one's index and
+    /// reply. Returns one result for each of `elements`, in their order.
     async fn run_batch<T: Sync, R>(
         &self,
         elements: &[T],
         key_of: impl Fn(&T) -> AnomalyKey,
-        begin: impl Fn() -> Call,
+        begin: impl Fn(&[&T]) -> Call,
         add: impl Fn(&mut Call, &T),
         read: impl Fn(usize, Reply) -> Result<R, StoreError>,
     ) -> Vec<Result<R, StoreError>> {
@@ -105,10 +105,10 @@ impl RedisStore {
         // By slot, and within each in the order of the elements.
         by_slot.sort_unstable();
         let calls = by_slot.chunk_by(|(slot, _), (other, _)| slot == other).map(|group| {
-            let mut call = begin();
-            for (_, index) in group {
-                add(&mut call, &elements[*index]);
-            }
+            let group_elements: Vec<&T> =
+                group.iter().map(|(_, index)| &elements[*index]).collect();
+            let mut call = begin(&group_elements);
+            group_elements.iter().for_each(|element| add(&mut call, element));
             self.replies(group[0].0, call, group.len())
         });
         let replies = join_all(calls.collect::<Vec<_>>()).await.into_iter().flatten();
@@ -154,7 +154,10 @@ impl RedisStore {
         let due = self.renewals.due(moment.now, occurrences);
         let elements: Vec<_> = occurrences.iter().zip(due).collect();
         let asks = Asks::of(occurrences, moment.now);
-        let begin = || self.calls.record(moment, may_be_copies, asks.of_most());
+        let begin = |elements: &[&(&Occurrence, bool)]| {
+            let has_alerts = elements.iter().any(|(occurrence, _)| occurrence.episode.is_some());
+            self.calls.record(moment, may_be_copies, has_alerts, asks.of_most())
+        };
         let add = |call: &mut Call, (occurrence, is_due): &(&Occurrence, bool)| {
             self.calls.add_occurrence(call, occurrence, *is_due, asks.of_one(occurrence));
         };
@@ -165,6 +168,10 @@ impl RedisStore {
                 "duplicate" => RecordOutcome::Duplicate,
                 "too_old" => RecordOutcome::TooOld,
                 "unrecognisable" => RecordOutcome::Unrecognisable,
+                "ongoing" => RecordOutcome::Ongoing,
+                "same_incident" => RecordOutcome::SameIncident,
+                "resolved" => RecordOutcome::Resolved,
+                "stale" => RecordOutcome::Stale,
                 "wanted" => return Ok(None),
                 other => return Err(reply::unexpected(other)),
             };
@@ -249,7 +256,7 @@ impl Store for RedisStore {
         anomalies: Vec<Judged>,
     ) -> Vec<Result<Option<AnomalyStats>, StoreError>> {
         let now = moment.now;
-        let begin = || self.calls.stats(now);
+        let begin = |_: &[&Judged]| self.calls.stats(now);
         let add = |call: &mut Call, anomaly: &Judged| self.calls.add_judged(call, now, anomaly);
         let read = |index: usize, mut reply: Reply| {
             let rule = anomalies[index].rule.as_ref();
@@ -278,11 +285,12 @@ impl Store for RedisStore {
             let known_since = reply.iso8601()?;
             let description = reply.text()?;
             let fixed_by = reply.text()?;
+            let firing = reply.firing()?;
             let recent = reply.repair_attempts()?;
             let fix =
                 stats.fixed_at.map(|marked_at| PermanentFix { description, fixed_by, marked_at });
             let repairs = RepairHistory { total: stats.repair_attempts, recent };
-            Ok(AnomalyDetails { signature_json, known_since, stats, fix, repairs })
+            Ok(AnomalyDetails { signature_json, known_since, stats, fix, repairs, firing })
         })
     }
 
@@ -291,7 +299,7 @@ impl Store for RedisStore {
         moment: Moment,
         attempts: Vec<RepairAttempt>,
     ) -> Vec<Result<Option<RepairRecorded>, StoreError>> {
-        let begin = || self.calls.repair(moment);
+        let begin = |_: &[&RepairAttempt]| self.calls.repair(moment);
         let add = |call: &mut Call, attempt: &RepairAttempt| self.calls.add_attempt(call, attempt);
         let read = |_, mut reply: Reply| {
             let counted = match reply.tag()? {

@@ -35,7 +35,8 @@ impl Renewals {
 
     /// Returns for each occurrence whether the lives of its anomaly's keys are renewed with it, if
     /// that is due: with the first of a batch, and with the first that is older than 30 days, which
-    /// may not be kept.
+    /// may not be kept. They are renewed with every alert, because one that does not count renews
+    /// only some of them.
     pub(super) fn due(&self, now: Timestamp, occurrences: &[Occurrence]) -> Vec<bool> {
         let renewed = self.renewed(now);
         let start = RETENTION.start(now);
@@ -44,6 +45,7 @@ impl Renewals {
         for is_old in [false, true] {
             let mut seen = HashSet::new();
             for (occurrence, is_due) in occurrences.iter().zip(&mut due) {
+                *is_due |= occurrence.episode.is_some();
                 *is_due |= (occurrence.at < start) == is_old
                     && !renewed.keys.contains(&occurrence.key)
                     && seen.insert(occurrence.key);

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::time::{from_iso8601, from_unix_seconds, to_iso8601};
 use crate::{
     domain::{
-        AnomalyStats, ExtraCount, ExtraWindow, FIX_VALIDITY_SECONDS, RecentAttempt, RepairAttempt,
-        RuleRef, Timestamp, WindowCounts,
+        AnomalyStats, ExtraCount, ExtraWindow, FIX_VALIDITY_SECONDS, Firing, RecentAttempt,
+        RepairAttempt, RuleRef, Timestamp, WindowCounts,
     },
     store::{Cause, StoreError},
 };
@@ -134,6 +134,16 @@ impl Reply {
 
     pub(super) fn iso8601(&mut self) -> Result<Option<Timestamp>, StoreError> {
         Ok(self.text()?.and_then(|text| from_iso8601(&text)))
+    }
+
+    /// Reads the alerts that fire.
+    pub(super) fn firing(&mut self) -> Result<Option<Firing>, StoreError> {
+        let Some(text) = self.text()? else { return Ok(None) };
+        let (episodes, since) = text
+            .split_once(' ')
+            .and_then(|(episodes, since)| Some((episodes.parse().ok()?, since.parse().ok()?)))
+            .ok_or_else(|| unexpected("no numbers of alerts that fire"))?;
+        Ok(Some(Firing { episodes, since: Timestamp::from_micros(since) }))
     }
 
     /// Reads the newest repair attempts. An entry that can't be read is skipped.

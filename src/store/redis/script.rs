@@ -41,15 +41,16 @@ macro_rules! scripts {
 }
 
 scripts! {
-    Record, 7 keys, ["rollup.lua", "record.lua"];
+    Record, 7 keys, ["rollup.lua", "recording.lua", "record.lua"];
+    Alerts, 11 keys, ["rollup.lua", "recording.lua", "incidents.lua", "alerts.lua"];
     Stats, 8 keys, ["stats.lua"];
-    Details, 8 keys, ["details.lua"];
+    Details, 11 keys, ["incidents.lua", "details.lua"];
     Signature, 4 keys, ["signature.lua"];
     Repair, 10 keys, ["repair.lua"];
     MarkFixed, 10 keys, ["mark_fixed.lua"];
     UnmarkFixed, 10 keys, ["unmark_fixed.lua"];
     Audit, 10 keys, ["audit.lua"];
-    Forget, 10 keys, ["forget.lua"];
+    Forget, 11 keys, ["forget.lua"];
     Probe, 1 keys, ["probe.lua"];
 }
 
@@ -140,7 +141,10 @@ impl Call {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{COARSE_BUCKET_SECONDS, FINE_BUCKET_SECONDS};
+    use crate::domain::{
+        COARSE_BUCKET_SECONDS, FINE_BUCKET_SECONDS, FIX_VALIDITY_SECONDS, MAX_FINGERPRINTS,
+        PEER_SECONDS,
+    };
 
     #[test]
     fn the_scripts_have_the_buckets_of_the_domain() {
@@ -148,6 +152,18 @@ mod tests {
             "FINE_SECONDS, COARSE_SECONDS = {FINE_BUCKET_SECONDS}, {COARSE_BUCKET_SECONDS}\n"
         );
         assert!(Script::Record.source().contains(&buckets));
+    }
+
+    #[test]
+    fn the_script_of_alerts_has_the_limits_of_the_domain() {
+        let days = FIX_VALIDITY_SECONDS / 86_400;
+        for limit in [
+            format!("local MAX_FINGERPRINTS = {MAX_FINGERPRINTS}\n"),
+            format!("local PEER = {PEER_SECONDS} * SECOND\n"),
+            format!("local MARK_SECONDS = {days} * 86400\n"),
+        ] {
+            assert!(Script::Alerts.source().contains(&limit), "{limit}");
+        }
     }
 
     #[test]

@@ -1,14 +1,14 @@
 -- Forgets one anomaly.
 --
 -- KEYS     timeline, repair_count, permanent_fix, metadata, folded, folded_counts, folded_ids,
---          repair_history, operation_ids, audit
+--          repair_history, operation_ids, audit, incidents
 -- ARGV     none
 -- Returns  {"forgotten"}, {"unknown"}, or {"error" and a message}
 --
 -- A script and not DEL: whether the anomaly was known is of the same moment, and what is left of an
 -- unknown one goes too.
 
-local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 10, 0, 0
+local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 11, 0, 0
 
 local function forget()
   local was_known = is_known(1)

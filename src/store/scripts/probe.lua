@@ -47,6 +47,8 @@ local function check_hashes()
   call('HEXISTS', key, 'a')
   call('HGET', key, 'a')
   call('HMGET', key, 'a')
+  call('HGETALL', key)
+  call('HLEN', key)
   call('HDEL', key, 'a', 'b')
   call('DEL', key)
 end

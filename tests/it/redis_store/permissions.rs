@@ -9,9 +9,9 @@ use crate::support::{
 
 /// The permissions on a single Redis, for the key prefix `anomaly:`.
 const RULE: &str = "~anomaly:* +evalsha +eval +del +exists +expire +get +hdel +hexists +hget \
-                    +hmget +hset +hsetnx +incr +llen +lpush +lrange +ltrim +mget +pttl +set +time \
-                    +ttl +zadd +zcard +zcount +zrange +zrangebyscore +zrem +zremrangebyrank \
-                    +zremrangebyscore +zrevrangebyscore +zrevrank +zscore";
+                    +hgetall +hlen +hmget +hset +hsetnx +incr +llen +lpush +lrange +ltrim +mget \
+                    +pttl +set +time +ttl +zadd +zcard +zcount +zrange +zrangebyscore +zrem \
+                    +zremrangebyrank +zremrangebyscore +zrevrangebyscore +zrevrank +zscore";
 
 /// What a cluster needs beside it: the map of its slots. (ASKING is for slots that are moving.)
 const CLUSTER_RULE: &str = "+cluster|slots +asking";

@@ -10,8 +10,14 @@ use anomaly_counter::{
 use fred::types::Value;
 
 use super::{BUSY, QUIET, attempt, count, late, outcomes, roll_up, store_at, takes_writes};
-use crate::support::{
-    OtherClient, RedisServer, eventually, fix_mark, fix_removal, occurrence, start_of_tests,
+use crate::{
+    incidents::{
+        histories::alert,
+        naive::{State, Told},
+    },
+    support::{
+        OtherClient, RedisServer, eventually, fix_mark, fix_removal, occurrence, start_of_tests,
+    },
 };
 
 /// The faults of each kind of write, in the order in which they were sent.
@@ -182,6 +188,34 @@ async fn a_script_that_is_refused_half_way_loses_nothing_and_doubles_nothing() {
             }
         }
         assert_eq!(count(&store, now, key).await, 160, "{command}");
+    }
+}
+
+/// As above, for alerts of one incident.
+#[tokio::test]
+async fn alerts_that_are_refused_half_way_count_once() {
+    let redis = RedisServer::start();
+    let client = redis.client().await;
+    let (store, now) = (store_at(&redis.url()).await, start_of_tests());
+    let denied = ["zadd", "hmget", "hgetall", "hlen", "hset", "hexists", "hsetnx", "expire", "ttl"];
+    for (key, command) in (1..).zip(denied) {
+        let told = |alert: u16| Told {
+            alert,
+            starts: Some(i64::from(alert)),
+            delivered: 60,
+            state: State::Firing,
+        };
+        let alerts: Vec<_> = (0..20).map(|n| alert(key, told(n))).collect();
+        client.run(&["ACL", "SETUSER", "default", &format!("-{command}")]).await;
+        let refused = outcomes(&store, now, alerts.clone()).await;
+        client.run(&["ACL", "SETUSER", "default", "+@all"]).await;
+        assert!(refused.iter().any(is_outage), "{command}: {refused:?}");
+        for _ in 0..2 {
+            for outcome in outcomes(&store, now, alerts.clone()).await {
+                outcome.unwrap();
+            }
+        }
+        assert_eq!(count(&store, now, key).await, 1, "{command}");
     }
 }
 

@@ -10,12 +10,11 @@ use utoipa::ToSchema;
 use super::labels::{self, LabelNotes, ReadLabels};
 use crate::{
     domain::{
-        AnomalyConfig, EventId, InvalidTimestamp, KeyMapping, MAX_AHEAD_SECONDS, Occurrence,
-        Signature, Timestamp,
+        AlertEpisode, AlertState, AnomalyConfig, CountBy, EventId, Fingerprint, InvalidTimestamp,
+        KeyMapping, Occurrence, Signature, Timestamp,
     },
     http::{
         bodies::schemas,
-        config::CountBy,
         extract::{CheckedJson, JsonValue, members, parse},
         problem::Problem,
     },
@@ -26,7 +25,7 @@ use crate::{
 #[derive(Debug, ToSchema)]
 #[schema(as = Alert, rename_all = "camelCase")]
 pub(in crate::http) struct AlertRequest<'a> {
-    /// `firing` or `resolved`. Only firing alerts count.
+    /// `firing` or `resolved`.
     #[schema(required, value_type = String, pattern = "^(firing|resolved)$", example = "firing")]
     status: Option<&'a RawValue>,
     /// The labels of the alert. Four of them identify the anomaly: `alertname`, `service` (or
@@ -39,9 +38,13 @@ pub(in crate::http) struct AlertRequest<'a> {
     #[schema(value_type = Option<Object>, nullable = false)]
     annotations: Option<&'a RawValue>,
     /// The time at which the alert began to fire. The time of the delivery is used if it is
-    /// missing, empty, null, before 1971, or ahead of the service's clock.
+    /// missing, empty, null, before 1971, or ahead of the service's clock; but while the alert is
+    /// known to fire, an unset time is that of the episode.
     #[schema(value_type = Option<schemas::Time>)]
     starts_at: Option<&'a RawValue>,
+    /// The time at which a resolved alert has ended. Unset as above, and ignored while it fires.
+    #[schema(value_type = Option<schemas::Time>)]
+    ends_at: Option<&'a RawValue>,
     /// The id of the alert, computed from the labels if it is missing. An id that is longer than
     /// 100 characters or not printable ASCII is replaced by its digest.
     #[schema(value_type = Option<String>, nullable = false, example = "e3b6f5c0a1d2b4f7")]
@@ -56,79 +59,85 @@ pub(in crate::http) struct AlertHead {
     pub(super) fingerprint: Option<String>,
     #[serde(flatten)]
     pub(super) labels: LabelNotes,
+    #[serde(skip)]
+    pub(super) is_resolved: bool,
 }
 
 impl<'a> AlertRequest<'a> {
     pub(super) fn parse(alert: &'a RawValue) -> Result<Self, Problem> {
-        let names = ["status", "labels", "annotations", "startsAt", "fingerprint"];
-        let Some([status, labels, annotations, starts_at, fingerprint]) = members(alert, names)
+        let names = ["status", "labels", "annotations", "startsAt", "endsAt", "fingerprint"];
+        let Some([status, labels, annotations, starts_at, ends_at, fingerprint]) =
+            members(alert, names)
         else {
             return Err(Problem::wrong_type("alerts", "an array of objects", type_of(alert)?));
         };
-        Ok(Self { status, labels, annotations, starts_at, fingerprint })
+        Ok(Self { status, labels, annotations, starts_at, ends_at, fingerprint })
     }
 
-    /// Returns the occurrence, and notes about its labels. Returns `None` for a resolved alert,
-    /// because the end of an episode is no occurrence.
+    pub(super) fn is_resolved(&self) -> bool {
+        text_of(self.status).as_deref() == Some("resolved")
+    }
+
+    /// Reads an alert that is delivered at `now`, with notes about its labels.
     pub(super) fn read(
         &self,
         count: CountBy,
         now: Timestamp,
         keys: &KeyMapping,
         config: AnomalyConfig,
-    ) -> Result<Option<(Occurrence, LabelNotes)>, Problem> {
-        match text_of(self.status).as_deref() {
-            Some("firing") => {}
-            Some("resolved") => return Ok(None),
-            _ => return Err(Problem::field("status", "must be \"firing\" or \"resolved\"")),
-        }
+    ) -> Result<(Occurrence, LabelNotes), Problem> {
+        let state = self.state()?;
         let labels = self.labels.ok_or_else(|| Problem::field("labels", "is missing"))?;
         if !is_object(labels) {
             return Err(Problem::wrong_type("labels", "an object", type_of(labels)?));
         }
         let labels = as_texts(labels)?;
+        let fingerprint = self.fingerprint(&labels)?;
+        let told = AlertEpisode {
+            fingerprint: Fingerprint::of(&fingerprint),
+            starts_at: time("startsAt", self.starts_at)?,
+            delivered_at: now,
+            state,
+        };
         let (id, at) = match count {
-            CountBy::Episode => self.episode(&labels, now)?,
-            CountBy::Delivery => (EventId::unique(), now),
+            CountBy::Delivery if state == AlertState::Firing => (EventId::unique(), now),
+            CountBy::Incident | CountBy::Episode | CountBy::Delivery => {
+                (id_of(&fingerprint, &told)?, told.start())
+            }
         };
-        // Annotations are for people only, so that odd ones fail nothing.
-        let is_readable = |annotations: &&RawValue| {
-            is_object(annotations) && parse::<CheckedJson>(annotations.get()).is_ok()
-        };
-        let annotations = self.annotations.filter(is_readable);
         let ReadLabels { key, signature_json, notes } =
-            labels::read(&labels, annotations, keys, config)?;
-        Ok(Some((Occurrence { key, id, at, signature_json, rule: None }, notes)))
+            labels::read(&labels, self.readable_annotations(), keys, config)?;
+        let episode = Some(Box::new(told));
+        Ok((Occurrence { key, id, at, signature_json, episode, rule: None }, notes))
     }
 
-    /// Returns the id and the time of the episode. The id is `<fingerprint>@<startsAt>`, the time
-    /// in one spelling, or the fingerprint alone where the time is unset.
-    fn episode(&self, labels: &RawValue, now: Timestamp) -> Result<(EventId, Timestamp), Problem> {
-        let fingerprint = self.fingerprint(labels)?;
-        let began_at = self.began_at()?;
-        let id = match began_at {
-            Some(began_at) => format!("{fingerprint}@{began_at}"),
-            None => fingerprint,
-        };
-        let id = EventId::parse(&id).map_err(|error| Problem::field("fingerprint", error))?;
-        // An alert that fires now did not begin later: the sender's clock is ahead, and the alert
-        // is counted as of now rather than lost. Its id stays that of the episode.
-        let is_ahead = |at: &Timestamp| *at > now.plus_seconds(MAX_AHEAD_SECONDS);
-        Ok((id, began_at.filter(|at| !is_ahead(at)).unwrap_or(now)))
-    }
-
-    /// Returns the beginning of the episode; `None` where it is unset.
-    fn began_at(&self) -> Result<Option<Timestamp>, Problem> {
-        let Some(given) = self.starts_at.filter(|given| given.get() != "null") else {
-            return Ok(None);
-        };
-        let fault = |error| Problem::field("startsAt", error);
-        let text = text_of(Some(given)).ok_or_else(|| fault(InvalidTimestamp))?;
-        if text.trim().is_empty() || text.starts_with(GO_ZERO_DATE) {
-            return Ok(None);
+    fn state(&self) -> Result<AlertState, Problem> {
+        match text_of(self.status).as_deref() {
+            Some("firing") => Ok(AlertState::Firing),
+            Some("resolved") => {
+                let ends_at = time("endsAt", self.ends_at)?;
+                Ok(match self.is_interrupted() {
+                    true => AlertState::Interrupted { ends_at },
+                    false => AlertState::Resolved { ends_at },
+                })
+            }
+            _ => Err(Problem::field("status", "must be \"firing\" or \"resolved\"")),
         }
-        let at = Timestamp::parse_rfc3339(&text).map_err(fault)?;
-        Ok(Some(at).filter(|at| *at >= EARLIEST_START))
+    }
+
+    /// Returns whether Grafana says that the alert has ended because of its rule.
+    fn is_interrupted(&self) -> bool {
+        let annotations = self.readable_annotations();
+        let reason = annotations.and_then(|annotations| members(annotations, [STATE_REASON]));
+        let Some(reasons) = reason.and_then(|[reason]| text_of(reason)) else { return false };
+        reasons.split(',').any(|reason| INTERRUPTIONS.contains(&reason.trim()))
+    }
+
+    /// Returns the annotations, which are for people only: odd ones fail nothing.
+    fn readable_annotations(&self) -> Option<&'a RawValue> {
+        self.annotations.filter(|annotations| {
+            is_object(annotations) && parse::<CheckedJson>(annotations.get()).is_ok()
+        })
     }
 
     pub(super) fn given_fingerprint(&self) -> Option<String> {
@@ -149,6 +158,30 @@ impl<'a> AlertRequest<'a> {
             && given.bytes().all(|byte| matches!(byte, b' '..=b'~'));
         Ok(if fits { given } else { short_digest(Sha256::digest(given)) })
     }
+}
+
+/// The annotation in which Grafana says why an alert has its state, and the reasons that are about
+/// its rule and not about its cause.
+const STATE_REASON: &str = "grafana_state_reason";
+const INTERRUPTIONS: [&str; 3] = ["Updated", "Paused", "RuleDeleted"];
+
+/// Returns the id of the occurrence that an episode may be: `<fingerprint>@<startsAt>`, the time in
+/// one spelling.
+fn id_of(fingerprint: &str, told: &AlertEpisode) -> Result<EventId, Problem> {
+    let id = format!("{fingerprint}@{}", told.starts_at.unwrap_or_else(|| told.start()));
+    EventId::parse(&id).map_err(|error| Problem::field("fingerprint", error))
+}
+
+/// Reads a time; `None` where it is unset.
+fn time(name: &'static str, given: Option<&RawValue>) -> Result<Option<Timestamp>, Problem> {
+    let Some(given) = given.filter(|given| given.get() != "null") else { return Ok(None) };
+    let fault = |error| Problem::field(name, error);
+    let text = text_of(Some(given)).ok_or_else(|| fault(InvalidTimestamp))?;
+    if text.trim().is_empty() || text.starts_with(GO_ZERO_DATE) {
+        return Ok(None);
+    }
+    let at = Timestamp::parse_rfc3339(&text).map_err(fault)?;
+    Ok(Some(at).filter(|at| *at >= EARLIEST_START))
 }
 
 /// With the time, an id has its 128 characters.

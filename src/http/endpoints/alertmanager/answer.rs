@@ -9,7 +9,7 @@ use super::alert::AlertHead;
 use crate::{
     counter::{Answered, Counted, OccurrenceOutcome},
     http::{
-        bodies::{DegradedBody, FrequencyBody, NotCounted, Recorded},
+        bodies::{DegradedBody, FrequencyBody, Recorded},
         problem::Problem,
     },
     store::RecordOutcome,
@@ -63,14 +63,9 @@ struct AlertBody {
 #[schema(as = AlertStatus)]
 enum AlertStatus {
     /// The alert fires.
-    Firing(Box<FiringBody>),
-    /// The episode has ended.
-    Resolved {
-        /// Always false.
-        counted: bool,
-        /// Always `resolved`.
-        reason: AlertReason,
-    },
+    Firing(Box<HeardBody>),
+    /// The alert has ended.
+    Resolved(Box<HeardBody>),
     /// The alert could not be read, or the store has refused it.
     Failed {
         /// Always false.
@@ -84,15 +79,15 @@ enum AlertStatus {
     },
 }
 
-/// The result of an alert that fires.
+/// The result of an alert that was read and stored.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = FiringAlert)]
-struct FiringBody {
-    /// The frequency of the alert's anomaly. If the alert waits, it is the last known one.
+#[schema(as = HeardAlert)]
+struct HeardBody {
+    /// The frequency of the alert's anomaly. If the alert waits, it is without the alert.
     #[serde(flatten)]
     frequency: FrequencyBody,
-    /// True if the alert was counted by this delivery; null if it waits and that is not decided
-    /// yet.
+    /// True if the alert was counted as an occurrence by this delivery; null if it waits and that
+    /// is not decided yet.
     #[schema(required)]
     counted: Option<bool>,
     /// The reason why the alert was not counted. Present if `counted` is not true.
@@ -105,6 +100,14 @@ struct FiringBody {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum AlertReason {
+    /// Its episode was heard of before: it still fires.
+    Ongoing,
+    /// Another alert of the anomaly was firing when it began: one incident counts once.
+    SameIncident,
+    /// It has ended.
+    Resolved,
+    /// A later delivery has said more of it, or has ended it within the last ten minutes.
+    Stale,
     /// Its episode was recorded before.
     Duplicate,
     /// Its episode began more than 30 days ago.
@@ -113,37 +116,37 @@ enum AlertReason {
     Unrecognisable,
     /// It waits for the store.
     Waiting,
-    /// Its episode has ended.
-    Resolved,
     /// It could not be read, or the store refuses it.
     Failed,
 }
 
-impl From<NotCounted> for AlertReason {
-    fn from(reason: NotCounted) -> Self {
-        match reason {
-            NotCounted::Duplicate => Self::Duplicate,
-            NotCounted::TooOld => Self::TooOld,
-            NotCounted::Unrecognisable => Self::Unrecognisable,
-        }
+impl AlertReason {
+    /// Returns `None` for an alert that counts.
+    fn of(outcome: OccurrenceOutcome) -> Option<Self> {
+        let settled = match outcome {
+            OccurrenceOutcome::Settled(settled) => settled,
+            OccurrenceOutcome::Spooled | OccurrenceOutcome::Undecided => {
+                return Some(Self::Waiting);
+            }
+        };
+        Some(match settled {
+            RecordOutcome::Counted => return None,
+            RecordOutcome::Duplicate => Self::Duplicate,
+            RecordOutcome::TooOld => Self::TooOld,
+            RecordOutcome::Unrecognisable => Self::Unrecognisable,
+            RecordOutcome::Ongoing => Self::Ongoing,
+            RecordOutcome::SameIncident => Self::SameIncident,
+            RecordOutcome::Resolved => Self::Resolved,
+            RecordOutcome::Stale => Self::Stale,
+        })
     }
 }
 
-impl From<Answered<Counted>> for FiringBody {
+impl From<Answered<Counted>> for HeardBody {
     fn from(Answered { value, degraded }: Answered<Counted>) -> Self {
-        let Counted { outcome, frequency, last_known } = value;
-        // A copy of one that waits waits too: only the store knows which of them counts.
-        let waits = match outcome {
-            OccurrenceOutcome::Spooled => true,
-            OccurrenceOutcome::Settled(RecordOutcome::Duplicate) => degraded.is_some(),
-            OccurrenceOutcome::Settled(_) => false,
-        };
-        let (counted, reason) = if waits {
-            (None, Some(AlertReason::Waiting))
-        } else {
-            (Some(outcome.counts()), NotCounted::of(outcome).map(AlertReason::from))
-        };
-        let frequency = last_known.filter(|_| waits).unwrap_or(frequency);
+        let Counted { outcome, frequency } = value;
+        let reason = AlertReason::of(outcome);
+        let counted = (reason != Some(AlertReason::Waiting)).then_some(reason.is_none());
         Self { frequency: FrequencyBody::new(frequency, degraded), counted, reason }
     }
 }
@@ -152,13 +155,11 @@ impl DeliveryBody {
     /// Makes the answer of the result of each alert, and counts the results.
     pub(super) fn new(heads: Vec<AlertHead>, results: Vec<Recorded>) -> Self {
         let alerts = Vec::with_capacity(results.len());
-        let degraded = DegradedBody::of_all(results.iter().map(|result| {
-            let answered = result.as_ref().ok()?.as_ref()?;
-            answered.degraded
-        }));
+        let degraded = results.iter().map(|result| result.as_ref().ok()?.degraded);
+        let degraded = DegradedBody::of_all(degraded);
         let mut body = Self { counted: 0, waiting: 0, failed: 0, alerts, degraded };
         for (head, result) in heads.into_iter().zip(results) {
-            let mut result = AlertStatus::from(result);
+            let mut result = AlertStatus::new(head.is_resolved, result);
             let outcome = result.outcome();
             WEBHOOK_ALERTS.increment(outcome);
             match outcome {
@@ -178,28 +179,28 @@ impl DeliveryBody {
     }
 }
 
-impl From<Recorded> for AlertStatus {
-    fn from(result: Recorded) -> Self {
+impl AlertStatus {
+    fn new(is_resolved: bool, result: Recorded) -> Self {
         match result {
-            Ok(Some(counted)) => Self::Firing(Box::new(counted.into())),
-            Ok(None) => Self::Resolved { counted: false, reason: AlertReason::Resolved },
+            Ok(counted) if is_resolved => Self::Resolved(Box::new(counted.into())),
+            Ok(counted) => Self::Firing(Box::new(counted.into())),
             Err(problem) => {
                 let (reason, problem) = (AlertReason::Failed, Some(problem));
                 Self::Failed { counted: false, reason, problem }
             }
         }
     }
-}
 
-impl AlertStatus {
     fn outcome(&self) -> AlertOutcome {
         match self {
-            Self::Firing(body) => match body.counted {
-                Some(true) => AlertOutcome::Counted,
-                Some(false) => AlertOutcome::NotCounted,
-                None => AlertOutcome::Waiting,
-            },
-            Self::Resolved { .. } => AlertOutcome::Resolved,
+            Self::Firing(body) | Self::Resolved(body) if body.counted == Some(true) => {
+                AlertOutcome::Counted
+            }
+            Self::Firing(body) | Self::Resolved(body) if body.counted.is_none() => {
+                AlertOutcome::Waiting
+            }
+            Self::Firing(_) => AlertOutcome::NotCounted,
+            Self::Resolved(_) => AlertOutcome::Resolved,
             Self::Failed { .. } => AlertOutcome::Failed,
         }
     }
@@ -209,7 +210,7 @@ impl AlertStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AlertOutcome {
     Counted,
-    /// It was counted before, or is too old.
+    /// It fires, and is no new occurrence.
     NotCounted,
     /// It waits for the store.
     Waiting,

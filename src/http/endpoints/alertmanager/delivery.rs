@@ -20,10 +20,9 @@ use super::{
     labels::LabelNotes,
 };
 use crate::{
-    domain::{AnomalyConfig, KeyMapping, Occurrence, Timestamp},
+    domain::{AnomalyConfig, CountBy, KeyMapping, Occurrence, Timestamp},
     http::{
         bodies::schemas,
-        config::CountBy,
         extract::{DeliveryText, EventQuota, FirstElements, members, parse},
         problem::{Problem, ProblemKind},
     },
@@ -109,17 +108,16 @@ impl<'a> DeliveryRequest<'a> {
         now: Timestamp,
         keys: &KeyMapping,
         config: AnomalyConfig,
-    ) -> impl Iterator<Item = (AlertHead, Result<Option<Occurrence>, Problem>)> {
+    ) -> impl Iterator<Item = (AlertHead, Result<Occurrence, Problem>)> {
         self.alerts.iter().map(move |alert| {
             let alert = AlertRequest::parse(alert);
             let fingerprint = alert.as_ref().ok().and_then(AlertRequest::given_fingerprint);
-            let mut head = AlertHead { fingerprint, labels: LabelNotes::default() };
+            let is_resolved = alert.as_ref().is_ok_and(AlertRequest::is_resolved);
+            let mut head = AlertHead { fingerprint, labels: LabelNotes::default(), is_resolved };
             let read = alert.and_then(|alert| alert.read(count, now, keys, config));
-            let occurrence = read.map(|read| {
-                read.map(|(occurrence, notes)| {
-                    head.labels = notes;
-                    occurrence
-                })
+            let occurrence = read.map(|(occurrence, notes)| {
+                head.labels = notes;
+                occurrence
             });
             (head, occurrence)
         })
@@ -130,8 +128,8 @@ impl<'a> DeliveryRequest<'a> {
 pub(super) struct ReadDelivery {
     /// The fields of each alert that the answer repeats beside its result.
     pub(super) heads: Vec<AlertHead>,
-    /// The occurrence of each alert; nothing for one that is resolved.
-    pub(super) alerts: Vec<Result<Option<Occurrence>, Problem>>,
+    /// What each alert tells.
+    pub(super) alerts: Vec<Result<Occurrence, Problem>>,
     /// Number of alerts that the sender left out.
     pub(super) truncated: u64,
     /// Held until the delivery is recorded.

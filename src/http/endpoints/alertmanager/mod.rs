@@ -1,8 +1,8 @@
 //! `/webhooks/alertmanager`: deliveries of Prometheus' Alertmanager (version 4) and of Grafana
 //! (version 1). See <https://prometheus.io/docs/alerting/latest/configuration/#webhook_config>.
 //!
-//! Alertmanager sends every alert of a group again and again for as long as it fires. So an
-//! occurrence is an *episode*: a fingerprint and the time at which it began. Alertmanager repeats a
+//! Alertmanager sends every alert of a group again and again for as long as it fires. The store
+//! decides which of them are occurrences ([`crate::domain::Incidents`]). Alertmanager repeats a
 //! delivery at once after a 5xx, and after a 4xx only at the next `group_interval`. So a 4xx is for
 //! what no repetition would fix, and what one would fix is never a 200.
 
@@ -21,6 +21,8 @@ use self::{alert::AlertHead, answer::DeliveryBody, delivery::ReadDelivery};
 use super::endpoint::{Access, BodyKind, Endpoint};
 use crate::{
     auth::{Caller, Scope},
+    counter::Counter,
+    domain::{AlertState, Moment, Occurrence},
     http::{
         bodies::{Recorded, record_each, temporary_problem, write_status_of},
         extract::{DeliveryText, EventQuota},
@@ -51,10 +53,11 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 
 /// Receive a delivery of Alertmanager or Grafana.
 ///
-/// Each firing alert is an occurrence of the anomaly that its labels identify. An alert is
-/// recognised by `fingerprint` and `startsAt`, so that one that is sent repeatedly counts once. A
-/// malformed alert does not affect the others. If a retry may succeed, the answer is 503; the same
-/// delivery may be sent again.
+/// The labels of an alert identify its anomaly. An alert that begins to fire is an occurrence,
+/// unless another alert of the anomaly was firing then: one incident counts once, however many
+/// alerts it has and however often they are sent (`alertmanager.count`). A malformed alert does not
+/// affect the others. If a retry may succeed, the answer is 503; the same delivery may be sent
+/// again.
 #[utoipa::path(
     post,
     path = "/webhooks/alertmanager",
@@ -87,8 +90,8 @@ async fn deliver(
     let delivery = read.inspect_err(|problem| note_refusal(&caller, bytes, problem))?;
     let ReadDelivery { heads, alerts, truncated, turn: _turn } = delivery;
     note_truncated(&caller, truncated);
-    let results = record_each(&state.counter, &caller, moment, alerts).await;
-    // Alertmanager sends the whole again, and an episode that was recorded counts once. (A delivery
+    let results = record_in_order(&state.counter, &caller, moment, alerts).await;
+    // Alertmanager sends the whole again, and what was heard of an alert counts once. (A delivery
     // has no id: where each one counts, a part of it may count twice.)
     if let Some(problem) = temporary_problem(&results) {
         return Err(problem.clone());
@@ -96,6 +99,28 @@ async fn deliver(
     note_failed(&caller, &heads, &results);
     let status = write_status_of(&results);
     Ok((status, Json(DeliveryBody::new(heads, results))))
+}
+
+/// Records the alerts of a delivery, the ends first and then the beginnings, the earliest first: so
+/// one that began when another had ended is no longer hidden by it, and of several that began the
+/// first counts. Alertmanager delivers them in the order of their labels.
+async fn record_in_order(
+    counter: &Counter,
+    caller: &Caller,
+    moment: Moment,
+    alerts: Vec<Result<Occurrence, Problem>>,
+) -> Vec<Recorded> {
+    let order_of = |alert: &Result<Occurrence, Problem>| {
+        let told = alert.as_ref().ok()?.episode.as_ref()?;
+        Some((told.state == AlertState::Firing, told.start()))
+    };
+    let mut alerts: Vec<_> = alerts.into_iter().enumerate().collect();
+    alerts.sort_by_key(|(_, alert)| order_of(alert));
+    let (places, alerts): (Vec<usize>, Vec<_>) = alerts.into_iter().unzip();
+    let results = record_each(counter, caller, moment, alerts).await;
+    let mut results: Vec<_> = places.into_iter().zip(results).collect();
+    results.sort_by_key(|(place, _)| *place);
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
 fn note_truncated(caller: &Caller, truncated: u64) {

@@ -1,0 +1,419 @@
+//! When an alert counts as an occurrence: the episodes of one anomaly, and the rules by which they
+//! make incidents. Pure; `store/scripts/incidents.lua` does the same in Redis, and
+//! `tests/it/incidents/` compares both with a naive reference.
+//!
+//! An *episode* is one alert that fires without a break. An *incident* is a run of overlapping
+//! episodes of one anomaly: ten pods of one rollout, or an alert as two Prometheus servers tell it.
+//! An episode counts if no other one was firing when it began.
+//!
+//! Deliveries come late, twice, and in any order. So what an alert changes depends on the newest
+//! delivery that was heard before, and applying any run of deliveries again changes nothing.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Timestamp,
+    alert::{AlertEpisode, AlertState, Fingerprint},
+};
+
+/// Maximum number of alerts of an anomaly that are remembered.
+pub const MAX_FINGERPRINTS: usize = 1_000;
+
+/// Time after an end within which another instance of Alertmanager, or Grafana after a rule was
+/// saved again, may still tell of the same episode.
+pub const PEER_SECONDS: i64 = 600;
+
+/// The unit in which alerts are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CountBy {
+    /// An incident counts once, however many alerts it has.
+    Incident,
+    /// Each alert that begins to fire counts, however often it is delivered.
+    Episode,
+    /// Each delivery of a firing alert counts.
+    Delivery,
+}
+
+/// How alerts are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AlertPolicy {
+    /// The unit.
+    pub count: CountBy,
+    /// Time after which an alert that was not heard of has ended, in seconds.
+    pub stale_after_seconds: i64,
+    /// Time after the last counted start of an incident from which an episode that begins is a new
+    /// incident, in seconds.
+    pub incident_max_seconds: i64,
+    /// True if an alert counts of which only the end was delivered.
+    pub count_missed: bool,
+}
+
+/// The episodes of an anomaly's alerts. The order of the fields is part of the format of the
+/// embedded store's file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incidents {
+    episodes: Vec<(Fingerprint, Episode)>,
+    /// The start of the last episode that counted.
+    counted_start: Option<Timestamp>,
+    /// Until when alerts fire of which there were too many to remember.
+    overflow_until: Option<Timestamp>,
+}
+
+/// The newest episode of an alert. The order of the fields is part of the format of the embedded
+/// store's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Episode {
+    /// Its start as it was delivered last.
+    told_start: Timestamp,
+    /// Its earliest start that was told.
+    start: Timestamp,
+    /// Until when it is known to have fired.
+    last: Timestamp,
+    /// The newest delivery that was applied.
+    heard: Timestamp,
+    is_open: bool,
+    /// False if only its end was delivered, which does not count.
+    is_counted: bool,
+    /// True if its end says nothing of its cause ([`AlertState::Interrupted`]).
+    is_interrupted: bool,
+}
+
+/// The alerts of an anomaly that fire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Firing {
+    /// Number of alerts.
+    pub episodes: usize,
+    /// The time at which the first of them began.
+    pub since: Timestamp,
+}
+
+/// The decision about an alert of a delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Whether it counts.
+    pub verdict: AlertVerdict,
+    /// What it changes.
+    pub change: IncidentChange,
+}
+
+/// Whether an alert of a delivery counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlertVerdict {
+    /// It counts, unless its id was counted before.
+    Count,
+    /// Its episode was heard of before.
+    Ongoing,
+    /// It is a new episode of an incident that was counted before.
+    SameIncident,
+    /// It has ended.
+    Resolved,
+    /// A later delivery has said more.
+    Stale,
+}
+
+/// Whether an alert was counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlertCounted {
+    /// By its last delivery.
+    Now,
+    /// Its id was counted before.
+    Before,
+    /// It is no occurrence.
+    No,
+}
+
+/// The effect of an alert on the episodes of its anomaly. The order of the fields is part of the
+/// format of the embedded store's file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IncidentChange {
+    /// The new state of an alert's episode.
+    episode: Option<(Fingerprint, Episode)>,
+    /// An alert that is forgotten for it.
+    forgotten: Option<Fingerprint>,
+    /// The start of the episode if it counts, unless a later one has counted.
+    counted_start: Option<Timestamp>,
+    /// True if the alert was not known: if its id was counted before, that was its start.
+    is_first: bool,
+    /// The time until which alerts fire of which there are too many.
+    overflow_until: Option<Timestamp>,
+}
+
+impl IncidentChange {
+    /// Returns true if nothing changes.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Episode {
+    fn begin(told: &AlertEpisode) -> Self {
+        let start = told.start();
+        Self {
+            told_start: told.starts_at.unwrap_or(start),
+            start,
+            last: told.end().unwrap_or(told.delivered_at),
+            heard: told.delivered_at,
+            is_open: told.state == AlertState::Firing,
+            is_counted: true,
+            is_interrupted: matches!(told.state, AlertState::Interrupted { .. }),
+        }
+    }
+
+    /// Returns it as heard of by `now`: what another instance has heard of it by a clock that is
+    /// ahead must not make the next deliveries older than it.
+    fn by(self, now: Timestamp) -> Self {
+        let Self { start, last, heard, .. } = self;
+        Self { start: start.min(now), last: last.min(now), heard: heard.min(now), ..self }
+    }
+
+    /// Returns whether it fires at a time, as far as is known.
+    fn fires(&self, at: Timestamp, policy: AlertPolicy) -> bool {
+        self.is_open && at <= self.last.plus_seconds(policy.stale_after_seconds)
+    }
+
+    /// Returns until when it is known to have fired, as of the time `at`.
+    fn until(&self, at: Timestamp, policy: AlertPolicy) -> Timestamp {
+        if self.fires(at, policy) { self.last.max(at) } else { self.last }
+    }
+}
+
+impl Incidents {
+    /// Decides about an alert at the time `now`. `fixed_at` is the time of the mark of a permanent
+    /// fix that holds.
+    pub fn decide(
+        &self,
+        now: Timestamp,
+        told: &AlertEpisode,
+        fixed_at: Option<Timestamp>,
+        policy: AlertPolicy,
+    ) -> Decision {
+        let stored = self.episode(told.fingerprint);
+        let known = stored.map(|stored| stored.by(now));
+        let mut decision = match told.end() {
+            None => self.decide_firing(told, known, fixed_at, policy),
+            Some(end) => self.decide_ended(told, known, end, fixed_at, policy),
+        };
+        let is_as_stored = |(_, episode): &(Fingerprint, Episode)| stored == Some(episode);
+        decision.change.episode = decision.change.episode.filter(|it| !is_as_stored(it));
+        if policy.count == CountBy::Delivery && told.state == AlertState::Firing {
+            decision.verdict = AlertVerdict::Count;
+        }
+        decision
+    }
+
+    fn decide_firing(
+        &self,
+        told: &AlertEpisode,
+        known: Option<Episode>,
+        fixed_at: Option<Timestamp>,
+        policy: AlertPolicy,
+    ) -> Decision {
+        let (at, delivered_at) = (told.start(), told.delivered_at);
+        let Some(known) = known else {
+            let mut decision = self.count(told, at, fixed_at, policy);
+            decision.change.is_first = true;
+            self.put(&mut decision.change, told, Episode::begin(told), policy);
+            return decision;
+        };
+        let mut now = Episode { is_open: known.fires(delivered_at, policy), ..known };
+        let changed = |verdict, now: Episode| {
+            let episode = Some((told.fingerprint, now));
+            Decision { verdict, change: IncidentChange { episode, ..IncidentChange::default() } }
+        };
+        let counted = |now: Episode| {
+            let mut decision = self.count(told, at, fixed_at, policy);
+            decision.change.episode = Some((told.fingerprint, now));
+            decision
+        };
+        let Some(told_start) = told.starts_at.or_else(|| {
+            // Without a start, it is the same episode while that is open.
+            let is_new = !now.is_open && delivered_at > now.last;
+            is_new.then_some(delivered_at)
+        }) else {
+            if !now.is_open {
+                return changed(AlertVerdict::Stale, now);
+            }
+            now.last = now.last.max(delivered_at);
+            now.heard = now.heard.max(delivered_at);
+            return changed(AlertVerdict::Ongoing, now);
+        };
+        if delivered_at < known.heard {
+            let is_missed = !now.is_counted && now.start <= at && at <= now.last;
+            now.is_counted |= is_missed;
+            return if is_missed { counted(now) } else { changed(AlertVerdict::Stale, now) };
+        }
+        if !now.is_counted && at <= now.last {
+            // Its end was delivered first.
+            now.is_counted = true;
+            return counted(now);
+        }
+        if now.is_open && (at <= now.last || told_start == now.told_start) {
+            now.start = now.start.min(at);
+            now.last = now.last.max(delivered_at);
+            now.heard = delivered_at;
+            return changed(AlertVerdict::Ongoing, now);
+        }
+        if !now.is_open && at < now.last {
+            if delivered_at <= now.heard.plus_seconds(PEER_SECONDS) {
+                return changed(AlertVerdict::Stale, now);
+            }
+            (now.is_open, now.last, now.heard) = (true, delivered_at, delivered_at);
+            return changed(AlertVerdict::Ongoing, now);
+        }
+        if now.is_interrupted && now.is_counted && at <= now.last.plus_seconds(PEER_SECONDS) {
+            let begun = Episode::begin(told);
+            return changed(AlertVerdict::Ongoing, Episode { start: now.start, ..begun });
+        }
+        counted(Episode::begin(told))
+    }
+
+    fn decide_ended(
+        &self,
+        told: &AlertEpisode,
+        known: Option<Episode>,
+        end: Timestamp,
+        fixed_at: Option<Timestamp>,
+        policy: AlertPolicy,
+    ) -> Decision {
+        let ended = |verdict| Decision { verdict, change: IncidentChange::default() };
+        let Some(known) = known else {
+            let mut decision = ended(AlertVerdict::Resolved);
+            if policy.count_missed {
+                let counted = self.count(told, told.start(), fixed_at, policy);
+                if counted.verdict == AlertVerdict::Count {
+                    decision = counted;
+                }
+            }
+            let is_counted = policy.count_missed;
+            let episode = Episode { is_counted, ..Episode::begin(told) };
+            self.put(&mut decision.change, told, episode, policy);
+            return decision;
+        };
+        if told.delivered_at < known.heard || end < known.start {
+            return ended(AlertVerdict::Stale);
+        }
+        let now = Episode {
+            last: end,
+            heard: told.delivered_at,
+            is_open: false,
+            is_interrupted: matches!(told.state, AlertState::Interrupted { .. }),
+            ..known
+        };
+        let mut decision = ended(AlertVerdict::Resolved);
+        decision.change.episode = Some((told.fingerprint, now));
+        decision
+    }
+
+    /// Decides whether an episode that begins at `at` counts.
+    fn count(
+        &self,
+        told: &AlertEpisode,
+        at: Timestamp,
+        fixed_at: Option<Timestamp>,
+        policy: AlertPolicy,
+    ) -> Decision {
+        let counted_start = self.counted_start.max(Some(at));
+        let mut decision = Decision {
+            verdict: AlertVerdict::Count,
+            change: IncidentChange { counted_start, ..IncidentChange::default() },
+        };
+        let Some(counted) = self.counted_start else { return decision };
+        let is_long = at >= counted.plus_seconds(policy.incident_max_seconds);
+        // The mark has ended the incident, unless an episode after it has counted.
+        let is_first_after_fix = fixed_at.is_some_and(|fixed| counted <= fixed && fixed < at);
+        let is_same = policy.count != CountBy::Episode
+            && !is_long
+            && !is_first_after_fix
+            && self.is_covered(told, at, policy);
+        if is_same {
+            decision.verdict = AlertVerdict::SameIncident;
+            decision.change.counted_start = None;
+        }
+        decision
+    }
+
+    /// Returns whether another alert was firing at a time.
+    fn is_covered(&self, told: &AlertEpisode, at: Timestamp, policy: AlertPolicy) -> bool {
+        let fired = |(fingerprint, episode): &(Fingerprint, Episode)| {
+            *fingerprint != told.fingerprint
+                && episode.start <= at
+                && at <= episode.until(told.delivered_at, policy)
+        };
+        Some(at) <= self.overflow_until || self.episodes.iter().any(fired)
+    }
+
+    /// Adds the episode of an alert that is not known to a change. At the limit, an alert that does
+    /// not fire makes room; if all of them fire, only the time is remembered.
+    fn put(
+        &self,
+        change: &mut IncidentChange,
+        told: &AlertEpisode,
+        episode: Episode,
+        policy: AlertPolicy,
+    ) {
+        if self.episodes.len() >= MAX_FINGERPRINTS {
+            let at = told.delivered_at;
+            let ended = self.episodes.iter().filter(|(_, known)| known.until(at, policy) < at);
+            let Some((oldest, _)) =
+                ended.min_by_key(|(fingerprint, known)| (known.heard, *fingerprint))
+            else {
+                if episode.is_open {
+                    change.overflow_until = self.overflow_until.max(Some(at));
+                }
+                return;
+            };
+            change.forgotten = Some(*oldest);
+        }
+        change.episode = Some((told.fingerprint, episode));
+    }
+
+    /// Applies a change. `counted` says whether the alert was counted by it.
+    pub fn apply(&mut self, change: &IncidentChange, counted: AlertCounted) {
+        let IncidentChange { episode, forgotten, counted_start, is_first, overflow_until } = change;
+        if let Some(forgotten) = forgotten {
+            self.episodes.retain(|(fingerprint, _)| fingerprint != forgotten);
+        }
+        if let Some((fingerprint, episode)) = episode {
+            match self.episodes.iter_mut().find(|(known, _)| known == fingerprint) {
+                Some((_, known)) => *known = *episode,
+                None => {
+                    if self.episodes.len() < 4 {
+                        // Most anomalies have few alerts.
+                        self.episodes.reserve_exact(1);
+                    }
+                    self.episodes.push((*fingerprint, *episode));
+                }
+            }
+        }
+        let starts = match counted {
+            AlertCounted::Now => true,
+            // Before alerts were heard of, or by a call that failed half-way.
+            AlertCounted::Before => *is_first,
+            AlertCounted::No => false,
+        };
+        if starts {
+            self.counted_start = self.counted_start.max(*counted_start);
+        }
+        self.overflow_until = self.overflow_until.max(*overflow_until);
+    }
+
+    /// Returns the alerts that fire at a time; `None` if there are none.
+    pub fn firing(&self, now: Timestamp, policy: AlertPolicy) -> Option<Firing> {
+        let firing = self.episodes.iter().filter(|(_, episode)| episode.fires(now, policy));
+        let starts = firing.map(|(_, episode)| episode.start);
+        starts.fold(None, |firing: Option<Firing>, start| {
+            let Firing { episodes, since } = firing.unwrap_or(Firing { episodes: 0, since: start });
+            Some(Firing { episodes: episodes + 1, since: since.min(start) })
+        })
+    }
+
+    /// Returns the number of alerts that are remembered.
+    pub fn alerts(&self) -> usize {
+        self.episodes.len()
+    }
+
+    fn episode(&self, fingerprint: Fingerprint) -> Option<&Episode> {
+        self.episodes.iter().find(|(known, _)| *known == fingerprint).map(|(_, episode)| episode)
+    }
+}

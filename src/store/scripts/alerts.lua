@@ -1,0 +1,66 @@
+-- Records alerts of deliveries, and occurrences between them, one after the other, and returns the
+-- stats of each one's anomaly after it.
+--
+-- KEYS     for each element: timeline, repair_count, permanent_fix, metadata, folded,
+--          folded_counts, folded_ids, repair_history, operation_ids, audit, incidents
+-- ARGV     1-11  as record.lua takes them
+--          12   the unit that counts: "incident", "episode" or "delivery"
+--          13   microseconds after which an alert that was not heard of has ended
+--          14   microseconds after an incident's last counted start from which an episode that
+--               begins is a new incident
+--          15   1 if an alert counts of which only the end was delivered
+--          16   now (Unix microseconds)
+--          then for each element: the five arguments of record.lua, always with the object if it
+--          is an alert; its fingerprint (8 bytes), or '' if it is no alert;
+--          the times (Unix microseconds) at which its episode began, '' if unset, at which it was
+--          delivered, and at which it ended, '' while it fires; 1 if its end says nothing of the
+--          cause
+-- Returns  for each element a text, as record.lua does. The outcome of an alert may also be
+--          "ongoing", "same_incident", "resolved" or "stale"
+--
+-- A script and not MULTI: whether an alert counts depends on what was heard of the others, also by
+-- another instance of the service.
+
+local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 11, 16, 10
+
+policy.unit, policy.counts_missed = ARGV[12], ARGV[15] == '1'
+policy.stale_after, policy.incident_max = tonumber(ARGV[13]), tonumber(ARGV[14])
+policy.now = tonumber(ARGV[16])
+
+local function told_by(a)
+  local told = { fingerprint = ARGV[a + 6], starts_at = tonumber(ARGV[a + 7]),
+    delivered_at = tonumber(ARGV[a + 8]), ends_at = tonumber(ARGV[a + 9]),
+    is_interrupted = ARGV[a + 10] == '1' }
+  -- Nothing begins after its end, or after it is told.
+  local latest = told.ends_at or told.delivered_at
+  told.start = math.min(told.starts_at or latest, latest)
+  return told
+end
+
+function hear(k, a, stats, is_kept)
+  local id, at, at_number = ARGV[a + 1], ARGV[a + 2], tonumber(ARGV[a + 2])
+  local told = told_by(a)
+  local outcome, change = decide(k, stats, told)
+  local is_counted = false
+  if outcome == 'count' then
+    outcome = is_kept and add(k, stats, id, at, at_number) or make_known(k, stats)
+    -- One that was not known, and whose id is, was counted before alerts were heard of, or by a
+    -- call that failed half-way.
+    is_counted = outcome == 'counted' or outcome == 'too_old'
+      or outcome == 'duplicate' and change.is_first
+  elseif not (change.is_empty or stats.is_made_known) then
+    make_known(k, stats)
+    stats.is_made_known = true
+  end
+  -- What can't be recognised changes nothing, so that it counts when it is told again.
+  local is_change = is_counted or outcome == 'duplicate' or not change.is_empty
+  if is_change and outcome ~= 'unrecognisable' then
+    change_incidents(k, told, change, is_counted, kept_seconds)
+  end
+  return outcome
+end
+
+return run(function()
+  local count = elements(KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH)
+  return record_all(count, KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH)
+end)
