@@ -176,20 +176,25 @@ async fn the_first_rule_that_matches_judges_in_every_answer() {
 async fn alerts_are_judged_by_their_labels_and_a_retry_is_no_step() {
     let redis = RedisServer::start();
     for service in services(&redis).await {
-        let alert = |n: i64| {
-            json!({
-                "status": "firing", "fingerprint": format!("f{n}"), "labels": job(),
-                "startsAt": wall_clock().minus_seconds(60 * n).to_string(),
-            })
-        };
-        let delivery = json!({"version": "4", "alerts": [alert(1), alert(2)]});
-        let answer = service.post("/webhooks/alertmanager", &delivery).await.ok();
-        for (alert, expected) in
-            answer["alerts"].as_array().unwrap().iter().zip(["1 in 24h < 2", "2 in 24h >= 2"])
-        {
-            assert!(judged(alert).2.starts_with(expected), "{alert}");
+        let ago = |minutes: i64| wall_clock().minus_seconds(60 * minutes).to_string();
+        let first = json!({"status": "firing", "fingerprint": "f1", "startsAt": ago(3)});
+        let ended = json!({"status": "resolved", "fingerprint": "f1", "endsAt": ago(2)});
+        let second = json!({"status": "firing", "fingerprint": "f2", "startsAt": ago(1)});
+        let mut judgements = Vec::new();
+        for mut alert in [first, ended, second] {
+            alert["labels"] = job();
+            let delivery = json!({"version": "4", "alerts": [alert]});
+            let answer = service.post("/webhooks/alertmanager", &delivery).await.ok();
+            judgements.push(judged(&answer["alerts"][0]));
         }
-        assert_eq!(answer["alerts"][1]["new_step"], true);
+        let [(_, _, first, _), (_, _, ended, _), (_, _, second, is_new_step)] = &judgements[..]
+        else {
+            panic!("{judgements:?}")
+        };
+        assert!(first.starts_with("1 in 24h < 2"), "{first}");
+        assert!(ended.starts_with("1 in 24h < 2"), "{ended}");
+        assert!(second.starts_with("2 in 24h >= 2"), "{second}");
+        assert!(is_new_step);
         let mut occurrence = json!({"alert_name": "A", "event_id": "third"});
         for id in ["first", "second", "third"] {
             occurrence["event_id"] = id.into();
