@@ -55,14 +55,20 @@ fn model_of_webhook(labels: &Labels) -> [String; 4] {
         let is_honoured = exported.into_iter().all(|name| label(name).is_empty());
         let own = |name| if is_honoured { label(name) } else { "" };
         let pod = first([label("exported_pod"), own("pod")]);
+        let container = first([label("exported_container"), own("container")]);
+        let mut workload_of_pod = model_of_pod(pod);
+        let is_of_container = pod.starts_with(&format!("{container}-")) && !container.is_empty();
+        if workload_of_pod == pod && is_of_container {
+            workload_of_pod = container.to_owned();
+        }
         let workload = first([
             first([label("exported_deployment"), label("deployment")]),
             first([label("exported_statefulset"), label("statefulset")]),
             first([label("exported_daemonset"), label("daemonset")]),
             first([label("exported_cronjob"), label("cronjob")]),
             &model_without_number(first([label("exported_job_name"), label("job_name")])),
-            &model_of_pod(pod),
-            first([label("exported_container"), own("container")]),
+            &workload_of_pod,
+            container,
         ])
         .to_owned();
         if !workload.is_empty() {

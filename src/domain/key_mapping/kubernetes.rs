@@ -50,11 +50,25 @@ pub(super) fn apply<'p>(fields: &mut Fields<'_>, posted: impl Fn(&str) -> &'p st
         let label = [exported, name].into_iter().find(|label| is_there(label))?;
         (label == exported || !is_own).then_some((label, name_of))
     };
-    if let Some((label, name_of)) = WORKLOADS.into_iter().find_map(label) {
-        let value = posted(label);
-        let by = || StepKind::Kubernetes(format!("{label} {value:?}"));
-        fields.set(Field::Service, name_of(value), by);
+    let mut labels = WORKLOADS.into_iter().filter_map(label);
+    let Some((mut label, name_of)) = labels.next() else { return };
+    let mut name = name_of(posted(label));
+    // Where a pod's name ends in nothing that Kubernetes appends, its container may say which part
+    // of it is the workload's.
+    if label.ends_with("pod")
+        && name == posted(label)
+        && let Some((container, _)) = labels.next()
+        && is_part_before_hyphen(posted(container), name)
+    {
+        (label, name) = (container, posted(container));
     }
+    let by = || StepKind::Kubernetes(format!("{label} {:?}", posted(label)));
+    fields.set(Field::Service, name, by);
+}
+
+/// Returns true if `name` goes on with a hyphen after `part`.
+fn is_part_before_hyphen(part: &str, name: &str) -> bool {
+    name.strip_prefix(part).is_some_and(|rest| rest.starts_with('-'))
 }
 
 #[cfg(test)]
@@ -92,6 +106,9 @@ mod tests {
             (&[("job_name", "backup-28391040"), own], "backup"),
             (&[("pod", "cart-6d9f7c5b8-x2k4p"), ("container", "app")], "cart"),
             (&[("pod", ""), ("container", "app")], "app"),
+            (&[("pod", "cart-7c9d-p1"), ("container", "cart")], "cart"),
+            (&[("pod", "cart-7c9d-p1"), ("container", "car")], "cart-7c9d-p1"),
+            (&[("pod", "cart-canary-x2k4p"), ("container", "cart")], "cart-canary"),
             (&[("node", "n1")], "exporter"),
             (&[], "exporter"),
         ] {
