@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use anomaly_counter::{
     config::LoadedConfig,
-    domain::{EventId, Signature, Timeline, TimelineConfig, Timestamp},
+    domain::{AskedPeriod, EventId, HistoryPeriod, Signature, Timeline, TimelineConfig, Timestamp},
 };
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use mimalloc::MiMalloc;
@@ -78,5 +78,23 @@ fn timelines(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, hashing, parsing, timelines);
+/// A week in hours, of timelines with the events of 29 days.
+fn histories(criterion: &mut Criterion) {
+    let config = LoadedConfig::load(None).unwrap().config.timeline;
+    for (name, events) in
+        [("100", 100), ("1,000", 1_000), ("10,000", 10_000), ("1,000,000", 1_000_000)]
+    {
+        let (timeline, now) = timeline_of(events, config);
+        let asked = AskedPeriod::Window("7d".parse().unwrap());
+        let period = HistoryPeriod::new(now, asked, None).unwrap();
+        criterion.bench_function(&format!("timeline of {name}: history"), |bencher| {
+            bencher.iter(|| {
+                let counts = black_box(&timeline).counts_since(now, &period.times());
+                period.buckets(&counts, None)
+            });
+        });
+    }
+}
+
+criterion_group!(benches, hashing, parsing, timelines, histories);
 criterion_main!(benches);

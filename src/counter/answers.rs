@@ -2,7 +2,7 @@
 
 use super::{health::HealthState, outage::SpoolDepth};
 use crate::{
-    domain::{Frequency, KnownDetails, RepairHistory, Timestamp},
+    domain::{AuditEntry, Band, Frequency, HistoryBucket, KnownDetails, RepairHistory, Timestamp},
     store::{Cause, RecordOutcome},
     telemetry::Label,
 };
@@ -104,6 +104,24 @@ pub struct Anomaly {
     pub frequency: Frequency,
     /// Its details, as far as they are known.
     pub details: KnownDetails,
+}
+
+/// How often one anomaly has occurred over time, and what was done about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct History {
+    /// The buckets of the period, oldest first.
+    pub buckets: Vec<HistoryBucket>,
+    /// What was done within the period, oldest first.
+    pub events: Vec<AuditEntry>,
+    /// What reaches each level, lowest first.
+    pub bands: Vec<Band>,
+}
+
+impl History {
+    /// Returns the number of occurrences in all buckets.
+    pub fn total(&self) -> u64 {
+        self.buckets.iter().map(|bucket| bucket.count).sum()
+    }
 }
 
 /// The answer to a repair attempt.

@@ -48,7 +48,7 @@ use self::{
 };
 
 pub use answers::{
-    Anomaly, Answered, Counted, Degraded, OccurrenceOutcome, Readiness, RepairAnswer,
+    Anomaly, Answered, Counted, Degraded, History, OccurrenceOutcome, Readiness, RepairAnswer,
 };
 pub use batching::BatchConfig;
 pub use clock::{Clock, SystemClock, TrustedClock};

@@ -1,9 +1,12 @@
 //! Reads.
 
-use super::{Anomaly, Answered, CallKind, Counter, CounterError, outage::Estimate};
+use super::{Anomaly, Answered, CallKind, Counter, CounterError, History, outage::Estimate};
 use crate::{
-    domain::{AnomalyKey, AuditEntry, Frequency, KnownStats, Moment, RepairHistory, RuleRef},
-    store::{Judged, StoreError},
+    domain::{
+        AnomalyKey, AuditEntry, Frequency, HistoryPeriod, KnownStats, Moment, RepairHistory,
+        RuleRef,
+    },
+    store::{AnomalyHistory, Judged, StoreError},
 };
 
 impl Counter {
@@ -154,6 +157,42 @@ impl Counter {
             }
             _ => Ok(entries.map(Answered::current)),
         }
+    }
+
+    /// Returns the history of an anomaly; `None` when it is unknown. It lacks writes that wait,
+    /// because they have not taken effect: its counts are lower bounds then.
+    ///
+    /// # Errors
+    /// When the store does not answer, and when only writes that wait make the anomaly known.
+    pub async fn history(
+        &self,
+        moment: Moment,
+        key: AnomalyKey,
+        period: &HistoryPeriod,
+    ) -> Result<Option<Answered<History>>, CounterError> {
+        let rule = self.rule_of(moment, key).await;
+        let times = period.times();
+        let read = || {
+            let call = self.store.history(moment, key, &times);
+            self.call_store(moment, key, CallKind::Read, "history", call)
+        };
+        let history = self.read_settled(key, read).await?;
+        let waiting = self.fallback.as_ref().filter(|fallback| fallback.holds(key));
+        let Some(AnomalyHistory { known_since, counts, audit }) = history else {
+            let is_known =
+                waiting.is_some_and(|it| it.with_waiting(key, moment.now, &rule, None).is_some());
+            return if is_known { Err(unavailable(None)) } else { Ok(None) };
+        };
+        let is_within = |entry: &AuditEntry| (period.start()..=period.end()).contains(&entry.at);
+        let history = History {
+            buckets: period.buckets(&counts, known_since),
+            events: audit.into_iter().rev().filter(is_within).collect(),
+            bands: rule.rule().levels().bands(),
+        };
+        Ok(Some(match waiting {
+            Some(_) => Answered::estimated(history, Some(moment.now)),
+            None => Answered::current(history),
+        }))
     }
 
     /// Reads from the store, and once more if what waited for the anomaly was applied meanwhile:

@@ -28,6 +28,15 @@ impl EscalationLevel {
     }
 }
 
+/// A level, and a condition that reaches it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Band {
+    /// The level.
+    pub level: EscalationLevel,
+    /// The condition, such as `3 in 24h`.
+    pub condition: String,
+}
+
 /// The number of occurrences in 24 hours from which each level applies; they strictly rise, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "ThresholdsConfig")]

@@ -8,6 +8,7 @@ mod estimate;
 mod event;
 mod fix;
 mod frequency;
+mod history;
 mod incidents;
 mod key;
 mod key_mapping;
@@ -28,11 +29,15 @@ mod window;
 
 pub use alert::{AlertEpisode, AlertState, Fingerprint};
 pub use audit::{AUDIT_ENTRIES, Actor, AuditEntry, AuditEvent};
-pub use escalation::{EscalationLevel, InvalidThresholds, Thresholds};
+pub use escalation::{Band, EscalationLevel, InvalidThresholds, Thresholds};
 pub use estimate::{KnownDetails, KnownMark, KnownStats};
 pub use event::{EventDigest, EventId, InvalidEventId, MAX_AHEAD_SECONDS, Occurrence};
 pub use fix::{FIX_VALIDITY_SECONDS, FixMark, FixRemoval, PermanentFix};
 pub use frequency::{Before, Frequency, NewestEvents};
+pub use history::{
+    AskedPeriod, CountSince, HistoryBucket, HistoryPeriod, HistoryStep, HistoryWindow,
+    InvalidHistoryStep, InvalidHistoryWindow, InvalidPeriod, MAX_BUCKETS,
+};
 pub use incidents::{
     AlertCounted, AlertPolicy, AlertVerdict, CountBy, Decision, Firing, IncidentChange, Incidents,
     MAX_FINGERPRINTS, PEER_SECONDS,
@@ -51,7 +56,7 @@ pub use repair::{
     Action, InvalidAction, InvalidSuccessRate, RECENT_ATTEMPTS, RecentAttempt, RepairAttempt,
     RepairHistory, RepairStatistics, SuccessRate,
 };
-pub use rollup::{COARSE_BUCKET_SECONDS, FINE_BUCKET_SECONDS};
+pub use rollup::{COARSE_BUCKET_SECONDS, FINE_BUCKET_SECONDS, RunningTotals};
 pub use rules::{
     Condition, CountedWindow, Counts, ExtraCount, ExtraWindow, InvalidSpan, Levels,
     MAX_BECAUSE_BYTES, MAX_EXTRA_WINDOWS, MAX_NEWEST, MAX_RULES, MAX_STEP_COUNT, Matcher, Rule,

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use super::{EventDigest, RETENTION, RecentIds, Timestamp, Window};
+use super::{CountSince, EventDigest, RETENTION, RecentIds, Timestamp, Window};
 
 /// The width of a bucket for events of the last day.
 pub const FINE_BUCKET_SECONDS: i64 = 120;
@@ -111,6 +111,17 @@ impl Rollup {
         self.first < start && start <= self.edge()
     }
 
+    /// Returns its running totals.
+    pub(super) fn running_totals(&self) -> RunningTotals {
+        RunningTotals {
+            first: self.first,
+            edge: self.edge(),
+            total: self.total_before(self.buckets.len()),
+            before: 0,
+            buckets: self.buckets.iter().map(|bucket| (bucket.newest, bucket.total)).collect(),
+        }
+    }
+
     /// Returns the time of the oldest event at `start` or later: exact if `start` cuts no bucket,
     /// else the beginning of its bucket.
     pub(super) fn oldest_since(&self, start: Timestamp) -> Option<Timestamp> {
@@ -143,6 +154,43 @@ impl Rollup {
 
     fn total_before(&self, index: usize) -> u64 {
         index.checked_sub(1).map_or(0, |last| self.buckets[last].total)
+    }
+}
+
+/// The running totals of a roll-up: all of them, or those from some time on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunningTotals {
+    /// The oldest event that was ever rolled up.
+    pub first: Timestamp,
+    /// The newest one.
+    pub edge: Timestamp,
+    /// The number of rolled-up events.
+    pub total: u64,
+    /// The number of them in the buckets before `buckets`.
+    pub before: u64,
+    /// For each bucket, oldest first, the time of its newest event, and the number of events in it
+    /// and in all before it.
+    pub buckets: Vec<(Timestamp, u64)>,
+}
+
+impl RunningTotals {
+    /// Returns the number of rolled-up events at a time or later, with all of a bucket that the
+    /// time cuts. The time is not before that of `buckets`.
+    pub fn since(&self, now: Timestamp, time: Timestamp) -> CountSince {
+        if time <= self.first || time > self.edge {
+            let count = if time <= self.first { self.total } else { 0 };
+            return CountSince { count, is_approximate: false };
+        }
+        let index = self.buckets.partition_point(|(newest, _)| *newest < time);
+        let before = index.checked_sub(1).map_or(self.before, |last| self.buckets[last].1);
+        let is_approximate = self.buckets.get(index).is_some_and(|(newest, _)| {
+            // The base holds the events of removed buckets too.
+            let is_base = index == 0
+                && self.before == 0
+                && self.first < bucket_start(*newest, COARSE_BUCKET_SECONDS);
+            is_base || bucket_start(*newest, bucket_seconds(now, *newest)) < time
+        });
+        CountSince { count: self.total.saturating_sub(before), is_approximate }
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::{HashSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::{EventDigest, RETENTION, Timestamp, Window, WindowCounts, rollup::Rollup};
+use super::{CountSince, EventDigest, RETENTION, Timestamp, Window, WindowCounts, rollup::Rollup};
 
 /// Maximum number of events that are searched for an id one by one. Most anomalies never have more,
 /// and an index takes more memory than the events.
@@ -144,6 +144,17 @@ impl Timeline {
     /// Returns the times of the newest events that are kept exactly, at most `count`.
     pub fn newest(&self, count: usize) -> Vec<Timestamp> {
         self.events.iter().rev().take(count).map(|event| event.at).collect()
+    }
+
+    /// Returns the number of events at each of `times` or later, as they are known at `now`.
+    pub fn counts_since(&self, now: Timestamp, times: &[Timestamp]) -> Vec<CountSince> {
+        let totals = self.rollup.as_ref().map(|rollup| rollup.running_totals());
+        let since = |time: &Timestamp| {
+            let older = self.events.partition_point(|event| event.at < *time);
+            let rolled_up = totals.as_ref().map(|totals| totals.since(now, *time));
+            rolled_up.unwrap_or_default().plus((self.events.len() - older) as u64)
+        };
+        times.iter().map(since).collect()
     }
 
     /// Returns true if a count may be too high by the events of the bucket that its window's start

@@ -12,9 +12,9 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::domain::{
-    AlertPolicy, AnomalyKey, AnomalyStats, AuditEntry, FIX_VALIDITY_SECONDS, Firing, FixMark,
-    FixRemoval, KnownDetails, Moment, Occurrence, PermanentFix, RepairAttempt, RepairHistory,
-    RuleRef, TimelineConfig, Timestamp,
+    AlertPolicy, AnomalyKey, AnomalyStats, AuditEntry, CountSince, FIX_VALIDITY_SECONDS, Firing,
+    FixMark, FixRemoval, KnownDetails, Moment, Occurrence, PermanentFix, RepairAttempt,
+    RepairHistory, RuleRef, TimelineConfig, Timestamp,
 };
 
 pub use embedded::{
@@ -195,6 +195,17 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         moment: Moment,
         key: AnomalyKey,
     ) -> Result<Option<Vec<AuditEntry>>, StoreError>;
+
+    /// Counts an anomaly's events since each of `times`, which rise and of which none is more than
+    /// 30 days before `now`, and returns its audit; `None` when it is unknown. As in a window, an
+    /// event on one of the times is inside, a count may be too high by the events of one bucket of
+    /// time, and then says so, and is never too low.
+    async fn history(
+        &self,
+        moment: Moment,
+        key: AnomalyKey,
+        times: &[Timestamp],
+    ) -> Result<Option<AnomalyHistory>, StoreError>;
 
     /// Marks an anomaly as permanently fixed, in place of an earlier mark; `None` when it is
     /// unknown.
@@ -385,6 +396,17 @@ impl From<AnomalyDetails> for KnownDetails {
         let AnomalyDetails { signature_json, known_since, fix, repairs, firing, .. } = details;
         Self { signature_json, known_since, fix, repairs: Some(repairs), firing }
     }
+}
+
+/// The occurrences of one anomaly over time, and its audit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AnomalyHistory {
+    /// When the anomaly became known; absent as in [`AnomalyDetails`].
+    pub known_since: Option<Timestamp>,
+    /// The events since each of the times that were asked for.
+    pub counts: Vec<CountSince>,
+    /// The audit as by [`Store::audit`].
+    pub audit: Vec<AuditEntry>,
 }
 
 /// Returns whether an entry is not too old for an audit.

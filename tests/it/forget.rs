@@ -25,7 +25,7 @@ async fn fill(service: &Service) {
 }
 
 async fn is_unknown(service: &Service) {
-    for more in ["", "/frequency", "/audit", "/repairs"] {
+    for more in ["", "/frequency", "/audit", "/history", "/repairs"] {
         service.get(&format!("{}{more}", path())).await.problem(404);
     }
 }

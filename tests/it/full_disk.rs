@@ -93,7 +93,7 @@ async fn the_embedded_store_on_a_full_disk_refuses_and_loses_nothing_that_it_too
     refused.problem(503);
     assert_eq!(refused.headers["retry-after"], "1");
     // Memory may hold writes that never reached the disk: no answer is better than a wrong one.
-    for route in ["/frequency", "", "/repairs", "/repairs/restart", "/audit"] {
+    for route in ["/frequency", "", "/repairs", "/repairs/restart", "/audit", "/history"] {
         let path = format!("/anomalies/{}{route}", key_of("HighCPU"));
         service.get(&path).await.problem(503);
     }

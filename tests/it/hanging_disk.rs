@@ -68,7 +68,7 @@ async fn while_the_embedded_stores_disk_hangs_calls_are_503_within_the_timeout()
     was_refused(&service.post("/anomalies", &event("HighCPU", "3")).await, "anomalies.redb");
 
     // They must neither show what may not be durable, nor hide it.
-    for path in ["/frequency", "", "/repairs", "/repairs/restart", "/audit"] {
+    for path in ["/frequency", "", "/repairs", "/repairs/restart", "/audit", "/history"] {
         service.get(&format!("/anomalies/{key}{path}")).await.problem(503);
     }
     let ready = service.get("/readyz").await.ok();

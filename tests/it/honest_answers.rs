@@ -54,7 +54,7 @@ async fn an_anomaly_of_which_only_occurrences_wait_has_no_repairs_and_no_mark_th
     }
     redis.kill();
     let service = service.restart().await;
-    for path in ["", "/frequency", "/repairs", "/repairs/restart_pod", "/audit"] {
+    for path in ["", "/frequency", "/repairs", "/repairs/restart_pod", "/audit", "/history"] {
         of_anomaly(&service, path).await.problem(503);
     }
     let unknown =
@@ -73,7 +73,7 @@ async fn an_anomaly_of_which_only_occurrences_wait_has_no_repairs_and_no_mark_th
     assert_null(&known, &["signature", "metadata", "known_since", "permanent_fix", "repairs"]);
     assert_null(&known, &["as_of"]);
     assert_eq!(known["degraded"], true);
-    for path in ["/repairs", "/repairs/restart_pod", "/audit"] {
+    for path in ["/repairs", "/repairs/restart_pod", "/audit", "/history"] {
         of_anomaly(&service, path).await.problem(503);
     }
 
@@ -106,7 +106,7 @@ async fn an_anomaly_of_which_only_repairs_or_marks_wait_has_no_counts() {
     accepted(service.post("/repairs", &restart(false)).await);
     let fix = json!({"anomaly_key": KEY, "fix_description": "raised the limit"});
     accepted(service.put("/permanent-fix", &fix).await);
-    for path in ["", "/frequency", "/repairs", "/repairs/restart_pod", "/audit"] {
+    for path in ["", "/frequency", "/repairs", "/repairs/restart_pod", "/audit", "/history"] {
         of_anomaly(&service, path).await.problem(503);
     }
 }
@@ -240,6 +240,10 @@ async fn reads_while_something_waits_though_redis_answers_are_complete_and_degra
     let unheard_of = service.get(&format!("/anomalies/{new_key}/audit")).await.ok();
     assert_eq!(unheard_of["entries"], json!([]));
     assert_eq!(unheard_of["degraded"], true);
+    service.get(&format!("/anomalies/{new_key}/history")).await.problem(503);
+    let history = of_anomaly(&service, "/history").await.ok();
+    assert_eq!(history["degraded"], true);
+    assert_eq!(history["total"], 1, "a lower bound");
     let new = service.get(&format!("/anomalies/{new_key}/frequency")).await.ok();
     assert_eq!(new["auto_repair_count"], 0, "the store has said so");
     healthy_again(&service).await;

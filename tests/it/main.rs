@@ -27,6 +27,7 @@ mod formats_without_alerts;
 mod frequency;
 mod full_disk;
 mod hanging_disk;
+mod history;
 mod honest_answers;
 mod horizon;
 mod hostile_clients;

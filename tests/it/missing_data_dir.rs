@@ -103,7 +103,7 @@ async fn without_its_file_the_embedded_store_refuses_and_goes_on_when_it_is_back
         for _ in 0..3 {
             was_refused(&service.post("/anomalies", &event(1_000)).await, &file);
         }
-        for path in ["/frequency", "", "/repairs", "/audit"] {
+        for path in ["/frequency", "", "/repairs", "/audit", "/history"] {
             let path = format!("/anomalies/{}{path}", key_of("HighCPU"));
             service.get(&path).await.problem(503);
         }

@@ -285,6 +285,8 @@ async fn its_answers_are_as_described() {
         ("/anomalies/0000000000000000".to_owned(), "GET /anomalies/{key}"),
         ("/anomalies/HighCPU".to_owned(), "GET /anomalies/{key}"),
         (format!("/anomalies/{key}/frequency"), "GET /anomalies/{key}/frequency"),
+        (format!("/anomalies/{key}/history?window=7d"), "GET /anomalies/{key}/history"),
+        (format!("/anomalies/{key}/history?step=1s"), "GET /anomalies/{key}/history"),
         (format!("/anomalies/{key}/repairs"), "GET /anomalies/{key}/repairs"),
         (format!("/anomalies/{key}/repairs/a"), "GET /anomalies/{key}/repairs/{action}"),
         (

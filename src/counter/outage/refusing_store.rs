@@ -11,12 +11,12 @@ use crate::{
     counter::{clock::TrustedClock, health::Health},
     domain::{
         AnomalyKey, AnomalyStats, AuditEntry, EventId, FixMark, FixRemoval, Moment, Occurrence,
-        PermanentFix, RepairAttempt, Thresholds, WindowCounts,
+        PermanentFix, RepairAttempt, Thresholds, Timestamp, WindowCounts,
     },
     rules::Rules,
     store::{
-        AnomalyDetails, Cause, Judged, RecordOutcome, Recorded, RepairRecorded, Resets, Shard,
-        Store, StoreError,
+        AnomalyDetails, AnomalyHistory, Cause, Judged, RecordOutcome, Recorded, RepairRecorded,
+        Resets, Shard, Store, StoreError,
     },
 };
 
@@ -155,6 +155,15 @@ impl Store for RefusingStore {
         _moment: Moment,
         _key: AnomalyKey,
     ) -> Result<Option<Vec<AuditEntry>>, StoreError> {
+        Ok(None)
+    }
+
+    async fn history(
+        &self,
+        _moment: Moment,
+        _key: AnomalyKey,
+        _times: &[Timestamp],
+    ) -> Result<Option<AnomalyHistory>, StoreError> {
         Ok(None)
     }
 

@@ -8,7 +8,7 @@ use super::{
     error::{RuleError, quoted},
     source::SourceValue,
 };
-use crate::domain::{EscalationLevel, Thresholds};
+use crate::domain::{Band, EscalationLevel, Thresholds};
 
 /// Maximum number of conditions of a rule.
 const MAX_CONDITIONS: usize = 8;
@@ -117,6 +117,16 @@ impl Levels {
     /// Returns the conditions of a level, in the order in which they are written.
     pub fn conditions(&self, level: EscalationLevel) -> &[Condition] {
         &self.by_level[level as usize]
+    }
+
+    /// Returns the conditions of all levels, those of the lowest first.
+    pub fn bands(&self) -> Vec<Band> {
+        let of_level = |level: EscalationLevel| {
+            let band =
+                move |condition: &Condition| Band { level, condition: condition.to_string() };
+            self.conditions(level).iter().map(band)
+        };
+        EscalationLevel::ALL.into_iter().flat_map(of_level).collect()
     }
 
     /// Returns the conditions of a level and of those above it.

@@ -1,6 +1,7 @@
 //! The parts of requests and answers that several resources share.
 
 mod action;
+mod audit_entry;
 mod counted;
 mod degraded;
 mod fix;
@@ -10,6 +11,7 @@ pub(super) mod schemas;
 mod sender_clock;
 
 pub(super) use action::ActionBody;
+pub(super) use audit_entry::AuditEntryBody;
 pub(super) use counted::{
     CountedBody, NotCounted, Recorded, record_each, record_one, temporary_problem, write_status_of,
 };

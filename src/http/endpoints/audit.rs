@@ -9,9 +9,9 @@ use super::endpoint::Endpoint;
 use crate::{
     auth::Scope,
     counter::Answered,
-    domain::{Actor, AnomalyKey, AuditEntry, AuditEvent, Timestamp},
+    domain::AnomalyKey,
     http::{
-        bodies::{DegradedBody, schemas},
+        bodies::{AuditEntryBody, DegradedBody, schemas},
         extract::KeyPath,
         json::Json,
         problem::{Problem, ProblemKind},
@@ -35,72 +35,9 @@ struct AuditBody {
     anomaly_key: AnomalyKey,
     /// The newest 100 entries, newest first.
     #[schema(max_items = 100)]
-    entries: Vec<EntryBody>,
+    entries: Vec<AuditEntryBody>,
     #[serde(flatten)]
     degraded: DegradedBody,
-}
-
-/// One change of the anomaly.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = AuditEntry)]
-struct EntryBody {
-    /// The time of the change.
-    #[schema(value_type = schemas::Time)]
-    at: Timestamp,
-    /// The name that the caller gave (`fixed_by` or `removed_by`), or else the name of the token;
-    /// null if there was neither.
-    #[schema(required, example = "ana")]
-    by: Option<String>,
-    /// The name of the token that the request was made with; null if there was none, or if an older
-    /// version of the service has written the entry.
-    #[schema(required, example = "console")]
-    token: Option<String>,
-    /// The `x-request-id` of the request that made the change; null if it is not known.
-    #[schema(required, example = "0192f3c1-7d1e-7c63-9a0f-6f8a7f3b2c11")]
-    request_id: Option<String>,
-    #[serde(flatten)]
-    event: AuditEventBody,
-}
-
-/// The kind of a change, and what belongs to it.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = AuditEvent)]
-#[serde(tag = "event", rename_all = "snake_case")]
-enum AuditEventBody {
-    /// The cause was marked as fixed.
-    MarkedFixed {
-        /// What was done to fix the cause.
-        fix_description: String,
-    },
-    /// The mark was removed.
-    UnmarkedFixed {
-        /// The reason that was given; null if there was none.
-        #[schema(required, example = "it came back under load")]
-        reason: Option<String>,
-    },
-    /// A repair was attempted.
-    RepairAttempted {
-        /// The name of the action.
-        action: String,
-        /// True if it worked.
-        success: bool,
-    },
-}
-
-impl From<AuditEntry> for EntryBody {
-    fn from(AuditEntry { at, actor, event }: AuditEntry) -> Self {
-        let Actor { by, token, request_id } = actor;
-        let event = match event {
-            AuditEvent::MarkedFixed { description } => {
-                AuditEventBody::MarkedFixed { fix_description: description }
-            }
-            AuditEvent::UnmarkedFixed { reason } => AuditEventBody::UnmarkedFixed { reason },
-            AuditEvent::RepairAttempted { action, success } => {
-                AuditEventBody::RepairAttempted { action, success }
-            }
-        };
-        Self { at, by, token, request_id, event }
-    }
 }
 
 /// Read who has changed what about an anomaly.

@@ -7,6 +7,7 @@ mod audit;
 mod dead_letters;
 mod endpoint;
 mod health;
+mod history;
 mod metrics;
 mod permanent_fix;
 mod problems;
@@ -24,6 +25,7 @@ pub(super) use endpoint::{Access, BodyKind, Description, Endpoint, Routine};
 pub(super) fn all() -> impl Iterator<Item = Endpoint> {
     [
         anomalies::endpoints(),
+        history::endpoints(),
         audit::endpoints(),
         repairs::endpoints(),
         permanent_fix::endpoints(),

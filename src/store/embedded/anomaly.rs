@@ -11,7 +11,7 @@ use crate::{
         Firing, IncidentChange, Incidents, Insertion, Moment, PermanentFix, RecentAttempt,
         RecentIds, RepairHistory, RuleRef, Timeline, TimelineConfig, Timestamp,
     },
-    store::{AnomalyDetails, KEPT_SECONDS},
+    store::{AnomalyDetails, AnomalyHistory, KEPT_SECONDS},
 };
 
 /// Everything that is kept about one anomaly, except its signature once that is on disk. Most
@@ -279,6 +279,15 @@ impl Anomaly {
             fix: self.fix(now).cloned(),
             repairs: self.repairs(now),
             firing: self.firing(now, policy),
+        }
+    }
+
+    /// Returns the history, without the audit.
+    pub(super) fn history(&self, now: Timestamp, times: &[Timestamp]) -> AnomalyHistory {
+        AnomalyHistory {
+            known_since: Some(self.known_since),
+            counts: self.timeline.counts_since(now, times),
+            audit: Vec::new(),
         }
     }
 

@@ -33,12 +33,12 @@ use self::{
     writer::Writer,
 };
 use super::{
-    AnomalyDetails, Judged, Recorded, RecordingConfig, RepairRecorded, Shard, Store, StoreError,
-    StoreSize, is_audited,
+    AnomalyDetails, AnomalyHistory, Judged, Recorded, RecordingConfig, RepairRecorded, Shard,
+    Store, StoreError, StoreSize, is_audited,
 };
 use crate::domain::{
     AnomalyKey, AnomalyStats, AuditEntry, FixMark, FixRemoval, Moment, Occurrence, PermanentFix,
-    RepairAttempt, RepairHistory,
+    RepairAttempt, RepairHistory, Timestamp,
 };
 
 pub use checkpoint::CheckpointLimits;
@@ -201,6 +201,18 @@ impl Store for EmbeddedStore {
         let mut entries = self.writer.audit(key).await?;
         entries.retain(|entry| is_audited(moment, entry));
         Ok(Some(entries))
+    }
+
+    async fn history(
+        &self,
+        moment: Moment,
+        key: AnomalyKey,
+        times: &[Timestamp],
+    ) -> Result<Option<AnomalyHistory>, StoreError> {
+        let Some(history) = self.state()?.history(moment, key, times) else { return Ok(None) };
+        let audit = self.writer.audit(key).await?;
+        let audit = audit.into_iter().filter(|entry| is_audited(moment, entry)).collect();
+        Ok(Some(AnomalyHistory { audit, ..history }))
     }
 
     async fn mark_fixed(

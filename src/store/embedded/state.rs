@@ -17,8 +17,8 @@ use crate::{
         RepairAttempt, RepairHistory, TimelineConfig, Timestamp,
     },
     store::{
-        AnomalyDetails, Judged, RecordOutcome, Recorded, RecordingConfig, RepairRecorded,
-        StoreError, StoreSize,
+        AnomalyDetails, AnomalyHistory, Judged, RecordOutcome, Recorded, RecordingConfig,
+        RepairRecorded, StoreError, StoreSize,
     },
 };
 
@@ -104,6 +104,16 @@ impl State {
 
     pub(super) fn repairs(&self, moment: Moment, key: AnomalyKey) -> Option<RepairHistory> {
         self.known(moment, key).map(|anomaly| anomaly.repairs(moment.now))
+    }
+
+    /// Returns the history of an anomaly without its audit, which is in the file.
+    pub(super) fn history(
+        &self,
+        moment: Moment,
+        key: AnomalyKey,
+        times: &[Timestamp],
+    ) -> Option<AnomalyHistory> {
+        self.known(moment, key).map(|anomaly| anomaly.history(moment.now, times))
     }
 
     /// Records an occurrence or an alert, unless it would make one anomaly more than is permitted

@@ -186,6 +186,15 @@ impl Calls {
         call
     }
 
+    /// `times` rise.
+    pub(super) fn history(&self, key: AnomalyKey, times: &[Timestamp]) -> Call {
+        let mut call = Call::new(Script::History);
+        self.add_keys(&mut call, key);
+        let times: Vec<String> = times.iter().map(|time| to_unix_seconds(*time)).collect();
+        call.argument(times.join(" "));
+        call
+    }
+
     pub(super) fn forget(&self, key: AnomalyKey) -> Call {
         let mut call = Call::new(Script::Forget);
         self.add_keys(&mut call, key);
@@ -382,6 +391,7 @@ mod tests {
                 calls.unmark_fixed(at.into(), &FixRemoval { key: KEY, id, at, reason: None, actor })
             }
             Script::Audit => calls.audit(KEY),
+            Script::History => calls.history(KEY, &[at]),
             Script::Forget => calls.forget(KEY),
             Script::Probe => calls.probe(None),
         }

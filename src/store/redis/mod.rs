@@ -11,6 +11,7 @@ mod config;
 mod examination;
 mod explanation;
 mod fault;
+mod history;
 mod identity;
 mod link;
 mod renewal;
@@ -36,12 +37,12 @@ use self::{
     servers::Servers,
 };
 use super::{
-    AnomalyDetails, Judged, RecordOutcome, Recorded, RecordingConfig, RepairRecorded, Resets,
-    Shard, Store, StoreError, is_audited, keys::KeyNames,
+    AnomalyDetails, AnomalyHistory, Judged, RecordOutcome, Recorded, RecordingConfig,
+    RepairRecorded, Resets, Shard, Store, StoreError, is_audited, keys::KeyNames,
 };
 use crate::domain::{
     AnomalyKey, AnomalyStats, AuditEntry, FixMark, FixRemoval, Moment, Occurrence, PermanentFix,
-    RepairAttempt, RepairHistory, Window,
+    RepairAttempt, RepairHistory, Timestamp, Window,
 };
 
 pub use config::{InvalidRedisUrl, RedisConfig, RedisUrl};
@@ -325,6 +326,16 @@ impl Store for RedisStore {
             let entries = texts.iter().filter_map(|entry| audit::from_json(entry));
             Ok(entries.filter(|entry| is_audited(moment, entry)).collect())
         })
+    }
+
+    async fn history(
+        &self,
+        moment: Moment,
+        key: AnomalyKey,
+        times: &[Timestamp],
+    ) -> Result<Option<AnomalyHistory>, StoreError> {
+        let mut reply = self.run_one(key, self.calls.history(key, times)).await?;
+        reply.if_known("known", |reply| history::read(moment, times, reply))
     }
 
     async fn mark_fixed(

@@ -192,7 +192,8 @@ fn window_counts(
     Ok((of_four, extra))
 }
 
-fn count(text: &str) -> Result<u64, StoreError> {
+/// Parses a number that only this service writes.
+pub(super) fn count(text: &str) -> Result<u64, StoreError> {
     text.parse().map_err(|_| unexpected("no number where a count belongs"))
 }
 
@@ -202,7 +203,8 @@ fn count_or_zero(text: &str) -> u64 {
     text.parse().unwrap_or(0)
 }
 
-fn score(text: Option<&str>) -> Result<Option<Timestamp>, StoreError> {
+/// Parses the score of an event; `None` where it is missing.
+pub(super) fn score(text: Option<&str>) -> Result<Option<Timestamp>, StoreError> {
     text.map_or(Ok(None), |text| {
         let score: f64 = text.parse().map_err(|_| unexpected("no number in a score"))?;
         Ok(Some(from_unix_seconds(score)))

@@ -50,6 +50,7 @@ scripts! {
     MarkFixed, 10 keys, ["mark_fixed.lua"];
     UnmarkFixed, 10 keys, ["unmark_fixed.lua"];
     Audit, 10 keys, ["audit.lua"];
+    History, 10 keys, ["history.lua"];
     Forget, 11 keys, ["forget.lua"];
     Probe, 1 keys, ["probe.lua"];
 }
@@ -57,7 +58,7 @@ scripts! {
 impl Script {
     /// Returns true if it writes, unless there is nothing to change.
     pub(super) const fn is_write(self) -> bool {
-        !matches!(self, Self::Stats | Self::Details | Self::Signature | Self::Audit)
+        !matches!(self, Self::Stats | Self::Details | Self::Signature | Self::Audit | Self::History)
     }
 
     /// The SHA-1 of the source in hex, by which a server that has run it knows it.

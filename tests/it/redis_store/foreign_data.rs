@@ -46,4 +46,7 @@ async fn metadata_of_a_foreign_type_are_read_as_missing_where_a_mark_holds() {
     let details = store.details(now.into(), key).await.unwrap().unwrap();
     assert_eq!(details.stats.counts.month, 2);
     assert_eq!(details.signature_json, None);
+    let history = store.history(now.into(), key, &[now.minus_seconds(60)]).await.unwrap().unwrap();
+    assert_eq!(history.counts[0].count, 2);
+    assert_eq!(history.known_since, None);
 }
