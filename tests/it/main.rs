@@ -36,6 +36,7 @@ mod incidents;
 mod key_mapping;
 mod key_masks;
 mod key_properties;
+mod lookup;
 mod lost_tokens;
 mod lower_bounds;
 mod metadata;

@@ -49,7 +49,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 /// Everything that is known about an anomaly.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Anomaly)]
-struct AnomalyBody {
+pub(super) struct AnomalyBody {
     #[schema(value_type = schemas::AnomalyKey)]
     anomaly_key: AnomalyKey,
     /// The four fields that identify the anomaly; null if they are not known.

@@ -8,6 +8,7 @@ mod dead_letters;
 mod endpoint;
 mod health;
 mod history;
+mod lookup;
 mod metrics;
 mod permanent_fix;
 mod problems;
@@ -25,6 +26,7 @@ pub(super) use endpoint::{Access, BodyKind, Description, Endpoint, Routine};
 pub(super) fn all() -> impl Iterator<Item = Endpoint> {
     [
         anomalies::endpoints(),
+        lookup::endpoints(),
         history::endpoints(),
         audit::endpoints(),
         repairs::endpoints(),

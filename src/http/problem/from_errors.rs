@@ -25,7 +25,16 @@ impl Problem {
             "no anomaly has the key {key}: check it for a typo; anomalies are forgotten 35 days \
              after their last occurrence"
         );
-        Self::new(ProblemKind::UnknownAnomaly, detail)
+        Self::new(ProblemKind::UnknownAnomaly, detail).of_anomaly(key)
+    }
+
+    /// An anomaly that was looked up by its labels, which give this key.
+    pub(in crate::http) fn unknown_labels(key: AnomalyKey) -> Self {
+        let detail = format!(
+            "no anomaly is known by these labels (its key would be {key}): check them for a typo; \
+             anomalies are forgotten 35 days after their last occurrence"
+        );
+        Self::new(ProblemKind::UnknownAnomaly, detail).of_anomaly(key)
     }
 
     pub(in crate::http) fn invalid_key(text: &str, error: &InvalidKey) -> Self {

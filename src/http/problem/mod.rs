@@ -14,7 +14,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::json::Json;
-use crate::domain::EventId;
+use crate::domain::{AnomalyKey, EventId};
 
 pub(super) use kind::ProblemKind;
 
@@ -31,8 +31,8 @@ pub(super) struct Problem {
     detail: String,
     /// The name of the field that is at fault.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, example = "success")]
-    field: Option<String>,
+    #[schema(nullable = false, value_type = Option<String>, example = "success")]
+    field: Option<Box<str>>,
     /// The line at which the JSON is invalid; the first line is 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = 1)]
@@ -46,6 +46,10 @@ pub(super) struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<String>, example = "deploy-7")]
     event_id: Option<Box<EventId>>,
+    /// The key of the anomaly that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<String>, example = "d7807df379350b77")]
+    anomaly_key: Option<Box<AnomalyKey>>,
     /// The header `Retry-After`.
     #[serde(skip)]
     retry_after_seconds: Option<u32>,
@@ -64,6 +68,7 @@ impl Problem {
             line: None,
             column: None,
             event_id: None,
+            anomaly_key: None,
             retry_after_seconds,
             challenge: None,
         }
@@ -80,13 +85,18 @@ impl Problem {
     }
 
     pub(super) fn at_field(mut self, field: &str) -> Self {
-        self.field = Some(field.to_owned());
+        self.field = Some(field.into());
         self
     }
 
     pub(super) fn at_position(mut self, line: usize, column: usize) -> Self {
         self.line = Some(line);
         self.column = Some(column);
+        self
+    }
+
+    fn of_anomaly(mut self, key: AnomalyKey) -> Self {
+        self.anomaly_key = Some(Box::new(key));
         self
     }
 

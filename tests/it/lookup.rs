@@ -1,0 +1,90 @@
+//! `GET /anomalies/lookup`: the anomaly that labels identify.
+
+use serde_json::{Value, json};
+
+use crate::support::{RedisServer, Service, key_of, wall_clock};
+
+async fn look_up(service: &Service, query: &str) -> Value {
+    service.get(&format!("/anomalies/lookup?{query}")).await.ok()
+}
+
+/// Delivers a firing alert with these labels. Returns the key of its anomaly.
+async fn deliver(service: &Service, labels: &Value) -> Value {
+    let alert = json!({"status": "firing", "labels": labels, "startsAt": wall_clock().to_string()});
+    let answer = service.post("/webhooks/alertmanager", &json!({"alerts": [alert]})).await.ok();
+    answer["alerts"][0]["anomaly_key"].clone()
+}
+
+#[tokio::test]
+async fn an_anomaly_is_found_by_its_fields_under_each_of_their_names() {
+    let service = Service::embedded().await;
+    let posted = json!({"alert_name": "HighCPU", "service": "api", "namespace": "shop",
+                        "error_type": "OOMKilled", "pod": "api-0"});
+    let key = service.post("/anomalies", &posted).await.ok()["anomaly_key"].clone();
+    let by_key = service.get(&format!("/anomalies/{}", key.as_str().unwrap())).await.ok();
+    for query in [
+        "alert_name=HighCPU&service=api&namespace=shop&error_type=OOMKilled",
+        "alertname=HighCPU&job=api&namespace=shop&reason=OOMKilled&pod=api-7&severity=page",
+        "reason=OOMKilled&namespace=shop&job=other&service=api&alertname=HighCPU",
+        "alertname=High%43PU&job=api&namespace=shop&reason=OOMKilled",
+    ] {
+        let mut found = look_up(&service, query).await;
+        assert_eq!(found["identified_by"], "webhook", "{query}");
+        found.as_object_mut().unwrap().remove("identified_by");
+        assert_eq!(found, by_key, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn labels_identify_what_the_webhook_makes_of_them_and_else_what_they_say() {
+    let service = Service::embedded().await;
+    let labels = json!({"alertname": "KubePodCrashLooping", "job": "kube-state-metrics",
+                        "namespace": "shop", "pod": "api-6f7d8c9b5d-x2x8z", "deployment": "api"});
+    let query = "alertname=KubePodCrashLooping&job=kube-state-metrics&namespace=shop\
+                 &pod=api-6f7d8c9b5d-x2x8z&deployment=api";
+    let plain = service.post("/anomalies", &labels).await.ok()["anomaly_key"].clone();
+    let found = look_up(&service, query).await;
+    assert_eq!(found["anomaly_key"], plain);
+    assert_eq!(found["identified_by"], "fields");
+
+    let mapped = deliver(&service, &labels).await;
+    assert_ne!(mapped, plain);
+    let found = look_up(&service, query).await;
+    assert_eq!(found["anomaly_key"], mapped);
+    assert_eq!(found["identified_by"], "webhook");
+    assert_eq!(found["signature"]["service"], "api");
+}
+
+#[tokio::test]
+async fn what_is_not_known_has_its_key_and_what_identifies_nothing_is_refused() {
+    let service = Service::embedded().await;
+    let unknown = service.get("/anomalies/lookup?alertname=HighCPU").await;
+    assert_eq!(unknown.body["anomaly_key"], key_of("HighCPU").to_string());
+    assert_eq!(unknown.body["type"], "/problems/unknown-anomaly");
+    assert!(unknown.problem(404).contains("by these labels"));
+    for query in ["", "?pod=api-0", "?alertname=&job="] {
+        let refused = service.get(&format!("/anomalies/lookup{query}")).await;
+        assert_eq!(refused.body["field"], "alert_name", "{query}");
+        assert!(refused.problem(422).contains("the signature is empty"), "{query}");
+    }
+    let twice = service.get("/anomalies/lookup?job=a&job=b").await;
+    assert_eq!(twice.body["field"], "job");
+    assert!(twice.problem(422).contains("more than once"));
+    // A name that POST refuses is one that the webhook cuts.
+    let long = "x".repeat(2_000);
+    let cut = deliver(&service, &json!({"alertname": long})).await;
+    let found = look_up(&service, &format!("alertname={long}")).await;
+    assert_eq!(found["anomaly_key"], cut);
+}
+
+#[tokio::test]
+async fn in_an_outage_what_is_known_is_found_and_what_is_not_is_no_404() {
+    let mut redis = RedisServer::start();
+    let service = Service::on_redis(&redis).await;
+    service.post("/anomalies", &json!({"alert_name": "HighCPU"})).await.ok();
+    redis.kill();
+    let found = look_up(&service, "alertname=HighCPU").await;
+    assert_eq!(found["degraded"], true);
+    assert_eq!(found["frequency"]["count_1h"], 1);
+    service.get("/anomalies/lookup?alertname=Other").await.problem(503);
+}
