@@ -69,7 +69,7 @@ impl RecordingConfig {
 ///
 /// **Once.** Within an anomaly, the id of an occurrence counts once for as long as its first copy
 /// has not expired and is among the events that are kept exactly or that were rolled up last
-/// ([`TimelineConfig`](crate::domain::TimelineConfig)). The id of a repair, a mark or its removal
+/// ([`TimelineConfig`]). The id of a repair, a mark or its removal
 /// takes effect once in 35 days, for as long as it is among the last of its anomaly that are
 /// remembered (the same configuration). Both hold whatever comes between two copies, also within
 /// one batch or from two processes at the same time.
