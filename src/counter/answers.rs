@@ -111,9 +111,9 @@ pub struct Anomaly {
 pub struct History {
     /// The buckets of the period, oldest first.
     pub buckets: Vec<HistoryBucket>,
-    /// What was done within the period, oldest first.
+    /// The audited events within the period, oldest first.
     pub events: Vec<AuditEntry>,
-    /// What reaches each level, lowest first.
+    /// The conditions that reach each level, lowest first.
     pub bands: Vec<Band>,
 }
 

@@ -1,4 +1,4 @@
-//! What is known of an anomaly's stats: all of them where a store has answered, and in an outage
+//! The known stats of an anomaly: all of them where a store has answered, and in an outage
 //! what this instance has seen. What is not known is a case of its own, never a zero.
 
 use super::{
@@ -28,7 +28,7 @@ pub struct KnownStats {
     pub is_partial: bool,
 }
 
-/// What is known of an anomaly's mark.
+/// The mark of an anomaly, as far as it is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KnownMark {
     /// Nothing.
@@ -40,7 +40,7 @@ pub enum KnownMark {
     SetAt(Timestamp),
 }
 
-/// What is known of an anomaly beside its stats. What is absent holds not, or is not known.
+/// The known details of an anomaly beside its stats. An absent one does not hold, or is unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KnownDetails {
     /// The object as it was first posted.

@@ -130,7 +130,7 @@ pub struct Occurrence {
     pub at: Timestamp,
     /// The posted object, stored if it is the anomaly's first.
     pub signature_json: SignatureJson,
-    /// What the alert tells; `None` where the caller says that it is an occurrence.
+    /// The state of the alert; `None` where the caller says that it is an occurrence.
     pub episode: Option<Box<AlertEpisode>>,
     /// The rule that its anomaly is judged by, once it is known: the answer has the counts that the
     /// rule asks for. It is not kept with a write that waits, because other rules may be in force

@@ -21,7 +21,7 @@ pub struct Frequency {
     pub new_step: bool,
 }
 
-/// What was before an occurrence, by which a step is told.
+/// The counts and events before an occurrence, by which a step is recognised.
 #[derive(Clone, Copy, Debug)]
 pub struct Before<'a> {
     /// The counts just before it.

@@ -91,13 +91,13 @@ pub struct Firing {
 /// The decision about an alert of a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// Whether it counts.
+    /// The verdict on the alert.
     pub verdict: AlertVerdict,
-    /// What it changes.
+    /// The change of the incidents' state.
     pub change: IncidentChange,
 }
 
-/// Whether an alert of a delivery counts.
+/// The verdict on an alert of a delivery: it counts, or the reason why it does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AlertVerdict {
     /// It counts, unless its id was counted before.
@@ -112,10 +112,10 @@ pub enum AlertVerdict {
     Stale,
 }
 
-/// Whether an alert was counted.
+/// The delivery by which an alert was counted, if it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AlertCounted {
-    /// By its last delivery.
+    /// It was counted by its last delivery.
     Now,
     /// Its id was counted before.
     Before,

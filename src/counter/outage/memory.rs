@@ -47,7 +47,7 @@ pub(crate) struct Estimate {
 pub(crate) struct Accepted {
     /// False when another copy of it waits already.
     pub(crate) is_first: bool,
-    /// What was known just before it.
+    /// The stats that were known just before it.
     pub(crate) before: KnownStats,
     pub(crate) estimate: Estimate,
 }

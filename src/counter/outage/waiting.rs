@@ -113,7 +113,7 @@ impl Many {
     }
 }
 
-/// What a removal took away.
+/// The effect of a removal.
 #[derive(Debug)]
 enum Removed {
     /// One of several copies.

@@ -15,7 +15,7 @@ const DATASOURCE_ALERTS: [&str; 2] = ["DatasourceNoData", "DatasourceError"];
 /// The label that names the rule of such an alert.
 const RULE_NAME: &str = "rulename";
 
-/// What the templates of Grafana and of Go leave for a value that is not there.
+/// The texts that templates of Grafana and of Go leave for a value that is not there.
 const NO_VALUE: [&str; 2] = ["[no value]", "<no value>"];
 
 /// The names of the labels `exported_…` that win.

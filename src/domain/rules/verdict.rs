@@ -1,4 +1,4 @@
-//! What a rule says of an anomaly's counts, and why, in words.
+//! The level that a rule gives to an anomaly's counts, and the reason in words.
 
 use std::fmt::Write as _;
 
