@@ -1,8 +1,6 @@
 //! The names of the keys in Redis, which no other file knows. Other programs share them: see "On
 //! Redis" in ARCHITECTURE.md before changing one.
 
-use crate::domain::AnomalyKey;
-
 /// The kinds of an anomaly's keys, in the order in which the scripts take the first few of them.
 const KINDS: [&str; 11] = [
     // Sorted set: member = event id, score = Unix seconds with a fraction. The newest events.
@@ -54,11 +52,12 @@ impl KeyNames {
         tag.map_or_else(|| self.probe.clone(), |tag| format!("{}:{{{tag}}}", self.probe))
     }
 
-    /// Returns the first `count` of an anomaly's keys.
-    pub(super) fn first(&self, count: usize, key: AnomalyKey) -> impl Iterator<Item = String> {
-        let key = key.to_string();
-        self.prefixes[..count]
-            .iter()
-            .map(move |prefix| [prefix, key.as_str(), self.suffix].concat())
+    /// Returns the first `count` of an anomaly's keys, each in parts. `key` is the anomaly's.
+    pub(super) fn first<'a>(
+        &'a self,
+        count: usize,
+        key: &'a str,
+    ) -> impl Iterator<Item = [&'a str; 3]> {
+        self.prefixes[..count].iter().map(move |prefix| [prefix, key, self.suffix])
     }
 }

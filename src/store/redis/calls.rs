@@ -7,6 +7,7 @@ use fred::{bytes::Bytes, types::Value};
 
 use super::{
     audit,
+    known_timelines::OldestEvent,
     reply::repair_attempt_json,
     script::{Call, Script},
     time::{to_iso8601, to_unix_seconds},
@@ -92,6 +93,44 @@ impl Calls {
         }
     }
 
+    /// Without an occurrence yet. `occurrences` are those that follow, whose rules all have the same
+    /// windows beside the four.
+    pub(super) fn record_known<'a>(
+        &self,
+        now: Timestamp,
+        occurrences: impl Iterator<Item = &'a Occurrence>,
+    ) -> Call {
+        let mut call = Call::new(Script::RecordKnown);
+        let steps = Steps::of(occurrences);
+        call.argument(steps.newest_wanted as i64);
+        call.argument(steps.text);
+        call.argument(steps.largest as i64);
+        let [_, starts @ ..] = window_starts(now);
+        call.arguments(starts);
+        let windows = steps.rule.map(RuleRef::extra_windows).unwrap_or_default();
+        let starts = windows.iter().map(|window| to_unix_seconds(window.start(now)) + " ");
+        call.argument(starts.collect::<String>());
+        call
+    }
+
+    pub(super) fn add_known(&self, call: &mut Call, now: Timestamp, known: &Known<'_>) {
+        let Known { occurrence, oldest } = known;
+        self.add_keys(call, occurrence.key);
+        call.argument(occurrence.id.as_str());
+        call.argument(to_unix_seconds(occurrence.at));
+        call.argument(&*oldest.id);
+        let of_four = BY_LENGTH[1..].iter().map(|window| window.start(now));
+        let windows = occurrence.rule.as_ref().map(RuleRef::extra_windows).unwrap_or_default();
+        let starts = of_four.chain(windows.iter().map(|window| window.start(now)));
+        let is_cut = |start: Timestamp| oldest.at < start;
+        if starts.clone().any(is_cut) {
+            let flags = starts.map(|start| if is_cut(start) { '1' } else { '0' });
+            call.argument(flags.collect::<String>());
+        } else {
+            call.argument("");
+        }
+    }
+
     /// Without an anomaly yet.
     pub(super) fn stats(&self, now: Timestamp) -> Call {
         let mut call = Call::new(Script::Stats);
@@ -107,7 +146,10 @@ impl Calls {
 
     /// Adds an anomaly by its keys alone.
     pub(super) fn add_keys(&self, call: &mut Call, key: AnomalyKey) {
-        call.keys(self.names.first(call.script.keys_each(), key));
+        let key = key.to_string();
+        for parts in self.names.first(call.script.keys_each(), &key) {
+            call.key(parts);
+        }
     }
 
     pub(super) fn details(&self, now: Timestamp, anomaly: &Judged) -> Call {
@@ -174,7 +216,7 @@ impl Calls {
 
     fn probe_that(&self, stays: bool, tag: Option<&str>) -> Call {
         let mut call = Call::new(Script::Probe);
-        call.keys([self.names.probe(tag)]);
+        call.key([&self.names.probe(tag), "", ""]);
         call.argument(PROBE_SECONDS);
         call.argument(i64::from(stays));
         call
@@ -252,7 +294,10 @@ fn window_starts(now: Timestamp) -> [Value; 4] {
 pub(super) struct Asks(Vec<(Option<RuleRef>, String)>);
 
 impl Asks {
-    pub(super) fn of(occurrences: &[Occurrence], now: Timestamp) -> Self {
+    pub(super) fn of<'a>(
+        occurrences: impl Iterator<Item = &'a Occurrence>,
+        now: Timestamp,
+    ) -> Self {
         let mut asked = Vec::<(Option<RuleRef>, String)>::new();
         for Occurrence { rule, .. } in occurrences {
             if !asked.iter().any(|(other, _)| other == rule) {
@@ -293,6 +338,46 @@ fn asks(rule: Option<&RuleRef>, now: Timestamp) -> String {
     text + ";" + &rule_windows(Some(rule), now)
 }
 
+/// An occurrence of an anomaly whose oldest event is known.
+#[derive(Debug)]
+pub(super) struct Known<'a> {
+    pub(super) occurrence: &'a Occurrence,
+    pub(super) oldest: OldestEvent,
+}
+
+/// What may be a step to a level by any of some rules, and how many of the newest events tell
+/// whether it is new. That a rule has no such step is seen when it judges.
+#[derive(Debug)]
+struct Steps<'a> {
+    newest_wanted: usize,
+    /// The counts, each between blanks.
+    text: String,
+    largest: u64,
+    /// One of the rules.
+    rule: Option<&'a RuleRef>,
+}
+
+impl<'a> Steps<'a> {
+    fn of(occurrences: impl Iterator<Item = &'a Occurrence>) -> Self {
+        let mut steps = Self { newest_wanted: 0, text: " ".to_owned(), largest: 0, rule: None };
+        let mut seen = Vec::<&RuleRef>::new();
+        for rule in occurrences.filter_map(|occurrence| occurrence.rule.as_ref()) {
+            if seen.contains(&rule) {
+                continue;
+            }
+            seen.push(rule);
+            steps.newest_wanted = steps.newest_wanted.max(rule.newest_wanted());
+            for (_, count) in rule.rule().step_counts() {
+                // Writing to a String cannot fail.
+                let _ = write!(steps.text, "{count} ");
+                steps.largest = steps.largest.max(count);
+            }
+        }
+        steps.rule = seen.first().copied();
+        steps
+    }
+}
+
 /// The windows of a rule beside the four, as the scripts take them.
 fn rule_windows(rule: Option<&RuleRef>, now: Timestamp) -> String {
     let windows = rule.map(RuleRef::extra_windows).unwrap_or_default();
@@ -322,7 +407,7 @@ fn remaining_validity_seconds(horizon: Timestamp, at: Timestamp) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::{collections::BTreeSet, iter};
 
     use super::*;
     use crate::domain::{Action, Actor, Fingerprint};
@@ -368,6 +453,16 @@ mod tests {
                 (0..elements).for_each(|_| calls.add_occurrence(&mut call, &occurrence, true, ""));
                 call
             }
+            Script::RecordKnown => {
+                let signature_json = "{}".into();
+                let occurrence =
+                    Occurrence { key: KEY, id, at, signature_json, episode: None, rule: None };
+                let oldest = OldestEvent { id: "a".into(), at };
+                let known = Known { occurrence: &occurrence, oldest };
+                let mut call = calls.record_known(at, iter::once(&occurrence));
+                (0..elements).for_each(|_| calls.add_known(&mut call, at, &known));
+                call
+            }
             Script::Stats => {
                 let mut call = calls.stats(at);
                 (0..elements).for_each(|_| calls.add_judged(&mut call, at, &KEY.into()));
@@ -402,8 +497,14 @@ mod tests {
         for script in Script::ALL.iter().copied() {
             let Widths { keys_each, fixed_arguments, arguments_each } = widths(script);
             assert_eq!(keys_each, script.keys_each(), "{script:?}");
-            let takes_many =
-                matches!(script, Script::Record | Script::Alerts | Script::Stats | Script::Repair);
+            let takes_many = matches!(
+                script,
+                Script::Record
+                    | Script::RecordKnown
+                    | Script::Alerts
+                    | Script::Stats
+                    | Script::Repair
+            );
             for elements in if takes_many { 1..=3 } else { 1..=1 } {
                 let (keys, arguments) = call(script, elements).counts();
                 assert_eq!(keys, elements * keys_each, "{script:?}");

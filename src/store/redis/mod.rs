@@ -13,7 +13,9 @@ mod explanation;
 mod fault;
 mod history;
 mod identity;
+mod known_timelines;
 mod link;
+mod recording;
 mod renewal;
 mod reply;
 mod script;
@@ -29,20 +31,16 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 
 use self::{
-    calls::{Asks, Calls},
-    link::ClientConfig,
-    renewal::Renewals,
-    reply::Reply,
-    script::Call,
-    servers::Servers,
+    calls::Calls, known_timelines::KnownTimelines, link::ClientConfig, renewal::Renewals,
+    reply::Reply, script::Call, servers::Servers,
 };
 use super::{
-    AnomalyDetails, AnomalyHistory, Judged, RecordOutcome, Recorded, RecordingConfig,
-    RepairRecorded, Resets, Shard, Store, StoreError, is_audited, keys::KeyNames,
+    AnomalyDetails, AnomalyHistory, Judged, Recorded, RecordingConfig, RepairRecorded, Resets,
+    Shard, Store, StoreError, is_audited, keys::KeyNames,
 };
 use crate::domain::{
     AnomalyKey, AnomalyStats, AuditEntry, FixMark, FixRemoval, Moment, Occurrence, PermanentFix,
-    RepairAttempt, RepairHistory, Timestamp, Window,
+    RepairAttempt, RepairHistory, Timestamp,
 };
 
 pub use config::{InvalidRedisUrl, RedisConfig, RedisUrl};
@@ -58,6 +56,7 @@ pub struct RedisStore {
     concurrent_batches: usize,
     batch_items: usize,
     renewals: Renewals,
+    timelines: KnownTimelines,
 }
 
 impl RedisStore {
@@ -84,6 +83,7 @@ impl RedisStore {
             concurrent_batches: config.concurrent_batches.get().into(),
             batch_items: config.batch_items.get().into(),
             renewals,
+            timelines: KnownTimelines::default(),
         })
     }
 
@@ -120,82 +120,6 @@ impl RedisStore {
             .collect();
         results.sort_unstable_by_key(|(index, _)| *index);
         results.into_iter().map(|(_, result)| result).collect()
-    }
-
-    async fn record_occurrences(
-        &self,
-        moment: Moment,
-        occurrences: Vec<Occurrence>,
-        may_be_copies: bool,
-    ) -> Vec<Result<Recorded, StoreError>> {
-        let mut results = self.try_record(moment, &occurrences, may_be_copies).await;
-        // Somebody has deleted their keys within the minute, and they are to be renewed after all.
-        let wanted: Vec<_> =
-            (0..results.len()).filter(|i| matches!(results[*i], Ok(None))).collect();
-        if !wanted.is_empty() {
-            let again: Vec<_> = wanted.iter().map(|index| occurrences[*index].clone()).collect();
-            again.iter().for_each(|occurrence| self.renewals.remove(moment.now, occurrence.key));
-            let again = self.try_record(moment, &again, may_be_copies).await;
-            for (index, result) in wanted.into_iter().zip(again) {
-                results[index] = result;
-            }
-        }
-        let nothing = || Err(reply::unexpected("wanted"));
-        results.into_iter().map(|result| result.and_then(|r| r.map_or_else(nothing, Ok))).collect()
-    }
-
-    /// Records occurrences; `None` for those that are to be sent again, with what is kept with the
-    /// anomaly.
-    async fn try_record(
-        &self,
-        moment: Moment,
-        occurrences: &[Occurrence],
-        may_be_copies: bool,
-    ) -> Vec<Result<Option<Recorded>, StoreError>> {
-        let due = self.renewals.due(moment.now, occurrences);
-        let elements: Vec<_> = occurrences.iter().zip(due).collect();
-        let asks = Asks::of(occurrences, moment.now);
-        let begin = |elements: &[&(&Occurrence, bool)]| {
-            let has_alerts = elements.iter().any(|(occurrence, _)| occurrence.episode.is_some());
-            self.calls.record(moment, may_be_copies, has_alerts, asks.of_most())
-        };
-        let add = |call: &mut Call, (occurrence, is_due): &(&Occurrence, bool)| {
-            self.calls.add_occurrence(call, occurrence, *is_due, asks.of_one(occurrence));
-        };
-        let start_of_day = Window::Day.start(moment.now);
-        let read = |index: usize, mut reply: Reply| {
-            let outcome = match reply.tag()? {
-                "counted" => RecordOutcome::Counted,
-                "duplicate" => RecordOutcome::Duplicate,
-                "too_old" => RecordOutcome::TooOld,
-                "unrecognisable" => RecordOutcome::Unrecognisable,
-                "ongoing" => RecordOutcome::Ongoing,
-                "same_incident" => RecordOutcome::SameIncident,
-                "resolved" => RecordOutcome::Resolved,
-                "stale" => RecordOutcome::Stale,
-                "wanted" => return Ok(None),
-                other => return Err(reply::unexpected(other)),
-            };
-            let occurrence = &occurrences[index];
-            let stats = reply.stats(moment.now, occurrence.rule.as_ref())?;
-            let is_counted = outcome == RecordOutcome::Counted;
-            if is_counted {
-                self.renewals.add(moment.now, occurrence.key);
-            }
-            let is_one_more = is_counted && occurrence.at >= start_of_day;
-            let previous_count_24h = stats.counts.day - u64::from(is_one_more);
-            let previous_last_seen = reply.previous_last_seen()?;
-            let (now, newest) = (moment.now, reply.newest_times()?);
-            Ok(Some(Recorded {
-                outcome,
-                now,
-                previous_count_24h,
-                previous_last_seen,
-                stats,
-                newest,
-            }))
-        };
-        self.run_batch(&elements, |(occurrence, _)| occurrence.key, begin, add, read).await
     }
 
     /// Runs a script that returns one reply for each of `count` elements.
@@ -240,7 +164,7 @@ impl Store for RedisStore {
         moment: Moment,
         occurrences: Vec<Occurrence>,
     ) -> Vec<Result<Recorded, StoreError>> {
-        self.record_occurrences(moment, occurrences, false).await
+        self.record_occurrences(moment, &occurrences, false).await
     }
 
     async fn record_again(
@@ -248,7 +172,7 @@ impl Store for RedisStore {
         moment: Moment,
         occurrences: Vec<Occurrence>,
     ) -> Vec<Result<Recorded, StoreError>> {
-        self.record_occurrences(moment, occurrences, true).await
+        self.record_occurrences(moment, &occurrences, true).await
     }
 
     async fn stats_by_rule(
@@ -261,7 +185,7 @@ impl Store for RedisStore {
         let add = |call: &mut Call, anomaly: &Judged| self.calls.add_judged(call, now, anomaly);
         let read = |index: usize, mut reply: Reply| {
             let rule = anomalies[index].rule.as_ref();
-            reply.if_known("known", |reply| reply.stats(now, rule))
+            reply.if_known("known", |reply| reply.stats(now, rule, None))
         };
         self.run_batch(&anomalies, |anomaly| anomaly.key, begin, add, read).await
     }
@@ -281,7 +205,7 @@ impl Store for RedisStore {
     ) -> Result<Option<AnomalyDetails>, StoreError> {
         let call = self.calls.details(moment.now, &anomaly);
         self.run_one(anomaly.key, call).await?.if_known("known", |reply| {
-            let stats = reply.stats(moment.now, anomaly.rule.as_ref())?;
+            let stats = reply.stats(moment.now, anomaly.rule.as_ref(), None)?;
             let signature_json = reply.text()?;
             let known_since = reply.iso8601()?;
             let description = reply.text()?;

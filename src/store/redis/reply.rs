@@ -4,7 +4,10 @@ use fred::bytes_utils::Str;
 use fred::types::Value;
 use serde::{Deserialize, Serialize};
 
-use super::time::{from_iso8601, from_unix_seconds, to_iso8601};
+use super::{
+    known_timelines::OldestEvent,
+    time::{from_iso8601, from_unix_seconds, to_iso8601, to_unix_seconds},
+};
 use crate::{
     domain::{
         AnomalyStats, ExtraCount, ExtraWindow, FIX_VALIDITY_SECONDS, Firing, RecentAttempt,
@@ -16,12 +19,20 @@ use crate::{
 /// The place of the newest event before a recorded one among the words after the tag.
 const PREVIOUS_NEWEST: usize = 7;
 
-/// One script result: a text that begins with a word, and other values after it, which are read
-/// from front to back. `''` stands for a missing value.
+/// One script result: a text that begins with a word, or a number in its place, and other values
+/// after it, which are read from front to back. `''` stands for a missing value.
 #[derive(Clone, Debug)]
 pub(super) struct Reply {
-    text: Str,
+    head: Head,
     values: std::vec::IntoIter<Value>,
+}
+
+/// What a result begins with.
+#[derive(Clone, Debug)]
+enum Head {
+    Text(Str),
+    /// "counted", the number of events in each window, and nothing else.
+    Counted(u64),
 }
 
 impl Reply {
@@ -36,13 +47,24 @@ impl Reply {
             Value::Array(values) => values.into_iter(),
             text => vec![text].into_iter(),
         };
-        match values.next() {
-            Some(Value::String(text)) => Ok(Self { text, values }),
+        let head = match values.next() {
+            Some(Value::String(text)) => Head::Text(text),
             // Part of it is a foreign key's text that is not UTF-8.
             Some(Value::Bytes(text)) => {
-                Ok(Self { text: String::from_utf8_lossy(&text).into_owned().into(), values })
+                Head::Text(String::from_utf8_lossy(&text).into_owned().into())
             }
-            _ => Err(unexpected("no text at the beginning of a result")),
+            Some(Value::Integer(count)) => {
+                Head::Counted(count.try_into().map_err(|_| unexpected("a negative count"))?)
+            }
+            _ => return Err(unexpected("no text at the beginning of a result")),
+        };
+        Ok(Self { head, values })
+    }
+
+    fn head_text(&self) -> &str {
+        match &self.head {
+            Head::Text(text) => text,
+            Head::Counted(_) => "counted",
         }
     }
 
@@ -51,10 +73,10 @@ impl Reply {
     /// # Errors
     /// The script's own, if the word is `error`: only the data of this anomaly are at fault.
     pub(super) fn tag(&self) -> Result<&str, StoreError> {
-        match self.text.split_once(' ') {
+        match self.head_text().split_once(' ') {
             Some(("error", message)) => Err(StoreError::permanent(message)),
             Some((tag, _)) => Ok(tag),
-            None => Ok(&self.text),
+            None => Ok(self.head_text()),
         }
     }
 
@@ -71,18 +93,25 @@ impl Reply {
         }
     }
 
-    /// Parses what follows the tag: the form is that of `encode_stats` in `library.lua`.
+    /// Parses what follows the tag: the form is that of `encode_stats` in `library.lua`. `span` are
+    /// the times of the oldest and newest event, where the script leaves them out.
     pub(super) fn stats(
         &self,
         now: Timestamp,
         rule: Option<&RuleRef>,
+        span: Option<(Timestamp, Timestamp)>,
     ) -> Result<AnomalyStats, StoreError> {
-        let mut words = self.stats_words();
-        let mut next = || words.next().filter(|word| *word != "-");
         let windows = rule.map(RuleRef::extra_windows).unwrap_or_default();
-        let (counts, extra) = window_counts(next(), windows)?;
-        let first_seen = score(next())?;
-        let last_seen = score(next())?;
+        let (counts, extra) = match &self.head {
+            Head::Text(_) => window_counts(self.stats_words().next(), windows)?,
+            Head::Counted(all) => {
+                (WindowCounts { hour: *all, day: *all, week: *all, month: *all }, Vec::new())
+            }
+        };
+        let mut words = self.stats_words().skip(1);
+        let mut next = || words.next().filter(|word| *word != "-");
+        let first_seen = score(next())?.or_else(|| span.map(|(oldest, _)| oldest));
+        let last_seen = score(next())?.or_else(|| span.map(|(_, newest)| newest));
         let is_approximate = next() == Some("approximate");
         let repair_attempts = next().map_or(0, count_or_zero);
         let is_marked = next() == Some("marked");
@@ -104,22 +133,35 @@ impl Reply {
         Ok(stats)
     }
 
+    /// Parses the oldest event of the timeline, where the script tells its id. `None` too where its
+    /// time is finer than a microsecond, which only a foreign writer's is.
+    pub(super) fn oldest_event(&self) -> Option<OldestEvent> {
+        let (_, id) = self.head_text().rsplit_once('\n')?;
+        let time = self.stats_words().nth(1)?;
+        let at = score(Some(time)).ok()??;
+        (to_unix_seconds(at).parse::<f64>() == time.parse())
+            .then(|| OldestEvent { id: id.into(), at })
+    }
+
     /// Parses the time of the newest event before the recorded one, where a mark holds.
     pub(super) fn previous_last_seen(&self) -> Result<Option<Timestamp>, StoreError> {
         score(self.stats_words().nth(PREVIOUS_NEWEST).filter(|word| *word != "-"))
     }
 
-    /// Reads the times of the newest events, if there are any.
-    pub(super) fn newest_times(&mut self) -> Result<Vec<Timestamp>, StoreError> {
+    /// Reads the times of the newest events, if there are any: as many as are `wanted`, or fewer.
+    pub(super) fn newest_times(&mut self, wanted: usize) -> Result<Vec<Timestamp>, StoreError> {
         let Some(times) = self.values.next() else { return Ok(Vec::new()) };
-        let times = list(times)?.into_iter().filter_map(Value::into_string);
+        let times = list(times)?;
+        let first = times.len().saturating_sub(wanted);
+        let times = times.into_iter().skip(first).filter_map(Value::into_string);
         let times = times.map(|time| score(Some(&time)));
         Ok(times.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
     }
 
     /// Returns the words that follow the tag. The last one, a mark's time, may be two words.
     fn stats_words(&self) -> impl Iterator<Item = &str> {
-        self.text.splitn(10, ' ').skip(1)
+        let text = self.head_text();
+        text.split_once('\n').map_or(text, |(stats, _)| stats).splitn(10, ' ').skip(1)
     }
 
     pub(super) fn text(&mut self) -> Result<Option<String>, StoreError> {

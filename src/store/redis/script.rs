@@ -6,10 +6,11 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use bytes::BytesMut;
 use fred::types::Value;
 
 /// One row for each script: its name, how many keys of an anomaly it takes, and its files after
-/// `library.lua`. What it takes and returns is in the header of the last file.
+/// `frame.lua`. What it takes and returns is in the header of the last file.
 macro_rules! scripts {
     ($($script:ident, $keys_each:literal keys, [$($file:literal),+];)+) => {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +25,7 @@ macro_rules! scripts {
             pub(super) const fn source(self) -> &'static str {
                 match self {
                     $(Self::$script => concat!(
-                        include_str!("../scripts/library.lua"),
+                        include_str!("../scripts/frame.lua"),
                         $(include_str!(concat!("../scripts/", $file))),+
                     )),+
                 }
@@ -41,17 +42,20 @@ macro_rules! scripts {
 }
 
 scripts! {
-    Record, 7 keys, ["rollup.lua", "recording.lua", "record.lua"];
-    Alerts, 11 keys, ["rollup.lua", "recording.lua", "incidents.lua", "alerts.lua"];
-    Stats, 8 keys, ["stats.lua"];
-    Details, 11 keys, ["incidents.lua", "details.lua"];
-    Signature, 4 keys, ["signature.lua"];
-    Repair, 10 keys, ["repair.lua"];
-    MarkFixed, 10 keys, ["mark_fixed.lua"];
-    UnmarkFixed, 10 keys, ["unmark_fixed.lua"];
-    Audit, 10 keys, ["audit.lua"];
-    History, 10 keys, ["history.lua"];
-    Forget, 11 keys, ["forget.lua"];
+    Record, 7 keys, ["library.lua", "rollup.lua", "timeline.lua", "recording.lua", "record.lua"];
+    RecordKnown, 5 keys, ["timeline.lua", "record_known.lua"];
+    Alerts, 11 keys, [
+        "library.lua", "rollup.lua", "timeline.lua", "recording.lua", "incidents.lua", "alerts.lua"
+    ];
+    Stats, 8 keys, ["library.lua", "stats.lua"];
+    Details, 11 keys, ["library.lua", "incidents.lua", "details.lua"];
+    Signature, 4 keys, ["library.lua", "signature.lua"];
+    Repair, 10 keys, ["library.lua", "repair.lua"];
+    MarkFixed, 10 keys, ["library.lua", "mark_fixed.lua"];
+    UnmarkFixed, 10 keys, ["library.lua", "unmark_fixed.lua"];
+    Audit, 10 keys, ["library.lua", "audit.lua"];
+    History, 10 keys, ["library.lua", "history.lua"];
+    Forget, 11 keys, ["library.lua", "forget.lua"];
     Probe, 1 keys, ["probe.lua"];
 }
 
@@ -104,15 +108,21 @@ pub(super) struct Call {
     pub(super) script: Script,
     keys: Vec<Value>,
     arguments: Vec<Value>,
+    /// Where texts are written, so that many of them share an allocation.
+    buffer: BytesMut,
 }
 
 impl Call {
     pub(super) fn new(script: Script) -> Self {
-        Self { script, keys: Vec::new(), arguments: Vec::new() }
+        Self { script, keys: Vec::new(), arguments: Vec::new(), buffer: BytesMut::new() }
     }
 
-    pub(super) fn keys(&mut self, names: impl IntoIterator<Item = String>) {
-        self.keys.extend(names.into_iter().map(Value::from));
+    /// Adds a key that has these parts.
+    pub(super) fn key(&mut self, parts: [&str; 3]) {
+        for part in parts {
+            self.buffer.extend_from_slice(part.as_bytes());
+        }
+        self.keys.push(self.buffer.split().freeze().into());
     }
 
     pub(super) fn argument(&mut self, value: impl Into<Value>) {

@@ -1,31 +1,8 @@
--- Functions that the scripts beside this file share. It is put in front of each of them, because a
--- script can't load another one. Only `read_stats` (if it prunes), `extend_ttl`, `remember_id`,
--- `audit` and `change_fix` write. A script's body is run by `run`, and each element by `protected`.
---
--- `k` is the index of an anomaly's first key in KEYS. Its keys follow in the order below, and a
--- script takes the first few of them. (Indices, because making a table of names for each anomaly
--- takes longer than many a command.) Numbers go to Redis as texts where they can: Lua prints one
--- each time anew.
-
-local TIMELINE, REPAIR_COUNT, PERMANENT_FIX, METADATA = 0, 1, 2, 3
-local FOLDED, FOLDED_COUNTS, FOLDED_IDS = 4, 5, 6
-local REPAIR_HISTORY, OPERATION_IDS, AUDIT = 7, 8, 9
+-- Functions that most scripts share, put between frame.lua and them. Only `read_stats` (if it
+-- prunes), `extend_ttl`, `remember_id`, `audit` and `change_fix` write.
 
 -- The widths of the buckets of rolled-up events: of the last day, and older ones.
 local FINE_SECONDS, COARSE_SECONDS = 120, 3600
-
-local KEYS, ARGV = KEYS, ARGV
-local call, tonumber = redis.call, tonumber
-
--- Returns the number of elements of a call. Fails unless it has `keys_each` keys for each of them,
--- and `fixed_arguments` arguments and `arguments_each` more for each of them.
-local function elements(keys_each, fixed_arguments, arguments_each)
-  local count = #KEYS / keys_each
-  if count ~= math.floor(count) or #ARGV ~= fixed_arguments + count * arguments_each then
-    error('wrong number of KEYS or ARGV')
-  end
-  return count
-end
 
 -- Returns ARGV 1-4, the earliest times inside the windows of 30 days, 7 days, 24 hours and 1 hour:
 -- as texts, which carry the microseconds, and then the same as numbers.
@@ -80,56 +57,6 @@ local function read_rollup(text)
   end
   return { first = first, edge = edge, total = total, coarse_before = coarse_before,
     first_at = first_at, edge_at = edge_at }
-end
-
--- Returns the text of an error that is about the data of one anomaly: a key of a foreign type, a
--- text that is no number, or an error of Lua itself. Returns nil if it is about the server: no
--- anomaly is at fault then, and the next one would fail too.
-local function data_error(text)
-  if string.find(text, '^user_script:%d+: ') then
-    return not string.find(text, 'Script killed', 1, true) and text or nil
-  end
-  for _, pattern in ipairs({ '^WRONGTYPE ', '^ERR value is ', '^ERR hash value is ',
-    '^ERR min or max is ', '^ERR increment or decrement ', '^ERR Lua redis lib command arg' }) do
-    if string.find(text, pattern) then
-      return text
-    end
-  end
-  return nil
-end
-
--- Returns the text of a raised error with its code first. Redis 6.2 puts its place before it, as in
--- "@user_script: 113: -OOM command not allowed".
-local function code_first(raised)
-  local text, places = tostring(type(raised) == 'table' and raised.err or raised), 1
-  while places > 0 do
-    text, places = string.gsub(text, '^@user_script: ?%d+: ?%-?', '')
-  end
-  return text
-end
-
--- Returns what `work` returns. If it fails by the data of its anomaly, returns "error" and the
--- message, so that the anomaly fails alone; any other error is raised again.
-local function protected(work, ...)
-  local ok, result = pcall(work, ...)
-  if ok then
-    return result
-  end
-  local text = code_first(result)
-  if data_error(text) then
-    return 'error ' .. text
-  end
-  error(text, 0)
-end
-
--- Returns what `main` returns, or the error that it raises as that of the script, with its code
--- first: READONLY, OOM, and so on. (Raised to the server, it would begin with ERR.)
-local function run(main)
-  local ok, result = pcall(main)
-  if ok then
-    return result
-  end
-  return redis.error_reply(code_first(result))
 end
 
 -- Returns the reply of a command that reads, or nil if the key is of a foreign type.
@@ -216,13 +143,15 @@ local function prune(timeline, earliest)
 end
 
 -- Reads the stats of an anomaly: its events by window as members 1 to 4, and the rest by name,
--- where `length` is that of the timeline. If `kept_from` is set, removes expired events (see
+-- where `length` is that of the timeline, and `has_more` says that there are older
+-- events than `oldest_id`, or rolled-up ones. If `kept_from` is set, removes expired events (see
 -- `must_stay`), but only if there are any: after any write, even one that removes nothing, Redis
 -- lets a script exceed maxmemory. `has_expired` says that there are still some. `texts` are those
 -- of all elements, of which this is the `i`th.
 local function read_stats(k, starts, kept_from, texts, i)
   local timeline = KEYS[k]
-  local oldest = call('ZRANGE', timeline, '0', '0', 'WITHSCORES')[2]
+  local first = call('ZRANGE', timeline, '0', '0', 'WITHSCORES')
+  local oldest_id, oldest = first[1], first[2]
   local oldest_at = tonumber(oldest)
   local has_older, has_expired = oldest and oldest_at < starts[5], false
   if has_older then
@@ -231,7 +160,8 @@ local function read_stats(k, starts, kept_from, texts, i)
       has_expired = prune(timeline, earliest)
       has_older = has_expired or earliest_at < starts[5]
     end
-    oldest = call('ZRANGEBYSCORE', timeline, starts[1], '+inf', 'WITHSCORES', 'LIMIT', '0', '1')[2]
+    first = call('ZRANGEBYSCORE', timeline, starts[1], '+inf', 'WITHSCORES', 'LIMIT', '0', '1')
+    oldest_id, oldest = first[1], first[2]
     oldest_at = tonumber(oldest)
   end
   local length, month, week, day, hour = 0, 0, 0, 0, 0
@@ -246,8 +176,8 @@ local function read_stats(k, starts, kept_from, texts, i)
     hour = oldest_at >= starts[8] and day or call('ZCOUNT', timeline, starts[4], '+inf')
   end
   local stats = { month, week, day, hour, length = length, oldest = oldest, newest = false,
-    has_expired = has_expired, repairs = texts[i * 3 - 2], mark = texts[i * 3 - 1], rollup = false,
-    is_approximate = false }
+    oldest_id = oldest_id, has_more = has_older or texts[i * 3], has_expired = has_expired,
+    repairs = texts[i * 3 - 2], mark = texts[i * 3 - 1], rollup = false, is_approximate = false }
   local rollup = texts[i * 3] and read_rollup(texts[i * 3])
   if rollup and rollup.edge_at >= starts[5] then
     stats.rollup = rollup

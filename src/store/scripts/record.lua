@@ -18,8 +18,9 @@
 --          anomaly's keys are renewed with it, its time (ISO 8601) and the posted object (JSON),
 --          else '' and ''; and what its rule asks for, '' if that is the 11th
 -- Returns  for each occurrence a text: "counted", "duplicate", "too_old" or "unrecognisable", and
---          the stats after it (`encode_stats` in library.lua); if it may be a step, that text and
---          the times of the newest events; "wanted", without an effect, if no object came, and the
+--          the stats after it (`encode_stats` in library.lua), and, where it was counted and no
+--          event is older than 30 days or rolled up, a line feed and the id of the oldest event;
+--          if it may be a step, that text and the times of the newest events; "wanted", without an effect, if no object came, and the
 --          anomaly has no timeline or, if the event is too old, no signature; or "error" and a
 --          message
 --

@@ -1,4 +1,5 @@
--- Adds events to timelines; put between rollup.lua and a script that records. ARGV 1-11 are as in
+-- Adds events to timelines; put between rollup.lua, timeline.lua and a script
+-- that records. ARGV 1-11 are as in
 -- record.lua, and each element's arguments begin as there; `a` is the index of the one before them.
 -- A script that takes alerts too has the function `hear`.
 --
@@ -9,10 +10,6 @@ local starts = window_starts()
 local kept_seconds = ARGV[5]
 local exact_events, rollup_batch = tonumber(ARGV[6]), tonumber(ARGV[7])
 local recent_ids, may_be_copies, kept_from = tonumber(ARGV[8]), ARGV[9] == '1', ARGV[10]
--- Up to 128 short members, Redis 7.0 parses all scores again with each ZADD, ten times as slow as
--- in the other encoding, which a set keeps for good once it has held a longer member. No id has a
--- line feed.
-local PACKED_EVENTS, LONG_MEMBER = 32, string.rep('\n', 65)
 -- Events and buckets that a call rolls up beyond the number of its occurrences, some 5 us each: so
 -- a timeline that is too long gets shorter, and others who use Redis wait for some milliseconds.
 -- Only the first anomaly's buckets, up to some 1,500, may be beyond it: none may wait for ever.
@@ -105,12 +102,7 @@ local function insert(k, stats, id, at)
     extend_ttl(metadata, kept_seconds)
     stats.is_renewed = true
   end
-  if stats.length == PACKED_EVENTS then
-    -- First without an effect: a user who may not call it must not leave the member behind.
-    call('ZREM', timeline, LONG_MEMBER)
-    call('ZADD', timeline, at, LONG_MEMBER)
-    call('ZREM', timeline, LONG_MEMBER)
-  end
+  unpack_timeline(timeline, stats.length, at)
   return true
 end
 
@@ -195,15 +187,6 @@ local function may_step(k, stats, asked)
   return false
 end
 
--- Returns the times of the newest events.
-local function newest_times(k, count)
-  local events, times = call('ZRANGE', KEYS[k], -count, '-1', 'WITHSCORES'), {}
-  for i = 2, #events, 2 do
-    times[i / 2] = events[i]
-  end
-  return times
-end
-
 -- The widths of the script that records.
 local keys_each, fixed_arguments, arguments_each
 
@@ -258,7 +241,7 @@ local function record(i)
       end
     end
     if not stats.oldest or at_number < tonumber(stats.oldest) then
-      stats.oldest = at
+      stats.oldest, stats.oldest_id = at, id
     end
   end
   if not stats.newest then
@@ -270,8 +253,11 @@ local function record(i)
   local own = ARGV[a + 5]
   local asked = own == '' and most_asked or asked_for(own)
   local text = encode_stats(k, outcome, stats, asked.windows)
+  if outcome == 'counted' and stats.oldest_id and not stats.has_more then
+    text = text .. '\n' .. stats.oldest_id
+  end
   if outcome == 'counted' and asked.newest > 0 and may_step(k, stats, asked) then
-    return { text, newest_times(k, asked.newest) }
+    return { text, newest_times(KEYS[k], asked.newest) }
   end
   return text
 end

@@ -3,6 +3,7 @@
 
 mod foreign_data;
 mod identity;
+mod known_timelines;
 mod permissions;
 mod refused;
 

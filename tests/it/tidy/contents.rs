@@ -12,7 +12,8 @@ const MAX_BYTES: u64 = 512 * 1024;
 const DATA: [&str; 2] = ["tests/data/", "fuzz/corpus/"];
 
 /// Scripts that are included in others, and have no keys and arguments of their own.
-const SCRIPT_LIBRARIES: [&str; 4] = ["library.lua", "rollup.lua", "recording.lua", "incidents.lua"];
+const SCRIPT_LIBRARIES: [&str; 6] =
+    ["frame.lua", "library.lua", "rollup.lua", "timeline.lua", "recording.lua", "incidents.lua"];
 
 #[test]
 fn every_rust_file_says_what_it_is_for_and_is_not_too_long() {

@@ -1,0 +1,208 @@
+//! Records occurrences: by `record_known.lua` those of anomalies whose oldest event is known here,
+//! and the others, among them what that script leaves to it, by `record.lua`.
+
+use std::collections::HashMap;
+
+use futures_util::future::join;
+
+use super::{
+    RedisStore,
+    calls::{Asks, Known},
+    known_timelines::OldestEvent,
+    reply::{self, Reply},
+};
+use crate::{
+    domain::{AnomalyKey, AnomalyStats, Moment, Occurrence, RETENTION, RuleRef, Window},
+    store::{RecordOutcome, Recorded, StoreError},
+};
+
+/// What became of an occurrence; `None` if it has to be recorded in another way.
+type Attempt = Result<Option<Recorded>, StoreError>;
+
+impl RedisStore {
+    pub(super) async fn record_occurrences(
+        &self,
+        moment: Moment,
+        occurrences: &[Occurrence],
+        may_be_copies: bool,
+    ) -> Vec<Result<Recorded, StoreError>> {
+        let (known, others) = self.divide(moment, occurrences, may_be_copies);
+        let (of_known, of_others) =
+            join(self.try_known(moment, &known), self.try_record(moment, &others, may_be_copies))
+                .await;
+        let mut attempts: Vec<Attempt> = vec![Ok(None); occurrences.len()];
+        let indices = known.iter().map(|(index, _)| *index).chain(others.iter().map(|o| o.index));
+        for (index, attempt) in indices.zip(of_known.into_iter().chain(of_others)) {
+            attempts[index] = attempt;
+        }
+        // The timelines of some are not as they were known.
+        let left: Vec<_> = known
+            .into_iter()
+            .filter(|(index, _)| matches!(attempts[*index], Ok(None)))
+            .map(|(index, Known { occurrence, .. })| Other { index, occurrence, is_due: false })
+            .collect();
+        for (other, attempt) in left.iter().zip(self.try_record(moment, &left, false).await) {
+            attempts[other.index] = attempt;
+        }
+        // Somebody has deleted their keys within the minute, and they are to be renewed after all.
+        let wanted = occurrences.iter().enumerate();
+        let wanted = wanted.filter(|(index, _)| matches!(attempts[*index], Ok(None)));
+        let wanted: Vec<_> =
+            wanted.map(|(index, occurrence)| Other { index, occurrence, is_due: true }).collect();
+        wanted.iter().for_each(|other| self.renewals.remove(moment.now, other.occurrence.key));
+        let anew = self.try_record(moment, &wanted, may_be_copies).await;
+        for (other, attempt) in wanted.iter().zip(anew) {
+            attempts[other.index] = attempt;
+        }
+        let nothing = || Err(reply::unexpected("wanted"));
+        attempts.into_iter().map(|done| done.and_then(|r| r.map_or_else(nothing, Ok))).collect()
+    }
+
+    /// Divides occurrences into those that `record_known.lua` takes, each with its index, and the
+    /// others. All of one anomaly stay together, and so in their order.
+    fn divide<'a>(
+        &self,
+        moment: Moment,
+        occurrences: &'a [Occurrence],
+        may_be_copies: bool,
+    ) -> (Vec<(usize, Known<'a>)>, Vec<Other<'a>>) {
+        let all: Vec<_> = occurrences.iter().collect();
+        let due = self.renewals.due(moment.now, &all);
+        let oldest = self.timelines.oldest(occurrences.iter().map(|occurrence| occurrence.key));
+        let mut times = HashMap::<AnomalyKey, u32>::with_capacity(occurrences.len());
+        for occurrence in occurrences {
+            *times.entry(occurrence.key).or_default() += 1;
+        }
+        let start = RETENTION.start(moment.now);
+        let windows = occurrences.first().map(windows_of).unwrap_or_default();
+        let (mut known, mut others) = (Vec::new(), Vec::new());
+        let elements = occurrences.iter().zip(due).zip(oldest).enumerate();
+        for (index, ((occurrence, is_due), oldest)) in elements {
+            let takes = |oldest: &OldestEvent| {
+                !may_be_copies
+                    && !is_due
+                    && occurrence.episode.is_none()
+                    && oldest.at >= start
+                    && oldest.at <= occurrence.at
+                    && times.get(&occurrence.key) == Some(&1)
+                    && windows_of(occurrence) == windows
+            };
+            match oldest.filter(takes) {
+                Some(oldest) => known.push((index, Known { occurrence, oldest })),
+                None => others.push(Other { index, occurrence, is_due }),
+            }
+        }
+        (known, others)
+    }
+
+    /// Records occurrences by `record_known.lua`.
+    async fn try_known(&self, moment: Moment, known: &[(usize, Known<'_>)]) -> Vec<Attempt> {
+        if known.is_empty() {
+            return Vec::new();
+        }
+        let begin = |elements: &[&(usize, Known<'_>)]| {
+            self.calls.record_known(moment.now, elements.iter().map(|(_, known)| known.occurrence))
+        };
+        let add = |call: &mut _, (_, known): &(usize, Known<'_>)| {
+            self.calls.add_known(call, moment.now, known);
+        };
+        let read = |index: usize, mut reply: Reply| {
+            let (_, Known { occurrence, oldest }) = &known[index];
+            match reply.tag()? {
+                "counted" => {}
+                "more" => return Ok(None),
+                other => return Err(reply::unexpected(other)),
+            }
+            let span = Some((oldest.at, occurrence.at));
+            let stats = reply.stats(moment.now, occurrence.rule.as_ref(), span)?;
+            if !self.may_stay_known(&stats) {
+                self.timelines.set(occurrence.key, None);
+            }
+            recorded(moment, occurrence, RecordOutcome::Counted, stats, &mut reply).map(Some)
+        };
+        self.run_batch(known, |(_, known)| known.occurrence.key, begin, add, read).await
+    }
+
+    /// Records occurrences by `record.lua`, or `alerts.lua` if there are alerts.
+    async fn try_record(
+        &self,
+        moment: Moment,
+        others: &[Other<'_>],
+        may_be_copies: bool,
+    ) -> Vec<Attempt> {
+        if others.is_empty() {
+            return Vec::new();
+        }
+        let asks = Asks::of(others.iter().map(|other| other.occurrence), moment.now);
+        let begin = |elements: &[&Other<'_>]| {
+            let has_alerts = elements.iter().any(|other| other.occurrence.episode.is_some());
+            self.calls.record(moment, may_be_copies, has_alerts, asks.of_most())
+        };
+        let add = |call: &mut _, Other { occurrence, is_due, .. }: &Other<'_>| {
+            self.calls.add_occurrence(call, occurrence, *is_due, asks.of_one(occurrence));
+        };
+        let read = |index: usize, mut reply: Reply| {
+            let outcome = match reply.tag()? {
+                "counted" => RecordOutcome::Counted,
+                "duplicate" => RecordOutcome::Duplicate,
+                "too_old" => RecordOutcome::TooOld,
+                "unrecognisable" => RecordOutcome::Unrecognisable,
+                "ongoing" => RecordOutcome::Ongoing,
+                "same_incident" => RecordOutcome::SameIncident,
+                "resolved" => RecordOutcome::Resolved,
+                "stale" => RecordOutcome::Stale,
+                "wanted" => return Ok(None),
+                other => return Err(reply::unexpected(other)),
+            };
+            let occurrence = others[index].occurrence;
+            let stats = reply.stats(moment.now, occurrence.rule.as_ref(), None)?;
+            if outcome == RecordOutcome::Counted {
+                self.renewals.add(moment.now, occurrence.key);
+                let oldest = reply.oldest_event().filter(|_| self.may_stay_known(&stats));
+                self.timelines.set(occurrence.key, oldest);
+            }
+            recorded(moment, occurrence, outcome, stats, &mut reply).map(Some)
+        };
+        self.run_batch(others, |other| other.occurrence.key, begin, add, read).await
+    }
+
+    /// Returns true if a timeline is not to be rolled up by the next write, which `record.lua` does.
+    fn may_stay_known(&self, stats: &AnomalyStats) -> bool {
+        stats.counts.month < self.calls.recording.timeline.exact_events() as u64
+    }
+}
+
+/// An occurrence that is recorded by `record.lua` or `alerts.lua`.
+struct Other<'a> {
+    index: usize,
+    occurrence: &'a Occurrence,
+    /// True if the lives of its anomaly's keys are renewed with it.
+    is_due: bool,
+}
+
+/// Returns the lengths of the windows that the rule of an occurrence has beside the four.
+fn windows_of(occurrence: &Occurrence) -> Vec<u32> {
+    let windows = occurrence.rule.as_ref().map(RuleRef::extra_windows).unwrap_or_default();
+    windows.iter().map(|window| window.seconds).collect()
+}
+
+/// Returns what the store answers for an occurrence.
+fn recorded(
+    moment: Moment,
+    occurrence: &Occurrence,
+    outcome: RecordOutcome,
+    stats: AnomalyStats,
+    reply: &mut Reply,
+) -> Result<Recorded, StoreError> {
+    let is_one_more =
+        outcome == RecordOutcome::Counted && occurrence.at >= Window::Day.start(moment.now);
+    let wanted = occurrence.rule.as_ref().map_or(0, RuleRef::newest_wanted);
+    Ok(Recorded {
+        outcome,
+        now: moment.now,
+        previous_count_24h: stats.counts.day - u64::from(is_one_more),
+        previous_last_seen: reply.previous_last_seen()?,
+        stats,
+        newest: reply.newest_times(wanted)?,
+    })
+}

@@ -1,0 +1,75 @@
+-- What every script begins with: it is put in front of each of them, because a script can't load
+-- another one. A script's body is run by `run`, and each element by `protected`.
+--
+-- `k` is the index of an anomaly's first key in KEYS. Its keys follow in the order below, and a
+-- script takes the first few of them. (Indices, because making a table of names for each anomaly
+-- takes longer than many a command.) Numbers go to Redis as texts where they can: Lua prints one
+-- each time anew.
+
+local TIMELINE, REPAIR_COUNT, PERMANENT_FIX, METADATA = 0, 1, 2, 3
+local FOLDED, FOLDED_COUNTS, FOLDED_IDS = 4, 5, 6
+local REPAIR_HISTORY, OPERATION_IDS, AUDIT = 7, 8, 9
+
+local KEYS, ARGV = KEYS, ARGV
+local call, tonumber = redis.call, tonumber
+
+-- Returns the number of elements of a call. Fails unless it has `keys_each` keys for each of them,
+-- and `fixed_arguments` arguments and `arguments_each` more for each of them.
+local function elements(keys_each, fixed_arguments, arguments_each)
+  local count = #KEYS / keys_each
+  if count ~= math.floor(count) or #ARGV ~= fixed_arguments + count * arguments_each then
+    error('wrong number of KEYS or ARGV')
+  end
+  return count
+end
+
+-- Returns the text of an error that is about the data of one anomaly: a key of a foreign type, a
+-- text that is no number, or an error of Lua itself. Returns nil if it is about the server: no
+-- anomaly is at fault then, and the next one would fail too.
+local function data_error(text)
+  if string.find(text, '^user_script:%d+: ') then
+    return not string.find(text, 'Script killed', 1, true) and text or nil
+  end
+  for _, pattern in ipairs({ '^WRONGTYPE ', '^ERR value is ', '^ERR hash value is ',
+    '^ERR min or max is ', '^ERR increment or decrement ', '^ERR Lua redis lib command arg' }) do
+    if string.find(text, pattern) then
+      return text
+    end
+  end
+  return nil
+end
+
+-- Returns the text of a raised error with its code first. Redis 6.2 puts its place before it, as in
+-- "@user_script: 113: -OOM command not allowed".
+local function code_first(raised)
+  local text, places = tostring(type(raised) == 'table' and raised.err or raised), 1
+  while places > 0 do
+    text, places = string.gsub(text, '^@user_script: ?%d+: ?%-?', '')
+  end
+  return text
+end
+
+-- Returns what `work` returns. If it fails by the data of its anomaly, returns "error" and the
+-- message, so that the anomaly fails alone; any other error is raised again.
+local function protected(work, ...)
+  local ok, result = pcall(work, ...)
+  if ok then
+    return result
+  end
+  local text = code_first(result)
+  if data_error(text) then
+    return 'error ' .. text
+  end
+  error(text, 0)
+end
+
+-- Returns what `main` returns, or the error that it raises as that of the script, with its code
+-- first: READONLY, OOM, and so on. (Raised to the server, it would begin with ERR.)
+local function run(main)
+  local ok, result = pcall(main)
+  if ok then
+    return result
+  end
+  return redis.error_reply(code_first(result))
+end
+
