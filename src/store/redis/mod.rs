@@ -2,6 +2,7 @@
 //! fixed, see "On Redis" in ARCHITECTURE.md. Each batch is one call of one Lua script; on a cluster
 //! one for each slot, which are sent together. fred's types do not leave this folder.
 
+mod asks;
 mod audit;
 mod calls;
 mod client;

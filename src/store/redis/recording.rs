@@ -7,7 +7,8 @@ use futures_util::future::join;
 
 use super::{
     RedisStore,
-    calls::{Asks, Known},
+    asks::Asks,
+    calls::Known,
     known_timelines::OldestEvent,
     reply::{self, Reply},
 };
