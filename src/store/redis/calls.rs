@@ -92,8 +92,8 @@ impl Calls {
         }
     }
 
-    /// Without an occurrence yet. `occurrences` are those that follow, whose rules all have the same
-    /// windows beside the four.
+    /// Without an occurrence yet. `occurrences` are those that follow, whose rules all have the
+    /// same windows beside the four.
     pub(super) fn record_known<'a>(
         &self,
         now: Timestamp,

@@ -167,7 +167,7 @@ impl RedisStore {
         self.run_batch(others, |other| other.occurrence.key, begin, add, read).await
     }
 
-    /// Returns true if a timeline is not to be rolled up by the next write, which `record.lua` does.
+    /// Returns true if a timeline is not to be rolled up by the next write: `record.lua` does that.
     fn may_stay_known(&self, stats: &AnomalyStats) -> bool {
         stats.counts.month < self.calls.recording.timeline.exact_events() as u64
     }

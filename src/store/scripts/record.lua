@@ -20,9 +20,9 @@
 -- Returns  for each occurrence a text: "counted", "duplicate", "too_old" or "unrecognisable", and
 --          the stats after it (`encode_stats` in library.lua), and, where it was counted and no
 --          event is older than 30 days or rolled up, a line feed and the id of the oldest event;
---          if it may be a step, that text and the times of the newest events; "wanted", without an effect, if no object came, and the
---          anomaly has no timeline or, if the event is too old, no signature; or "error" and a
---          message
+--          if it may be a step, that text and the times of the newest events; "wanted", without an
+--          effect, if no object came, and the anomaly has no timeline or, if the event is too old,
+--          no signature; or "error" and a message
 --
 -- A script and not MULTI: whether an id is new decides about the writes that follow, and all
 -- figures of an answer are of the same moment.
