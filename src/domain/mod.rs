@@ -20,9 +20,11 @@ mod recent_ids;
 mod repair;
 mod rollup;
 mod rules;
+mod selection;
 mod signature;
 mod signature_json;
 mod stats;
+mod texts;
 mod timeline;
 mod timestamp;
 mod window;
@@ -62,9 +64,16 @@ pub use rules::{
     MAX_BECAUSE_BYTES, MAX_EXTRA_WINDOWS, MAX_NEWEST, MAX_RULES, MAX_STEP_COUNT, Matcher, Rule,
     RuleError, RuleRef, RuleSet, RuleSource, SourceValue, Term, Verdict, parse_span,
 };
+pub use selection::{
+    Cursor, InvalidCursor, InvalidLevel, InvalidOrder, InvalidRuleName, InvalidSearch,
+    InvalidTimeLimit, LevelSet, Listable, Order, Position, Ranking, RuleName, SearchWords,
+    Selection, Sort, TextPattern, TextPatternTooLong, TextVerdict, TimeLimit, TimeRange, Top,
+    UnknownOrder, UnknownSort,
+};
 pub use signature::{InvalidSignature, Signature, json_type_name};
 pub use signature_json::{MemberName, ReplacedField, SignatureJson, for_each_member};
 pub use stats::AnomalyStats;
+pub use texts::{FieldIds, TextId, Texts};
 pub use timeline::{Insertion, Timeline, TimelineConfig};
 pub use timestamp::{InvalidTimestamp, Timestamp};
 pub use window::{RETENTION, Window, WindowCounts};

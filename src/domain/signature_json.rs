@@ -116,6 +116,27 @@ impl SignatureJson {
     }
 }
 
+impl Signature {
+    /// Reads the identifying fields of a stored object; `None` where they are none.
+    pub fn from_stored(object: &str) -> Option<Self> {
+        // Few have more than four: a list is faster than a map.
+        let mut fields: Vec<(Cow<'_, str>, Option<String>)> = Vec::with_capacity(4);
+        for_each_member(object, |name, value| {
+            if Self::is_identifying(&name) {
+                // Of equal names the last one counts, as in a map.
+                fields.retain(|(other, _)| *other != name);
+                fields.push((name, serde_json::from_str(value.get()).ok()));
+            }
+        })
+        .ok()?;
+        Self::from_lookup(|name| {
+            let (_, text) = fields.iter().find(|(other, _)| other == name)?;
+            Some(text.as_deref().ok_or("another type"))
+        })
+        .ok()
+    }
+}
+
 impl<T: Into<Arc<str>>> From<T> for SignatureJson {
     /// Takes a text that is in its stored form already.
     fn from(stored: T) -> Self {
@@ -367,6 +388,26 @@ mod tests {
             r#""annotations":{"summary":"s"}}"#,
         );
         assert_eq!(&*stored, expected);
+    }
+
+    #[test]
+    fn the_identifying_fields_of_a_stored_object_are_those_of_its_tree() {
+        for stored in [
+            r#"{"alert_name":"A","service":"s","namespace":"n","error_type":"e","x":1}"#,
+            r#"{"alertname":"A","job":"j","reason":"r\u0041"}"#,
+            r#"{"alertname":"A","alert_name":""}"#,
+            r#"{"alert_name":1}"#,
+            r#"{"alert_name":1,"alertname":"A"}"#,
+            r#"{"alert_name":"A","alertname":1}"#,
+            r#"{"alert_name":"A","alert_name":"B"}"#,
+            r#"{"x":"A"}"#,
+            "{}",
+        ] {
+            let tree: Map<String, Value> = serde_json::from_str(stored).unwrap();
+            let expected = Signature::from_fields(&tree).ok();
+            assert_eq!(Signature::from_stored(stored), expected, "{stored}");
+        }
+        assert_eq!(Signature::from_stored("[]"), None);
     }
 
     fn any_json() -> impl Strategy<Value = Value> {

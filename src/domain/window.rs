@@ -51,6 +51,16 @@ pub struct WindowCounts {
 }
 
 impl WindowCounts {
+    /// Returns the count of a window.
+    pub fn of(&self, window: Window) -> u64 {
+        match window {
+            Window::Hour => self.hour,
+            Window::Day => self.day,
+            Window::Week => self.week,
+            Window::Month => self.month,
+        }
+    }
+
     /// Combines the counts of each window.
     fn zip(self, other: Self, combine: impl Fn(u64, u64) -> u64) -> Self {
         Self {

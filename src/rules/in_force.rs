@@ -111,6 +111,14 @@ impl RulesInForce {
         RuleRef::new(Arc::clone(&self.set), index)
     }
 
+    /// Returns the rule of an anomaly by its fields, without keeping it: of a million anomalies
+    /// that are gone through, few are asked for again.
+    pub fn rule_of_fields(&self, key: AnomalyKey, fields: Option<&Signature>) -> RuleRef {
+        let by_fields = |fields| RuleRef::new(Arc::clone(&self.set), self.set.index_of(fields));
+        let rule = self.known_rule(key).or_else(|| fields.map(by_fields));
+        rule.unwrap_or_else(|| self.default_rule())
+    }
+
     /// Returns the rule `default`, for an anomaly whose fields are not known.
     pub fn default_rule(&self) -> RuleRef {
         RuleRef::of_unknown(Arc::clone(&self.set))

@@ -28,6 +28,12 @@ impl ExtraWindow {
         !self.follows_from(counts) && bounds(self.seconds, counts).1 >= self.least
     }
 
+    /// Returns what its count can be at most, by those of the four windows.
+    pub fn at_most(&self, counts: WindowCounts) -> ExtraCount {
+        let (_, count) = bounds(self.seconds, counts);
+        ExtraCount { seconds: self.seconds, count, is_approximate: false }
+    }
+
     /// Returns true if the next shorter of the four windows has as many events as the next longer.
     pub fn follows_from(&self, counts: WindowCounts) -> bool {
         let (lower, upper) = bounds(self.seconds, counts);
@@ -36,7 +42,7 @@ impl ExtraWindow {
 }
 
 /// The number of events in a window beside the four.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExtraCount {
     /// The length of the window.
     pub seconds: u32,

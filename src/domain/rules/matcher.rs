@@ -85,7 +85,16 @@ impl Matcher {
 
     /// Returns whether it holds for the fields of an anomaly.
     pub fn holds(&self, signature: &Signature) -> bool {
-        let text = signature.named_fields()[self.field].1;
+        self.holds_for(signature.named_fields()[self.field].1)
+    }
+
+    /// Returns the index of the field that it looks at, among [`Signature::FIELDS`].
+    pub(super) fn field(&self) -> usize {
+        self.field
+    }
+
+    /// Returns whether it holds for a value of its field.
+    pub(super) fn holds_for(&self, text: &str) -> bool {
         match &self.pattern {
             Some(pattern) => pattern.matches(text) == (self.operator == Operator::Matches),
             None => (text == self.value) == (self.operator == Operator::Equal),

@@ -103,6 +103,17 @@ impl Rule {
         &self.extra_windows
     }
 
+    /// Returns true if it looks at a field, by its index among [`Signature::FIELDS`].
+    pub fn looks_at(&self, field: usize) -> bool {
+        self.matchers.iter().any(|matcher| matcher.field() == field)
+    }
+
+    /// Returns true if all matchers hold that look at a field, given its value. A rule of which
+    /// that is so for each field matches.
+    pub fn permits(&self, field: usize, text: &str) -> bool {
+        self.matchers.iter().all(|matcher| matcher.field() != field || matcher.holds_for(text))
+    }
+
     /// Returns the first matcher that does not hold; `None` if the rule matches.
     pub fn mismatch(&self, signature: &Signature) -> Option<&Matcher> {
         self.matchers.iter().find(|matcher| !matcher.holds(signature))

@@ -5,14 +5,14 @@ use std::{collections::HashSet, fmt, sync::Arc};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    counts::{Counts, ExtraWindow},
+    counts::{Counts, ExtraCount, ExtraWindow, MAX_EXTRA_WINDOWS},
     error::RuleError,
     levels::Levels,
     rule::Rule,
     source::RuleSource,
     verdict::Verdict,
 };
-use crate::domain::{EscalationLevel, Signature, Thresholds, Timestamp};
+use crate::domain::{EscalationLevel, Signature, Thresholds, Timestamp, WindowCounts};
 
 /// Maximum number of rules beside the rule `default`.
 pub const MAX_RULES: usize = 200;
@@ -164,6 +164,23 @@ impl RuleRef {
     pub fn judge(&self, counts: Counts<'_>) -> Verdict {
         let ends = if self.is_signature_known { "" } else { ": its signature is not known" };
         self.rule().judge(counts, ends)
+    }
+
+    /// Returns the level that these counts reach at most, where its own windows are not counted.
+    pub fn level_at_most(&self, windows: WindowCounts) -> Option<EscalationLevel> {
+        let own = self.extra_windows();
+        let mut extra = [ExtraCount::default(); MAX_EXTRA_WINDOWS];
+        for (count, window) in extra.iter_mut().zip(own) {
+            *count = window.at_most(windows);
+        }
+        let extra = extra.get(..own.len()).unwrap_or_default();
+        self.rule().level(Counts { windows, extra, is_approximate: false })
+    }
+
+    /// Returns true if the level may depend on windows of its own, whose counts do not follow from
+    /// these.
+    pub fn needs_counts(&self, windows: WindowCounts) -> bool {
+        self.extra_windows().iter().any(|window| window.needs_count(windows))
     }
 
     /// Returns true if a step to `level` at `now` is new: neither it nor a higher one was held in
