@@ -240,6 +240,7 @@ impl Application {
         let recorder = Recorder::install(store.name())?;
         let counting = CounterConfig {
             batch: config.batch,
+            catalogue: config.catalogue,
             degraded: config.degraded,
             spool: config.spool,
             write_timeout: config.store.write_timeout(),

@@ -3,10 +3,11 @@
 //!
 //! Modules import from left to right only:
 //! `printable → options → domain → telemetry → rules → tls → traces → redb_file | commit_witness →`
-//! `store | spool → counter → auth → http → logging → config → app → cli → main`.
+//! `store | spool → catalogue → counter → auth → http → logging → config → app → cli → main`.
 
 pub mod app;
 pub mod auth;
+pub mod catalogue;
 pub mod cli;
 mod commit_witness;
 pub mod config;

@@ -9,12 +9,17 @@ use serde_json::Map;
 /// An anomaly, named after its service.
 #[derive(Clone, Debug)]
 pub(crate) struct Anomaly {
+    alert_name: String,
     service: String,
 }
 
 impl Anomaly {
     pub(crate) fn new(service: impl Into<String>) -> Self {
-        Self { service: service.into() }
+        Self::named("Bench", service)
+    }
+
+    pub(crate) fn named(alert_name: impl Into<String>, service: impl Into<String>) -> Self {
+        Self { alert_name: alert_name.into(), service: service.into() }
     }
 
     /// This many different anomalies.
@@ -24,9 +29,9 @@ impl Anomaly {
 
     /// An occurrence: four identifying fields and two others, as an alert has them.
     pub(crate) fn body(&self) -> String {
-        let service = &self.service;
+        let Self { alert_name, service } = self;
         format!(
-            r#"{{"alert_name":"Bench","service":"{service}","namespace":"prod","error_type":"OOMKilled","pod":"{service}-7d9f8b6c5d-x2x8z","node":"node-3"}}"#
+            r#"{{"alert_name":"{alert_name}","service":"{service}","namespace":"prod","error_type":"OOMKilled","pod":"{service}-7d9f8b6c5d-x2x8z","node":"node-3"}}"#
         )
     }
 
@@ -40,10 +45,9 @@ impl Anomaly {
     }
 
     pub(crate) fn key(&self) -> AnomalyKey {
-        let service = self.service.as_str();
         let fields = [
-            ("alert_name", "Bench"),
-            ("service", service),
+            ("alert_name", self.alert_name.as_str()),
+            ("service", self.service.as_str()),
             ("namespace", "prod"),
             ("error_type", "OOMKilled"),
         ];

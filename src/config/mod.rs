@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use crate::{
     auth::AuthConfig,
+    catalogue::CatalogueConfig,
     counter::{BatchConfig, DegradedConfig},
     domain::{AnomalyConfig, KeyConfig, KeyMapping, Thresholds, TimelineConfig},
     http::{AlertmanagerConfig, BrowserConfig, HttpConfig, ProxyConfig, TlsConfig},
@@ -45,6 +46,8 @@ pub struct Config {
     pub redis: RedisConfig,
     /// Section `batch`.
     pub batch: BatchConfig,
+    /// Section `catalogue`.
+    pub catalogue: CatalogueConfig,
     /// Section `degraded`.
     pub degraded: DegradedConfig,
     /// Section `spool`.

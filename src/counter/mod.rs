@@ -5,7 +5,7 @@
 //!
 //! Order of imports, from the bottom to the door:
 //! trusted_time → clock, slowness → health, call_sizes, news, judging → batching → outage → error,
-//! answers → mod → reads, writes, forget, dead_letters.
+//! answers → mod → reads, lists, writes, forget, dead_letters.
 
 mod answers;
 mod batching;
@@ -16,6 +16,7 @@ mod error;
 mod forget;
 mod health;
 mod judging;
+mod lists;
 mod news;
 mod outage;
 mod reads;
@@ -32,6 +33,7 @@ use std::{
 use futures_util::future::join_all;
 
 use crate::{
+    catalogue::{Catalogue, CatalogueConfig, CatalogueTasks},
     domain::{AnomalyKey, Moment, RuleRef, Timestamp},
     rules::Rules,
     spool::{SpoolConfig, SpoolOpenError},
@@ -54,6 +56,7 @@ pub use batching::BatchConfig;
 pub use clock::{Clock, SystemClock, TrustedClock};
 pub use error::CounterError;
 pub use health::HealthState;
+pub use lists::{AnomalyList, AnomalySummary, ListedAnomaly};
 pub use outage::{DegradedConfig, SpoolDepth};
 
 /// The sections of the configuration that are about counting.
@@ -61,6 +64,8 @@ pub use outage::{DegradedConfig, SpoolDepth};
 pub struct CounterConfig {
     /// Section `batch`.
     pub batch: BatchConfig,
+    /// Section `catalogue`.
+    pub catalogue: CatalogueConfig,
     /// Section `degraded`.
     pub degraded: DegradedConfig,
     /// Section `spool`.
@@ -75,6 +80,11 @@ pub struct Counter {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     rules: Arc<Rules>,
+    catalogue: Arc<Catalogue>,
+    catalogue_tasks: CatalogueTasks,
+    /// Limits how many stats lists read.
+    list_stats: lists::ListLimiter,
+    figures: lists::CatalogueFigures,
     health: Arc<Health>,
     call_sizes: Arc<CallSizes>,
     outages: Outages,
@@ -101,10 +111,15 @@ impl Counter {
         config: CounterConfig,
         spool_dir: Option<&Path>,
     ) -> Result<Self, SpoolOpenError> {
-        let CounterConfig { batch, degraded, spool, write_timeout } = config;
+        let CounterConfig { batch, catalogue, degraded, spool, write_timeout } = config;
         let spool = (spool, write_timeout);
+        let of_store = Catalogue::new(Arc::clone(&store), Arc::clone(&rules), catalogue);
+        let (catalogue, catalogue_config) = (Arc::new(of_store), catalogue);
         let fallback = spool_dir
-            .map(|dir| Fallback::open(dir, clock.now(), spool, batch, degraded))
+            .map(|dir| {
+                let catalogue = Arc::clone(&catalogue);
+                Fallback::open(dir, clock.now(), spool, batch, degraded, catalogue)
+            })
             .transpose()?
             .map(Arc::new);
         let health = Arc::new(Health::new(store.name(), fallback.is_some()));
@@ -124,6 +139,13 @@ impl Counter {
             call_sizes,
             outcomes: telemetry::occurrences(),
             status: StatusGauges::register(),
+            list_stats: lists::limiter(),
+            figures: lists::CatalogueFigures::register(),
+            catalogue_tasks: {
+                let clock = Arc::clone(&clock);
+                catalogue.start(Arc::new(move || clock.moment()), catalogue_config)
+            },
+            catalogue,
             store,
             clock,
             rules,
@@ -227,6 +249,7 @@ impl Counter {
             self.health.observe(moment.now, Shard::default(), Observation::CheckFault(&fault));
         }
         self.health.end_slowness(Instant::now());
+        self.report_figures(moment).await;
         if let Some(fallback) = &self.fallback {
             fallback.maintain(moment).await;
         }
@@ -234,6 +257,7 @@ impl Counter {
 
     /// Ends the work of the store and of the spool. No call may be under way.
     pub async fn close(&self) {
+        self.catalogue_tasks.end();
         self.outages.close().await;
         self.store.close().await;
         if let Some(fallback) = &self.fallback {

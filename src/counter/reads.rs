@@ -31,7 +31,7 @@ impl Counter {
                 Ok(stats.map(|stats| Answered::current(unchanged(key, stats.into(), rule))))
             }
             (Ok(stats), Some(fallback)) => {
-                fallback.update_stats(key, self.times(moment.now), stats.as_ref());
+                fallback.update_stats(key, self.times(moment.now), stats.as_ref(), false);
                 if fallback.holds(key) {
                     // The store lacks what waits, which may even be what makes the anomaly known.
                     let stats = fallback.with_waiting(key, moment.now, &rule, stats);

@@ -204,7 +204,7 @@ impl Counter {
             match self.taken(result)? {
                 Taken::Answered(fix) => {
                     if let Some(fix) = &fix {
-                        self.note_fix(moment, key, Some(fix));
+                        self.note_fix(moment, key, Some(fix)).await;
                         self.remember(moment, || Operation::Mark(mark));
                         tracing::info!(%key, "anomaly {key} is marked as permanently fixed");
                     }
@@ -236,7 +236,7 @@ impl Counter {
             match self.taken(result)? {
                 Taken::Answered(removed) => {
                     if removed.is_some() {
-                        self.note_fix(moment, key, None);
+                        self.note_fix(moment, key, None).await;
                     }
                     if removed == Some(true) {
                         self.remember(moment, || Operation::Unmark(removal));
@@ -253,10 +253,16 @@ impl Counter {
         Ok(Some(Answered::estimated(removed, accepted.estimate.as_of)))
     }
 
-    /// Keeps what the store has answered to a mark or its removal.
-    fn note_fix(&self, moment: Moment, key: AnomalyKey, fix: Option<&PermanentFix>) {
-        if let Some(fallback) = &self.fallback {
-            fallback.update_fix(key, self.times(moment.now), fix);
+    /// Keeps what the store has answered to a mark or its removal; and the stats with it, for the
+    /// lists of other instances. One that lacks them is out of date until the store is gone
+    /// through.
+    async fn note_fix(&self, moment: Moment, key: AnomalyKey, fix: Option<&PermanentFix>) {
+        let Some(fallback) = &self.fallback else { return };
+        fallback.update_fix(key, self.times(moment.now), fix);
+        let moment = self.moment();
+        let read = self.stats.submit_one(moment, self.store.shard(key), key.into());
+        if let Ok(Ok(stats)) = read.await {
+            fallback.update_stats(key, self.times(moment.now), stats.as_ref(), true);
         }
     }
 
@@ -304,8 +310,8 @@ impl Counter {
             buffer.push(moment.now, changed.map(operation));
         }
         if let Some(fallback) = &self.fallback {
-            let keys = occurrences.iter().map(|(_, occurrence)| occurrence.key);
-            fallback.update_recorded(self.times(moment.now), keys, results);
+            let occurrences = occurrences.iter().map(|(_, occurrence)| occurrence);
+            fallback.update_recorded(self.times(moment.now), occurrences, results);
         }
     }
 

@@ -1,6 +1,8 @@
 //! The names of the keys in Redis, which no other file knows. Other programs share them: see "On
 //! Redis" in ARCHITECTURE.md before changing one.
 
+use crate::domain::AnomalyKey;
+
 /// The kinds of an anomaly's keys, in the order in which the scripts take the first few of them.
 const KINDS: [&str; 11] = [
     // Sorted set: member = event id, score = Unix seconds with a fraction. The newest events.
@@ -35,6 +37,10 @@ pub(super) struct KeyNames {
     suffix: &'static str,
     /// String: written by the probe, which makes other types of it in between.
     probe: String,
+    /// Stream: what has changed, for the catalogues of other instances.
+    changes: String,
+    /// String: the instance that goes through all keys for the others.
+    walker: String,
 }
 
 impl KeyNames {
@@ -44,12 +50,54 @@ impl KeyNames {
         let brace = if in_braces { "{" } else { "" };
         let prefixes = KINDS.map(|kind| format!("{prefix}{kind}:{brace}"));
         let probe = format!("{prefix}probe");
-        Self { prefixes, suffix: if in_braces { "}" } else { "" }, probe }
+        Self {
+            prefixes,
+            suffix: if in_braces { "}" } else { "" },
+            probe,
+            changes: format!("{prefix}changes"),
+            walker: format!("{prefix}walker"),
+        }
     }
 
     /// Returns the key of the probe. On a cluster `tag` decides which slot it is in.
     pub(super) fn probe(&self, tag: Option<&str>) -> String {
         tag.map_or_else(|| self.probe.clone(), |tag| format!("{}:{{{tag}}}", self.probe))
+    }
+
+    /// Returns the stream of changes.
+    pub(super) fn changes(&self) -> &str {
+        &self.changes
+    }
+
+    /// Returns the key of the lease to go through all keys.
+    pub(super) fn walker(&self) -> &str {
+        &self.walker
+    }
+
+    /// Returns a pattern for SCAN, which the timelines, metadata and marks of all anomalies match:
+    /// of each there is one of these at least.
+    pub(super) fn pattern(&self) -> String {
+        let prefix = self.probe.trim_end_matches("probe");
+        let is_special = |character: char| "*?[]\\^".contains(character);
+        let mut pattern = String::new();
+        for character in prefix.chars() {
+            if is_special(character) {
+                pattern.push('\\');
+            }
+            pattern.push(character);
+        }
+        pattern + "[tmp]*"
+    }
+
+    /// Returns the anomaly whose timeline, metadata or mark has this name.
+    pub(super) fn anomaly_of(&self, name: &str) -> Option<AnomalyKey> {
+        let kinds = ["timeline", "metadata", "permanent_fix"];
+        let prefixes = KINDS.iter().zip(&self.prefixes).filter(|(kind, _)| kinds.contains(kind));
+        let mut keys = prefixes.filter_map(|(_, prefix)| {
+            let key = name.strip_prefix(prefix.as_str())?.strip_suffix(self.suffix)?;
+            key.parse().ok()
+        });
+        keys.next()
     }
 
     /// Returns the first `count` of an anomaly's keys, each in parts. `key` is the anomaly's.
@@ -59,5 +107,29 @@ impl KeyNames {
         key: &'a str,
     ) -> impl Iterator<Item = [&'a str; 3]> {
         self.prefixes[..count].iter().map(move |prefix| [prefix, key, self.suffix])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_anomaly_of_a_name_is_the_one_that_it_was_made_for() {
+        let key = AnomalyKey::from_bits(7);
+        let digits = key.to_string();
+        for in_braces in [false, true] {
+            let names = KeyNames::new("an*omaly:", in_braces);
+            let found: Vec<_> = names
+                .first(KINDS.len(), &digits)
+                .map(|name| names.anomaly_of(&name.concat()))
+                .collect();
+            let some = found.iter().filter(|found| **found == Some(key)).count();
+            assert_eq!(some, 3, "timeline, metadata and mark");
+            for other in [names.probe(None).as_str(), names.changes(), "timeline:7", ""] {
+                assert_eq!(names.anomaly_of(other), None, "{other}");
+            }
+        }
+        assert_eq!(KeyNames::new("an*omaly:", true).pattern(), "an\\*omaly:[tmp]*");
     }
 }

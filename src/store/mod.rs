@@ -5,6 +5,7 @@ mod embedded;
 mod error;
 mod keys;
 mod redis;
+mod shared_rows;
 
 use std::fmt;
 
@@ -12,9 +13,9 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::domain::{
-    AlertPolicy, AnomalyKey, AnomalyStats, AuditEntry, CountSince, FIX_VALIDITY_SECONDS, Firing,
-    FixMark, FixRemoval, KnownDetails, Moment, Occurrence, PermanentFix, RepairAttempt,
-    RepairHistory, RuleRef, TimelineConfig, Timestamp,
+    AlertPolicy, AnomalyKey, AnomalyStats, AuditEntry, CountSince, FIX_VALIDITY_SECONDS, FieldIds,
+    Firing, FixMark, FixRemoval, KnownDetails, KnownStats, Moment, Occurrence, PermanentFix,
+    RepairAttempt, RepairHistory, RuleRef, Texts, TimelineConfig, Timestamp,
 };
 
 pub use embedded::{
@@ -26,6 +27,7 @@ pub use redis::{
     InvalidRedisUrl, RedisConfig, RedisExamination, RedisReport, RedisStore, RedisTlsConfig,
     RedisTlsError, RedisUrl,
 };
+pub use shared_rows::{Announced, Found, SharedRows, StoredRow};
 
 /// How a store records.
 #[derive(Clone, Copy, Debug)]
@@ -150,6 +152,41 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Returns whether stats are in memory, so that gathering reads into batches gains nothing.
     fn stats_from_memory(&self) -> bool {
         false
+    }
+
+    /// Returns for each anomaly its events in neighbouring stretches of time, oldest first; `None`
+    /// for unknown ones. They add up to the events of the window that the stretches make.
+    async fn series(
+        &self,
+        moment: Moment,
+        span: SeriesSpan,
+        keys: Vec<AnomalyKey>,
+    ) -> Vec<Result<Option<Vec<u64>>, StoreError>>;
+
+    /// Returns whether [`Store::scan`] shows all anomalies.
+    fn is_scannable(&self) -> bool {
+        false
+    }
+
+    /// Shows the anomalies after a key to `visit`, in the order of their keys: as many as can be
+    /// looked at within a millisecond. Returns the key to go on after; `None` at the end. To be
+    /// called where the thread may be kept busy.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    fn scan(
+        &self,
+        _moment: Moment,
+        _after: Option<AnomalyKey>,
+        _visit: &mut dyn FnMut(&Scanned<'_>),
+    ) -> Result<Option<AnomalyKey>, StoreError> {
+        Ok(None)
+    }
+
+    /// Returns what a store of which no process sees all anomalies offers instead; `None` where
+    /// [`Store::scan`] shows them.
+    fn shared_rows(&self) -> Option<&dyn SharedRows> {
+        None
     }
 
     /// Returns everything that is kept about one anomaly; `None` when it is unknown.
@@ -346,6 +383,31 @@ pub struct RepairRecorded {
     pub counted: bool,
     /// The history after it.
     pub history: RepairHistory,
+}
+
+/// An anomaly as a scan shows it.
+#[expect(missing_debug_implementations, reason = "it has a function")]
+pub struct Scanned<'a> {
+    /// The anomaly.
+    pub key: AnomalyKey,
+    /// Its identifying fields; `None` where they are not known.
+    pub fields: Option<FieldIds>,
+    /// The texts of the fields.
+    pub texts: &'a Texts,
+    /// Counts its events, with what its rule asks for: most anomalies are passed over by their
+    /// fields.
+    pub stats: &'a dyn Fn(&RuleRef) -> KnownStats,
+    /// Returns its alerts that fire.
+    pub firing: &'a dyn Fn() -> Option<Firing>,
+}
+
+/// The stretches of time of [`Store::series`]: the last one ends now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeriesSpan {
+    /// Length of each, in seconds.
+    pub step_seconds: i64,
+    /// Their number.
+    pub buckets: u16,
 }
 
 /// A part of a store that can be unavailable by itself: a master of a cluster. Most stores have

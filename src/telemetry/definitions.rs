@@ -7,7 +7,10 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, describe_gauge, gauge};
 
 use super::{
-    families::{CountGauges, Counters, Requests, StateGauges, counter_of, gauge_of, histogram_of},
+    families::{
+        CountGauges, Counters, NumberGauges, Requests, StateGauges, counter_of, gauge_of,
+        histogram_of,
+    },
     labels::{Label, Shed},
 };
 use crate::domain::EscalationLevel;
@@ -325,5 +328,76 @@ impl<S: Label, C: Label> StatusGauges<S, C> {
 impl<S, C> std::fmt::Debug for StatusGauges<S, C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StatusGauges").finish_non_exhaustive()
+    }
+}
+
+/// How many anomalies there are, as lists know it.
+#[derive(Clone, Copy, Debug)]
+pub struct CatalogueSnapshot {
+    /// Their number by level, in the order of the values of the label.
+    pub by_level: [(Option<EscalationLevel>, u64); 4],
+    /// The number of those with a mark of a permanent fix.
+    pub fixed: u64,
+    /// The number of those that have come back after it.
+    pub regressed: u64,
+}
+
+/// The gauges of a [`CatalogueSnapshot`], and of how far it is true.
+pub struct CatalogueGauges {
+    anomalies: NumberGauges<Option<EscalationLevel>>,
+    fixed: Gauge,
+    regressed: Gauge,
+    loaded: Gauge,
+    age_seconds: Gauge,
+}
+
+impl CatalogueGauges {
+    /// Registers the gauges.
+    pub fn register() -> Self {
+        Self {
+            anomalies: NumberGauges::new(
+                "anomaly_counter_anomalies",
+                "level",
+                "Anomalies by level, as lists know them.",
+            ),
+            fixed: gauge_of(
+                "anomaly_counter_anomalies_fixed",
+                "Anomalies with a mark of a permanent fix, as lists know them.",
+            ),
+            regressed: gauge_of(
+                "anomaly_counter_anomalies_regressed",
+                "Anomalies that have come back after their mark, as lists know them.",
+            ),
+            loaded: gauge_of(
+                "anomaly_counter_catalogue_loaded",
+                "1 if lists are about all anomalies.",
+            ),
+            age_seconds: gauge_of(
+                "anomaly_counter_catalogue_age_seconds",
+                "Time since the catalogue last heard what others have written; 0 on the embedded \
+                 store.",
+            ),
+        }
+    }
+
+    /// Sets the numbers of anomalies.
+    pub fn set(&self, snapshot: CatalogueSnapshot) {
+        for (level, number) in snapshot.by_level {
+            self.anomalies.set(level, number as f64);
+        }
+        self.fixed.set(snapshot.fixed as f64);
+        self.regressed.set(snapshot.regressed as f64);
+    }
+
+    /// Sets how far they are true.
+    pub fn set_state(&self, is_complete: bool, age: Duration) {
+        self.loaded.set(f64::from(u8::from(is_complete)));
+        self.age_seconds.set(age.as_secs_f64());
+    }
+}
+
+impl std::fmt::Debug for CatalogueGauges {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CatalogueGauges").finish_non_exhaustive()
     }
 }

@@ -74,6 +74,22 @@ impl<L: Label> CountGauges<L> {
     }
 }
 
+/// A gauge for each value of a label: a number.
+pub(super) struct NumberGauges<L: 'static>(Family<L, Gauge>);
+
+impl<L: Label> NumberGauges<L> {
+    pub(super) fn new(name: &'static str, label: &'static str, description: &'static str) -> Self {
+        describe_gauge!(name, description);
+        Self(Family::new(|value| gauge!(name, label => value)))
+    }
+
+    pub(super) fn set(&self, label: L, number: f64) {
+        if let Some(gauge) = self.0.of(label) {
+            gauge.set(number);
+        }
+    }
+}
+
 struct Family<L, M> {
     members: Vec<(L, M)>,
 }

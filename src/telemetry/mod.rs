@@ -19,8 +19,8 @@ use crate::domain::EscalationLevel;
 
 pub use self::{
     definitions::{
-        BatchMetrics, StatusGauges, StatusSnapshot, auth_failures, occurrences, store_errors,
-        webhook_alerts, webhook_refusals,
+        BatchMetrics, CatalogueGauges, CatalogueSnapshot, StatusGauges, StatusSnapshot,
+        auth_failures, occurrences, store_errors, webhook_alerts, webhook_refusals,
     },
     families::Counters,
     labels::{Label, Shed},

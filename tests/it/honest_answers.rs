@@ -34,11 +34,15 @@ async fn of_anomaly(service: &Service, path: &str) -> Answer {
     service.get(&format!("/anomalies/{KEY}{path}")).await
 }
 
-/// Two services on one Redis, of which the second has never seen the anomaly.
+/// Two services on one Redis, of which the second has never seen the anomaly: it may neither look
+/// for anomalies nor listen to the first.
 async fn stranger(redis: &RedisServer) -> (Service, Service) {
     let service = Service::on_redis(redis).await;
     for _ in 0..4 {
         service.post("/anomalies", &cpu()).await.ok();
+    }
+    for command in ["-scan", "-xread"] {
+        redis.client().await.run(&["ACL", "SETUSER", "default", command]).await;
     }
     let stranger = Service::on_redis(redis).await;
     (service, stranger)
@@ -143,17 +147,19 @@ async fn repairs_that_were_seen_without_counts_give_advice_and_no_counts() {
 }
 
 #[tokio::test]
-async fn a_mark_that_was_seen_without_counts_is_known() {
+async fn an_anomaly_that_was_marked_is_known_with_its_counts() {
     let mut redis = RedisServer::start();
     let (_other, service) = stranger(&redis).await;
     let fix = json!({"anomaly_key": KEY, "fix_description": "raised the limit"});
     let fixed_at = service.put("/permanent-fix", &fix).await.ok()["fixed_at"].clone();
     redis.kill();
-    of_anomaly(&service, "/frequency").await.problem(503);
+    let read = of_anomaly(&service, "/frequency").await.ok();
+    assert_eq!(read["count_24h"], 4, "read with the mark, for lists");
+    assert_eq!(read["permanent_fix_applied"], true);
     let posted = accepted(service.post("/anomalies", &cpu()).await);
     assert_eq!(posted["permanent_fix_applied"], true);
     assert_eq!(posted["regressed"], true);
-    assert_null(&posted, &["auto_repair_count", "first_seen"]);
+    assert_eq!(posted["count_24h"], 5);
     let known = of_anomaly(&service, "").await.ok();
     assert_eq!(known["permanent_fix"]["fix_description"], "raised the limit");
     assert_eq!(known["permanent_fix"]["fixed_at"], fixed_at);

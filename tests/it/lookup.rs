@@ -62,6 +62,19 @@ async fn what_is_not_known_has_its_key_and_what_identifies_nothing_is_refused() 
     assert_eq!(unknown.body["anomaly_key"], key_of("HighCPU").to_string());
     assert_eq!(unknown.body["type"], "/problems/unknown-anomaly");
     assert!(unknown.problem(404).contains("by these labels"));
+    for (posted, says) in [
+        (json!({"alert_name": "HighCPU", "job": "a"}), "1 anomaly has alert_name HighCPU: GET"),
+        (json!({"alert_name": "HighCPU", "job": "b&c"}), "2 anomalies have alert_name HighCPU"),
+        (json!({"alert_name": "a?*", "job": "b"}), "GET /anomalies?alert_name=a%5C%3F%5C*"),
+    ] {
+        service.post("/anomalies", &posted).await.ok();
+        let name = posted["alert_name"].as_str().unwrap();
+        let detail = service.get(&format!("/anomalies/lookup?alertname={name}")).await.problem(404);
+        assert!(detail.contains(says), "{detail}");
+        let (_, path) = detail.split_once("GET ").unwrap();
+        let list = service.get(path).await.ok();
+        assert_eq!(list["anomalies"][0]["signature"]["alert_name"], name);
+    }
     for query in ["", "?pod=api-0", "?alertname=&job="] {
         let refused = service.get(&format!("/anomalies/lookup{query}")).await;
         assert_eq!(refused.body["field"], "alert_name", "{query}");

@@ -1,12 +1,16 @@
 //! A million anomalies: the speed of calls among many, the memory of a quiet one, and the time that
 //! the embedded store takes to read them all at its start.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use super::{CONNECTIONS, per_second, restart_seconds, row};
 use crate::{
     Outcome,
     bench::{Bench, Contestant},
+    http::{Connection, get},
     load::fill,
     markdown::grouped,
     service::{Service, Store},
@@ -25,9 +29,16 @@ const WINDOW: Duration = Duration::from_secs(2);
 /// The service catches up with deferred work in this time.
 const REST: Duration = Duration::from_secs(3);
 
+/// Number of names of alerts, each of which every service has.
+const NAMES: u64 = 500;
+/// Number of times that each list is asked for.
+const LISTS: usize = 10;
+
 /// At most a fifth slower.
 const RATE_GOAL: Goal = Goal::RatioAtLeast(1.0 / 1.2);
 const MEMORY_GOAL_BYTES: Goal = Goal::AtMost(300.0);
+/// The embedded store is gone through; on Redis there is a row for each anomaly.
+const LIST_GOAL_MS: [Goal; 2] = [Goal::AtMost(250.0), Goal::AtMost(20.0)];
 const RESTART_GOAL_SECONDS: Goal = Goal::AtMost(5.0);
 
 pub(crate) fn run(bench: &mut Bench, stores: &[Store]) -> Outcome<()> {
@@ -51,6 +62,7 @@ pub(crate) fn run(bench: &mut Bench, stores: &[Store]) -> Outcome<()> {
             let line = Line::new(row("many-keys", *store), "memory a quiet key", "bytes", each);
             bench.found(line.goal(MEMORY_GOAL_BYTES));
         }
+        lists(bench, *store, &many)?;
         rates(bench, *store, (&few, &many), &sample)?;
         if *store == Store::Embedded {
             restarts(bench, &mut many, &sample)?;
@@ -60,7 +72,7 @@ pub(crate) fn run(bench: &mut Bench, stores: &[Store]) -> Outcome<()> {
 }
 
 fn anomaly(number: u64) -> Anomaly {
-    Anomaly::new(format!("quiet-{number}"))
+    Anomaly::named(format!("Alert{}", number % NAMES), format!("quiet-{}", number / NAMES))
 }
 
 /// One occurrence of each of `count` anomalies.
@@ -71,6 +83,31 @@ fn record_each(bench: &Bench, count: u64, port: u16) -> Outcome<()> {
     };
     let size = (count.div_ceil(ARRAY_LENGTH), ARRAY_LENGTH);
     fill(bench, &format!("{} keys", grouped(count as f64)), port, size, array_of)
+}
+
+/// The time of a list and of a summary, one after the other.
+fn lists(bench: &mut Bench, store: Store, service: &Service) -> Outcome<()> {
+    let mut connection = Connection::open(service.port())?;
+    let keys = format!("{} keys", grouped(bench.settings.many_keys as f64));
+    for (what, path) in [
+        ("list", "/anomalies"),
+        ("list by patterns", "/anomalies?alert_name=*7&service=quiet-1*"),
+        ("summary", "/summary?by=service"),
+    ] {
+        let request = get(path);
+        let mut times = Vec::with_capacity(LISTS);
+        for _ in 0..LISTS {
+            let begun = Instant::now();
+            connection.call(&request)?;
+            times.push(begun.elapsed().as_secs_f64() * 1e3);
+        }
+        let [embedded, redis] = LIST_GOAL_MS;
+        let goal = if store == Store::Embedded { embedded } else { redis };
+        let what = format!("{what}, {keys}");
+        let line = Line::new(row("many-keys", store), what, "ms", Samples::new(times));
+        bench.found(line.goal(goal));
+    }
+    Ok(())
 }
 
 /// Compares records and reads among many keys with the same among few.

@@ -90,8 +90,7 @@ impl Applier<'_> {
             fallback.report_news(self.source, &occurrences, told);
         }
         if let Some(fallback) = self.updated() {
-            let keys = occurrences.iter().map(|occurrence| occurrence.key);
-            fallback.update_recorded(self.times(moment), keys, &results);
+            fallback.update_recorded(self.times(moment), occurrences.iter(), &results);
         }
         let outcomes = results.into_iter().map(|result| Ok(Applied::Recorded(result?.outcome)));
         outcomes.collect()

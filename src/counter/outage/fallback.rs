@@ -24,6 +24,7 @@ use super::{
     stale_entry::{CallTimes, Fall, Seen, StaleEntry},
 };
 use crate::{
+    catalogue::{Catalogue, Estimates},
     counter::{
         batching::{BatchConfig, Batcher, Capacity},
         judging::judge_recorded,
@@ -34,11 +35,13 @@ use crate::{
         Operation, PermanentFix, RepairHistory, RuleRef, Timestamp,
     },
     spool::{Spool, SpoolConfig, SpoolError, SpoolOpenError, SpoolWrite, Spooled},
-    store::{AnomalyDetails, Recorded, StoreError},
+    store::{AnomalyDetails, Recorded, StoreError, StoredRow},
     telemetry,
     traces::Parent,
 };
 
+/// Maximum number of estimates that are made under one lock.
+const ESTIMATES_AT_ONCE: usize = 500;
 /// Maximum number of operations that are appended to the spool with one fsync.
 const APPENDED_OPERATIONS: usize = 1_000;
 
@@ -81,6 +84,7 @@ impl Fallback {
         (spool, write_timeout): (SpoolConfig, Duration),
         batch: BatchConfig,
         degraded: DegradedConfig,
+        catalogue: Arc<Catalogue>,
     ) -> Result<Self, SpoolOpenError> {
         let mut pending = Pending::default();
         let spool = Spool::open(dir, spool, write_timeout, now, |spooled| {
@@ -94,7 +98,7 @@ impl Fallback {
         let waiting = AtomicUsize::new(pending.operations());
         let stale = StaleCache::new(degraded.known_anomalies, degraded.known_bytes);
         let reported = Reported::new(degraded.known_anomalies);
-        let memory = Mutex::new(Memory::new(pending, stale, reported));
+        let memory = Mutex::new(Memory::new(pending, stale, reported, catalogue));
         // Nothing has expired before the horizon of a process's first minutes.
         let expired_in_hour = AtomicI64::new(Timestamp::MIN.as_micros() / 3_600_000_000);
         Ok(Self {
@@ -180,6 +184,27 @@ impl Fallback {
         self.memory.lock().stale.get(key)?.details().1.signature_json
     }
 
+    /// Returns estimates for all anomalies of which operations wait. Holds up others for no longer
+    /// than some hundred of them take.
+    pub(crate) fn estimates(&self, now: Timestamp) -> Estimates {
+        let mut estimates = Estimates::new();
+        let mut after = None;
+        while self.waiting() > 0 {
+            let mut memory = self.memory.lock();
+            let keys = memory.pending.keys_after(after, ESTIMATES_AT_ONCE);
+            let Some(last) = keys.last() else { break };
+            after = Some(*last);
+            for key in keys {
+                let rule = memory.catalogue.rule(key);
+                let estimate = memory.estimate(key, now, rule.extra_windows());
+                if let Some(Estimate { as_of, stats }) = estimate {
+                    estimates.insert(key, (as_of, stats));
+                }
+            }
+        }
+        estimates
+    }
+
     /// Returns an estimate for an anomaly with the details that are known; `None` as above.
     pub(crate) fn details(
         &self,
@@ -252,39 +277,47 @@ impl Fallback {
         self.waiting() > 0 && self.memory.lock().pending.holds(key)
     }
 
-    /// Updates the last known stats by the results of occurrences, whose anomalies are `keys`.
-    pub(crate) fn update_recorded(
+    /// Updates the last known stats by the results of occurrences.
+    pub(crate) fn update_recorded<'a>(
         &self,
         times: CallTimes,
-        keys: impl Iterator<Item = AnomalyKey>,
+        occurrences: impl Iterator<Item = &'a Occurrence>,
         results: &[Result<Recorded, StoreError>],
     ) {
         let mut falls = Vec::new();
         let mut memory = self.memory.lock();
-        for (key, result) in keys.zip(results) {
+        for (occurrence, result) in occurrences.zip(results) {
             let Ok(Recorded { stats, .. }) = result else { continue };
-            falls.extend(memory.update_written(key, times, stats).map(|fall| (key, fall)));
+            let fall = memory.update_recorded(occurrence, times, stats);
+            falls.extend(fall.map(|fall| (occurrence.key, fall)));
         }
         drop(memory);
         self.lost_writes.note(times.arrived_at, &falls);
     }
 
-    /// Updates the last known stats of an anomaly; `None` if the store does not know it.
+    /// Updates the last known stats of an anomaly; `None` if the store does not know it. They are
+    /// those after a write of this instance if it `is_written`.
     pub(crate) fn update_stats(
         &self,
         key: AnomalyKey,
         times: CallTimes,
         stats: Option<&AnomalyStats>,
+        is_written: bool,
     ) {
-        let mut memory = self.memory.lock();
-        if memory.pending.is_uncertain(key) {
-            return;
-        }
-        let fall = match stats {
-            Some(stats) => memory.stale.update_stats(key, times, stats),
-            None => memory.stale.note_unknown(key, times),
-        };
-        drop(memory);
+        let fall = self.memory.lock().update_stats(key, times, stats, is_written);
+        self.note_fall(key, times, fall);
+    }
+
+    /// Updates the last known stats of an anomaly and its alerts that fire, as a list has read them
+    /// with what its rule asks for; `None` if the store does not know it.
+    pub(crate) fn update_row(
+        &self,
+        key: AnomalyKey,
+        times: CallTimes,
+        rule: Option<&RuleRef>,
+        row: Option<&StoredRow>,
+    ) {
+        let fall = self.memory.lock().update_row(key, times, rule, row);
         self.note_fall(key, times, fall);
     }
 
@@ -295,15 +328,7 @@ impl Fallback {
         times: CallTimes,
         details: Option<&AnomalyDetails>,
     ) {
-        let mut memory = self.memory.lock();
-        if memory.pending.is_uncertain(key) {
-            return;
-        }
-        let fall = match details {
-            Some(details) => memory.stale.update_details(key, times, details),
-            None => memory.stale.note_unknown(key, times),
-        };
-        drop(memory);
+        let fall = self.memory.lock().update_details(key, times, details);
         self.note_fall(key, times, fall);
     }
 
@@ -367,6 +392,7 @@ impl Fallback {
     pub(crate) fn forget(&self, key: AnomalyKey) {
         let mut memory = self.memory.lock();
         memory.stale.remove(key);
+        memory.catalogue.forget(key);
         memory.reported.remove(key);
     }
 
@@ -387,7 +413,9 @@ impl Fallback {
 
     /// Updates the last known mark of an anomaly, which was just set or removed.
     pub(crate) fn update_fix(&self, key: AnomalyKey, times: CallTimes, fix: Option<&PermanentFix>) {
-        self.memory.lock().stale.update_fix(key, times, fix);
+        let mut memory = self.memory.lock();
+        memory.catalogue.note_mark(key, fix.map(|fix| fix.marked_at));
+        memory.stale.update_fix(key, times, fix);
     }
 
     /// Number of operations that wait.

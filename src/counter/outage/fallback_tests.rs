@@ -8,7 +8,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{config::DegradedConfig, fallback::Fallback};
+use super::{config::DegradedConfig, fallback::Fallback, refusing_store::catalogue};
 use crate::{
     counter::{batching::BatchConfig, clock::SystemClock},
     domain::{AnomalyKey, EventId, Occurrence, Operation},
@@ -31,7 +31,8 @@ pub(super) fn degraded() -> DegradedConfig {
 pub(super) fn open(dir: &TempDir, max_bytes: u64) -> Arc<Fallback> {
     let spool = (SpoolConfig { max_bytes }, Duration::from_secs(10));
     let batch = BatchConfig { max_waiting_calls: NonZeroU16::MAX };
-    Arc::new(Fallback::open(dir.path(), SystemClock.now(), spool, batch, degraded()).unwrap())
+    let now = SystemClock.now();
+    Arc::new(Fallback::open(dir.path(), now, spool, batch, degraded(), catalogue()).unwrap())
 }
 
 fn operation(key: u64) -> Operation {

@@ -6,7 +6,7 @@
 //! be a second copy, and one that was sent may have been applied: of those, and of what is known,
 //! the larger number counts.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     occurrences::counts_of_one,
@@ -17,11 +17,13 @@ use super::{
     waiting::{Amounts, Summary},
 };
 use crate::{
+    catalogue::{Catalogue, Noted, NotedFiring},
     domain::{
         AnomalyKey, AnomalyStats, ExtraCount, ExtraWindow, KnownDetails, KnownMark, KnownStats,
-        Occurrence, Operation, PermanentFix, RepairHistory, RuleRef, Timestamp,
+        Occurrence, Operation, PermanentFix, RepairHistory, RuleRef, Signature, Timestamp,
     },
     spool::SpoolWrite,
+    store::{AnomalyDetails, StoredRow},
 };
 
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub(super) struct Memory {
     pub(super) pending: Pending,
     pub(super) stale: StaleCache,
     pub(super) reported: Reported,
+    /// Has what the store has last said of all anomalies.
+    pub(super) catalogue: Arc<Catalogue>,
     /// The newest stats of anomalies of which operations that were sent still wait: which of them
     /// are counted in the stats is not known.
     applied: BTreeMap<AnomalyKey, (CallTimes, AnomalyStats)>,
@@ -53,8 +57,13 @@ pub(crate) struct Accepted {
 }
 
 impl Memory {
-    pub(super) fn new(pending: Pending, stale: StaleCache, reported: Reported) -> Self {
-        Self { pending, stale, reported, applied: BTreeMap::new() }
+    pub(super) fn new(
+        pending: Pending,
+        stale: StaleCache,
+        reported: Reported,
+        catalogue: Arc<Catalogue>,
+    ) -> Self {
+        Self { pending, stale, reported, catalogue, applied: BTreeMap::new() }
     }
 
     /// Returns an estimate for an anomaly; `None` where nothing is known of its occurrences.
@@ -81,10 +90,17 @@ impl Memory {
         let listed = self.listed_attempts(key, &summary);
         let entry = self.stale.get(key);
         let stale = entry.map(|entry| entry.stats(now));
-        let (as_of, base) = stale.map(|Seen { as_of, value }| (as_of, value)).unzip();
-        let base = base.unwrap_or_else(KnownStats::unknown);
-        let stats = raised(base, windows, summary.fresh, &summary);
-        let mut estimate = Estimate { as_of, stats };
+        let is_partial = stale.as_ref().is_none_or(|seen| seen.value.is_partial);
+        let row = if is_partial { self.catalogue.known(key, now) } else { None };
+        let mut estimate = if let Some((as_of, mut base)) = row {
+            base.mark = entry.and_then(|entry| entry.mark_after(as_of)).unwrap_or(base.mark);
+            // It may have been read later than operations were sent.
+            Estimate { as_of: Some(as_of), stats: raised(base, windows, summary.unsent, &summary) }
+        } else {
+            let (as_of, base) = stale.map(|Seen { as_of, value }| (as_of, value)).unzip();
+            let base = base.unwrap_or_else(KnownStats::unknown);
+            Estimate { as_of, stats: raised(base, windows, summary.fresh, &summary) }
+        };
         // Where operations were sent again, the newest reply may have some of them.
         if let Some((times, stats)) = self.applied.get(&key) {
             let newest = KnownStats::from(stats.clone()).aged(times.began_at, now);
@@ -120,8 +136,9 @@ impl Memory {
         let key = operation.key();
         let windows = operation.rule().map(RuleRef::extra_windows).unwrap_or_default();
         let mut before = self.known(key, now, windows).stats;
-        let may_be_known =
-            *maybe_sent && self.stale.get(key).is_some_and(|entry| entry.may_hold(now));
+        // A row says when it was read, and not when the reply arrived.
+        let may_hold = self.stale.get(key).map(|entry| entry.may_hold(now));
+        let may_be_known = *maybe_sent && may_hold.unwrap_or_else(|| self.catalogue.has(key));
         let is_doubtful = !operation.id().is_made_up() || may_be_known;
         let is_first = self.pending.add(now, operation, is_doubtful);
         if *maybe_sent {
@@ -129,8 +146,7 @@ impl Memory {
         }
         let mut estimate = self.known(key, now, windows);
         if let Operation::Occurrence(Occurrence { at, episode: Some(_), .. }) = operation {
-            let stale = self.stale.get(key).map(|entry| entry.stats(now).value);
-            if stale.is_none_or(|stats| stats.is_partial) {
+            if !self.is_count_known(key, now) {
                 // A zero would be a lie: it is an occurrence, or of an incident that has one.
                 estimate.stats.counts = estimate.stats.counts.max(counts_of_one(*at, now));
             }
@@ -138,6 +154,12 @@ impl Memory {
             before = estimate.stats.clone();
         }
         Accepted { is_first, before, estimate }
+    }
+
+    /// Returns true if it is known how often an anomaly has happened.
+    fn is_count_known(&mut self, key: AnomalyKey, now: Timestamp) -> bool {
+        let stale = self.stale.get(key).map(|entry| entry.stats(now).value);
+        stale.is_some_and(|stats| !stats.is_partial) || self.catalogue.has(key)
     }
 
     /// Adds the operations that wait to the stats that the store has just returned; `None` where it
@@ -181,6 +203,7 @@ impl Memory {
         times: CallTimes,
         history: &RepairHistory,
     ) {
+        self.catalogue.note_repairs(key, history);
         let are_in_stats = !self.pending.is_uncertain(key);
         self.stale.update_repairs(key, times, history, are_in_stats);
     }
@@ -210,19 +233,114 @@ impl Memory {
         };
     }
 
-    /// Updates the last known stats of an anomaly, which has been written to. Returns the fall of
-    /// its count, if it fell.
-    pub(super) fn update_written(
+    /// Updates the last known stats of an anomaly, which has occurred. Returns the fall of its
+    /// count, if it fell.
+    pub(super) fn update_recorded(
         &mut self,
-        key: AnomalyKey,
+        occurrence: &Occurrence,
         times: CallTimes,
         stats: &AnomalyStats,
     ) -> Option<Fall> {
+        let key = occurrence.key;
         if self.pending.is_uncertain(key) {
             self.applied.insert(key, (times, stats.clone()));
             return None;
         }
+        self.note_recorded(occurrence, times, stats);
         self.stale.update_stats(key, times, stats)
+    }
+
+    fn note_recorded(&self, occurrence: &Occurrence, times: CallTimes, stats: &AnomalyStats) {
+        let is_alert = occurrence.episode.is_some();
+        let noted = Noted {
+            key: occurrence.key,
+            as_of: times.began_at,
+            stats,
+            rule: occurrence.rule.as_ref(),
+            firing: if is_alert { NotedFiring::Unread } else { NotedFiring::Unchanged },
+            is_news: true,
+        };
+        self.catalogue.note(&noted, || signature_of(occurrence));
+    }
+
+    /// Updates the last known stats of an anomaly, unless one of its operations may be in them that
+    /// waits too; `None` if the store does not know it. They are news for other instances if this
+    /// one has written.
+    pub(super) fn update_stats(
+        &mut self,
+        key: AnomalyKey,
+        times: CallTimes,
+        stats: Option<&AnomalyStats>,
+        is_written: bool,
+    ) -> Option<Fall> {
+        if self.pending.is_uncertain(key) {
+            return None;
+        }
+        let Some(stats) = stats else { return self.note_unknown(key, times) };
+        let noted = Noted {
+            key,
+            as_of: times.began_at,
+            stats,
+            rule: None,
+            firing: NotedFiring::Unchanged,
+            is_news: is_written,
+        };
+        self.catalogue.note(&noted, || None);
+        if is_written {
+            // Also if nothing differs: the mark is known here already, as of an earlier time.
+            self.catalogue.announce(key);
+        }
+        self.stale.update_stats(key, times, stats)
+    }
+
+    /// Updates what a list has read of an anomaly, as [`Memory::update_stats`].
+    pub(super) fn update_row(
+        &mut self,
+        key: AnomalyKey,
+        times: CallTimes,
+        rule: Option<&RuleRef>,
+        row: Option<&StoredRow>,
+    ) -> Option<Fall> {
+        if self.pending.is_uncertain(key) {
+            return None;
+        }
+        let Some(StoredRow { stats, signature_json, firing }) = row else {
+            return self.note_unknown(key, times);
+        };
+        let (as_of, firing) = (times.began_at, NotedFiring::Read(*firing));
+        self.catalogue.note(&Noted { key, as_of, stats, rule, firing, is_news: false }, || {
+            signature_json.as_deref().and_then(Signature::from_stored)
+        });
+        self.stale.update_stats(key, times, stats)
+    }
+
+    /// Updates the last known details of an anomaly, as [`Memory::update_stats`].
+    pub(super) fn update_details(
+        &mut self,
+        key: AnomalyKey,
+        times: CallTimes,
+        details: Option<&AnomalyDetails>,
+    ) -> Option<Fall> {
+        if self.pending.is_uncertain(key) {
+            return None;
+        }
+        let Some(details) = details else { return self.note_unknown(key, times) };
+        let signature = || details.signature_json.as_deref().and_then(Signature::from_stored);
+        let noted = Noted {
+            key,
+            as_of: times.began_at,
+            stats: &details.stats,
+            rule: None,
+            firing: NotedFiring::Read(details.firing),
+            is_news: false,
+        };
+        self.catalogue.note(&noted, signature);
+        self.stale.update_details(key, times, details)
+    }
+
+    fn note_unknown(&mut self, key: AnomalyKey, times: CallTimes) -> Option<Fall> {
+        self.catalogue.note_unknown(key, times.began_at);
+        self.stale.note_unknown(key, times)
     }
 
     /// Removes an operation that waits no longer. Once none that was sent waits, takes over what
@@ -233,11 +351,31 @@ impl Memory {
         if self.pending.is_uncertain(key) {
             return None;
         }
-        let applied = self.applied.remove(&key);
-        let fall = applied.and_then(|(times, stats)| self.stale.update_stats(key, times, &stats));
+        let fall = self.applied.remove(&key).and_then(|(times, stats)| {
+            let noted = Noted {
+                key,
+                as_of: times.began_at,
+                stats: &stats,
+                rule: None,
+                firing: NotedFiring::Unchanged,
+                is_news: true,
+            };
+            self.catalogue.note(&noted, || match operation {
+                Operation::Occurrence(occurrence) => signature_of(occurrence),
+                _ => None,
+            });
+            self.stale.update_stats(key, times, &stats)
+        });
+        if matches!(operation, Operation::Occurrence(Occurrence { episode: Some(_), .. })) {
+            self.catalogue.doubt_firing(key);
+        }
         self.stale.settle_repairs(key);
         fall
     }
+}
+
+fn signature_of(occurrence: &Occurrence) -> Option<Signature> {
+    Signature::from_stored(&occurrence.signature_json.to_stored())
 }
 
 /// Returns lower bounds for what is true once the operations that wait are applied. `base` has none
@@ -269,129 +407,4 @@ fn raised(
     }
     stats.mark = waiting.mark.unwrap_or(stats.mark);
     stats
-}
-
-#[cfg(test)]
-mod tests {
-    use std::num::NonZeroUsize;
-
-    use super::*;
-    use crate::domain::{Action, Actor, EventId, Occurrence, RepairAttempt, WindowCounts};
-
-    const KEY: AnomalyKey = AnomalyKey::from_bits(7);
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_micros(1_774_799_738_000_000).plus_seconds(second)
-    }
-
-    fn times(began: i64, arrived: i64) -> CallTimes {
-        CallTimes { began_at: at(began), arrived_at: at(arrived) }
-    }
-
-    fn stats(count: u64) -> AnomalyStats {
-        let counts = WindowCounts { hour: count, day: count, week: count, month: count };
-        let (first_seen, last_seen) = (Some(at(0)), Some(at(0)));
-        AnomalyStats { counts, first_seen, last_seen, ..AnomalyStats::default() }
-    }
-
-    fn write(id: EventId, maybe_sent: bool) -> SpoolWrite {
-        let (at, signature_json) = (at(1), "{}".into());
-        let occurrence = Occurrence { key: KEY, id, at, signature_json, episode: None, rule: None };
-        SpoolWrite { operation: Operation::Occurrence(occurrence), maybe_sent }
-    }
-
-    fn memory() -> Memory {
-        let limit = NonZeroUsize::new(10).unwrap();
-        let stale = StaleCache::new(limit, 64 << 10);
-        Memory::new(Pending::default(), stale, Reported::new(limit))
-    }
-
-    fn repair(number: u64) -> SpoolWrite {
-        let attempt = RepairAttempt {
-            key: KEY,
-            id: EventId::unique(),
-            action: Action::parse("restart").unwrap(),
-            success: false,
-            at: Timestamp::from_micros(at(0).as_micros() + number as i64),
-            actor: Actor::default(),
-        };
-        SpoolWrite { operation: Operation::Repair(attempt), maybe_sent: false }
-    }
-
-    #[test]
-    fn repairs_are_neither_counted_twice_nor_taken_back_while_they_are_applied() {
-        let mut memory = memory();
-        memory.stale.update_stats(KEY, times(0, 1), &stats(1));
-        let mut history = RepairHistory::default();
-        memory.update_repairs(KEY, times(0, 1), &history);
-        let writes: Vec<SpoolWrite> = (0..250).map(repair).collect();
-        for write in &writes {
-            memory.reserve(at(2), write);
-        }
-        let attempts = |memory: &mut Memory| {
-            let listed = memory.repairs(KEY, at(9)).unwrap().value;
-            assert_eq!(memory.known(KEY, at(9), &[]).stats.repair_attempts, Some(listed.total));
-            listed.total
-        };
-        assert_eq!(attempts(&mut memory), 250);
-        for page in writes.chunks(40) {
-            for SpoolWrite { operation, .. } in page {
-                memory.pending.mark_sent(operation);
-                let Operation::Repair(attempt) = operation else { unreachable!() };
-                history.push(attempt.into());
-            }
-            let before = attempts(&mut memory);
-            assert_eq!(before, 250, "what was sent may not be applied");
-            memory.update_repairs(KEY, times(3, 4), &history);
-            assert_eq!(attempts(&mut memory), 250);
-            for SpoolWrite { operation, .. } in page {
-                memory.remove(operation);
-                assert_eq!(attempts(&mut memory), 250);
-            }
-        }
-        assert_eq!(memory.pending.operations(), 0);
-    }
-
-    fn count(memory: &mut Memory) -> u64 {
-        memory.estimate(KEY, at(9), &[]).unwrap().stats.counts.hour
-    }
-
-    #[test]
-    fn a_write_that_was_sent_before_the_last_reply_may_be_in_it() {
-        let mut memory = memory();
-        memory.stale.update_stats(KEY, times(2, 4), &stats(5));
-        memory.reserve(at(3), &write(EventId::unique(), true));
-        assert_eq!(count(&mut memory), 5, "the reply may have it");
-        memory.reserve(at(5), &write(EventId::unique(), true));
-        assert_eq!(count(&mut memory), 6, "the reply came before it was sent");
-    }
-
-    #[test]
-    fn a_second_copy_of_an_id_that_a_caller_gave_may_have_counted() {
-        let mut memory = memory();
-        memory.stale.update_stats(KEY, times(0, 1), &stats(2));
-        for (id, expected) in [("a", 2), ("b", 2), ("c", 3)] {
-            memory.reserve(at(2), &write(EventId::parse(id).unwrap(), false));
-            assert_eq!(count(&mut memory), expected, "{id}");
-        }
-        memory.reserve(at(2), &write(EventId::unique(), false));
-        assert_eq!(count(&mut memory), 4);
-    }
-
-    #[test]
-    fn a_write_on_a_later_page_that_was_sent_before_counts_once() {
-        let mut memory = memory();
-        let [first, second] = [true, true].map(|is_sent| write(EventId::unique(), is_sent));
-        memory.reserve(at(1), &first);
-        memory.reserve(at(1), &second);
-        memory.reserve(at(1), &write(EventId::unique(), false));
-        assert_eq!(count(&mut memory), 3);
-        // The first is applied, and the reply has the second too, which had been applied before.
-        memory.update_written(KEY, times(2, 3), &stats(2));
-        assert_eq!(count(&mut memory), 3);
-        memory.remove(&first.operation);
-        assert_eq!(count(&mut memory), 3);
-        memory.remove(&second.operation);
-        assert_eq!(count(&mut memory), 3);
-    }
 }

@@ -30,6 +30,8 @@ mod fallback_tests;
 mod held_writes;
 mod lost_writes;
 mod memory;
+#[cfg(test)]
+mod memory_tests;
 mod occurrences;
 mod pass;
 mod pending;

@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    ops::Bound,
     sync::Arc,
 };
 
@@ -56,6 +57,13 @@ impl Pending {
     /// Returns whether an operation of this anomaly waits.
     pub(crate) fn holds(&self, key: AnomalyKey) -> bool {
         self.by_key.contains_key(&key)
+    }
+
+    /// Returns up to `limit` anomalies of which an operation waits, after a key.
+    pub(crate) fn keys_after(&self, after: Option<AnomalyKey>, limit: usize) -> Vec<AnomalyKey> {
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let waiting = self.by_key.range((after, Bound::Unbounded));
+        waiting.take(limit).map(|(key, _)| *key).collect()
     }
 
     /// Returns whether the store may have applied an operation of this anomaly that waits.

@@ -1,6 +1,10 @@
 //! A store of the tests of this folder.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    num::{NonZeroU32, NonZeroUsize},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -8,6 +12,7 @@ use tokio::sync::watch;
 
 use super::executor::Executor;
 use crate::{
+    catalogue::{Catalogue, CatalogueConfig},
     counter::{clock::TrustedClock, health::Health},
     domain::{
         AnomalyKey, AnomalyStats, AuditEntry, EventId, FixMark, FixRemoval, Moment, Occurrence,
@@ -16,9 +21,17 @@ use crate::{
     rules::Rules,
     store::{
         AnomalyDetails, AnomalyHistory, Cause, Judged, RecordOutcome, Recorded, RepairRecorded,
-        Resets, Shard, Store, StoreError,
+        Resets, SeriesSpan, Shard, Store, StoreError,
     },
 };
+
+/// A catalogue that knows nothing.
+pub(crate) fn catalogue() -> Arc<Catalogue> {
+    let config =
+        CatalogueConfig { max_anomalies: NonZeroUsize::MIN, reconcile_minutes: NonZeroU32::MIN };
+    let rules = Arc::new(Rules::of_thresholds(Thresholds::new(3, 5, 10).unwrap()));
+    Arc::new(Catalogue::new(Arc::new(RefusingStore::default()), rules, config))
+}
 
 /// A store in memory that refuses every call with an event of certain ids, and does not answer in
 /// time if a call is large.
@@ -127,6 +140,15 @@ impl Store for RefusingStore {
         _moment: Moment,
         _anomalies: Vec<Judged>,
     ) -> Vec<Result<Option<AnomalyStats>, StoreError>> {
+        Vec::new()
+    }
+
+    async fn series(
+        &self,
+        _moment: Moment,
+        _span: SeriesSpan,
+        _keys: Vec<AnomalyKey>,
+    ) -> Vec<Result<Option<Vec<u64>>, StoreError>> {
         Vec::new()
     }
 

@@ -16,12 +16,13 @@ use super::endpoint::Endpoint;
 use crate::{
     auth::{Caller, Scope},
     counter::{Anomaly, Answered},
-    domain::{AnomalyKey, Firing, Signature, Timestamp},
+    domain::{AnomalyKey, Signature, Timestamp},
     http::{
         bodies::{
-            ActionBody, CountedBody, DegradedBody, FixBody, FrequencyBody, OccurrenceRequest,
-            PostedArray, PostedOccurrence, ReadOccurrence, Recorded, record_each, record_one,
-            schemas, temporary_problem, write_status, write_status_of,
+            ActionBody, CountedBody, DegradedBody, FiringBody, FixBody, FrequencyBody,
+            OccurrenceRequest, PostedArray, PostedOccurrence, ReadOccurrence, Recorded,
+            SignatureBody, record_each, record_one, schemas, temporary_problem, write_status,
+            write_status_of,
         },
         extract::{EventQuota, IdempotencyKey, JsonText, KeyPath, Requester},
         json::Json,
@@ -78,50 +79,6 @@ pub(super) struct AnomalyBody {
     firing: Option<FiringBody>,
     #[serde(flatten)]
     degraded: DegradedBody,
-}
-
-/// The alerts of an anomaly that fire, as far as deliveries have told it.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Firing)]
-struct FiringBody {
-    /// Number of alerts: 1,000 at most.
-    #[schema(example = 2)]
-    episodes: usize,
-    /// The time at which the first of them began to fire.
-    #[schema(value_type = schemas::Time)]
-    since: Timestamp,
-}
-
-impl From<Firing> for FiringBody {
-    fn from(Firing { episodes, since }: Firing) -> Self {
-        Self { episodes, since }
-    }
-}
-
-/// The fields that identify an anomaly.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Signature)]
-struct SignatureBody {
-    /// The name of the alert or fault.
-    #[schema(example = "HighCPU")]
-    alert_name: String,
-    /// The service or workload in which the anomaly occurs.
-    #[schema(example = "api")]
-    service: String,
-    /// The namespace in which the service runs.
-    #[schema(example = "shop")]
-    namespace: String,
-    /// The kind of error.
-    #[schema(example = "OOMKilled")]
-    error_type: String,
-}
-
-impl From<Signature> for SignatureBody {
-    fn from(signature: Signature) -> Self {
-        let values = signature.named_fields().map(|(_, value)| value.to_owned());
-        let [alert_name, service, namespace, error_type] = values;
-        Self { alert_name, service, namespace, error_type }
-    }
 }
 
 impl From<Answered<Anomaly>> for AnomalyBody {

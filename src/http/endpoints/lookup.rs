@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 use super::{anomalies::AnomalyBody, endpoint::Endpoint};
 use crate::{
     auth::Scope,
-    domain::{AnomalyKey, KeyMapping, PostedTo},
+    domain::{KeyMapping, Moment, PostedTo, Selection, Signature, TextPattern},
     http::{
         extract::Query,
         json::Json,
@@ -34,14 +34,14 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 struct Labels(BTreeMap<String, String>);
 
 impl Labels {
-    /// Returns the key by which the anomaly of these labels is known to a call.
-    fn key(&self, keys: &KeyMapping, to: PostedTo) -> Result<AnomalyKey, Problem> {
+    /// Returns the signature by which the anomaly of these labels is known to a call.
+    fn signature(&self, keys: &KeyMapping, to: PostedTo) -> Result<Signature, Problem> {
         let unreadable = |error| {
             Problem::new(ProblemKind::InvalidField, format!("the labels can't be read: {error}"))
         };
         let text = serde_json::to_string(self).map_err(unreadable)?;
         let posted = keys.read(to, &text).map_err(unreadable)?;
-        Ok(keys.map(&posted)?.signature.key())
+        Ok(keys.map(&posted)?.signature)
     }
 }
 
@@ -69,7 +69,7 @@ enum IdentifiedBy {
 /// Takes any labels, such as all of those of an alert: `alertname=HighCPU&job=api&pod=api-0`. They
 /// identify the anomaly as on the webhook, and if none is known by that key, as the fields of
 /// `POST /anomalies`. The answer says which (`identified_by`). The problem of an anomaly that is
-/// not known has the key (`anomaly_key`).
+/// not known has the key (`anomaly_key`), and says how many are known with the same name.
 #[utoipa::path(
     get,
     path = "/anomalies/lookup",
@@ -91,8 +91,10 @@ async fn lookup(
     Query(labels): Query<Labels>,
 ) -> Result<Json<LookedUpBody>, Problem> {
     let moment = state.counter.moment();
-    let by_webhook = labels.key(&state.keys, PostedTo::Webhook)?;
-    let by_fields = labels.key(&state.keys, PostedTo::Anomalies).ok();
+    let signature = labels.signature(&state.keys, PostedTo::Webhook)?;
+    let by_webhook = signature.key();
+    let by_fields = labels.signature(&state.keys, PostedTo::Anomalies).ok();
+    let by_fields = by_fields.map(|signature| signature.key());
     let mut ways = vec![(by_webhook, IdentifiedBy::Webhook)];
     ways.extend(by_fields.filter(|key| *key != by_webhook).map(|key| (key, IdentifiedBy::Fields)));
     for (key, identified_by) in ways {
@@ -100,5 +102,23 @@ async fn lookup(
             return Ok(Json(LookedUpBody { identified_by, anomaly: anomaly.into() }));
         }
     }
-    Err(Problem::unknown_labels(by_webhook))
+    let similar = similar(&state, moment, &signature).await;
+    Err(Problem::unknown_labels(by_webhook, similar.as_deref()))
+}
+
+/// Says how many anomalies share the first of the fields, and how to list them; `None` where there
+/// are none, or it takes too long to find out.
+async fn similar(state: &AppState, moment: Moment, signature: &Signature) -> Option<String> {
+    let mut fields = signature.named_fields().into_iter().enumerate();
+    let (place, (name, text)) = fields.find(|(_, (_, text))| !text.is_empty())?;
+    let pattern = TextPattern::of_text(text).ok()?;
+    let value: String = url::form_urlencoded::byte_serialize(pattern.source().as_bytes()).collect();
+    let query = format!("{name}={value}");
+    let mut selection = Selection::default();
+    selection.fields[place] = vec![pattern];
+    Some(match state.counter.count(moment, selection).await? {
+        0 => return None,
+        1 => format!("1 anomaly has {name} {text}: GET /anomalies?{query}"),
+        count => format!("{count} anomalies have {name} {text}: GET /anomalies?{query}"),
+    })
 }

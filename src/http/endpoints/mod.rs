@@ -8,6 +8,7 @@ mod dead_letters;
 mod endpoint;
 mod health;
 mod history;
+mod list;
 mod lookup;
 mod metrics;
 mod permanent_fix;
@@ -15,6 +16,7 @@ mod problems;
 mod repairs;
 mod root;
 mod rules;
+mod summary;
 
 #[cfg(fuzzing)]
 pub(super) use alertmanager::DeliveryRequest;
@@ -28,6 +30,8 @@ pub(super) fn all() -> impl Iterator<Item = Endpoint> {
         anomalies::endpoints(),
         lookup::endpoints(),
         history::endpoints(),
+        list::endpoints(),
+        summary::endpoints(),
         audit::endpoints(),
         repairs::endpoints(),
         permanent_fix::endpoints(),

@@ -28,12 +28,14 @@ impl Problem {
         Self::new(ProblemKind::UnknownAnomaly, detail).of_anomaly(key)
     }
 
-    /// An anomaly that was looked up by its labels, which give this key.
-    pub(in crate::http) fn unknown_labels(key: AnomalyKey) -> Self {
-        let detail = format!(
-            "no anomaly is known by these labels (its key would be {key}): check them for a typo; \
-             anomalies are forgotten 35 days after their last occurrence"
+    /// An anomaly that was looked up by its labels, which give this key. `similar` says which
+    /// others there are.
+    pub(in crate::http) fn unknown_labels(key: AnomalyKey, similar: Option<&str>) -> Self {
+        let remedy = similar.unwrap_or(
+            "check them for a typo; anomalies are forgotten 35 days after their last occurrence",
         );
+        let detail =
+            format!("no anomaly is known by these labels (its key would be {key}): {remedy}");
         Self::new(ProblemKind::UnknownAnomaly, detail).of_anomaly(key)
     }
 

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     domain::{
         AlertCounted, AlertEpisode, AlertPolicy, AnomalyStats, Decision, EventDigest, ExtraCount,
-        Firing, IncidentChange, Incidents, Insertion, Moment, PermanentFix, RecentAttempt,
-        RecentIds, RepairHistory, RuleRef, Timeline, TimelineConfig, Timestamp,
+        FieldIds, Firing, IncidentChange, Incidents, Insertion, Moment, PermanentFix,
+        RecentAttempt, RecentIds, RepairHistory, RuleRef, Timeline, TimelineConfig, Timestamp,
     },
     store::{AnomalyDetails, AnomalyHistory, KEPT_SECONDS},
 };
@@ -24,9 +24,12 @@ pub(super) struct Anomaly {
     timeline: Timeline,
     remediation: Option<Box<Remediation>>,
     incidents: Option<Box<Incidents>>,
-    /// Present until a checkpoint has written it to the file.
+    /// Present until a checkpoint has written it to the file. Boxed, because most have none.
     #[serde(skip)]
-    new_signature_json: Option<Arc<str>>,
+    new_signature_json: Option<Box<Arc<str>>>,
+    /// The identifying fields, by which lists find it; absent where they are not known.
+    #[serde(skip)]
+    fields: Option<FieldIds>,
 }
 
 /// The repairs of an anomaly and the mark of its permanent fix.
@@ -52,8 +55,15 @@ pub(super) struct AnomalyV2 {
 impl From<AnomalyV2> for Anomaly {
     fn from(old: AnomalyV2) -> Self {
         let AnomalyV2 { known_since, kept_until, timeline, remediation } = old;
-        let (incidents, new_signature_json) = (None, None);
-        Self { known_since, kept_until, timeline, remediation, incidents, new_signature_json }
+        Self {
+            known_since,
+            kept_until,
+            timeline,
+            remediation,
+            incidents: None,
+            new_signature_json: None,
+            fields: None,
+        }
     }
 }
 
@@ -113,15 +123,36 @@ impl Remediation {
 }
 
 impl Anomaly {
-    pub(super) fn new(signature_json: Arc<str>, known_since: Timestamp) -> Self {
+    pub(super) fn new(
+        signature_json: Arc<str>,
+        fields: Option<FieldIds>,
+        known_since: Timestamp,
+    ) -> Self {
         Self {
             known_since,
             kept_until: Timestamp::MIN,
             timeline: Timeline::default(),
             remediation: None,
             incidents: None,
-            new_signature_json: Some(signature_json),
+            new_signature_json: Some(Box::new(signature_json)),
+            fields,
         }
+    }
+
+    pub(super) fn fields(&self) -> Option<FieldIds> {
+        self.fields
+    }
+
+    pub(super) fn set_fields(&mut self, fields: Option<FieldIds>) {
+        self.fields = fields;
+    }
+
+    /// Returns the number of events in each of `buckets` neighbouring stretches of time, of
+    /// `step_seconds` each, oldest first. The last one ends now, and has what lies ahead too.
+    pub(super) fn series(&self, now: Timestamp, step_seconds: i64, buckets: u16) -> Vec<u64> {
+        let since = |ago: i64| self.timeline.count_since(now.minus_seconds(ago * step_seconds));
+        let counts: Vec<u64> = (1..=i64::from(buckets)).rev().map(since).chain([0]).collect();
+        counts.windows(2).map(|pair| pair[0].saturating_sub(pair[1])).collect()
     }
 
     pub(super) fn is_kept(&self, moment: Moment) -> bool {
@@ -273,7 +304,7 @@ impl Anomaly {
         policy: AlertPolicy,
     ) -> AnomalyDetails {
         AnomalyDetails {
-            signature_json: self.new_signature_json.as_deref().map(str::to_owned),
+            signature_json: self.new_signature_json().map(str::to_owned),
             known_since: Some(self.known_since),
             stats: self.stats(now, rule),
             fix: self.fix(now).cloned(),
@@ -292,7 +323,7 @@ impl Anomaly {
     }
 
     /// Returns the alerts that fire.
-    fn firing(&self, now: Timestamp, policy: AlertPolicy) -> Option<Firing> {
+    pub(super) fn firing(&self, now: Timestamp, policy: AlertPolicy) -> Option<Firing> {
         self.incidents.as_ref()?.firing(now, policy)
     }
 
@@ -302,7 +333,7 @@ impl Anomaly {
 
     /// Returns the signature if it is not on disk yet.
     pub(super) fn new_signature_json(&self) -> Option<&str> {
-        self.new_signature_json.as_deref()
+        self.new_signature_json.as_ref().map(|json| &***json)
     }
 
     /// Frees the memory of a signature that is on disk.
@@ -340,5 +371,28 @@ impl Anomaly {
 
     fn keep_for(&mut self, now: Timestamp, seconds: i64) {
         self.kept_until = self.kept_until.max(now.plus_seconds(seconds));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::EventId;
+
+    #[test]
+    fn a_series_has_the_events_of_each_hour_and_adds_up_to_the_count() {
+        let now = Timestamp::from_micros(1_774_799_738_000_000);
+        let mut anomaly = Anomaly::new("{}".into(), None, now);
+        let one = std::num::NonZeroU32::MIN;
+        let config = TimelineConfig { exact_events: one.saturating_add(9), operation_ids: one };
+        for (seconds, name) in [(0, "a"), (10, "b"), (3_600, "c"), (86_400, "d"), (86_401, "e")] {
+            let id = EventId::parse(name).unwrap().digest();
+            anomaly.occur(now.into(), now.minus_seconds(seconds), id, config);
+        }
+        let series = anomaly.series(now, 3_600, 24);
+        assert_eq!(series.len(), 24);
+        assert_eq!(series.iter().sum::<u64>(), anomaly.count_24h(now));
+        assert_eq!(series[0], 1);
+        assert_eq!(series[23], 3, "both ends of an hour are inside the later one");
     }
 }

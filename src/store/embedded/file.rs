@@ -252,6 +252,17 @@ impl StoreFile {
         })
     }
 
+    /// Passes every anomaly's signature to `take`, in the order of the keys.
+    pub(super) fn read_signatures(
+        &self,
+        mut take: impl FnMut(AnomalyKey, &str),
+    ) -> Result<(), FileError> {
+        self.read(SIGNATURES, |key, bytes| {
+            take(AnomalyKey::from_bits(key), &row::decode_signature(key, bytes)?);
+            Ok(())
+        })
+    }
+
     /// Adds a row to the journal, and its entries to the audit. They are durable when this returns.
     /// Returns the row's size in bytes.
     pub(super) fn append(

@@ -11,7 +11,8 @@ use super::{
 };
 use crate::domain::AnomalyKey;
 
-/// A state in the making. Rows of anomalies come first, then those of the journal in their order.
+/// A state in the making. Rows of anomalies come first, then those of the journal in their order,
+/// and then the signatures.
 #[derive(Debug)]
 pub(super) struct Loading {
     state: State,
@@ -36,6 +37,11 @@ impl Loading {
         for change in row.changes.iter().filter(is_missing) {
             self.state.apply(row.moment(), change);
         }
+    }
+
+    /// Takes the identifying fields of an anomaly from its signature.
+    pub(super) fn signature(&mut self, key: AnomalyKey, json: &str) {
+        self.state.restore_fields(key, json);
     }
 
     pub(super) fn finish(self) -> State {

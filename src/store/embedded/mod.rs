@@ -33,8 +33,8 @@ use self::{
     writer::Writer,
 };
 use super::{
-    AnomalyDetails, AnomalyHistory, Judged, Recorded, RecordingConfig, RepairRecorded, Shard,
-    Store, StoreError, StoreSize, is_audited,
+    AnomalyDetails, AnomalyHistory, Judged, Recorded, RecordingConfig, RepairRecorded, Scanned,
+    SeriesSpan, Shard, Store, StoreError, StoreSize, is_audited,
 };
 use crate::domain::{
     AnomalyKey, AnomalyStats, AuditEntry, FixMark, FixRemoval, Moment, Occurrence, PermanentFix,
@@ -46,6 +46,10 @@ pub use config::StoreConfig;
 pub use error::OpenError as EmbeddedOpenError;
 pub use file::FILE_NAME as EMBEDDED_FILE_NAME;
 pub use recover::{Recovery, recover};
+
+/// Maximum number of anomalies that a scan sees under one lock: well below a millisecond, because a
+/// batch waits meanwhile.
+const SCANNED_ANOMALIES: usize = 1_000;
 
 /// A store in one file of `data_dir`, owned by one process.
 #[derive(Debug)]
@@ -141,6 +145,35 @@ impl Store for EmbeddedStore {
 
     fn stats_from_memory(&self) -> bool {
         true
+    }
+
+    async fn series(
+        &self,
+        moment: Moment,
+        span: SeriesSpan,
+        keys: Vec<AnomalyKey>,
+    ) -> Vec<Result<Option<Vec<u64>>, StoreError>> {
+        let SeriesSpan { step_seconds, buckets } = span;
+        match self.state() {
+            Ok(state) => keys
+                .into_iter()
+                .map(|key| Ok(state.series(moment, key, step_seconds, buckets)))
+                .collect(),
+            Err(fault) => vec![Err(fault); keys.len()],
+        }
+    }
+
+    fn is_scannable(&self) -> bool {
+        true
+    }
+
+    fn scan(
+        &self,
+        moment: Moment,
+        after: Option<AnomalyKey>,
+        visit: &mut dyn FnMut(&Scanned<'_>),
+    ) -> Result<Option<AnomalyKey>, StoreError> {
+        Ok(self.state()?.scan(moment, after, SCANNED_ANOMALIES, visit))
     }
 
     async fn details_by_rule(

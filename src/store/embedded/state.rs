@@ -14,11 +14,11 @@ use crate::{
     domain::{
         AlertCounted, AlertEpisode, AlertPolicy, AlertVerdict, AnomalyKey, AnomalyStats,
         AuditEntry, FixMark, FixRemoval, Insertion, Moment, Occurrence, PermanentFix, RETENTION,
-        RepairAttempt, RepairHistory, TimelineConfig, Timestamp,
+        RepairAttempt, RepairHistory, Signature, Texts, TimelineConfig, Timestamp,
     },
     store::{
         AnomalyDetails, AnomalyHistory, Judged, RecordOutcome, Recorded, RecordingConfig,
-        RepairRecorded, StoreError, StoreSize,
+        RepairRecorded, Scanned, StoreError, StoreSize,
     },
 };
 
@@ -31,6 +31,8 @@ pub(super) struct State {
     alerts: AlertPolicy,
     max_anomalies: NonZeroUsize,
     anomalies: BTreeMap<AnomalyKey, Anomaly>,
+    /// The identifying fields of all anomalies.
+    texts: Texts,
     /// Changes since [`State::take_changes`].
     changes: Vec<Change>,
     /// Their entries for the audit.
@@ -45,6 +47,7 @@ impl State {
             alerts,
             max_anomalies,
             anomalies: BTreeMap::new(),
+            texts: Texts::default(),
             changes: Vec::new(),
             audit: Audit::new(),
         }
@@ -63,6 +66,55 @@ impl State {
     /// Inserts an anomaly that was read from the file.
     pub(super) fn restore(&mut self, key: AnomalyKey, anomaly: Anomaly) {
         self.anomalies.insert(key, anomaly);
+    }
+
+    /// Sets the identifying fields of an anomaly that was read from the file, by its signature.
+    pub(super) fn restore_fields(&mut self, key: AnomalyKey, signature_json: &str) {
+        if let Some(anomaly) = self.anomalies.get_mut(&key)
+            && anomaly.fields().is_none()
+        {
+            let signature = Signature::from_stored(signature_json);
+            anomaly.set_fields(signature.and_then(|signature| self.texts.add(&signature)));
+        }
+    }
+
+    /// Passes up to `max_seen` anomalies after `cursor` to `visit`, in the order of their keys.
+    /// Returns the cursor to go on from; `None` at the end.
+    pub(super) fn scan(
+        &self,
+        moment: Moment,
+        cursor: Option<AnomalyKey>,
+        max_seen: usize,
+        visit: &mut dyn FnMut(&Scanned<'_>),
+    ) -> Option<AnomalyKey> {
+        let after = cursor.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut last = None;
+        let mut anomalies = self.anomalies.range((after, Bound::Unbounded));
+        for (key, anomaly) in anomalies.by_ref().take(max_seen) {
+            last = Some(*key);
+            if anomaly.is_kept(moment) {
+                visit(&Scanned {
+                    key: *key,
+                    fields: anomaly.fields(),
+                    texts: &self.texts,
+                    stats: &|rule| anomaly.stats(moment.now, Some(rule)).into(),
+                    firing: &|| anomaly.firing(moment.now, self.alerts),
+                });
+            }
+        }
+        last.filter(|_| anomalies.next().is_some())
+    }
+
+    /// Returns the number of an anomaly's events in neighbouring stretches of time.
+    pub(super) fn series(
+        &self,
+        moment: Moment,
+        key: AnomalyKey,
+        step_seconds: i64,
+        buckets: u16,
+    ) -> Option<Vec<u64>> {
+        let known = self.known(moment, key)?;
+        Some(known.series(moment.now, step_seconds, buckets))
     }
 
     /// Returns all anomalies, in the order of their keys.
@@ -267,8 +319,7 @@ impl State {
         match change {
             Change::Occurred { at, id, signature_json, .. } => {
                 if let Some(signature_json) = signature_json {
-                    // Also in place of one that has expired: it begins again.
-                    self.anomalies.insert(key, Anomaly::new(Arc::clone(signature_json), *at));
+                    self.begin(key, signature_json, *at);
                 }
                 self.change(key, |anomaly| {
                     if is_too_old(moment, *at) {
@@ -290,10 +341,10 @@ impl State {
             Change::EventsExpired { .. } => {
                 self.change(key, |anomaly| anomaly.forget_expired_events(moment))
             }
-            Change::Forgotten { .. } => self.anomalies.remove(&key).is_some(),
+            Change::Forgotten { .. } => self.remove(key),
             Change::Alerted { at, id, counts, signature_json, incidents, .. } => {
                 if let Some(signature_json) = signature_json {
-                    self.anomalies.insert(key, Anomaly::new(Arc::clone(signature_json), *at));
+                    self.begin(key, signature_json, *at);
                 }
                 self.change(key, |anomaly| {
                     anomaly.keep_without_event(moment);
@@ -342,7 +393,7 @@ impl State {
             }
         }
         for key in &expired {
-            self.anomalies.remove(key);
+            self.remove(*key);
         }
         for key in quiet {
             self.commit(moment, Change::EventsExpired { key });
@@ -357,6 +408,32 @@ impl State {
             self.changes.push(change);
         }
         effective
+    }
+
+    /// Makes an anomaly known, also in place of one that has expired: it begins again.
+    fn begin(&mut self, key: AnomalyKey, signature_json: &Arc<str>, at: Timestamp) {
+        let signature = Signature::from_stored(signature_json);
+        let fields = signature.and_then(|signature| self.texts.add(&signature));
+        let anomaly = Anomaly::new(Arc::clone(signature_json), fields, at);
+        if let Some(replaced) = self.anomalies.insert(key, anomaly) {
+            self.release(&replaced);
+        }
+    }
+
+    /// Removes an anomaly. Returns true if there was one.
+    fn remove(&mut self, key: AnomalyKey) -> bool {
+        let removed = self.anomalies.remove(&key);
+        if let Some(anomaly) = &removed {
+            self.release(anomaly);
+        }
+        removed.is_some()
+    }
+
+    /// Gives up the texts of an anomaly that is not there any more.
+    fn release(&mut self, anomaly: &Anomaly) {
+        if let Some(fields) = anomaly.fields() {
+            self.texts.remove(fields);
+        }
     }
 
     fn is_full(&self) -> bool {

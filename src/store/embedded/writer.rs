@@ -98,6 +98,7 @@ impl Writer {
             checkpoint.journalled(row.changes.iter().map(Change::key), bytes);
         })
         .map_err(unreadable)?;
+        file.read_signatures(|key, json| loading.signature(key, json)).map_err(unreadable)?;
 
         *self.state.write() = loading.finish();
         self.checkpoint = checkpoint;

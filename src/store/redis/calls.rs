@@ -17,7 +17,7 @@ use crate::{
         FIX_VALIDITY_SECONDS, FixMark, FixRemoval, Moment, Occurrence, RECENT_ATTEMPTS, RETENTION,
         RepairAttempt, RuleRef, Timestamp,
     },
-    store::{Judged, KEPT_SECONDS, RecordingConfig, keys::KeyNames},
+    store::{Judged, KEPT_SECONDS, RecordingConfig, SeriesSpan, keys::KeyNames},
 };
 
 /// The seconds for which the probe's key is kept.
@@ -141,6 +141,24 @@ impl Calls {
     pub(super) fn add_judged(&self, call: &mut Call, now: Timestamp, anomaly: &Judged) {
         self.add_keys(call, anomaly.key);
         call.argument(rule_windows(anomaly.rule.as_ref(), now));
+    }
+
+    /// Without an anomaly yet.
+    pub(super) fn rows(&self, now: Timestamp) -> Call {
+        let mut call = Call::new(Script::Rows);
+        call.arguments(window_starts(now));
+        call.argument(now.as_micros());
+        call.argument(self.recording.alerts.stale_after_seconds * MICROS_PER_SECOND);
+        call
+    }
+
+    /// Without an anomaly yet.
+    pub(super) fn series(&self, now: Timestamp, span: SeriesSpan) -> Call {
+        let mut call = Call::new(Script::Series);
+        let ago = (1..=i64::from(span.buckets)).rev();
+        let starts = ago.map(|ago| to_unix_seconds(now.minus_seconds(ago * span.step_seconds)));
+        call.argument(starts.collect::<Vec<_>>().join(" "));
+        call
     }
 
     /// Adds an anomaly by its keys alone.
@@ -370,6 +388,16 @@ mod tests {
                 (0..elements).for_each(|_| calls.add_judged(&mut call, at, &KEY.into()));
                 call
             }
+            Script::Rows => {
+                let mut call = calls.rows(at);
+                (0..elements).for_each(|_| calls.add_judged(&mut call, at, &KEY.into()));
+                call
+            }
+            Script::Series => {
+                let mut call = calls.series(at, SeriesSpan { step_seconds: 3_600, buckets: 24 });
+                (0..elements).for_each(|_| calls.add_keys(&mut call, KEY));
+                call
+            }
             Script::Repair => {
                 let action = Action::parse("restart_pod").unwrap();
                 let attempt = RepairAttempt { key: KEY, id, action, success: true, at, actor };
@@ -399,14 +427,9 @@ mod tests {
         for script in Script::ALL.iter().copied() {
             let Widths { keys_each, fixed_arguments, arguments_each } = widths(script);
             assert_eq!(keys_each, script.keys_each(), "{script:?}");
-            let takes_many = matches!(
-                script,
-                Script::Record
-                    | Script::RecordKnown
-                    | Script::Alerts
-                    | Script::Stats
-                    | Script::Repair
-            );
+            use Script::{Alerts, Record, RecordKnown, Repair, Rows, Series, Stats};
+            let takes_many =
+                matches!(script, Record | RecordKnown | Alerts | Stats | Series | Rows | Repair);
             for elements in if takes_many { 1..=3 } else { 1..=1 } {
                 let (keys, arguments) = call(script, elements).counts();
                 assert_eq!(keys, elements * keys_each, "{script:?}");

@@ -140,6 +140,16 @@ impl Client {
         Ok(self.in_time(send(&connection, words)).await?)
     }
 
+    /// Runs a command with its arguments on one connection.
+    pub(super) async fn send(
+        &self,
+        name: &'static str,
+        arguments: Vec<Value>,
+    ) -> Result<Value, Declined> {
+        let connection = self.connection().map_err(Declined::Fault)?;
+        self.in_time(async move { connection.custom(command(name), arguments).await }).await
+    }
+
     /// Runs a script on every connection that is up, and returns the first fault, if any. A
     /// connection that does not answer is reconnected: the other end may have dropped it silently,
     /// and fred does not notice.

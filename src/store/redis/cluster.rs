@@ -149,6 +149,28 @@ impl Cluster {
         }
     }
 
+    /// Runs a command on one master. If its slot has moved, the map is asked for again, and the
+    /// call fails: for what it is used, the next one is soon enough.
+    pub(super) async fn send(
+        &self,
+        shard: Shard,
+        name: &'static str,
+        arguments: Vec<Value>,
+    ) -> Result<Value, StoreError> {
+        let map = self.map();
+        let Some(master) = map.masters.get(&shard) else {
+            return Err(StoreError::transient(Cause::Cluster, "the shard has no server"));
+        };
+        match master.client.send(name, arguments).await {
+            Ok(answer) => Ok(answer),
+            Err(Declined::Moved(text)) => {
+                self.refresh(&map, Ask::Only(master)).await?;
+                Err(StoreError::moving(text))
+            }
+            Err(declined) => Err(declined.into()),
+        }
+    }
+
     /// Returns the master that serves a slot.
     pub(super) fn shard(&self, slot: u16) -> Shard {
         self.map().owners[usize::from(slot)]

@@ -21,6 +21,7 @@ mod renewal;
 mod reply;
 mod script;
 mod servers;
+mod shared_rows;
 mod slots;
 mod time;
 mod tls;
@@ -37,7 +38,7 @@ use self::{
 };
 use super::{
     AnomalyDetails, AnomalyHistory, Judged, Recorded, RecordingConfig, RepairRecorded, Resets,
-    Shard, Store, StoreError, is_audited, keys::KeyNames,
+    SeriesSpan, Shard, SharedRows, Store, StoreError, is_audited, keys::KeyNames,
 };
 use crate::domain::{
     AnomalyKey, AnomalyStats, AuditEntry, FixMark, FixRemoval, Moment, Occurrence, PermanentFix,
@@ -47,6 +48,9 @@ use crate::domain::{
 pub use config::{InvalidRedisUrl, RedisConfig, RedisUrl};
 pub use examination::{RedisExamination, RedisReport};
 pub use tls::{RedisTlsConfig, RedisTlsError};
+
+/// Maximum number of anomalies of one call of `series.lua`, each of which takes some 20 µs.
+const SERIES_OF_CALL: usize = 50;
 
 /// A store on Redis (or Valkey): one server or a cluster.
 pub struct RedisStore {
@@ -199,6 +203,24 @@ impl Store for RedisStore {
         }
     }
 
+    async fn series(
+        &self,
+        moment: Moment,
+        span: SeriesSpan,
+        keys: Vec<AnomalyKey>,
+    ) -> Vec<Result<Option<Vec<u64>>, StoreError>> {
+        let begin = |_: &[&AnomalyKey]| self.calls.series(moment.now, span);
+        let add = |call: &mut Call, key: &AnomalyKey| self.calls.add_keys(call, *key);
+        let read = |_, mut reply: Reply| {
+            reply.if_known("known", |reply| reply.series(span.buckets.into()))
+        };
+        let mut series = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(SERIES_OF_CALL) {
+            series.extend(self.run_batch(keys, |key| *key, begin, add, read).await);
+        }
+        series
+    }
+
     async fn details_by_rule(
         &self,
         moment: Moment,
@@ -294,6 +316,10 @@ impl Store for RedisStore {
         };
         self.renewals.remove(moment.now, key);
         Ok(known)
+    }
+
+    fn shared_rows(&self) -> Option<&dyn SharedRows> {
+        Some(self)
     }
 
     fn shard(&self, key: AnomalyKey) -> Shard {

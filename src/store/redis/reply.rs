@@ -158,6 +158,19 @@ impl Reply {
         Ok(times.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
     }
 
+    /// Parses the numbers of events from each of `expected` times on, and returns those between.
+    pub(super) fn series(&self, expected: usize) -> Result<Vec<u64>, StoreError> {
+        let counts = self.head_text().split(' ').skip(1).map(count);
+        let mut counts = counts.collect::<Result<Vec<u64>, _>>()?;
+        if counts.len() != expected {
+            return Err(unexpected("another number of counts than was asked for"));
+        }
+        for index in 1..counts.len() {
+            counts[index - 1] = counts[index - 1].saturating_sub(counts[index]);
+        }
+        Ok(counts)
+    }
+
     /// Returns the words that follow the tag. The last one, a mark's time, may be two words.
     fn stats_words(&self) -> impl Iterator<Item = &str> {
         let text = self.head_text();

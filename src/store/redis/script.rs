@@ -48,6 +48,8 @@ scripts! {
         "library.lua", "rollup.lua", "timeline.lua", "recording.lua", "incidents.lua", "alerts.lua"
     ];
     Stats, 8 keys, ["library.lua", "stats.lua"];
+    Series, 8 keys, ["library.lua", "series.lua"];
+    Rows, 11 keys, ["library.lua", "incidents.lua", "rows.lua"];
     Details, 11 keys, ["library.lua", "incidents.lua", "details.lua"];
     Signature, 4 keys, ["library.lua", "signature.lua"];
     Repair, 10 keys, ["library.lua", "repair.lua"];
@@ -62,7 +64,8 @@ scripts! {
 impl Script {
     /// Returns true if it writes, unless there is nothing to change.
     pub(super) const fn is_write(self) -> bool {
-        !matches!(self, Self::Stats | Self::Details | Self::Signature | Self::Audit | Self::History)
+        use Script::{Audit, Details, History, Rows, Series, Signature, Stats};
+        !matches!(self, Stats | Series | Rows | Details | Signature | Audit | History)
     }
 
     /// The SHA-1 of the source in hex, by which a server that has run it knows it.

@@ -7,7 +7,12 @@ use fred::types::{Value, config::ServerConfig};
 use tokio::sync::watch;
 
 use super::{
-    calls::Calls, client::Client, cluster::Cluster, link::ClientConfig, script::Call, slots::slot,
+    calls::Calls,
+    client::Client,
+    cluster::Cluster,
+    link::ClientConfig,
+    script::Call,
+    slots::{slot, slot_of_tag},
 };
 use crate::{
     domain::AnomalyKey,
@@ -46,6 +51,40 @@ impl Servers {
         match self {
             Self::One(client) => Ok(client.run(call).await?),
             Self::Cluster(cluster) => cluster.run(slot, call).await,
+        }
+    }
+
+    /// Returns the slot of a key of the whole deployment, whose name has no braces.
+    pub(super) fn slot_of_name(&self, name: &str) -> u16 {
+        match self {
+            Self::One(_) => 0,
+            Self::Cluster(_) => slot_of_tag(name),
+        }
+    }
+
+    /// Runs a command, all of whose keys are in `slot`.
+    pub(super) async fn send(
+        &self,
+        slot: u16,
+        name: &'static str,
+        arguments: Vec<Value>,
+    ) -> Result<Value, StoreError> {
+        match self {
+            Self::One(client) => Ok(client.send(name, arguments).await?),
+            Self::Cluster(cluster) => cluster.send(cluster.shard(slot), name, arguments).await,
+        }
+    }
+
+    /// Runs a command on one shard.
+    pub(super) async fn send_to(
+        &self,
+        shard: Shard,
+        name: &'static str,
+        arguments: Vec<Value>,
+    ) -> Result<Value, StoreError> {
+        match self {
+            Self::One(client) => Ok(client.send(name, arguments).await?),
+            Self::Cluster(cluster) => cluster.send(shard, name, arguments).await,
         }
     }
 

@@ -1,6 +1,11 @@
 //! A Redis user with exactly the permissions that the documents name.
 
-use anomaly_counter::{domain::AnomalyKey, store::RecordOutcome};
+use std::time::Duration;
+
+use anomaly_counter::{
+    domain::AnomalyKey,
+    store::{Cause, RecordOutcome, SeriesSpan},
+};
 
 use super::{BUSY, QUIET, attempt, late, outcomes, roll_up, store_at};
 use crate::support::{
@@ -12,6 +17,9 @@ const RULE: &str = "~anomaly:* +evalsha +eval +del +exists +expire +get +hdel +h
                     +hgetall +hlen +hmget +hset +hsetnx +incr +llen +lpush +lrange +ltrim +mget \
                     +pttl +set +time +ttl +zadd +zcard +zcount +zrange +zrangebyscore +zrem \
                     +zremrangebyrank +zremrangebyscore +zrevrangebyscore +zrevrank +zscore";
+
+/// What lists need beside it.
+const LISTS_RULE: &str = "+scan +xadd +xread";
 
 /// What a cluster needs beside it: the map of its slots. (ASKING is for slots that are moving.)
 const CLUSTER_RULE: &str = "+cluster|slots +asking";
@@ -76,6 +84,56 @@ async fn the_documented_user_may_do_all_that_the_service_does() {
     }
     store.maintain(later.into()).await.unwrap();
     assert_eq!(store.identity(store.shards()[0]).await, None, "INFO is denied, and no outage");
+    store.check(store.shards()[0]).await.unwrap();
+    store.close().await;
+}
+
+#[tokio::test]
+async fn the_documented_user_may_do_what_lists_need() {
+    let redis = server_with(&format!("{RULE} {LISTS_RULE}")).await;
+    let (store, now) = (store_at(&url(&redis)).await, start_of_tests());
+    outcomes(&store, now, vec![occurrence(QUIET, "e", now)]).await.remove(0).unwrap();
+    let (rows, key) = (store.shared_rows().unwrap(), AnomalyKey::from_bits(QUIET));
+    let found = rows.find(store.shards()[0], "").await.unwrap();
+    assert_eq!((found.keys, found.next), (vec![key], None));
+    let read = rows.read_rows(now.into(), vec![key.into()]).await.remove(0).unwrap().unwrap();
+    assert_eq!(read.stats.counts.day, 1);
+    assert!(read.signature_json.is_some());
+    let span = SeriesSpan { step_seconds: 3_600, buckets: 24 };
+    let series = store.series(now.into(), span, vec![key]).await.remove(0).unwrap().unwrap();
+    assert_eq!((series.len(), series[23]), (24, 1));
+
+    let minute = Duration::from_secs(60);
+    assert!(rows.take_lease("one", minute).await.unwrap());
+    assert!(!rows.take_lease("another", minute).await.unwrap(), "one has it");
+    assert!(rows.take_lease("one", minute).await.unwrap(), "who has it renews it");
+
+    let begin = rows.announced(None).await.unwrap();
+    assert!(begin.changes.is_empty());
+    rows.announce(&[0, 159, 7]).await.unwrap();
+    rows.announce(b"text").await.unwrap();
+    let heard = rows.announced(Some(&begin.next)).await.unwrap();
+    assert_eq!(heard.changes, [vec![0, 159, 7], b"text".to_vec()]);
+    assert!(rows.announced(Some(&heard.next)).await.unwrap().changes.is_empty());
+    let client = redis.client().await;
+    let ttl = client.number(&["TTL", "anomaly:changes"]).await;
+    assert!((1..=600).contains(&ttl), "{ttl}");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn without_the_permissions_for_lists_all_else_works() {
+    let redis = server_with(RULE).await;
+    let (store, now) = (store_at(&url(&redis)).await, start_of_tests());
+    let rows = store.shared_rows().unwrap();
+    for fault in [
+        rows.find(store.shards()[0], "").await.unwrap_err(),
+        rows.announce(b"x").await.unwrap_err(),
+        rows.announced(None).await.unwrap_err(),
+    ] {
+        assert_eq!(fault.cause(), Cause::Permission, "{fault}");
+    }
+    outcomes(&store, now, vec![occurrence(QUIET, "e", now)]).await.remove(0).unwrap();
     store.check(store.shards()[0]).await.unwrap();
     store.close().await;
 }

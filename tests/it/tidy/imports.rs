@@ -3,7 +3,7 @@
 use super::{Source, paths::paths_in};
 
 /// From left to right: a module imports only from its left.
-const ORDER: [&str; 18] = [
+const ORDER: [&str; 19] = [
     "printable",
     "options",
     "domain",
@@ -15,6 +15,7 @@ const ORDER: [&str; 18] = [
     "commit_witness",
     "store",
     "spool",
+    "catalogue",
     "counter",
     "auth",
     "http",

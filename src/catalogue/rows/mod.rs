@@ -1,0 +1,416 @@
+//! All anomalies of a store that can't be gone through, as rows: what is known of them by replies
+//! to this instance, and by what others say. Bounded in number, and their texts in bytes.
+//!
+//! There are 64 parts with a lock each, by the first bits of the key: a query holds each for well
+//! below a millisecond, and a reply that is noted waits for no more. The lock of the texts is taken
+//! under that of a part, never the other way round.
+//!
+//! Order of imports: row → segment → mod.
+
+mod row;
+mod segment;
+
+#[cfg(test)]
+mod scale_tests;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    cell::OnceCell,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use parking_lot::{Mutex, RwLock};
+
+use self::{
+    row::{News, Row, RowAt, Times},
+    segment::Segment,
+};
+use super::{
+    announcement::AnnouncedRow,
+    judge::{Judge, Permits},
+    noted::{Noted, NotedFiring},
+    query::Estimates,
+    visited::{Estimated, Pass},
+};
+use crate::domain::{
+    AnomalyKey, AnomalyStats, KnownStats, RuleRef, RuleSet, Signature, Texts, Timestamp,
+};
+
+/// Number of parts.
+pub(crate) const SEGMENTS: usize = 64;
+/// Number of the first bits of a key that name its part.
+const SEGMENT_BITS: u32 = SEGMENTS.trailing_zeros();
+/// Lead of a row over a new reply from which the clock was set back in between, in seconds.
+const SET_BACK_SECONDS: i64 = 60;
+/// Number of ticks, of two seconds each, between two announcements of the same row.
+const TICKS_BETWEEN_NEWS: u16 = 8;
+/// The share of a full part's rows that go at once, so that few have to look for the quietest.
+const REMOVED_SHARE: usize = 64;
+
+/// Maximum number of queries of which it is kept what they have found out about rules: as many as
+/// run at the same time.
+const MAX_PERMITS: usize = 2;
+
+/// The rows.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    segments: Vec<Mutex<Segment>>,
+    texts: RwLock<Texts>,
+    /// The rules by which the levels in the rows were reached.
+    judged_by: RwLock<Option<Arc<RuleSet>>>,
+    /// What queries have found out about rules, for the next ones.
+    permits: Mutex<Vec<Permits>>,
+    max_of_segment: usize,
+    len: AtomicUsize,
+    /// True if rows had to go for others.
+    has_overflowed: AtomicBool,
+}
+
+impl Rows {
+    /// Creates a set of at most `max_anomalies` rows.
+    pub(crate) fn new(max_anomalies: usize) -> Self {
+        Self {
+            segments: (0..SEGMENTS).map(|_| Mutex::default()).collect(),
+            texts: RwLock::default(),
+            judged_by: RwLock::default(),
+            permits: Mutex::default(),
+            max_of_segment: max_anomalies.div_ceil(SEGMENTS).max(1),
+            len: AtomicUsize::new(0),
+            has_overflowed: AtomicBool::new(false),
+        }
+    }
+
+    /// Number of rows.
+    pub(crate) fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// Returns true if rows had to go for others, so that not all anomalies are known.
+    pub(crate) fn has_overflowed(&self) -> bool {
+        self.has_overflowed.load(Ordering::Relaxed)
+    }
+
+    /// Notes what was learnt of an anomaly, unless newer is known. `signature` is asked for the
+    /// identifying fields where they are not known.
+    pub(crate) fn note(&self, noted: &Noted<'_>, signature: impl FnOnce() -> Option<Signature>) {
+        let Noted { key, as_of, stats, rule, firing, is_news } = *noted;
+        let mut segment = self.segment(key).lock();
+        let is_new = segment.get(key).is_none();
+        if is_new {
+            self.make_room(&mut segment);
+            segment.insert(Row::new(key, Timestamp::MIN, &AnomalyStats::default()));
+            self.len.fetch_add(1, Ordering::Relaxed);
+        }
+        let level = rule.filter(|rule| !rule.extra_windows().is_empty() && self.is_judged_by(rule));
+        let level = level.map(|rule| rule.rule().level(stats.as_counts()));
+        let mut is_newer = false;
+        let change = |row: &mut Row| {
+            // Of what is far ahead the clock was set back since.
+            let was_set_back = row.as_of() > as_of.plus_seconds(SET_BACK_SECONDS);
+            is_newer = row.as_of() <= as_of || was_set_back;
+            is_newer && row.update(as_of, stats, level)
+        };
+        self.change(&mut segment, key, rule, is_news, change);
+        match firing {
+            NotedFiring::Unchanged => {}
+            NotedFiring::Unread => segment.set_firing_unread(key),
+            NotedFiring::Read(firing) if is_newer => {
+                // Others are told what the alerts that were delivered here have changed.
+                let is_told = is_news || segment.get(key).is_some_and(Row::is_firing_unread);
+                if segment.set_firing(key, firing) && is_told {
+                    announce(&mut segment, key);
+                }
+            }
+            NotedFiring::Read(_) => {}
+        }
+        if is_new && is_news {
+            announce(&mut segment, key);
+        }
+        if let Some(row) = segment.get_mut(key)
+            && row.fields.is_none()
+        {
+            row.fields = signature().and_then(|signature| self.texts.write().add(&signature));
+        }
+    }
+
+    /// Returns true if the rows have levels of the rules with which this one is in force.
+    fn is_judged_by(&self, rule: &RuleRef) -> bool {
+        self.judged_by.read().as_ref().is_some_and(|set| Arc::ptr_eq(set, rule.set()))
+    }
+
+    /// Has the rows keep levels of these rules, and of no others. Returns true if they kept those
+    /// of others.
+    pub(crate) fn judge_by(&self, set: &Arc<RuleSet>) -> bool {
+        if self.judged_by.read().as_ref().is_some_and(|known| Arc::ptr_eq(known, set)) {
+            return false;
+        }
+        // From here on none of others is added: whoever adds one has the lock of its part.
+        let before = self.judged_by.write().replace(Arc::clone(set));
+        for segment in &self.segments {
+            segment.lock().rows_mut().iter_mut().for_each(Row::forget_level);
+        }
+        before.is_some()
+    }
+
+    /// Returns the judge of a query.
+    pub(crate) fn judge(&self, set: Arc<RuleSet>) -> Judge {
+        self.judge_by(&set);
+        Judge::new(set, self.permits.lock().pop())
+    }
+
+    /// Keeps what a judge has found out.
+    pub(crate) fn dismiss(&self, judge: Judge) {
+        let mut permits = self.permits.lock();
+        if permits.len() < MAX_PERMITS {
+            permits.extend(judge.into_known());
+        }
+    }
+
+    /// Notes the number of repair attempts of an anomaly that has a row.
+    pub(crate) fn note_repairs(&self, key: AnomalyKey, attempts: u64) {
+        let mut segment = self.segment(key).lock();
+        self.change(&mut segment, key, None, true, |row| row.set_repair_attempts(attempts));
+    }
+
+    /// Notes the mark of an anomaly that has a row. Others hear of it with the next stats.
+    pub(crate) fn note_mark(&self, key: AnomalyKey, fixed_at: Option<Timestamp>) {
+        let mut segment = self.segment(key).lock();
+        self.change(&mut segment, key, None, false, |row| row.set_mark(fixed_at));
+    }
+
+    /// Notes that other alerts of an anomaly may fire than is known, if it has a row.
+    pub(crate) fn doubt_firing(&self, key: AnomalyKey) {
+        self.segment(key).lock().set_firing_unread(key);
+    }
+
+    /// Has an anomaly that has a row announced at once.
+    pub(crate) fn announce(&self, key: AnomalyKey) {
+        announce(&mut self.segment(key).lock(), key);
+    }
+
+    /// Takes over what another instance has announced, as far as it is newer. Of repairs there are
+    /// never fewer.
+    pub(crate) fn hear(&self, announced: &AnnouncedRow, now: Timestamp) {
+        let AnnouncedRow { key, as_of, stats, firing } = announced;
+        // The clock of another instance may be ahead.
+        let as_of = (*as_of).min(now);
+        let firing = firing.map_or(NotedFiring::Unread, NotedFiring::Read);
+        let noted = Noted { key: *key, as_of, stats, rule: None, firing, is_news: false };
+        self.note(&noted, || None);
+        let mut segment = self.segment(*key).lock();
+        let raise = |row: &mut Row| row.raise_repair_attempts(stats.repair_attempts);
+        self.change(&mut segment, *key, None, false, raise);
+    }
+
+    /// Changes a row by `change`, which returns whether anything differs. That it does is news, and
+    /// urgent if the level by the anomaly's `rule` or the mark is another one.
+    fn change(
+        &self,
+        segment: &mut Segment,
+        key: AnomalyKey,
+        rule: Option<&RuleRef>,
+        is_news: bool,
+        change: impl FnOnce(&mut Row) -> bool,
+    ) {
+        let Some(row) = segment.get_mut(key) else { return };
+        let urgent = |row: &Row| (rule.map(|rule| row.level_by(rule)), row.mark());
+        let before = urgent(row);
+        if !change(row) || !is_news {
+            return;
+        }
+        let had_news = row.news != News::None;
+        let is_urgent = row.news == News::Urgent || urgent(row) != before;
+        row.news = if is_urgent { News::Urgent } else { News::Some };
+        if !had_news {
+            segment.with_news.push(key);
+        }
+    }
+
+    /// Returns rows with news, up to `max`, for which the announcement at `tick` is not too soon
+    /// after the last one.
+    pub(crate) fn take_news(&self, tick: u16, max: usize) -> Vec<AnnouncedRow> {
+        let mut news = Vec::new();
+        for segment in &self.segments {
+            let mut segment = segment.lock();
+            let mut later = Vec::new();
+            for key in std::mem::take(&mut segment.with_news) {
+                let Some(row) = segment.get_mut(key) else { continue };
+                let is_due = tick.wrapping_sub(row.announced_at) >= TICKS_BETWEEN_NEWS;
+                if news.len() >= max || !(is_due || row.news == News::Urgent) {
+                    later.push(key);
+                    continue;
+                }
+                (row.news, row.announced_at) = (News::None, tick);
+                let (as_of, stats, is_read) = (row.as_of(), row.stats(), !row.is_firing_unread());
+                let firing = is_read.then(|| segment.firing.get(&key).copied());
+                news.push(AnnouncedRow { key, as_of, stats, firing });
+            }
+            segment.with_news = later;
+        }
+        news
+    }
+
+    /// Returns anomalies, up to `max`, of which it is to be read whether alerts fire.
+    pub(crate) fn take_unread(&self, max: usize) -> Vec<AnomalyKey> {
+        let mut unread = Vec::new();
+        for segment in &self.segments {
+            let mut segment = segment.lock();
+            let count = (max - unread.len()).min(segment.unread.len());
+            let keys: Vec<_> = segment.unread.drain(..count).collect();
+            // One that was read meanwhile need not be read again.
+            let is_unread = |key: &AnomalyKey| segment.get(*key).is_some_and(Row::is_firing_unread);
+            unread.extend(keys.into_iter().filter(is_unread));
+        }
+        unread
+    }
+
+    /// Has it read again whether alerts of these anomalies fire, because that has failed.
+    pub(crate) fn put_back_unread(&self, keys: &[AnomalyKey]) {
+        for key in keys {
+            let mut segment = self.segment(*key).lock();
+            if segment.get(*key).is_some_and(Row::is_firing_unread) {
+                segment.unread.push(*key);
+            }
+        }
+    }
+
+    /// Returns the identifying fields of an anomaly, as far as they are known.
+    pub(crate) fn signature(&self, key: AnomalyKey) -> Option<Signature> {
+        let segment = self.segment(key).lock();
+        let fields = segment.get(key)?.fields?;
+        self.texts.read().signature(&fields)
+    }
+
+    /// Returns true if an anomaly is known as of a time or later.
+    pub(crate) fn is_known_since(&self, key: AnomalyKey, since: Timestamp) -> bool {
+        self.segment(key).lock().get(key).is_some_and(|row| row.as_of() >= since)
+    }
+
+    /// Returns the anomalies of a part that are known as of earlier than a time only.
+    pub(crate) fn known_before(&self, part: usize, time: Timestamp) -> Vec<AnomalyKey> {
+        self.keys(part, |row| row.as_of() < time)
+    }
+
+    /// Returns the anomalies of a part whose counts are to be read again.
+    pub(crate) fn due(&self, part: usize, now: Timestamp) -> Vec<AnomalyKey> {
+        self.keys(part, |row| row.is_due(now))
+    }
+
+    fn keys(&self, part: usize, are: impl Fn(&Row) -> bool) -> Vec<AnomalyKey> {
+        let segment = self.segments[part % SEGMENTS].lock();
+        segment.rows().iter().filter(|row| are(row)).map(|row| row.key).collect()
+    }
+
+    /// Removes an anomaly.
+    pub(crate) fn remove(&self, key: AnomalyKey) {
+        let removed = self.segment(key).lock().remove(key);
+        self.release(removed.iter());
+    }
+
+    /// Removes an anomaly that the store did not know at a time, unless a later reply has.
+    pub(crate) fn remove_known_until(&self, key: AnomalyKey, time: Timestamp) {
+        let mut segment = self.segment(key).lock();
+        if segment.get(key).is_some_and(|row| row.as_of() <= time) {
+            let removed = segment.remove(key);
+            self.release(removed.iter());
+        }
+    }
+
+    /// Returns true if the identifying fields of an anomaly are known.
+    pub(crate) fn has_fields(&self, key: AnomalyKey) -> bool {
+        self.segment(key).lock().get(key).is_some_and(|row| row.fields.is_some())
+    }
+
+    /// Shows all anomalies but those in `estimates` to a pass, as they are at `now` if nothing has
+    /// happened since; and those as they are estimated.
+    pub(crate) fn scan(
+        &self,
+        now: Timestamp,
+        estimates: &Estimates,
+        judge: &Judge,
+        pass: &mut impl Pass,
+    ) {
+        let times = Times::at(now);
+        for segment in &self.segments {
+            let segment = segment.lock();
+            let texts = self.texts.read();
+            let firing = |key: AnomalyKey| segment.firing.get(&key).copied();
+            for row in segment.rows() {
+                if estimates.is_empty() || !estimates.contains_key(&row.key) {
+                    pass.visit(&RowAt {
+                        row,
+                        times: &times,
+                        texts: &texts,
+                        judge,
+                        rule: OnceCell::new(),
+                        firing: &firing,
+                    });
+                }
+            }
+        }
+        for (key, (as_of, stats)) in estimates {
+            let segment = self.segment(*key).lock();
+            pass.visit(&Estimated {
+                key: *key,
+                fields: segment.get(*key).and_then(|row| row.fields),
+                texts: &self.texts.read(),
+                as_of: *as_of,
+                stats,
+                judge,
+            });
+        }
+    }
+
+    /// Returns what is known of an anomaly's stats at `now`, and as of when.
+    pub(crate) fn stats_at(
+        &self,
+        key: AnomalyKey,
+        now: Timestamp,
+    ) -> Option<(Timestamp, KnownStats)> {
+        let segment = self.segment(key).lock();
+        segment.get(key).map(|row| (row.as_of(), row.stats_at(&Times::at(now))))
+    }
+
+    /// Removes the quietest rows of a part that is full.
+    fn make_room(&self, segment: &mut Segment) {
+        if segment.len() < self.max_of_segment {
+            return;
+        }
+        if !self.has_overflowed.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "there are more anomalies than `catalogue.max_anomalies`: lists lack the quietest \
+                 ones, and say so"
+            );
+        }
+        let removed = segment.remove_quietest(self.max_of_segment / REMOVED_SHARE + 1);
+        self.release(removed.iter());
+    }
+
+    fn release<'a>(&self, removed: impl Iterator<Item = &'a Row>) {
+        let mut count = 0;
+        for row in removed {
+            count += 1;
+            if let Some(fields) = row.fields {
+                self.texts.write().remove(fields);
+            }
+        }
+        self.len.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    fn segment(&self, key: AnomalyKey) -> &Mutex<Segment> {
+        let number = key.to_bits() >> (u64::BITS - SEGMENT_BITS);
+        &self.segments[number as usize]
+    }
+}
+
+/// Has a row announced at once.
+fn announce(segment: &mut Segment, key: AnomalyKey) {
+    let Some(row) = segment.get_mut(key) else { return };
+    if std::mem::replace(&mut row.news, News::Urgent) == News::None {
+        segment.with_news.push(key);
+    }
+}

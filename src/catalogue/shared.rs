@@ -1,0 +1,214 @@
+//! The rows of a store that others write to, and how far they are complete.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use tokio::{sync::Notify, time::sleep};
+
+use super::{
+    noted::{Noted, NotedFiring},
+    query::{Completeness, PartialReason},
+    rows::Rows,
+};
+use crate::{
+    domain::{AnomalyKey, Moment, Signature},
+    rules::Rules,
+    store::{Cause, Judged, SharedRows, Store, StoreError, StoredRow},
+};
+
+/// Returns the current moment.
+pub(crate) type MomentOf = Arc<dyn Fn() -> Moment + Send + Sync>;
+
+/// Maximum number of anomalies that are read at once.
+const READ_AT_ONCE: usize = 50;
+/// Maximum time between two calls.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+
+/// The rows, and what is known of them.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) rows: Rows,
+    /// True once the store was gone through.
+    is_loaded: AtomicBool,
+    /// True while the store does not permit to go through it.
+    walk_is_denied: AtomicBool,
+    /// True while the store does not permit to announce, or to listen.
+    feed_is_denied: AtomicBool,
+    /// True since announcements were missed, until the store was gone through again.
+    is_behind: AtomicBool,
+    /// Wakes who goes through the store.
+    pub(super) walk_wanted: Notify,
+    /// When it was last heard what others have written.
+    heard_at: Mutex<Instant>,
+}
+
+/// The store, and the time: what the tasks need to read rows.
+#[derive(Clone)]
+pub(super) struct Reader {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) rules: Arc<Rules>,
+    pub(super) moment: MomentOf,
+}
+
+impl Shared {
+    pub(super) fn new(rows: Rows) -> Self {
+        Self {
+            rows,
+            is_loaded: AtomicBool::new(false),
+            walk_is_denied: AtomicBool::new(false),
+            feed_is_denied: AtomicBool::new(false),
+            is_behind: AtomicBool::new(false),
+            walk_wanted: Notify::new(),
+            heard_at: Mutex::new(Instant::now()),
+        }
+    }
+
+    pub(super) fn completeness(&self) -> Completeness {
+        let is = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+        let reason = if is(&self.walk_is_denied) || is(&self.feed_is_denied) {
+            PartialReason::Denied
+        } else if !is(&self.is_loaded) {
+            PartialReason::Loading
+        } else if is(&self.is_behind) || self.rows.has_overflowed() {
+            PartialReason::Behind
+        } else {
+            return Completeness::Complete;
+        };
+        Completeness::Partial { reason, loaded: self.rows.len() as u64 }
+    }
+
+    pub(super) fn is_loaded(&self) -> bool {
+        self.is_loaded.load(Ordering::Relaxed)
+    }
+
+    /// Notes that it was heard what others have written. Returns the time since the last time.
+    pub(super) fn note_heard(&self) -> Duration {
+        std::mem::replace(&mut *self.heard_at.lock(), Instant::now()).elapsed()
+    }
+
+    /// Returns the time since it was heard what others have written.
+    pub(super) fn age(&self) -> Duration {
+        self.heard_at.lock().elapsed()
+    }
+
+    /// Notes that the store was gone through, or why it could not be.
+    pub(super) fn note_walk(&self, outcome: &Result<(), StoreError>) {
+        if outcome.is_ok() {
+            self.is_loaded.store(true, Ordering::Relaxed);
+        }
+        note_outcome(&self.walk_is_denied, outcome);
+    }
+
+    /// Notes that other instances were heard, or why they could not be.
+    pub(super) fn note_feed(&self, outcome: &Result<(), StoreError>) {
+        note_outcome(&self.feed_is_denied, outcome);
+    }
+
+    /// Notes that all that was missed is caught up with.
+    pub(super) fn note_caught_up(&self) {
+        self.is_behind.store(false, Ordering::Relaxed);
+    }
+
+    /// Notes that announcements were missed.
+    pub(super) fn note_missed(&self) {
+        self.is_behind.store(true, Ordering::Relaxed);
+        self.walk_wanted.notify_one();
+    }
+}
+
+/// Notes whether a task is permitted. Of a fault counting goes on, and no breaker hears.
+fn note_outcome(is_denied: &AtomicBool, outcome: &Result<(), StoreError>) {
+    let Err(fault) = outcome else { return is_denied.store(false, Ordering::Relaxed) };
+    if fault.cause() == Cause::Permission && !is_denied.swap(true, Ordering::Relaxed) {
+        tracing::warn!(
+            error = %fault,
+            "Redis does not permit this user to go through its keys or to listen to other \
+             instances: lists have only what this instance has seen itself, and say so \
+             (`denied`). The README has the permissions"
+        );
+    } else {
+        tracing::debug!(error = %fault, "the catalogue is not brought up to date");
+    }
+}
+
+impl Reader {
+    pub(super) fn shared_rows(&self) -> Option<&dyn SharedRows> {
+        self.store.shared_rows()
+    }
+
+    /// Reads the rows of anomalies, with pauses of so many times as long as a call takes. What
+    /// differs is announced if it `is_news`.
+    pub(super) async fn read(
+        &self,
+        keys: &[AnomalyKey],
+        pauses: u32,
+        is_news: bool,
+    ) -> Result<(), StoreError> {
+        for keys in keys.chunks(READ_AT_ONCE) {
+            // Whose fields were not known may have a rule that asks for more.
+            let again = self.read_some(keys, pauses, is_news).await?;
+            if !again.is_empty() {
+                self.read_some(&again, pauses, is_news).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the rows of some anomalies. Returns those of which more is to be counted.
+    async fn read_some(
+        &self,
+        keys: &[AnomalyKey],
+        pauses: u32,
+        is_news: bool,
+    ) -> Result<Vec<AnomalyKey>, StoreError> {
+        let mut again = Vec::new();
+        let Some(shared_rows) = self.shared_rows() else { return Ok(again) };
+        let (rows, rules, moment) = (&self.shared.rows, self.rules.in_force(), (self.moment)());
+        let judged = |key: &AnomalyKey| {
+            let known = rules.known_rule(*key);
+            let rule = known.or_else(|| {
+                rows.signature(*key).map(|fields| rules.rule_of_fields(*key, Some(&fields)))
+            });
+            Judged { key: *key, rule }
+        };
+        let judged: Vec<_> = keys.iter().map(judged).collect();
+        let results = paced(pauses, shared_rows.read_rows(moment, judged.clone())).await;
+        for (Judged { key, rule }, result) in judged.into_iter().zip(results) {
+            match result {
+                Ok(Some(StoredRow { stats, signature_json, firing })) => {
+                    let signature = signature_json.as_deref().and_then(Signature::from_stored);
+                    let needs_counts = rule.is_none() && {
+                        let rule = rules.rule_of_fields(key, signature.as_ref());
+                        rule.needs_counts(stats.counts)
+                    };
+                    again.extend(needs_counts.then_some(key));
+                    let (as_of, firing) = (moment.now, NotedFiring::Read(firing));
+                    let rule = rule.as_ref();
+                    let noted = Noted { key, as_of, stats: &stats, rule, firing, is_news };
+                    rows.note(&noted, || signature);
+                }
+                Ok(None) => rows.remove_known_until(key, moment.now),
+                Err(fault) if fault.is_temporary() => return Err(fault),
+                // Its own data are at fault: all others go on.
+                Err(_) => {}
+            }
+        }
+        Ok(again)
+    }
+}
+
+/// Makes a call, and then waits for so many times as long as it took: so the server spends no more
+/// than that share of its time on such calls.
+pub(super) async fn paced<T>(pauses: u32, call: impl Future<Output = T>) -> T {
+    let begun = Instant::now();
+    let result = call.await;
+    sleep((begun.elapsed() * pauses).min(MAX_PAUSE)).await;
+    result
+}

@@ -1,0 +1,25 @@
+//! The alerts of an anomaly that fire.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::schemas;
+use crate::domain::{Firing, Timestamp};
+
+/// The alerts of an anomaly that fire, as far as deliveries have told it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Firing)]
+pub(in crate::http) struct FiringBody {
+    /// Number of alerts: 1,000 at most.
+    #[schema(example = 2)]
+    episodes: usize,
+    /// The time at which the first of them began to fire.
+    #[schema(value_type = schemas::Time)]
+    since: Timestamp,
+}
+
+impl From<Firing> for FiringBody {
+    fn from(Firing { episodes, since }: Firing) -> Self {
+        Self { episodes, since }
+    }
+}

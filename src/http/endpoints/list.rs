@@ -1,0 +1,286 @@
+//! `GET /anomalies`: the list of anomalies.
+
+use std::str::FromStr;
+
+use axum::{
+    extract::State,
+    http::{HeaderValue, Uri, header::LINK},
+    response::Response,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::routes;
+
+use super::endpoint::Endpoint;
+use crate::{
+    auth::Scope,
+    catalogue::ListQuery,
+    counter::{AnomalyList, Answered, ListedAnomaly},
+    domain::{AnomalyKey, Cursor, Order, Ranking, Sort, Timestamp},
+    http::{
+        bodies::{
+            CompletenessBody, Dated, FiringBody, FrequencyBody, SignatureBody, conditional,
+            schemas, selection_parameters,
+        },
+        extract::{IfNoneMatch, Query},
+        problem::{Problem, ProblemKind},
+        state::AppState,
+    },
+    store::SeriesSpan,
+};
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::new("anomalies.list", routes!(list))
+            .scope(Scope::Read)
+            .problems(&[ProblemKind::InvalidField]),
+    ]
+}
+
+selection_parameters! {
+    /// The parameters of a list.
+    struct ListParameters {
+        /// The value by which the list is sorted; among equal ones by the key. An anomaly without
+        /// one comes last.
+        #[serde(deserialize_with = "crate::http::extract::parsed")]
+        #[param(value_type = Option<SortParameter>, nullable = false)]
+        sort: Option<Sort>,
+        /// The direction. `asc` goes with `last_seen`, `first_seen` and `key`, for which alone it
+        /// is what is taken without this parameter.
+        #[serde(deserialize_with = "crate::http::extract::parsed")]
+        #[param(value_type = Option<OrderParameter>, nullable = false)]
+        order: Option<Order>,
+        /// Maximum number of anomalies of a page.
+        #[serde(deserialize_with = "crate::http::extract::parsed")]
+        #[param(
+            value_type = Option<u32>, nullable = false, minimum = 1, maximum = 200, example = 50,
+        )]
+        limit: Option<Limit>,
+        /// The `next_cursor` of the page before, with the same other parameters.
+        #[serde(deserialize_with = "crate::http::extract::parsed")]
+        #[param(value_type = Option<String>, nullable = false)]
+        cursor: Option<Cursor>,
+        /// If it is given, each anomaly has its occurrences in each of the last 24 hours (`24h`),
+        /// or in each of 28 times 6 hours (`7d`).
+        #[param(nullable = false)]
+        series: Option<SeriesParameter>,
+    }
+}
+
+/// The values of `sort` as the document has them.
+#[derive(ToSchema)]
+#[schema(as = Sort, rename_all = "snake_case")]
+#[expect(dead_code, reason = "it describes values, and is never made")]
+enum SortParameter {
+    #[schema(rename = "count_24h")]
+    Count24h,
+    #[schema(rename = "count_1h")]
+    Count1h,
+    #[schema(rename = "count_7d")]
+    Count7d,
+    #[schema(rename = "count_30d")]
+    Count30d,
+    LastSeen,
+    FirstSeen,
+    Key,
+}
+
+/// The values of `order` as the document has them.
+#[derive(ToSchema)]
+#[schema(as = Order, rename_all = "snake_case")]
+#[expect(dead_code, reason = "it describes values, and is never made")]
+enum OrderParameter {
+    Desc,
+    Asc,
+}
+
+/// The stretch of time of the numbers that each anomaly of a list has.
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[schema(as = Series)]
+enum SeriesParameter {
+    /// 24 hours.
+    #[serde(rename = "24h")]
+    Day,
+    /// 28 times 6 hours.
+    #[serde(rename = "7d")]
+    Week,
+}
+
+/// Maximum number of anomalies of a page.
+#[derive(Clone, Copy, Debug)]
+struct Limit(usize);
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self(50)
+    }
+}
+
+impl FromStr for Limit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let limit = text.parse().ok().filter(|limit| (1..=200).contains(limit));
+        limit.map(Self).ok_or_else(|| format!("must be a whole number from 1 to 200, not {text:?}"))
+    }
+}
+
+impl SeriesParameter {
+    fn span(self) -> SeriesSpan {
+        match self {
+            Self::Day => SeriesSpan { step_seconds: 3_600, buckets: 24 },
+            Self::Week => SeriesSpan { step_seconds: 6 * 3_600, buckets: 28 },
+        }
+    }
+}
+
+/// A page of a list of anomalies.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AnomalyList)]
+struct ListBody {
+    /// The anomalies, in the order that was asked for.
+    #[schema(max_items = 200)]
+    anomalies: Vec<ListedBody>,
+    /// The number of anomalies that match, whatever `limit` is.
+    #[schema(example = 1331)]
+    total: u64,
+    /// False if the total may be off, because the counts of some anomalies are not current.
+    total_exact: bool,
+    /// The `cursor` of the next page; null at the end. An anomaly whose sort value does not change
+    /// between two pages is listed exactly once; one that moves may be listed twice or not at all.
+    /// The key never changes, so that going through all anomalies with `sort=key` misses none that
+    /// was there throughout. This holds while `ranking` is `exact`.
+    #[schema(required)]
+    next_cursor: Option<String>,
+    /// The time as of which the figures are current.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required, nullable = false, value_type = Option<schemas::Time>)]
+    as_of: Option<Timestamp>,
+    #[serde(flatten)]
+    completeness: CompletenessBody,
+    ranking: RankingBody,
+    /// True if the store, or a part of it, is unavailable: the figures are those last known, and
+    /// the writes that wait.
+    degraded: bool,
+}
+
+/// Whether the anomalies of a list are in the order that their figures say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = Ranking)]
+enum RankingBody {
+    /// They are.
+    Exact,
+    /// The figures of some that are not on this page may not be current.
+    Approximate,
+}
+
+/// An anomaly of a list.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ListedAnomaly)]
+struct ListedBody {
+    #[schema(value_type = schemas::AnomalyKey)]
+    anomaly_key: AnomalyKey,
+    /// The four fields that identify the anomaly; null if they are not known.
+    #[schema(required)]
+    signature: Option<SignatureBody>,
+    frequency: FrequencyBody,
+    /// The time at which the anomaly was marked as permanently fixed; null without a mark, and in
+    /// an outage where that is not known.
+    #[schema(required, value_type = Option<schemas::Time>)]
+    fixed_at: Option<Timestamp>,
+    /// The alerts of the anomaly that fire; null if there are none, and where that is not known, as
+    /// in an outage.
+    #[schema(required)]
+    firing: Option<FiringBody>,
+    /// The number of occurrences in each stretch of time, oldest first; null where they are not
+    /// known. Present if `series` was asked for. They add up to the count of the window.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<u64>>, max_items = 28)]
+    series: Option<Option<Vec<u64>>>,
+}
+
+impl Dated for ListBody {
+    fn set_as_of(&mut self, as_of: Timestamp) {
+        self.as_of = Some(as_of);
+    }
+}
+
+impl ListedBody {
+    fn new(listed: ListedAnomaly, has_series: bool) -> Self {
+        let ListedAnomaly { signature, frequency, degraded, firing, series } = listed;
+        Self {
+            anomaly_key: frequency.key,
+            signature: signature.map(SignatureBody::from),
+            fixed_at: frequency.stats.mark.set_at(),
+            firing: firing.map(FiringBody::from),
+            frequency: FrequencyBody::new(frequency, degraded),
+            series: has_series.then_some(series),
+        }
+    }
+}
+
+/// List anomalies.
+///
+/// Different parameters must all hold; of a repeated one, one of its values. What is not known of
+/// an anomaly matches nothing. The header `Link` leads to the next page, if there is one. With the
+/// `ETag` of an answer in `If-None-Match`, an answer that would be the same, but for `as_of`, is
+/// 304.
+#[utoipa::path(
+    get,
+    path = "/anomalies",
+    tag = "anomalies",
+    params(ListParameters),
+    responses(
+        (status = 200, description = "A page of the list.", body = ListBody),
+        (status = 304, description = "The caller has the same page."),
+    ),
+)]
+async fn list(
+    State(state): State<AppState>,
+    uri: Uri,
+    has: IfNoneMatch,
+    Query(mut parameters): Query<ListParameters>,
+) -> Result<Response, Problem> {
+    let selection = parameters.selection()?;
+    let ListParameters { sort, order, limit, cursor, series, .. } = parameters;
+    let ranking = Ranking::new(sort.unwrap_or_default(), order)
+        .map_err(|error| Problem::field("order", error))?;
+    let after = cursor
+        .map(|cursor| cursor.position(ranking, &selection))
+        .transpose()
+        .map_err(|error| Problem::field("cursor", error))?;
+    let limit = limit.unwrap_or_default().0;
+    let query = ListQuery { selection, ranking, limit, after };
+    let span = series.map(SeriesParameter::span);
+    let list = state.counter.list(state.counter.moment(), query, span).await?;
+
+    let Answered { value: list, degraded } = list;
+    let AnomalyList { as_of, next, .. } = list;
+    let next_cursor = next.map(|cursor| cursor.to_string());
+    let link = next_cursor.as_ref().and_then(|cursor| next_link(&uri, cursor));
+    let ranking = if list.ranking_is_exact { RankingBody::Exact } else { RankingBody::Approximate };
+    let anomalies = list.anomalies.into_iter();
+    let body = ListBody {
+        anomalies: anomalies.map(|listed| ListedBody::new(listed, series.is_some())).collect(),
+        total: list.total,
+        total_exact: list.total_is_exact,
+        next_cursor,
+        as_of: None,
+        completeness: list.completeness.into(),
+        ranking,
+        degraded: degraded.is_some(),
+    };
+    let mut response = conditional(&has, body, as_of);
+    response.headers_mut().extend(link.map(|link| (LINK, link)));
+    Ok(response)
+}
+
+/// Returns the link to the next page (RFC 8288): the same request with its cursor.
+fn next_link(uri: &Uri, cursor: &str) -> Option<HeaderValue> {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    let parameters = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    query.extend_pairs(parameters.filter(|(name, _)| name != "cursor"));
+    query.append_pair("cursor", cursor);
+    HeaderValue::try_from(format!("<{}?{}>; rel=\"next\"", uri.path(), query.finish())).ok()
+}

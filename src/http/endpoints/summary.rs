@@ -1,0 +1,232 @@
+//! `GET /summary`: how many anomalies there are of each kind.
+
+use std::{collections::BTreeMap, str::FromStr};
+
+use axum::{extract::State, response::Response};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::routes;
+
+use super::endpoint::Endpoint;
+use crate::{
+    auth::Scope,
+    catalogue::{Group, Summary, SummaryQuery},
+    counter::{AnomalySummary, Answered},
+    domain::{LevelSet, Signature, Timestamp},
+    http::{
+        bodies::{CompletenessBody, Dated, conditional, schemas, selection_parameters},
+        extract::{IfNoneMatch, Query},
+        problem::{Problem, ProblemKind},
+        state::AppState,
+    },
+};
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::new("anomalies.summary", routes!(summary))
+            .scope(Scope::Read)
+            .problems(&[ProblemKind::InvalidField]),
+    ]
+}
+
+selection_parameters! {
+    /// The parameters of a summary.
+    struct SummaryParameters {
+        /// The fields by whose values the anomalies are grouped: `alert_name`, `service`,
+        /// `namespace`, `error_type`. Repeated, or with commas between them.
+        #[param(value_type = Vec<String>, required = false, example = "namespace,service")]
+        by: Vec<Fields>,
+        /// Maximum number of values of each field: those with the most anomalies. The rest is one
+        /// entry.
+        #[serde(deserialize_with = "crate::http::extract::parsed")]
+        #[param(
+            value_type = Option<u32>, nullable = false, minimum = 1, maximum = 100, example = 10,
+        )]
+        top: Option<MaxGroups>,
+    }
+}
+
+/// Identifying fields, by their place in [`Signature::FIELDS`].
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct Fields(Vec<usize>);
+
+impl TryFrom<String> for Fields {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let place = |name: &str| {
+            let mut fields = Signature::FIELDS.into_iter();
+            let place = fields.position(|(field, alias)| field == name || alias == Some(name));
+            place.ok_or_else(|| {
+                let known = Signature::FIELDS.map(|(name, _)| name).join(", ");
+                format!("must be one of {known}, not {name:?}")
+            })
+        };
+        text.split(',').map(place).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// Maximum number of values of a field.
+#[derive(Clone, Copy, Debug)]
+struct MaxGroups(usize);
+
+impl Default for MaxGroups {
+    fn default() -> Self {
+        Self(10)
+    }
+}
+
+impl FromStr for MaxGroups {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let limit = text.parse().ok().filter(|limit| (1..=100).contains(limit));
+        limit.map(Self).ok_or_else(|| format!("must be a whole number from 1 to 100, not {text:?}"))
+    }
+}
+
+/// How many anomalies there are, and how often they have happened.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Summary)]
+struct SummaryBody {
+    /// The number of anomalies that match.
+    #[schema(example = 1331)]
+    anomalies: u64,
+    occurrences: OccurrencesBody,
+    levels: LevelsBody,
+    /// The number of those that are marked as permanently fixed.
+    #[schema(example = 9)]
+    fixed: u64,
+    /// The number of those that have come back after the mark.
+    #[schema(example = 2)]
+    regressed: u64,
+    /// For each field of `by` its values, those with the most anomalies first.
+    #[schema(value_type = BTreeMap<String, Vec<GroupBody>>)]
+    by: BTreeMap<&'static str, Vec<GroupBody>>,
+    /// The time as of which the figures are current.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required, nullable = false, value_type = Option<schemas::Time>)]
+    as_of: Option<Timestamp>,
+    #[serde(flatten)]
+    completeness: CompletenessBody,
+    /// True if the store, or a part of it, is unavailable: the figures are those last known, and
+    /// the writes that wait.
+    degraded: bool,
+}
+
+/// The occurrences of all anomalies together.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Occurrences)]
+struct OccurrencesBody {
+    /// Occurrences within the last hour.
+    count_1h: u64,
+    /// Occurrences within the last 24 hours.
+    count_24h: u64,
+    /// Occurrences within the last 7 days.
+    count_7d: u64,
+    /// Occurrences within the last 30 days.
+    count_30d: u64,
+}
+
+/// The number of anomalies at each level.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = LevelCounts)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+struct LevelsBody {
+    permanent_fix: u64,
+    escalate: u64,
+    repeat: u64,
+    /// Those that have reached no level.
+    #[serde(rename = "none")]
+    none: u64,
+}
+
+/// The anomalies with one value of a field.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Group)]
+struct GroupBody {
+    /// The value; null for the rest, and for anomalies of which it is not known.
+    #[schema(required, example = "shop")]
+    value: Option<String>,
+    /// The number of anomalies.
+    #[schema(example = 512)]
+    anomalies: u64,
+    /// Their occurrences within the last 24 hours.
+    #[schema(example = 901)]
+    count_24h: u64,
+    levels: LevelsBody,
+}
+
+impl From<[u64; 4]> for LevelsBody {
+    /// In the order of [`LevelSet::EACH`].
+    fn from([none, repeat, escalate, permanent_fix]: [u64; LevelSet::EACH.len()]) -> Self {
+        Self { permanent_fix, escalate, repeat, none }
+    }
+}
+
+impl From<Group> for GroupBody {
+    fn from(group: Group) -> Self {
+        let Group { value, anomalies, count_24h, levels } = group;
+        let value = value.map(|value| value.to_string());
+        Self { value, anomalies, count_24h, levels: levels.into() }
+    }
+}
+
+impl Dated for SummaryBody {
+    fn set_as_of(&mut self, as_of: Timestamp) {
+        self.as_of = Some(as_of);
+    }
+}
+
+/// Summarise anomalies: their number by level, and by the values of fields.
+///
+/// The parameters select as those of the list do. With the `ETag` of an answer in `If-None-Match`,
+/// an answer that would be the same, but for `as_of`, is 304.
+#[utoipa::path(
+    get,
+    path = "/summary",
+    tag = "anomalies",
+    params(SummaryParameters),
+    responses(
+        (status = 200, description = "The summary.", body = SummaryBody),
+        (status = 304, description = "The caller has the same summary."),
+    ),
+)]
+async fn summary(
+    State(state): State<AppState>,
+    has: IfNoneMatch,
+    Query(mut parameters): Query<SummaryParameters>,
+) -> Result<Response, Problem> {
+    let selection = parameters.selection()?;
+    let SummaryParameters { by, top, .. } = parameters;
+    let mut fields: Vec<usize> = by.into_iter().flat_map(|Fields(fields)| fields).collect();
+    fields.sort_unstable();
+    fields.dedup();
+    let query = SummaryQuery { selection, by: fields, top: top.unwrap_or_default().0 };
+    let answered = state.counter.summary(state.counter.moment(), query).await?;
+
+    let Answered { value: AnomalySummary { summary, completeness, as_of }, degraded } = answered;
+    let Summary { anomalies, occurrences, levels, fixed, regressed, by } = summary;
+    let by = by.into_iter().map(|(field, groups)| {
+        let (name, _) = Signature::FIELDS[field];
+        (name, groups.into_iter().map(GroupBody::from).collect())
+    });
+    let body = SummaryBody {
+        anomalies,
+        occurrences: OccurrencesBody {
+            count_1h: occurrences.hour,
+            count_24h: occurrences.day,
+            count_7d: occurrences.week,
+            count_30d: occurrences.month,
+        },
+        levels: levels.into(),
+        fixed,
+        regressed,
+        by: by.collect(),
+        as_of: None,
+        completeness: completeness.into(),
+        degraded: degraded.is_some(),
+    };
+    Ok(conditional(&has, body, as_of))
+}
