@@ -1,7 +1,7 @@
 //! The section `degraded` of the configuration.
 
 use std::{
-    num::{NonZeroU32, NonZeroU64, NonZeroUsize},
+    num::{NonZeroU32, NonZeroU64},
     time::Duration,
 };
 
@@ -13,9 +13,7 @@ use serde::Deserialize;
 pub struct DegradedConfig {
     /// Interval between probes of a shard that does not answer, in milliseconds.
     pub probe_interval_ms: NonZeroU64,
-    /// Maximum number of anomalies whose last known counts are kept.
-    pub known_anomalies: NonZeroUsize,
-    /// Maximum size of those counts and details in memory, in bytes.
+    /// Maximum size in memory of what was last read of anomalies, in bytes.
     pub known_bytes: usize,
     /// Maximum number of waiting operations that are applied per second once the store answers.
     pub replay_per_second: NonZeroU32,

@@ -42,6 +42,8 @@ use crate::{
 
 /// Maximum number of estimates that are made under one lock.
 const ESTIMATES_AT_ONCE: usize = 500;
+/// Maximum number of anomalies whose news of an outage are remembered, some 100 bytes each.
+const REPORTED_ANOMALIES: usize = 100_000;
 /// Maximum number of operations that are appended to the spool with one fsync.
 const APPENDED_OPERATIONS: usize = 1_000;
 
@@ -96,8 +98,8 @@ impl Fallback {
         let capacity = Capacity { items: APPENDED_OPERATIONS, batches: 1 };
         let appends = Batcher::new(batch, capacity, SpoolAppend(spool.clone()));
         let waiting = AtomicUsize::new(pending.operations());
-        let stale = StaleCache::new(degraded.known_anomalies, degraded.known_bytes);
-        let reported = Reported::new(degraded.known_anomalies);
+        let stale = StaleCache::new(degraded.known_bytes);
+        let reported = Reported::new(REPORTED_ANOMALIES);
         let memory = Mutex::new(Memory::new(pending, stale, reported, catalogue));
         // Nothing has expired before the horizon of a process's first minutes.
         let expired_in_hour = AtomicI64::new(Timestamp::MIN.as_micros() / 3_600_000_000);

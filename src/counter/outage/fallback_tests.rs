@@ -1,7 +1,7 @@
 //! Tests of the fallback, with a spool of its own.
 
 use std::{
-    num::{NonZeroU16, NonZeroU32, NonZeroU64, NonZeroUsize},
+    num::{NonZeroU16, NonZeroU32, NonZeroU64},
     sync::Arc,
     time::Duration,
 };
@@ -18,7 +18,6 @@ use crate::{
 pub(super) fn degraded() -> DegradedConfig {
     DegradedConfig {
         probe_interval_ms: NonZeroU64::MIN,
-        known_anomalies: NonZeroUsize::MIN,
         known_bytes: 1 << 20,
         replay_per_second: NonZeroU32::MIN,
         remember_seconds: 60,

@@ -1,7 +1,5 @@
 //! Tests of estimates: what was last known, and what waits.
 
-use std::num::NonZeroUsize;
-
 use super::{
     memory::Memory, pending::Pending, refusing_store::catalogue, reported::Reported,
     stale_cache::StaleCache, stale_entry::CallTimes,
@@ -38,9 +36,8 @@ fn write(id: EventId, maybe_sent: bool) -> SpoolWrite {
 }
 
 fn memory() -> Memory {
-    let limit = NonZeroUsize::new(10).unwrap();
-    let stale = StaleCache::new(limit, 64 << 10);
-    Memory::new(Pending::default(), stale, Reported::new(limit), catalogue())
+    let stale = StaleCache::new(64 << 10);
+    Memory::new(Pending::default(), stale, Reported::new(10), catalogue())
 }
 
 fn repair(number: u64) -> SpoolWrite {

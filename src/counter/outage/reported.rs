@@ -2,8 +2,6 @@
 //! by what comes back when they are applied: only what nobody has heard of is reported then.
 //! Bounded in number.
 
-use std::num::NonZeroUsize;
-
 use lru::LruCache;
 
 use crate::{
@@ -27,7 +25,7 @@ pub(crate) enum Source {
 #[derive(Debug)]
 pub(crate) struct Reported {
     entries: LruCache<AnomalyKey, Entry>,
-    limit: NonZeroUsize,
+    limit: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,7 +40,8 @@ struct Entry {
 }
 
 impl Reported {
-    pub(crate) fn new(limit: NonZeroUsize) -> Self {
+    /// Creates one that knows the news of at most `limit` anomalies, the last ones.
+    pub(crate) fn new(limit: usize) -> Self {
         Self { entries: LruCache::unbounded(), limit }
     }
 
@@ -56,7 +55,7 @@ impl Reported {
     }
 
     fn entry(&mut self, key: AnomalyKey) -> &mut Entry {
-        if self.entries.len() >= self.limit.get() && !self.entries.contains(&key) {
+        if self.entries.len() >= self.limit && !self.entries.contains(&key) {
             self.entries.pop_lru();
         }
         self.entries.get_or_insert_mut(key, Entry::default)
@@ -175,7 +174,7 @@ mod tests {
     }
 
     fn reported() -> Reported {
-        Reported::new(NonZeroUsize::new(10).unwrap())
+        Reported::new(10)
     }
 
     fn at(second: i64) -> Timestamp {

@@ -1,7 +1,7 @@
-//! The last known state of anomalies, for answers while the store gives none. Bounded in number and
-//! bytes. A count that is lower than an earlier reply said shows here: the store has lost events.
-
-use std::num::NonZeroUsize;
+//! The last known state of anomalies, for answers while the store gives none: repairs and marks,
+//! and the counts of those that were asked for lately. (The catalogue has the counts of all.)
+//! Bounded in bytes. A count that is lower than an earlier reply said shows here: the store has lost
+//! events.
 
 use lru::LruCache;
 
@@ -17,14 +17,13 @@ pub(crate) struct StaleCache {
     entries: LruCache<AnomalyKey, StaleEntry>,
     /// Approximate size of `entries`.
     bytes: usize,
-    limit: NonZeroUsize,
     max_bytes: usize,
 }
 
 impl StaleCache {
-    pub(crate) fn new(limit: NonZeroUsize, max_bytes: usize) -> Self {
+    pub(crate) fn new(max_bytes: usize) -> Self {
         // A cache with a capacity would allocate all of its memory at once.
-        Self { entries: LruCache::unbounded(), bytes: 0, limit, max_bytes }
+        Self { entries: LruCache::unbounded(), bytes: 0, max_bytes }
     }
 
     pub(crate) fn get(&mut self, key: AnomalyKey) -> Option<&StaleEntry> {
@@ -115,7 +114,7 @@ impl StaleCache {
     }
 
     fn evict(&mut self) {
-        while (self.bytes > self.max_bytes || self.entries.len() > self.limit.get())
+        while self.bytes > self.max_bytes
             && let Some((_, evicted)) = self.entries.pop_lru()
         {
             self.bytes -= evicted.bytes();
@@ -146,7 +145,7 @@ mod tests {
     }
 
     fn cache() -> StaleCache {
-        StaleCache::new(NonZeroUsize::new(10).unwrap(), 64 << 10)
+        StaleCache::new(64 << 10)
     }
 
     #[test]
@@ -240,10 +239,11 @@ mod tests {
         let too_large = AnomalyDetails { signature_json: text, ..AnomalyDetails::default() };
         cache.update_details(key(9), times(0, 1), &too_large);
         assert!(cache.get(key(9)).is_some_and(|entry| entry.details().0.is_none()));
-        for number in 50..100 {
+        for number in 50..1_000 {
             cache.update_stats(key(number), times(0, 1), &AnomalyStats::default());
         }
-        assert_eq!((cache.entries.len(), cache.bytes), (10, 10 * ENTRY_BYTES));
+        let room = (64 << 10) / ENTRY_BYTES;
+        assert_eq!((cache.entries.len(), cache.bytes), (room, room * ENTRY_BYTES));
     }
 
     fn history(attempts: u64) -> RepairHistory {
