@@ -1,6 +1,7 @@
 //! An announcement: rows that an instance has changed, for the catalogues of the others.
 //!
-//! A byte for the version, eight for the instance, and then for each row 72 bytes: its key, the
+//! A byte for the version, eight for the instance, eight for the number of the announcement, by
+//! which it shows that one was missed, and then for each row 72 bytes: its key, the
 //! times as of which it is, of the oldest and the newest event, of the mark and of the first alert
 //! that fires, in microseconds (the lowest number stands for none), four counts from the hour on,
 //! the number of repair attempts, and that of alerts that fire (the highest number stands for one
@@ -10,7 +11,7 @@
 use crate::domain::{AnomalyKey, AnomalyStats, Firing, Timestamp, WindowCounts};
 
 const VERSION: u8 = 1;
-const HEAD_BYTES: usize = 9;
+const HEAD_BYTES: usize = 17;
 const ROW_BYTES: usize = 72;
 const ABSENT: i64 = i64::MIN;
 const UNKNOWN: u32 = u32::MAX;
@@ -25,11 +26,21 @@ pub(super) struct AnnouncedRow {
     pub(super) firing: Option<Option<Firing>>,
 }
 
-/// Returns the announcement of rows by an instance.
-pub(super) fn encode(instance: u64, rows: &[AnnouncedRow]) -> Vec<u8> {
+/// An announcement of another instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Announcement {
+    pub(super) instance: u64,
+    /// One more than that of the last.
+    pub(super) number: u64,
+    pub(super) rows: Vec<AnnouncedRow>,
+}
+
+/// Returns an announcement of rows by an instance.
+pub(super) fn encode(instance: u64, number: u64, rows: &[AnnouncedRow]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEAD_BYTES + rows.len() * ROW_BYTES);
     bytes.push(VERSION);
     bytes.extend(instance.to_le_bytes());
+    bytes.extend(number.to_le_bytes());
     for AnnouncedRow { key, as_of, stats, firing } in rows {
         let micros = |time: Option<Timestamp>| time.map_or(ABSENT, Timestamp::as_micros);
         let count = |count: u64| u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes();
@@ -51,14 +62,18 @@ pub(super) fn encode(instance: u64, rows: &[AnnouncedRow]) -> Vec<u8> {
     bytes
 }
 
-/// Returns the rows that another instance has announced; none of what this one has.
-pub(super) fn decode(own_instance: u64, bytes: &[u8]) -> Vec<AnnouncedRow> {
-    let Some((head, rows)) = bytes.split_first_chunk::<HEAD_BYTES>() else { return Vec::new() };
-    let [VERSION, instance @ ..] = *head else { return Vec::new() };
-    if u64::from_le_bytes(instance) == own_instance || rows.len() % ROW_BYTES != 0 {
-        return Vec::new();
+/// Returns what another instance has announced; `None` for what this one has.
+pub(super) fn decode(own_instance: u64, bytes: &[u8]) -> Option<Announcement> {
+    let (head, rows) = bytes.split_first_chunk::<HEAD_BYTES>()?;
+    let (version, numbers) = head.split_first()?;
+    let (instance, number) = numbers.split_first_chunk::<8>()?;
+    let number = u64::from_le_bytes(*number.first_chunk()?);
+    let instance = u64::from_le_bytes(*instance);
+    if *version != VERSION || instance == own_instance || rows.len() % ROW_BYTES != 0 {
+        return None;
     }
-    rows.chunks_exact(ROW_BYTES).filter_map(decode_row).collect()
+    let rows = rows.chunks_exact(ROW_BYTES).filter_map(decode_row).collect();
+    Some(Announcement { instance, number, rows })
 }
 
 fn decode_row(row: &[u8]) -> Option<AnnouncedRow> {
@@ -135,10 +150,11 @@ mod tests {
     proptest! {
         #[test]
         fn others_hear_what_is_announced(rows in vec(any_row(), 0..5)) {
-            let bytes = encode(7, &rows);
+            let bytes = encode(7, 9, &rows);
             prop_assert_eq!(bytes.len(), HEAD_BYTES + rows.len() * ROW_BYTES);
-            prop_assert_eq!(decode(8, &bytes), rows);
-            prop_assert_eq!(decode(7, &bytes), Vec::new(), "and not who has said it");
+            prop_assert_eq!(decode(7, &bytes), None, "and not who has said it");
+            let expected = Announcement { instance: 7, number: 9, rows };
+            prop_assert_eq!(decode(8, &bytes), Some(expected));
         }
 
         #[test]
@@ -155,9 +171,9 @@ mod tests {
             stats: AnomalyStats::default(),
             firing: None,
         };
-        let bytes = encode(7, &[row]);
-        assert_eq!(decode(8, &bytes).len(), 1);
-        assert_eq!(decode(8, &bytes[..bytes.len() - 1]), Vec::new());
-        assert_eq!(decode(8, &[&[2], &bytes[1..]].concat()), Vec::new());
+        let bytes = encode(7, 9, &[row]);
+        assert_eq!(decode(8, &bytes).unwrap().rows.len(), 1);
+        assert_eq!(decode(8, &bytes[..bytes.len() - 1]), None);
+        assert_eq!(decode(8, &[&[2], &bytes[1..]].concat()), None);
     }
 }

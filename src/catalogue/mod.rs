@@ -117,7 +117,7 @@ impl Catalogue {
         let Some(shared) = &self.shared else { return CatalogueTasks(Vec::new()) };
         let (store, shared) = (Arc::clone(&self.store), Arc::clone(shared));
         let reader = Reader { store, shared, rules: Arc::clone(&self.rules), moment };
-        let feed = Feed { reader: reader.clone(), instance: rand::random() };
+        let feed = Feed::new(reader.clone());
         let holder = EventId::unique().to_string();
         let walker = Walker { reader, holder, interval: config.reconcile_interval() };
         CatalogueTasks(vec![tokio::spawn(feed.run()), tokio::spawn(walker.run())])

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -40,8 +40,10 @@ pub(super) struct Shared {
     walk_is_denied: AtomicBool,
     /// True while the store does not permit to announce, or to listen.
     feed_is_denied: AtomicBool,
-    /// True since announcements were missed, until the store was gone through again.
-    is_behind: AtomicBool,
+    /// How often announcements were missed, and how many of these times the store was gone through
+    /// again since.
+    missed: AtomicU64,
+    caught_up: AtomicU64,
     /// Wakes who goes through the store.
     pub(super) walk_wanted: Notify,
     /// When it was last heard what others have written.
@@ -64,7 +66,8 @@ impl Shared {
             is_loaded: AtomicBool::new(false),
             walk_is_denied: AtomicBool::new(false),
             feed_is_denied: AtomicBool::new(false),
-            is_behind: AtomicBool::new(false),
+            missed: AtomicU64::new(0),
+            caught_up: AtomicU64::new(0),
             walk_wanted: Notify::new(),
             heard_at: Mutex::new(Instant::now()),
         }
@@ -76,7 +79,7 @@ impl Shared {
             PartialReason::Denied
         } else if !is(&self.is_loaded) {
             PartialReason::Loading
-        } else if is(&self.is_behind) || self.rows.has_overflowed() {
+        } else if self.is_behind() || self.rows.has_overflowed() {
             PartialReason::Behind
         } else {
             return Completeness::Complete;
@@ -111,14 +114,23 @@ impl Shared {
         note_outcome(&self.feed_is_denied, outcome);
     }
 
-    /// Notes that all that was missed is caught up with.
-    pub(super) fn note_caught_up(&self) {
-        self.is_behind.store(false, Ordering::Relaxed);
+    fn is_behind(&self) -> bool {
+        self.missed() > self.caught_up.load(Ordering::Relaxed)
+    }
+
+    /// Returns how often announcements were missed.
+    pub(super) fn missed(&self) -> u64 {
+        self.missed.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the store was gone through since announcements were missed for this time.
+    pub(super) fn note_caught_up(&self, missed: u64) {
+        self.caught_up.store(missed, Ordering::Relaxed);
     }
 
     /// Notes that announcements were missed.
     pub(super) fn note_missed(&self) {
-        self.is_behind.store(true, Ordering::Relaxed);
+        self.missed.fetch_add(1, Ordering::Relaxed);
         self.walk_wanted.notify_one();
     }
 }

@@ -49,6 +49,7 @@ impl Walker {
         }
         loop {
             let is_wanted = timeout(self.interval, shared.walk_wanted.notified()).await.is_ok();
+            let missed = shared.missed();
             let walked = if is_wanted {
                 self.walk(self.now(), START_PAUSES, false).await
             } else {
@@ -56,7 +57,7 @@ impl Walker {
             };
             shared.note_walk(&walked);
             match walked {
-                Ok(()) if is_wanted => shared.note_caught_up(),
+                Ok(()) if is_wanted => shared.note_caught_up(missed),
                 Ok(()) => {}
                 Err(fault) => {
                     sleep(pause_after(&fault, MAX_RETRY_PAUSE)).await;

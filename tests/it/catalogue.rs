@@ -191,12 +191,13 @@ async fn where_nothing_is_known_and_redis_is_away_there_is_no_list() {
     let mut redis = RedisServer::start();
     redis.kill();
     let service = Service::on_redis(&redis).await;
-    eventually("the outage is noticed", || async {
+    let refused = eventually("the outage is noticed", || async {
         let answer = service.get("/anomalies").await;
         (answer.status == 503).then_some(answer)
     })
-    .await
-    .problem(503);
+    .await;
+    refused.problem(503);
+    assert!(refused.headers.contains_key("retry-after"));
     service.get("/summary").await.problem(503);
 }
 

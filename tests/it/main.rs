@@ -12,6 +12,7 @@ mod bounded_timelines;
 mod bounds;
 mod callers;
 mod catalogue;
+mod catalogue_upkeep;
 mod clock;
 mod cluster;
 mod command_line;

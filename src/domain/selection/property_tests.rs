@@ -384,7 +384,8 @@ proptest! {
         let levels = LevelSet::EACH.into_iter().filter(|level| {
             anomaly.candidate.level.is_some_and(|at_most| *level <= at_most)
         });
-        let firing = anomaly.candidate.firing.map_or_else(|| vec![true, false], |firing| vec![firing]);
+        let firing = anomaly.candidate.firing;
+        let firing = firing.map_or_else(|| vec![true, false], |firing| vec![firing]);
         let texts = anomaly.texts.as_ref();
         let verdicts = texts.map(|texts| texts.each_ref().map(|text| selection.judge_text(text)));
         let may_match = selection.meets_texts(anomaly.candidate.key, verdicts)
