@@ -161,6 +161,24 @@ impl Catalogue {
         }
     }
 
+    /// Notes the identifying fields of an anomaly of which a write waits for the store.
+    pub(crate) fn note_waiting(
+        &self,
+        key: AnomalyKey,
+        signature: impl FnOnce() -> Option<Signature>,
+    ) {
+        if let Some(shared) = &self.shared {
+            shared.rows.note_waiting(key, signature);
+        }
+    }
+
+    /// Forgets an anomaly of which no write waits any more, if nothing else is known of it.
+    pub(crate) fn forget_waiting(&self, key: AnomalyKey) {
+        if let Some(shared) = &self.shared {
+            shared.rows.forget_waiting(key);
+        }
+    }
+
     /// Notes that other alerts of an anomaly may fire than is known.
     pub(crate) fn doubt_firing(&self, key: AnomalyKey) {
         if let Some(shared) = &self.shared {

@@ -173,7 +173,8 @@ async fn while_redis_is_away_the_list_is_what_was_known_and_says_so() {
     assert_eq!(new["frequency"]["count_24h"], 3);
     assert_eq!(new["frequency"]["auto_repair_count"], Value::Null);
     assert_eq!(new["frequency"]["permanent_fix_applied"], Value::Null);
-    assert_eq!(new["signature"], Value::Null);
+    assert_eq!(new["signature"]["alert_name"], "new", "what waits tells its name");
+    assert_eq!(service.get("/anomalies?alert_name=new").await.ok()["total"], 1);
     assert_eq!(service.get("/anomalies?fixed=false").await.ok()["total"], 1);
     assert_eq!(service.get("/summary").await.ok()["occurrences"]["count_24h"], 10);
     redis.restart();

@@ -3,7 +3,7 @@
 //!
 //! There are 64 parts with a lock each, by the first bits of the key: a query holds each for well
 //! below a millisecond, and a reply that is noted waits for no more. The lock of the texts is taken
-//! under that of a part, never the other way round.
+//! under that of what waits, and both under that of a part, never the other way round.
 //!
 //! Order of imports: row → segment → mod.
 
@@ -17,6 +17,7 @@ mod tests;
 
 use std::{
     cell::OnceCell,
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -37,7 +38,7 @@ use super::{
     visited::{Estimated, Pass},
 };
 use crate::domain::{
-    AnomalyKey, AnomalyStats, KnownStats, RuleRef, RuleSet, Signature, Texts, Timestamp,
+    AnomalyKey, AnomalyStats, FieldIds, KnownStats, RuleRef, RuleSet, Signature, Texts, Timestamp,
 };
 
 /// Number of parts.
@@ -55,11 +56,16 @@ const REMOVED_SHARE: usize = 64;
 /// run at the same time.
 const MAX_PERMITS: usize = 2;
 
+/// Maximum number of anomalies without a row whose fields are kept while their writes wait.
+const MAX_WAITING: usize = 100_000;
+
 /// The rows.
 #[derive(Debug)]
 pub(crate) struct Rows {
     segments: Vec<Mutex<Segment>>,
     texts: RwLock<Texts>,
+    /// The fields of anomalies of which no more is known than that writes wait for the store.
+    waiting: Mutex<HashMap<AnomalyKey, FieldIds>>,
     /// The rules by which the levels in the rows were reached.
     judged_by: RwLock<Option<Arc<RuleSet>>>,
     /// What queries have found out about rules, for the next ones.
@@ -76,6 +82,7 @@ impl Rows {
         Self {
             segments: (0..SEGMENTS).map(|_| Mutex::default()).collect(),
             texts: RwLock::default(),
+            waiting: Mutex::default(),
             judged_by: RwLock::default(),
             permits: Mutex::default(),
             max_of_segment: max_anomalies.div_ceil(SEGMENTS).max(1),
@@ -187,6 +194,29 @@ impl Rows {
         self.segment(key).lock().set_firing_unread(key);
     }
 
+    /// Notes the fields of an anomaly of which a write waits, if they are not known.
+    pub(crate) fn note_waiting(
+        &self,
+        key: AnomalyKey,
+        signature: impl FnOnce() -> Option<Signature>,
+    ) {
+        if self.has_fields(key) {
+            return;
+        }
+        let mut waiting = self.waiting.lock();
+        if waiting.len() < MAX_WAITING && !waiting.contains_key(&key) {
+            let fields = signature().and_then(|signature| self.texts.write().add(&signature));
+            waiting.extend(fields.map(|fields| (key, fields)));
+        }
+    }
+
+    /// Forgets an anomaly of which no write waits any more.
+    pub(crate) fn forget_waiting(&self, key: AnomalyKey) {
+        if let Some(fields) = self.waiting.lock().remove(&key) {
+            self.texts.write().remove(fields);
+        }
+    }
+
     /// Has an anomaly that has a row announced at once.
     pub(crate) fn announce(&self, key: AnomalyKey) {
         announce(&mut self.segment(key).lock(), key);
@@ -281,7 +311,8 @@ impl Rows {
     /// Returns the identifying fields of an anomaly, as far as they are known.
     pub(crate) fn signature(&self, key: AnomalyKey) -> Option<Signature> {
         let segment = self.segment(key).lock();
-        let fields = segment.get(key)?.fields?;
+        let fields = segment.get(key).and_then(|row| row.fields);
+        let fields = fields.or_else(|| self.waiting.lock().get(&key).copied())?;
         self.texts.read().signature(&fields)
     }
 
@@ -356,7 +387,10 @@ impl Rows {
             let segment = self.segment(*key).lock();
             pass.visit(&Estimated {
                 key: *key,
-                fields: segment.get(*key).and_then(|row| row.fields),
+                fields: segment
+                    .get(*key)
+                    .and_then(|row| row.fields)
+                    .or_else(|| self.waiting.lock().get(key).copied()),
                 texts: &self.texts.read(),
                 as_of: *as_of,
                 stats,

@@ -17,7 +17,7 @@ use super::{
     append::{AppendError, LateOutcome, SpoolAppend},
     config::DegradedConfig,
     lost_writes::LostWrites,
-    memory::{Accepted, Estimate, Memory},
+    memory::{Accepted, Estimate, Memory, signature_of},
     pending::Pending,
     reported::{Reported, Source},
     stale_cache::StaleCache,
@@ -91,6 +91,9 @@ impl Fallback {
         let mut pending = Pending::default();
         let spool = Spool::open(dir, spool, write_timeout, now, |spooled| {
             pending.add(now, &spooled.operation, true);
+            if let Operation::Occurrence(occurrence) = &spooled.operation {
+                catalogue.note_waiting(occurrence.key, || signature_of(occurrence));
+            }
             if spooled.maybe_sent {
                 pending.mark_sent(&spooled.operation);
             }

@@ -141,6 +141,9 @@ impl Memory {
         let may_be_known = *maybe_sent && may_hold.unwrap_or_else(|| self.catalogue.has(key));
         let is_doubtful = !operation.id().is_made_up() || may_be_known;
         let is_first = self.pending.add(now, operation, is_doubtful);
+        if let Operation::Occurrence(occurrence) = operation {
+            self.catalogue.note_waiting(key, || signature_of(occurrence));
+        }
         if *maybe_sent {
             self.pending.mark_sent(operation);
         }
@@ -348,6 +351,9 @@ impl Memory {
     pub(super) fn remove(&mut self, operation: &Operation) -> Option<Fall> {
         let key = operation.key();
         self.pending.remove(operation);
+        if !self.pending.holds(key) {
+            self.catalogue.forget_waiting(key);
+        }
         if self.pending.is_uncertain(key) {
             return None;
         }
@@ -374,7 +380,8 @@ impl Memory {
     }
 }
 
-fn signature_of(occurrence: &Occurrence) -> Option<Signature> {
+/// Returns the identifying fields of an occurrence.
+pub(super) fn signature_of(occurrence: &Occurrence) -> Option<Signature> {
     Signature::from_stored(&occurrence.signature_json.to_stored())
 }
 

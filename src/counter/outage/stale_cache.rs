@@ -1,7 +1,7 @@
 //! The last known state of anomalies, for answers while the store gives none: repairs and marks,
 //! and the counts of those that were asked for lately. (The catalogue has the counts of all.)
-//! Bounded in bytes. A count that is lower than an earlier reply said shows here: the store has lost
-//! events.
+//! Bounded in bytes. A count that is lower than an earlier reply said shows here: the store has
+//! lost events.
 
 use lru::LruCache;
 
