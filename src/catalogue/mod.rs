@@ -199,10 +199,15 @@ impl Catalogue {
         self.shared.as_ref()?.rows.stats_at(key, now)
     }
 
+    /// Returns the identifying fields of an anomaly, as far as they are known. `None` also where the
+    /// store shows all anomalies.
+    pub(crate) fn signature(&self, key: AnomalyKey) -> Option<Signature> {
+        self.shared.as_ref()?.rows.signature(key)
+    }
+
     /// Returns the rule of an anomaly, as far as its fields are known here.
     pub(crate) fn rule(&self, key: AnomalyKey) -> RuleRef {
-        let fields = self.shared.as_ref().and_then(|shared| shared.rows.signature(key));
-        self.rules.in_force().rule_of_fields(key, fields.as_ref())
+        self.rules.in_force().rule_of_fields(key, self.signature(key).as_ref())
     }
 
     /// Returns true if something is known of an anomaly.

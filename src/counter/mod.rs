@@ -285,7 +285,10 @@ impl Counter {
         let call = self.store.signature_json(key);
         let read = self.call_store(moment, key, CallKind::Read, "signature", call).await;
         let seen = || self.fallback.as_ref().and_then(|fallback| fallback.signature_json(key));
-        rules.rule_by(key, read.unwrap_or_else(|_| seen()).as_deref())
+        match read.unwrap_or_else(|_| seen()) {
+            Some(json) => rules.rule_by(key, Some(&json)),
+            None => self.catalogue.rule(key),
+        }
     }
 
     /// Makes a call of the store that takes no batch, unless its shard is unavailable, and reports

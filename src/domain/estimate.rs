@@ -2,8 +2,8 @@
 //! what this instance has seen. What is not known is a case of its own, never a zero.
 
 use super::{
-    AnomalyStats, Counts, ExtraCount, Firing, PermanentFix, RETENTION, RepairHistory, Timestamp,
-    Window, WindowCounts,
+    AnomalyStats, Counts, ExtraCount, Firing, PermanentFix, RETENTION, RepairHistory, Signature,
+    Timestamp, Window, WindowCounts,
 };
 
 /// The known part of an anomaly's stats.
@@ -45,6 +45,8 @@ pub enum KnownMark {
 pub struct KnownDetails {
     /// The object as it was first posted.
     pub signature_json: Option<String>,
+    /// The identifying fields, where they are known and the object is not.
+    pub signature: Option<Signature>,
     /// When the anomaly became known.
     pub known_since: Option<Timestamp>,
     /// The permanent fix that holds; [`KnownStats::mark`] says whether that is known.

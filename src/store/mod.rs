@@ -456,7 +456,8 @@ pub struct AnomalyDetails {
 impl From<AnomalyDetails> for KnownDetails {
     fn from(details: AnomalyDetails) -> Self {
         let AnomalyDetails { signature_json, known_since, fix, repairs, firing, .. } = details;
-        Self { signature_json, known_since, fix, repairs: Some(repairs), firing }
+        let (signature, repairs) = (None, Some(repairs));
+        Self { signature_json, signature, known_since, fix, repairs, firing }
     }
 }
 

@@ -110,6 +110,14 @@ async fn where_another_server_has_taken_over_what_it_lacks_leaves_the_list() {
         (summary["degraded"] == true).then_some(())
     })
     .await;
+    // Heard of, and never asked for: its name and its counts are known, and no more.
+    let anomaly = service.get("/anomalies/lookup?alertname=A").await.ok();
+    assert_eq!(anomaly["signature"]["alert_name"], "A");
+    assert_eq!(anomaly["metadata"], Value::Null);
+    assert_eq!(anomaly["repairs"], Value::Null);
+    assert_eq!(anomaly["frequency"]["count_24h"], 3);
+    assert_eq!(anomaly["frequency"]["because"], "3 in 24h >= 3 (rule default)");
+    assert_eq!(anomaly["degraded"], true);
     redis.restart();
     eventually("the server is gone through", || async {
         let summary = summary(&service).await;

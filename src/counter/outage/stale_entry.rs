@@ -138,6 +138,7 @@ impl StaleEntry {
         let times = [fix, details.repairs.as_ref().map(|repairs| repairs.as_of)];
         let known = KnownDetails {
             signature_json: details.signature_json.clone(),
+            signature: None,
             known_since: details.known_since,
             fix: details.fix.as_ref().and_then(|fix| fix.value.clone()),
             repairs: details.repairs.as_ref().map(|repairs| repairs.value.clone()),

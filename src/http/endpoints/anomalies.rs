@@ -86,7 +86,8 @@ impl From<Answered<Anomaly>> for AnomalyBody {
         let Anomaly { frequency, details } = value;
         let posted: Option<Map<String, Value>> =
             details.signature_json.and_then(|json| serde_json::from_str(&json).ok());
-        let signature = posted.as_ref().and_then(|fields| Signature::from_fields(fields).ok());
+        let of_posted = posted.as_ref().and_then(|fields| Signature::from_fields(fields).ok());
+        let signature = of_posted.or(details.signature);
         Self {
             anomaly_key: frequency.key,
             signature: signature.map(SignatureBody::from),
