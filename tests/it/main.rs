@@ -28,6 +28,7 @@ mod forgetful_redis;
 mod formats_without_alerts;
 mod frequency;
 mod full_disk;
+mod grafana;
 mod hanging_disk;
 mod history;
 mod honest_answers;
