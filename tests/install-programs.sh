@@ -10,6 +10,7 @@ needed=(
   amtool prometheus-alertmanager
   prometheus prometheus
   curl curl
+  jq jq
   python3 python3
   prlimit util-linux
   faketime faketime

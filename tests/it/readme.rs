@@ -1,4 +1,5 @@
-//! The README's calls give the README's answers, and its configuration of Alertmanager is valid.
+//! The README's calls give the README's answers, those of docs/find.md have answers, and the
+//! configurations of Alertmanager and Prometheus are valid.
 
 use std::process::Command;
 
@@ -7,10 +8,11 @@ use serde_json::{Deserializer, Value};
 
 use crate::support::Service;
 
-/// The calls in the README's console blocks, each with the answers under it.
-fn calls() -> Vec<(&'static str, &'static str)> {
-    let readme = include_str!("../../README.md");
-    readme
+const FIND: &str = include_str!("../../docs/find.md");
+
+/// The calls in a document's console blocks, each with the answers under it.
+fn calls(document: &str) -> Vec<(&str, &str)> {
+    document
         .split("```console\n$ ")
         .skip(1)
         .map(|block| block.split("```").next().unwrap().split_once('\n').unwrap())
@@ -22,25 +24,72 @@ fn json_values(text: &str) -> Vec<Value> {
 }
 
 /// Replaces all times, which differ from run to run.
-fn without_times(mut value: Value) -> Value {
-    for member in value.as_object_mut().unwrap().values_mut() {
-        if member.as_str().is_some_and(|text| Timestamp::parse_rfc3339(text).is_ok()) {
-            *member = "a time".into();
+fn without_times(value: Value) -> Value {
+    match value {
+        Value::String(text) if Timestamp::parse_rfc3339(&text).is_ok() => "a time".into(),
+        Value::Array(items) => items.into_iter().map(without_times).collect(),
+        Value::Object(members) => {
+            members.into_iter().map(|(name, value)| (name, without_times(value))).collect()
         }
+        other => other,
     }
-    value
+}
+
+/// Runs commands, with the service in place of the document's. Returns what they print.
+fn run(service: &Service, commands: &str) -> String {
+    let script = format!(
+        "set -eo pipefail; curl() {{ command curl -S --fail-with-body \"$@\"; }}\n{}",
+        commands.replace("127.0.0.1:8080", service.address())
+    );
+    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{commands}\n{printed}\n{complaint}");
+    printed
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn its_calls_give_its_answers() {
     let service = Service::embedded().await;
-    let calls = calls();
+    let calls = calls(include_str!("../../README.md"));
     assert_eq!(calls.len(), 5);
     for (call, answers) in calls {
-        let command = call.replace("127.0.0.1:8080", service.address());
-        let output = Command::new("bash").args(["-c", &command]).output().unwrap();
-        let printed = String::from_utf8(output.stdout).unwrap();
-        assert_eq!(json_values(&printed), json_values(answers), "{call}");
+        assert_eq!(json_values(&run(&service, call)), json_values(answers), "{call}");
+    }
+}
+
+/// The blocks of commands of a document: lines that are indented by four, outside of fences.
+fn commands(document: &str) -> Vec<String> {
+    let (mut blocks, mut is_fenced) = (vec![String::new()], false);
+    for line in document.lines() {
+        is_fenced ^= line.starts_with("```");
+        let command = line.strip_prefix("    ").filter(|_| !is_fenced);
+        match (command, blocks.last_mut()) {
+            (Some(command), Some(block)) => *block += &format!("{command}\n"),
+            (None, Some(block)) if !block.is_empty() => blocks.push(String::new()),
+            _ => {}
+        }
+    }
+    blocks.retain(|block| !block.is_empty());
+    blocks
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_command_to_find_an_anomaly_has_an_answer() {
+    let service = Service::embedded().await;
+    let commands = commands(FIND);
+    run(&service, &commands[0]);
+    let calls = calls(FIND);
+    assert_eq!(calls.len(), 2);
+    for (call, answers) in calls {
+        assert_eq!(json_values(&run(&service, call)), json_values(answers), "{call}");
+    }
+    // A real Alertmanager is not worth its start for the labels that `amtool` prints.
+    let others = commands[1..].iter().filter(|commands| !commands.contains("amtool"));
+    assert!(others.clone().count() > 6);
+    for commands in others {
+        let printed = run(&service, commands);
+        assert!(!json_values(&printed).is_empty(), "{commands}");
     }
 }
 
@@ -67,6 +116,35 @@ fn its_configuration_of_alertmanager_is_complete_and_leaves_no_receiver_out() {
     let config_file = format!("--config.file={path}");
     let (receivers, _) = amtool(&["config", "routes", "test", &config_file, "alertname=HighCPU"]);
     assert_eq!(receivers.lines().next(), Some("anomaly-counter,team"));
+}
+
+#[test]
+fn the_links_in_alerts_are_templates_of_prometheus_and_alertmanager() {
+    let blocks = FIND.split("```yaml\n").skip(1);
+    let blocks: Vec<_> = blocks.map(|block| block.split("```").next().unwrap()).collect();
+    let [annotations, slack, text] = blocks[..] else { panic!("{blocks:?}") };
+    let indented = |block: &str, by: usize| -> String {
+        block.lines().map(|line| format!("{}{line}\n", " ".repeat(by))).collect()
+    };
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let config = format!(
+        "global: {{slack_api_url: 'http://slack.example/'}}\nroute: {{receiver: team}}\n\
+         receivers:\n  - name: team\n{}{}",
+        indented(slack, 4),
+        indented(text, 8)
+    );
+    std::fs::write(path("alertmanager.yml"), &config).unwrap();
+    let (printed, is_accepted) = amtool(&["check-config", &path("alertmanager.yml")]);
+    assert!(is_accepted, "{printed}{config}");
+    let rules = format!(
+        "groups:\n  - name: g\n    rules:\n      - alert: HighCPU\n        expr: up == 0\n{}",
+        indented(annotations, 8)
+    );
+    std::fs::write(path("rules.yml"), &rules).unwrap();
+    let checked = Command::new("promtool").args(["check", "rules", &path("rules.yml")]).output();
+    let checked = checked.expect("promtool must be there: tests/install-programs.sh installs it");
+    assert!(checked.status.success(), "{}{rules}", String::from_utf8_lossy(&checked.stderr));
 }
 
 #[test]
