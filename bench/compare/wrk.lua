@@ -1,8 +1,35 @@
 -- Sends requests that were rendered before the clock runs, in random order, and prints the figures
 -- as one line of JSON, which is easier to read for a program than what wrk prints.
 -- Arguments: the method, and a file that has a path (GET) or a body for /anomalies (POST) a line.
+-- In a body, @ID stands for an id that is new in each request, and @TIME for the time now.
 
 local requests = {}
+local sent, second, time = 0, 0, ""
+
+-- As long as what it puts in, so that the length of the request stays true.
+local ID, TIME = "@ID", "@TIME"
+local WIDE_ID, WIDE_TIME = string.rep("@", 20), string.rep("#", 27)
+
+local function widened(body)
+  return (body:gsub(ID, WIDE_ID):gsub(TIME, WIDE_TIME))
+end
+
+-- Puts an id and the time into a request that has places for them.
+local function stamped(request)
+  local first, last = request:find(WIDE_ID, 1, true)
+  if not first then
+    return request
+  end
+  sent = sent + 1
+  local now = os.time()
+  if now ~= second then
+    second, time = now, os.date("!%Y-%m-%dT%H:%M:%S", now)
+  end
+  local from, to = request:find(WIDE_TIME, last, true)
+  return request:sub(1, first - 1) .. string.format("%011d-%08d", now, sent)
+    .. request:sub(last + 1, from - 1) .. string.format("%s.%06dZ", time, sent % 1000000)
+    .. request:sub(to + 1)
+end
 
 function init(args)
   local method, file = args[1], args[2]
@@ -11,7 +38,7 @@ function init(args)
     if method == "GET" then
       requests[#requests + 1] = wrk.format("GET", line)
     else
-      requests[#requests + 1] = wrk.format("POST", "/anomalies", headers, line)
+      requests[#requests + 1] = wrk.format("POST", "/anomalies", headers, widened(line))
     end
   end
   -- The same order each time.
@@ -19,7 +46,7 @@ function init(args)
 end
 
 function request()
-  return requests[math.random(#requests)]
+  return stamped(requests[math.random(#requests)])
 end
 
 function done(summary, latency)

@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use anomaly_counter::domain::{AnomalyKey, Signature, Timestamp};
+use anomaly_counter::{
+    counter::{Clock as _, SystemClock},
+    domain::{AnomalyKey, Signature, Timestamp},
+};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::Map;
 
@@ -44,6 +47,13 @@ impl Anomaly {
         body
     }
 
+    /// The same with an id and a time, in whose places `wrk.lua` puts those of each request.
+    pub(crate) fn body_with_id(&self) -> String {
+        let mut body = self.body();
+        body.pop();
+        body + r#","event_id":"@ID","occurred_at":"@TIME"}"#
+    }
+
     pub(crate) fn key(&self) -> AnomalyKey {
         let fields = [
             ("alert_name", self.alert_name.as_str()),
@@ -59,6 +69,11 @@ impl Anomaly {
     pub(crate) fn frequency_path(&self) -> String {
         format!("/anomalies/{}/frequency", self.key())
     }
+}
+
+/// The time that was so many hours ago.
+pub(crate) fn hours_ago(hours: i64) -> Timestamp {
+    SystemClock.now().minus_seconds(hours * 3_600)
 }
 
 /// An array of occurrences as a body.

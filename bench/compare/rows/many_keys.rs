@@ -89,10 +89,13 @@ fn record_each(bench: &Bench, count: u64, port: u16) -> Outcome<()> {
 fn lists(bench: &mut Bench, store: Store, service: &Service) -> Outcome<()> {
     let mut connection = Connection::open(service.port())?;
     let keys = format!("{} keys", grouped(bench.settings.many_keys as f64));
+    let history = format!("/anomalies/{}/history?window=7d", anomaly(0).key());
     for (what, path) in [
         ("list", "/anomalies"),
         ("list by patterns", "/anomalies?alert_name=*7&service=quiet-1*"),
+        ("list with series", "/anomalies?series=24h"),
         ("summary", "/summary?by=service"),
+        ("history of 7 days", &history),
     ] {
         let request = get(path);
         let mut times = Vec::with_capacity(LISTS);

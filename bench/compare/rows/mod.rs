@@ -41,13 +41,27 @@ pub(crate) struct Group {
     pub(crate) run: fn(&mut Bench, &[Store]) -> Outcome<()>,
 }
 
-const GROUPS: [Group; 10] = [
+const GROUPS: [Group; 12] = [
     Group {
         name: "post",
         about: "POST /anomalies, 64 connections, 1,000 keys, against the HTTP ceiling",
         stores: &[Redis, Embedded],
         seconds: 70,
         run: post::run,
+    },
+    Group {
+        name: "post-ids",
+        about: "the same with an event_id and occurred_at in each body",
+        stores: &[Redis, Embedded],
+        seconds: 70,
+        run: post::run_with_ids,
+    },
+    Group {
+        name: "post-aged",
+        about: "the same with anomalies that are days old, some with repairs or a mark",
+        stores: &[Redis, Embedded],
+        seconds: 75,
+        run: post::run_aged,
     },
     Group {
         name: "array",
