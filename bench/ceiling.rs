@@ -1,27 +1,30 @@
 //! The HTTP ceiling of `make bench`: the service without a store. It has the same server loop,
 //! parsing, hashing and answers, no middleware and no data, and is not part of the product.
 
-use std::{future, net::SocketAddr};
+use std::{future, net::SocketAddr, sync::Arc};
 
 use anomaly_counter::{
     config::LoadedConfig,
     counter::SystemClock,
     domain::{AnomalyKey, InvalidKey, InvalidSignature, Signature, Timestamp},
-    http,
+    http::{self, ClientConnection, Routes},
 };
 use axum::{
     Json, Router,
     body::Bytes,
     extract::Path,
-    http::StatusCode,
+    http::{Request, StatusCode},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use clap::Parser;
+use futures_util::FutureExt as _;
+use hyper::body::Incoming;
 use mimalloc::MiMalloc;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, runtime::Runtime};
+use tower::ServiceExt as _;
 
 /// The service's own.
 #[global_allocator]
@@ -45,9 +48,26 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Runtime::new()?.block_on(async {
         let listener = TcpListener::bind(listen).await?;
         println!("{}", json!({"address": listener.local_addr()?}));
-        http::serve(listener, None, routes, limits, future::pending()).await;
+        http::serve(listener, None, Ceiling(routes), limits, future::pending()).await;
         Ok(())
     })
+}
+
+/// The routes without the service's layers.
+#[derive(Clone)]
+struct Ceiling(Router);
+
+impl Routes for Ceiling {
+    fn answer(
+        &self,
+        _: Arc<ClientConnection>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response> + Send + use<> {
+        self.0.clone().oneshot(request).map(|answered| {
+            let Ok(response) = answered;
+            response
+        })
+    }
 }
 
 /// The members of the service's answer, in values of the same size.

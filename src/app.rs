@@ -18,7 +18,7 @@ use crate::{
     auth::{AuthConfigError, Authenticator},
     config::{Config, ListenAddress},
     counter::{Counter, CounterConfig, SystemClock, TrustedClock},
-    http::{self, AppState, Exposure, HttpConfig, HttpService, Tls, TlsError},
+    http::{self, AppState, Exposure, HttpConfig, HttpService, SharedState, Tls, TlsError},
     redb_file::folder_text,
     rules::{Rules, RulesError},
     spool::{SPOOL_FILE_NAME, SpoolOpenError},
@@ -41,7 +41,7 @@ const MIN_CLOSE_TIME: Duration = Duration::from_secs(1);
 pub struct Application {
     listener: TcpListener,
     address: SocketAddr,
-    service: HttpService,
+    service: Arc<HttpService>,
     counter: Arc<Counter>,
     authenticator: Arc<Authenticator>,
     recorder: Arc<Recorder>,
@@ -258,7 +258,7 @@ impl Application {
         let recorder = Arc::new(recorder);
         let keys = config.key_mapping();
         telemetry::key_checksum(keys.checksum());
-        let state = AppState {
+        let state = SharedState {
             counter: Arc::clone(&counter),
             authenticator: Arc::clone(&authenticator),
             recorder: Arc::clone(&recorder),
@@ -272,7 +272,7 @@ impl Application {
             proxy: config.proxy.clone(),
             is_local: address.ip().is_loopback(),
         };
-        let service = http::service(state, exposure);
+        let service = Arc::new(http::service(AppState::from(state), exposure));
         Ok(Self {
             listener,
             address,

@@ -1,18 +1,25 @@
-//! The state that handlers share.
+//! The state that handlers share, and what each gets of its request.
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
+
+use axum::extract::FromRef;
+use bytes::Bytes;
 
 use super::config::{AlertmanagerConfig, HttpConfig};
 use crate::{
-    auth::Authenticator,
+    auth::{Authenticator, Caller, SignedDelivery},
     counter::Counter,
     domain::{AnomalyConfig, KeyMapping},
-    telemetry::Recorder,
+    telemetry::{Recorder, RequestId},
 };
 
 /// The state that handlers share.
 #[derive(Clone, Debug)]
-pub struct AppState {
+pub struct AppState(Arc<SharedState>);
+
+/// The parts of the state that handlers share.
+#[derive(Debug)]
+pub struct SharedState {
     /// Records and reads anomalies.
     pub counter: Arc<Counter>,
     /// Checks the callers' tokens.
@@ -27,4 +34,42 @@ pub struct AppState {
     pub http: HttpConfig,
     /// The section `alertmanager` of the configuration.
     pub alertmanager: AlertmanagerConfig,
+}
+
+impl From<SharedState> for AppState {
+    fn from(state: SharedState) -> Self {
+        Self(Arc::new(state))
+    }
+}
+
+impl Deref for AppState {
+    type Target = SharedState;
+
+    fn deref(&self) -> &SharedState {
+        &self.0
+    }
+}
+
+/// What a handler gets beside the head of its request. It is handed over as axum's state: the
+/// extensions of a request would take a map, and a box for each.
+#[derive(Clone, Debug)]
+pub(super) struct RequestState {
+    pub(super) app: AppState,
+    pub(super) id: RequestId,
+    pub(super) caller: Caller,
+    /// The signature of a delivery, which is checked with its body.
+    pub(super) signed: Option<Box<SignedDelivery>>,
+    /// The values of the path's parameters, in their order.
+    pub(super) path_values: Vec<PathValue>,
+    /// The whole body.
+    pub(super) body: Bytes,
+}
+
+/// The value of a parameter of a path without percent-encoding; `None` where it is not UTF-8.
+pub(super) type PathValue = Option<Box<str>>;
+
+impl FromRef<RequestState> for AppState {
+    fn from_ref(request: &RequestState) -> Self {
+        request.app.clone()
+    }
 }

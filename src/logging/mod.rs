@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod captured;
 mod pretty;
-mod span_fields;
+mod request_lines;
 
 use std::{
     env,
@@ -11,9 +11,14 @@ use std::{
 };
 
 use serde::Deserialize;
-use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt, prelude::*};
+use tracing_subscriber::{
+    EnvFilter,
+    filter::LevelFilter,
+    fmt::{self, format::format},
+    prelude::*,
+};
 
-use self::{pretty::pretty_fields, span_fields::SpanFields};
+use self::{pretty::pretty_fields, request_lines::RequestLines};
 
 /// The section `log` of the configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -83,11 +88,11 @@ pub fn start(config: &LogConfig) {
     let lines = fmt::layer().with_writer(io::stderr);
     let registry = tracing_subscriber::registry().with(filter);
     let started = if is_json {
-        let lines = lines.json().flatten_event(true).with_span_list(false);
-        registry.with(lines.fmt_fields(SpanFields)).try_init()
+        let form = RequestLines::of_json(format().json().flatten_event(true));
+        registry.with(lines.json().event_format(form)).try_init()
     } else {
-        let lines = lines.with_ansi(is_coloured()).fmt_fields(pretty_fields!());
-        registry.with(lines).try_init()
+        let form = RequestLines::of_text(format().with_ansi(is_coloured()));
+        registry.with(lines.event_format(form).fmt_fields(pretty_fields!())).try_init()
     };
     // It fails where a test of this process has started logging before.
     let _ = started;

@@ -7,6 +7,7 @@ mod definitions;
 mod families;
 mod labels;
 mod log_limiter;
+mod request_fields;
 
 use std::{fmt, sync::OnceLock, time::Duration};
 
@@ -25,6 +26,7 @@ pub use self::{
     families::Counters,
     labels::{Label, Shed},
     log_limiter::{LogSource, may_log, summarise_log, summarise_log_at_end},
+    request_fields::{RequestFields, RequestId},
 };
 
 /// Upper bounds of buckets, in seconds and in items.

@@ -63,7 +63,7 @@ pub struct RequestHead<'a> {
     /// The path as it was sent.
     pub path: &'a str,
     /// The client's address.
-    pub client: Option<&'a str>,
+    pub client: &'a str,
     /// The id of the request in the log.
     pub id: &'a str,
     /// The headers, which may name the caller's span.
@@ -104,9 +104,9 @@ impl RequestSpan {
             KeyValue::new("http.request.method", method),
             KeyValue::new("url.path", truncated(path)),
             KeyValue::new("anomaly_counter.request_id", truncated(id)),
+            KeyValue::new("client.address", client.to_owned()),
         ];
         attributes.extend(route.map(|route| KeyValue::new("http.route", route)));
-        attributes.extend(client.map(|client| KeyValue::new("client.address", client.to_owned())));
         let builder = SpanBuilder::from_name(name).with_kind(SpanKind::Server);
         let span = tracer.build_with_context(builder.with_attributes(attributes), &caller);
         Some(Self { context: Context::new().with_span(span), is_answered: false })

@@ -10,9 +10,8 @@ use utoipa::{
         schema::{OneOfBuilder, Ref},
     },
 };
-use utoipa_axum::routes;
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, routes};
 use crate::{
     auth::{Caller, Scope},
     counter::{Anomaly, Answered},

@@ -3,9 +3,8 @@
 use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa_axum::routes;
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, routes};
 use crate::{
     auth::Scope,
     counter::Answered,

@@ -1,12 +1,14 @@
 //! An endpoint: its route and handler, who may call it, and its description, in one row.
 
-use axum::{http::Method, routing::MethodRouter};
+use std::fmt;
+
+use axum::{extract::Request, handler::Handler, http::Method, response::Response};
+use futures_util::future::BoxFuture;
 use utoipa::openapi::{Paths, RefOr, Schema};
-use utoipa_axum::router::UtoipaMethodRouter;
 
 use crate::{
     auth::Scope,
-    http::{problem::ProblemKind, state::AppState},
+    http::{problem::ProblemKind, state::RequestState},
 };
 
 /// A row of the table of endpoints. An endpoint that names no access takes a token with the scope
@@ -19,10 +21,54 @@ pub(in crate::http) struct Endpoint {
     pub(in crate::http) body: BodyKind,
     /// The problems that a call may end with, beside those that come with its access and its body.
     pub(in crate::http) problems: &'static [ProblemKind],
-    pub(in crate::http) handler: MethodRouter<AppState>,
+    pub(in crate::http) handler: RouteHandler,
     /// `None` for an endpoint that is no part of the API.
     pub(in crate::http) description: Option<Description>,
 }
+
+/// A handler whatever its arguments are. axum's own `MethodRouter` would clone a box for each call,
+/// and its `Router` put the parameters of the path into the request's extensions.
+pub(in crate::http) struct RouteHandler(Box<Handling>);
+
+type Handling = dyn Fn(Request, RequestState) -> BoxFuture<'static, Response> + Send + Sync;
+
+impl RouteHandler {
+    pub(in crate::http) fn new<T, H>(handler: H) -> Self
+    where
+        H: Handler<T, RequestState, Future = BoxFuture<'static, Response>> + Sync,
+    {
+        Self(Box::new(move |request, state| handler.clone().call(request, state)))
+    }
+
+    pub(in crate::http) fn call(
+        &self,
+        request: Request,
+        state: RequestState,
+    ) -> BoxFuture<'static, Response> {
+        (self.0)(request, state)
+    }
+}
+
+impl fmt::Debug for RouteHandler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RouteHandler").finish_non_exhaustive()
+    }
+}
+
+/// A handler, and the description that its attribute `#[utoipa::path]` makes.
+pub(in crate::http) type DescribedHandler = (Description, RouteHandler);
+
+/// The [`DescribedHandler`] of a handler with the attribute `#[utoipa::path]`.
+macro_rules! routes {
+    ($handler:ident) => {{
+        let (schemas, paths, _): utoipa_axum::router::UtoipaMethodRouter<
+            $crate::http::state::RequestState,
+        > = utoipa_axum::routes!($handler);
+        let description = $crate::http::endpoints::Description { schemas, paths };
+        (description, $crate::http::endpoints::RouteHandler::new($handler))
+    }};
+}
+pub(in crate::http) use routes;
 
 /// The part of the API's document that describes an endpoint.
 pub(in crate::http) struct Description {
@@ -74,10 +120,10 @@ pub(in crate::http) enum Routine {
 impl Endpoint {
     /// An endpoint with the method, the path and the description of its handler's attribute. `id`
     /// is its operation id.
-    pub(in crate::http) fn new(id: &str, routes: UtoipaMethodRouter<AppState>) -> Self {
-        let (schemas, mut paths, handler) = routes;
+    pub(in crate::http) fn new(id: &str, described: DescribedHandler) -> Self {
+        let (mut description, handler) = described;
         let mut endpoint = Self::undescribed("", handler);
-        for (path, item) in &mut paths.paths {
+        for (path, item) in &mut description.paths.paths {
             let operations = [
                 (Method::GET, &mut item.get),
                 (Method::POST, &mut item.post),
@@ -91,11 +137,11 @@ impl Endpoint {
                 endpoint.method = method;
             }
         }
-        Self { description: Some(Description { schemas, paths }), ..endpoint }
+        Self { description: Some(description), ..endpoint }
     }
 
     /// An endpoint for GET that is no part of the API.
-    pub(in crate::http) fn undescribed(path: &str, handler: MethodRouter<AppState>) -> Self {
+    pub(in crate::http) fn undescribed(path: &str, handler: RouteHandler) -> Self {
         Self {
             path: path.to_owned(),
             method: Method::GET,
@@ -135,8 +181,6 @@ impl Endpoint {
 
 #[cfg(test)]
 mod tests {
-    use utoipa_axum::routes;
-
     use super::*;
 
     #[utoipa::path(put, path = "/things/{id}", responses((status = 200)))]

@@ -3,9 +3,8 @@
 use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa_axum::routes;
 
-use super::endpoint::{Endpoint, Routine};
+use super::endpoint::{Endpoint, Routine, routes};
 use crate::{
     counter::HealthState,
     domain::Timestamp,

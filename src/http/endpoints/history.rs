@@ -6,9 +6,8 @@ use std::{fmt, str::FromStr};
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::routes;
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, routes};
 use crate::{
     auth::Scope,
     counter::Answered,

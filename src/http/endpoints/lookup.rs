@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use utoipa_axum::routes;
 
-use super::{anomalies::AnomalyBody, endpoint::Endpoint};
+use super::{
+    anomalies::AnomalyBody,
+    endpoint::{Endpoint, routes},
+};
 use crate::{
     auth::Scope,
     domain::{KeyMapping, Moment, PostedTo, Selection, Signature, TextPattern},

@@ -1,9 +1,8 @@
 //! `/metrics` for Prometheus.
 
 use axum::{extract::State, http::header, response::IntoResponse};
-use utoipa_axum::routes;
 
-use super::endpoint::{Endpoint, Routine};
+use super::endpoint::{Endpoint, Routine, routes};
 use crate::{auth::Scope, http::state::AppState};
 
 pub(super) fn endpoints() -> Vec<Endpoint> {

@@ -22,7 +22,7 @@ mod summary;
 pub(super) use alertmanager::DeliveryRequest;
 pub(super) use alertmanager::{AlertRequest, note_refusal, register_metrics};
 pub use dead_letters::{DeadLetterBody, RetriedBody};
-pub(super) use endpoint::{Access, BodyKind, Description, Endpoint, Routine};
+pub(super) use endpoint::{Access, BodyKind, Description, Endpoint, RouteHandler, Routine, routes};
 
 /// All endpoints of the API, in the order in which they are described.
 pub(super) fn all() -> impl Iterator<Item = Endpoint> {

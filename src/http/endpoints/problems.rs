@@ -4,9 +4,8 @@ use utoipa::{
     PartialSchema, ToSchema,
     openapi::{ObjectBuilder, RefOr, Schema, Type},
 };
-use utoipa_axum::routes;
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, routes};
 use crate::http::{
     extract::TextPath,
     problem::{Problem, ProblemKind},

@@ -2,9 +2,8 @@
 
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa_axum::routes;
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, routes};
 use crate::http::json::Json;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {

@@ -3,22 +3,17 @@
 use std::borrow::Cow;
 
 use axum::{
-    body::HttpBody as _,
-    extract::{FromRequest, Request},
-    http::{HeaderMap, header},
+    extract::FromRequestParts,
+    http::{HeaderMap, header, request::Parts},
 };
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Collected};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::fields::read_object;
-use crate::{
-    auth::{Caller, SignedDelivery},
-    http::{
-        problem::{Problem, ProblemKind},
-        state::AppState,
-    },
+use crate::http::{
+    problem::{Problem, ProblemKind},
+    state::RequestState,
 };
 
 /// A body that is declared as JSON. It is not parsed yet.
@@ -32,13 +27,13 @@ impl JsonText {
     }
 }
 
-impl FromRequest<AppState> for JsonText {
+impl FromRequestParts<RequestState> for JsonText {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &AppState) -> Result<Self, Problem> {
-        check_content_type(request.headers(), is_json)?;
-        check_encoding(request.headers())?;
-        Ok(Self(bytes_of(request).await))
+    async fn from_request_parts(head: &mut Parts, request: &RequestState) -> Result<Self, Problem> {
+        check_content_type(&head.headers, is_json)?;
+        check_encoding(&head.headers)?;
+        Ok(Self(request.body.clone()))
     }
 }
 
@@ -58,28 +53,21 @@ impl DeliveryText {
     }
 }
 
-impl FromRequest<AppState> for DeliveryText {
+impl FromRequestParts<RequestState> for DeliveryText {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
+    async fn from_request_parts(head: &mut Parts, request: &RequestState) -> Result<Self, Problem> {
         // Relays of deliveries send JSON under these types too.
-        check_content_type(request.headers(), |media_type| {
+        check_content_type(&head.headers, |media_type| {
             is_json(media_type) || ["text/plain", "text/json"].contains(&media_type)
         })?;
-        check_encoding(request.headers())?;
-        let signed = request.extensions().get::<SignedDelivery>().cloned();
-        let caller = request.extensions().get::<Caller>().cloned().unwrap_or_default();
-        let bytes = bytes_of(request).await;
-        if signed.is_some_and(|signed| !signed.matches(state.counter.now(), &bytes)) {
-            return Err(state.authenticator.refuse_delivery(&caller).into());
+        check_encoding(&head.headers)?;
+        let RequestState { app, caller, signed, body, .. } = request;
+        if signed.as_ref().is_some_and(|signed| !signed.matches(app.counter.now(), body)) {
+            return Err(app.authenticator.refuse_delivery(caller).into());
         }
-        Ok(Self(bytes))
+        Ok(Self(body.clone()))
     }
-}
-
-/// The body, which is in memory already.
-async fn bytes_of(request: Request) -> Bytes {
-    request.into_body().collect().await.map(Collected::to_bytes).unwrap_or_default()
 }
 
 /// A type that is read from a body's JSON object.
@@ -92,11 +80,11 @@ pub(in crate::http) trait RequestBody: DeserializeOwned {
 #[derive(Debug)]
 pub(in crate::http) struct JsonBody<T>(pub(in crate::http) T);
 
-impl<T: RequestBody> FromRequest<AppState> for JsonBody<T> {
+impl<T: RequestBody> FromRequestParts<RequestState> for JsonBody<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
-        let text = JsonText::from_request(request, state).await?;
+    async fn from_request_parts(head: &mut Parts, request: &RequestState) -> Result<Self, Problem> {
+        let text = JsonText::from_request_parts(head, request).await?;
         read_object(T::NOUN, parse(text.as_str()?)?).map(Self)
     }
 }
@@ -105,15 +93,14 @@ impl<T: RequestBody> FromRequest<AppState> for JsonBody<T> {
 #[derive(Debug)]
 pub(in crate::http) struct OptionalJsonBody<T>(pub(in crate::http) T);
 
-impl<T: RequestBody + Default> FromRequest<AppState> for OptionalJsonBody<T> {
+impl<T: RequestBody + Default> FromRequestParts<RequestState> for OptionalJsonBody<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
-        // It is in memory already, so that its length is known.
-        if request.body().size_hint().exact() == Some(0) {
+    async fn from_request_parts(head: &mut Parts, request: &RequestState) -> Result<Self, Problem> {
+        if request.body.is_empty() {
             return Ok(Self(T::default()));
         }
-        let text = JsonText::from_request(request, state).await?;
+        let text = JsonText::from_request_parts(head, request).await?;
         match parse(text.as_str()?)? {
             Value::Null => Ok(Self(T::default())),
             value => read_object(T::NOUN, value).map(Self),
@@ -130,6 +117,10 @@ fn check_content_type(
     is_accepted: impl Fn(&str) -> bool,
 ) -> Result<(), Problem> {
     let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    // Nearly all, without a copy.
+    if given.is_some_and(&is_accepted) {
+        return Ok(());
+    }
     let media_type = given.unwrap_or_default().split(';').next().unwrap_or_default().trim();
     if is_accepted(&media_type.to_ascii_lowercase()) {
         return Ok(());

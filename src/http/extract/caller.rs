@@ -3,21 +3,19 @@
 use std::convert::Infallible;
 
 use axum::{extract::FromRequestParts, http::request::Parts};
-use tower_http::request_id::RequestId;
 
 use crate::{
     auth::{Caller, Scope},
     domain::Actor,
-    http::problem::Problem,
+    http::{problem::Problem, state::RequestState},
     telemetry::{self, Shed},
 };
 
-impl<S: Send + Sync> FromRequestParts<S> for Caller {
+impl FromRequestParts<RequestState> for Caller {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        // A route that requires a scope always has a caller.
-        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_default())
+    async fn from_request_parts(_: &mut Parts, request: &RequestState) -> Result<Self, Infallible> {
+        Ok(request.caller.clone())
     }
 }
 
@@ -35,11 +33,11 @@ impl EventQuota {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for EventQuota {
+impl FromRequestParts<RequestState> for EventQuota {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
-        Caller::from_request_parts(parts, state).await.map(Self)
+    async fn from_request_parts(_: &mut Parts, request: &RequestState) -> Result<Self, Infallible> {
+        Ok(Self(request.caller.clone()))
     }
 }
 
@@ -55,14 +53,11 @@ impl Requester {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Requester {
+impl FromRequestParts<RequestState> for Requester {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        let caller = parts.extensions.get::<Caller>();
-        let token = caller.and_then(Caller::name).map(str::to_owned);
-        let id = parts.extensions.get::<RequestId>();
-        let request_id = id.and_then(|id| id.header_value().to_str().ok()).map(str::to_owned);
-        Ok(Self(Actor { by: None, token, request_id }))
+    async fn from_request_parts(_: &mut Parts, request: &RequestState) -> Result<Self, Infallible> {
+        let token = request.caller.name().map(str::to_owned);
+        Ok(Self(Actor { by: None, token, request_id: Some(request.id.to_string()) }))
     }
 }

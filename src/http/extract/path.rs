@@ -1,13 +1,13 @@
 //! Reads the parameters of a path.
 
-use axum::{
-    extract::{FromRequestParts, Path},
-    http::request::Parts,
-};
+use axum::{extract::FromRequestParts, http::request::Parts};
 
 use crate::{
     domain::AnomalyKey,
-    http::problem::{Problem, ProblemKind},
+    http::{
+        problem::{Problem, ProblemKind},
+        state::RequestState,
+    },
 };
 
 /// `{key}` of a path.
@@ -22,35 +22,37 @@ pub(in crate::http) struct ActionPath(pub(in crate::http) AnomalyKey, pub(in cra
 #[derive(Debug)]
 pub(in crate::http) struct TextPath(pub(in crate::http) String);
 
-impl<S: Send + Sync> FromRequestParts<S> for KeyPath {
+/// The parameter at `index`; `None` where it is not UTF-8.
+fn value(request: &RequestState, index: usize) -> Option<&str> {
+    request.path_values.get(index)?.as_deref()
+}
+
+impl FromRequestParts<RequestState> for KeyPath {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let path = Path::<String>::from_request_parts(parts, state).await;
-        let Path(key) = path.map_err(|_| not_utf8())?;
-        parse_key(&key).map(Self)
+    async fn from_request_parts(_: &mut Parts, request: &RequestState) -> Result<Self, Problem> {
+        parse_key(value(request, 0).ok_or_else(not_utf8)?).map(Self)
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for ActionPath {
+impl FromRequestParts<RequestState> for ActionPath {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let path = Path::<(String, String)>::from_request_parts(parts, state).await;
-        let Path((key, action)) = path.map_err(|_| not_utf8())?;
-        Ok(Self(parse_key(&key)?, action))
+    async fn from_request_parts(_: &mut Parts, request: &RequestState) -> Result<Self, Problem> {
+        let (key, action) = value(request, 0).zip(value(request, 1)).ok_or_else(not_utf8)?;
+        Ok(Self(parse_key(key)?, action.to_owned()))
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for TextPath {
+impl FromRequestParts<RequestState> for TextPath {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let path = Path::<String>::from_request_parts(parts, state).await;
-        path.map(|Path(text)| Self(text)).map_err(|_| {
+    async fn from_request_parts(_: &mut Parts, request: &RequestState) -> Result<Self, Problem> {
+        let text = value(request, 0).ok_or_else(|| {
             let detail = "nothing has a path that, percent-decoded, is not UTF-8";
             Problem::new(ProblemKind::UnknownRoute, detail)
-        })
+        })?;
+        Ok(Self(text.to_owned()))
     }
 }
 

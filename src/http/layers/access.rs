@@ -1,25 +1,11 @@
 //! Lets requests in or refuses them by their heads, before their bodies are read.
 
-use std::{
-    convert::Infallible,
-    future::{Ready, ready},
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
-use axum::{
-    extract::Request,
-    http::{HeaderMap, header},
-    response::{IntoResponse as _, Response},
-};
+use axum::http::{HeaderMap, Request, header};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use futures_util::future::Either;
-use tower::Service;
 
-use super::{
-    client_address::ProxyConfig, origin_policy::OriginPolicy, request_host::check_host,
-    route::RouteMatch,
-};
+use super::{origin_policy::OriginPolicy, request_host::check_host, route::RouteMatch};
 use crate::{
     auth::{Caller, SignedDelivery},
     http::{endpoints::Access, headers::GRAFANA_SIGNATURE, problem::Problem, state::AppState},
@@ -31,43 +17,47 @@ use crate::{
 pub(super) struct AccessPolicy {
     state: AppState,
     origin_policy: OriginPolicy,
-    proxy: Arc<ProxyConfig>,
+}
+
+/// A caller that was let in.
+#[derive(Debug, Default)]
+pub(super) struct Admitted {
+    pub(super) caller: Caller,
+    /// The signature of a delivery, which is checked when the body is there.
+    pub(super) signed: Option<Box<SignedDelivery>>,
 }
 
 impl AccessPolicy {
-    pub(super) fn new(
-        state: AppState,
-        origin_policy: OriginPolicy,
-        proxy: Arc<ProxyConfig>,
-    ) -> Self {
-        Self { state, origin_policy, proxy }
+    pub(super) fn new(state: AppState, origin_policy: OriginPolicy) -> Self {
+        Self { state, origin_policy }
     }
 
-    /// Lets a request in and notes its caller on it.
-    fn admit(&self, request: &mut Request) -> Result<(), Problem> {
+    /// Lets a request from the address `client` in; `None` where everybody may send it.
+    pub(super) fn admit<B>(
+        &self,
+        request: &Request<B>,
+        route: RouteMatch,
+        client: Arc<str>,
+    ) -> Result<Option<Admitted>, Problem> {
         check_host(request)?;
         let authenticator = &self.state.authenticator;
         self.origin_policy.admit(request, authenticator.is_open())?;
-        let access = RouteMatch::of(request).access(request.method());
-        let Some(scope) = access.scope() else { return Ok(()) };
-        let address = self.proxy.client(request);
+        let access = route.access(request.method());
+        let Some(scope) = access.scope() else { return Ok(None) };
         if matches!(access, Access::ScopeOrSignature(_))
             && let Some(delivery) = self.signed_delivery(request.headers())
         {
-            // The signature is checked when the body is there.
-            request.extensions_mut().insert(delivery);
-            request.extensions_mut().insert(Caller::without_token(address));
-            return Ok(());
+            let caller = Caller::without_token(Some(client));
+            return Ok(Some(Admitted { caller, signed: Some(Box::new(delivery)) }));
         }
         let secret = shown_secret(request.headers());
         let now = self.state.counter.now();
-        let caller = authenticator.admit(now, secret.as_deref(), scope, address)?;
+        let caller = authenticator.admit(now, secret.as_deref(), scope, Some(client))?;
         caller.admit_request().map_err(|wait| {
             telemetry::shed(Shed::Token);
             Problem::token_limit(scope, wait)
         })?;
-        request.extensions_mut().insert(caller);
-        Ok(())
+        Ok(Some(Admitted { caller, signed: None }))
     }
 
     fn signed_delivery(&self, headers: &HeaderMap) -> Option<SignedDelivery> {
@@ -78,39 +68,6 @@ impl AccessPolicy {
         let authenticator = &self.state.authenticator;
         let time = authenticator.grafana_timestamp_header().and_then(|name| headers.get(name));
         authenticator.signed_delivery(signature, time.and_then(|time| time.to_str().ok()))
-    }
-}
-
-/// Passes only those requests on that are let in.
-#[derive(Clone, Debug)]
-pub(super) struct RequireScope<S> {
-    policy: Arc<AccessPolicy>,
-    inner: S,
-}
-
-impl<S> RequireScope<S> {
-    pub(super) fn new(policy: AccessPolicy, inner: S) -> Self {
-        Self { policy: Arc::new(policy), inner }
-    }
-}
-
-impl<S> Service<Request> for RequireScope<S>
-where
-    S: Service<Request, Response = Response, Error = Infallible>,
-{
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Either<Ready<Result<Response, Infallible>>, S::Future>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: Request) -> Self::Future {
-        match self.policy.admit(&mut request) {
-            Ok(()) => Either::Right(self.inner.call(request)),
-            Err(problem) => Either::Left(ready(Ok(problem.into_response()))),
-        }
     }
 }
 

@@ -4,9 +4,8 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use axum::{
-    body::Body,
-    extract::Request,
-    http::{HeaderMap, Method, header},
+    body::HttpBody,
+    http::{HeaderMap, Method, header, request::Parts},
 };
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -16,7 +15,6 @@ use tokio::{
     time,
 };
 
-use super::route::RouteMatch;
 use crate::{
     auth::Caller,
     http::{
@@ -53,6 +51,11 @@ pub(super) struct BodyLimiter {
     memory: Arc<Semaphore>,
 }
 
+/// A body as it arrives.
+pub(super) trait RequestBody: HttpBody<Data = Bytes, Error: Send> + Send + Unpin {}
+
+impl<B: HttpBody<Data = Bytes, Error: Send> + Send + Unpin> RequestBody for B {}
+
 /// A body's share of the memory; it is released on drop.
 pub(super) type BodyPermit = Option<OwnedSemaphorePermit>;
 
@@ -80,34 +83,38 @@ impl BodyLimiter {
 
     /// Reads the whole body of a request, and logs the refusal of a delivery. A body without a
     /// meaning is dropped: otherwise callers without a token could have the service wait for
-    /// theirs, and hold them.
+    /// theirs, and hold them. `caller` is `None` where everybody may call.
     ///
     /// # Errors
     /// When the body is too large, too slow or incomplete, or there is no memory for it.
-    pub(super) async fn read(&self, request: Request) -> Result<(Request, BodyPermit), Problem> {
-        if RouteMatch::of(&request).body() == BodyKind::Call {
-            return self.read_within(self.calls, request).await;
+    pub(super) async fn read(
+        &self,
+        kind: BodyKind,
+        caller: Option<&Caller>,
+        head: &Parts,
+        body: impl RequestBody,
+    ) -> Result<(Bytes, BodyPermit), Problem> {
+        let Some(caller) = caller else { return Ok((Bytes::new(), None)) };
+        if matches!(head.method, Method::GET | Method::HEAD) {
+            return Ok((Bytes::new(), None));
         }
-        let caller = request.extensions().get::<Caller>().cloned().unwrap_or_default();
-        let announced = announced_length(request.headers());
-        let read = self.read_within(self.deliveries, request).await;
-        read.inspect_err(|problem| note_refusal(&caller, announced, problem))
+        if kind == BodyKind::Call {
+            return self.read_within(self.calls, &head.headers, body).await;
+        }
+        let announced = announced_length(&head.headers);
+        let read = self.read_within(self.deliveries, &head.headers, body).await;
+        read.inspect_err(|problem| note_refusal(caller, announced, problem))
     }
 
     async fn read_within(
         &self,
         max: MaxSize,
-        request: Request,
-    ) -> Result<(Request, BodyPermit), Problem> {
-        let (parts, mut body) = request.into_parts();
-        let means_nothing = matches!(parts.method, Method::GET | Method::HEAD)
-            || parts.extensions.get::<Caller>().is_none();
-        if means_nothing {
-            return Ok((Request::from_parts(parts, Body::empty()), None));
-        }
-        let announced = announced_length(&parts.headers).unwrap_or_default();
+        headers: &HeaderMap,
+        mut body: impl RequestBody,
+    ) -> Result<(Bytes, BodyPermit), Problem> {
+        let announced = announced_length(headers).unwrap_or_default();
         let is_too_large = announced > max.bytes;
-        if is_too_large && parts.headers.contains_key(header::EXPECT) {
+        if is_too_large && headers.contains_key(header::EXPECT) {
             // A client that asks before it sends is answered before it sends.
             return Err(too_large(max));
         }
@@ -118,20 +125,17 @@ impl BodyLimiter {
             // The service does not wait for a slow client a second time.
             collected.ok_or_else(|| too_slow(self.timeout))?
         };
-        match read {
-            Ok((bytes, permit)) => Ok((Request::from_parts(parts, Body::from(bytes)), permit)),
-            Err(refused) => {
-                // Whether the rest came in time makes no difference to the answer.
-                let _ = time::timeout(DRAIN_TIME, drain(body)).await;
-                Err(refused)
-            }
+        if read.is_err() {
+            // Whether the rest came in time makes no difference to the answer.
+            let _ = time::timeout(DRAIN_TIME, drain(body)).await;
         }
+        read
     }
 
     /// Returns `None` on a timeout.
     async fn collect_in_time(
         &self,
-        body: &mut Body,
+        body: &mut impl RequestBody,
         announced: usize,
         max: MaxSize,
     ) -> Option<Result<(Bytes, BodyPermit), Problem>> {
@@ -146,7 +150,7 @@ impl BodyLimiter {
 
     async fn collect(
         &self,
-        body: &mut Body,
+        body: &mut impl RequestBody,
         announced: usize,
         max: MaxSize,
     ) -> Result<(Bytes, BodyPermit), Problem> {
@@ -213,7 +217,7 @@ fn announced_length(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-async fn drain(mut body: Body) {
+async fn drain(mut body: impl RequestBody) {
     let mut drained = 0;
     while drained < DRAIN_BYTES
         && let Some(Ok(frame)) = body.frame().await
@@ -251,6 +255,7 @@ fn broken_off() -> Problem {
 mod tests {
     use std::convert::Infallible;
 
+    use axum::{body::Body, extract::Request};
     use futures_util::stream;
 
     use super::*;
@@ -264,18 +269,16 @@ mod tests {
         BodyLimiter { calls: max, deliveries: max, timeout, memory }
     }
 
-    fn in_frames(frames: &[&[u8]]) -> Request {
-        let frames: Vec<_> =
-            frames.iter().map(|data| Ok::<_, Infallible>(Bytes::copy_from_slice(data))).collect();
-        let mut request = Request::new(Body::from_stream(stream::iter(frames)));
-        *request.method_mut() = Method::POST;
-        request.extensions_mut().insert(Caller::default());
-        request
+    fn head(method: Method) -> Parts {
+        Request::builder().method(method).body(()).unwrap().into_parts().0
     }
 
     async fn read(limiter: &BodyLimiter, frames: &[&[u8]]) -> Result<(Bytes, BodyPermit), Problem> {
-        let (request, permit) = limiter.read(in_frames(frames)).await?;
-        Ok((request.into_body().collect().await.unwrap().to_bytes(), permit))
+        let frames: Vec<_> =
+            frames.iter().map(|data| Ok::<_, Infallible>(Bytes::copy_from_slice(data))).collect();
+        let (caller, head) = (Caller::default(), head(Method::POST));
+        let body = Body::from_stream(stream::iter(frames));
+        limiter.read(BodyKind::Call, Some(&caller), &head, body).await
     }
 
     #[tokio::test]
@@ -291,13 +294,11 @@ mod tests {
     #[tokio::test]
     async fn a_body_without_a_meaning_is_not_waited_for() {
         let endless = || Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
-        let mut get = Request::new(endless());
-        get.extensions_mut().insert(Caller::default());
-        let mut strangers = Request::new(endless());
-        *strangers.method_mut() = Method::POST;
-        for request in [get, strangers] {
-            let (request, _) = limiter().read(request).await.unwrap();
-            assert!(request.into_body().collect().await.unwrap().to_bytes().is_empty());
+        let caller = Caller::default();
+        for (method, caller) in [(Method::GET, Some(&caller)), (Method::POST, None)] {
+            let (head, limiter) = (head(method), limiter());
+            let (bytes, _) = limiter.read(BodyKind::Call, caller, &head, endless()).await.unwrap();
+            assert!(bytes.is_empty());
         }
     }
 

@@ -3,32 +3,27 @@
 //! those that are accepted keep their latency.
 
 use std::{
-    convert::Infallible,
     future::pending,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    task::{Context, Poll},
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
 use axum::{
-    extract::Request,
-    response::{IntoResponse, Response},
+    http::request::Parts,
+    response::{IntoResponse as _, Response},
 };
-use futures_util::future::BoxFuture;
+use bytes::Bytes;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::{self, Instant},
 };
-use tower::Service;
 
-use super::{body_limiter::BodyLimiter, route::RouteMatch};
+use super::body_limiter::{BodyLimiter, RequestBody};
 use crate::{
+    auth::Caller,
     http::{
         config::{AlertmanagerConfig, HttpConfig},
-        endpoints::Routine,
+        endpoints::BodyKind,
         problem::{Problem, ProblemKind},
         server::ClientConnection,
     },
@@ -74,36 +69,38 @@ impl ConcurrencyLimiter {
         }
     }
 
-    /// Has `routes` answer a request, or refuses it.
-    async fn answer<S: Routes>(&self, request: Request, mut routes: S) -> Response {
-        if RouteMatch::of(&request).routine() == Routine::Probe {
-            return routes.call(request).await.into_response();
-        }
+    /// Has `handle` answer a request with its whole body, or refuses it. `caller` is `None` where
+    /// everybody may call.
+    pub(super) async fn answer<F: Future<Output = Response>>(
+        &self,
+        connection: &ClientConnection,
+        kind: BodyKind,
+        caller: Option<Caller>,
+        head: Parts,
+        body: impl RequestBody,
+        handle: impl FnOnce(Parts, Bytes) -> F,
+    ) -> Response {
         if self.is_queue_full() {
             return self.refuse();
         }
-        let connection = request.extensions().get::<Arc<ClientConnection>>().cloned();
         // Before the request has a permit, so that a slow sender keeps it from nobody.
-        let (request, _body_permit) = match self.bodies.read(request).await {
+        let read = self.bodies.read(kind, caller.as_ref(), &head, body).await;
+        let (body, _body_permit) = match read {
             Ok(read) => read,
             Err(problem) => return problem.into_response(),
         };
-        let busy = connection.as_ref().map(|connection| connection.slot.begin_request());
-        if matches!(busy, Some(None)) {
+        let Some(_busy) = connection.slot.begin_request() else {
             // The connection closes, and a write now would have no answer.
             return pending().await;
-        }
+        };
         let Some(_permit) = self.permit().await else { return self.refuse() };
         let timeout = Duration::from_secs(self.config.response_timeout_seconds.get().into());
-        time::timeout(timeout, routes.call(request)).await.map_or_else(
-            |_| {
-                let detail =
-                    "the answer took too long, so that a write may or may not have taken effect: \
-                     try again in a moment, with the same event_id so that it counts once";
-                Problem::new(ProblemKind::Unavailable, detail).into_response()
-            },
-            IntoResponse::into_response,
-        )
+        time::timeout(timeout, handle(head, body)).await.unwrap_or_else(|_| {
+            let detail =
+                "the answer took too long, so that a write may or may not have taken effect: try \
+                 again in a moment, with the same event_id so that it counts once";
+            Problem::new(ProblemKind::Unavailable, detail).into_response()
+        })
     }
 
     /// Waits for a permit; `None` on a timeout.
@@ -153,54 +150,11 @@ impl ConcurrencyLimiter {
     }
 }
 
-/// Counts a waiting request until it is dropped, also when its client closes the connection.
+/// Counts a waiting request until it is dropped, also when its connection is closed.
 struct Waiting<'a>(&'a AtomicU64);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The service behind the limits.
-pub(super) trait Routes:
-    Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
-{
-}
-
-impl<S> Routes for S where
-    S: Service<Request, Response = Response, Error = Infallible, Future: Send>
-        + Clone
-        + Send
-        + 'static
-{
-}
-
-/// The layer.
-#[derive(Clone, Debug)]
-pub(super) struct LimitConcurrency<S> {
-    limiter: Arc<ConcurrencyLimiter>,
-    routes: S,
-}
-
-impl<S> LimitConcurrency<S> {
-    pub(super) fn new(limiter: ConcurrencyLimiter, routes: S) -> Self {
-        Self { limiter: Arc::new(limiter), routes }
-    }
-}
-
-impl<S: Routes> Service<Request> for LimitConcurrency<S> {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response, Infallible>>;
-
-    /// Axum's routes are always ready, and a request without a permit is answered too.
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request) -> Self::Future {
-        let (limiter, routes) = (Arc::clone(&self.limiter), self.routes.clone());
-        Box::pin(async move { Ok(limiter.answer(request, routes).await) })
     }
 }

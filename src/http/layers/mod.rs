@@ -1,66 +1,58 @@
-//! The layers around every request: its route, id, metrics, trace and log span, who may send it,
+//! The layers around every request: its route, id, metrics, trace and log fields, who may send it,
 //! and the limits of bodies and concurrency.
+//!
+//! All of them are one future, in which the handler's is the only box. As layers of tower each
+//! would box its own, and pass on what it knows in the request's extensions: a quarter of the time
+//! of a request.
 
 mod access;
 mod body_limiter;
 mod client_address;
 mod concurrency;
-mod degraded_header;
 mod origin_policy;
 mod request_host;
-mod request_metrics;
-mod request_trace;
 mod route;
 mod text_list;
 
-use std::{any::Any, convert::Infallible, sync::Arc, time::Instant};
+use std::{any::Any, convert::Infallible, fmt, panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use axum::{
-    Router,
     body::Body,
     extract::Request,
-    http::HeaderValue,
+    http::{self, HeaderMap, HeaderValue, Method},
     response::{IntoResponse as _, Response},
 };
+use bytes::Bytes;
+use futures_util::FutureExt as _;
 use hyper::body::Incoming;
-use tower::{ServiceBuilder, layer::layer_fn, util::BoxCloneSyncService};
-use tower_http::{
-    catch_panic::CatchPanicLayer,
-    request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer},
-    trace::{DefaultOnResponse, TraceLayer},
-};
-use tracing::{Level, Span};
+use tower::{Layer as _, ServiceExt as _, service_fn};
+use tower_http::cors::CorsLayer;
+use uuid::Uuid;
 
 use self::{
-    access::{AccessPolicy, RequireScope},
-    concurrency::{ConcurrencyLimiter, LimitConcurrency},
-    degraded_header::mark_degraded,
+    access::{AccessPolicy, Admitted},
+    concurrency::ConcurrencyLimiter,
     origin_policy::OriginPolicy,
-    request_metrics::RequestMetrics,
-    request_trace::RequestTrace,
     route::{RouteMatch, RouteTable},
 };
 use super::{
-    endpoints::Endpoint,
-    headers::X_REQUEST_ID,
+    endpoints::{Endpoint, Routine},
+    headers::{TRACERESPONSE, X_DEGRADED, X_REQUEST_ID},
     problem::{Problem, ProblemKind},
-    state::AppState,
+    server::{ClientConnection, Routes},
+    state::{AppState, PathValue, RequestState},
 };
 use crate::{
-    telemetry::{LogSource, may_log},
-    traces,
+    telemetry::{self, LogSource, RequestFields, RequestId, may_log},
+    traces::{self, RequestHead, RequestSpan},
 };
 
 pub use client_address::ProxyConfig;
 pub use origin_policy::BrowserConfig;
 
-/// All routes with the layers around them.
-pub type HttpService = BoxCloneSyncService<axum::http::Request<Incoming>, Response, Infallible>;
-
-/// Returns the methods that the path of a request takes.
-pub(super) fn methods_of(request: &Request) -> Vec<&'static str> {
-    RouteMatch::of(request).methods()
-}
+/// The labels of requests whose path has no route, and whose method is not a standard one.
+const NO_ROUTE: &str = "none";
+const OTHER_METHOD: &str = "other";
 
 /// The ways on which requests arrive.
 #[derive(Clone, Debug)]
@@ -73,107 +65,222 @@ pub struct Exposure {
     pub is_local: bool,
 }
 
-/// Wraps all routes, the fallbacks among them. As a whole, and not by `Router::layer`, which would
-/// wrap each route in a box for each layer, and clone them all for each request.
-pub(super) fn around(
-    router: Router,
-    endpoints: &[Endpoint],
+/// All routes with the layers around them.
+pub struct HttpService {
     state: AppState,
-    exposure: Exposure,
-) -> HttpService {
-    let Exposure { browser, proxy, is_local } = exposure;
-    let counter = Arc::clone(&state.counter);
-    let table = Arc::new(RouteTable::new(endpoints));
-    let proxy = Arc::new(proxy);
-    let (proxy_of_traces, proxy_of_access) = (Arc::clone(&proxy), Arc::clone(&proxy));
-    let cors = OriginPolicy::cors(&browser);
-    let stack = ServiceBuilder::new()
-        .map_request(move |request: axum::http::Request<Incoming>| {
-            let mut request = request.map(Body::new);
-            table.note(&mut request);
-            forget_unfit_id(&mut request);
-            request
-        })
-        // First the id, so that all that follows can name it.
-        .layer(SetRequestIdLayer::x_request_id(NewRequestId))
-        // Around all that may answer, also a refusal or a panic.
-        .layer(layer_fn(RequestMetrics::new))
-        .layer(layer_fn(move |inner| RequestTrace::new(Arc::clone(&proxy_of_traces), inner)))
-        // The span is around all that is logged of a request. A line for each request only at
-        // `debug`; errors are logged where they are known, and an outage is not one line a request.
-        .map_response(Response::into_response)
-        .layer(
-            TraceLayer::new_for_http()
-                .make_span_with(move |request: &Request| span(&proxy, request))
-                .on_request(())
-                .on_response(DefaultOnResponse::new().level(Level::DEBUG))
-                .on_failure(()),
-        )
-        // Inside the span, so that the answer to a panic has the id too.
-        .layer(PropagateRequestIdLayer::x_request_id())
-        .layer(CatchPanicLayer::custom(panicked))
-        .map_response(move |response| mark_degraded(&counter, response))
-        .option_layer(cors);
-    let limiter = ConcurrencyLimiter::new(state.http, state.alertmanager);
-    let limited = LimitConcurrency::new(limiter, router);
-    let origins = OriginPolicy::new(browser, is_local);
-    let policy = AccessPolicy::new(state, origins, proxy_of_access);
-    BoxCloneSyncService::new(stack.service(RequireScope::new(policy, limited)))
+    routes: RouteTable,
+    proxy: ProxyConfig,
+    /// `None` where no page of another site may call.
+    cors: Option<CorsLayer>,
+    access: AccessPolicy,
+    limiter: ConcurrencyLimiter,
+}
+
+/// What is known of a request from its head.
+#[derive(Clone)]
+struct Arrival {
+    connection: Arc<ClientConnection>,
+    /// The address that it comes from.
+    client: Arc<str>,
+    id: RequestId,
+    route: RouteMatch,
+    path_values: Vec<PathValue>,
+}
+
+impl HttpService {
+    pub(super) fn new(
+        endpoints: impl IntoIterator<Item = Endpoint>,
+        state: AppState,
+        exposure: Exposure,
+    ) -> Self {
+        let Exposure { browser, proxy, is_local } = exposure;
+        let cors = OriginPolicy::cors(&browser);
+        let origins = OriginPolicy::new(browser, is_local);
+        Self {
+            routes: RouteTable::new(endpoints),
+            proxy,
+            cors,
+            access: AccessPolicy::new(state.clone(), origins),
+            limiter: ConcurrencyLimiter::new(state.http, state.alertmanager),
+            state,
+        }
+    }
+
+    /// Answers a request, also where its handler panics. It is measured, traced, and named by all
+    /// that is logged meanwhile.
+    async fn answer(
+        &self,
+        connection: Arc<ClientConnection>,
+        request: http::Request<Incoming>,
+    ) -> Response {
+        let started = Instant::now();
+        let (route, path_values) = self.routes.find(request.uri().path());
+        let id = request_id(request.headers());
+        let client = self.proxy.client(&connection, request.headers());
+        let method = standard_name(request.method());
+        let span = begin_span(&request, route, &client, &id);
+        let fields = RequestFields {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            id: id.clone(),
+            client: Arc::clone(&client),
+        };
+        let shown_id = id.header_value();
+        let arrival = Arrival { connection, client, id, route, path_values };
+        let answering = fields.around(self.answer_or_problem(arrival, request));
+        let mut response = match span {
+            None => answering.await,
+            Some(span) => traced(span, answering).boxed().await,
+        };
+        response.headers_mut().insert(X_REQUEST_ID, shown_id);
+        let took = started.elapsed();
+        let (route, method) = (route.path().unwrap_or(NO_ROUTE), method.unwrap_or(OTHER_METHOD));
+        telemetry::request(route, method, response.status().as_u16(), took);
+        response
+    }
+
+    /// A panic is a problem too. A line for each request is only at `debug`; errors are logged
+    /// where they are known, and an outage is not one line a request.
+    async fn answer_or_problem(
+        &self,
+        arrival: Arrival,
+        request: http::Request<Incoming>,
+    ) -> Response {
+        let started = Instant::now();
+        let answering = AssertUnwindSafe(self.answer_to_origin(arrival, request));
+        let response = answering.catch_unwind().await.unwrap_or_else(panicked);
+        let status = response.status().as_u16();
+        let latency = || format!("{} ms", started.elapsed().as_millis());
+        tracing::debug!(latency = latency(), status, "finished processing request");
+        response
+    }
+
+    /// Answers the pages of allowed origins as browsers ask for it.
+    async fn answer_to_origin(
+        &self,
+        arrival: Arrival,
+        request: http::Request<Incoming>,
+    ) -> Response {
+        let mut response = match &self.cors {
+            None => self.answer_if_admitted(arrival, request).await,
+            Some(cors) => {
+                let inner = service_fn(|request| {
+                    self.answer_if_admitted(arrival.clone(), request).map(Ok::<_, Infallible>)
+                });
+                let Ok(response) = cors.layer(inner).oneshot(request).boxed().await;
+                response
+            }
+        };
+        // It only reads the state.
+        if let Some(store) = self.state.counter.degraded_store() {
+            response.headers_mut().insert(X_DEGRADED, HeaderValue::from_static(store));
+        }
+        response
+    }
+
+    async fn answer_if_admitted(
+        &self,
+        arrival: Arrival,
+        request: http::Request<Incoming>,
+    ) -> Response {
+        let Arrival { connection, client, id, route, path_values } = arrival;
+        let admitted = match self.access.admit(&request, route, client) {
+            Ok(admitted) => admitted,
+            Err(problem) => return problem.into_response(),
+        };
+        let (head, body) = request.into_parts();
+        let caller = admitted.as_ref().map(|admitted| admitted.caller.clone());
+        let handle = |head, body: Bytes| {
+            let Admitted { caller, signed } = admitted.unwrap_or_default();
+            let app = self.state.clone();
+            let state = RequestState { app, id, caller, signed, path_values, body };
+            route.answer(Request::from_parts(head, Body::empty()), state)
+        };
+        if route.routine() == Routine::Probe {
+            return handle(head, Bytes::new()).await;
+        }
+        self.limiter.answer(&connection, route.body(), caller, head, body, handle).await
+    }
+}
+
+impl Routes for Arc<HttpService> {
+    fn answer(
+        &self,
+        connection: Arc<ClientConnection>,
+        request: http::Request<Incoming>,
+    ) -> impl Future<Output = Response> + Send + use<> {
+        let service = Self::clone(self);
+        async move { HttpService::answer(&service, connection, request).await }
+    }
+}
+
+impl fmt::Debug for HttpService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpService").field("routes", &self.routes).finish_non_exhaustive()
+    }
 }
 
 /// The longest id of a caller that is taken over. It is kept in audits and operations.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
-/// Takes an id away that is too long or not printable, so that the request gets a new one.
-fn forget_unfit_id(request: &mut Request) {
-    let is_fit = |id: &HeaderValue| {
+/// The id that was sent, or else a new one: also in place of one that is too long or not printable.
+fn request_id(headers: &HeaderMap) -> RequestId {
+    let is_fit = |id: &&HeaderValue| {
         let id = id.as_bytes();
         (1..=MAX_REQUEST_ID_BYTES).contains(&id.len())
             && id.iter().all(|b| matches!(b, b' '..=b'~'))
     };
-    if request.headers().get(X_REQUEST_ID).is_some_and(|id| !is_fit(id)) {
-        request.headers_mut().remove(X_REQUEST_ID);
+    let sent = headers.get(X_REQUEST_ID).filter(is_fit).cloned();
+    sent.map_or_else(|| RequestId::New(Uuid::now_v7()), RequestId::Sent)
+}
+
+/// Begins the trace of a request; `None` where traces are off, and for requests that programs
+/// repeat every few seconds.
+fn begin_span(
+    request: &http::Request<Incoming>,
+    route: RouteMatch,
+    client: &str,
+    id: &RequestId,
+) -> Option<RequestSpan> {
+    if !traces::are_on() || route.routine() != Routine::No {
+        return None;
     }
+    RequestSpan::begin(RequestHead {
+        method: standard_name(request.method()),
+        route: route.path(),
+        path: request.uri().path(),
+        client,
+        id: &id.to_string(),
+        headers: request.headers(),
+    })
 }
 
-/// Makes an id for requests that have none.
-#[derive(Clone, Copy, Debug)]
-struct NewRequestId;
-
-impl MakeRequestId for NewRequestId {
-    fn make_request_id<B>(&mut self, _: &axum::http::Request<B>) -> Option<RequestId> {
-        let id = uuid::Uuid::now_v7().to_string().parse().ok()?;
-        Some(RequestId::new(id))
+async fn traced(span: RequestSpan, answering: impl Future<Output = Response>) -> Response {
+    let mut response = span.around(answering).await;
+    if let Ok(value) = HeaderValue::try_from(span.traceresponse()) {
+        response.headers_mut().insert(TRACERESPONSE, value);
     }
+    span.answered(response.status().as_u16());
+    response
 }
 
-fn span(proxy: &ProxyConfig, request: &Request) -> Span {
-    let id = request.extensions().get::<RequestId>();
-    let id = id.and_then(|id| id.header_value().to_str().ok()).unwrap_or_default();
-    let client = proxy.client(request);
-    // All at once: a field that is recorded later is written and read again.
-    tracing::info_span!(
-        "request",
-        method = shown(request.method().as_str()),
-        path = shown(request.uri().path()),
-        request_id = id,
-        client = client.as_deref(),
-        // Without a trace, log lines have none.
-        trace_id = traces::trace_id().map(tracing::field::display)
-    )
+/// Returns the name of a standard method; clients may make up others.
+fn standard_name(method: &Method) -> Option<&'static str> {
+    Some(match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        Method::PATCH => "PATCH",
+        Method::TRACE => "TRACE",
+        Method::CONNECT => "CONNECT",
+        _ => return None,
+    })
 }
 
-/// A text of a caller is shown up to this length in each line of the log.
-const SHOWN_CHARS: usize = 256;
-
-fn shown(text: &str) -> &str {
-    if text.len() <= SHOWN_CHARS {
-        return text;
-    }
-    text.char_indices().nth(SHOWN_CHARS).map_or(text, |(end, _)| &text[..end])
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "the layer's handler takes it so")]
+#[expect(clippy::needless_pass_by_value, reason = "a panic's cause is handed over so")]
 fn panicked(cause: Box<dyn Any + Send>) -> Response {
     let text = cause
         .downcast_ref::<String>()

@@ -3,10 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use axum::{
-    extract::Request,
-    http::{HeaderMap, HeaderName, HeaderValue, Method, header, uri::Authority},
-};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header, uri::Authority};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
@@ -44,7 +41,7 @@ impl OriginPolicy {
 
     /// Lets a request in, unless another site's page sends it. `is_open` where no token is
     /// required.
-    pub(super) fn admit(&self, request: &Request, is_open: bool) -> Result<(), Problem> {
+    pub(super) fn admit<B>(&self, request: &Request<B>, is_open: bool) -> Result<(), Problem> {
         let headers = request.headers();
         let host = host_of(request);
         if self.is_local && is_open && !host.is_none_or(|host| self.is_own_name(host)) {

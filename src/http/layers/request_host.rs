@@ -3,10 +3,7 @@
 
 use std::net::SocketAddr;
 
-use axum::{
-    extract::Request,
-    http::{Version, header, uri::Authority},
-};
+use axum::http::{Request, Version, header, uri::Authority};
 
 use crate::http::problem::{Problem, ProblemKind};
 
@@ -16,13 +13,13 @@ const HTTPS_PORT: u16 = 443;
 
 /// Returns the host that a request names, with its port if that is given: of its target, or else of
 /// its header `Host`.
-pub(super) fn host_of(request: &Request) -> Option<&str> {
+pub(super) fn host_of<B>(request: &Request<B>) -> Option<&str> {
     let in_header = || request.headers().get(header::HOST)?.to_str().ok();
     request.uri().authority().map(Authority::as_str).or_else(in_header)
 }
 
 /// Refuses a request that does not name exactly one host.
-pub(super) fn check_host(request: &Request) -> Result<(), Problem> {
+pub(super) fn check_host<B>(request: &Request<B>) -> Result<(), Problem> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let malformed = |detail: &str| Err(Problem::new(ProblemKind::MalformedRequest, detail));
     let Some(host) = hosts.next() else {
@@ -59,7 +56,7 @@ pub(super) fn check_host(request: &Request) -> Result<(), Problem> {
     }
 }
 
-fn is_same(request: &Request, target: &Authority, host: &Authority) -> bool {
+fn is_same<B>(request: &Request<B>, target: &Authority, host: &Authority) -> bool {
     let is_https = request.uri().scheme_str() == Some("https");
     let default_port = if is_https { HTTPS_PORT } else { HTTP_PORT };
     let port = |authority: &Authority| authority.port_u16().unwrap_or(default_port);

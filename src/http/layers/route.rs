@@ -1,38 +1,74 @@
-//! Finds the route of a request once, for all layers.
+//! Finds the route of a request once, for all layers and for its handler.
 
 use std::collections::HashMap;
 
-use axum::http::{Method, Request};
+use axum::{
+    body::{Body, HttpBody as _},
+    extract::Request,
+    http::{HeaderValue, Method, header},
+    response::{IntoResponse as _, Response},
+};
+use matchit::{Match, Params};
+use percent_encoding::percent_decode_str;
 
 use crate::{
     auth::Scope,
-    http::endpoints::{Access, BodyKind, Endpoint, Routine},
+    http::{
+        endpoints::{Access, BodyKind, Endpoint, RouteHandler, Routine},
+        problem::{Problem, ProblemKind},
+        state::{PathValue, RequestState},
+    },
 };
 
 /// A path of the service.
 #[derive(Debug)]
 pub(super) struct Route {
     /// It has the names of the parameters: there are as many paths of requests as anomalies.
-    pub(super) path: Box<str>,
-    pub(super) routine: Routine,
-    pub(super) body: BodyKind,
-    methods: Vec<(Method, Access)>,
+    path: Box<str>,
+    routine: Routine,
+    body: BodyKind,
+    methods: Vec<RouteMethod>,
+}
+
+/// A method that a path takes.
+#[derive(Debug)]
+struct RouteMethod {
+    method: Method,
+    access: Access,
+    handler: RouteHandler,
 }
 
 impl Route {
+    fn method(&self, method: &Method) -> Option<&RouteMethod> {
+        // A GET answers HEAD too.
+        let served = if method == Method::HEAD { &Method::GET } else { method };
+        self.methods.iter().find(|taken| taken.method == *served)
+    }
+
     /// Returns who may call the method. A method that the path does not take is refused later, so
     /// that only permitted callers learn which methods there are.
     fn access(&self, method: &Method) -> Access {
-        // A GET answers HEAD too.
-        let served = if method == Method::HEAD { &Method::GET } else { method };
-        let mut accesses = self.methods.iter();
-        if let Some((_, access)) = accesses.clone().find(|(method, _)| method == served) {
-            return *access;
+        if let Some(taken) = self.method(method) {
+            return taken.access;
         }
-        if accesses.all(|(_, access)| *access == Access::Public) {
+        if self.methods.iter().all(|taken| taken.access == Access::Public) {
             return Access::Public;
         }
         unnamed(method)
+    }
+
+    fn not_allowed(&self, request: &Request) -> Response {
+        let (method, path) = (request.method(), request.uri().path());
+        let names = self.methods.iter().map(|taken| taken.method.as_str());
+        let taken = names.clone().collect::<Vec<_>>().join(", ");
+        let detail = format!("{path} does not take {method}, but {taken}");
+        let mut response = Problem::new(ProblemKind::MethodNotAllowed, detail).into_response();
+        let with_head = |name| if name == "GET" { "GET,HEAD" } else { name };
+        let allowed = names.map(with_head).collect::<Vec<_>>().join(",");
+        if let Ok(allowed) = HeaderValue::try_from(allowed) {
+            response.headers_mut().insert(header::ALLOW, allowed);
+        }
+        response
     }
 }
 
@@ -45,26 +81,17 @@ fn unnamed(method: &Method) -> Access {
     }
 }
 
-/// The route of a request; `None` where its path has none. It is an extension of each request.
+/// The route of a request; `None` where its path has none.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct RouteMatch(pub(super) Option<&'static Route>);
+pub(super) struct RouteMatch(Option<&'static Route>);
 
 impl RouteMatch {
-    pub(super) fn of<B>(request: &Request<B>) -> Self {
-        request.extensions().get().copied().unwrap_or(Self(None))
-    }
-
     pub(super) fn access(self, method: &Method) -> Access {
         self.0.map_or_else(|| unnamed(method), |route| route.access(method))
     }
 
     pub(super) fn path(self) -> Option<&'static str> {
         self.0.map(|route| &*route.path)
-    }
-
-    pub(super) fn methods(self) -> Vec<&'static str> {
-        let methods = self.0.into_iter().flat_map(|route| &route.methods);
-        methods.map(|(method, _)| method.as_str()).collect()
     }
 
     pub(super) fn body(self) -> BodyKind {
@@ -74,6 +101,30 @@ impl RouteMatch {
     pub(super) fn routine(self) -> Routine {
         self.0.map_or(Routine::No, |route| route.routine)
     }
+
+    /// Has the handler of the request's method answer it.
+    pub(super) async fn answer(self, request: Request, state: RequestState) -> Response {
+        let Some(route) = self.0 else { return unknown_route(request.uri().path()) };
+        let Some(taken) = route.method(request.method()) else {
+            return route.not_allowed(&request);
+        };
+        let is_head = request.method() == Method::HEAD;
+        let response = taken.handler.call(request, state).await;
+        if is_head { without_body(response) } else { response }
+    }
+}
+
+fn unknown_route(path: &str) -> Response {
+    let detail = format!("there is nothing at {path}: /docs and /openapi.json have all paths");
+    Problem::new(ProblemKind::UnknownRoute, detail).into_response()
+}
+
+/// The answer to a HEAD: it has the length of the body that a GET would have had.
+fn without_body(mut response: Response) -> Response {
+    if let Some(length) = response.body().size_hint().exact() {
+        response.headers_mut().entry(header::CONTENT_LENGTH).or_insert_with(|| length.into());
+    }
+    response.map(|_| Body::empty())
 }
 
 /// All paths of the service. Built once, and never freed.
@@ -81,40 +132,46 @@ impl RouteMatch {
 pub(super) struct RouteTable(matchit::Router<&'static Route>);
 
 impl RouteTable {
-    pub(super) fn new(endpoints: &[Endpoint]) -> Self {
-        let mut routes: HashMap<&str, Route> = HashMap::new();
+    pub(super) fn new(endpoints: impl IntoIterator<Item = Endpoint>) -> Self {
+        let mut routes: HashMap<String, Route> = HashMap::new();
         for endpoint in endpoints {
-            let route = routes.entry(&endpoint.path).or_insert_with(|| Route {
-                path: endpoint.path.as_str().into(),
-                routine: endpoint.routine,
-                body: endpoint.body,
+            let Endpoint { path, method, access, routine, body, handler, .. } = endpoint;
+            let route = routes.entry(path).or_insert_with_key(|path| Route {
+                path: path.as_str().into(),
+                routine,
+                body,
                 methods: Vec::new(),
             });
-            route.methods.push((endpoint.method.clone(), endpoint.access));
+            route.methods.push(RouteMethod { method, access, handler });
         }
         let mut table = Self::default();
         for (path, route) in routes {
-            // The router itself refuses two paths that are alike.
-            let _ = table.0.insert(path, &*Box::leak(Box::new(route)));
+            let added = table.0.insert(path, &*Box::leak(Box::new(route)));
+            debug_assert!(added.is_ok(), "{added:?}");
         }
         table
     }
 
-    /// Notes the route of a request on the request.
-    pub(super) fn note<B>(&self, request: &mut Request<B>) {
-        let route = self.0.at(request.uri().path()).ok().map(|found| *found.value);
-        request.extensions_mut().insert(RouteMatch(route));
+    /// Returns the route of a path, and the values of its parameters.
+    pub(super) fn find(&self, path: &str) -> (RouteMatch, Vec<PathValue>) {
+        match self.0.at(path) {
+            Ok(Match { value, params }) => (RouteMatch(Some(value)), values(&params)),
+            Err(_) => (RouteMatch(None), Vec::new()),
+        }
     }
+}
+
+fn values(params: &Params<'_, '_>) -> Vec<PathValue> {
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8().ok().map(Into::into);
+    params.iter().map(|(_, text)| decoded(text)).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::routing::get;
-
     use super::*;
 
     fn table() -> RouteTable {
-        let endpoint = |path| Endpoint::undescribed(path, get(async || ()));
+        let endpoint = |path| Endpoint::undescribed(path, RouteHandler::new(async || ()));
         let mut mark = endpoint("/things");
         mark.method = Method::PUT;
         let things = endpoint("/things").scope(Scope::Ingest);
@@ -124,14 +181,11 @@ mod tests {
             endpoint("/things/{id}"),
             endpoint("/health").public().routine(Routine::Probe),
         ];
-        RouteTable::new(&endpoints)
+        RouteTable::new(endpoints)
     }
 
     fn found(path: &str) -> RouteMatch {
-        let mut request = Request::new(axum::body::Body::empty());
-        *request.uri_mut() = path.parse().unwrap();
-        table().note(&mut request);
-        RouteMatch::of(&request)
+        table().find(path).0
     }
 
     fn scope(method: &Method, path: &str) -> Option<Scope> {
@@ -161,5 +215,13 @@ mod tests {
         assert_eq!(found("/nothing").path(), None);
         assert_eq!(found("/health").routine(), Routine::Probe);
         assert_eq!(found("/things").routine(), Routine::No);
+    }
+
+    #[test]
+    fn the_values_of_parameters_are_without_percent_encoding() {
+        let values = |path: &str| table().find(path).1;
+        assert_eq!(values("/things"), []);
+        assert_eq!(values("/things/a%2Fb%20c"), [Some("a/b c".into())]);
+        assert_eq!(values("/things/%FF"), [None]);
     }
 }

@@ -6,15 +6,13 @@ use std::sync::{Arc, LazyLock};
 use axum::{
     http::{HeaderName, header},
     response::{Html, IntoResponse},
-    routing::get,
 };
 use bytes::Bytes;
-use utoipa_axum::routes;
 use utoipa_swagger_ui::Config;
 
 use super::document::describe;
 use crate::http::{
-    endpoints::{self, Endpoint},
+    endpoints::{self, Endpoint, RouteHandler, routes},
     extract::TextPath,
     problem::{Problem, ProblemKind},
 };
@@ -24,7 +22,7 @@ pub(in crate::http) fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::new("docs.openapi", routes!(document)).public(),
         Endpoint::new("docs.page", routes!(page)).public(),
-        Endpoint::undescribed("/docs/{part}", get(part)).public(),
+        Endpoint::undescribed("/docs/{part}", RouteHandler::new(part)).public(),
     ]
 }
 

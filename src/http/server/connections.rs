@@ -59,10 +59,7 @@ pub(in crate::http) struct ConnectionSlot {
 }
 
 /// A request of a connection is in progress until this is dropped.
-pub(in crate::http) struct BusyConnection {
-    slots: Arc<Slots>,
-    state: Arc<State>,
-}
+pub(in crate::http) struct BusyConnection<'a>(&'a ConnectionSlot);
 
 impl Connections {
     pub(super) fn new(max: u64) -> Self {
@@ -168,18 +165,17 @@ impl ConnectionSlot {
 
     /// Notes that a request has arrived completely. `None` when it is too late, because the
     /// connection closes.
-    pub(in crate::http) fn begin_request(&self) -> Option<BusyConnection> {
+    pub(in crate::http) fn begin_request(&self) -> Option<BusyConnection<'_>> {
         let is_open = self.state.set_unless_closing(BUSY);
-        is_open.then(|| BusyConnection {
-            slots: Arc::clone(&self.slots),
-            state: Arc::clone(&self.state),
-        })
+        // Not `then_some`, which would drop what it does not return.
+        is_open.then(|| BusyConnection(self))
     }
 }
 
-impl Drop for BusyConnection {
+impl Drop for BusyConnection<'_> {
     fn drop(&mut self) {
-        self.state.idle_since_ms.store(self.slots.now_ms(), Ordering::Relaxed);
+        let ConnectionSlot { slots, state, .. } = self.0;
+        state.idle_since_ms.store(slots.now_ms(), Ordering::Relaxed);
     }
 }
 

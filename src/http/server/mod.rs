@@ -18,6 +18,7 @@ use axum::{
     http::{Request, Response},
     response::IntoResponse as _,
 };
+use futures_util::FutureExt as _;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
@@ -28,7 +29,6 @@ use tokio::{
     time,
 };
 use tokio_rustls::TlsAcceptor;
-use tower::{Service, ServiceExt as _};
 
 use self::connections::{ConnectionSlot, Connections};
 use super::{
@@ -58,20 +58,25 @@ const LINGER_BYTES: usize = 256 << 10;
 /// Timeout for a TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Answers the requests of connections.
+pub trait Routes: Clone + Send + Sync + 'static {
+    /// Answers a request of `connection`.
+    fn answer(
+        &self,
+        connection: Arc<ClientConnection>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Body>> + Send + use<Self>;
+}
+
 /// Serves `routes` until `stop` is done, then lets what was accepted be answered. Returns the end
 /// of the time that all of stopping may take.
-pub async fn serve<S>(
+pub async fn serve<R: Routes>(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
-    routes: S,
+    routes: R,
     config: HttpConfig,
     stop: impl Future<Output = ()> + Send,
-) -> time::Instant
-where
-    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
-    S: Clone + Send + 'static,
-    S::Future: Send,
-{
+) -> time::Instant {
     let server = Server {
         tls,
         routes,
@@ -103,9 +108,9 @@ where
     deadline
 }
 
-/// The connection of a request. It is an extension of each request.
+/// The connection of a request.
 #[derive(Debug)]
-pub(super) struct ClientConnection {
+pub struct ClientConnection {
     pub(super) peer: Peer,
     pub(super) slot: ConnectionSlot,
 }
@@ -133,9 +138,9 @@ impl Peer {
     }
 }
 
-struct Server<S> {
+struct Server<R> {
     tls: Option<Arc<Tls>>,
-    routes: S,
+    routes: R,
     header_timeout: Duration,
     send_timeout: Duration,
     connections: Connections,
@@ -144,12 +149,7 @@ struct Server<S> {
     stop: watch::Sender<()>,
 }
 
-impl<S> Server<S>
-where
-    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
-    S: Clone + Send + 'static,
-    S::Future: Send,
-{
+impl<R: Routes> Server<R> {
     /// Serves a connection in a task of its own, or refuses it while all slots are in use.
     fn accept(&self, stream: TcpStream, peer: SocketAddr) {
         // An answer is small and complete: waiting to fill a segment only delays it. A stream that
@@ -199,19 +199,14 @@ where
 }
 
 /// A connection that has its slot.
-struct Connection<S> {
-    routes: S,
+struct Connection<R> {
+    routes: R,
     builder: http1::Builder,
     stop: watch::Receiver<()>,
     client: Arc<ClientConnection>,
 }
 
-impl<S> Connection<S>
-where
-    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
-    S: Clone + Send + 'static,
-    S::Future: Send,
-{
+impl<R: Routes> Connection<R> {
     async fn serve(self, stream: TcpStream, acceptor: Option<TlsAcceptor>) {
         let Some(acceptor) = acceptor else { return self.answer_requests(stream).await };
         match time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
@@ -226,10 +221,9 @@ where
         mut stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     ) {
         let Self { routes, builder, mut stop, client } = self;
-        let answer = service_fn(move |mut request: Request<Incoming>| {
+        let answer = service_fn(move |request: Request<Incoming>| {
             client.slot.touch();
-            request.extensions_mut().insert(Arc::clone(&client));
-            routes.clone().oneshot(request)
+            routes.answer(Arc::clone(&client), request).map(Ok::<_, Infallible>)
         });
         let served = async {
             let served = builder.serve_connection(TokioIo::new(&mut stream), answer);

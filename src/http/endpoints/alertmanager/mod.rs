@@ -15,10 +15,9 @@ mod refusal;
 use std::{sync::Arc, time::Instant};
 
 use axum::{extract::State, http::StatusCode};
-use utoipa_axum::routes;
 
 use self::{alert::AlertHead, answer::DeliveryBody, delivery::ReadDelivery};
-use super::endpoint::{Access, BodyKind, Endpoint};
+use super::endpoint::{Access, BodyKind, Endpoint, routes};
 use crate::{
     auth::{Caller, Scope},
     counter::Counter,
