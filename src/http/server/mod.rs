@@ -263,6 +263,12 @@ fn connection_builder(header_timeout: Duration) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(header_timeout);
     builder.max_buf_size(MAX_HEAD_BYTES);
+    // Whether a client has left is not looked for while its request is handled: that would read
+    // ahead, into a buffer of its own for each request. A client that only sends no more reads its
+    // answer. Nothing relies on noticing one that has left: while a body arrives, its end is
+    // noticed; then the request holds its permit and its memory until its answer, for
+    // `http.response_timeout_seconds` at most.
+    builder.half_close(true);
     builder
 }
 
