@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use anomaly_counter::{
-    counter::{Clock as _, SystemClock},
+    counter::SystemClock,
     domain::{AnomalyKey, Signature, Timestamp},
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};

@@ -5,9 +5,8 @@ use std::{collections::BTreeMap, str::FromStr};
 use axum::{extract::State, response::Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use utoipa_axum::routes;
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, routes};
 use crate::{
     auth::Scope,
     catalogue::{Group, Summary, SummaryQuery},
