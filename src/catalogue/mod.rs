@@ -199,8 +199,8 @@ impl Catalogue {
         self.shared.as_ref()?.rows.stats_at(key, now)
     }
 
-    /// Returns the identifying fields of an anomaly, as far as they are known. `None` also where the
-    /// store shows all anomalies.
+    /// Returns the identifying fields of an anomaly, as far as they are known of the store. `None`
+    /// also where that shows all anomalies.
     pub(crate) fn signature(&self, key: AnomalyKey) -> Option<Signature> {
         self.shared.as_ref()?.rows.signature(key)
     }

@@ -308,11 +308,10 @@ impl Rows {
         }
     }
 
-    /// Returns the identifying fields of an anomaly, as far as they are known.
+    /// Returns the identifying fields of an anomaly, as far as they are known of the store.
     pub(crate) fn signature(&self, key: AnomalyKey) -> Option<Signature> {
         let segment = self.segment(key).lock();
-        let fields = segment.get(key).and_then(|row| row.fields);
-        let fields = fields.or_else(|| self.waiting.lock().get(&key).copied())?;
+        let fields = segment.get(key)?.fields?;
         self.texts.read().signature(&fields)
     }
 
