@@ -1,0 +1,213 @@
+// One anomaly: why it has its level, what happened, which repairs worked, who did what.
+
+import { read, tryRead } from "./api.js";
+import { bandsOf, chart, chartTable, stepName } from "./chart.js";
+import { h } from "./dom.js";
+import { count, curl, number, percent, plural, spaced, timeAgo, timeAt, unknown } from "./format.js";
+import {
+  copyButton, copyable, firingNote, fixNote, level, nameOf, placeOf, problemBox,
+} from "./parts.js";
+
+/** @typedef {import("./types").AnomalyData} AnomalyData */
+/** @typedef {import("./types").Child} Child */
+
+export const WINDOWS = ["24h", "7d", "30d"];
+
+/** An advice is asked for so many actions. An anomaly has one to three. */
+const MAX_ADVICE = 10;
+
+/**
+ * @param {string} key
+ * @param {string} action
+ */
+const advicePath = (key, action) => `anomalies/${key}/repairs/${encodeURIComponent(action)}`;
+
+/**
+ * @param {string} key
+ * @param {string} window
+ * @returns {Promise<{data: AnomalyData, at: Date}>}
+ */
+export async function loadAnomaly(key, window) {
+  const path = `anomalies/${encodeURIComponent(key)}`;
+  const others = [`${path}/history?window=${encodeURIComponent(window)}`, `${path}/audit`].map(tryRead);
+  const { body: anomaly, at } = await read(path);
+  /** @type {import("./types").Action[]} */
+  const actions = (anomaly.repairs ?? []).slice(0, MAX_ADVICE);
+  const advice = actions.map(({ action }) => tryRead(advicePath(key, action)));
+  const [history, audit, ...told] = await Promise.all([...others, ...advice]);
+  return { data: { anomaly, history, audit, advice: told }, at };
+}
+
+/**
+ * @param {string} title
+ * @param {...Child} content
+ */
+const card = (title, ...content) => h("section.card", h("h2", title), content);
+
+/**
+ * @param {Child} name
+ * @param {...Child} value
+ */
+const fact = (name, ...value) => h("div", h("dt", name), h("dd", value));
+
+const notKnown = () => h("p.quiet", "Not known while the store is unavailable.");
+
+/**
+ * What scrolls by itself.
+ * @param {string} label
+ * @param {Child} content
+ */
+const scrolled = (label, content) =>
+  h("div.scroll", { tabindex: 0, role: "region", "aria-label": label }, content);
+
+/**
+ * @param {AnomalyData} data
+ * @param {string} back
+ */
+function head({ anomaly }, back) {
+  const { frequency: found, anomaly_key: key, known_since, firing } = anomaly;
+  const note = fixNote(anomaly);
+  return [
+    h("p", h("a", { href: back }, "← All anomalies")),
+    h("div.title",
+      h("div.who", h("h1", h("bdi", nameOf(anomaly))), h("div.place", placeOf(anomaly)),
+        h("div", h("code", key), copyButton(key))),
+      h("dl.counts", fact("1 h", count(found.count_1h, found.exact)),
+        fact("24 h", count(found.count_24h, found.exact)),
+        fact("7 d", count(found.count_7d, found.exact)),
+        fact("30 d", count(found.count_30d, found.exact)))),
+    h("dl.facts",
+      fact("Level", level(found)),
+      found.rule && fact("Rule", h("bdi", found.rule)),
+      fact("Firing", firing ? firingNote(firing) : firing === null ? "no" : unknown()),
+      note && fact("Fix", note),
+      fact("Last seen", found.last_seen ? timeAgo(found.last_seen) : unknown()),
+      fact("First seen", found.first_seen ? timeAt(found.first_seen) : unknown()),
+      known_since && fact("Known since", timeAt(known_since))),
+  ];
+}
+
+/**
+ * @param {AnomalyData} data
+ * @param {string} window
+ * @param {number} width
+ */
+function picture({ anomaly, history }, window, width) {
+  const choices = h("nav.chips", { "aria-label": "Window" }, WINDOWS.map((name) => {
+    const href = `?anomaly=${anomaly.anomaly_key}&window=${name}`;
+    return h("a.chip", { href, "aria-current": name === window && "true" }, spaced(name));
+  }));
+  /** @param {string} readout */
+  const title = (readout) =>
+    h("div.bar-head", h("h2", "History"), h("p", { id: "readout" }, readout), choices);
+  if ("problem" in history) return h("section.card", title(""), problemBox(history.problem));
+  const { ok } = history;
+  const { starts, others } = bandsOf(ok);
+  return h("section.card",
+    title(`${plural(ok.total, "occurrence")} in ${spaced(window)}`),
+    h("div", { id: "picture" }, chart(ok, width)),
+    h("p.legend", h("span", `bars: occurrences per ${stepName(ok)}`),
+      h("span", "line: count of 24 h, over the levels"),
+      h("span.worked-key", "repair worked"), h("span.failed-key", "repair failed"),
+      others.map((words) => h("span", words)),
+      starts.length + others.length === 0 && h("span", "its rule gives no levels")),
+    h("details", { "data-key": "table" }, h("summary", "The same as a table"),
+      scrolled("History", chartTable(ok))));
+}
+
+/** @param {AnomalyData} data */
+function repairs({ anomaly: { repairs: actions }, advice }) {
+  if (!actions) return card("Repairs", notKnown());
+  const rows = actions.map(({ action, total, success, success_rate: rate }, index) => {
+    const told = advice[index];
+    const words = !told || "problem" in told ? unknown()
+      : told.ok.should_skip ? h("strong.bad", "do not try again") : h("span.good", "worth a try");
+    return fact(h("bdi.action", action),
+      `${number(success)} of ${number(total)} worked (${percent(rate)}): `, words);
+  });
+  return card("Repairs", rows.length ? h("dl.fields", rows) : h("p.quiet", "No repair was reported."));
+}
+
+/**
+ * @param {AnomalyData} data
+ * @param {boolean} canOperate
+ */
+function fix({ anomaly: { permanent_fix: mark, frequency } }, canOperate) {
+  const isMarked = frequency.permanent_fix_applied;
+  const isUnknown = typeof isMarked !== "boolean";
+  return card("Permanent fix",
+    isUnknown ? notKnown() : !isMarked && h("p.quiet", "The cause is not marked as fixed."),
+    mark && [
+      h("blockquote", { dir: "auto" }, mark.fix_description ?? "(no description)"),
+      h("p", "Marked ", mark.fixed_by && ["by ", h("bdi", mark.fixed_by), ", "],
+        timeAt(mark.fixed_at), ". It ends by itself on ", timeAt(mark.expires_at), "."),
+    ],
+    frequency.regressed && h("p", h("strong.bad", "It came back after this fix.")),
+    canOperate && h("div.buttons",
+      h("button", { type: "button", "data-do": "mark" }, isMarked ? "Mark again…" : "Mark as fixed…"),
+      (isMarked || isUnknown) && h("button", { type: "button", "data-do": "unmark" }, "Take back…")));
+}
+
+/**
+ * @param {import("./types").AuditEntry} entry
+ * @returns {Child}
+ */
+function deed({ event, fix_description, reason, action, success }) {
+  if (event === "marked_fixed") return ["marked as fixed: ", h("bdi", fix_description)];
+  if (event === "unmarked_fixed") return ["took the mark back", reason && [": ", h("bdi", reason)]];
+  if (event !== "repair_attempted") return event;
+  return ["tried ", h("bdi.action", action), success ? ", which worked" : ", which failed"];
+}
+
+/** @param {AnomalyData} data */
+function audit({ audit: found }) {
+  if ("problem" in found) return card("Who did what", problemBox(found.problem));
+  const rows = found.ok.entries.map((entry) => {
+    const { at, by, token, request_id: id } = entry;
+    const title = [token && `token ${token}`, id && `request ${id}`].filter(Boolean).join(", ");
+    return fact([timeAt(at), by && h("bdi", { title }, ` ${by}`)], deed(entry));
+  });
+  return card("Who did what", rows.length ? scrolled("Who did what", h("dl.fields", rows))
+    : h("p.quiet", "Nobody has done anything yet."));
+}
+
+/** @param {AnomalyData} data */
+function fields({ anomaly: { signature, metadata } }) {
+  const rows = Object.entries({ ...signature, ...metadata }).map(([name, value]) => {
+    const text = typeof value === "string" ? value || h("i", "empty") : h("pre", JSON.stringify(value, null, 2));
+    return fact(h("bdi", name), h("bdi", text));
+  });
+  return card("All fields, as first posted", rows.length ? h("dl.fields", rows) : h("p.quiet", "They are not known."));
+}
+
+/**
+ * @param {AnomalyData} data
+ * @param {string} window
+ * @param {boolean} isOpen
+ */
+function commands({ anomaly: { anomaly_key: key, repairs: actions } }, window, isOpen) {
+  /** @type {[string, string, string, object?][]} */
+  const lines = [
+    ["This anomaly", "GET", `anomalies/${key}`],
+    ["History", "GET", `anomalies/${key}/history?window=${window}`],
+    ["Repairs", "GET", `anomalies/${key}/repairs`],
+    ["Is a repair worth a try?", "GET", advicePath(key, actions?.[0]?.action ?? "restart_pod")],
+    ["Who did what", "GET", `anomalies/${key}/audit`],
+    ["Mark as fixed", "PUT", "permanent-fix", { anomaly_key: key, fix_description: "raised the limit" }],
+    ["Take back", "DELETE", `permanent-fix/${key}`],
+  ];
+  return card("With curl", h("dl.commands", lines.map(([name, method, path, body]) =>
+    fact(name, copyable(curl(method, path, isOpen, body))))));
+}
+
+/**
+ * @param {AnomalyData} data
+ * @param {{window: string, back: string, width: number, isOpen: boolean, canOperate: boolean}} options
+ */
+export function anomalyView(data, { window, back, width, isOpen, canOperate }) {
+  return [
+    head(data, back), picture(data, window, width),
+    h("div.cards", h("div", repairs(data), fix(data, canOperate)), audit(data)),
+    fields(data), commands(data, window, isOpen),
+  ];
+}

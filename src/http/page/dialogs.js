@@ -1,0 +1,119 @@
+// What opens over the page: marking a fix, taking it back, and the help for the keyboard. Also the
+// form for a token, which stands in the place of the page.
+
+import { change, Problem } from "./api.js";
+import { byId, h } from "./dom.js";
+import { curl } from "./format.js";
+import { copyable, problemBox } from "./parts.js";
+
+/** @typedef {import("./types").Child} Child */
+
+/** The longest text that a mark takes. */
+const MAX_TEXT = 4000;
+
+/**
+ * Opens a dialog, which a click outside closes.
+ * @param {string} title
+ * @param {...Child} content
+ */
+function open(title, ...content) {
+  const dialog = h("dialog", { "aria-label": title }, h("h2", title), content);
+  dialog.addEventListener("close", () => dialog.remove());
+  dialog.addEventListener("click", ({ target }) => {
+    if (target === dialog || (target instanceof Element && target.matches(".cancel"))) dialog.close();
+  });
+  byId("dialogs").replaceChildren(dialog);
+  dialog.showModal();
+}
+
+/** @param {string} text */
+const cancel = (text) => h("button.cancel", { type: "button" }, text);
+
+/**
+ * @param {string} label
+ * @param {HTMLElement} control
+ */
+const field = (label, control) => h("label.field", label, control);
+
+/**
+ * A form that makes one call. It stays open and shows the problem where that fails.
+ * @param {string} title
+ * @param {string} verb
+ * @param {[string, string, object?]} call method, path, and members of the body
+ * @param {import("./types").Subject} subject
+ * @param {object} example the body of the command
+ * @param {...Child} fields
+ */
+function ask(title, verb, [method, path, members], { isOpen, done }, example, ...fields) {
+  const trouble = h("div", { role: "alert" });
+  const go = h("button.primary", verb);
+  const form = h("form", fields, trouble, h("div.buttons", go, cancel("Cancel")),
+    h("details", h("summary", "With curl"), copyable(curl(method, path, isOpen, example))));
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const values = [...new FormData(form)].map(([name, value]) => [name, String(value).trim()]);
+    const body = { ...members, ...Object.fromEntries(values.filter(([, value]) => value)) };
+    go.disabled = true;
+    try {
+      const status = await change(method, path, body);
+      form.closest("dialog")?.close();
+      done(status);
+    } catch (problem) {
+      if (!(problem instanceof Problem)) throw problem;
+      trouble.replaceChildren(problemBox(problem));
+    }
+    go.disabled = false;
+  });
+  open(title, form);
+}
+
+/** @param {import("./types").Subject} subject */
+export function askToMark(subject) {
+  const { key: anomaly_key, name, who } = subject;
+  ask(`Mark ${name} as fixed`, "Mark as fixed", ["PUT", "permanent-fix", { anomaly_key }], subject,
+    { anomaly_key, fix_description: "raised the limit" },
+    h("p", "The mark holds for 90 days. If the anomaly occurs again, that is a regression."),
+    field("What was done to fix the cause",
+      h("textarea", { name: "fix_description", rows: 4, required: true, maxlength: MAX_TEXT, dir: "auto" })),
+    field("Who fixed it (optional)", h("input", { name: "fixed_by", value: who, maxlength: 200 })));
+}
+
+/** @param {import("./types").Subject} subject */
+export function askToUnmark(subject) {
+  const { key, name } = subject;
+  const reason = "it came back under load";
+  ask(`Take back that ${name} is fixed?`, "Take back", ["DELETE", `permanent-fix/${key}`], subject,
+    { reason }, h("p", "From then on an occurrence is no regression."),
+    field("Why (optional)", h("input", { name: "reason", maxlength: MAX_TEXT, dir: "auto" })));
+}
+
+const KEYS = [
+  ["/", "search"], ["j", "next row"], ["k", "row before"], ["Enter", "open the row"],
+  ["u", "back to the list"], ["f", "mark as fixed"], ["?", "this help"],
+];
+
+/**
+ * @param {boolean} areOn
+ * @param {(areOn: boolean) => void} set
+ */
+export function showHelp(areOn, set) {
+  const box = h("input", { type: "checkbox", checked: areOn });
+  box.addEventListener("change", () => set(box.checked));
+  const rows = KEYS.map(([key, words]) => h("div", h("dt", h("kbd", key)), h("dd", words)));
+  open("Keyboard", h("dl.keys", rows), h("label", box, " Single keys do this"),
+    h("div.buttons", cancel("Close")));
+}
+
+/**
+ * @param {Problem | null} refusal
+ */
+export const tokenForm = (refusal) => h("form.login", { id: "login" },
+  h("h1", "A token is needed"),
+  h("p", "It stays in this browser until you log out, in a cookie that scripts can't read."),
+  // Where others on the network could read the token.
+  !window.isSecureContext && h("p.problem", "This page came by plain HTTP: whoever can read the network can read the token."),
+  field("Token", h("input", { name: "token", type: "password", required: true, autocomplete: "current-password" })),
+  h("div", { role: "alert" }, refusal && problemBox(refusal)),
+  h("div.buttons", h("button.primary", "Log in")),
+  h("p.quiet", "Whoever runs the service makes one:"),
+  copyable("anomaly-counter token new --name ana --scope read --scope operate"));

@@ -1,0 +1,263 @@
+// The list: filters, the table, and what stands in its place where there is nothing to list.
+// A view is a link: the page's query is the query of `GET /anomalies`.
+
+import { read, tryRead } from "./api.js";
+import { h } from "./dom.js";
+import { count, curl, number, spaced, timeAgo, unknown } from "./format.js";
+import { LEVELS, copyable, firingNote, fixNote, level, nameOf, placeOf, sparkline } from "./parts.js";
+
+/** @typedef {import("./types").Summary | null} MaybeSummary */
+
+/** Filters of which one at a time is a chip in the first row. */
+const STATES = ["level", "firing", "regressed", "fixed"];
+
+/** Parameters that are no filters. */
+const OTHERS = ["sort", "order", "limit", "cursor"];
+
+/** The windows of "seen in". */
+const WINDOWS = ["1h", "24h", "7d", "30d"];
+
+/** Of the 16 values that the service takes for fields, those for namespaces. */
+const MAX_NAMESPACES = 12;
+
+/** The longest value, in characters; of a longer one its beginning is asked for. */
+const MAX_VALUE = 256;
+
+/** Head, class, parameter of `sort`. @type {[string, string, string?][]} */
+const COLUMNS = [
+  ["Level", "lv"], ["Anomaly", "who"], ["Last 24 h", "bars"], ["1 h", "n", "count_1h"],
+  ["24 h", "n.day", "count_24h"], ["7 d", "n", "count_7d"], ["30 d", "n", "count_30d"],
+  ["Last", "last", "last_seen"], ["Repairs", "n"],
+];
+
+/**
+ * A copy of the parameters without those of these names.
+ * @param {URLSearchParams} params
+ * @param {...string} names
+ */
+function without(params, ...names) {
+  const copy = new URLSearchParams(params);
+  for (const name of names) copy.delete(name);
+  return copy;
+}
+
+/**
+ * A copy with one parameter, from the first page; null takes it away.
+ * @param {URLSearchParams} params
+ * @param {string} name
+ * @param {string | null} value
+ */
+function changed(params, name, value) {
+  const copy = without(params, "cursor", name);
+  if (value !== null) copy.set(name, value);
+  return copy;
+}
+
+/** @param {URLSearchParams} params */
+const link = (params) => (params.size ? `?${params}` : "./");
+
+/**
+ * Reads what the list shows. Each row of chips counts what a click on it would list, so each is
+ * counted without its own filter. Chips without counts are better than no list.
+ * @param {URLSearchParams} params
+ * @param {number} top the most namespaces
+ * @returns {Promise<{data: import("./types").ListData, at: Date}>}
+ */
+export async function loadList(params, top) {
+  const rows = new URLSearchParams(params);
+  rows.set("series", "24h");
+  const paths = [STATES, ["namespace"]].map((names) => {
+    const filters = without(params, ...names, ...OTHERS);
+    filters.set("by", "namespace");
+    filters.set("top", String(top));
+    return `summary?${filters}`;
+  });
+  const first = tryRead(paths[0]);
+  const second = paths[1] === paths[0] ? first : tryRead(paths[1]);
+  const { body, at } = await read(`anomalies?${rows}`);
+  const [levels, namespaces] = (await Promise.all([first, second]))
+    .map((found) => ("ok" in found ? found.ok : null));
+  return { data: { list: body, levels, namespaces }, at };
+}
+
+/**
+ * @param {import("./types").Child} label
+ * @param {URLSearchParams} params its view
+ * @param {boolean} isOn
+ * @param {number | null} [matches]
+ */
+const chip = (label, params, isOn, matches) =>
+  h("a.chip", { href: link(params), "aria-current": isOn && "true" },
+    h("bdi", label), typeof matches === "number" && h("b", number(matches)));
+
+/**
+ * @param {string} name
+ * @param {...import("./types").Child} chips
+ */
+const chips = (name, ...chips) => h("nav.chips", { "aria-label": name }, chips);
+
+/**
+ * @param {URLSearchParams} params
+ * @param {MaybeSummary} summary
+ */
+function stateChips(params, summary) {
+  const base = without(params, "cursor", ...STATES);
+  /** @type {(label: string, matches?: number | null, name?: string, value?: string) => Element} */
+  const one = (label, matches, name = label, value = "true") => {
+    const isOn = params.getAll(name).includes(value);
+    return chip(label, isOn ? base : changed(base, name, value), isOn, matches);
+  };
+  const isAll = STATES.every((name) => !params.has(name));
+  return chips("Level", chip("all", base, isAll, summary?.anomalies),
+    LEVELS.map((level) => one(level, summary?.levels[level], "level", level)),
+    one("no level", summary?.levels.none, "level", "none"), one("firing", summary?.firing),
+    one("regressed", summary?.regressed), one("fixed", summary?.fixed));
+}
+
+/**
+ * A value as the filter takes it: equal to it, byte for byte.
+ * @param {string} value
+ */
+function exactly(value) {
+  const isLong = value.length > MAX_VALUE;
+  if (!isLong && !/[*?]/.test(value)) return value;
+  const escaped = value.slice(0, isLong ? MAX_VALUE / 4 : MAX_VALUE).replaceAll(/[\\*?]/g, "\\$&");
+  return isLong ? `${escaped}*` : escaped;
+}
+
+/**
+ * @param {URLSearchParams} params
+ * @param {MaybeSummary} summary
+ */
+function namespaceChips(params, summary) {
+  const chosen = params.getAll("namespace");
+  const facets = summary?.by.namespace ?? [];
+  const rest = facets.find(({ value }) => value === null);
+  /** Label and count of each filter. @type {Map<string, [string, number?]>} */
+  const all = new Map();
+  for (const { value, anomalies } of facets) {
+    if (value !== null) all.set(exactly(value), [value, anomalies]);
+  }
+  for (const filter of chosen) if (!all.has(filter)) all.set(filter, [filter]);
+  if (!all.size) return null;
+  return chips("Namespace", h("span.label", "namespace"),
+    [...all].map(([filter, [label, matches]]) => {
+      const isOn = chosen.includes(filter);
+      const kept = isOn ? chosen.filter((other) => other !== filter) : [...chosen, filter];
+      const to = without(params, "cursor", "namespace");
+      for (const other of kept.slice(-MAX_NAMESPACES)) to.append("namespace", other);
+      return chip(label || h("i", "none"), to, isOn, matches);
+    }),
+    rest && h("button.plain", { type: "button", "data-do": "more" }, `${number(rest.anomalies)} more`));
+}
+
+/** @param {URLSearchParams} params */
+const seenChips = (params) => chips("Seen in", h("span.label", "seen in"), WINDOWS.map((window) => {
+  const isOn = params.get("last_seen_after") === window;
+  return chip(spaced(window), changed(params, "last_seen_after", isOn ? null : window), isOn);
+}));
+
+/**
+ * Filters that a link has and no chip shows, each with a way out of it.
+ * @param {URLSearchParams} params
+ */
+function otherChips(params) {
+  const others = [...without(params, ...STATES, ...OTHERS, "q", "namespace")]
+    .filter(([name, value]) => name !== "last_seen_after" || !WINDOWS.includes(value));
+  return others.length > 0 && chips("Other filters", h("span.label", "also"),
+    others.map(([name, value]) => chip(`${name}: ${value} ✕`, changed(params, name, null), true)));
+}
+
+/** @param {URLSearchParams} params */
+function head(params) {
+  const isAscending = params.get("order") === "asc";
+  const cells = COLUMNS.map(([name, kind, sort]) => {
+    if (!sort) return h(`th.${kind}`, { role: "columnheader", scope: "col" }, name);
+    const isSorted = sort === (params.get("sort") ?? "count_24h");
+    const to = changed(changed(params, "sort", sort), "order", null);
+    // Only times go the other way too.
+    if (isSorted && sort === "last_seen" && !isAscending) to.set("order", "asc");
+    const order = isSorted && (isAscending ? "ascending" : "descending");
+    return h(`th.sortable.${kind}`, { role: "columnheader", scope: "col", "aria-sort": order },
+      h("a", { href: link(to) }, name));
+  });
+  return h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, cells));
+}
+
+/** @param {import("./types").Row} row */
+function rowOf(row) {
+  const { anomaly_key: key, frequency: found, firing } = row;
+  const href = `?anomaly=${key}`;
+  const cells = [
+    level(found),
+    [h("a.name", { href }, h("bdi", nameOf(row))), h("div.place", placeOf(row)),
+      h("div.notes", firing && firingNote(firing), fixNote(row))],
+    sparkline(row.series),
+    count(found.count_1h, found.exact), count(found.count_24h, found.exact),
+    count(found.count_7d, found.exact), count(found.count_30d, found.exact),
+    found.last_seen ? timeAgo(found.last_seen) : unknown(),
+    count(found.auto_repair_count),
+  ];
+  return h("tr", { role: "row", "data-key": key, "data-href": href },
+    cells.map((cell, index) => h(`td.${COLUMNS[index][1]}`, { role: "cell" }, cell)));
+}
+
+/**
+ * @param {URLSearchParams} params
+ * @param {import("./types").List} list
+ */
+function foot(params, list) {
+  const { anomalies, total, total_exact, next_cursor: cursor, loaded } = list;
+  const read = loaded === undefined ? "" : `: ${number(loaded)} anomalies are read so far`;
+  const about = total_exact === false ? "about " : "";
+  return h("div.foot",
+    h("span", `${number(anomalies.length)} of ${about}${number(total)}`),
+    params.has("cursor") && h("a.button", { href: link(without(params, "cursor")) }, "First page"),
+    cursor && h("a.button", { href: link(changed(params, "cursor", cursor)), rel: "next" }, "Next page"),
+    !list.complete && h("span", `This instance is still reading the store${read}.`),
+    list.ranking === "approximate" && h("span", "The order is approximate."));
+}
+
+/**
+ * @param {URLSearchParams} params
+ * @param {boolean} isOpen
+ */
+function nothing(params, isOpen) {
+  if (without(params, ...OTHERS).size) {
+    return h("div.empty", h("h2", "No anomaly matches"),
+      h("p", "Take a filter away, or ", h("a", { href: "./" }, "show all"), "."));
+  }
+  const first = { alert_name: "HighCPU", service: "api", namespace: "shop" };
+  return h("div.empty", h("h2", "Nothing has been counted yet"),
+    h("p", "This makes a first anomaly. Send it three times, and it is at REPEAT:"),
+    copyable(curl("POST", "anomalies", isOpen, first)),
+    h("p", "Alertmanager and Grafana send their alerts to this webhook:"),
+    copyable(new URL("webhooks/alertmanager", document.baseURI).href));
+}
+
+/**
+ * @param {URLSearchParams} params
+ * @param {import("./types").ListData} data
+ * @param {boolean} isOpen
+ */
+export function listView(params, { list, levels, namespaces }, isOpen) {
+  const rows = list.anomalies.map(rowOf);
+  return [
+    h("h1.unseen", "Anomalies"),
+    h("div.filters", h("div.pair", stateChips(params, levels), seenChips(params)),
+      namespaceChips(params, namespaces), otherChips(params)),
+    rows.length === 0 ? nothing(params, isOpen) : [
+      h("table.list", { role: "table", "aria-label": "Anomalies" },
+        head(params), h("tbody", { role: "rowgroup" }, rows)),
+      foot(params, list),
+    ],
+    h("details", { "data-key": "curl" }, h("summary", "With curl"),
+      copyable(curl("GET", `anomalies${params.size ? link(params) : ""}`, isOpen))),
+  ];
+}
+
+/** @param {MaybeSummary} summary */
+export function titleOf(summary) {
+  const worst = summary?.levels.PERMANENT_FIX;
+  return `${worst ? `${number(worst)} at PERMANENT_FIX – ` : ""}anomaly-counter`;
+}

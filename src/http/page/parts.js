@@ -1,0 +1,89 @@
+// Parts that several views show.
+
+import { h, s } from "./dom.js";
+import { plural, timeAgo, timeAt, unknown } from "./format.js";
+
+/** @typedef {import("./types").Row} Row */
+
+/** From the highest. @type {import("./types").Level[]} */
+export const LEVELS = ["PERMANENT_FIX", "ESCALATE", "REPEAT"];
+
+/**
+ * The level, and why it is that.
+ * @param {import("./types").Frequency} frequency
+ */
+export const level = ({ escalation_level: reached, count_24h, because }) => [
+  typeof count_24h === "number" || reached
+    ? h(`span.level.${reached ?? "none"}`, reached ?? "no level") : unknown(),
+  because && h("span.because", { title: because }, because),
+];
+
+/**
+ * The name of an anomaly; its key where the fields are not known.
+ * @param {Row} row
+ */
+export function nameOf({ signature: known, anomaly_key }) {
+  return known?.alert_name || known?.error_type || known?.service || known?.namespace || anomaly_key;
+}
+
+/**
+ * The other fields. Each has a direction of its own, so that none reorders its neighbours.
+ * @param {Row} row
+ */
+export function placeOf(row) {
+  const known = row.signature;
+  if (!known) return h("span", "its fields are not known");
+  /** @type {(keyof import("./types").Signature)[]} */
+  const fields = ["namespace", "service", "error_type"];
+  return fields.filter((field) => known[field] && known[field] !== nameOf(row))
+    .map((field, index) => [index > 0 && " · ", h("bdi", { title: field }, known[field])]);
+}
+
+/** @param {import("./types").Firing} firing */
+export const firingNote = ({ since, episodes }) => h("span.note.firing", "firing since ",
+  timeAt(since), episodes > 1 && `, ${plural(episodes, "alert")}`);
+
+/** @param {Row} row */
+export function fixNote({ frequency, fixed_at }) {
+  if (frequency.regressed) return h("span.note.back", "came back after its fix");
+  return frequency.permanent_fix_applied
+    && h("span.note.fixed", "fixed ", fixed_at && timeAgo(fixed_at));
+}
+
+/**
+ * Bars of a row's last 24 hours.
+ * @param {number[] | null | undefined} series
+ */
+export function sparkline(series) {
+  if (!series) return unknown();
+  const height = 22;
+  const width = series.length * 5 - 1;
+  const most = Math.max(...series);
+  const total = series.reduce((sum, count) => sum + count, 0);
+  const label = `${plural(total, "occurrence")} in ${series.length} hours, at most ${most} in one`;
+  const bars = series.map((count, index) => {
+    // A single occurrence is no tall bar.
+    const tall = count ? Math.max(2, Math.round(count / Math.max(4, most) * height)) : 1;
+    return s(count ? "rect.bar" : "rect.zero",
+      { x: index * 5, y: height - tall, width: 4, height: tall });
+  });
+  const size = { width, height, viewBox: `0 0 ${width} ${height}` };
+  return s("svg", { ...size, role: "img", "aria-label": label }, s("title", label), bars);
+}
+
+/**
+ * A line that can be copied.
+ * @param {string} text
+ */
+export const copyable = (text) => h("div.command", h("code", { tabindex: 0 }, text), copyButton(text));
+
+/** @param {string} text */
+export const copyButton = (text) =>
+  h("button.plain", { type: "button", "data-do": "copy", "data-text": text }, "Copy");
+
+/**
+ * Why there is no answer, in the service's own words.
+ * @param {import("./api.js").Problem} problem
+ */
+export const problemBox = ({ title, message }) =>
+  h("div.problem", title && h("strong", title), h("p", message));
