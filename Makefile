@@ -1,6 +1,6 @@
 # The same commands that CI runs. `make help` lists them.
 
-.PHONY: help run test lint minimum-rust needs chaos soak attack attack-calls fuzz bench bench-micro deb
+.PHONY: help run test lint page-types minimum-rust needs chaos soak attack attack-calls fuzz bench bench-micro deb
 
 # For `make minimum-rust`.
 MINIMUM_RUST := $(shell sed -n 's/^rust-version = "\(.*\)"$$/\1/p' Cargo.toml)
@@ -72,6 +72,9 @@ lint: ## Format, clippy and documentation, with warnings as errors
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+
+page-types: ## The types in the page's scripts, by TypeScript, which npm loads; needs Node
+	npx --yes --package typescript@7.0.2 -- tsc --project src/http/page
 
 minimum-rust: ## Compile with the oldest Rust that Cargo.toml promises, which rustup installs
 	rustup toolchain install $(MINIMUM_RUST) --profile minimal

@@ -266,11 +266,13 @@ impl Application {
             anomaly: config.anomaly,
             http: config.http,
             alertmanager: config.alertmanager,
+            page: config.page,
         };
         let exposure = Exposure {
             browser: config.browser.clone(),
             proxy: config.proxy.clone(),
             is_local: address.ip().is_loopback(),
+            has_tls: tls.is_some(),
         };
         let service = Arc::new(http::service(AppState::from(state), exposure));
         Ok(Self {

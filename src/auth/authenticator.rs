@@ -14,7 +14,7 @@ use subtle::ConstantTimeEq as _;
 use super::{
     config::{AuthConfig, AuthConfigError},
     failures::{AuthError, AuthFailure, note},
-    token::{RetryAfter, Scope, Token, TokenDigest},
+    token::{RetryAfter, Scope, Token, TokenConfig, TokenDigest},
     webhook::{SignedDelivery, WebhookSecret},
 };
 use crate::{domain::Timestamp, telemetry::LogSource};
@@ -236,6 +236,26 @@ impl Authenticator {
         Ok(Caller { token: Some(token), address })
     }
 
+    /// Returns the entry of the token that the caller at `address` presents.
+    ///
+    /// # Errors
+    /// The reason for a refusal, which is counted and logged.
+    pub fn identify(
+        &self,
+        now: Timestamp,
+        secret: Option<&str>,
+        address: Option<&str>,
+    ) -> Result<TokenConfig, AuthError> {
+        let known = self.known(now, secret, Scope::Read);
+        let token = known.inspect_err(|error| note(error, address, Instant::now()))?;
+        Ok(token.config.clone())
+    }
+
+    /// Returns the time for which a browser keeps a token, in seconds.
+    pub fn session_seconds(&self) -> u32 {
+        u32::from(self.config.session_hours.get()) * 3600
+    }
+
     /// Returns the header in which Grafana sends the time that it signs.
     pub fn grafana_timestamp_header(&self) -> Option<&str> {
         self.config.grafana_timestamp_header.as_deref()
@@ -257,11 +277,7 @@ impl Authenticator {
 
     /// Refuses a delivery of `caller` whose signature does not match its body.
     pub fn refuse_delivery(&self, caller: &Caller) -> AuthError {
-        let error = AuthError {
-            failure: AuthFailure::Unknown,
-            token_name: String::new(),
-            needed: Scope::Ingest,
-        };
+        let error = refused(AuthFailure::Unknown, "", Scope::Ingest);
         note(&error, caller.address.as_deref(), Instant::now());
         error
     }
@@ -272,11 +288,21 @@ impl Authenticator {
         secret: Option<&str>,
         needed: Scope,
     ) -> Result<Arc<Token>, AuthError> {
-        let refused = |failure, token_name: &str| AuthError {
-            failure,
-            token_name: token_name.to_owned(),
-            needed,
-        };
+        let token = self.known(now, secret, needed)?;
+        if !token.config.scopes.contains(&needed) {
+            return Err(refused(AuthFailure::Forbidden, &token.config.name, needed));
+        }
+        Ok(token)
+    }
+
+    /// Returns the token with a secret, unless it has expired. `needed` is for the message.
+    fn known(
+        &self,
+        now: Timestamp,
+        secret: Option<&str>,
+        needed: Scope,
+    ) -> Result<Arc<Token>, AuthError> {
+        let refused = |failure, token_name: &str| refused(failure, token_name, needed);
         let secret = secret.ok_or_else(|| refused(AuthFailure::Missing, ""))?;
         let policy = Arc::clone(&self.policy.read());
         let digest = TokenDigest::of(secret);
@@ -292,9 +318,10 @@ impl Authenticator {
         if token.config.expires_at.is_some_and(|expires_at| expires_at <= now) {
             return Err(refused(AuthFailure::Expired, name));
         }
-        if !token.config.scopes.contains(&needed) {
-            return Err(refused(AuthFailure::Forbidden, name));
-        }
         Ok(Arc::clone(token))
     }
+}
+
+fn refused(failure: AuthFailure, token_name: &str, needed: Scope) -> AuthError {
+    AuthError { failure, token_name: token_name.to_owned(), needed }
 }

@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::SocketAddr,
+    num::NonZeroU16,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
@@ -28,6 +29,8 @@ pub struct AuthConfig {
     pub file: Option<PathBuf>,
     /// A file with the secret by which Grafana signs its deliveries, read again on SIGHUP.
     pub grafana_secret_file: Option<PathBuf>,
+    /// Time for which a browser keeps the token that it has logged in with, in hours.
+    pub session_hours: NonZeroU16,
     /// The header in which Grafana sends the time that it signs. With it, deliveries without a time
     /// are refused.
     pub grafana_timestamp_header: Option<String>,

@@ -16,7 +16,7 @@ use crate::{
     catalogue::CatalogueConfig,
     counter::{BatchConfig, DegradedConfig},
     domain::{AnomalyConfig, KeyConfig, KeyMapping, Thresholds, TimelineConfig},
-    http::{AlertmanagerConfig, BrowserConfig, HttpConfig, ProxyConfig, TlsConfig},
+    http::{AlertmanagerConfig, BrowserConfig, HttpConfig, PageConfig, ProxyConfig, TlsConfig},
     logging::LogConfig,
     options::{self, ENVIRONMENT_PREFIX, ENVIRONMENT_SEPARATOR, OptionError},
     rules::RulesConfig,
@@ -66,6 +66,8 @@ pub struct Config {
     pub alertmanager: AlertmanagerConfig,
     /// Section `http`.
     pub http: HttpConfig,
+    /// Section `page`.
+    pub page: PageConfig,
     /// Section `tls`.
     pub tls: TlsConfig,
     /// Section `auth`.

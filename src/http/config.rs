@@ -1,4 +1,4 @@
-//! The sections `http` and `alertmanager` of the configuration.
+//! The sections `http`, `alertmanager` and `page` of the configuration.
 
 use std::num::{NonZeroU16, NonZeroUsize};
 
@@ -33,6 +33,14 @@ pub struct HttpConfig {
     pub send_timeout_seconds: NonZeroU16,
     /// Time that requests in progress have to end when the service stops, in seconds.
     pub shutdown_timeout_seconds: u64,
+}
+
+/// The section `page` of the configuration.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PageConfig {
+    /// Browsers get the page at `/`, and may log in to it.
+    pub enabled: bool,
 }
 
 /// The section `alertmanager` of the configuration.

@@ -1,7 +1,7 @@
 //! The HTTP API. Modules in here import from left to right only:
 //!
-//! `json → problem | headers | config → state → extract → bodies → endpoints → openapi → server →`
-//! `layers`
+//! `json → problem | headers | page | session_cookie | config → state → extract → bodies →`
+//! `endpoints → openapi → server → layers`
 //!
 //! This file puts them together.
 //!
@@ -19,14 +19,16 @@ mod headers;
 mod json;
 mod layers;
 mod openapi;
+mod page;
 mod problem;
 mod server;
+mod session_cookie;
 mod state;
 
 use self::endpoints::Endpoint;
 use crate::auth;
 
-pub use config::{AlertmanagerConfig, HttpConfig};
+pub use config::{AlertmanagerConfig, HttpConfig, PageConfig};
 pub use endpoints::{DeadLetterBody, RetriedBody};
 pub use layers::{BrowserConfig, Exposure, HttpService, ProxyConfig};
 pub use server::{ClientConnection, Routes, Tls, TlsConfig, TlsError, serve};

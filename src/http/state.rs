@@ -5,7 +5,7 @@ use std::{ops::Deref, sync::Arc};
 use axum::extract::FromRef;
 use bytes::Bytes;
 
-use super::config::{AlertmanagerConfig, HttpConfig};
+use super::config::{AlertmanagerConfig, HttpConfig, PageConfig};
 use crate::{
     auth::{Authenticator, Caller, SignedDelivery},
     counter::Counter,
@@ -34,6 +34,8 @@ pub struct SharedState {
     pub http: HttpConfig,
     /// The section `alertmanager` of the configuration.
     pub alertmanager: AlertmanagerConfig,
+    /// The section `page` of the configuration.
+    pub page: PageConfig,
 }
 
 impl From<SharedState> for AppState {

@@ -54,6 +54,7 @@ mod odd_deliveries;
 mod older_writer;
 mod openapi;
 mod outage;
+mod page;
 mod permanent_fix;
 mod quiet_log;
 mod readme;

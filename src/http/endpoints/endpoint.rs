@@ -81,6 +81,8 @@ pub(in crate::http) struct Description {
 pub(in crate::http) enum Access {
     /// Everybody.
     Public,
+    /// Everybody. The endpoint checks the token itself.
+    Session,
     /// Callers whose token has the scope.
     Scope(Scope),
     /// Callers whose token has the scope, and Grafana by its signature.
@@ -91,7 +93,7 @@ impl Access {
     /// The scope that a token needs; `None` where no token is needed.
     pub(in crate::http) const fn scope(self) -> Option<Scope> {
         match self {
-            Self::Public => None,
+            Self::Public | Self::Session => None,
             Self::Scope(scope) | Self::ScopeOrSignature(scope) => Some(scope),
         }
     }
@@ -104,6 +106,8 @@ pub(in crate::http) enum BodyKind {
     Call,
     /// A delivery of Alertmanager.
     Delivery,
+    /// A short one of a caller without a token.
+    Login,
 }
 
 /// The treatment of calls that programs repeat every few seconds.

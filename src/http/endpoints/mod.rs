@@ -11,12 +11,14 @@ mod history;
 mod list;
 mod lookup;
 mod metrics;
+mod page;
 mod permanent_fix;
 mod problems;
 mod repairs;
 mod root;
 mod rules;
 mod summary;
+mod session;
 
 #[cfg(fuzzing)]
 pub(super) use alertmanager::DeliveryRequest;
@@ -40,8 +42,10 @@ pub(super) fn all() -> impl Iterator<Item = Endpoint> {
         health::endpoints(),
         metrics::endpoints(),
         dead_letters::endpoints(),
+        session::endpoints(),
         problems::endpoints(),
         root::endpoints(),
+        page::endpoints(),
     ]
     .into_iter()
     .flatten()

@@ -1,13 +1,18 @@
-//! `/`: where to go from here.
+//! `/`: the page in a browser, and for programs where to go from here.
 
+use axum::{
+    extract::State,
+    http::{HeaderMap, HeaderValue, header},
+    response::{IntoResponse as _, Response},
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::endpoint::{Endpoint, routes};
-use crate::http::json::Json;
+use crate::http::{json::Json, page, state::AppState};
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
-    vec![Endpoint::new("root.links", routes!(links)).public()]
+    vec![Endpoint::new("root.read", routes!(root)).public()]
 }
 
 /// The name of the service, and the paths of its pages.
@@ -34,14 +39,40 @@ struct LinksBody {
     metrics: &'static str,
 }
 
-/// Read the paths of the service's pages.
+/// Read the paths of the service's pages, or open the page.
+///
+/// A browser, which accepts `text/html`, gets the page: a list of the anomalies, and what is known
+/// of each. All that the page shows it reads from this API.
 #[utoipa::path(
     get,
     path = "/",
     tag = "documentation",
-    responses((status = 200, description = "The paths.", body = LinksBody)),
+    responses((status = 200, description = "The paths, or the page.", content(
+        (LinksBody = "application/json"),
+        (String = "text/html; charset=utf-8"),
+    ))),
 )]
-async fn links() -> Json<LinksBody> {
+async fn root(State(state): State<AppState>, headers: HeaderMap) -> Response {
+    let mut response = if state.page.enabled && accepts_html(&headers) {
+        page::document(&headers)
+    } else {
+        links().into_response()
+    };
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+    response
+}
+
+/// Only browsers name the type of pages. Programs accept anything, or JSON.
+fn accepts_html(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT).iter();
+    let mut types = values.flat_map(|value| value.to_str().unwrap_or_default().split(','));
+    types.any(|part| {
+        let media_type = part.split(';').next().unwrap_or_default();
+        media_type.trim().eq_ignore_ascii_case("text/html")
+    })
+}
+
+fn links() -> Json<LinksBody> {
     Json(LinksBody {
         service: "anomaly-counter",
         version: env!("CARGO_PKG_VERSION"),

@@ -8,7 +8,13 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use super::{origin_policy::OriginPolicy, request_host::check_host, route::RouteMatch};
 use crate::{
     auth::{Caller, SignedDelivery},
-    http::{endpoints::Access, headers::GRAFANA_SIGNATURE, problem::Problem, state::AppState},
+    http::{
+        endpoints::Access,
+        headers::GRAFANA_SIGNATURE,
+        problem::Problem,
+        session_cookie::{PresentedToken, SessionCookie},
+        state::AppState,
+    },
     telemetry::{self, Shed},
 };
 
@@ -32,17 +38,25 @@ impl AccessPolicy {
         Self { state, origin_policy }
     }
 
-    /// Lets a request from the address `client` in; `None` where everybody may send it.
+    /// Lets a request from the address `client` in; `None` where everybody may send it. `cookie` is
+    /// that of its scheme.
     pub(super) fn admit<B>(
         &self,
-        request: &Request<B>,
+        request: &mut Request<B>,
         route: RouteMatch,
         client: Arc<str>,
+        cookie: SessionCookie,
     ) -> Result<Option<Admitted>, Problem> {
         check_host(request)?;
         let authenticator = &self.state.authenticator;
         self.origin_policy.admit(request, authenticator.is_open())?;
         let access = route.access(request.method());
+        if access == Access::Session {
+            let secret = self.secret(request, cookie)?;
+            let presented = PresentedToken { secret, cookie, address: Some(client) };
+            request.extensions_mut().insert(presented);
+            return Ok(None);
+        }
         let Some(scope) = access.scope() else { return Ok(None) };
         if matches!(access, Access::ScopeOrSignature(_))
             && let Some(delivery) = self.signed_delivery(request.headers())
@@ -50,7 +64,7 @@ impl AccessPolicy {
             let caller = Caller::without_token(Some(client));
             return Ok(Some(Admitted { caller, signed: Some(Box::new(delivery)) }));
         }
-        let secret = shown_secret(request.headers());
+        let secret = self.secret(request, cookie)?;
         let now = self.state.counter.now();
         let caller = authenticator.admit(now, secret.as_deref(), scope, Some(client))?;
         caller.admit_request().map_err(|wait| {
@@ -58,6 +72,25 @@ impl AccessPolicy {
             Problem::token_limit(scope, wait)
         })?;
         Ok(Some(Admitted { caller, signed: None }))
+    }
+
+    /// Returns the token that a request presents: in its header `Authorization`, or else in the
+    /// cookie of the page.
+    fn secret<B>(
+        &self,
+        request: &Request<B>,
+        cookie: SessionCookie,
+    ) -> Result<Option<String>, Problem> {
+        let headers = request.headers();
+        if headers.contains_key(header::AUTHORIZATION) {
+            return Ok(shown_secret(headers));
+        }
+        let Some(token) = cookie.token(headers) else { return Ok(None) };
+        if !self.state.page.enabled || self.state.authenticator.is_open() {
+            return Ok(None);
+        }
+        OriginPolicy::admit_cookie(request)?;
+        Ok(Some(token.to_owned()))
     }
 
     fn signed_delivery(&self, headers: &HeaderMap) -> Option<SignedDelivery> {

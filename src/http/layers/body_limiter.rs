@@ -34,6 +34,9 @@ const DRAIN_TIME: Duration = Duration::from_secs(2);
 /// are that small, and large bodies never keep them out.
 const FREE_BYTES: usize = 4 << 10;
 
+/// The bodies of callers without a token are no larger, so that they take no memory of others.
+const LOGINS: MaxSize = MaxSize { bytes: FREE_BYTES, remedy: "send the token, and nothing else" };
+
 /// The largest body that an endpoint takes.
 #[derive(Clone, Copy, Debug)]
 struct MaxSize {
@@ -83,7 +86,8 @@ impl BodyLimiter {
 
     /// Reads the whole body of a request, and logs the refusal of a delivery. A body without a
     /// meaning is dropped: otherwise callers without a token could have the service wait for
-    /// theirs, and hold them. `caller` is `None` where everybody may call.
+    /// theirs, and hold them. `caller` is `None` where everybody may call. The body of a login is
+    /// short, and its caller has no token yet.
     ///
     /// # Errors
     /// When the body is too large, too slow or incomplete, or there is no memory for it.
@@ -94,10 +98,13 @@ impl BodyLimiter {
         head: &Parts,
         body: impl RequestBody,
     ) -> Result<(Bytes, BodyPermit), Problem> {
-        let Some(caller) = caller else { return Ok((Bytes::new(), None)) };
         if matches!(head.method, Method::GET | Method::HEAD) {
             return Ok((Bytes::new(), None));
         }
+        if kind == BodyKind::Login {
+            return self.read_within(LOGINS, &head.headers, body).await;
+        }
+        let Some(caller) = caller else { return Ok((Bytes::new(), None)) };
         if kind == BodyKind::Call {
             return self.read_within(self.calls, &head.headers, body).await;
         }

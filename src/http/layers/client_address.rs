@@ -18,6 +18,7 @@ use crate::http::server::ClientConnection;
 const IPV4_MAPPED_PREFIX: u8 = 96;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// The section `proxy` of the configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -54,6 +55,23 @@ impl ProxyConfig {
             }
         }
         nearest
+    }
+
+    /// Returns whether the client sent a request with these headers by TLS. `is_own` is true where
+    /// the connection to this service is TLS.
+    pub(super) fn is_https(
+        &self,
+        connection: &ClientConnection,
+        headers: &HeaderMap,
+        is_own: bool,
+    ) -> bool {
+        if !self.trusts(connection.peer.address) {
+            return is_own;
+        }
+        // The nearest proxy's is the last one.
+        let said = headers.get_all(X_FORWARDED_PROTO).iter().next_back();
+        let said = said.and_then(|said| said.to_str().ok()?.rsplit(',').next());
+        said.map_or(is_own, |said| said.trim().eq_ignore_ascii_case("https"))
     }
 
     fn trusts(&self, address: IpAddr) -> bool {
@@ -124,6 +142,23 @@ mod tests {
         // All of them proxies: the farthest.
         assert_eq!(behind("10.0.0.1", &["10.0.0.3, 10.0.0.2"]), "10.0.0.3");
         assert_eq!(behind("10.0.0.1", &[]), "10.0.0.1");
+    }
+
+    #[test]
+    fn the_scheme_is_the_connections_unless_a_trusted_proxy_names_another() {
+        let is_https = |peer: &str, said: Option<&str>, is_own: bool| {
+            let trusted = serde_json::json!({ "trusted": ["10.0.0.0/8"] });
+            let proxies: ProxyConfig = serde_json::from_value(trusted).unwrap();
+            let mut headers = HeaderMap::new();
+            headers.extend(said.map(|said| (X_FORWARDED_PROTO, said.parse().unwrap())));
+            proxies.is_https(&ClientConnection::of_peer(peer), &headers, is_own)
+        };
+        assert!(is_https("10.0.0.1", Some("https"), false));
+        assert!(is_https("10.0.0.1", Some("http, HTTPS"), false));
+        assert!(!is_https("10.0.0.1", Some("http"), true));
+        assert!(is_https("10.0.0.1", None, true));
+        assert!(!is_https("192.0.2.1", Some("https"), false));
+        assert!(is_https("192.0.2.1", Some("http"), true));
     }
 
     #[test]

@@ -40,6 +40,7 @@ use super::{
     headers::{TRACERESPONSE, X_DEGRADED, X_REQUEST_ID},
     problem::{Problem, ProblemKind},
     server::{ClientConnection, Routes},
+    session_cookie::SessionCookie,
     state::{AppState, PathValue, RequestState},
 };
 use crate::{
@@ -63,6 +64,8 @@ pub struct Exposure {
     pub proxy: ProxyConfig,
     /// Only programs of this machine reach the service.
     pub is_local: bool,
+    /// The service itself speaks TLS.
+    pub has_tls: bool,
 }
 
 /// All routes with the layers around them.
@@ -74,6 +77,8 @@ pub struct HttpService {
     cors: Option<CorsLayer>,
     access: AccessPolicy,
     limiter: ConcurrencyLimiter,
+    /// The service itself speaks TLS.
+    has_tls: bool,
 }
 
 /// What is known of a request from its head.
@@ -93,7 +98,7 @@ impl HttpService {
         state: AppState,
         exposure: Exposure,
     ) -> Self {
-        let Exposure { browser, proxy, is_local } = exposure;
+        let Exposure { browser, proxy, is_local, has_tls } = exposure;
         let cors = OriginPolicy::cors(&browser);
         let origins = OriginPolicy::new(browser, is_local);
         Self {
@@ -103,6 +108,7 @@ impl HttpService {
             access: AccessPolicy::new(state.clone(), origins),
             limiter: ConcurrencyLimiter::new(state.http, state.alertmanager),
             state,
+            has_tls,
         }
     }
 
@@ -181,10 +187,12 @@ impl HttpService {
     async fn answer_if_admitted(
         &self,
         arrival: Arrival,
-        request: http::Request<Incoming>,
+        mut request: http::Request<Incoming>,
     ) -> Response {
         let Arrival { connection, client, id, route, path_values } = arrival;
-        let admitted = match self.access.admit(&request, route, client) {
+        let is_https = self.proxy.is_https(&connection, request.headers(), self.has_tls);
+        let cookie = SessionCookie::of_scheme(is_https);
+        let admitted = match self.access.admit(&mut request, route, client, cookie) {
             Ok(admitted) => admitted,
             Err(problem) => return problem.into_response(),
         };

@@ -13,6 +13,9 @@ use crate::http::{
     problem::{Problem, ProblemKind},
 };
 
+/// The relation between the site of the page that makes a request and the service's.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
 /// The section `browser` of the configuration.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,12 +54,30 @@ impl OriginPolicy {
                           token";
             return Err(Problem::new(ProblemKind::UnknownHost, detail));
         }
-        let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-        if is_safe || self.is_own_page(headers, host) {
+        if is_safe(request.method()) || self.is_own_page(headers, host) {
             return Ok(());
         }
         let detail = "a page of another site may not do this: name its origin in \
                       `browser.allowed_origins` if it is yours";
+        Err(Problem::new(ProblemKind::CrossOrigin, detail))
+    }
+
+    /// Lets a request in that its browser adds a cookie to, unless it changes something and does
+    /// not come from the service's own page.
+    pub(super) fn admit_cookie<B>(request: &Request<B>) -> Result<(), Problem> {
+        let headers = request.headers();
+        let is_own = match headers.get(SEC_FETCH_SITE) {
+            Some(site) => site == "same-origin",
+            // Browsers send it only where they trust the connection, as by TLS.
+            None => {
+                headers.get(header::ORIGIN).is_some_and(|origin| is_at(origin, host_of(request)))
+            }
+        };
+        if is_safe(request.method()) || is_own {
+            return Ok(());
+        }
+        let detail = "with a cookie, only the service's own page may do this: send the token as \
+                      `Authorization: Bearer TOKEN`";
         Err(Problem::new(ProblemKind::CrossOrigin, detail))
     }
 
@@ -90,9 +111,7 @@ impl OriginPolicy {
     /// Only browsers send an origin.
     fn is_own_page(&self, headers: &HeaderMap, host: Option<&str>) -> bool {
         let Some(origin) = headers.get(header::ORIGIN) else { return true };
-        let authority = origin.to_str().ok().and_then(|text| text.split_once("://"));
-        let is_same = authority.is_some_and(|(_, authority)| Some(authority) == host);
-        is_same || self.config.allowed_origins.contains(origin)
+        is_at(origin, host) || self.config.allowed_origins.contains(origin)
     }
 
     fn is_own_name(&self, host: &str) -> bool {
@@ -107,6 +126,16 @@ impl OriginPolicy {
             || name.ends_with(".localhost")
             || self.config.allowed_hosts.contains(&name)
     }
+}
+
+fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+/// Returns whether an origin is at a host.
+fn is_at(origin: &HeaderValue, host: Option<&str>) -> bool {
+    let parts = origin.to_str().ok().and_then(|text| text.split_once("://"));
+    parts.is_some_and(|(_, authority)| Some(authority) == host)
 }
 
 fn origins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<HeaderValue>, D::Error> {
@@ -158,6 +187,33 @@ mod tests {
             assert_eq!(admits("POST", host, origin, true), may, "{origin:?}");
             assert_eq!(admits("DELETE", host, origin, false), may, "{origin:?}");
             assert!(admits("GET", host, origin, true), "{origin:?}");
+        }
+    }
+
+    #[test]
+    fn with_a_cookie_only_the_own_page_may_write() {
+        let admits = |method: &str, headers: &[(&str, &str)]| {
+            let host = ("host", "counter.example:8080");
+            let mut request = Request::builder().method(method).uri("/permanent-fix");
+            for (name, value) in headers.iter().chain([&host]) {
+                request = request.header(*name, *value);
+            }
+            OriginPolicy::admit_cookie(&request.body(Body::empty()).unwrap()).is_ok()
+        };
+        let own = ("origin", "http://counter.example:8080");
+        let others = ("origin", "https://ops.example.org");
+        assert!(admits("PUT", &[("sec-fetch-site", "same-origin")]));
+        assert!(admits("PUT", &[own]));
+        for headers in [
+            &[][..],
+            &[others],
+            &[("origin", "null")],
+            &[("sec-fetch-site", "same-site")],
+            &[("sec-fetch-site", "cross-site"), own],
+            &[("sec-fetch-site", "none")],
+        ] {
+            assert!(!admits("PUT", headers), "{headers:?}");
+            assert!(admits("GET", headers), "{headers:?}");
         }
     }
 

@@ -30,6 +30,7 @@ use crate::{
         ),
         (name = "repairs", description = "Report repair attempts, and read which repairs work."),
         (name = "permanent fixes", description = "Mark the cause of an anomaly as fixed."),
+        (name = "session", description = "Log a browser in and out."),
         (name = "operation", description = "Calls for those who run the service."),
         (name = "documentation", description = "Pages that describe the API."),
     ),

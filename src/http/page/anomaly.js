@@ -3,9 +3,9 @@
 import { read, tryRead } from "./api.js";
 import { bandsOf, chart, chartTable, stepName } from "./chart.js";
 import { h } from "./dom.js";
-import { count, curl, number, percent, plural, spaced, timeAgo, timeAt, unknown } from "./format.js";
+import { NOT_KNOWN, curl, number, percent, plural, spaced, timeAgo, timeAt, unknown } from "./format.js";
 import {
-  copyButton, copyable, firingNote, fixNote, level, nameOf, placeOf, problemBox,
+  button, copyButton, copyable, counts, firingNote, fixNote, level, nameOf, opening, placeOf, problemBox,
 } from "./parts.js";
 
 /** @typedef {import("./types").AnomalyData} AnomalyData */
@@ -50,7 +50,7 @@ const card = (title, ...content) => h("section.card", h("h2", title), content);
  */
 const fact = (name, ...value) => h("div", h("dt", name), h("dd", value));
 
-const notKnown = () => h("p.quiet", "Not known while the store is unavailable.");
+const notKnown = () => h("p.quiet", NOT_KNOWN);
 
 /**
  * What scrolls by itself.
@@ -71,11 +71,8 @@ function head({ anomaly }, back) {
     h("p", h("a", { href: back }, "← All anomalies")),
     h("div.title",
       h("div.who", h("h1", h("bdi", nameOf(anomaly))), h("div.place", placeOf(anomaly)),
-        h("div", h("code", key), copyButton(key))),
-      h("dl.counts", fact("1 h", count(found.count_1h, found.exact)),
-        fact("24 h", count(found.count_24h, found.exact)),
-        fact("7 d", count(found.count_7d, found.exact)),
-        fact("30 d", count(found.count_30d, found.exact)))),
+        h("div", h("code", key), copyButton())),
+      h("dl.counts", counts(found).map(({ name, value }) => fact(name, value)))),
     h("dl.facts",
       fact("Level", level(found)),
       found.rule && fact("Rule", h("bdi", found.rule)),
@@ -111,8 +108,7 @@ function picture({ anomaly, history }, window, width) {
       h("span.worked-key", "repair worked"), h("span.failed-key", "repair failed"),
       others.map((words) => h("span", words)),
       starts.length + others.length === 0 && h("span", "its rule gives no levels")),
-    h("details", { "data-key": "table" }, h("summary", "The same as a table"),
-      scrolled("History", chartTable(ok))));
+    opening("The same as a table", scrolled("History", chartTable(ok))));
 }
 
 /** @param {AnomalyData} data */
@@ -140,12 +136,12 @@ function fix({ anomaly: { permanent_fix: mark, frequency } }, canOperate) {
     mark && [
       h("blockquote", { dir: "auto" }, mark.fix_description ?? "(no description)"),
       h("p", "Marked ", mark.fixed_by && ["by ", h("bdi", mark.fixed_by), ", "],
-        timeAt(mark.fixed_at), ". It ends by itself on ", timeAt(mark.expires_at), "."),
+        timeAt(mark.fixed_at), ". It ends on ", timeAt(mark.expires_at), "."),
     ],
     frequency.regressed && h("p", h("strong.bad", "It came back after this fix.")),
     canOperate && h("div.buttons",
-      h("button", { type: "button", "data-do": "mark" }, isMarked ? "Mark again…" : "Mark as fixed…"),
-      (isMarked || isUnknown) && h("button", { type: "button", "data-do": "unmark" }, "Take back…")));
+      button(isMarked ? "Mark again…" : "Mark as fixed…", "mark"),
+      (isMarked || isUnknown) && button("Take back…", "unmark")));
 }
 
 /**

@@ -43,6 +43,12 @@ export function bandsOf({ bands }) {
 }
 
 /**
+ * A name as part of a line, whatever its length and the direction of its script.
+ * @param {string} name
+ */
+const isolated = (name) => `\u2068${name.slice(0, 40)}\u2069`;
+
+/**
  * Marks, removals, and the first occurrence after each mark.
  * @param {History} history
  */
@@ -54,7 +60,7 @@ function marksOf({ events, buckets }) {
     .sort((one, other) => one.at - other.at);
   changes.forEach(({ at, isMark, by }, index) => {
     const until = changes[index + 1]?.at ?? Infinity;
-    const text = isMark ? `fixed${by ? ` by ${by}` : ""}` : "mark taken back";
+    const text = isMark ? `fixed${by ? ` by ${isolated(by)}` : ""}` : "mark taken back";
     marks.push({ at, kind: isMark ? "fixed" : "off", text });
     // The bucket in which the mark lies may have its occurrences before the mark.
     const back = isMark && buckets.map(({ start, count }) => (count ? Date.parse(start) : 0))
@@ -66,8 +72,10 @@ function marksOf({ events, buckets }) {
 
 /** @param {History} history */
 const repairsOf = ({ events }) => events.filter(({ event }) => event === "repair_attempted")
-  .map(({ at, action, success }) =>
-    ({ at: Date.parse(at), success, text: `${action} ${success ? "worked" : "failed"}` }));
+  .map(({ at, action, success }) => ({
+    at: Date.parse(at), success,
+    text: `${isolated(action ?? "")} ${success ? "worked" : "failed"}`,
+  }));
 
 /**
  * The times at which the axis has its words.
@@ -141,6 +149,8 @@ export function chart(history, width) {
   /** @type {(kind: string, at: number, y: number, text: string, anchor?: string) => unknown} */
   const words = (kind, at, y, text, anchor) =>
     parts.push(s(`text.${kind}`, { x: at, y, "text-anchor": anchor }, text));
+  /** @type {(at: number, value: number) => unknown} */
+  const scale = (at, value) => words("axis", left - 8, at, number(value), "end");
   /** @type {(kind: string, at: number, wide: number, top: number, bottom: number) => unknown} */
   const box = (kind, at, wide, top, bottom) => parts.push(s(`rect.${kind}`,
     { x: at, y: round(top), width: round(wide), height: round(bottom - top) }));
@@ -161,8 +171,8 @@ export function chart(history, width) {
     if (count) box(exact === false ? "bar.about" : "bar", at, Math.max(1.5, wide - 1), barTop(count), BARS_END);
   }
   path("base", `M${left} ${BARS_END}H${right}`);
-  if (most) words("axis", left - 8, barTop(most) + 9, number(most), "end");
-  words("axis", left - 8, BARS_END, "0", "end");
+  if (most) scale(barTop(most) + 9, most);
+  scale(BARS_END, 0);
 
   // The count of 24 hours over the bands. By the square root, so that the levels stay visible
   // beside high counts.
@@ -183,8 +193,8 @@ export function chart(history, width) {
   path("base", `M${left} ${COUNT_END}H${right}`);
   path("line", buckets.map(({ start, count_24h: day }, index) =>
     `${index ? "L" : "M"}${x(Date.parse(start) + step)} ${y(day)}`).join(""));
-  if (peak) words("axis", left - 8, y(peak) + 4, number(peak), "end");
-  words("axis", left - 8, COUNT_END + 4, "0", "end");
+  if (peak) scale(y(peak) + 4, peak);
+  scale(COUNT_END + 4, 0);
 
   // A form for each outcome, and not only a colour.
   for (const { at, success, text } of repairsOf(history).filter((repair) => repair.at >= from)) {

@@ -4,7 +4,7 @@
 import { change, Problem } from "./api.js";
 import { byId, h } from "./dom.js";
 import { curl } from "./format.js";
-import { copyable, problemBox } from "./parts.js";
+import { copyable, opening, problemBox } from "./parts.js";
 
 /** @typedef {import("./types").Child} Child */
 
@@ -38,17 +38,17 @@ const field = (label, control) => h("label.field", label, control);
 /**
  * A form that makes one call. It stays open and shows the problem where that fails.
  * @param {string} title
- * @param {string} verb
+ * @param {string} name of the anomaly
  * @param {[string, string, object?]} call method, path, and members of the body
  * @param {import("./types").Subject} subject
  * @param {object} example the body of the command
  * @param {...Child} fields
  */
-function ask(title, verb, [method, path, members], { isOpen, done }, example, ...fields) {
+function ask(title, name, [method, path, members], { isOpen, done }, example, ...fields) {
   const trouble = h("div", { role: "alert" });
-  const go = h("button.primary", verb);
-  const form = h("form", fields, trouble, h("div.buttons", go, cancel("Cancel")),
-    h("details", h("summary", "With curl"), copyable(curl(method, path, isOpen, example))));
+  const go = h("button.primary", title);
+  const form = h("form", h("strong", h("bdi", name)), fields, trouble, h("div.buttons", go, cancel("Cancel")),
+    opening("With curl", copyable(curl(method, path, isOpen, example))));
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const values = [...new FormData(form)].map(([name, value]) => [name, String(value).trim()]);
@@ -70,7 +70,7 @@ function ask(title, verb, [method, path, members], { isOpen, done }, example, ..
 /** @param {import("./types").Subject} subject */
 export function askToMark(subject) {
   const { key: anomaly_key, name, who } = subject;
-  ask(`Mark ${name} as fixed`, "Mark as fixed", ["PUT", "permanent-fix", { anomaly_key }], subject,
+  ask("Mark as fixed", name, ["PUT", "permanent-fix", { anomaly_key }], subject,
     { anomaly_key, fix_description: "raised the limit" },
     h("p", "The mark holds for 90 days. If the anomaly occurs again, that is a regression."),
     field("What was done to fix the cause",
@@ -82,8 +82,8 @@ export function askToMark(subject) {
 export function askToUnmark(subject) {
   const { key, name } = subject;
   const reason = "it came back under load";
-  ask(`Take back that ${name} is fixed?`, "Take back", ["DELETE", `permanent-fix/${key}`], subject,
-    { reason }, h("p", "From then on an occurrence is no regression."),
+  ask("Take the mark back", name, ["DELETE", `permanent-fix/${key}`], subject, { reason },
+    h("p", "From then on an occurrence is no regression."),
     field("Why (optional)", h("input", { name: "reason", maxlength: MAX_TEXT, dir: "auto" })));
 }
 

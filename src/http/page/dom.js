@@ -17,11 +17,9 @@ function filled(element, classes, parts) {
     else if (part instanceof Node) element.append(part);
     else if (part && typeof part === "object") {
       for (const [name, value] of Object.entries(part)) {
-        if (value !== null && value !== undefined && value !== false) {
-          element.setAttribute(name, value === true ? "" : String(value));
-        }
+        if ((value ?? false) !== false) element.setAttribute(name, value === true ? "" : String(value));
       }
-    } else if (part !== null && part !== undefined && part !== false) element.append(String(part));
+    } else if ((part ?? false) !== false) element.append(String(part));
   }
   return element;
 }

@@ -17,12 +17,11 @@ export const dayMonth = dates({ day: "numeric", month: "short" });
 const dayMonthYear = dates({ dateStyle: "medium" });
 
 const numbers = new Intl.NumberFormat();
-const percents = new Intl.NumberFormat(undefined, { style: "percent" });
 
 /** @param {number} value */
 export const number = (value) => numbers.format(value);
 /** @param {number} value */
-export const percent = (value) => percents.format(value);
+export const percent = (value) => value.toLocaleString(undefined, { style: "percent" });
 
 /**
  * "1 occurrence", "2 occurrences".
@@ -74,9 +73,11 @@ export const timeAgo = (text) => time(text, ago);
 /** @param {string} text */
 export const timeAt = (text) => time(text, moment);
 
-/** Stands for what nobody knows, which is no zero. */
-export const unknown = () =>
-  h("span.unknown", { title: "not known while the store is unavailable" }, "–");
+/** The words for what nobody knows. */
+export const NOT_KNOWN = "Not known while the store is unavailable.";
+
+/** Stands for a value that nobody knows, which is no zero. */
+export const unknown = () => h("span.unknown", { title: NOT_KNOWN }, "–");
 
 /**
  * A count of an anomaly; `exact` is false where it may be too high.

@@ -4,7 +4,9 @@
 import { read, tryRead } from "./api.js";
 import { h } from "./dom.js";
 import { count, curl, number, spaced, timeAgo, unknown } from "./format.js";
-import { LEVELS, copyable, firingNote, fixNote, level, nameOf, placeOf, sparkline } from "./parts.js";
+import {
+  LEVELS, button, copyable, counts, firingNote, fixNote, level, nameOf, opening, placeOf, sparkline,
+} from "./parts.js";
 
 /** @typedef {import("./types").Summary | null} MaybeSummary */
 
@@ -132,7 +134,8 @@ function exactly(value) {
 function namespaceChips(params, summary) {
   const chosen = params.getAll("namespace");
   const facets = summary?.by.namespace ?? [];
-  const rest = facets.find(({ value }) => value === null);
+  // The rest of the most that the page asks for is found by searching.
+  const rest = facets.length < 99 && facets.find(({ value }) => value === null);
   /** Label and count of each filter. @type {Map<string, [string, number?]>} */
   const all = new Map();
   for (const { value, anomalies } of facets) {
@@ -148,7 +151,7 @@ function namespaceChips(params, summary) {
       for (const other of kept.slice(-MAX_NAMESPACES)) to.append("namespace", other);
       return chip(label || h("i", "none"), to, isOn, matches);
     }),
-    rest && h("button.plain", { type: "button", "data-do": "more" }, `${number(rest.anomalies)} more`));
+    rest && button("more…", "more", { class: "plain" }));
 }
 
 /** @param {URLSearchParams} params */
@@ -172,14 +175,12 @@ function otherChips(params) {
 function head(params) {
   const isAscending = params.get("order") === "asc";
   const cells = COLUMNS.map(([name, kind, sort]) => {
-    if (!sort) return h(`th.${kind}`, { role: "columnheader", scope: "col" }, name);
     const isSorted = sort === (params.get("sort") ?? "count_24h");
-    const to = changed(changed(params, "sort", sort), "order", null);
     // Only times go the other way too.
-    if (isSorted && sort === "last_seen" && !isAscending) to.set("order", "asc");
+    const turned = isSorted && sort === "last_seen" && !isAscending ? "asc" : null;
     const order = isSorted && (isAscending ? "ascending" : "descending");
-    return h(`th.sortable.${kind}`, { role: "columnheader", scope: "col", "aria-sort": order },
-      h("a", { href: link(to) }, name));
+    return h(`th.${kind}`, { role: "columnheader", scope: "col", "aria-sort": order }, sort
+      ? h("a", { href: link(changed(changed(params, "sort", sort), "order", turned)) }, name) : name);
   });
   return h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, cells));
 }
@@ -193,8 +194,7 @@ function rowOf(row) {
     [h("a.name", { href }, h("bdi", nameOf(row))), h("div.place", placeOf(row)),
       h("div.notes", firing && firingNote(firing), fixNote(row))],
     sparkline(row.series),
-    count(found.count_1h, found.exact), count(found.count_24h, found.exact),
-    count(found.count_7d, found.exact), count(found.count_30d, found.exact),
+    ...counts(found).map(({ value }) => value),
     found.last_seen ? timeAgo(found.last_seen) : unknown(),
     count(found.auto_repair_count),
   ];
@@ -214,7 +214,7 @@ function foot(params, list) {
     h("span", `${number(anomalies.length)} of ${about}${number(total)}`),
     params.has("cursor") && h("a.button", { href: link(without(params, "cursor")) }, "First page"),
     cursor && h("a.button", { href: link(changed(params, "cursor", cursor)), rel: "next" }, "Next page"),
-    !list.complete && h("span", `This instance is still reading the store${read}.`),
+    !list.complete && h("span", `Still reading the store${read}.`),
     list.ranking === "approximate" && h("span", "The order is approximate."));
 }
 
@@ -251,8 +251,7 @@ export function listView(params, { list, levels, namespaces }, isOpen) {
         head(params), h("tbody", { role: "rowgroup" }, rows)),
       foot(params, list),
     ],
-    h("details", { "data-key": "curl" }, h("summary", "With curl"),
-      copyable(curl("GET", `anomalies${params.size ? link(params) : ""}`, isOpen))),
+    opening("With curl", copyable(curl("GET", `anomalies${params.size ? link(params) : ""}`, isOpen))),
   ];
 }
 

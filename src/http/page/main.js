@@ -7,7 +7,7 @@ import { askToMark, askToUnmark, showHelp, tokenForm } from "./dialogs.js";
 import { byId, h, show } from "./dom.js";
 import { clockTime, plural, timeAt } from "./format.js";
 import { listView, loadList, titleOf } from "./list.js";
-import { nameOf, problemBox } from "./parts.js";
+import { button, nameOf, problemBox } from "./parts.js";
 
 const POLL_MS = 10_000;
 const MAX_POLL_MS = 60_000;
@@ -21,10 +21,7 @@ const MANY_NAMESPACES = 100;
 const KEYS_OFF = "anomaly-counter.keys-off";
 
 const main = byId("main");
-/** @type {any} */
-const field = document.querySelector("#search input");
-/** @type {HTMLInputElement} */
-const input = field;
+const input = byId("search").querySelector("input") ?? h("input");
 
 /** All that is shown comes from here. @type {import("./types").State} */
 const state = {
@@ -59,15 +56,12 @@ async function refresh() {
   const ready = tryRead("readyz");
   try {
     state.session ??= (await read("session")).body;
-    if (key) {
-      const found = await loadAnomaly(key, shownWindow());
-      if (own === turn) state.anomaly = { query, ...found };
-    } else {
-      const found = await loadList(params(), state.namespaces);
-      if (own === turn) state.list = { query, ...found };
-    }
+    const found = await (key ? loadAnomaly(key, shownWindow()) : loadList(params(), state.namespaces));
     if (own !== turn) return;
-    Object.assign(state, { problem: null, refusal: null, needsToken: false, failures: 0 });
+    Object.assign(state, {
+      [key ? "anomaly" : "list"]: { query, ...found },
+      problem: null, refusal: null, needsToken: false, failures: 0,
+    });
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;
     if (own !== turn) return;
@@ -97,7 +91,7 @@ function render() {
     if (state.refusal || !document.getElementById("login")) show(main, tokenForm(state.refusal));
     main.querySelector("input")?.focus();
   } else if (problem && (!known || (problem.status >= 400 && problem.status < 500))) {
-    show(main, h("div.empty", problemBox(problem), h("p", h("a", { href: "./" }, "All anomalies"))));
+    show(main, h("div.empty", h("h1.unseen", "Problem"), problemBox(problem), h("p", h("a", { href: "./" }, "All anomalies"))));
   } else if (known) {
     renderView();
     const { data, at } = known;
@@ -137,7 +131,7 @@ function renderHead() {
     h("summary", h("bdi", session.name)),
     h("div.menu", h("p", session.scopes.join(", ")),
       session.expires_at && h("p", "until ", timeAt(session.expires_at)),
-      h("button", { type: "button", "data-do": "logout" }, "Log out"))));
+      button("Log out", "logout"))));
 }
 
 /** What is wrong with the service, in words. */
@@ -154,7 +148,7 @@ function renderBar() {
     spool.usable === false && " No more writes can wait: the spool is not usable."));
   }
   const known = current();
-  if (problem && known) {
+  if (problem && known && !state.needsToken) {
     lines.push(h("p", problem.message, ` Shown as of ${clockTime(known.at)}, and tried again.`));
   }
   const bar = byId("bar");
@@ -223,17 +217,15 @@ document.addEventListener("visibilitychange", () => {
 
 // Buttons and links.
 
-/** @param {string} text */
-async function copy(text) {
+/** @param {Element} pressed */
+async function copy({ previousElementSibling: source }) {
+  if (!source) return;
   try {
-    await navigator.clipboard.writeText(text);
+    await navigator.clipboard.writeText(source.textContent ?? "");
   } catch {
     // Without TLS, browsers have only the older way.
-    const area = h("textarea.unseen", text);
-    document.body.append(area);
-    area.select();
+    getSelection()?.selectAllChildren(source);
     document.execCommand("copy");
-    area.remove();
   }
   say("Copied.");
 }
@@ -270,7 +262,7 @@ const areKeysOn = () => localStorage.getItem(KEYS_OFF) === null;
 
 /** @type {Record<string, (button: HTMLElement) => unknown>} */
 const actions = {
-  copy: ({ dataset }) => copy(dataset.text ?? ""),
+  copy,
   help: () => showHelp(areKeysOn(), (areOn) =>
     (areOn ? localStorage.removeItem(KEYS_OFF) : localStorage.setItem(KEYS_OFF, "1"))),
   logout: () => logIn(null),
@@ -293,8 +285,8 @@ document.addEventListener("click", (event) => {
   if (!(target instanceof Element)) return;
   const menu = document.querySelector("#account details");
   if (!menu?.contains(target)) menu?.removeAttribute("open");
-  const button = target.closest("[data-do]");
-  if (button instanceof HTMLElement) actions[button.dataset.do ?? ""](button);
+  const pressed = target.closest("[data-do]");
+  if (pressed instanceof HTMLElement) actions[pressed.dataset.do ?? ""](pressed);
   if (event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
   const anchor = target.closest("a");
   const row = getSelection()?.isCollapsed ? target.closest("tr[data-href]") : null;

@@ -1,7 +1,7 @@
 // Parts that several views show.
 
 import { h, s } from "./dom.js";
-import { plural, timeAgo, timeAt, unknown } from "./format.js";
+import { count, plural, spaced, timeAgo, timeAt, unknown } from "./format.js";
 
 /** @typedef {import("./types").Row} Row */
 
@@ -72,14 +72,40 @@ export function sparkline(series) {
 }
 
 /**
+ * A button that does one of the actions of main.js.
+ * @param {string} label
+ * @param {string} action
+ * @param {import("./types").Attributes} [more]
+ */
+export const button = (label, action, more) =>
+  h("button", { type: "button", "data-do": action, ...more }, label);
+
+/** Copies the text of the element before it. */
+export const copyButton = () => button("Copy", "copy", { class: "plain" });
+
+/**
  * A line that can be copied.
  * @param {string} text
  */
-export const copyable = (text) => h("div.command", h("code", { tabindex: 0 }, text), copyButton(text));
+export const copyable = (text) => h("div.command", h("code", { tabindex: 0 }, text), copyButton());
 
-/** @param {string} text */
-export const copyButton = (text) =>
-  h("button.plain", { type: "button", "data-do": "copy", "data-text": text }, "Copy");
+/**
+ * What the reader may open.
+ * @param {string} title
+ * @param {import("./types").Child} content
+ */
+export const opening = (title, content) => h("details", h("summary", title), content);
+
+/**
+ * The counts of the four windows, each with its name.
+ * @param {import("./types").Frequency} frequency
+ */
+export function counts(frequency) {
+  /** @type {["1h", "24h", "7d", "30d"]} */
+  const windows = ["1h", "24h", "7d", "30d"];
+  return windows.map((window) =>
+    ({ name: spaced(window), value: count(frequency[`count_${window}`], frequency.exact) }));
+}
 
 /**
  * Why there is no answer, in the service's own words.
