@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// All files of the page together, as they are sent.
-const MAX_BYTES: usize = 60_000;
+const MAX_BYTES: usize = 60 << 10;
 
 const BROWSER_ACCEPTS: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
 

@@ -94,8 +94,8 @@ async fn read(
 /// Log a browser in with a token.
 ///
 /// The token is kept in a cookie, for as long as `auth.session_hours` says. With it a browser may
-/// call as with the header `Authorization`, which is stronger; what changes something must come from
-/// the service's own page. Programs need no session.
+/// call as with the header `Authorization`, which is stronger; what changes something must come
+/// from the service's own page. Programs need no session.
 #[utoipa::path(
     post,
     path = "/session",

@@ -3,9 +3,12 @@
 import { read, tryRead } from "./api.js";
 import { bandsOf, chart, chartTable, stepName } from "./chart.js";
 import { h } from "./dom.js";
-import { NOT_KNOWN, curl, number, percent, plural, spaced, timeAgo, timeAt, unknown } from "./format.js";
 import {
-  button, copyButton, copyable, counts, firingNote, fixNote, level, nameOf, opening, placeOf, problemBox,
+  NOT_KNOWN, curl, number, percent, plural, spaced, timeAgo, timeAt, unknown,
+} from "./format.js";
+import {
+  button, copyButton, copyable, counts, firingNote, fixNote, level, nameOf, opening, placeOf,
+  problemBox,
 } from "./parts.js";
 
 /** @typedef {import("./types").AnomalyData} AnomalyData */
@@ -29,13 +32,14 @@ const advicePath = (key, action) => `anomalies/${key}/repairs/${encodeURICompone
  */
 export async function loadAnomaly(key, window) {
   const path = `anomalies/${encodeURIComponent(key)}`;
-  const others = [`${path}/history?window=${encodeURIComponent(window)}`, `${path}/audit`].map(tryRead);
+  const history = tryRead(`${path}/history?window=${encodeURIComponent(window)}`);
+  const audit = tryRead(`${path}/audit`);
   const { body: anomaly, at } = await read(path);
   /** @type {import("./types").Action[]} */
   const actions = (anomaly.repairs ?? []).slice(0, MAX_ADVICE);
-  const advice = actions.map(({ action }) => tryRead(advicePath(key, action)));
-  const [history, audit, ...told] = await Promise.all([...others, ...advice]);
-  return { data: { anomaly, history, audit, advice: told }, at };
+  const advice = Promise.all(actions.map(({ action }) => tryRead(advicePath(key, action))));
+  const data = { anomaly, history: await history, audit: await audit, advice: await advice };
+  return { data, at };
 }
 
 /**
@@ -121,7 +125,8 @@ function repairs({ anomaly: { repairs: actions }, advice }) {
     return fact(h("bdi.action", action),
       `${number(success)} of ${number(total)} worked (${percent(rate)}): `, words);
   });
-  return card("Repairs", rows.length ? h("dl.fields", rows) : h("p.quiet", "No repair was reported."));
+  return card("Repairs",
+    rows.length ? h("dl.fields", rows) : h("p.quiet", "No repair was reported."));
 }
 
 /**
@@ -164,16 +169,18 @@ function audit({ audit: found }) {
     return fact([timeAt(at), by && h("bdi", { title }, ` ${by}`)], deed(entry));
   });
   return card("Who did what", rows.length ? scrolled("Who did what", h("dl.fields", rows))
-    : h("p.quiet", "Nobody has done anything yet."));
+    : h("p.quiet", "Nothing yet."));
 }
 
 /** @param {AnomalyData} data */
 function fields({ anomaly: { signature, metadata } }) {
   const rows = Object.entries({ ...signature, ...metadata }).map(([name, value]) => {
-    const text = typeof value === "string" ? value || h("i", "empty") : h("pre", JSON.stringify(value, null, 2));
+    const text = typeof value === "string" ? value || h("i", "empty")
+      : h("pre", JSON.stringify(value, null, 2));
     return fact(h("bdi", name), h("bdi", text));
   });
-  return card("All fields, as first posted", rows.length ? h("dl.fields", rows) : h("p.quiet", "They are not known."));
+  return card("All fields, as first posted",
+    rows.length ? h("dl.fields", rows) : h("p.quiet", "They are not known."));
 }
 
 /**
@@ -189,7 +196,8 @@ function commands({ anomaly: { anomaly_key: key, repairs: actions } }, window, i
     ["Repairs", "GET", `anomalies/${key}/repairs`],
     ["Is a repair worth a try?", "GET", advicePath(key, actions?.[0]?.action ?? "restart_pod")],
     ["Who did what", "GET", `anomalies/${key}/audit`],
-    ["Mark as fixed", "PUT", "permanent-fix", { anomaly_key: key, fix_description: "raised the limit" }],
+    ["Mark as fixed", "PUT", "permanent-fix",
+      { anomaly_key: key, fix_description: "raised the limit" }],
     ["Take back", "DELETE", `permanent-fix/${key}`],
   ];
   return card("With curl", h("dl.commands", lines.map(([name, method, path, body]) =>
@@ -198,7 +206,7 @@ function commands({ anomaly: { anomaly_key: key, repairs: actions } }, window, i
 
 /**
  * @param {AnomalyData} data
- * @param {{window: string, back: string, width: number, isOpen: boolean, canOperate: boolean}} options
+ * @param {import("./types").AnomalyOptions} options
  */
 export function anomalyView(data, { window, back, width, isOpen, canOperate }) {
   return [

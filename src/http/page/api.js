@@ -20,7 +20,10 @@ export class Problem extends Error {
   }
 }
 
-/** The last answer of each path, for If-None-Match. @type {Map<string, {tag: string, body: any}>} */
+/**
+ * The last answer of each path, for If-None-Match.
+ * @type {Map<string, {tag: string, body: any}>}
+ */
 const remembered = new Map();
 
 /** Forgets all answers, which may be those of another reader. */

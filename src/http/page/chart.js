@@ -120,7 +120,8 @@ export function bucketText({ buckets, step_seconds }, index) {
  * @param {History} history
  */
 export function stepName({ step_seconds: seconds }) {
-  const [unit, name] = seconds >= 86_400 ? [86_400, "d"] : seconds >= 3600 ? [3600, "h"] : [60, "min"];
+  const [unit, name] = seconds >= 86_400 ? [86_400, "d"]
+    : seconds >= 3600 ? [3600, "h"] : [60, "min"];
   return seconds === unit ? name : `${seconds / unit} ${name}`;
 }
 
@@ -168,7 +169,8 @@ export function chart(history, width) {
   for (const { start, count, exact } of buckets) {
     const at = x(Date.parse(start));
     const wide = x(Date.parse(start) + step) - at;
-    if (count) box(exact === false ? "bar.about" : "bar", at, Math.max(1.5, wide - 1), barTop(count), BARS_END);
+    const kind = exact === false ? "bar.about" : "bar";
+    if (count) box(kind, at, Math.max(1.5, wide - 1), barTop(count), BARS_END);
   }
   path("base", `M${left} ${BARS_END}H${right}`);
   if (most) scale(barTop(most) + 9, most);
@@ -188,7 +190,8 @@ export function chart(history, width) {
     box(`band.${level}`, left, right - left, next ? y(next[1]) : COUNT_TOP, y(start));
     path(`edge.${level}`, `M${left} ${y(start)}H${right}`);
     above = Math.min(y(start) + 4, above - LINE);
-    words(`band-name.${level}`, right + 8, above, `${isNarrow ? "" : `${level} `}≥ ${number(start)}`);
+    const name = isNarrow ? "" : `${level} `;
+    words(`band-name.${level}`, right + 8, above, `${name}≥ ${number(start)}`);
   });
   path("base", `M${left} ${COUNT_END}H${right}`);
   path("line", buckets.map(({ start, count_24h: day }, index) =>
@@ -213,7 +216,8 @@ export function chart(history, width) {
     path(`mark.${kind}`, `M${x(at)} ${row === 1 ? 19 : 4}V${LANES_END}`);
     if (row < 0) continue;
     ends[row] = begin + wide;
-    words(`mark-name.${kind}`, x(at) + (isFlipped ? -5 : 5), row ? 29 : 13, text, isFlipped ? "end" : "start");
+    const beside = x(at) + (isFlipped ? -5 : 5);
+    words(`mark-name.${kind}`, beside, row ? 29 : 13, text, isFlipped ? "end" : "start");
   }
 
   if (!isNarrow) {
@@ -224,8 +228,8 @@ export function chart(history, width) {
   path("guide", `M0 ${BARS_TOP}V${LANES_END}`);
   const label = `${plural(total, "occurrence")}, and the count of 24 hours over the levels. `
     + "The table below says the same.";
-  const data = { "data-left": left, "data-right": right };
-  return s("svg.chart", { width, height: HEIGHT, role: "img", "aria-label": label, ...data }, parts);
+  const size = { width, height: HEIGHT, "data-left": left, "data-right": right };
+  return s("svg.chart", { ...size, role: "img", "aria-label": label }, parts);
 }
 
 /**
@@ -235,7 +239,8 @@ export function chart(history, width) {
  * @param {History} history
  */
 export function bucketAt(picture, offset, { buckets, to, step_seconds }) {
-  const [left, right] = ["data-left", "data-right"].map((name) => Number(picture.getAttribute(name)));
+  const left = Number(picture.getAttribute("data-left"));
+  const right = Number(picture.getAttribute("data-right"));
   const from = Date.parse(buckets[0].start);
   const time = (offset - left) / (right - left) * (Date.parse(to) - from);
   const index = Math.floor(time / (step_seconds * 1000));
@@ -254,9 +259,9 @@ export function chartTable(history) {
     const words = happened.filter(({ at }) => at >= begin && at < begin + step)
       .map(({ at, text }) => `${hourMinute(new Date(at))} ${text}`);
     return h("tr", h("td", moment(new Date(start))),
-      h("td.n", exact === false && "≈", number(count)), h("td.n", number(day)), h("td", words.join("; ")));
+      h("td.n", exact === false && "≈", number(count)), h("td.n", number(day)),
+      h("td", words.join("; ")));
   });
-  return h("table.plain-table",
-    h("thead", h("tr", h("th", "From"), h("th.n", "Occurrences"), h("th.n", "In 24 h"), h("th", "What happened"))),
-    h("tbody", rows.reverse()));
+  const head = [h("th", "From"), h("th.n", "Occurrences"), h("th.n", "In 24 h"), h("th", "Events")];
+  return h("table.plain-table", h("thead", h("tr", head)), h("tbody", rows.reverse()));
 }

@@ -20,7 +20,8 @@ function open(title, ...content) {
   const dialog = h("dialog", { "aria-label": title }, h("h2", title), content);
   dialog.addEventListener("close", () => dialog.remove());
   dialog.addEventListener("click", ({ target }) => {
-    if (target === dialog || (target instanceof Element && target.matches(".cancel"))) dialog.close();
+    const isCancel = target instanceof Element && target.matches(".cancel");
+    if (target === dialog || isCancel) dialog.close();
   });
   byId("dialogs").replaceChildren(dialog);
   dialog.showModal();
@@ -47,7 +48,8 @@ const field = (label, control) => h("label.field", label, control);
 function ask(title, name, [method, path, members], { isOpen, done }, example, ...fields) {
   const trouble = h("div", { role: "alert" });
   const go = h("button.primary", title);
-  const form = h("form", h("strong", h("bdi", name)), fields, trouble, h("div.buttons", go, cancel("Cancel")),
+  const form = h("form", h("strong", h("bdi", name)), fields, trouble,
+    h("div.buttons", go, cancel("Cancel")),
     opening("With curl", copyable(curl(method, path, isOpen, example))));
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -73,8 +75,8 @@ export function askToMark(subject) {
   ask("Mark as fixed", name, ["PUT", "permanent-fix", { anomaly_key }], subject,
     { anomaly_key, fix_description: "raised the limit" },
     h("p", "The mark holds for 90 days. If the anomaly occurs again, that is a regression."),
-    field("What was done to fix the cause",
-      h("textarea", { name: "fix_description", rows: 4, required: true, maxlength: MAX_TEXT, dir: "auto" })),
+    field("What was done to fix the cause", h("textarea",
+      { name: "fix_description", rows: 4, required: true, maxlength: MAX_TEXT, dir: "auto" })),
     field("Who fixed it (optional)", h("input", { name: "fixed_by", value: who, maxlength: 200 })));
 }
 
@@ -111,8 +113,10 @@ export const tokenForm = (refusal) => h("form.login", { id: "login" },
   h("h1", "A token is needed"),
   h("p", "It stays in this browser until you log out, in a cookie that scripts can't read."),
   // Where others on the network could read the token.
-  !window.isSecureContext && h("p.problem", "This page came by plain HTTP: whoever can read the network can read the token."),
-  field("Token", h("input", { name: "token", type: "password", required: true, autocomplete: "current-password" })),
+  !window.isSecureContext
+    && h("p.problem", "By plain HTTP, whoever can read the network can read the token."),
+  field("Token", h("input",
+    { name: "token", type: "password", required: true, autocomplete: "current-password" })),
   h("div", { role: "alert" }, refusal && problemBox(refusal)),
   h("div.buttons", h("button.primary", "Log in")),
   h("p.quiet", "Whoever runs the service makes one:"),

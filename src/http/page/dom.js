@@ -17,7 +17,8 @@ function filled(element, classes, parts) {
     else if (part instanceof Node) element.append(part);
     else if (part && typeof part === "object") {
       for (const [name, value] of Object.entries(part)) {
-        if ((value ?? false) !== false) element.setAttribute(name, value === true ? "" : String(value));
+        const text = value === true ? "" : String(value);
+        if ((value ?? false) !== false) element.setAttribute(name, text);
       }
     } else if ((part ?? false) !== false) element.append(String(part));
   }

@@ -168,7 +168,8 @@ function otherChips(params) {
   const others = [...without(params, ...STATES, ...OTHERS, "q", "namespace")]
     .filter(([name, value]) => name !== "last_seen_after" || !WINDOWS.includes(value));
   return others.length > 0 && chips("Other filters", h("span.label", "also"),
-    others.map(([name, value]) => chip(`${name}: ${value} ✕`, changed(params, name, null), true)));
+    others.map(([name, value]) =>
+      chip(`${name}: ${value} ✕`, changed(params, name, null), true)));
 }
 
 /** @param {URLSearchParams} params */
@@ -179,8 +180,9 @@ function head(params) {
     // Only times go the other way too.
     const turned = isSorted && sort === "last_seen" && !isAscending ? "asc" : null;
     const order = isSorted && (isAscending ? "ascending" : "descending");
-    return h(`th.${kind}`, { role: "columnheader", scope: "col", "aria-sort": order }, sort
-      ? h("a", { href: link(changed(changed(params, "sort", sort), "order", turned)) }, name) : name);
+    const href = sort && link(changed(changed(params, "sort", sort), "order", turned));
+    return h(`th.${kind}`, { role: "columnheader", scope: "col", "aria-sort": order },
+      href ? h("a", { href }, name) : name);
   });
   return h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, cells));
 }
@@ -208,12 +210,13 @@ function rowOf(row) {
  */
 function foot(params, list) {
   const { anomalies, total, total_exact, next_cursor: cursor, loaded } = list;
+  const next = cursor && { href: link(changed(params, "cursor", cursor)), rel: "next" };
   const read = loaded === undefined ? "" : `: ${number(loaded)} anomalies are read so far`;
   const about = total_exact === false ? "about " : "";
   return h("div.foot",
     h("span", `${number(anomalies.length)} of ${about}${number(total)}`),
     params.has("cursor") && h("a.button", { href: link(without(params, "cursor")) }, "First page"),
-    cursor && h("a.button", { href: link(changed(params, "cursor", cursor)), rel: "next" }, "Next page"),
+    next && h("a.button", next, "Next page"),
     !list.complete && h("span", `Still reading the store${read}.`),
     list.ranking === "approximate" && h("span", "The order is approximate."));
 }
@@ -242,6 +245,7 @@ function nothing(params, isOpen) {
  */
 export function listView(params, { list, levels, namespaces }, isOpen) {
   const rows = list.anomalies.map(rowOf);
+  const path = `anomalies${params.size ? link(params) : ""}`;
   return [
     h("h1.unseen", "Anomalies"),
     h("div.filters", h("div.pair", stateChips(params, levels), seenChips(params)),
@@ -251,7 +255,7 @@ export function listView(params, { list, levels, namespaces }, isOpen) {
         head(params), h("tbody", { role: "rowgroup" }, rows)),
       foot(params, list),
     ],
-    opening("With curl", copyable(curl("GET", `anomalies${params.size ? link(params) : ""}`, isOpen))),
+    opening("With curl", copyable(curl("GET", path, isOpen))),
   ];
 }
 

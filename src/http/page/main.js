@@ -56,7 +56,8 @@ async function refresh() {
   const ready = tryRead("readyz");
   try {
     state.session ??= (await read("session")).body;
-    const found = await (key ? loadAnomaly(key, shownWindow()) : loadList(params(), state.namespaces));
+    const found = key ? await loadAnomaly(key, shownWindow())
+      : await loadList(params(), state.namespaces);
     if (own !== turn) return;
     Object.assign(state, {
       [key ? "anomaly" : "list"]: { query, ...found },
@@ -91,7 +92,8 @@ function render() {
     if (state.refusal || !document.getElementById("login")) show(main, tokenForm(state.refusal));
     main.querySelector("input")?.focus();
   } else if (problem && (!known || (problem.status >= 400 && problem.status < 500))) {
-    show(main, h("div.empty", h("h1.unseen", "Problem"), problemBox(problem), h("p", h("a", { href: "./" }, "All anomalies"))));
+    show(main, h("div.empty", h("h1.unseen", "Problem"), problemBox(problem),
+      h("p", h("a", { href: "./" }, "All anomalies"))));
   } else if (known) {
     renderView();
     const { data, at } = known;
@@ -117,6 +119,7 @@ function renderView() {
     const width = Math.max(300, document.getElementById("picture")?.clientWidth ?? inside);
     const options = { window: shownWindow(), back: state.back, width };
     show(main, anomalyView(data, { ...options, isOpen: isOpen(), canOperate: canOperate() }));
+    point();
   } else if (state.list) {
     document.title = titleOf(state.list.data.levels);
     show(main, listView(params(), state.list.data, isOpen()));
@@ -141,7 +144,8 @@ function renderBar() {
   if (ready && ready.status !== "ready") {
     const { status, cause, degraded_since: since, spool } = ready;
     const store = ready.store === "redis" ? "Redis" : "The store";
-    lines.push(h("p", store, status === "replaying" ? " is back, and what has waited is applied." : [
+    const isBack = status === "replaying";
+    lines.push(h("p", store, isBack ? " is back, and what has waited is applied." : [
       " is unavailable", since && [" since ", timeAt(since)], cause && ` (${cause})`,
       ". Counts are the last known ones, with what waits.",
     ], spool.operations > 0 && ` Waiting: ${plural(spool.operations, "write")}.`,
@@ -175,7 +179,7 @@ function say(text, kind = "") {
 
 /**
  * @param {string} href
- * @param {{replace?: boolean, keep?: boolean}} how `keep`: scrolling and focus are right as they are
+ * @param {{replace?: boolean, keep?: boolean}} how `keep`: scrolling and focus are right
  */
 function go(href, { replace, keep } = {}) {
   history.replaceState({ scroll: window.scrollY }, "");
@@ -236,7 +240,7 @@ function subject() {
   if (!anomaly) return null;
   /** @param {number} status */
   const done = (status) => {
-    say(status === 202 ? "Accepted. It waits on disk until the store answers." : "Done.");
+    say(status === 202 ? "Accepted. It waits for the store." : "Done.");
     refresh();
   };
   const who = state.session?.name ?? null;
@@ -306,15 +310,22 @@ document.addEventListener("submit", (event) => {
 
 // The picture: what is under the pointer, and a new width.
 
-document.addEventListener("pointermove", ({ target, clientX }) => {
-  const picture = target instanceof Element && target.closest("svg.chart");
+let pointerX = 0;
+
+function point() {
+  const picture = main.querySelector(".chart:hover");
   const found = state.anomaly?.data.history;
   if (!picture || !found || "problem" in found) return;
-  const offset = clientX - picture.getBoundingClientRect().left;
+  const offset = pointerX - picture.getBoundingClientRect().left;
   const index = bucketAt(picture, offset, found.ok);
   if (index < 0) return;
   byId("readout").textContent = bucketText(found.ok, index);
   picture.querySelector(".guide")?.setAttribute("transform", `translate(${Math.round(offset)})`);
+}
+
+document.addEventListener("pointermove", ({ clientX }) => {
+  pointerX = clientX;
+  point();
 });
 
 new ResizeObserver(() => shownKey() && current() && render()).observe(main);

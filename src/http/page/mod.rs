@@ -13,9 +13,10 @@ use sha2::{Digest as _, Sha256};
 
 /// The page loads its own files and calls its own service. Scripts can't make HTML of text, which
 /// is how a hostile name of an alert would become one.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
-     img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
-     require-trusted-types-for 'script'";
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+                                       connect-src 'self'; img-src 'self' data:; base-uri 'none'; \
+                                       form-action 'none'; frame-ancestors 'none'; \
+                                       require-trusted-types-for 'script'";
 
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";

@@ -23,7 +23,8 @@ export const level = ({ escalation_level: reached, count_24h, because }) => [
  * @param {Row} row
  */
 export function nameOf({ signature: known, anomaly_key }) {
-  return known?.alert_name || known?.error_type || known?.service || known?.namespace || anomaly_key;
+  return known?.alert_name || known?.error_type || known?.service || known?.namespace
+    || anomaly_key;
 }
 
 /**

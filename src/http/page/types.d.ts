@@ -163,6 +163,18 @@ export interface AnomalyData {
   advice: Outcome<Advice>[];
 }
 
+export interface AnomalyOptions {
+  /** The window of the history. */
+  window: string;
+  /** The list to go back to. */
+  back: string;
+  /** The width of the picture, in pixels. */
+  width: number;
+  /** No token is needed. */
+  isOpen: boolean;
+  canOperate: boolean;
+}
+
 /** What was read for a view, which the query names. */
 export interface Known<T> {
   query: string;
