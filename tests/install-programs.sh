@@ -44,6 +44,10 @@ missing=()
 for ((i = 0; i < ${#needed[@]}; i += 2)); do
   command -v "${needed[i]}" >/dev/null || missing+=("${needed[i + 1]}")
 done
+# Ubuntu has no package of Chromium, and GitHub's machines have Chrome.
+if [ -z "${1:-}" ] && ! command -v chromium google-chrome >/dev/null; then
+  missing+=(chromium)
+fi
 if [ "${1:-}" = attack ] && ! python3 -c 'import ensurepip' 2>/dev/null; then
   missing+=(python3-venv)
 fi

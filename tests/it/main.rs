@@ -10,6 +10,7 @@ mod access;
 mod alertmanager;
 mod bounded_timelines;
 mod bounds;
+mod browser;
 mod callers;
 mod catalogue;
 mod catalogue_upkeep;

@@ -2,6 +2,7 @@
 //! between them, and stores without a service. [`servers`] is the part that the benchmarks use too.
 
 mod alertmanager;
+mod browser;
 mod certificates;
 mod collector;
 mod command;
@@ -18,6 +19,7 @@ mod service;
 mod stores;
 
 pub(crate) use alertmanager::Alertmanager;
+pub(crate) use browser::Browser;
 pub(crate) use certificates::write_certificates;
 pub(crate) use collector::{Collector, SentSpan, silent_collector, traces_url};
 pub(crate) use command::{Ended, anomaly_counter};

@@ -8,7 +8,7 @@ import {
 } from "./format.js";
 import {
   button, copyButton, copyable, counts, firingNote, fixNote, level, nameOf, opening, placeOf,
-  problemBox,
+  problemBox, seen,
 } from "./parts.js";
 
 /** @typedef {import("./types").AnomalyData} AnomalyData */
@@ -82,8 +82,8 @@ function head({ anomaly }, back) {
       found.rule && fact("Rule", h("bdi", found.rule)),
       fact("Firing", firing ? firingNote(firing) : firing === null ? "no" : unknown()),
       note && fact("Fix", note),
-      fact("Last seen", found.last_seen ? timeAgo(found.last_seen) : unknown()),
-      fact("First seen", found.first_seen ? timeAt(found.first_seen) : unknown()),
+      fact("Last seen", seen(found, "last_seen", timeAgo)),
+      fact("First seen", seen(found, "first_seen", timeAt)),
       known_since && fact("Known since", timeAt(known_since))),
   ];
 }

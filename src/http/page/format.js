@@ -86,7 +86,7 @@ export const unknown = () => h("span.unknown", { title: NOT_KNOWN }, "–");
  */
 export function count(value, exact) {
   if (value === null || value === undefined) return unknown();
-  const title = exact === false && "may be too high: older occurrences are kept as totals";
+  const title = exact === false && "may be too high";
   return h(value ? "span" : "span.nil", { title }, title && "≈", number(value));
 }
 

@@ -3,9 +3,10 @@
 
 import { read, tryRead } from "./api.js";
 import { h } from "./dom.js";
-import { count, curl, number, spaced, timeAgo, unknown } from "./format.js";
+import { count, curl, number, spaced, timeAgo } from "./format.js";
 import {
-  LEVELS, button, copyable, counts, firingNote, fixNote, level, nameOf, opening, placeOf, sparkline,
+  LEVELS, button, copyable, counts, firingNote, fixNote, level, nameOf, opening, placeOf, seen,
+  sparkline,
 } from "./parts.js";
 
 /** @typedef {import("./types").Summary | null} MaybeSummary */
@@ -197,7 +198,7 @@ function rowOf(row) {
       h("div.notes", firing && firingNote(firing), fixNote(row))],
     sparkline(row.series),
     ...counts(found).map(({ value }) => value),
-    found.last_seen ? timeAgo(found.last_seen) : unknown(),
+    seen(found, "last_seen", timeAgo),
     count(found.auto_repair_count),
   ];
   return h("tr", { role: "row", "data-key": key, "data-href": href },

@@ -81,6 +81,12 @@ async function refresh() {
 
 // Showing.
 
+/**
+ * Whether the service refuses the view itself, and not for a reason that passes.
+ * @param {Problem} problem
+ */
+const isVerdict = ({ status }) => status >= 400 && status < 500 && status !== 429;
+
 function render() {
   renderHead();
   renderBar();
@@ -91,7 +97,7 @@ function render() {
     // Not anew while somebody types.
     if (state.refusal || !document.getElementById("login")) show(main, tokenForm(state.refusal));
     main.querySelector("input")?.focus();
-  } else if (problem && (!known || (problem.status >= 400 && problem.status < 500))) {
+  } else if (problem && (!known || isVerdict(problem))) {
     show(main, h("div.empty", h("h1.unseen", "Problem"), problemBox(problem),
       h("p", h("a", { href: "./" }, "All anomalies"))));
   } else if (known) {
@@ -147,7 +153,7 @@ function renderBar() {
     const isBack = status === "replaying";
     lines.push(h("p", store, isBack ? " is back, and what has waited is applied." : [
       " is unavailable", since && [" since ", timeAt(since)], cause && ` (${cause})`,
-      ". Counts are the last known ones, with what waits.",
+      ". Counts are the last known ones with what waits: there may be more.",
     ], spool.operations > 0 && ` Waiting: ${plural(spool.operations, "write")}.`,
     spool.usable === false && " No more writes can wait: the spool is not usable."));
   }

@@ -40,6 +40,17 @@ export function placeOf(row) {
     .map((field, index) => [index > 0 && " · ", h("bdi", { title: field }, known[field])]);
 }
 
+/**
+ * A time of the last 30 days; null where there is none, and in an outage where it is not known.
+ * @param {import("./types").Frequency} frequency
+ * @param {"first_seen" | "last_seen"} name
+ * @param {(text: string) => Element} words
+ */
+export function seen(frequency, name, words) {
+  const text = frequency[name];
+  return text ? words(text) : frequency.degraded ? unknown() : "–";
+}
+
 /** @param {import("./types").Firing} firing */
 export const firingNote = ({ since, episodes }) => h("span.note.firing", "firing since ",
   timeAt(since), episodes > 1 && `, ${plural(episodes, "alert")}`);

@@ -30,7 +30,7 @@ export interface Frequency {
   because?: Maybe<string>;
   exact?: boolean;
   degraded: boolean;
-  as_of?: string;
+  as_of?: Maybe<string>;
 }
 
 export interface Firing {
