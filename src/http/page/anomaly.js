@@ -70,7 +70,7 @@ const scrolled = (label, content) =>
  */
 function head({ anomaly }, back) {
   const { frequency: found, anomaly_key: key, known_since, firing } = anomaly;
-  const note = fixNote(anomaly);
+  const note = fixNote({ ...anomaly, fixed_at: anomaly.permanent_fix?.fixed_at });
   return [
     h("p", h("a", { href: back }, "← All anomalies")),
     h("div.title",
