@@ -14,7 +14,7 @@ async fn a_reader_logs_in_and_out_in_a_browser() {
     let service = guarded().await;
     let mut browser = Browser::start().await;
     browser.open(&address(&service)).await;
-    browser.wait_for("document.querySelector('#login input') === document.activeElement").await;
+    browser.wait_for("document.activeElement?.matches('#login input')").await;
     browser.type_text("s3cr3t").await;
     browser.press("Enter").await;
     browser.wait_for("document.querySelector('#login .problem')").await;

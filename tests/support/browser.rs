@@ -45,6 +45,10 @@ impl Browser {
             "--disable-dev-shm-usage",
             "--disable-sync",
             "--no-first-run",
+            // Else a key that is pressed before the first frame is drawn is lost.
+            "--allow-pre-commit-input",
+            "--disable-background-timer-throttling",
+            "--disable-renderer-backgrounding",
             "--remote-debugging-port=0",
             "--user-data-dir=.",
             "about:blank",
@@ -121,7 +125,10 @@ impl Browser {
     pub(crate) async fn wait_for(&mut self, expression: &str) {
         let deadline = Instant::now() + DEADLINE;
         while self.evaluate(&format!("Boolean({expression})")).await != true {
-            assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {expression}");
+            if Instant::now() > deadline {
+                let shown = self.evaluate("document.body.innerText").await;
+                panic!("not within {DEADLINE:?}: {expression}. The page shows {shown}");
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
