@@ -22,6 +22,8 @@ pub struct Summary {
     pub fixed: u64,
     /// The number of those that have come back after it.
     pub regressed: u64,
+    /// The number of those of which an alert fires.
+    pub firing: u64,
     /// For each field that was asked for: its values with the most anomalies, and then the rest.
     pub by: Vec<(usize, Vec<Group>)>,
 }
@@ -148,7 +150,8 @@ impl Pass for SummaryPass<'_> {
         {
             return;
         }
-        let Summary { anomalies, occurrences, levels, fixed, regressed, .. } = &mut self.summary;
+        let Summary { anomalies, occurrences, levels, fixed, regressed, firing, .. } =
+            &mut self.summary;
         let (day, level) = (anomaly.count(Window::Day), anomaly.level());
         *anomalies += 1;
         occurrences.hour += anomaly.count(Window::Hour);
@@ -160,6 +163,7 @@ impl Pass for SummaryPass<'_> {
         }
         *fixed += u64::from(anomaly.is_fixed() == Some(true));
         *regressed += u64::from(anomaly.has_regressed() == Some(true));
+        *firing += u64::from(anomaly.is_firing() == Some(true));
         for groups in &mut self.by {
             let id = anomaly.fields().map(|fields| fields[groups.field]);
             groups.of(anomaly.texts(), id).add(day, level);

@@ -17,8 +17,8 @@ mod problems;
 mod repairs;
 mod root;
 mod rules;
-mod summary;
 mod session;
+mod summary;
 
 #[cfg(fuzzing)]
 pub(super) use alertmanager::DeliveryRequest;

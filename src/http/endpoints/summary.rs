@@ -100,6 +100,9 @@ struct SummaryBody {
     /// The number of those that have come back after the mark.
     #[schema(example = 2)]
     regressed: u64,
+    /// The number of those of which an alert fires.
+    #[schema(example = 5)]
+    firing: u64,
     /// For each field of `by` its values, those with the most anomalies first.
     #[schema(value_type = BTreeMap<String, Vec<GroupBody>>)]
     by: BTreeMap<&'static str, Vec<GroupBody>>,
@@ -206,7 +209,7 @@ async fn summary(
     let answered = state.counter.summary(state.counter.moment(), query).await?;
 
     let Answered { value: AnomalySummary { summary, completeness, as_of }, degraded } = answered;
-    let Summary { anomalies, occurrences, levels, fixed, regressed, by } = summary;
+    let Summary { anomalies, occurrences, levels, fixed, regressed, firing, by } = summary;
     let by = by.into_iter().map(|(field, groups)| {
         let (name, _) = Signature::FIELDS[field];
         (name, groups.into_iter().map(GroupBody::from).collect())
@@ -222,6 +225,7 @@ async fn summary(
         levels: levels.into(),
         fixed,
         regressed,
+        firing,
         by: by.collect(),
         as_of: None,
         completeness: completeness.into(),
