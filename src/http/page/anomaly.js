@@ -54,6 +54,16 @@ const card = (title, ...content) => h("section.card", h("h2", title), content);
  */
 const fact = (name, ...value) => h("div", h("dt", name), h("dd", value));
 
+/**
+ * The commands that read what a card shows, and do what its buttons do.
+ * @param {boolean} isOpen no token is needed
+ * @param {[string, string, string, object?][]} lines name, method, path and body
+ * @param {boolean} [isShown]
+ */
+const withCurl = (isOpen, lines, isShown) =>
+  opening("With curl", h("dl.commands", lines.map(([name, method, path, body]) =>
+    fact(name, copyable(curl(method, path, isOpen, body))))), isShown);
+
 const notKnown = () => h("p.quiet", NOT_KNOWN);
 
 /**
@@ -80,22 +90,24 @@ function head({ anomaly }, back) {
     h("dl.facts",
       fact("Level", level(found)),
       found.rule && fact("Rule", h("bdi", found.rule)),
-      fact("Firing", firing ? firingNote(firing) : firing === null ? "no" : unknown()),
+      fact("Firing", firing ? firingNote(firing, "since ") : found.degraded ? unknown() : "no"),
       note && fact("Fix", note),
       fact("Last seen", seen(found, "last_seen", timeAgo)),
       fact("First seen", seen(found, "first_seen", timeAt)),
-      known_since && fact("Known since", timeAt(known_since))),
+      known_since && known_since !== found.first_seen
+        && fact("Known since", timeAt(known_since))),
   ];
 }
 
 /**
  * @param {AnomalyData} data
- * @param {string} window
- * @param {number} width
+ * @param {import("./types").AnomalyOptions} options
  */
-function picture({ anomaly, history }, window, width) {
+function picture({ anomaly, history }, { window, width, isOpen }) {
+  const { anomaly_key: key, frequency: { regressed, last_seen } } = anomaly;
+  const back = regressed ? last_seen ?? null : null;
   const choices = h("nav.chips", { "aria-label": "Window" }, WINDOWS.map((name) => {
-    const href = `?anomaly=${anomaly.anomaly_key}&window=${name}`;
+    const href = `?anomaly=${key}&window=${name}`;
     return h("a.chip", { href, "aria-current": name === window && "true" }, spaced(name));
   }));
   /** @param {string} readout */
@@ -106,17 +118,21 @@ function picture({ anomaly, history }, window, width) {
   const { starts, others } = bandsOf(ok);
   return h("section.card",
     title(`${plural(ok.total, "occurrence")} in ${spaced(window)}`),
-    h("div", { id: "picture" }, chart(ok, width)),
+    h("div", { id: "picture" }, chart(ok, back, width)),
     h("p.legend", h("span", `bars: occurrences per ${stepName(ok)}`),
       h("span", "line: count of 24 h, over the levels"),
       h("span.worked-key", "repair worked"), h("span.failed-key", "repair failed"),
       others.map((words) => h("span", words)),
       starts.length + others.length === 0 && h("span", "its rule gives no levels")),
-    opening("The same as a table", scrolled("History", chartTable(ok))));
+    opening("The same as a table", scrolled("History", chartTable(ok, back))),
+    withCurl(isOpen, [["History", "GET", `anomalies/${key}/history?window=${window}`]]));
 }
 
-/** @param {AnomalyData} data */
-function repairs({ anomaly: { repairs: actions }, advice }) {
+/**
+ * @param {AnomalyData} data
+ * @param {boolean} isOpen
+ */
+function repairs({ anomaly: { anomaly_key: key, repairs: actions }, advice }, isOpen) {
   if (!actions) return card("Repairs", notKnown());
   const rows = actions.map(({ action, total, success, success_rate: rate }, index) => {
     const told = advice[index];
@@ -126,14 +142,21 @@ function repairs({ anomaly: { repairs: actions }, advice }) {
       `${number(success)} of ${number(total)} worked (${percent(rate)}): `, words);
   });
   return card("Repairs",
-    rows.length ? h("dl.fields", rows) : h("p.quiet", "No repair was reported."));
+    rows.length ? h("dl.fields", rows) : h("p.quiet", "No repair was reported."),
+    withCurl(isOpen, [
+      ["Attempts", "GET", `anomalies/${key}/repairs`],
+      ["Worth a try?", "GET", advicePath(key, actions[0]?.action ?? "restart_pod")],
+      ["Report one", "POST", "repairs",
+        { anomaly_key: key, action: "restart_pod", success: true }],
+    ]));
 }
 
 /**
  * @param {AnomalyData} data
- * @param {boolean} canOperate
+ * @param {import("./types").AnomalyOptions} options
  */
-function fix({ anomaly: { permanent_fix: mark, frequency } }, canOperate) {
+function fix({ anomaly }, { isOpen, canOperate }) {
+  const { anomaly_key: key, permanent_fix: mark, frequency } = anomaly;
   const isMarked = frequency.permanent_fix_applied;
   const isUnknown = typeof isMarked !== "boolean";
   return card("Permanent fix",
@@ -146,7 +169,12 @@ function fix({ anomaly: { permanent_fix: mark, frequency } }, canOperate) {
     frequency.regressed && h("p", h("strong.bad", "It came back after this fix.")),
     canOperate && h("div.buttons",
       button(isMarked ? "Mark again…" : "Mark as fixed…", "mark"),
-      (isMarked || isUnknown) && button("Take back…", "unmark")));
+      (isMarked || isUnknown) && button("Take back…", "unmark")),
+    withCurl(isOpen, [
+      ["Mark as fixed", "PUT", "permanent-fix",
+        { anomaly_key: key, fix_description: "raised the limit" }],
+      ["Take back", "DELETE", `permanent-fix/${key}`],
+    ], !canOperate));
 }
 
 /**
@@ -160,8 +188,11 @@ function deed({ event, fix_description, reason, action, success }) {
   return ["tried ", h("bdi.action", action), success ? ", which worked" : ", which failed"];
 }
 
-/** @param {AnomalyData} data */
-function audit({ audit: found }) {
+/**
+ * @param {AnomalyData} data
+ * @param {boolean} isOpen
+ */
+function audit({ anomaly: { anomaly_key: key }, audit: found }, isOpen) {
   if ("problem" in found) return card("Who did what", problemBox(found.problem));
   const rows = found.ok.entries.map((entry) => {
     const { at, by, token, request_id: id } = entry;
@@ -169,49 +200,34 @@ function audit({ audit: found }) {
     return fact([timeAt(at), by && h("bdi", { title }, ` ${by}`)], deed(entry));
   });
   return card("Who did what", rows.length ? scrolled("Who did what", h("dl.fields", rows))
-    : h("p.quiet", "Nothing yet."));
+    : h("p.quiet", "Nothing yet."),
+  withCurl(isOpen, [["Who did what", "GET", `anomalies/${key}/audit`]]));
 }
 
-/** @param {AnomalyData} data */
-function fields({ anomaly: { signature, metadata } }) {
+/**
+ * @param {AnomalyData} data
+ * @param {boolean} isOpen
+ */
+function fields({ anomaly: { anomaly_key: key, signature, metadata } }, isOpen) {
   const rows = Object.entries({ ...signature, ...metadata }).map(([name, value]) => {
     const text = typeof value === "string" ? value || h("i", "empty")
       : h("pre", JSON.stringify(value, null, 2));
     return fact(h("bdi", name), h("bdi", text));
   });
   return card("All fields, as first posted",
-    rows.length ? h("dl.fields", rows) : h("p.quiet", "They are not known."));
-}
-
-/**
- * @param {AnomalyData} data
- * @param {string} window
- * @param {boolean} isOpen
- */
-function commands({ anomaly: { anomaly_key: key, repairs: actions } }, window, isOpen) {
-  /** @type {[string, string, string, object?][]} */
-  const lines = [
-    ["This anomaly", "GET", `anomalies/${key}`],
-    ["History", "GET", `anomalies/${key}/history?window=${window}`],
-    ["Repairs", "GET", `anomalies/${key}/repairs`],
-    ["Is a repair worth a try?", "GET", advicePath(key, actions?.[0]?.action ?? "restart_pod")],
-    ["Who did what", "GET", `anomalies/${key}/audit`],
-    ["Mark as fixed", "PUT", "permanent-fix",
-      { anomaly_key: key, fix_description: "raised the limit" }],
-    ["Take back", "DELETE", `permanent-fix/${key}`],
-  ];
-  return card("With curl", h("dl.commands", lines.map(([name, method, path, body]) =>
-    fact(name, copyable(curl(method, path, isOpen, body))))));
+    rows.length ? h("dl.fields", rows) : h("p.quiet", "They are not known."),
+    withCurl(isOpen, [["This anomaly", "GET", `anomalies/${key}`]]));
 }
 
 /**
  * @param {AnomalyData} data
  * @param {import("./types").AnomalyOptions} options
  */
-export function anomalyView(data, { window, back, width, isOpen, canOperate }) {
+export function anomalyView(data, options) {
+  const { back, isOpen } = options;
   return [
-    head(data, back), picture(data, window, width),
-    h("div.cards", h("div", repairs(data), fix(data, canOperate)), audit(data)),
-    fields(data), commands(data, window, isOpen),
+    head(data, back), picture(data, options),
+    h("div.cards", h("div", repairs(data, isOpen), fix(data, options)), audit(data, isOpen)),
+    fields(data, isOpen),
   ];
 }

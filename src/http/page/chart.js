@@ -51,8 +51,9 @@ const isolated = (name) => `\u2068${name.slice(0, 40)}\u2069`;
 /**
  * Marks, removals, and the first occurrence after each mark.
  * @param {History} history
+ * @param {string | null} regressed the newest occurrence, if it is later than the newest mark
  */
-function marksOf({ events, buckets }) {
+function marksOf({ events, buckets }, regressed) {
   /** @type {{at: number, kind: string, text: string}[]} */
   const marks = [];
   const changes = events.filter(({ event }) => event.endsWith("marked_fixed"))
@@ -60,11 +61,12 @@ function marksOf({ events, buckets }) {
     .sort((one, other) => one.at - other.at);
   changes.forEach(({ at, isMark, by }, index) => {
     const until = changes[index + 1]?.at ?? Infinity;
+    const last = until === Infinity && regressed ? Date.parse(regressed) : 0;
     const text = isMark ? `fixed${by ? ` by ${isolated(by)}` : ""}` : "mark taken back";
     marks.push({ at, kind: isMark ? "fixed" : "off", text });
     // The bucket in which the mark lies may have its occurrences before the mark.
     const back = isMark && buckets.map(({ start, count }) => (count ? Date.parse(start) : 0))
-      .find((start) => start >= at && start < until);
+      .find((start) => start >= at && start < until) || last;
     if (back) marks.push({ at: back, kind: "back", text: "came back" });
   });
   return marks;
@@ -112,7 +114,7 @@ export function bucketText({ buckets, step_seconds }, index) {
   const until = step_seconds * 1000 < DAY ? hourMinute(end) : moment(end);
   const about = exact === false ? "about " : "";
   return `${moment(new Date(start))} – ${until}: ${about}${plural(count, "occurrence")}, `
-    + `${number(day)} in 24 h`;
+    + (day === null ? "in 24 h not known" : `${number(day)} in 24 h`);
 }
 
 /**
@@ -127,12 +129,13 @@ export function stepName({ step_seconds: seconds }) {
 
 /**
  * @param {History} history
+ * @param {string | null} regressed
  * @param {number} width
  */
-export function chart(history, width) {
+export function chart(history, regressed, width) {
   const { buckets, step_seconds, to: end, total } = history;
   const isNarrow = width < 560;
-  const left = isNarrow ? 30 : 68;
+  const left = isNarrow ? 30 : 92;
   const right = width - (isNarrow ? 40 : 152);
   const step = step_seconds * 1000;
   const from = Date.parse(buckets[0].start);
@@ -179,7 +182,7 @@ export function chart(history, width) {
   // The count of 24 hours over the bands. By the square root, so that the levels stay visible
   // beside high counts.
   const { starts } = bandsOf(history);
-  const peak = Math.max(...buckets.map((bucket) => bucket.count_24h));
+  const peak = Math.max(...buckets.map((bucket) => bucket.count_24h ?? 0));
   const highest = Math.max(1, peak, ...starts.map(([, start]) => start * 1.3));
   /** @param {number} count */
   const y = (count) =>
@@ -194,8 +197,9 @@ export function chart(history, width) {
     words(`band-name.${level}`, right + 8, above, `${name}≥ ${number(start)}`);
   });
   path("base", `M${left} ${COUNT_END}H${right}`);
-  path("line", buckets.map(({ start, count_24h: day }, index) =>
-    `${index ? "L" : "M"}${x(Date.parse(start) + step)} ${y(day)}`).join(""));
+  // Without what is not known, which is the beginning.
+  path("line", buckets.map(({ start, count_24h: day }) =>
+    (day === null ? "" : `L${x(Date.parse(start) + step)} ${y(day)}`)).join("").replace("L", "M"));
   if (peak) scale(y(peak) + 4, peak);
   scale(COUNT_END + 4, 0);
 
@@ -208,7 +212,7 @@ export function chart(history, width) {
 
   // Marks go across all lanes. Their words are in two rows, so that neighbours do not meet.
   const ends = [0, 0];
-  for (const { at, kind, text } of marksOf(history).filter((mark) => mark.at >= from)) {
+  for (const { at, kind, text } of marksOf(history, regressed).filter((mark) => mark.at >= from)) {
     const wide = text.length * 7.5 + 12;
     const isFlipped = x(at) + wide > width;
     const begin = isFlipped ? x(at) - wide : x(at);
@@ -250,18 +254,20 @@ export function bucketAt(picture, offset, { buckets, to, step_seconds }) {
 /**
  * The same in words, the newest first.
  * @param {History} history
+ * @param {string | null} regressed
  */
-export function chartTable(history) {
-  const happened = [...marksOf(history), ...repairsOf(history)];
+export function chartTable(history, regressed) {
+  const happened = [...marksOf(history, regressed), ...repairsOf(history)];
   const step = history.step_seconds * 1000;
   const rows = history.buckets.map(({ start, count, count_24h: day, exact }) => {
     const begin = Date.parse(start);
     const words = happened.filter(({ at }) => at >= begin && at < begin + step)
       .map(({ at, text }) => `${hourMinute(new Date(at))} ${text}`);
     return h("tr", h("td", moment(new Date(start))),
-      h("td.n", exact === false && "≈", number(count)), h("td.n", number(day)),
+      h("td.n", exact === false && "≈", number(count)), h("td.n", day === null ? "–" : number(day)),
       h("td", words.join("; ")));
   });
   const head = [h("th", "From"), h("th.n", "Occurrences"), h("th.n", "In 24 h"), h("th", "Events")];
-  return h("table.plain-table", h("thead", h("tr", head)), h("tbody", rows.reverse()));
+  return h("table.plain-table", { "aria-label": "History" },
+    h("thead", h("tr", head)), h("tbody", rows.reverse()));
 }

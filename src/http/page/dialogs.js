@@ -120,4 +120,6 @@ export const tokenForm = (refusal) => h("form.login", { id: "login" },
   h("div", { role: "alert" }, refusal && problemBox(refusal)),
   h("div.buttons", h("button.primary", "Log in")),
   h("p.quiet", "Whoever runs the service makes one:"),
-  copyable("anomaly-counter token new --name ana --scope read --scope operate"));
+  copyable("anomaly-counter token new --name ana --scope read --scope operate"),
+  h("p.quiet", "With curl it goes into a header:"),
+  copyable(curl("GET", "anomalies", false)));

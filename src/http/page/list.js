@@ -26,6 +26,17 @@ const MAX_NAMESPACES = 12;
 /** The longest value, in characters; of a longer one its beginning is asked for. */
 const MAX_VALUE = 256;
 
+/** The number of namespaces that have a chip at first, and at most. */
+export const FEW_NAMESPACES = 8;
+export const MANY_NAMESPACES = 100;
+
+/** Why anomalies may be missing. */
+const PARTIAL = {
+  loading: "The store is being read.",
+  denied: "The store does not permit to be listed: only what came by here is known.",
+  behind: "There are more anomalies than can be listed.",
+};
+
 /** Head, class, parameter of `sort`. @type {[string, string, string?][]} */
 const COLUMNS = [
   ["Level", "lv"], ["Anomaly", "who"], ["Last 24 h", "bars"], ["1 h", "n", "count_1h"],
@@ -135,8 +146,9 @@ function exactly(value) {
 function namespaceChips(params, summary) {
   const chosen = params.getAll("namespace");
   const facets = summary?.by.namespace ?? [];
-  // The rest of the most that the page asks for is found by searching.
-  const rest = facets.length < 99 && facets.find(({ value }) => value === null);
+  // A rest may also be of anomalies of which it is not known. That of the most that the page asks
+  // for is found by searching.
+  const hasMore = facets.length === FEW_NAMESPACES + 1;
   /** Label and count of each filter. @type {Map<string, [string, number?]>} */
   const all = new Map();
   for (const { value, anomalies } of facets) {
@@ -152,7 +164,7 @@ function namespaceChips(params, summary) {
       for (const other of kept.slice(-MAX_NAMESPACES)) to.append("namespace", other);
       return chip(label || h("i", "none"), to, isOn, matches);
     }),
-    rest && button("more…", "more", { class: "plain" }));
+    hasMore && button("more…", "more", { class: "plain" }));
 }
 
 /** @param {URLSearchParams} params */
@@ -195,7 +207,7 @@ function rowOf(row) {
   const cells = [
     level(found),
     [h("a.name", { href }, h("bdi", nameOf(row))), h("div.place", placeOf(row)),
-      h("div.notes", firing && firingNote(firing), fixNote(row))],
+      h("div.notes", firing && firingNote(firing, "firing since "), fixNote(row))],
     sparkline(row.series),
     ...counts(found).map(({ value }) => value),
     seen(found, "last_seen", timeAgo),
@@ -206,31 +218,38 @@ function rowOf(row) {
 }
 
 /**
+ * Whether anomalies may be missing, and why.
+ * @param {import("./types").List} list
+ */
+const partial = ({ complete, reason, loaded }) => !complete && h("p", PARTIAL[reason ?? "loading"],
+  loaded !== undefined && ` ${number(loaded)} anomalies are known so far.`);
+
+/**
  * @param {URLSearchParams} params
  * @param {import("./types").List} list
  */
 function foot(params, list) {
-  const { anomalies, total, total_exact, next_cursor: cursor, loaded } = list;
+  const { anomalies, total, total_exact, next_cursor: cursor } = list;
   const next = cursor && { href: link(changed(params, "cursor", cursor)), rel: "next" };
-  const read = loaded === undefined ? "" : `: ${number(loaded)} anomalies are read so far`;
   const about = total_exact === false ? "about " : "";
   return h("div.foot",
     h("span", `${number(anomalies.length)} of ${about}${number(total)}`),
     params.has("cursor") && h("a.button", { href: link(without(params, "cursor")) }, "First page"),
     next && h("a.button", next, "Next page"),
-    !list.complete && h("span", `Still reading the store${read}.`),
+    partial(list),
     list.ranking === "approximate" && h("span", "The order is approximate."));
 }
 
+/** @param {import("./types").List} list */
+const noMatch = (list) => h("div.empty", h("h2", "No anomaly matches"), partial(list),
+  h("p", "Take a filter away, or ", h("a", { href: "./" }, "show all"), "."));
+
 /**
- * @param {URLSearchParams} params
+ * @param {import("./types").List} list
  * @param {boolean} isOpen
  */
-function nothing(params, isOpen) {
-  if (without(params, ...OTHERS).size) {
-    return h("div.empty", h("h2", "No anomaly matches"),
-      h("p", "Take a filter away, or ", h("a", { href: "./" }, "show all"), "."));
-  }
+function nothing(list, isOpen) {
+  if (!list.complete) return h("div.empty", h("h2", "No anomaly is known yet"), partial(list));
   const first = { alert_name: "HighCPU", service: "api", namespace: "shop" };
   return h("div.empty", h("h2", "Nothing has been counted yet"),
     h("p", "This makes a first anomaly. Send it three times, and it is at REPEAT:"),
@@ -246,12 +265,14 @@ function nothing(params, isOpen) {
  */
 export function listView(params, { list, levels, namespaces }, isOpen) {
   const rows = list.anomalies.map(rowOf);
+  const title = h("h1.unseen", "Anomalies");
+  if (!rows.length && !without(params, ...OTHERS).size) return [title, nothing(list, isOpen)];
   const path = `anomalies${params.size ? link(params) : ""}`;
   return [
-    h("h1.unseen", "Anomalies"),
+    title,
     h("div.filters", h("div.pair", stateChips(params, levels), seenChips(params)),
       namespaceChips(params, namespaces), otherChips(params)),
-    rows.length === 0 ? nothing(params, isOpen) : [
+    rows.length === 0 ? noMatch(list) : [
       h("table.list", { role: "table", "aria-label": "Anomalies" },
         head(params), h("tbody", { role: "rowgroup" }, rows)),
       foot(params, list),

@@ -6,16 +6,13 @@ import { bucketAt, bucketText } from "./chart.js";
 import { askToMark, askToUnmark, showHelp, tokenForm } from "./dialogs.js";
 import { byId, h, show } from "./dom.js";
 import { clockTime, plural, timeAt } from "./format.js";
-import { listView, loadList, titleOf } from "./list.js";
+import { FEW_NAMESPACES, MANY_NAMESPACES, listView, loadList, titleOf } from "./list.js";
 import { button, nameOf, problemBox } from "./parts.js";
 
 const POLL_MS = 10_000;
 const MAX_POLL_MS = 60_000;
 const TYPING_MS = 250;
 const NEWS_MS = 6000;
-
-const FEW_NAMESPACES = 8;
-const MANY_NAMESPACES = 100;
 
 /** The name under which the browser remembers that single keys do nothing. */
 const KEYS_OFF = "anomaly-counter.keys-off";

@@ -51,8 +51,11 @@ export function seen(frequency, name, words) {
   return text ? words(text) : frequency.degraded ? unknown() : "–";
 }
 
-/** @param {import("./types").Firing} firing */
-export const firingNote = ({ since, episodes }) => h("span.note.firing", "firing since ",
+/**
+ * @param {import("./types").Firing} firing
+ * @param {string} words
+ */
+export const firingNote = ({ since, episodes }, words) => h("span.note.firing", words,
   timeAt(since), episodes > 1 && `, ${plural(episodes, "alert")}`);
 
 /** @param {Row} row */
@@ -105,8 +108,10 @@ export const copyable = (text) => h("div.command", h("code", { tabindex: 0 }, te
  * What the reader may open.
  * @param {string} title
  * @param {import("./types").Child} content
+ * @param {boolean} [isShown] at first
  */
-export const opening = (title, content) => h("details", h("summary", title), content);
+export const opening = (title, content, isShown) =>
+  h("details", { open: isShown }, h("summary", title), content);
 
 /**
  * The counts of the four windows, each with its name.
@@ -123,5 +128,5 @@ export function counts(frequency) {
  * Why there is no answer, in the service's own words.
  * @param {import("./api.js").Problem} problem
  */
-export const problemBox = ({ title, message }) =>
-  h("div.problem", title && h("strong", title), h("p", message));
+export const problemBox = ({ status, title, message }) =>
+  h(`div.problem${status === 503 ? ".passing" : ""}`, title && h("strong", title), h("p", message));

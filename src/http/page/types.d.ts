@@ -54,6 +54,7 @@ export interface List {
   next_cursor: string | null;
   as_of: string;
   complete: boolean;
+  reason?: "loading" | "denied" | "behind";
   loaded?: number;
   ranking: "exact" | "approximate";
   degraded: boolean;
@@ -69,7 +70,7 @@ export interface Summary {
   levels: Record<Level | "none", number>;
   fixed: Maybe<number>;
   regressed: Maybe<number>;
-  firing?: Maybe<number>;
+  firing: Maybe<number>;
   by: { namespace?: Facet[] };
 }
 
@@ -117,7 +118,8 @@ export interface Anomaly extends Row {
 export interface Bucket {
   start: string;
   count: number;
-  count_24h: number;
+  /** Null where the 24 hours begin before what is kept. */
+  count_24h: number | null;
   exact?: boolean;
 }
 
