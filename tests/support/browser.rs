@@ -1,12 +1,15 @@
 //! A real Chromium, driven by the Chrome DevTools Protocol over its WebSocket. A thin client, and
-//! not chromiumoxide: the tests need six of the protocol's commands, for which that crate compiles
-//! 111,000 generated lines.
+//! not chromiumoxide: the tests need a dozen of the protocol's commands, for which that crate
+//! compiles 111,000 generated lines.
 
 use std::{
     env, fs,
+    path::Path,
     process::Command,
     time::{Duration, Instant},
 };
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
@@ -22,9 +25,30 @@ pub(crate) struct Browser {
     _dir: TempDir,
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     last_id: u64,
-    /// Errors of scripts, of the console and of the policy, but not refused calls.
+    /// Errors of scripts, of the console and of the policy.
     pub(crate) faults: Vec<String>,
+    /// Calls of the service that failed, or were refused.
+    pub(crate) refused: Vec<String>,
 }
+
+/// Roles of the accessibility tree that say nothing without a name.
+const NAMED_ROLES: [&str; 15] = [
+    "button",
+    "checkbox",
+    "combobox",
+    "dialog",
+    "DisclosureTriangle",
+    "heading",
+    "image",
+    "img",
+    "link",
+    "navigation",
+    "region",
+    "searchbox",
+    "switch",
+    "table",
+    "textbox",
+];
 
 impl Browser {
     pub(crate) async fn start() -> Self {
@@ -44,15 +68,13 @@ impl Browser {
             "--disable-component-update",
             "--disable-dev-shm-usage",
             "--disable-sync",
+            "--hide-scrollbars",
             "--no-first-run",
-            // Else a key that is pressed before the first frame is drawn is lost.
-            "--allow-pre-commit-input",
-            "--disable-background-timer-throttling",
-            "--disable-renderer-backgrounding",
             "--remote-debugging-port=0",
             "--user-data-dir=.",
             "about:blank",
         ]);
+        command.env("TZ", "UTC");
         let process = Process::spawn(&mut command, dir.path()).unwrap();
         let port_file = dir.path().join("DevToolsActivePort");
         let client = http_client().build().unwrap();
@@ -65,11 +87,19 @@ impl Browser {
         })
         .await;
         let (socket, _) = tokio_tungstenite::connect_async(address).await.unwrap();
-        let faults = Vec::new();
-        let mut browser = Self { _process: process, _dir: dir, socket, last_id: 0, faults };
+        let mut browser = Self {
+            _process: process,
+            _dir: dir,
+            socket,
+            last_id: 0,
+            faults: Vec::new(),
+            refused: Vec::new(),
+        };
         for domain in ["Page", "Runtime", "Log"] {
             browser.call(&format!("{domain}.enable"), json!({})).await;
         }
+        browser.call("Emulation.setLocaleOverride", json!({"locale": "en-GB"})).await;
+        browser.screen(1400, 900, false).await;
         browser
     }
 
@@ -94,19 +124,53 @@ impl Browser {
 
     fn note(&mut self, event: &Value) {
         let params = &event["params"];
-        let fault = match event["method"].as_str() {
-            Some("Runtime.exceptionThrown") => &params["exceptionDetails"],
-            Some("Runtime.consoleAPICalled") if params["type"] == "error" => &params["args"],
-            // A call that the service refuses is an entry of its own kind, and no fault.
-            Some("Log.entryAdded")
-                if params["entry"]["level"] == "error"
-                    && params["entry"]["source"] != "network" =>
-            {
-                &params["entry"]["text"]
+        match event["method"].as_str() {
+            Some("Runtime.exceptionThrown") => {
+                self.faults.push(params["exceptionDetails"].to_string());
             }
-            _ => return,
-        };
-        self.faults.push(fault.to_string());
+            Some("Runtime.consoleAPICalled")
+                if ["error", "warning", "assert"].iter().any(|kind| params["type"] == *kind) =>
+            {
+                self.faults.push(params["args"].to_string());
+            }
+            Some("Log.entryAdded") => {
+                let entry = &params["entry"];
+                let line = format!("{} {}", entry["text"], entry["url"]);
+                if entry["source"] == "network" {
+                    self.refused.push(line);
+                } else if entry["level"] == "error" || entry["level"] == "warning" {
+                    self.faults.push(line);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Asserts that there was no error, no violation of the policy, and no call that failed.
+    #[track_caller]
+    pub(crate) fn assert_clean(&self) {
+        assert!(self.refused.is_empty(), "{:?}", self.refused);
+        self.assert_faultless();
+    }
+
+    /// Asserts that there was no error and no violation of the policy.
+    #[track_caller]
+    pub(crate) fn assert_faultless(&self) {
+        assert!(self.faults.is_empty(), "{:?}", self.faults);
+    }
+
+    /// Sets the size of the page in pixels, and whether the reader prefers dark colours.
+    pub(crate) async fn screen(&mut self, width: u32, height: u32, is_dark: bool) {
+        let size = json!({
+            "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false,
+        });
+        self.call("Emulation.setDeviceMetricsOverride", size).await;
+        let scheme = if is_dark { "dark" } else { "light" };
+        let features = json!({"features": [
+            {"name": "prefers-color-scheme", "value": scheme},
+            {"name": "prefers-reduced-motion", "value": "reduce"},
+        ]});
+        self.call("Emulation.setEmulatedMedia", features).await;
     }
 
     /// The value of a JavaScript expression in the page.
@@ -127,17 +191,59 @@ impl Browser {
         while self.evaluate(&format!("Boolean({expression})")).await != true {
             if Instant::now() > deadline {
                 let shown = self.evaluate("document.body.innerText").await;
-                panic!("not within {DEADLINE:?}: {expression}. The page shows {shown}");
+                panic!("not within {DEADLINE:?}: {expression}; shown is {shown}");
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// Waits for an element and clicks it.
+    /// Waits until an element that matches `selector` has this text in it.
+    pub(crate) async fn wait_for_text(&mut self, selector: &str, text: &str) {
+        self.wait_for(&element(selector, text)).await;
+    }
+
+    /// The text of an element as it is shown.
+    pub(crate) async fn text_of(&mut self, selector: &str) -> String {
+        let text = self.evaluate(&format!("{}?.innerText", element(selector, ""))).await;
+        text.as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Waits for an element and clicks it with the mouse.
     pub(crate) async fn click(&mut self, selector: &str) {
-        let element = format!("document.querySelector({})", json!(selector));
-        self.wait_for(&element).await;
-        self.evaluate(&format!("{element}.click()")).await;
+        self.click_on(selector, "").await;
+    }
+
+    /// Waits for an element with this text in it, and clicks it with the mouse.
+    pub(crate) async fn click_on(&mut self, selector: &str, text: &str) {
+        let [x, y] = self.point_of(selector, text).await;
+        for kind in ["mouseMoved", "mousePressed", "mouseReleased"] {
+            let event = json!({
+                "type": kind, "x": x, "y": y, "button": "left", "clickCount": 1,
+            });
+            self.call("Input.dispatchMouseEvent", event).await;
+        }
+    }
+
+    /// Waits for an element, moves the mouse to it, and returns where it is.
+    pub(crate) async fn hover(&mut self, selector: &str) {
+        let [x, y] = self.point_of(selector, "").await;
+        let event = json!({"type": "mouseMoved", "x": x, "y": y});
+        self.call("Input.dispatchMouseEvent", event).await;
+    }
+
+    /// Waits until nothing lies over the middle of an element, and returns that point.
+    async fn point_of(&mut self, selector: &str, text: &str) -> [f64; 2] {
+        let found = element(selector, text);
+        let point = format!(
+            "(() => {{ const found = {found}; if (!found) return null; \
+             found.scrollIntoView({{ block: 'center' }}); \
+             const {{ x, y, width, height }} = found.getClientRects()[0] ?? {{}}; \
+             const at = [x + width / 2, y + height / 2]; \
+             return x >= 0 && found.contains(document.elementFromPoint(...at)) ? at : null; }})()"
+        );
+        self.wait_for(&point).await;
+        let at = self.evaluate(&point).await;
+        [at[0].as_f64().unwrap(), at[1].as_f64().unwrap()]
     }
 
     /// Types into the element that has the focus.
@@ -145,15 +251,51 @@ impl Browser {
         self.call("Input.insertText", json!({"text": text})).await;
     }
 
-    /// Presses a key such as `Enter` or `j`.
+    /// Presses a key such as `Enter`, `Tab` or `j`.
     pub(crate) async fn press(&mut self, key: &str) {
-        let text = if key == "Enter" { "\r" } else { key };
+        let (code, text) = match key {
+            "Enter" => (13, Some("\r")),
+            "Tab" => (9, None),
+            "Escape" => (27, None),
+            " " => (32, Some(key)),
+            _ => (0, Some(key)),
+        };
         for kind in ["keyDown", "keyUp"] {
-            let mut event = json!({"type": kind, "key": key, "code": key});
-            if kind == "keyDown" {
+            let mut event = json!({"type": kind, "key": key, "windowsVirtualKeyCode": code});
+            if let (Some(text), "keyDown") = (text, kind) {
                 event["text"] = text.into();
             }
             self.call("Input.dispatchKeyEvent", event).await;
         }
     }
+
+    /// The controls, pictures and landmarks of which a reader of screens has no name.
+    pub(crate) async fn nameless(&mut self) -> Vec<String> {
+        let tree = self.call("Accessibility.getFullAXTree", json!({})).await;
+        let nodes = tree["nodes"].as_array().unwrap();
+        let named = nodes.iter().filter(|node| {
+            node["ignored"] == false
+                && NAMED_ROLES.iter().any(|role| node["role"]["value"] == *role)
+        });
+        // A dialog hides all else, and has three of them at the least.
+        assert!(named.clone().count() >= 3, "{nodes:?}");
+        let is_nameless = |node: &&Value| node["name"]["value"].as_str().is_none_or(str::is_empty);
+        named.filter(is_nameless).map(Value::to_string).collect()
+    }
+
+    /// Writes what the page shows to a PNG file.
+    pub(crate) async fn screenshot(&mut self, path: &Path) {
+        let picture = self.call("Page.captureScreenshot", json!({"format": "png"})).await;
+        let bytes = BASE64_STANDARD.decode(picture["data"].as_str().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+}
+
+/// A JavaScript expression for the first element that matches, and has this text in it.
+fn element(selector: &str, text: &str) -> String {
+    let (selector, text) = (json!(selector), json!(text));
+    format!(
+        "[...document.querySelectorAll({selector})].find((found) => \
+         found.textContent.includes({text}))"
+    )
 }
