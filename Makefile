@@ -1,6 +1,6 @@
 # The same commands that CI runs. `make help` lists them.
 
-.PHONY: help run test lint page-types minimum-rust needs chaos soak attack attack-calls fuzz bench bench-micro deb
+.PHONY: help run test lint page-types screenshots minimum-rust needs chaos soak attack attack-calls fuzz bench bench-micro deb
 
 # For `make minimum-rust`.
 MINIMUM_RUST := $(shell sed -n 's/^rust-version = "\(.*\)"$$/\1/p' Cargo.toml)
@@ -72,9 +72,16 @@ lint: ## Format, clippy and documentation, with warnings as errors
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+	@$(MAKE) --no-print-directory page-types
 
-page-types: ## The types in the page's scripts, by TypeScript, which npm loads; needs Node
-	npx --yes --package typescript@7.0.2 -- tsc --project src/http/page
+# npm's package of TypeScript is a program for this machine, which Node starts.
+page-types: ## The types in the page's scripts, by TypeScript; left out where Node is not installed
+	@tests/install-programs.sh page
+	@tsc="$${CARGO_TARGET_DIR:-target}/page-tools/node_modules/.bin/tsc"; \
+	if [ -e "$$tsc" ]; then "$$tsc" --project src/http/page; fi
+
+screenshots: needs ## The pictures in docs/pictures, of a seeded service in a real Chromium
+	cargo test --locked --test it -- --ignored --exact browser::screenshots::pictures_of_a_shop_are_taken
 
 minimum-rust: ## Compile with the oldest Rust that Cargo.toml promises, which rustup installs
 	rustup toolchain install $(MINIMUM_RUST) --profile minimal

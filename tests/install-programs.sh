@@ -1,7 +1,36 @@
 #!/usr/bin/env bash
 # Installs missing programs that the tests start from Debian's packages, if this user may. If not,
 # says what to install. With `bench`, `attack`, `fuzz` or `chaos`: the programs of those instead.
+# With `page`: axe-core and TypeScript alone, which the tests have too.
 set -euo pipefail
+
+# From npm's registry, for the tests and lints of the page. Where npm or the registry is missing,
+# these checks are left out, but not in CI.
+install_page_tools() {
+  local dir why packages=(axe-core@4.14.1 typescript@7.0.2)
+  dir="${CARGO_TARGET_DIR:-$(dirname "$0")/../target}/page-tools"
+  [ "$(cat "$dir/installed" 2>/dev/null)" = "${packages[*]}" ] && return
+  why="npm is not installed"
+  if command -v npm >/dev/null; then
+    why="npm could not install them"
+    mkdir -p "$dir"
+    if npm install --prefix "$dir" --no-save --ignore-scripts --no-audit --no-fund \
+      --fetch-retries=1 --fetch-timeout=20000 --loglevel=error "${packages[@]}"; then
+      echo "${packages[*]}" >"$dir/installed"
+      return
+    fi
+  fi
+  echo "The page is checked without ${packages[*]}: $why" >&2
+  [ -z "${CI:-}" ]
+}
+
+case "${1:-}" in
+  page)
+    install_page_tools
+    exit
+    ;;
+  "") install_page_tools ;;
+esac
 
 # Program and package, in pairs.
 needed=(
