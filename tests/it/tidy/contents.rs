@@ -9,7 +9,12 @@ const MAX_COLUMNS: usize = 100;
 const MAX_BYTES: u64 = 512 * 1024;
 
 /// Files that a program has written, or is given as they are: they may be binary and large.
-const DATA: [&str; 2] = ["tests/data/", "fuzz/corpus/"];
+const DATA: [&str; 3] = ["tests/data/", "fuzz/corpus/", PICTURES];
+
+/// What `make screenshots` writes.
+const PICTURES: &str = "docs/pictures/";
+const MAX_PICTURE_BYTES: usize = 150 << 10;
+const MAX_PICTURES_BYTES: usize = 600 << 10;
 
 /// Scripts that are included in others, and have no keys and arguments of their own.
 const SCRIPT_LIBRARIES: [&str; 6] =
@@ -70,6 +75,18 @@ fn nothing_is_binary_or_large() {
         let is_text = !bytes.contains(&0) && std::str::from_utf8(&bytes).is_ok();
         assert!(is_text, "{path} is binary");
     }
+}
+
+#[test]
+fn pictures_are_small() {
+    let mut bytes = 0;
+    for path in project_files().into_iter().filter(|path| path.starts_with(PICTURES)) {
+        let size = fs::read(root().join(&path)).unwrap().len();
+        assert!(size <= MAX_PICTURE_BYTES, "{path} has {size} bytes");
+        bytes += size;
+    }
+    assert!(bytes > 0, "there are no pictures");
+    assert!(bytes <= MAX_PICTURES_BYTES, "the pictures have {bytes} bytes");
 }
 
 #[test]
