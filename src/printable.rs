@@ -32,12 +32,15 @@ impl<W: Write> Write for Escaping<W> {
 }
 
 /// Returns whether a character controls how others are shown: also those of Unicode that begin a
-/// line or reverse a text.
+/// line or reverse a text, and those that nobody sees, by which two names look like one. (The
+/// joiners U+200C and U+200D are letters' neighbours in some languages.)
 fn is_control(character: char) -> bool {
     character.is_control()
         || matches!(
             character,
-            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}'
+                | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
         )
 }
 
@@ -51,5 +54,6 @@ mod tests {
         let shown = Printable(text).to_string();
         assert_eq!(shown, "a\\u{1b}[31mred\\r\\n\\u{9b}2J\\u{202e}é\\u{7f}\\n");
         assert_eq!(Printable("plain ✓").to_string(), "plain ✓");
+        assert_eq!(Printable("a\u{200b}b\u{feff}").to_string(), "a\\u{200b}b\\u{feff}");
     }
 }

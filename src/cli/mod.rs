@@ -1,5 +1,7 @@
 //! The command line: the commands and their exit codes.
 
+mod client;
+mod completions;
 mod key;
 mod local;
 mod recover;
@@ -9,11 +11,13 @@ mod token;
 
 use std::{future::Future, io, path::PathBuf, pin::pin, process::ExitCode, time::Duration};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use reqwest::Method;
 use tokio::{runtime::Runtime, signal};
 
 use self::{
+    client::ClientCommand,
+    completions::Shell,
     key::KeyCommand,
     local::Local,
     rules::RulesCommand,
@@ -42,6 +46,14 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Client(ClientCommand),
+    /// Print the completions of these commands for a shell
+    #[command(after_help = completions::EXAMPLES)]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
     /// Print the configuration in force, secrets hidden, with the origin of each value, and fail
     /// where a start would
     CheckConfig {
@@ -91,6 +103,10 @@ pub fn run() -> ExitCode {
     let CommandLine { config, command } = CommandLine::parse();
     let load = || LoadedConfig::load(config.as_deref()).map_err(Failure::from);
     let result = match command {
+        Some(Command::Client(command)) => return client::run(&command, config.is_some()),
+        Some(Command::Completions { shell }) => {
+            completions::print(shell, &mut CommandLine::command()).map_err(Failure::from)
+        }
         Some(Command::Key(command)) => load().and_then(|loaded| key::run(&command, &loaded.config)),
         Some(Command::CheckConfig { connect }) => {
             load().and_then(|loaded| check_config(&loaded, connect))

@@ -1,0 +1,196 @@
+//! The service's answers, as far as they are shown. What a newer or older service leaves out is
+//! taken as not known; what it has in addition is ignored.
+
+use serde::Deserialize;
+
+use crate::domain::Timestamp;
+
+/// The four fields that identify an anomaly.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Signature {
+    pub(super) alert_name: String,
+    pub(super) service: String,
+    pub(super) namespace: String,
+    pub(super) error_type: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Frequency {
+    pub(super) count_1h: u64,
+    pub(super) count_24h: u64,
+    pub(super) count_7d: u64,
+    pub(super) count_30d: u64,
+    pub(super) first_seen: Option<Timestamp>,
+    pub(super) last_seen: Option<Timestamp>,
+    pub(super) auto_repair_count: Option<u64>,
+    pub(super) permanent_fix_applied: Option<bool>,
+    pub(super) escalation_level: Option<String>,
+    pub(super) regressed: Option<bool>,
+    #[serde(default)]
+    pub(super) rule: String,
+    #[serde(default)]
+    pub(super) because: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Firing {
+    pub(super) episodes: u64,
+    pub(super) since: Timestamp,
+}
+
+/// An anomaly of a list.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Listed {
+    pub(super) anomaly_key: String,
+    pub(super) signature: Option<Signature>,
+    pub(super) frequency: Frequency,
+    pub(super) fixed_at: Option<Timestamp>,
+    pub(super) firing: Option<Firing>,
+    pub(super) series: Option<Vec<u64>>,
+}
+
+/// `GET /anomalies`
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct List {
+    pub(super) anomalies: Vec<Listed>,
+    pub(super) total: u64,
+    pub(super) next_cursor: Option<String>,
+    pub(super) as_of: Option<Timestamp>,
+    #[serde(default = "yes")]
+    pub(super) complete: bool,
+    pub(super) reason: Option<String>,
+    pub(super) loaded: Option<u64>,
+    pub(super) ranking: Option<String>,
+    #[serde(default)]
+    pub(super) degraded: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// `GET /anomalies/{key}`, and a look-up.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Anomaly {
+    pub(super) anomaly_key: String,
+    pub(super) signature: Option<Signature>,
+    pub(super) metadata: Option<serde_json::Map<String, serde_json::Value>>,
+    pub(super) known_since: Option<Timestamp>,
+    pub(super) frequency: Frequency,
+    pub(super) permanent_fix: Option<Fix>,
+    pub(super) repairs: Option<Vec<Action>>,
+    pub(super) firing: Option<Firing>,
+    #[serde(flatten)]
+    pub(super) estimate: Estimate,
+}
+
+/// Whether an answer is made of what was last known.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(super) struct Estimate {
+    #[serde(default)]
+    pub(super) degraded: bool,
+    pub(super) as_of: Option<Timestamp>,
+}
+
+/// The mark of a permanent fix.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Fix {
+    pub(super) fix_description: Option<String>,
+    pub(super) fixed_by: Option<String>,
+    pub(super) fixed_at: Timestamp,
+    pub(super) expires_at: Option<Timestamp>,
+}
+
+/// The removal of a mark.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(super) struct Unfix {
+    pub(super) removed: Option<bool>,
+}
+
+/// The figures of a repair action.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Action {
+    pub(super) action: String,
+    pub(super) total: u64,
+    pub(super) success: u64,
+    pub(super) success_rate: f64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Attempt {
+    pub(super) action: String,
+    pub(super) success: bool,
+    pub(super) timestamp: Option<Timestamp>,
+}
+
+/// `GET /anomalies/{key}/repairs`
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Repairs {
+    pub(super) auto_repair_count: u64,
+    pub(super) actions: Vec<Action>,
+    pub(super) attempts: Vec<Attempt>,
+    #[serde(flatten)]
+    pub(super) estimate: Estimate,
+}
+
+/// What was done about an anomaly.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Event {
+    pub(super) at: Timestamp,
+    pub(super) event: String,
+    pub(super) by: Option<String>,
+    pub(super) token: Option<String>,
+    pub(super) request_id: Option<String>,
+    pub(super) fix_description: Option<String>,
+    pub(super) reason: Option<String>,
+    pub(super) action: Option<String>,
+    pub(super) success: Option<bool>,
+}
+
+/// `GET /anomalies/{key}/audit`
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Audit {
+    pub(super) entries: Vec<Event>,
+    #[serde(flatten)]
+    pub(super) estimate: Estimate,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Bucket {
+    pub(super) start: Timestamp,
+    pub(super) count: u64,
+    pub(super) count_24h: Option<u64>,
+    #[serde(default = "yes")]
+    pub(super) exact: bool,
+}
+
+/// A condition that reaches a level.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Band {
+    pub(super) level: String,
+    pub(super) condition: String,
+}
+
+/// `GET /anomalies/{key}/history`
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct History {
+    pub(super) from: Timestamp,
+    pub(super) to: Timestamp,
+    pub(super) step_seconds: i64,
+    pub(super) total: u64,
+    pub(super) buckets: Vec<Bucket>,
+    pub(super) events: Vec<Event>,
+    pub(super) bands: Vec<Band>,
+    #[serde(flatten)]
+    pub(super) estimate: Estimate,
+}
+
+/// A problem in the form of RFC 9457.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Problem {
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    pub(super) detail: String,
+}

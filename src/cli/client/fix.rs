@@ -1,0 +1,114 @@
+//! The commands `fix` and `unfix`: they mark the cause of an anomaly as fixed, and take that back.
+
+use clap::Args;
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+
+use super::{
+    answers::{Fix, Unfix},
+    failure::Failure,
+    output::Output,
+    screen::{one_line, style},
+    service::{Answer, Call, Service},
+    target::{Target, TargetArguments},
+};
+
+/// The arguments of `fix`.
+#[derive(Clone, Debug, Args)]
+pub(in crate::cli) struct FixCommand {
+    #[command(flatten)]
+    target: TargetArguments,
+    /// What was done about the cause
+    #[arg(short, long, value_name = "TEXT")]
+    message: String,
+    /// Who fixed it; else it is the name of the token
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
+}
+
+/// The arguments of `unfix`.
+#[derive(Clone, Debug, Args)]
+pub(in crate::cli) struct UnfixCommand {
+    #[command(flatten)]
+    target: TargetArguments,
+    /// Why it is not fixed
+    #[arg(short, long, value_name = "TEXT")]
+    message: Option<String>,
+    /// Who takes it back; else it is the name of the token
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
+}
+
+impl FixCommand {
+    pub(super) fn run(&self, service: &Service, output: Output) -> Result<(), Failure> {
+        let target = self.target.find_to_change(service, output)?;
+        let mut body = json!({"anomaly_key": target.key, "fix_description": self.message});
+        if let Some(by) = &self.by {
+            body["fixed_by"] = json!(by);
+        }
+        let answer = service
+            .call(&Call::new(Method::PUT, ["permanent-fix"]).body(body))
+            .map_err(|failure| target.explain(service, output, failure))?;
+        if output.is_json() {
+            output.print_json(&answer.body)?;
+            note_waiting(&answer, output);
+            return Ok(());
+        }
+        let fix: Fix = service.read(&answer)?;
+        let by = fix.fixed_by.map(|by| format!(" by {}", one_line(&by))).unwrap_or_default();
+        let until = fix.expires_at.map(|until| format!(", until {}", output.time(until)));
+        let done = format!("marked as fixed{by}{}", until.unwrap_or_default());
+        report(&answer, &done, &target, service, output)
+    }
+}
+
+impl UnfixCommand {
+    pub(super) fn run(&self, service: &Service, output: Output) -> Result<(), Failure> {
+        let target = self.target.find_to_change(service, output)?;
+        let mut body = json!({});
+        for (member, value) in [("removed_by", &self.by), ("reason", &self.message)] {
+            if let Some(value) = value {
+                body[member] = json!(value);
+            }
+        }
+        let answer = service
+            .call(&Call::new(Method::DELETE, ["permanent-fix", &target.key]).body(body))
+            .map_err(|failure| target.explain(service, output, failure))?;
+        if output.is_json() {
+            output.print_json(&answer.body)?;
+            note_waiting(&answer, output);
+            return Ok(());
+        }
+        let unfix: Unfix = service.read(&answer)?;
+        let done = match unfix.removed {
+            Some(false) => "no mark was there to remove",
+            _ => "mark removed",
+        };
+        report(&answer, done, &target, service, output)
+    }
+}
+
+fn report(
+    answer: &Answer,
+    done: &str,
+    target: &Target,
+    service: &Service,
+    output: Output,
+) -> Result<(), Failure> {
+    let (sign, style) = match answer.status {
+        StatusCode::ACCEPTED => ("accepted, waits for Redis: ", style::ALARM),
+        _ => ("", style::GOOD),
+    };
+    let name = target.name(service, output);
+    let name = name.map(|name| format!("{}  ", output.screen.styled(style::NAME, &name)));
+    let key = output.screen.styled(style::QUIET, &target.key);
+    let done = output.screen.styled(style, &format!("{sign}{done}"));
+    output.print(&format!("{}{key}\n{done}\n", name.unwrap_or_default()))
+}
+
+/// Says to a person beside a program that the write is not in the store yet.
+fn note_waiting(answer: &Answer, output: Output) {
+    if answer.status == StatusCode::ACCEPTED {
+        output.note("accepted, waits for Redis");
+    }
+}

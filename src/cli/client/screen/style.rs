@@ -1,0 +1,32 @@
+//! The colours of what is printed. They repeat what words and signs say already.
+
+use anstyle::{AnsiColor, Style};
+
+/// Titles of columns.
+pub(in crate::cli::client) const TITLE: Style = Style::new().bold();
+/// What matters less.
+pub(in crate::cli::client) const QUIET: Style = Style::new().dimmed();
+/// All else.
+pub(in crate::cli::client) const PLAIN: Style = Style::new();
+/// The name of what an answer is about.
+pub(in crate::cli::client) const NAME: Style = Style::new().bold();
+/// What went well.
+pub(in crate::cli::client) const GOOD: Style = coloured(AnsiColor::Green);
+/// What went wrong.
+pub(in crate::cli::client) const BAD: Style = coloured(AnsiColor::Red);
+/// What a person should look at.
+pub(in crate::cli::client) const ALARM: Style = coloured(AnsiColor::Magenta).bold();
+
+const fn coloured(colour: AnsiColor) -> Style {
+    Style::new().fg_color(Some(anstyle::Color::Ansi(colour)))
+}
+
+/// Returns the style of a level; `None` is no level.
+pub(in crate::cli::client) fn of_level(level: Option<&str>) -> Style {
+    match level {
+        Some("PERMANENT_FIX") => coloured(AnsiColor::Red).bold(),
+        Some("ESCALATE") => coloured(AnsiColor::Yellow),
+        Some("REPEAT") => coloured(AnsiColor::Cyan),
+        _ => QUIET,
+    }
+}

@@ -1,0 +1,285 @@
+//! Calls the service, and says in plain words why a call has failed.
+
+use std::{error::Error as _, io, time::Duration};
+
+use reqwest::{
+    Certificate, Method, StatusCode, Url,
+    blocking::{Client, Response},
+    header::{CONTENT_TYPE, LOCATION, RETRY_AFTER},
+    redirect,
+};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{
+    answers::Problem,
+    failure::{Failure, Refusal},
+    settings::{CaFile, Settings, Token, URL_VARIABLE},
+};
+use crate::{cli::local::TOKEN_VARIABLE, tls};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The service answers a write within its own timeouts, which are shorter.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The running service.
+#[derive(Debug)]
+pub(super) struct Service {
+    client: Client,
+    url: Url,
+    url_origin: String,
+    token: Option<Token>,
+    ca: Option<CaFile>,
+}
+
+/// A call of the service.
+#[derive(Clone, Debug)]
+pub(super) struct Call<'a> {
+    method: Method,
+    path: Vec<&'a str>,
+    query: Vec<(&'a str, String)>,
+    body: Option<Value>,
+}
+
+/// A successful answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    /// The body as it was received.
+    pub(super) body: Vec<u8>,
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn get(path: impl IntoIterator<Item = &'a str>) -> Self {
+        Self::new(Method::GET, path)
+    }
+
+    pub(super) fn new(method: Method, path: impl IntoIterator<Item = &'a str>) -> Self {
+        Self { method, path: path.into_iter().collect(), query: Vec::new(), body: None }
+    }
+
+    /// Adds a parameter, if there is a value.
+    pub(super) fn with(mut self, name: &'a str, value: impl Into<Option<String>>) -> Self {
+        self.query.extend(value.into().map(|value| (name, value)));
+        self
+    }
+
+    pub(super) fn body(mut self, body: Value) -> Self {
+        self.body = Some(body);
+        self
+    }
+
+    /// The scope that a token needs for it.
+    fn scope(&self) -> &'static str {
+        if self.method == Method::GET { "read" } else { "operate" }
+    }
+}
+
+impl Service {
+    pub(super) fn new(settings: Settings) -> Result<Self, Failure> {
+        let Settings { url, url_origin, token, ca, output: _ } = settings;
+        // An error means that another provider is installed, which will do.
+        let _ = tls::provider().as_ref().clone().install_default();
+        let mut client = Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
+            .redirect(redirect::Policy::none())
+            .user_agent(concat!("anomaly-counter/", env!("CARGO_PKG_VERSION")));
+        if is_loopback(&url) {
+            client = client.no_proxy();
+        }
+        let is_unusable = |path: &CaFile, why: &dyn std::fmt::Display| {
+            let path = path.path.display();
+            Failure::Misuse(format!("{path} has no certificate in PEM that can be used: {why}"))
+        };
+        if let Some(ca) = &ca {
+            let certificates = Certificate::from_pem_bundle(&ca.pem)
+                .map_err(|error| is_unusable(ca, &innermost(&error)))?;
+            if certificates.is_empty() {
+                return Err(is_unusable(ca, &"it has none"));
+            }
+            client = client.tls_certs_only(certificates);
+        } else if url.scheme() == "http" {
+            // A machine without certificates of authorities can still use HTTP.
+            client = client.tls_certs_only([]);
+        }
+        let client = client.build().map_err(|error| match &ca {
+            Some(ca) => is_unusable(ca, &innermost(&error)),
+            None => Failure::Misuse(format!(
+                "https can't be used: {}. Name the authority that signs the certificate of {url} \
+                 by --ca-file or `ca_file`",
+                innermost(&error)
+            )),
+        })?;
+        Ok(Self { client, url, url_origin, token, ca })
+    }
+
+    /// The address as a person writes it.
+    pub(super) fn address(&self) -> &str {
+        self.url.as_str().trim_end_matches('/')
+    }
+
+    /// Calls the service.
+    ///
+    /// # Errors
+    /// When it can't be reached, or its answer is no 2xx.
+    pub(super) fn call(&self, call: &Call<'_>) -> Result<Answer, Failure> {
+        let mut url = self.url.clone();
+        // An address of http is a base.
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(&call.path);
+        }
+        if !call.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(&call.query);
+        }
+        let mut request = self.client.request(call.method.clone(), url);
+        if let Some(token) = &self.token {
+            request = request.header(Token::HEADER, &token.header);
+        }
+        if let Some(body) = &call.body {
+            request = request.json(body);
+        }
+        let response = request.send().map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        if status.is_success() {
+            let body = response.bytes().map_err(|error| self.unreachable(&error))?;
+            return Ok(Answer { status, body: body.into() });
+        }
+        Err(self.refused(call, response))
+    }
+
+    /// Reads an answer.
+    pub(super) fn read<T: DeserializeOwned>(&self, answer: &Answer) -> Result<T, Failure> {
+        serde_json::from_slice(&answer.body).map_err(|error| {
+            Failure::NoAnswer(format!(
+                "{} ({}) answers {}, but not as this version of anomaly-counter does ({error}): is \
+                 another program there, or another version?",
+                self.address(),
+                self.url_origin,
+                answer.status
+            ))
+        })
+    }
+
+    fn refused(&self, call: &Call<'_>, response: Response) -> Failure {
+        let status = response.status();
+        let address = self.address();
+        let header = |name| Some(response.headers().get(name)?.to_str().ok()?.to_owned());
+        let retry_after = header(RETRY_AFTER);
+        if status.is_redirection() {
+            let to = header(LOCATION).unwrap_or_else(|| "nowhere".to_owned());
+            return Failure::NoAnswer(format!(
+                "{address} ({}) redirects to {to}: if that is the service, give its address",
+                self.url_origin
+            ));
+        }
+        let is_problem = header(CONTENT_TYPE).is_some_and(|kind| kind.contains("problem+json"));
+        let body: Vec<u8> = match response.bytes() {
+            Ok(body) => body.into(),
+            Err(error) => return self.unreachable(&error),
+        };
+        let problem = is_problem.then(|| serde_json::from_slice::<Problem>(&body).ok()).flatten();
+        let Some(problem) = problem else {
+            return Failure::NoAnswer(format!(
+                "{address} ({}) answers {status}, and not in the words of anomaly-counter: is the \
+                 address right, and is what stands before the service healthy?",
+                self.url_origin
+            ));
+        };
+        let text = self.explained(call, status, &problem.detail, retry_after.as_deref());
+        Failure::Refused(Box::new(Refusal { status, problem, body, text, near: Vec::new() }))
+    }
+
+    fn explained(
+        &self,
+        call: &Call<'_>,
+        status: StatusCode,
+        detail: &str,
+        retry_after: Option<&str>,
+    ) -> String {
+        let (address, scope) = (self.address(), call.scope());
+        let give = format!(
+            "put one with the scope `{scope}` into {TOKEN_VARIABLE}, or into a file that \
+             --token-file or `token_file` in client.toml names; `anomaly-counter token new` makes one"
+        );
+        match (status, &self.token) {
+            (StatusCode::UNAUTHORIZED, None) => format!("{address} requires a token: {give}"),
+            (StatusCode::UNAUTHORIZED, Some(Token { origin, .. })) => format!(
+                "{address} does not accept the token from {origin}, which it does not know or which \
+                 has expired: {give}"
+            ),
+            (StatusCode::FORBIDDEN, Some(Token { origin, .. })) => {
+                format!("the token from {origin} is not enough: {detail}")
+            }
+            (StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST, _)
+            | (StatusCode::UNPROCESSABLE_ENTITY, _) => detail.to_owned(),
+            _ => {
+                let again = retry_after.map(|seconds| format!(" (try again in {seconds} s)"));
+                format!("{address} answers {status}: {detail}{}", again.unwrap_or_default())
+            }
+        }
+    }
+
+    /// The failure of a call without an answer.
+    fn unreachable(&self, error: &reqwest::Error) -> Failure {
+        let (address, origin) = (self.address(), &self.url_origin);
+        let why = innermost(error);
+        let otherwise = format!(
+            "another address: --url URL, {URL_VARIABLE}, or `url` in ~/.config/anomaly-counter/\
+             client.toml"
+        );
+        Failure::NoAnswer(if is_of_certificate(error) {
+            let trusted = match &self.ca {
+                Some(ca) => format!("the authority in {} has not signed it so", ca.path.display()),
+                None => {
+                    "name the authority that has signed it by --ca-file or `ca_file`".to_owned()
+                }
+            };
+            format!("the certificate of {address} ({origin}) is not accepted ({why}): {trusted}")
+        } else if error.is_timeout() {
+            format!("{address} ({origin}) does not answer in time. Is it overloaded? {otherwise}")
+        } else if error.is_connect() {
+            format!("no service at {address} ({origin}): {why}. Is it running? {otherwise}")
+        } else {
+            format!(
+                "{address} ({origin}) does not answer in HTTP ({why}): is it http where https is \
+                 given, or the other way round? {otherwise}"
+            )
+        })
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+/// Returns the words of the first cause.
+fn innermost(error: &reqwest::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        words = error.to_string();
+        cause = error.source();
+    }
+    words
+}
+
+/// Returns true if the service's certificate is at fault.
+fn is_of_certificate(error: &reqwest::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let of_tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        let of_tls = of_tls.or_else(|| error.downcast_ref::<rustls::Error>());
+        if matches!(of_tls, Some(rustls::Error::InvalidCertificate(_))) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}

@@ -1,0 +1,248 @@
+//! Which anomaly a command line means: by its key, by fields, or by words that find it.
+
+use clap::Args;
+
+use super::{
+    answers::{Anomaly, List, Signature},
+    failure::Failure,
+    list::{self, ListView},
+    output::{Output, name_of},
+    screen::{one_line, style},
+    service::{Answer, Call, Service},
+};
+use crate::domain::AnomalyKey;
+
+/// The anomaly that a command is about.
+#[derive(Clone, Debug, Args)]
+pub(in crate::cli) struct TargetArguments {
+    /// A key, or fields or labels such as alertname=HighCPU job=api, or words that are in its names
+    /// or 4 digits or more that its key begins with
+    #[arg(value_name = "ANOMALY", required = true)]
+    words: Vec<String>,
+}
+
+/// Maximum number of anomalies that are listed where several are meant, or none.
+const LISTED: usize = 20;
+const NEAR: usize = 5;
+/// Keys that begin with so many of the same digits are near each other.
+const NEAR_DIGITS: usize = 4;
+
+/// The anomaly that is meant.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) key: String,
+    /// Its names, where finding it has told them.
+    pub(super) signature: Option<Signature>,
+    /// The answer of the look-up by which it was found.
+    pub(super) looked_up: Option<Answer>,
+    /// False where others may be meant too, which the service does not know of yet.
+    is_certain: bool,
+}
+
+enum Meant {
+    Key(String),
+    Fields(Vec<(String, String)>),
+    Words(String),
+}
+
+impl TargetArguments {
+    fn meant(&self) -> Result<Meant, Failure> {
+        if let [word] = self.words.as_slice()
+            && let Ok(key) = word.to_ascii_lowercase().parse::<AnomalyKey>()
+        {
+            return Ok(Meant::Key(key.to_string()));
+        }
+        let pairs: Vec<(String, String)> = self
+            .words
+            .iter()
+            .filter_map(|word| word.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        if pairs.len() == self.words.len() {
+            return Ok(Meant::Fields(pairs));
+        }
+        if !pairs.is_empty() {
+            return Err(Failure::Misuse(
+                "give fields (alertname=HighCPU job=api) or words (HighCPU api), and not both: \
+                 `anomaly-counter top HighCPU --service api` lists by both"
+                    .to_owned(),
+            ));
+        }
+        Ok(Meant::Words(self.words.join(" ")))
+    }
+
+    /// Finds the anomaly, for a command that only reads. Where several are meant, they are listed.
+    pub(super) fn find(&self, service: &Service, output: Output) -> Result<Target, Failure> {
+        match self.meant()? {
+            Meant::Key(key) => {
+                Ok(Target { key, signature: None, looked_up: None, is_certain: true })
+            }
+            Meant::Fields(pairs) => by_fields(service, output, &pairs),
+            Meant::Words(words) => by_words(service, output, &words),
+        }
+    }
+
+    /// Finds the anomaly, for a command that changes it.
+    pub(super) fn find_to_change(
+        &self,
+        service: &Service,
+        output: Output,
+    ) -> Result<Target, Failure> {
+        let target = self.find(service, output)?;
+        if target.is_certain {
+            return Ok(target);
+        }
+        Err(Failure::NotFound(format!(
+            "{} is found, but the service does not know all anomalies at present, and more may be \
+             meant: if it is this one, give its key {}",
+            target.signature.as_ref().map(name_of).unwrap_or_default(),
+            target.key
+        )))
+    }
+}
+
+impl Target {
+    /// Adds to the failure of a call about this anomaly what is near it, where it is not known.
+    pub(super) fn explain(&self, service: &Service, output: Output, failure: Failure) -> Failure {
+        if output.is_json() {
+            return failure;
+        }
+        with_near(service, failure, "q", &self.key[..NEAR_DIGITS])
+    }
+
+    /// Returns the names of the anomaly in one line, for a person who may see them.
+    pub(super) fn name(&self, service: &Service, output: Output) -> Option<String> {
+        if let Some(signature) = &self.signature {
+            return Some(name_of(signature));
+        }
+        if !output.screen.is_terminal() {
+            return None;
+        }
+        let answer = service.call(&Call::get(["anomalies", &self.key])).ok()?;
+        service.read::<Anomaly>(&answer).ok()?.signature.as_ref().map(name_of)
+    }
+
+    /// Returns the line above an answer on a terminal: which anomaly it is about.
+    pub(super) fn title(&self, service: &Service, output: Output) -> String {
+        let screen = output.screen;
+        if !screen.is_terminal() {
+            return String::new();
+        }
+        let key = screen.styled(style::QUIET, &self.key);
+        match self.name(service, output) {
+            Some(name) => format!("{}  {key}\n\n", screen.styled(style::NAME, &name)),
+            None => format!("{key}\n\n"),
+        }
+    }
+}
+
+fn by_fields(
+    service: &Service,
+    output: Output,
+    pairs: &[(String, String)],
+) -> Result<Target, Failure> {
+    let call = pairs.iter().fold(Call::get(["anomalies", "lookup"]), |call, (name, value)| {
+        call.with(name, value.clone())
+    });
+    let answer = service.call(&call).map_err(|failure| {
+        if output.is_json() {
+            return failure;
+        }
+        let named = |names: [&str; 2]| {
+            let pair = pairs
+                .iter()
+                .find(|(name, value)| names.contains(&name.as_str()) && !value.is_empty());
+            pair.map(|(_, value)| value.as_str())
+        };
+        let near = [["alert_name", "alertname"], ["service", "job"]].into_iter();
+        match near.filter_map(|names| Some((names[0], named(names)?))).next() {
+            Some((field, value)) => with_near(service, failure, field, &as_pattern(value)),
+            None => failure,
+        }
+    })?;
+    let found: Anomaly = service.read(&answer)?;
+    Ok(Target {
+        key: found.anomaly_key,
+        signature: found.signature,
+        looked_up: Some(answer),
+        is_certain: true,
+    })
+}
+
+/// Returns a pattern for a value in any case.
+fn as_pattern(value: &str) -> String {
+    let escaped: String = value
+        .chars()
+        .flat_map(|character| {
+            let escape = "*?\\".contains(character).then_some('\\');
+            escape.into_iter().chain([character])
+        })
+        .collect();
+    format!("*{escaped}*")
+}
+
+fn by_words(service: &Service, output: Output, words: &str) -> Result<Target, Failure> {
+    let call =
+        Call::get(["anomalies"]).with("q", words.to_owned()).with("limit", LISTED.to_string());
+    let answer = service.call(&call)?;
+    let found: List = service.read(&answer)?;
+    match found.anomalies.as_slice() {
+        [one] if found.total == 1 => Ok(Target {
+            key: one.anomaly_key.clone(),
+            signature: one.signature.clone(),
+            looked_up: None,
+            is_certain: found.complete,
+        }),
+        [] => {
+            if output.is_json() {
+                output.print_json(&answer.body)?;
+            }
+            let yet = if found.complete { "" } else { ", as far as the service knows them yet" };
+            Err(Failure::NotFound(format!(
+                "no anomaly has {words:?} in its names or its key{yet}: try fewer words, or see \
+                 `anomaly-counter top`"
+            )))
+        }
+        [first, ..] => {
+            if output.is_json() {
+                output.print_json(&answer.body)?;
+            } else {
+                output.print(&list::rendered(&found, output, ListView::default()))?;
+            }
+            let shown = found.anomalies.len();
+            let shown = match usize::try_from(found.total) {
+                Ok(total) if total > shown => format!(", of which {shown} are listed"),
+                _ => String::new(),
+            };
+            Err(Failure::NotFound(format!(
+                "{} anomalies have {words:?} in their names{shown}: name one by more words or by \
+                 its key, such as {}",
+                found.total, first.anomaly_key
+            )))
+        }
+    }
+}
+
+/// Adds to a failure, if it is that of an unknown anomaly, those that a parameter finds.
+fn with_near(service: &Service, mut failure: Failure, parameter: &str, value: &str) -> Failure {
+    let Failure::Refused(refusal) = &mut failure else { return failure };
+    if !refusal.is_unknown_anomaly() {
+        return failure;
+    }
+    let call =
+        Call::get(["anomalies"]).with(parameter, value.to_owned()).with("limit", NEAR.to_string());
+    // What is near is a help: without it the failure is told all the same.
+    let near = service.call(&call).and_then(|answer| service.read::<List>(&answer));
+    let Ok(near) = near else { return failure };
+    if near.anomalies.is_empty() {
+        refusal.text += ". `anomaly-counter top` lists what is known";
+        return failure;
+    }
+    let lines = near.anomalies.iter().map(|listed| {
+        let name = listed.signature.as_ref().map(name_of).unwrap_or_default();
+        one_line(&format!("{}  {name}", listed.anomaly_key))
+    });
+    refusal.text += ". Near it:";
+    refusal.near = lines.collect();
+    failure
+}

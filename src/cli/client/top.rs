@@ -1,0 +1,247 @@
+//! The command `top`: the anomalies that matter most now.
+
+use clap::{Args, builder::PossibleValuesParser};
+
+use super::{
+    answers::List,
+    failure::Failure,
+    list::{self, ListView},
+    output::Output,
+    screen::style,
+    service::{Call, Service},
+};
+
+const SORTS: [&str; 7] =
+    ["count_24h", "count_1h", "count_7d", "count_30d", "last_seen", "first_seen", "key"];
+const LEVELS: [&str; 3] = ["REPEAT", "ESCALATE", "PERMANENT_FIX"];
+const LEVELS_AND_NONE: [&str; 4] = ["REPEAT", "ESCALATE", "PERMANENT_FIX", "none"];
+
+pub(super) const EXAMPLES: &str = "\
+What is the worst right now, in all namespaces of the shop?
+  anomaly-counter top --namespace 'shop-*' --min-level ESCALATE
+
+What came back after it was fixed? What fires?
+  anomaly-counter top --regressed
+  anomaly-counter top --firing --sort last_seen
+
+For a program, all of them, page by page (`next_cursor` goes into --cursor):
+  anomaly-counter top -n 200 --sort key -o json";
+
+/// The parameters of the list.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Selection")]
+pub(in crate::cli) struct TopCommand {
+    /// Words, each of which is in one of the four names, or digits that the key begins with
+    #[arg(value_name = "WORDS")]
+    words: Vec<String>,
+    /// List so many
+    #[arg(
+        short = 'n', long, value_name = "NUMBER", default_value_t = 20,
+        value_parser = clap::value_parser!(u8).range(1..=200),
+    )]
+    limit: u8,
+    /// Sort by this, the largest or newest first
+    #[arg(long, value_name = "BY", value_parser = PossibleValuesParser::new(SORTS))]
+    sort: Option<String>,
+    /// Sort by a time or the key in this direction
+    #[arg(long, value_name = "ORDER", value_parser = PossibleValuesParser::new(["asc", "desc"]))]
+    order: Option<String>,
+    /// At this level, or at one of these
+    #[arg(
+        long, value_name = "LEVEL", value_delimiter = ',', ignore_case = true,
+        value_parser = PossibleValuesParser::new(LEVELS_AND_NONE),
+    )]
+    level: Vec<String>,
+    /// At this level or above
+    #[arg(
+        long, value_name = "LEVEL", ignore_case = true,
+        value_parser = PossibleValuesParser::new(LEVELS),
+    )]
+    min_level: Option<String>,
+    /// With this name of the alert; `*` and `?` make it a pattern that ignores case. Given again:
+    /// one of them
+    #[arg(long, value_name = "PATTERN", visible_alias = "alertname")]
+    alert_name: Vec<String>,
+    /// Of this service, as --alert-name
+    #[arg(long, value_name = "PATTERN", visible_alias = "job")]
+    service: Vec<String>,
+    /// In this namespace, as --alert-name
+    #[arg(long, value_name = "PATTERN")]
+    namespace: Vec<String>,
+    /// With this kind of error, as --alert-name
+    #[arg(long, value_name = "PATTERN", visible_alias = "reason")]
+    error_type: Vec<String>,
+    /// Judged by this rule. Given again: one of them
+    #[arg(long, value_name = "NAME")]
+    rule: Vec<String>,
+    /// With an alert that fires; `=false`: without
+    #[arg(
+        long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true",
+    )]
+    firing: Option<bool>,
+    /// Marked as fixed; `=false`: not marked
+    #[arg(
+        long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true",
+    )]
+    fixed: Option<bool>,
+    /// Back after the mark; `=false`: not back
+    #[arg(
+        long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true",
+    )]
+    regressed: Option<bool>,
+    /// With an automatic repair that was tried; `=false`: without
+    #[arg(
+        long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true",
+    )]
+    repaired: Option<bool>,
+    /// Seen last within this age, such as 90m, 24h or 7d, or since this time
+    #[arg(long, value_name = "TIME")]
+    last_seen_after: Option<String>,
+    /// Not seen within this age, or since this time
+    #[arg(long, value_name = "TIME")]
+    last_seen_before: Option<String>,
+    /// Seen first (in 30 days) within this age, or since this time
+    #[arg(long, value_name = "TIME")]
+    first_seen_after: Option<String>,
+    /// Seen first before this age or time
+    #[arg(long, value_name = "TIME")]
+    first_seen_before: Option<String>,
+    /// With at least so many occurrences in an hour
+    #[arg(long = "min-count-1h", value_name = "NUMBER")]
+    min_count_1h: Option<u64>,
+    /// With at least so many occurrences in 24 hours
+    #[arg(long = "min-count-24h", value_name = "NUMBER")]
+    min_count_24h: Option<u64>,
+    /// With at least so many occurrences in 7 days
+    #[arg(long = "min-count-7d", value_name = "NUMBER")]
+    min_count_7d: Option<u64>,
+    /// With at least so many occurrences in 30 days
+    #[arg(long = "min-count-30d", value_name = "NUMBER")]
+    min_count_30d: Option<u64>,
+    /// Show the occurrences over this time; on a terminal it is 24h
+    #[arg(long, value_name = "TIME", value_parser = PossibleValuesParser::new(["24h", "7d"]))]
+    series: Option<String>,
+    /// Go on after the page whose `next_cursor` this was
+    #[arg(long, value_name = "CURSOR")]
+    cursor: Option<String>,
+}
+
+/// The width from which on a terminal has room for the occurrences over time.
+const ROOM_FOR_SERIES: usize = 90;
+
+impl TopCommand {
+    fn call(&self, series: Option<&str>) -> Call<'_> {
+        let text = |flag: Option<bool>| flag.map(|flag| flag.to_string());
+        let number = |number: Option<u64>| number.map(|number| number.to_string());
+        let words = (!self.words.is_empty()).then(|| self.words.join(" "));
+        let levels = (!self.level.is_empty()).then(|| self.level.join(","));
+        let mut call = Call::get(["anomalies"])
+            .with("q", words)
+            .with("limit", self.limit.to_string())
+            .with("sort", self.sort.clone())
+            .with("order", self.order.clone())
+            .with("level", levels)
+            .with("min_level", self.min_level.clone())
+            .with("firing", text(self.firing))
+            .with("fixed", text(self.fixed))
+            .with("regressed", text(self.regressed))
+            .with("repaired", text(self.repaired))
+            .with("last_seen_after", self.last_seen_after.clone())
+            .with("last_seen_before", self.last_seen_before.clone())
+            .with("first_seen_after", self.first_seen_after.clone())
+            .with("first_seen_before", self.first_seen_before.clone())
+            .with("min_count_1h", number(self.min_count_1h))
+            .with("min_count_24h", number(self.min_count_24h))
+            .with("min_count_7d", number(self.min_count_7d))
+            .with("min_count_30d", number(self.min_count_30d))
+            .with("series", series.map(str::to_owned))
+            .with("cursor", self.cursor.clone());
+        for (name, values) in [
+            ("alert_name", &self.alert_name),
+            ("service", &self.service),
+            ("namespace", &self.namespace),
+            ("error_type", &self.error_type),
+            ("rule", &self.rule),
+        ] {
+            call = values.iter().fold(call, |call, value| call.with(name, value.clone()));
+        }
+        call
+    }
+
+    /// Returns true if it lists all anomalies.
+    fn selects_all(&self) -> bool {
+        let flags = [self.firing, self.fixed, self.regressed, self.repaired];
+        let numbers =
+            [self.min_count_1h, self.min_count_24h, self.min_count_7d, self.min_count_30d];
+        let texts = [
+            &self.min_level,
+            &self.last_seen_after,
+            &self.last_seen_before,
+            &self.first_seen_after,
+            &self.first_seen_before,
+            &self.cursor,
+        ];
+        let lists = [
+            &self.words,
+            &self.level,
+            &self.alert_name,
+            &self.service,
+            &self.namespace,
+            &self.error_type,
+            &self.rule,
+        ];
+        flags.iter().all(Option::is_none)
+            && numbers.iter().all(Option::is_none)
+            && texts.iter().all(|text| text.is_none())
+            && lists.iter().all(|list| list.is_empty())
+    }
+
+    pub(super) fn run(&self, service: &Service, output: Output) -> Result<(), Failure> {
+        let has_room = output.screen.columns.is_some_and(|columns| columns >= ROOM_FOR_SERIES);
+        let series = match &self.series {
+            Some(series) => Some(series.as_str()),
+            None => (has_room && !output.is_json()).then_some("24h"),
+        };
+        let answer = service.call(&self.call(series))?;
+        if output.is_json() {
+            return output.print_json(&answer.body);
+        }
+        let list: List = service.read(&answer)?;
+        let is_empty = list.anomalies.is_empty();
+        let view = ListView {
+            series_title: series.map(|series| match series {
+                "7d" => "LAST 7 D",
+                _ => "LAST 24 H",
+            }),
+        };
+        let mut text = String::new();
+        if !is_empty || !output.screen.is_terminal() {
+            text += &list::rendered(&list, output, view);
+        }
+        if output.screen.is_terminal() {
+            text += &match is_empty {
+                true => self.nothing(service, output),
+                false => list::footer(&list, output),
+            };
+        }
+        output.print(&text)?;
+        list::note(&list, output);
+        Ok(())
+    }
+
+    /// The words of an empty list.
+    fn nothing(&self, service: &Service, output: Output) -> String {
+        if !self.selects_all() {
+            return output.screen.styled(style::QUIET, "no anomaly matches") + "\n";
+        }
+        format!(
+            "no anomaly is known in the last 30 days. A first one:\n  curl --json \
+             '{{\"alert_name\":\"HighCPU\",\"service\":\"api\"}}' {}/anomalies\n",
+            service.address()
+        )
+    }
+}
