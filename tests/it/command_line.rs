@@ -3,11 +3,11 @@
 use std::{
     io::{Read as _, Write as _},
     net::TcpListener,
-    process::{Command, Stdio},
+    process::Stdio,
     thread,
 };
 
-use crate::support::{Ended, RedisServer, Service, anomaly_counter};
+use crate::support::{Ended, RedisServer, Service, anomaly_counter, on_a_terminal};
 
 fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
     let dir = tempfile::TempDir::new().unwrap();
@@ -89,18 +89,12 @@ fn help_says_which_variable_holds_the_token() {
     }
 }
 
-/// Runs the binary on a terminal of its own, and returns all that is printed there.
-fn on_a_terminal(arguments: &str, environment: &[(&str, &str)]) -> String {
-    let dir = tempfile::TempDir::new().unwrap();
-    let mut command = Command::new("script");
-    command.args(["-qec", &format!("{} {arguments}", env!("CARGO_BIN_EXE_anomaly-counter"))]);
-    command.arg("/dev/null").current_dir(dir.path()).stdin(Stdio::null());
-    let output = command.env_remove("NO_COLOR").envs(environment.iter().copied()).output();
-    String::from_utf8(output.expect("script(1) is in bsdutils").stdout).unwrap()
-}
-
 #[test]
 fn colours_are_for_terminals_without_no_color() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let on_a_terminal = |arguments: &str, environment: &[(&str, &str)]| {
+        on_a_terminal(dir.path(), 80, arguments, environment)
+    };
     let disabled = ("ANOMALY_COUNTER__AUTH__DISABLED", "true");
     for (arguments, says) in
         [("check-config", "auth.disabled is true"), ("--help", "Usage"), ("nothing", "error")]

@@ -14,6 +14,8 @@ mod browser;
 mod callers;
 mod catalogue;
 mod catalogue_upkeep;
+mod client_commands;
+mod client_service;
 mod clock;
 mod cluster;
 mod command_line;

@@ -22,7 +22,7 @@ pub(crate) use alertmanager::Alertmanager;
 pub(crate) use browser::Browser;
 pub(crate) use certificates::write_certificates;
 pub(crate) use collector::{Collector, SentSpan, silent_collector, traces_url};
-pub(crate) use command::{Ended, anomaly_counter};
+pub(crate) use command::{Ended, anomaly_counter, on_a_terminal};
 pub(crate) use error_proxy::ErrorProxy;
 pub(crate) use fake_clock::FakeClock;
 pub(crate) use hanging_disk::HangingDisk;

@@ -102,6 +102,11 @@ fn buckets(history: &History, output: Output) -> Table {
         let inside = |event: &&Event| event.at >= *start && event.at < end;
         let events: Vec<String> =
             history.events.iter().filter(inside).map(event_in_words).collect();
+        let events = events.chunk_by(|event, next| event == next).map(|same| match same.len() {
+            1 => same.concat(),
+            times => format!("{times} times {}", same[0]),
+        });
+        let events: Vec<String> = events.collect();
         let level = count_24h.and_then(|count| levels.at(count));
         table.push(vec![
             Cell::new(output.time(*start)),

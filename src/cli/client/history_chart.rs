@@ -3,7 +3,9 @@
 
 use super::{
     answers::{Band, Bucket, Event, History},
-    screen::{Screen, chart, merged, short_time, span, spark, style, width, wrapped},
+    screen::{
+        Screen, chart, local_multiple, merged, short_time, span, spark, style, width, wrapped,
+    },
 };
 use crate::domain::Timestamp;
 
@@ -11,10 +13,23 @@ use crate::domain::Timestamp;
 const LINES: usize = 6;
 /// Maximum number of columns of one bar.
 const MAX_THICKNESS: usize = 4;
-/// Columns from the beginning of one time on the axis to the next one, at least.
-const BETWEEN_TIMES: usize = 12;
-/// From a history of this length on the axis has days.
-const HISTORY_OF_DAYS_SECONDS: i64 = 3 * 86_400;
+/// Columns from one time on the axis to the next one, at least.
+const BETWEEN_TIMES: usize = 10;
+/// The times that an axis may have: those of hours, and of days.
+const TIMES_SECONDS: [i64; 11] = [
+    900,
+    1_800,
+    3_600,
+    7_200,
+    10_800,
+    21_600,
+    43_200,
+    DAY_SECONDS,
+    2 * DAY_SECONDS,
+    5 * DAY_SECONDS,
+    10 * DAY_SECONDS,
+];
+const DAY_SECONDS: i64 = 86_400;
 
 /// The levels by the count of 24 hours alone.
 #[derive(Debug)]
@@ -65,10 +80,10 @@ pub(super) fn rendered(history: &History, columns: usize, screen: Screen) -> Str
     let thickness = (room / bars.len().max(1)).clamp(1, MAX_THICKNESS);
 
     let mut text = occurrences(&bars, margin, thickness, screen);
-    text += &axis(history, &bars, margin, thickness, screen);
+    let bar_seconds = history.step_seconds * i64::try_from(per_bar).unwrap_or(1);
+    text += &axis(bar_seconds, &bars, margin, thickness, screen);
     text += &lanes(&bars, &levels, margin, thickness, screen);
-    let step = history.step_seconds * i64::try_from(per_bar).unwrap_or(1);
-    text + &legend(step, &bars, &levels, screen)
+    text + &legend(bar_seconds, &bars, &levels, screen)
 }
 
 fn bar<'a>(part: &[Bucket], levels: &Levels<'a>) -> Bar<'a> {
@@ -123,26 +138,26 @@ fn occurrences(bars: &[Bar<'_>], margin: usize, thickness: usize, screen: Screen
     text + &screen.styled(style::QUIET, &ground) + "\n"
 }
 
+/// Returns the line of times: each stands at the first bar that begins at it or after it.
 fn axis(
-    history: &History,
+    bar_seconds: i64,
     bars: &[Bar<'_>],
     margin: usize,
     thickness: usize,
     screen: Screen,
 ) -> String {
-    let seconds = (history.to.as_micros() - history.from.as_micros()) / 1_000_000;
-    let has_days = seconds >= HISTORY_OF_DAYS_SECONDS;
-    let all = bars.len() * thickness;
+    let columns = |seconds: i64| seconds / bar_seconds.max(1) * thickness as i64;
+    let is_apart = |seconds: &&i64| columns(**seconds) >= BETWEEN_TIMES as i64;
+    let longest = TIMES_SECONDS[TIMES_SECONDS.len() - 1];
+    let seconds = *TIMES_SECONDS.iter().find(is_apart).unwrap_or(&longest);
     let mut line = String::new();
-    let mut before = String::new();
+    let mut before = None;
     for (index, bar) in bars.iter().enumerate() {
-        let label = short_time(bar.start, has_days);
-        // A day stands where it begins.
-        let is_new = label != std::mem::replace(&mut before, label.clone());
+        let time = local_multiple(bar.start, seconds);
         let at = index * thickness;
-        let is_free = line.is_empty() && at == 0
-            || at >= width(&line).next_multiple_of(BETWEEN_TIMES).max(width(&line) + 2);
-        if is_new && is_free && at + width(&label) <= all {
+        let is_new = before.replace(time).is_some_and(|before| before != time);
+        let label = short_time(time, seconds >= DAY_SECONDS);
+        if is_new && at > width(&line) && at + width(&label) <= bars.len() * thickness {
             line += &" ".repeat(at - width(&line));
             line += &label;
         }
@@ -229,4 +244,90 @@ fn legend(step_seconds: i64, bars: &[Bar<'_>], levels: &Levels<'_>, screen: Scre
     let text = parts.join(" · ");
     let lines = wrapped(&text, screen.columns.unwrap_or(usize::MAX));
     lines.iter().map(|line| screen.styled(style::QUIET, line) + "\n").collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::client::answers::Estimate;
+
+    fn time(seconds: i64) -> Timestamp {
+        Timestamp::from_micros((1_764_000_000 + seconds) * 1_000_000)
+    }
+
+    fn band(level: &str, condition: &str) -> Band {
+        Band { level: level.to_owned(), condition: condition.to_owned() }
+    }
+
+    fn history(buckets: i64) -> History {
+        let bucket = |index: i64| Bucket {
+            start: time(index * 3_600),
+            count: index.unsigned_abs() % 5,
+            count_24h: (index > 3).then_some(index.unsigned_abs()),
+            exact: true,
+        };
+        let event = |hours: i64, event: &str, success: Option<bool>| Event {
+            at: time(hours * 3_600 + 60),
+            event: event.to_owned(),
+            by: None,
+            token: None,
+            request_id: None,
+            fix_description: None,
+            reason: None,
+            action: None,
+            success,
+        };
+        History {
+            from: time(0),
+            to: time(buckets * 3_600),
+            step_seconds: 3_600,
+            total: 9,
+            buckets: (0..buckets).map(bucket).collect(),
+            events: vec![
+                event(5, "repair_attempted", Some(true)),
+                event(5, "marked_fixed", None),
+                event(5, "repair_attempted", Some(false)),
+            ],
+            bands: vec![
+                band("REPEAT", "5 in 24h"),
+                band("ESCALATE", "8 in 24h"),
+                band("ESCALATE", "4 in 1h"),
+            ],
+            estimate: Estimate { degraded: false, as_of: None },
+        }
+    }
+
+    #[test]
+    fn a_level_goes_by_the_conditions_of_24_hours_and_others_are_said_to_be_left_out() {
+        let bands = [band("REPEAT", "3 in 24h"), band("ESCALATE", "20 in 7d and 2 in 24h")];
+        let levels = Levels::of(&bands);
+        assert_eq!(
+            (levels.at(2), levels.at(3), levels.at(99)),
+            (None, Some("REPEAT"), Some("REPEAT"))
+        );
+        assert!(levels.is_partial);
+    }
+
+    #[test]
+    fn every_line_fits_into_any_terminal() {
+        for columns in 20..140 {
+            let screen = Screen { columns: Some(columns), has_colours: false };
+            for buckets in [1, 2, 24, 96, 168, 1_000] {
+                for line in rendered(&history(buckets), columns, screen).lines() {
+                    assert!(width(line) <= columns, "{columns} {buckets}: {line}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_lanes_stand_under_the_bars() {
+        let screen = Screen { columns: Some(30), has_colours: false };
+        let text = rendered(&history(12), 30, screen);
+        let lane = |label: &str| text.lines().find(|line| line.starts_with(label)).unwrap();
+        assert_eq!(lane("level"), "level  ????·RRREEEE");
+        assert_eq!(lane("done"), "done        ⚑");
+        assert!(text.contains("other conditions are not shown"), "{text}");
+        assert!(text.starts_with("    4 ┤    █    █\n"), "{text}");
+    }
 }

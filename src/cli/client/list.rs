@@ -15,7 +15,7 @@ pub(super) struct ListView {
 }
 
 /// A terminal of so many columns has room for a bar for each number.
-const WIDE_SCREEN: usize = 110;
+const WIDE_SCREEN: usize = 140;
 
 /// Returns a list as a table.
 pub(super) fn rendered(list: &List, output: Output, view: ListView) -> String {
@@ -27,18 +27,18 @@ pub(super) fn rendered(list: &List, output: Output, view: ListView) -> String {
     let mut columns = vec![
         Column::new("LEVEL"),
         Column::number("24H"),
-        Column::number("1H").goes_at(6),
+        Column::number("1H").goes_at(5),
         Column::number("7D").goes_at(2),
         Column::number("30D").goes_at(1),
-        Column::number("LAST").goes_at(7),
-        Column::new("NAME").shrinks_to(12),
+        Column::number("LAST").goes_at(8),
+        Column::new("NAME").shrinks_to(18),
         Column::new("SERVICE").shrinks_to(8).goes_at(9),
-        Column::new("NAMESPACE").shrinks_to(8).goes_at(8).may_be_empty(),
-        Column::new("ERROR").shrinks_to(8).goes_at(5).may_be_empty(),
-        Column::new("STATE").goes_at(4).may_be_empty(),
+        Column::new("NAMESPACE").shrinks_to(9).goes_at(7).may_be_empty(),
+        Column::new("ERROR").shrinks_to(8).goes_at(3).may_be_empty(),
+        Column::new("STATE").goes_at(6).may_be_empty(),
     ];
     if let Some(title) = view.series_title {
-        columns.push(Column::new(title).goes_at(3));
+        columns.push(Column::new(title).goes_at(4));
     }
     columns.push(Column::new("KEY").prefix_of(8).goes_at(10));
     if output.is_wide() {

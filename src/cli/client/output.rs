@@ -49,7 +49,7 @@ impl Output {
         let parsed = self.screen.is_terminal().then(|| serde_json::from_slice::<Value>(body).ok());
         match parsed.flatten() {
             Some(value) => write_out((escaped_json(&format!("{value:#}")) + "\n").as_bytes()),
-            None => write_out(&[body, b"\n"].concat()),
+            None => write_out(body),
         }
     }
 

@@ -225,7 +225,7 @@ impl Service {
         let (address, origin) = (self.address(), &self.url_origin);
         let why = innermost(error);
         let otherwise = format!(
-            "another address: --url URL, {URL_VARIABLE}, or `url` in ~/.config/anomaly-counter/\
+            "Another address: --url URL, {URL_VARIABLE}, or `url` in ~/.config/anomaly-counter/\
              client.toml"
         );
         Failure::NoAnswer(if is_of_certificate(error) {
@@ -238,7 +238,7 @@ impl Service {
             format!("the certificate of {address} ({origin}) is not accepted ({why}): {trusted}")
         } else if error.is_timeout() {
             format!("{address} ({origin}) does not answer in time. Is it overloaded? {otherwise}")
-        } else if error.is_connect() {
+        } else if error.is_connect() && of_tls(error).is_none() {
             format!("no service at {address} ({origin}): {why}. Is it running? {otherwise}")
         } else {
             format!(
@@ -271,15 +271,19 @@ fn innermost(error: &reqwest::Error) -> String {
 
 /// Returns true if the service's certificate is at fault.
 fn is_of_certificate(error: &reqwest::Error) -> bool {
+    matches!(of_tls(error), Some(rustls::Error::InvalidCertificate(_)))
+}
+
+/// Returns the fault of TLS among the causes of an error.
+fn of_tls(error: &reqwest::Error) -> Option<&rustls::Error> {
     let mut cause = error.source();
     while let Some(error) = cause {
         let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         let of_tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        let of_tls = of_tls.or_else(|| error.downcast_ref::<rustls::Error>());
-        if matches!(of_tls, Some(rustls::Error::InvalidCertificate(_))) {
-            return true;
+        if let Some(fault) = of_tls.or_else(|| error.downcast_ref::<rustls::Error>()) {
+            return Some(fault);
         }
         cause = error.source();
     }
-    false
+    None
 }

@@ -32,7 +32,7 @@ For a program, all of them, page by page (`next_cursor` goes into --cursor):
 #[command(next_help_heading = "Selection")]
 pub(in crate::cli) struct TopCommand {
     /// Words, each of which is in one of the four names, or digits that the key begins with
-    #[arg(value_name = "WORDS")]
+    #[arg(value_name = "WORDS", help_heading = "Arguments")]
     words: Vec<String>,
     /// List so many
     #[arg(

@@ -12,7 +12,7 @@ mod text;
 pub(super) use self::{
     bars::{chart, merged, spark},
     card::Card,
-    moments::{age, local_time, short_time, span},
+    moments::{age, local_multiple, local_time, short_time, span},
     table::{Cell, Column, Table},
     text::{fitted, one_line, width, wrapped},
 };

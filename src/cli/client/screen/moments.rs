@@ -40,6 +40,14 @@ pub(in crate::cli::client) fn local_time(time: Timestamp) -> String {
     }
 }
 
+/// Returns the last multiple of `seconds` before a time, counted from midnight of the reader's time
+/// zone.
+pub(in crate::cli::client) fn local_multiple(time: Timestamp, seconds: i64) -> Timestamp {
+    let offset = time.to_datetime().with_timezone(&Local).offset().local_minus_utc();
+    let local = time.as_micros().div_euclid(1_000_000) + i64::from(offset);
+    Timestamp::from_micros((local - local.rem_euclid(seconds) - i64::from(offset)) * 1_000_000)
+}
+
 /// Returns the hour and minute of a time, or its day, in the reader's time zone.
 pub(in crate::cli::client) fn short_time(time: Timestamp, is_day: bool) -> String {
     let local = time.to_datetime().with_timezone(&Local);
