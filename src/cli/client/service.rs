@@ -1,6 +1,6 @@
 //! Calls the service, and says in plain words why a call has failed.
 
-use std::{error::Error as _, io, time::Duration};
+use std::{error::Error, io, time::Duration};
 
 use reqwest::{
     Certificate, Method, StatusCode, Url,
@@ -200,13 +200,14 @@ impl Service {
         let (address, scope) = (self.address(), call.scope());
         let give = format!(
             "put one with the scope `{scope}` into {TOKEN_VARIABLE}, or into a file that \
-             --token-file or `token_file` in client.toml names; `anomaly-counter token new` makes one"
+             --token-file or `token_file` in client.toml names; `anomaly-counter token new` makes \
+             one"
         );
         match (status, &self.token) {
             (StatusCode::UNAUTHORIZED, None) => format!("{address} requires a token: {give}"),
             (StatusCode::UNAUTHORIZED, Some(Token { origin, .. })) => format!(
-                "{address} does not accept the token from {origin}, which it does not know or which \
-                 has expired: {give}"
+                "{address} does not accept the token from {origin}, which it does not know or \
+                 which has expired: {give}"
             ),
             (StatusCode::FORBIDDEN, Some(Token { origin, .. })) => {
                 format!("the token from {origin} is not enough: {detail}")
@@ -275,15 +276,14 @@ fn is_of_certificate(error: &reqwest::Error) -> bool {
 }
 
 /// Returns the fault of TLS among the causes of an error.
-fn of_tls(error: &reqwest::Error) -> Option<&rustls::Error> {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let of_tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        if let Some(fault) = of_tls.or_else(|| error.downcast_ref::<rustls::Error>()) {
-            return Some(fault);
-        }
-        cause = error.source();
+fn of_tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    if let Some(fault) = error.downcast_ref::<rustls::Error>() {
+        return Some(fault);
     }
-    None
+    // One of I/O that wraps another has the cause of that one as its cause, and not the other.
+    let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    match wrapped {
+        Some(wrapped) => of_tls(wrapped),
+        None => of_tls(error.source()?),
+    }
 }

@@ -180,11 +180,14 @@ fn read_file(path: &Path) -> Result<Option<ClientFile>, Failure> {
     if !is_there {
         return Ok(None);
     }
-    let read = options::read_file(path).map(Some);
-    read.map_err(|error: OptionError| Failure::Misuse(format!("{error}. {CONFIGURATION_HINT}")))
+    let text = fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
+    options::read_text(&text).map(Some).map_err(|error: OptionError| {
+        Failure::Misuse(format!(
+            "{}: {error}. `anomaly-counter top --help` shows such a file",
+            path.display()
+        ))
+    })
 }
-
-const CONFIGURATION_HINT: &str = "`anomaly-counter top --help` shows such a file";
 
 fn read_token(path: &Path) -> Result<Token, Failure> {
     let token = fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
@@ -286,7 +289,7 @@ mod tests {
     fn an_unknown_key_is_an_error_that_names_file_and_key() {
         let dir = TempDir::new().unwrap();
         for (text, says) in [
-            ("token = \"anc_x\"\n", "`token` ("),
+            ("token = \"anc_x\"\n", "`token` is not a known key"),
             ("urls = 1\n", "is not a known key: the keys here are `url`"),
             ("output = \"yaml\"\n", "\"table\", \"wide\" or \"json\""),
             ("url =\n", "is not TOML"),

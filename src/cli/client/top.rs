@@ -130,6 +130,12 @@ pub(in crate::cli) struct TopCommand {
     cursor: Option<String>,
 }
 
+/// Returns a level as the service writes it, which a person may have written in any case.
+fn level_name(level: &str) -> String {
+    let known = LEVELS_AND_NONE.into_iter().find(|known| known.eq_ignore_ascii_case(level));
+    known.unwrap_or(level).to_owned()
+}
+
 /// The width from which on a terminal has room for the occurrences over time.
 const ROOM_FOR_SERIES: usize = 90;
 
@@ -138,14 +144,15 @@ impl TopCommand {
         let text = |flag: Option<bool>| flag.map(|flag| flag.to_string());
         let number = |number: Option<u64>| number.map(|number| number.to_string());
         let words = (!self.words.is_empty()).then(|| self.words.join(" "));
-        let levels = (!self.level.is_empty()).then(|| self.level.join(","));
+        let levels: Vec<String> = self.level.iter().map(|level| level_name(level)).collect();
+        let levels = (!levels.is_empty()).then(|| levels.join(","));
         let mut call = Call::get(["anomalies"])
             .with("q", words)
             .with("limit", self.limit.to_string())
             .with("sort", self.sort.clone())
             .with("order", self.order.clone())
             .with("level", levels)
-            .with("min_level", self.min_level.clone())
+            .with("min_level", self.min_level.as_deref().map(level_name))
             .with("firing", text(self.firing))
             .with("fixed", text(self.fixed))
             .with("regressed", text(self.regressed))

@@ -1,6 +1,6 @@
 //! What is printed, and how: on a terminal with colours and within its width, in a pipe neither.
-//! Imports in here run `text → style → bars → moments → card → table`, and all of them use nothing of the
-//! commands.
+//! Imports in here run `text → style → bars → moments → card → table`, and none of them uses
+//! anything of the commands.
 
 mod bars;
 mod card;

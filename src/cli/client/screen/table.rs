@@ -196,7 +196,8 @@ impl Table {
                 true => fitted(text, available),
                 false => text.to_owned(),
             };
-            let padding = column_width.saturating_sub(width(&text));
+            let padding =
+                (*column_width).min(room.saturating_sub(gap)).saturating_sub(width(&text));
             let before = if column.is_number { gap + padding } else { gap };
             if !text.is_empty() && before < room {
                 line += &" ".repeat(before);
@@ -275,7 +276,7 @@ mod tests {
         let name = "KubeDeploymentReplicasMismatch";
         let at = |columns: usize| table(&[name]).render(terminal(columns));
         assert!(at(80).contains(&format!("{name}  6a0d01fd615acb3c\n")), "{}", at(80));
-        assert!(at(60).contains(&format!("{name}  6a0d01fd615")), "{}", at(60));
+        assert!(at(60).contains(&format!("{name}  6a0d01fd61\n")), "{}", at(60));
         assert!(at(50).contains("369  KubeDeploymentReplicasMi…  6a0d01fd\n"), "{}", at(50));
         assert!(!at(30).contains("30D") && at(30).contains("Kube"), "{}", at(30));
     }
