@@ -65,6 +65,11 @@ bench-micro: ## Micro-benchmarks of the steps of a request
 	cargo bench --locked --bench micro
 
 deb: ## The Debian package, in target/debian; needs cargo-deb
+	cargo build --locked --release
+	mkdir -p target/completions
+	target/release/anomaly-counter completions bash >target/completions/anomaly-counter
+	target/release/anomaly-counter completions zsh >target/completions/_anomaly-counter
+	target/release/anomaly-counter completions fish >target/completions/anomaly-counter.fish
 	cargo deb --locked --strip
 
 lint: ## Format, clippy and documentation, with warnings as errors

@@ -264,7 +264,7 @@ async fn a_service_without_anomalies_says_how_to_make_a_first_one() {
 #[test]
 fn shells_complete_the_commands() {
     for (shell, says) in [
-        ("bash", "_anomaly-counter()"),
+        ("bash", "_anomaly__counter()"),
         ("zsh", "#compdef anomaly-counter"),
         ("fish", "-c anomaly-counter"),
     ] {
