@@ -99,11 +99,8 @@ fn report(
         StatusCode::ACCEPTED => ("accepted, waits for Redis: ", style::ALARM),
         _ => ("", style::GOOD),
     };
-    let name = target.name(service, output);
-    let name = name.map(|name| format!("{}  ", output.screen.styled(style::NAME, &name)));
-    let key = output.screen.styled(style::QUIET, &target.key);
     let done = output.screen.styled(style, &format!("{sign}{done}"));
-    output.print(&format!("{}{key}\n{done}\n", name.unwrap_or_default()))
+    output.print(&format!("{}{done}\n", target.heading(service, output)))
 }
 
 /// Says to a person beside a program that the write is not in the store yet.

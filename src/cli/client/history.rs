@@ -71,7 +71,7 @@ fn pictured(history: &History, columns: usize, output: Output) -> String {
     if history.buckets.iter().any(|bucket| !bucket.exact) {
         summary += ", some of them at a time that is known to the hour only";
     }
-    text += &(output.screen.styled(style::QUIET, &summary) + "\n");
+    text += &output.screen.line(style::QUIET, &summary);
     if history.events.is_empty() {
         return text;
     }
@@ -80,7 +80,7 @@ fn pictured(history: &History, columns: usize, output: Output) -> String {
     text += &audit::events(newest, output).render(output.screen);
     if let Some(earlier) = history.events.len().checked_sub(LISTED_EVENTS + 1) {
         let line = format!("{} more: see the command audit", grouped(earlier as u64 + 1));
-        text += &(output.screen.styled(style::QUIET, &line) + "\n");
+        text += &output.screen.line(style::QUIET, &line);
     }
     text
 }

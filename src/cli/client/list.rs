@@ -3,7 +3,7 @@
 use super::{
     answers::{List, Listed, Signature},
     output::{Output, grouped},
-    screen::{Cell, Column, Table, fitted, spark, style},
+    screen::{Cell, Column, Table, spark, style},
 };
 use crate::domain::Timestamp;
 
@@ -134,9 +134,7 @@ pub(super) fn footer(list: &List, output: Output) -> String {
     if let Some(as_of) = list.as_of {
         parts.push(format!("as of {}", output.time(as_of)));
     }
-    let line = parts.join(" · ");
-    let line = fitted(&line, output.screen.columns.unwrap_or(usize::MAX));
-    output.screen.styled(style::QUIET, &line) + "\n"
+    output.screen.line(style::QUIET, &parts.join(" · "))
 }
 
 /// Says where a list is not the whole, or not in order.

@@ -111,7 +111,8 @@ For a spreadsheet, a line an hour:
   anomaly-counter history --window 7d --step 1h HighCPU api | cat";
 
 const FIX_EXAMPLES: &str = "\
-It takes a token with the scope `operate`, if the service requires tokens:
+Where the service requires tokens, it takes one with the scope `operate`; to find the anomaly by
+words or fields, the scope `read` too:
   anomaly-counter fix 6a0d01fd615acb3c -m 'raised the CPU limit' --by ana";
 
 /// Returns the end of a command's help: examples, then what all of these commands share.

@@ -96,7 +96,7 @@ fn attempts(repairs: &Repairs, output: Output) -> String {
     if output.screen.is_terminal() && earlier > 0 {
         let more = if is_short && repairs.attempts.len() > listed { ": see -o wide" } else { "" };
         let line = format!("{} before{more}", counted(earlier, "attempt"));
-        text += &(output.screen.styled(style::QUIET, &line) + "\n");
+        text += &output.screen.line(style::QUIET, &line);
     }
     text
 }

@@ -6,7 +6,7 @@ use super::{
     answers::{Action, Anomaly, Firing, Fix},
     failure::Failure,
     output::{Output, counted, grouped, name_of},
-    screen::{Card, Cell, Column, Table, fitted, one_line, style},
+    screen::{Card, Cell, Column, Table, fitted, one_line, style, width},
     service::{Call, Service},
     target::TargetArguments,
 };
@@ -43,21 +43,19 @@ fn rendered(anomaly: &Anomaly, output: Output) -> String {
     let level = frequency.escalation_level.as_deref();
     let level_text = one_line(level.unwrap_or("no level"));
     let because = one_line(&frequency.because);
-    let mut text = format!(
-        "{}\n{}  {}\n\n",
-        screen.styled(style::NAME, &name),
-        screen.styled(style::of_level(level), &level_text),
-        screen.styled(style::QUIET, &because),
-    );
+    let room =
+        screen.columns.map_or(usize::MAX, |columns| columns.saturating_sub(width(&level_text) + 2));
+    let mut text = screen.line(style::NAME, &name);
+    text += &screen.styled(style::of_level(level), &level_text);
+    text += &format!("  {}\n\n", screen.styled(style::QUIET, &fitted(&because, room)));
     text += &counts(anomaly, output);
     text.push('\n');
     text += &card(anomaly, output).render(screen);
     if screen.is_terminal() {
-        let next = format!(
-            "\nmore: anomaly-counter history|repairs|audit {}\n",
-            one_line(&anomaly.anomaly_key)
-        );
-        text += &screen.styled(style::QUIET, &next);
+        let key = one_line(&anomaly.anomaly_key);
+        text.push('\n');
+        text += &screen
+            .line(style::QUIET, &format!("more: anomaly-counter history|repairs|audit {key}"));
     }
     text
 }

@@ -7,7 +7,7 @@ use super::{
     failure::Failure,
     list::{self, ListView},
     output::{Output, name_of},
-    screen::{one_line, style},
+    screen::{fitted, one_line, style, width},
     service::{Answer, Call, Service},
 };
 use crate::domain::AnomalyKey;
@@ -111,7 +111,7 @@ impl Target {
     }
 
     /// Returns the names of the anomaly in one line, for a person who may see them.
-    pub(super) fn name(&self, service: &Service, output: Output) -> Option<String> {
+    fn name(&self, service: &Service, output: Output) -> Option<String> {
         if let Some(signature) = &self.signature {
             return Some(name_of(signature));
         }
@@ -128,10 +128,21 @@ impl Target {
         if !screen.is_terminal() {
             return String::new();
         }
+        self.heading(service, output) + "\n"
+    }
+
+    /// Returns a line with the names and the key of the anomaly.
+    pub(super) fn heading(&self, service: &Service, output: Output) -> String {
+        let screen = output.screen;
         let key = screen.styled(style::QUIET, &self.key);
-        match self.name(service, output) {
-            Some(name) => format!("{}  {key}\n\n", screen.styled(style::NAME, &name)),
-            None => format!("{key}\n\n"),
+        let room = screen
+            .columns
+            .map_or(usize::MAX, |columns| columns.saturating_sub(width(&self.key) + 2));
+        match self.name(service, output).map(|name| fitted(&name, room)) {
+            Some(name) if !name.is_empty() => {
+                format!("{}  {key}\n", screen.styled(style::NAME, &name))
+            }
+            _ => format!("{key}\n"),
         }
     }
 }

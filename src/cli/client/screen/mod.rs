@@ -58,6 +58,11 @@ impl Screen {
         self.columns.is_some()
     }
 
+    /// Returns a line in a style, cut where a terminal is too narrow for it.
+    pub(super) fn line(self, style: Style, text: &str) -> String {
+        self.styled(style, &fitted(text, self.columns.unwrap_or(usize::MAX))) + "\n"
+    }
+
     /// Returns a text in a style, where there are colours.
     pub(super) fn styled(self, style: Style, text: &str) -> String {
         if self.has_colours && !style.is_plain() && !text.is_empty() {

@@ -277,7 +277,7 @@ mod tests {
         let at = |columns: usize| table(&[name]).render(terminal(columns));
         assert!(at(80).contains(&format!("{name}  6a0d01fd615acb3c\n")), "{}", at(80));
         assert!(at(60).contains(&format!("{name}  6a0d01fd61\n")), "{}", at(60));
-        assert!(at(50).contains("369  KubeDeploymentReplicasMi…  6a0d01fd\n"), "{}", at(50));
+        assert!(at(50).contains("369  KubeDeploymentReplica…  6a0d01fd\n"), "{}", at(50));
         assert!(!at(30).contains("30D") && at(30).contains("Kube"), "{}", at(30));
     }
 
