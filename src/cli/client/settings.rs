@@ -132,7 +132,7 @@ impl Settings {
         for path in files {
             let Some(file) = read_file(&path)? else { continue };
             let beside =
-                |other: PathBuf| path.parent().map_or(other.clone(), |dir| dir.join(other));
+                |other: PathBuf| path.parent().map(|dir| dir.join(&other)).unwrap_or(other);
             url = url.or_else(|| file.url.map(|url| (url, path.display().to_string())));
             output = output.or(file.output);
             if let (None, Some(file)) = (&token, file.token_file) {
@@ -295,7 +295,8 @@ mod tests {
             ("url =\n", "is not TOML"),
         ] {
             let path = file(&dir, "client.toml", text);
-            let error = of(&ServiceOptions::default(), &[], &[path.clone()]).unwrap_err();
+            let error =
+                of(&ServiceOptions::default(), &[], std::slice::from_ref(&path)).unwrap_err();
             assert_eq!(error.exit_code(), 2);
             let error = error.to_string();
             assert!(error.contains(says), "{error}");

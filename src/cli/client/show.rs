@@ -155,7 +155,7 @@ fn add_fields(card: &mut Card, anomaly: &Anomaly, output: Output) {
             other => other.to_string(),
         };
         let line = one_line(&format!("{name}: {value}"));
-        let line = room.map_or(line.clone(), |room| fitted(&line, room.saturating_sub(MARGIN)));
+        let line = fitted(&line, room.map_or(usize::MAX, |room| room.saturating_sub(MARGIN)));
         if index == 0 {
             card.add("fields", line);
         } else {

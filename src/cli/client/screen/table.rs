@@ -123,7 +123,7 @@ impl Table {
             Some(columns) => self.layout(&natural, columns),
         };
         let title = |index: usize| Cell { text: self.columns[index].title.clone(), style: TITLE };
-        let titles = (0..self.columns.len()).map(title).collect();
+        let titles: Vec<Cell> = (0..self.columns.len()).map(title).collect();
         let mut text = self.line(&titles, &layout, screen);
         for row in &self.rows {
             text += &self.line(row, &layout, screen);
@@ -177,7 +177,7 @@ impl Table {
         layout
     }
 
-    fn line(&self, cells: &Vec<Cell>, layout: &[(usize, usize)], screen: Screen) -> String {
+    fn line(&self, cells: &[Cell], layout: &[(usize, usize)], screen: Screen) -> String {
         let mut line = String::new();
         // What is left out at the end of a line is not printed as spaces.
         let mut gap = 0;
