@@ -38,10 +38,14 @@ fn without_times(value: Value) -> Value {
 /// Runs commands, with the service in place of the document's. Returns what they print.
 fn run(service: &Service, commands: &str) -> String {
     let script = format!(
-        "set -eo pipefail; curl() {{ command curl -S --fail-with-body \"$@\"; }}\n{}",
+        "set -eo pipefail; curl() {{ command curl -S --fail-with-body \"$@\"; }}\n\
+         anomaly-counter() {{ {} \"$@\"; }}\n{}",
+        env!("CARGO_BIN_EXE_anomaly-counter"),
         commands.replace("127.0.0.1:8080", service.address())
     );
-    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+    let url = format!("http://{}", service.address());
+    let mut bash = Command::new("bash");
+    let output = bash.args(["-c", &script]).env("ANOMALY_COUNTER_URL", url).output().unwrap();
     let printed = String::from_utf8(output.stdout).unwrap();
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{commands}\n{printed}\n{complaint}");
