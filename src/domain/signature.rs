@@ -72,17 +72,22 @@ impl Signature {
         })
     }
 
-    /// Reads the identifying fields of a new occurrence, as [`Signature::from_lookup`] does.
+    /// Returns the key of a new occurrence's signature. The fields are read as
+    /// [`Signature::from_lookup`] does it, and not copied.
     ///
     /// # Errors
     /// As there, and when one has more than [`Signature::MAX_CHARACTERS`].
-    pub fn of_new<'a>(
+    pub fn key_of_new<'a>(
         lookup: impl Fn(&'static str) -> Option<Result<&'a str, &'static str>>,
-    ) -> Result<Self, InvalidSignature> {
-        match Self::too_long(&lookup).first() {
-            Some(field) => Err(InvalidSignature::TooLong { field }),
-            None => Self::from_lookup(lookup),
+    ) -> Result<AnomalyKey, InvalidSignature> {
+        if let Some(field) = Self::too_long(&lookup).first() {
+            return Err(InvalidSignature::TooLong { field });
         }
+        let values = Self::values_from(lookup)?;
+        if values.iter().all(|value| value.is_empty()) {
+            return Err(InvalidSignature::Empty);
+        }
+        Ok(key_of(values))
     }
 
     /// Returns the names of the identifying fields that have more than
@@ -117,7 +122,7 @@ impl Signature {
     pub fn from_lookup<'a>(
         lookup: impl Fn(&'static str) -> Option<Result<&'a str, &'static str>>,
     ) -> Result<Self, InvalidSignature> {
-        Self::of_values(Self::values_from(lookup)?)
+        Self::of_values(Self::values_from(lookup)?.map(str::to_owned))
     }
 
     /// Reads the values of the identifying fields as [`Signature::from_lookup`] does. They are in
@@ -127,17 +132,17 @@ impl Signature {
     /// When one of them is not a string.
     pub fn values_from<'a>(
         lookup: impl Fn(&'static str) -> Option<Result<&'a str, &'static str>>,
-    ) -> Result<[String; 4], InvalidSignature> {
+    ) -> Result<[&'a str; 4], InvalidSignature> {
         let read = |(name, alias): (&'static str, Option<&'static str>)| {
             // The name counts where both are there, even when its value is empty.
             let mut names = std::iter::once(name).chain(alias);
             let Some((field, found)) =
                 names.find_map(|name| lookup(name).map(|found| (name, found)))
             else {
-                return Ok(String::new());
+                return Ok("");
             };
             let not_a_string = |found| InvalidSignature::NotAString { field, found };
-            found.map(str::to_owned).map_err(not_a_string)
+            found.map_err(not_a_string)
         };
         Ok([read(ALERT_NAME)?, read(SERVICE)?, read(NAMESPACE)?, read(ERROR_TYPE)?])
     }
@@ -183,33 +188,51 @@ impl Signature {
 
     /// The text that is hashed: what Python's `json.dumps(fields, sort_keys=True)` prints.
     pub fn canonical_json(&self) -> String {
-        let mut json = String::with_capacity(
-            80 + self.alert_name.len()
-                + self.service.len()
-                + self.namespace.len()
-                + self.error_type.len(),
-        );
-        let sorted = [
-            ("{\"alert_name\": \"", &self.alert_name),
-            ("\", \"error_type\": \"", &self.error_type),
-            ("\", \"namespace\": \"", &self.namespace),
-            ("\", \"service\": \"", &self.service),
-        ];
-        for (lead, value) in sorted {
-            json.push_str(lead);
-            push_escaped(&mut json, value);
-        }
-        json.push_str("\"}");
+        let mut json = String::new();
+        canonical_pieces(self.values(), |piece| json.push_str(piece));
         json
     }
 
     /// The anomaly's key: the first eight bytes of the canonical form's SHA-256.
     pub fn key(&self) -> AnomalyKey {
-        let digest = Sha256::digest(self.canonical_json());
-        let mut head = [0; 8];
-        head.copy_from_slice(&digest[..8]);
-        AnomalyKey::from_bits(u64::from_be_bytes(head))
+        key_of(self.values())
     }
+
+    fn values(&self) -> [&str; 4] {
+        self.named_fields().map(|(_, value)| value)
+    }
+}
+
+/// Hands the canonical form over in pieces. `values` are in the order of [`Signature::FIELDS`].
+fn canonical_pieces(values: [&str; 4], mut take: impl FnMut(&str)) {
+    let [alert_name, service, namespace, error_type] = values;
+    let sorted = [
+        ("{\"alert_name\": \"", alert_name),
+        ("\", \"error_type\": \"", error_type),
+        ("\", \"namespace\": \"", namespace),
+        ("\", \"service\": \"", service),
+    ];
+    for (lead, value) in sorted {
+        take(lead);
+        if value.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
+            // Nearly all, without a copy.
+            take(value);
+        } else {
+            let mut escaped = String::with_capacity(2 * value.len());
+            push_escaped(&mut escaped, value);
+            take(&escaped);
+        }
+    }
+    take("\"}");
+}
+
+fn key_of(values: [&str; 4]) -> AnomalyKey {
+    let mut hash = Sha256::new();
+    canonical_pieces(values, |piece| hash.update(piece));
+    let digest = hash.finalize();
+    let mut head = [0; 8];
+    head.copy_from_slice(&digest[..8]);
+    AnomalyKey::from_bits(u64::from_be_bytes(head))
 }
 
 /// The name under which a field was posted: the canonical one wins, even when its value is empty.

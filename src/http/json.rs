@@ -1,6 +1,7 @@
 //! JSON in answers: it ends with a newline, so that a shell's prompt is on a line of its own.
 
 use axum::{
+    body::Body,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -22,7 +23,9 @@ impl<T: Serialize> IntoResponse for Json<T> {
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();
         }
         text.push(b'\n');
-        ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], text)
-            .into_response()
+        let mut response = Response::new(Body::from(text));
+        let json = HeaderValue::from_static("application/json");
+        response.headers_mut().insert(header::CONTENT_TYPE, json);
+        response
     }
 }

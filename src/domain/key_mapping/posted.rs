@@ -66,10 +66,11 @@ impl<'a> PostedFields<'a> {
     /// Returns the four fields by the rules of `POST /anomalies` without a mapping. Those of an
     /// alert are cut.
     pub(super) fn values(&self) -> Result<[String; 4], InvalidSignature> {
-        Signature::values_from(|name| match self.to {
+        let values = Signature::values_from(|name| match self.to {
             PostedTo::Anomalies => self.get(name),
             PostedTo::Webhook => Some(self.get(name)?.map(Signature::cut)),
-        })
+        })?;
+        Ok(values.map(str::to_owned))
     }
 
     /// Returns the name by which a field was posted.

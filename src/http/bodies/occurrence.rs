@@ -103,7 +103,7 @@ impl<'a> OccurrenceRequest<'a> {
 
     /// Identifies the anomaly by the fields as they were posted.
     fn plain_key(&self) -> Result<AnomalyKey, Problem> {
-        Ok(Signature::of_new(|name| Some(self.field(name)?.text()))?.key())
+        Ok(Signature::key_of_new(|name| Some(self.field(name)?.text()))?)
     }
 
     /// Identifies the anomaly by the fields as mapped. `text` is the whole of the posted object.

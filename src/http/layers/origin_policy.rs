@@ -116,7 +116,7 @@ impl OriginPolicy {
 
     fn is_own_name(&self, host: &str) -> bool {
         // Nearly all, and ten times faster.
-        if host.parse::<SocketAddr>().is_ok() {
+        if host.parse::<SocketAddr>().is_ok() || host.parse::<IpAddr>().is_ok() {
             return true;
         }
         let Ok(authority) = host.parse::<Authority>() else { return false };
