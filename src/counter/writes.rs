@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    iter,
+    iter, mem,
     sync::Arc,
 };
 
@@ -36,6 +36,9 @@ const CALL_ITEMS: usize = 500;
 
 type WriteResult<T> = Result<Answered<T>, CounterError>;
 
+/// An occurrence after its call to the store, with its index.
+type RecordedOne = (usize, Occurrence, Result<Taken<Counted>, CounterError>);
+
 /// A write after its call to the store.
 enum Taken<T> {
     /// The store's answer.
@@ -63,22 +66,18 @@ impl Counter {
         moment: Moment,
         mut occurrences: Vec<Occurrence>,
     ) -> Vec<WriteResult<Counted>> {
-        let mut results: Vec<Option<WriteResult<Counted>>> = Vec::new();
-        let (mut direct, mut queued) = (BTreeMap::<Shard, Vec<_>>::new(), Vec::new());
+        let mut results: Vec<Option<WriteResult<Counted>>> =
+            iter::repeat_with(|| None).take(occurrences.len()).collect();
+        let (mut direct, mut queued) = (Vec::with_capacity(occurrences.len()), Vec::new());
         self.rules.in_force().assign(&mut occurrences);
         for (index, occurrence) in occurrences.into_iter().enumerate() {
-            results.push(None);
             if self.must_queue(occurrence.key) {
                 queued.push((index, occurrence, false));
             } else {
-                direct
-                    .entry(self.store.shard(occurrence.key))
-                    .or_default()
-                    .push((index, occurrence));
+                direct.push((index, occurrence));
             }
         }
-        let parts = direct.into_iter().map(|(shard, part)| self.record_in(moment, shard, part));
-        for (index, occurrence, result) in join_all(parts).await.into_iter().flatten() {
+        for (index, occurrence, result) in self.record_by_shard(moment, direct).await {
             match result {
                 Ok(Taken::Deferred { maybe_sent }) => queued.push((index, occurrence, maybe_sent)),
                 Ok(Taken::Answered(counted)) => {
@@ -94,26 +93,50 @@ impl Counter {
             .collect()
     }
 
+    /// Records occurrences, those of different shards at the same time.
+    async fn record_by_shard(
+        &self,
+        moment: Moment,
+        occurrences: Vec<(usize, Occurrence)>,
+    ) -> Vec<RecordedOne> {
+        let shard_of = |(_, occurrence): &(usize, Occurrence)| self.store.shard(occurrence.key);
+        let Some(first) = occurrences.first().map(shard_of) else { return Vec::new() };
+        if occurrences.iter().all(|occurrence| shard_of(occurrence) == first) {
+            return self.record_in(moment, first, occurrences).await;
+        }
+        let mut by_shard = BTreeMap::<Shard, Vec<_>>::new();
+        for occurrence in occurrences {
+            by_shard.entry(shard_of(&occurrence)).or_default().push(occurrence);
+        }
+        let parts = by_shard.into_iter().map(|(shard, part)| self.record_in(moment, shard, part));
+        join_all(parts).await.into_iter().flatten().collect()
+    }
+
     /// Records occurrences of one shard.
     async fn record_in(
         &self,
         moment: Moment,
         shard: Shard,
         occurrences: Vec<(usize, Occurrence)>,
-    ) -> Vec<(usize, Occurrence, Result<Taken<Counted>, CounterError>)> {
+    ) -> Vec<RecordedOne> {
         let mut outcomes = Vec::with_capacity(occurrences.len());
         // Anomalies with an occurrence that waits: those behind it wait too.
         let mut deferred = HashSet::new();
         // One after the other, so that they take effect in their order.
-        for chunk in parts(&occurrences, || self.call_sizes.max_bytes(shard)) {
-            let (behind, chunk): (Vec<_>, Vec<_>) = chunk
-                .iter()
-                .cloned()
-                .partition(|(_, occurrence)| deferred.contains(&occurrence.key));
-            let wait = |(index, occurrence)| {
-                (index, occurrence, Ok(Taken::Deferred { maybe_sent: false }))
-            };
-            outcomes.extend(behind.into_iter().map(wait));
+        let mut rest = occurrences;
+        while !rest.is_empty() {
+            let others = rest.split_off(self.part_length(shard, &rest));
+            let mut chunk = mem::replace(&mut rest, others);
+            if !deferred.is_empty() {
+                let is_behind =
+                    |(_, occurrence): &(usize, Occurrence)| deferred.contains(&occurrence.key);
+                let (behind, free): (Vec<_>, Vec<_>) = chunk.into_iter().partition(is_behind);
+                let wait = |(index, occurrence)| {
+                    (index, occurrence, Ok(Taken::Deferred { maybe_sent: false }))
+                };
+                outcomes.extend(behind.into_iter().map(wait));
+                chunk = free;
+            }
             let items = chunk.iter().map(|(_, occurrence)| occurrence.clone()).collect();
             let submitted = self.occurrences.submit(moment, shard, items).await;
             if let Ok(results) = &submitted {
@@ -143,6 +166,12 @@ impl Counter {
             }
         }
         outcomes
+    }
+
+    /// Returns how many of `occurrences` go into the next call.
+    fn part_length(&self, shard: Shard, occurrences: &[(usize, Occurrence)]) -> usize {
+        let sizes = occurrences.iter().map(|(_, occurrence)| occurrence.bytes());
+        fitting(sizes, CALL_ITEMS, self.call_sizes.max_bytes(shard))
     }
 
     /// Records a repair attempt; `None` when its anomaly is unknown. While the store does not
@@ -434,20 +463,6 @@ fn has_effect(outcome: RecordOutcome, is_alert: bool) -> bool {
         RecordOutcome::Duplicate | RecordOutcome::TooOld => is_alert,
         RecordOutcome::Stale | RecordOutcome::Unrecognisable => false,
     }
-}
-
-/// Divides occurrences into those of one call each.
-fn parts(
-    occurrences: &[(usize, Occurrence)],
-    max_bytes: impl Fn() -> usize,
-) -> impl Iterator<Item = &[(usize, Occurrence)]> {
-    let mut rest = occurrences;
-    iter::from_fn(move || {
-        let sizes = rest.iter().map(|(_, occurrence)| occurrence.bytes());
-        let (part, others) = rest.split_at(fitting(sizes, CALL_ITEMS, max_bytes()));
-        rest = others;
-        (!part.is_empty()).then_some(part)
-    })
 }
 
 /// Writes operations to the spool, to the end, also when the caller disconnects: half of it would

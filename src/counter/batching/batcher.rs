@@ -193,8 +193,12 @@ async fn execute<W: BatchWork>(calls: Vec<QueuedCall<W>>, work: &W) {
     let mut parents = Parents::default();
     for mut call in calls {
         answers.push((call.items.len(), call.answer));
-        items.append(&mut call.items);
         parents.add(call.parent);
+        if items.is_empty() {
+            items = call.items;
+        } else {
+            items.append(&mut call.items);
+        }
     }
     let mut results = work.run(moment, items, parents).await.into_iter();
     for (count, answer) in answers {
