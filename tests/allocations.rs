@@ -1,0 +1,181 @@
+//! The budget of memory for a POST: allocations cost more of a request's time than anything that
+//! it computes. A binary of its own, because its allocator counts for the whole process.
+#![allow(clippy::unwrap_used, reason = "a test says what failed by failing")]
+
+#[path = "support/servers/mod.rs"]
+#[allow(dead_code, reason = "other tests and the benchmarks use the rest of it")]
+mod servers;
+
+use std::{
+    alloc::System,
+    fs,
+    future::pending,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+};
+
+use anomaly_counter::{
+    app::{Application, Prepared},
+    config::LoadedConfig,
+    counter::SystemClock,
+};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use tempfile::TempDir;
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+};
+
+use self::servers::{
+    process::{Process, on_free_port},
+    redis::{redis_command, start_redis},
+};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// They post at the same time, so that a batch has several occurrences: the embedded store's file
+/// takes memory for each batch.
+const CLIENTS: usize = 64;
+/// The best of several tries counts: on a busy machine batches are small, and what the service does
+/// every second falls into some of them.
+const TRIES: usize = 10;
+const ROUNDS: usize = 10;
+/// Until the maps that grow with use have their size.
+const WARM_UP_ROUNDS: usize = 10;
+
+/// The budget of a POST.
+struct Budget {
+    allocations: usize,
+    bytes: usize,
+}
+
+const ON_EMBEDDED_STORE: Budget = Budget { allocations: 30, bytes: 8 << 10 };
+/// With the arguments of the script and its reply.
+const ON_REDIS: Budget = Budget { allocations: 56, bytes: 12 << 10 };
+
+/// The parts of a body before and behind the number that makes it another one.
+struct Template {
+    before: String,
+    behind: String,
+}
+
+impl Template {
+    fn plain() -> Self {
+        let before = r#"{"alert_name":"HighCPU","service":"api","namespace":"shop","pod":"api-"#;
+        Self { before: before.to_owned(), behind: "\"}".to_owned() }
+    }
+
+    fn with_id_and_time() -> Self {
+        let before = r#"{"alert_name":"HighMemory","service":"api","event_id":"deploy-"#;
+        let at = SystemClock.now().minus_seconds(60);
+        Self { before: before.to_owned(), behind: format!("\",\"occurred_at\":\"{at}\"}}") }
+    }
+}
+
+struct Client {
+    stream: TcpStream,
+    request: Vec<u8>,
+    answer: Box<[u8; 4096]>,
+}
+
+impl Client {
+    fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, request: Vec::with_capacity(4096), answer: Box::new([0; 4096]) }
+    }
+
+    /// Sends a POST without allocating.
+    fn send(&mut self, number: usize, Template { before, behind }: &Template) {
+        let length = before.len() + 8 + behind.len();
+        self.request.clear();
+        write!(
+            self.request,
+            "POST /anomalies HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\n\r\n{before}{number}{behind}"
+        )
+        .unwrap();
+        self.stream.write_all(&self.request).unwrap();
+    }
+
+    /// Reads an answer without allocating.
+    fn receive(&mut self) {
+        let mut read = 0;
+        // An answer ends with a newline.
+        while !self.answer[..read].ends_with(b"}\n") {
+            let length = self.stream.read(&mut self.answer[read..]).unwrap();
+            assert_ne!(length, 0, "the connection is closed");
+            read += length;
+        }
+        let answer = &self.answer[..read];
+        assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(answer));
+    }
+}
+
+/// Runs a service in this process, and measures its POSTs.
+fn check(budget: &Budget, redis_url: Option<&str>) {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("config.toml");
+    let data_dir = dir.path().join("data");
+    let redis = redis_url.map(|url| format!("[redis]\nurl = {url:?}\n")).unwrap_or_default();
+    fs::write(&file, format!("listen = \"127.0.0.1:0\"\ndata_dir = {data_dir:?}\n{redis}"))
+        .unwrap();
+    let config = LoadedConfig::load(Some(&file)).unwrap().config;
+    let (prepared, traces) = Prepared::new(&config).unwrap();
+    let runtime = Runtime::new().unwrap();
+    let address = runtime.block_on(async {
+        let application = Application::build(&config, prepared).await.unwrap();
+        let hangups = signal(SignalKind::hangup()).unwrap();
+        let address = application.address();
+        tokio::spawn(application.run(pending(), hangups));
+        address
+    });
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| Client::connect(address)).collect();
+    let mut number = 10_000_000;
+    let templates = [Template::plain(), Template::with_id_and_time()];
+    for (kind, template) in ["plain", "with id and time"].into_iter().zip(&templates) {
+        let mut post = |rounds| {
+            for _ in 0..rounds {
+                for client in &mut clients {
+                    number += 1;
+                    client.send(number, template);
+                }
+                clients.iter_mut().for_each(Client::receive);
+            }
+        };
+        post(WARM_UP_ROUNDS);
+        let mut tries = (0..TRIES).map(|_| {
+            let region = Region::new(ALLOCATOR);
+            post(ROUNDS);
+            let used = region.change();
+            let posts = ROUNDS * CLIENTS;
+            ((used.allocations + used.reallocations) / posts, used.bytes_allocated / posts)
+        });
+        let first = tries.next().unwrap();
+        let (allocations, bytes) =
+            tries.fold(first, |best, other| (best.0.min(other.0), best.1.min(other.1)));
+        println!("{kind}: {allocations} allocations and {bytes} bytes a POST");
+        assert!(allocations <= budget.allocations, "{kind}: {allocations} allocations");
+        assert!(bytes <= budget.bytes, "{kind}: {bytes} bytes");
+    }
+    drop(runtime);
+    traces.end();
+}
+
+#[test]
+fn a_post_to_the_embedded_store_stays_within_its_budget() {
+    check(&ON_EMBEDDED_STORE, None);
+}
+
+#[test]
+fn a_post_to_redis_stays_within_its_budget() {
+    let dir = TempDir::new().unwrap();
+    let options = ["--dir".to_owned(), dir.path().display().to_string()];
+    let start = |port| {
+        let process = Process::spawn(&mut redis_command(port, &options), dir.path())?;
+        Ok((port, start_redis(process)?))
+    };
+    let (port, _redis) = on_free_port(start).unwrap();
+    check(&ON_REDIS, Some(&format!("redis://127.0.0.1:{port}")));
+}
