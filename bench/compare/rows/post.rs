@@ -1,5 +1,5 @@
-//! `POST /anomalies` with one occurrence a request: the storm for which the service is built, plain,
-//! as a pipeline sends it (with ids and times), and about anomalies that have a history.
+//! `POST /anomalies` with one occurrence a request, the storm for which the service is built:
+//! plain, with an id and a time in each body, and about anomalies that have a past.
 
 use super::{ANOMALIES, beside_ceiling, per_second, row, services, storm};
 use crate::{

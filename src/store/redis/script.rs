@@ -105,6 +105,9 @@ impl SeenScripts {
     }
 }
 
+/// The bytes that a call takes at once for its texts: those of the keys of some occurrences.
+const BUFFER_BYTES: usize = 2 << 10;
+
 /// A script with its KEYS and ARGV.
 #[derive(Clone, Debug)]
 pub(super) struct Call {
@@ -122,6 +125,10 @@ impl Call {
 
     /// Adds a key that has these parts.
     pub(super) fn key(&mut self, parts: [&str; 3]) {
+        let length = parts.iter().map(|part| part.len()).sum();
+        if self.buffer.capacity() < length {
+            self.buffer = BytesMut::with_capacity(BUFFER_BYTES.max(length));
+        }
         for part in parts {
             self.buffer.extend_from_slice(part.as_bytes());
         }
