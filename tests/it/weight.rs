@@ -4,7 +4,7 @@ use crate::support::Service;
 
 /// Resident memory includes the pages of the program's file, which are many more without
 /// optimisation.
-const MAX_RESIDENT_BYTES: u64 = if cfg!(debug_assertions) { 40_000_000 } else { 30_000_000 };
+const MAX_RESIDENT_BYTES: u64 = if cfg!(debug_assertions) { 45_000_000 } else { 30_000_000 };
 /// The memory that the service has allocated itself.
 const MAX_ANONYMOUS_BYTES: u64 = 8_000_000;
 
