@@ -81,17 +81,17 @@ macro_rules! selection_parameters {
             #[param(value_type = Option<String>, nullable = false)]
             first_seen_before: Option<$crate::domain::TimeLimit>,
             /// Minimum number of occurrences within the last hour.
-            #[param(nullable = false)]
-            min_count_1h: Option<u64>,
+            #[param(value_type = Option<u64>, nullable = false, maximum = 4_294_967_295_u64)]
+            min_count_1h: Option<u32>,
             /// Minimum number of occurrences within the last 24 hours.
-            #[param(nullable = false)]
-            min_count_24h: Option<u64>,
+            #[param(value_type = Option<u64>, nullable = false, maximum = 4_294_967_295_u64)]
+            min_count_24h: Option<u32>,
             /// Minimum number of occurrences within the last 7 days.
-            #[param(nullable = false)]
-            min_count_7d: Option<u64>,
+            #[param(value_type = Option<u64>, nullable = false, maximum = 4_294_967_295_u64)]
+            min_count_7d: Option<u32>,
             /// Minimum number of occurrences within the last 30 days.
-            #[param(nullable = false)]
-            min_count_30d: Option<u64>,
+            #[param(value_type = Option<u64>, nullable = false, maximum = 4_294_967_295_u64)]
+            min_count_30d: Option<u32>,
             $($own)*
         }
 
@@ -143,10 +143,10 @@ macro_rules! selection_parameters {
                         before: self.first_seen_before,
                     },
                     min_counts: $crate::domain::WindowCounts {
-                        hour: self.min_count_1h.unwrap_or(0),
-                        day: self.min_count_24h.unwrap_or(0),
-                        week: self.min_count_7d.unwrap_or(0),
-                        month: self.min_count_30d.unwrap_or(0),
+                        hour: self.min_count_1h.unwrap_or(0).into(),
+                        day: self.min_count_24h.unwrap_or(0).into(),
+                        week: self.min_count_7d.unwrap_or(0).into(),
+                        month: self.min_count_30d.unwrap_or(0).into(),
                     },
                 })
             }

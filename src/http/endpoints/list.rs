@@ -42,12 +42,12 @@ selection_parameters! {
         /// The value by which the list is sorted; among equal ones by the key. An anomaly without
         /// one comes last.
         #[serde(deserialize_with = "crate::http::extract::parsed")]
-        #[param(value_type = Option<SortParameter>, nullable = false)]
+        #[param(inline, value_type = Option<SortParameter>, nullable = false)]
         sort: Option<Sort>,
         /// The direction. `asc` goes with `last_seen`, `first_seen` and `key`, for which alone it
         /// is what is taken without this parameter.
         #[serde(deserialize_with = "crate::http::extract::parsed")]
-        #[param(value_type = Option<OrderParameter>, nullable = false)]
+        #[param(inline, value_type = Option<OrderParameter>, nullable = false)]
         order: Option<Order>,
         /// Maximum number of anomalies of a page.
         #[serde(deserialize_with = "crate::http::extract::parsed")]
@@ -61,7 +61,7 @@ selection_parameters! {
         cursor: Option<Cursor>,
         /// If it is given, each anomaly has its occurrences in each of the last 24 hours (`24h`),
         /// or in each of 28 times 6 hours (`7d`).
-        #[param(nullable = false)]
+        #[param(inline, nullable = false)]
         series: Option<SeriesParameter>,
     }
 }
