@@ -47,10 +47,10 @@ scripts! {
     Alerts, 11 keys, [
         "library.lua", "rollup.lua", "timeline.lua", "recording.lua", "incidents.lua", "alerts.lua"
     ];
-    Stats, 8 keys, ["library.lua", "stats.lua"];
-    Series, 8 keys, ["library.lua", "series.lua"];
-    Rows, 11 keys, ["library.lua", "incidents.lua", "rows.lua"];
-    Details, 11 keys, ["library.lua", "incidents.lua", "details.lua"];
+    Stats, 8 keys, ["library.lua", "reading.lua", "stats.lua"];
+    Series, 8 keys, ["library.lua", "reading.lua", "series.lua"];
+    Rows, 11 keys, ["library.lua", "reading.lua", "incidents.lua", "rows.lua"];
+    Details, 11 keys, ["library.lua", "reading.lua", "incidents.lua", "details.lua"];
     Signature, 4 keys, ["library.lua", "signature.lua"];
     Repair, 10 keys, ["library.lua", "repair.lua"];
     MarkFixed, 10 keys, ["library.lua", "mark_fixed.lua"];

@@ -22,18 +22,15 @@ local function read()
   if not is_known(1) then
     return { 'unknown' }
   end
-  local stats = read_stats(1, window_starts(), nil, read_texts(1, KEYS_EACH), 1)
-  stats.newest = stats[1] > 0 and newest_event(1, stats)
+  local text = known_stats(1, window_starts(), read_texts(1, KEYS_EACH), 1, ARGV[6])
   local texts = read_if_readable('HMGET', KEYS[1 + METADATA], 'signature', 'first_seen',
     'permanent_fix_description', 'permanent_fix_by') or {}
   local history = call('LRANGE', KEYS[1 + REPAIR_HISTORY], '0', ARGV[5] - 1)
-  local text = encode_stats(1, 'known', stats, rule_windows(ARGV[6]))
   return { text, texts[1] or '', texts[2] or '', texts[3] or '', texts[4] or '',
     firing_of(1, tonumber(ARGV[7])), history }
 end
 
 return run(function()
   elements(KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH)
-  local result = protected(read)
-  return type(result) == 'table' and result or { result }
+  return protected_list(read)
 end)

@@ -58,6 +58,5 @@ end
 
 return run(function()
   elements(KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH)
-  local result = protected(read)
-  return type(result) == 'table' and result or { result }
+  return protected_list(read)
 end)

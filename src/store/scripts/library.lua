@@ -59,6 +59,13 @@ local function read_rollup(text)
     first_at = first_at, edge_at = edge_at }
 end
 
+-- Returns the list that `work` returns; if it fails by the data of its anomaly, a list of "error"
+-- and the message.
+local function protected_list(work, ...)
+  local result = protected(work, ...)
+  return type(result) == 'table' and result or { result }
+end
+
 -- Returns the reply of a command that reads, or nil if the key is of a foreign type.
 local function read_if_readable(...)
   local ok, reply = pcall(call, ...)

@@ -50,8 +50,7 @@ return run(function()
   local results = {}
   for i = 1, elements(KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH) do
     local k, a = (i - 1) * KEYS_EACH + 1, FIXED_ARGUMENTS + (i - 1) * ARGUMENTS_EACH
-    local result = protected(add, k, ARGV[a + 1], ARGV[a + 2], ARGV[a + 3])
-    results[i] = type(result) == 'table' and result or { result }
+    results[i] = protected_list(add, k, ARGV[a + 1], ARGV[a + 2], ARGV[a + 3])
   end
   return results
 end)

@@ -16,28 +16,18 @@ local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 11, 6, 1
 
 local starts = window_starts()
 local now = tonumber(ARGV[5])
-local texts
 
 policy.stale_after = tonumber(ARGV[6])
 
-local function read(i)
-  local k = (i - 1) * KEYS_EACH + 1
-  local stats = read_stats(k, starts, nil, texts, i)
-  if stats[1] == 0 and not is_known(k) then
+local function read(k, texts, i)
+  local text = known_stats(k, starts, texts, i, ARGV[FIXED_ARGUMENTS + i])
+  if not text then
     return 'unknown'
   end
-  stats.newest = stats[1] > 0 and newest_event(k, stats)
-  local text = encode_stats(k, 'known', stats, rule_windows(ARGV[FIXED_ARGUMENTS + i]))
   local signature = read_if_readable('HGET', KEYS[k + METADATA], 'signature')
   return { text, signature or '', firing_of(k, now) }
 end
 
 return run(function()
-  local count = elements(KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH)
-  texts = read_texts(count, KEYS_EACH)
-  local results = {}
-  for i = 1, count do
-    results[i] = protected(read, i)
-  end
-  return results
+  return read_each(elements(KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH), KEYS_EACH, read)
 end)

@@ -10,7 +10,7 @@
 
 local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 8, 1, 0
 
-local starts, starts_at, texts = {}, {}, nil
+local starts, starts_at = {}, {}
 
 local function rolled_up_since(k, rollup, i)
   if starts_at[i] <= rollup.first_at then
@@ -21,8 +21,7 @@ local function rolled_up_since(k, rollup, i)
   return 0
 end
 
-local function read(i)
-  local k = (i - 1) * KEYS_EACH + 1
+local function read(k, texts, i)
   local timeline = KEYS[k]
   local oldest = tonumber(call('ZRANGE', timeline, '0', '0', 'WITHSCORES')[2])
   local rollup = texts[i * 3] and read_rollup(texts[i * 3])
@@ -50,10 +49,5 @@ return run(function()
   for start in string.gmatch(ARGV[1], '%S+') do
     starts[#starts + 1], starts_at[#starts + 1] = start, tonumber(start)
   end
-  texts = read_texts(count, KEYS_EACH)
-  local results = {}
-  for i = 1, count do
-    results[i] = protected(read, i)
-  end
-  return results
+  return read_each(count, KEYS_EACH, read)
 end)

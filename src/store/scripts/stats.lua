@@ -12,24 +12,11 @@
 local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 8, 4, 1
 
 local starts = window_starts()
-local texts
 
-local function read(i)
-  local k = (i - 1) * KEYS_EACH + 1
-  local stats = read_stats(k, starts, nil, texts, i)
-  if stats[1] == 0 and not is_known(k) then
-    return 'unknown'
-  end
-  stats.newest = stats[1] > 0 and newest_event(k, stats)
-  return encode_stats(k, 'known', stats, rule_windows(ARGV[FIXED_ARGUMENTS + i]))
+local function read(k, texts, i)
+  return known_stats(k, starts, texts, i, ARGV[FIXED_ARGUMENTS + i]) or 'unknown'
 end
 
 return run(function()
-  local count = elements(KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH)
-  texts = read_texts(count, KEYS_EACH)
-  local results = {}
-  for i = 1, count do
-    results[i] = protected(read, i)
-  end
-  return results
+  return read_each(elements(KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH), KEYS_EACH, read)
 end)

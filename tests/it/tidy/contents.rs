@@ -17,8 +17,15 @@ const MAX_PICTURE_BYTES: usize = 150 << 10;
 const MAX_PICTURES_BYTES: usize = 600 << 10;
 
 /// Scripts that are included in others, and have no keys and arguments of their own.
-const SCRIPT_LIBRARIES: [&str; 6] =
-    ["frame.lua", "library.lua", "rollup.lua", "timeline.lua", "recording.lua", "incidents.lua"];
+const SCRIPT_LIBRARIES: [&str; 7] = [
+    "frame.lua",
+    "library.lua",
+    "reading.lua",
+    "rollup.lua",
+    "timeline.lua",
+    "recording.lua",
+    "incidents.lua",
+];
 
 #[test]
 fn every_rust_file_says_what_it_is_for_and_is_not_too_long() {
