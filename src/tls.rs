@@ -39,6 +39,12 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
+/// Has all TLS that names no provider use [`provider`].
+pub fn install_provider() {
+    // An error means that another one is installed, which serves as well.
+    let _ = ring::default_provider().install_default();
+}
+
 /// The certificates of a file, of which there is one at the least.
 ///
 /// # Errors

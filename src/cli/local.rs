@@ -20,8 +20,7 @@ pub(super) struct Local {
 
 impl Local {
     pub(super) fn of(config: &Config) -> Result<Self, Failure> {
-        // An error means that another provider is installed, which will do.
-        let _ = tls::provider().as_ref().clone().install_default();
+        tls::install_provider();
         let mut client = Client::builder().timeout(REQUEST_TIMEOUT).no_proxy();
         let scheme = if config.tls.is_used() { "https" } else { "http" };
         if config.tls.is_used() {

@@ -95,8 +95,7 @@ fn provider(
     endpoint: &TracesEndpoint,
     ratio: SampleRatio,
 ) -> Result<SdkTracerProvider, TracesError> {
-    // An error means that another one is installed, which serves as well.
-    let _ = tls::provider().as_ref().clone().install_default();
+    tls::install_provider();
     let client = Client::builder()
         .timeout(SEND_TIMEOUT)
         // Headers with secrets are for the collector alone.

@@ -85,7 +85,7 @@ pub(super) struct Anomaly {
     pub(super) estimate: Estimate,
 }
 
-/// Whether an answer is made of what was last known.
+/// The mark of an answer that is made of the last known figures.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(super) struct Estimate {
     #[serde(default)]
@@ -134,7 +134,7 @@ pub(super) struct Repairs {
     pub(super) estimate: Estimate,
 }
 
-/// What was done about an anomaly.
+/// An event: something that was done about an anomaly.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Event {
     pub(super) at: Timestamp,

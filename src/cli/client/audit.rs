@@ -15,9 +15,8 @@ pub(super) fn run(
     output: Output,
 ) -> Result<(), Failure> {
     let target = target.find(service, output)?;
-    let answer = service
-        .call(&Call::get(["anomalies", &target.key, "audit"]))
-        .map_err(|failure| target.explain(service, output, failure))?;
+    let call = Call::get(["anomalies", &target.key, "audit"]);
+    let answer = target.call(service, output, &call)?;
     if output.is_json() {
         return output.print_json(&answer.body);
     }

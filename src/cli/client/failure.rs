@@ -43,7 +43,7 @@ pub(super) struct Refusal {
     pub(super) problem: Problem,
     /// The body as it was received.
     pub(super) body: Vec<u8>,
-    /// What has happened, and what to do.
+    /// The text: the cause, and what to do next.
     pub(super) text: String,
     /// Lines about anomalies that may be meant instead.
     pub(super) near: Vec<String>,

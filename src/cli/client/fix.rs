@@ -46,9 +46,8 @@ impl FixCommand {
         if let Some(by) = &self.by {
             body["fixed_by"] = json!(by);
         }
-        let answer = service
-            .call(&Call::new(Method::PUT, ["permanent-fix"]).body(body))
-            .map_err(|failure| target.explain(service, output, failure))?;
+        let call = Call::new(Method::PUT, ["permanent-fix"]).body(body);
+        let answer = target.call(service, output, &call)?;
         if output.is_json() {
             output.print_json(&answer.body)?;
             note_waiting(&answer, output);
@@ -71,9 +70,8 @@ impl UnfixCommand {
                 body[member] = json!(value);
             }
         }
-        let answer = service
-            .call(&Call::new(Method::DELETE, ["permanent-fix", &target.key]).body(body))
-            .map_err(|failure| target.explain(service, output, failure))?;
+        let call = Call::new(Method::DELETE, ["permanent-fix", &target.key]).body(body);
+        let answer = target.call(service, output, &call)?;
         if output.is_json() {
             output.print_json(&answer.body)?;
             note_waiting(&answer, output);

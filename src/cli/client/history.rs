@@ -46,8 +46,7 @@ impl HistoryCommand {
             .with("from", self.from.clone())
             .with("to", self.to.clone())
             .with("step", self.step.clone());
-        let answer =
-            service.call(&call).map_err(|failure| target.explain(service, output, failure))?;
+        let answer = target.call(service, output, &call)?;
         if output.is_json() {
             return output.print_json(&answer.body);
         }

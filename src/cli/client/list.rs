@@ -7,7 +7,7 @@ use super::{
 };
 use crate::domain::Timestamp;
 
-/// What a list shows beside the anomalies themselves.
+/// The parts of a list beside the anomalies themselves.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ListView {
     /// The title of the occurrences over time, if they were asked for.
@@ -102,7 +102,7 @@ fn row(listed: &Listed, output: Output, view: ListView, per_bar: usize) -> Vec<C
     row
 }
 
-/// What is so at present: alerts that fire, and what became of the mark of a fix.
+/// The present state: alerts that fire, and whether the mark of a fix holds.
 fn state(listed: &Listed) -> Cell {
     let firing = listed.firing.as_ref().map(|firing| match firing.episodes {
         1 => "firing".to_owned(),

@@ -37,7 +37,7 @@ use self::{
 };
 use crate::{counter::SystemClock, printable::Printable};
 
-/// What to ask of a running service.
+/// The commands that call a running service.
 #[derive(Debug, Subcommand)]
 pub(super) enum ClientCommand {
     /// List the anomalies that matter most now, or those that are asked for

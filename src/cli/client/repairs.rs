@@ -21,9 +21,8 @@ pub(super) fn run(
     output: Output,
 ) -> Result<(), Failure> {
     let target = target.find(service, output)?;
-    let answer = service
-        .call(&Call::get(["anomalies", &target.key, "repairs"]))
-        .map_err(|failure| target.explain(service, output, failure))?;
+    let call = Call::get(["anomalies", &target.key, "repairs"]);
+    let answer = target.call(service, output, &call)?;
     if output.is_json() {
         return output.print_json(&answer.body);
     }

@@ -69,6 +69,11 @@ impl<'a> Call<'a> {
         self
     }
 
+    /// Returns the names of its parameters.
+    pub(super) fn parameters(&self) -> impl Iterator<Item = &str> {
+        self.query.iter().map(|(name, _)| *name)
+    }
+
     /// The scope that a token needs for it.
     fn scope(&self) -> &'static str {
         if self.method == Method::GET { "read" } else { "operate" }
@@ -78,8 +83,7 @@ impl<'a> Call<'a> {
 impl Service {
     pub(super) fn new(settings: Settings) -> Result<Self, Failure> {
         let Settings { url, url_origin, token, ca, output: _ } = settings;
-        // An error means that another provider is installed, which will do.
-        let _ = tls::provider().as_ref().clone().install_default();
+        tls::install_provider();
         let mut client = Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(REQUEST_TIMEOUT)

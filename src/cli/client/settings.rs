@@ -80,11 +80,11 @@ struct ClientFile {
     output: Option<Format>,
 }
 
-/// What a command calls, and how.
+/// A call of the service.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) url: Url,
-    /// Where the address is from, in words.
+    /// The origin of the address, in words.
     pub(super) url_origin: String,
     pub(super) token: Option<Token>,
     pub(super) ca: Option<CaFile>,

@@ -20,9 +20,7 @@ pub(super) fn run(
     let mut target = target.find(service, output)?;
     let answer = match target.looked_up.take() {
         Some(answer) => answer,
-        None => service
-            .call(&Call::get(["anomalies", &target.key]))
-            .map_err(|failure| target.explain(service, output, failure))?,
+        None => target.call(service, output, &Call::get(["anomalies", &target.key]))?,
     };
     if output.is_json() {
         return output.print_json(&answer.body);

@@ -10,7 +10,7 @@ use super::{
     screen::{fitted, one_line, style, width},
     service::{Answer, Call, Service},
 };
-use crate::domain::AnomalyKey;
+use crate::domain::{AnomalyKey, TextPattern};
 
 /// The anomaly that a command is about.
 #[derive(Clone, Debug, Args)]
@@ -102,12 +102,20 @@ impl TargetArguments {
 }
 
 impl Target {
-    /// Adds to the failure of a call about this anomaly what is near it, where it is not known.
-    pub(super) fn explain(&self, service: &Service, output: Output, failure: Failure) -> Failure {
-        if output.is_json() {
-            return failure;
-        }
-        with_near(service, failure, "q", &self.key[..NEAR_DIGITS])
+    /// Makes a call about this anomaly. Where it is not known, the failure has what is near it, but
+    /// not as JSON.
+    pub(super) fn call(
+        &self,
+        service: &Service,
+        output: Output,
+        call: &Call<'_>,
+    ) -> Result<Answer, Failure> {
+        service.call(call).map_err(|failure| {
+            if output.is_json() {
+                return failure;
+            }
+            with_near(service, failure, "q", &self.key[..NEAR_DIGITS])
+        })
     }
 
     /// Returns the names of the anomaly in one line, for a person who may see them.
@@ -182,14 +190,7 @@ fn by_fields(
 
 /// Returns a pattern for a value in any case.
 fn as_pattern(value: &str) -> String {
-    let escaped: String = value
-        .chars()
-        .flat_map(|character| {
-            let escape = "*?\\".contains(character).then_some('\\');
-            escape.into_iter().chain([character])
-        })
-        .collect();
-    format!("*{escaped}*")
+    format!("*{}*", TextPattern::escaped(value))
 }
 
 fn by_words(service: &Service, output: Output, words: &str) -> Result<Target, Failure> {

@@ -181,30 +181,7 @@ impl TopCommand {
 
     /// Returns true if it lists all anomalies.
     fn selects_all(&self) -> bool {
-        let flags = [self.firing, self.fixed, self.regressed, self.repaired];
-        let numbers =
-            [self.min_count_1h, self.min_count_24h, self.min_count_7d, self.min_count_30d];
-        let texts = [
-            &self.min_level,
-            &self.last_seen_after,
-            &self.last_seen_before,
-            &self.first_seen_after,
-            &self.first_seen_before,
-            &self.cursor,
-        ];
-        let lists = [
-            &self.words,
-            &self.level,
-            &self.alert_name,
-            &self.service,
-            &self.namespace,
-            &self.error_type,
-            &self.rule,
-        ];
-        flags.iter().all(Option::is_none)
-            && numbers.iter().all(Option::is_none)
-            && texts.iter().all(|text| text.is_none())
-            && lists.iter().all(|list| list.is_empty())
+        self.call(None).parameters().all(|name| ["limit", "sort", "order"].contains(&name))
     }
 
     pub(super) fn run(&self, service: &Service, output: Output) -> Result<(), Failure> {

@@ -59,11 +59,16 @@ impl TextPattern {
         if !text.contains(['*', '?']) {
             return Self::parse(text);
         }
+        Self::parse(&Self::escaped(text))
+    }
+
+    /// Returns a text such that a pattern takes it as it is.
+    pub fn escaped(text: &str) -> String {
         let escaped = text.chars().flat_map(|character| {
             let escape = "*?\\".contains(character).then_some('\\');
             escape.into_iter().chain([character])
         });
-        Self::parse(&escaped.collect::<String>())
+        escaped.collect()
     }
 
     /// The text that it was read from.

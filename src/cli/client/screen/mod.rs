@@ -1,4 +1,4 @@
-//! What is printed, and how: on a terminal with colours and within its width, in a pipe neither.
+//! The output: on a terminal with colours and within its width, in a pipe without either.
 //! Imports in here run `text → style → bars → moments → card → table`, and none of them uses
 //! anything of the commands.
 

@@ -4,17 +4,17 @@ use anstyle::{AnsiColor, Style};
 
 /// Titles of columns.
 pub(in crate::cli::client) const TITLE: Style = Style::new().bold();
-/// What matters less.
+/// Text that matters less.
 pub(in crate::cli::client) const QUIET: Style = Style::new().dimmed();
 /// All else.
 pub(in crate::cli::client) const PLAIN: Style = Style::new();
 /// The name of what an answer is about.
 pub(in crate::cli::client) const NAME: Style = Style::new().bold();
-/// What went well.
+/// Text about a success.
 pub(in crate::cli::client) const GOOD: Style = coloured(AnsiColor::Green);
-/// What went wrong.
+/// Text about a failure.
 pub(in crate::cli::client) const BAD: Style = coloured(AnsiColor::Red);
-/// What a person should look at.
+/// Text that a person should look at.
 pub(in crate::cli::client) const ALARM: Style = coloured(AnsiColor::Magenta).bold();
 
 const fn coloured(colour: AnsiColor) -> Style {
