@@ -39,15 +39,15 @@ const MAX_IDENTITY_TICKS: u32 = 15;
 
 pub(super) struct Feed {
     reader: Reader,
-    /// By which announcements of its own are known.
+    /// The name by which it knows its own announcements.
     instance: u64,
     /// The number of announcements that it has made.
     announced: u64,
-    /// How far announcements are heard.
+    /// The place up to which announcements are heard.
     place: Option<String>,
     /// The number of the last announcement of each other instance.
     heard: HashMap<u64, u64>,
-    /// How often the store may have forgotten writes, as of `identities`.
+    /// The number of times that the store may have forgotten writes, as of `identities`.
     resets: Resets,
     /// Which server each shard had then.
     identities: HashMap<Shard, String>,

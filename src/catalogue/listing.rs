@@ -16,7 +16,7 @@ pub struct Listed {
     pub signature: Option<Signature>,
     /// Its stats, by which it is where it is in the list.
     pub stats: KnownStats,
-    /// When they were read; `None` where they never were.
+    /// The time at which they were read; `None` if they never were.
     pub as_of: Option<Timestamp>,
     /// True if they are an estimate.
     pub is_estimate: bool,

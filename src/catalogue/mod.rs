@@ -207,7 +207,10 @@ impl Catalogue {
 
     /// Returns the rule of an anomaly, as far as its fields are known here.
     pub(crate) fn rule(&self, key: AnomalyKey) -> RuleRef {
-        self.rules.in_force().rule_of_fields(key, self.signature(key).as_ref())
+        let rules = self.rules.in_force();
+        // Most are known by their key, which needs no texts.
+        let by_fields = || rules.rule_of_fields(key, self.signature(key).as_ref());
+        rules.known_rule(key).unwrap_or_else(by_fields)
     }
 
     /// Returns true if something is known of an anomaly.

@@ -1,8 +1,8 @@
-//! What is learnt of an anomaly by a reply of the store, or from another instance.
+//! News of an anomaly: from a reply of the store, or from another instance.
 
 use crate::domain::{AnomalyKey, AnomalyStats, Firing, RuleRef, Timestamp};
 
-/// What was learnt of an anomaly.
+/// News of an anomaly.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Noted<'a> {
     /// The anomaly.
@@ -19,7 +19,7 @@ pub(crate) struct Noted<'a> {
     pub(crate) is_news: bool,
 }
 
-/// What was learnt of the alerts of an anomaly.
+/// News of the alerts of an anomaly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotedFiring {
     /// Nothing.

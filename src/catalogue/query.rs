@@ -1,4 +1,4 @@
-//! What lists and summaries ask for, and how their answers are to be taken.
+//! The questions of lists and summaries, and how complete their answers are.
 
 use std::collections::HashMap;
 
@@ -29,7 +29,7 @@ pub struct SummaryQuery {
     pub top: usize,
 }
 
-/// Whether an answer is about all anomalies.
+/// The completeness of an answer: it is about all anomalies, or about some.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Completeness {
     /// It is.
@@ -54,6 +54,6 @@ pub enum PartialReason {
     Behind,
 }
 
-/// What anomalies are estimated to be of which writes wait, and as of when what was read of them
-/// is.
+/// The estimates of the anomalies of which writes wait, each with the time at which its stats were
+/// read.
 pub type Estimates = HashMap<AnomalyKey, (Option<Timestamp>, KnownStats)>;

@@ -40,13 +40,13 @@ pub(super) struct Shared {
     walk_is_denied: AtomicBool,
     /// True while the store does not permit to announce, or to listen.
     feed_is_denied: AtomicBool,
-    /// How often announcements were missed, and how many of these times the store was gone through
-    /// again since.
+    /// The number of times that announcements were missed, and of those after which the store was
+    /// gone through again.
     missed: AtomicU64,
     caught_up: AtomicU64,
     /// Wakes who goes through the store.
     pub(super) walk_wanted: Notify,
-    /// When it was last heard what others have written.
+    /// The time at which the announcements of others were last heard.
     heard_at: Mutex<Instant>,
 }
 
@@ -191,7 +191,7 @@ impl Reader {
             Judged { key: *key, rule }
         };
         let judged: Vec<_> = keys.iter().map(judged).collect();
-        let results = paced(pauses, shared_rows.read_rows(moment, judged.clone())).await;
+        let results = paced(pauses, shared_rows.read_rows(moment, &judged)).await;
         for (Judged { key, rule }, result) in judged.into_iter().zip(results) {
             match result {
                 Ok(Some(StoredRow { stats, signature_json, firing })) => {

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::domain::{EscalationLevel, LevelSet, TextId, Texts, Timestamp, Window, WindowCounts};
 
-/// How many anomalies there are, and how often they have happened.
+/// The number of anomalies, and of their occurrences.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// The number of anomalies.

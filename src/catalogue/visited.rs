@@ -20,7 +20,7 @@ pub(super) trait Visited: Listable {
     /// The texts of the fields.
     fn texts(&self) -> &Texts;
 
-    /// When its stats were read; `None` where they never were.
+    /// The time at which its stats were read; `None` if they never were.
     fn as_of(&self) -> Option<Timestamp>;
 
     /// Returns false if its counts or its level may be too high, as time has passed since they were

@@ -24,7 +24,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 const MAX_RETRY_PAUSE: Duration = Duration::from_secs(30);
 /// Pause after the store has not permitted it.
 const DENIED_PAUSE: Duration = Duration::from_secs(60);
-/// For how long the lease is taken, and when it is renewed.
+/// The length of the lease, and the age at which it is renewed.
 const LEASE: Duration = Duration::from_secs(60);
 const LEASE_RENEWAL: Duration = Duration::from_secs(15);
 

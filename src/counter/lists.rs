@@ -6,7 +6,7 @@
 //! after so many counts, and says that its ranking is approximate.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     num::NonZeroU32,
     sync::Arc,
     time::{Duration, Instant},
@@ -22,9 +22,10 @@ use crate::{
         Completeness, Estimates, ListQuery, Listed, Page, QueryError, Summary, SummaryQuery,
     },
     domain::{
-        AnomalyKey, Cursor, Firing, Frequency, LevelSet, Moment, Selection, Signature, Timestamp,
+        AnomalyKey, Cursor, Firing, Frequency, LevelSet, Moment, Ranking, Selection, Signature,
+        Timestamp,
     },
-    store::{Judged, SeriesSpan, Shard, StoreError, StoredRow},
+    store::{Judged, SeriesSpan, StoreError, StoredRow},
     telemetry::{CatalogueGauges, CatalogueSnapshot},
 };
 
@@ -181,9 +182,9 @@ impl Counter {
 
     /// Returns the number of known anomalies that match; `None` where it takes too long to count.
     pub async fn count(&self, moment: Moment, selection: Selection) -> Option<u64> {
-        let query = SummaryQuery { selection, by: Vec::new(), top: 0 };
-        let counting = self.catalogue.summary(moment, query, Arc::default());
-        Some(timeout(MAX_COUNTING, counting).await.ok()?.ok()?.anomalies)
+        let query = ListQuery { selection, ranking: Ranking::default(), limit: 0, after: None };
+        let counting = self.catalogue.list(moment, query, Arc::default(), false);
+        Some(timeout(MAX_COUNTING, counting).await.ok()?.ok()?.total)
     }
 
     /// Brings the metrics of the catalogue up to date, when that is due.
@@ -255,25 +256,18 @@ impl Counter {
     /// Returns false if the store did not answer for all of them.
     async fn read_rows(&self, moment: Moment, anomalies: Vec<Judged>, read: &mut RowsRead) -> bool {
         let Some(shared_rows) = self.store.shared_rows() else { return false };
-        let mut by_shard = BTreeMap::<Shard, Vec<Judged>>::new();
-        for anomaly in anomalies {
-            by_shard.entry(self.store.shard(anomaly.key)).or_default().push(anomaly);
-        }
-        let mut all_are_read = true;
-        for (shard, anomalies) in by_shard {
-            if self.health.is_unavailable(shard) {
+        let is_away = |key| self.health.is_unavailable(self.store.shard(key));
+        let (away, others): (Vec<_>, Vec<_>) =
+            anomalies.into_iter().partition(|anomaly| is_away(anomaly.key));
+        let mut all_are_read = away.is_empty();
+        let results = shared_rows.read_rows(moment, &others).await;
+        for (anomaly, result) in others.into_iter().zip(results) {
+            let Ok(row) = result else {
                 all_are_read = false;
                 continue;
-            }
-            let results = shared_rows.read_rows(moment, anomalies.clone()).await;
-            for (anomaly, result) in anomalies.into_iter().zip(results) {
-                let Ok(row) = result else {
-                    all_are_read = false;
-                    continue;
-                };
-                all_are_read &= self.note_row(moment, &anomaly, row.as_ref());
-                read.extend(row.map(|row| (anomaly.key, row)));
-            }
+            };
+            all_are_read &= self.note_row(moment, &anomaly, row.as_ref());
+            read.extend(row.map(|row| (anomaly.key, row)));
         }
         all_are_read
     }

@@ -24,7 +24,7 @@ pub trait SharedRows: fmt::Debug + Send + Sync {
     async fn read_rows(
         &self,
         moment: Moment,
-        anomalies: Vec<Judged>,
+        anomalies: &[Judged],
     ) -> Vec<Result<Option<StoredRow>, StoreError>>;
 
     /// Takes or renews the lease to go through the store for all instances. Returns false if

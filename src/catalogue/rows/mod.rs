@@ -68,7 +68,7 @@ pub(crate) struct Rows {
     waiting: Mutex<HashMap<AnomalyKey, FieldIds>>,
     /// The rules by which the levels in the rows were reached.
     judged_by: RwLock<Option<Arc<RuleSet>>>,
-    /// What queries have found out about rules, for the next ones.
+    /// The results of queries about rules, for the next ones.
     permits: Mutex<Vec<Permits>>,
     max_of_segment: usize,
     len: AtomicUsize,
@@ -248,12 +248,12 @@ impl Rows {
     ) {
         let Some(row) = segment.get_mut(key) else { return };
         let urgent = |row: &Row| (rule.map(|rule| row.level_by(rule)), row.mark());
-        let before = urgent(row);
+        let before = is_news.then(|| urgent(row));
         if !change(row) || !is_news {
             return;
         }
         let had_news = row.news != News::None;
-        let is_urgent = row.news == News::Urgent || urgent(row) != before;
+        let is_urgent = row.news == News::Urgent || Some(urgent(row)) != before;
         row.news = if is_urgent { News::Urgent } else { News::Some };
         if !had_news {
             segment.with_news.push(key);
@@ -327,7 +327,8 @@ impl Rows {
 
     /// Returns the anomalies of a part whose counts are to be read again.
     pub(crate) fn due(&self, part: usize, now: Timestamp) -> Vec<AnomalyKey> {
-        self.keys(part, |row| row.is_due(now))
+        let times = Times::at(now);
+        self.keys(part, |row| row.is_due(now, &times))
     }
 
     fn keys(&self, part: usize, are: impl Fn(&Row) -> bool) -> Vec<AnomalyKey> {

@@ -30,21 +30,21 @@ pub(super) struct Row {
     pub(super) announced_at: u16,
 }
 
-/// Whether a row has changed since it was last announced to other instances.
+/// The changes of a row that other instances have not been told of yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum News {
-    /// It has not.
+    /// Nothing has changed.
     #[default]
     None,
-    /// It has.
+    /// Something has.
     Some,
-    /// Its level or its mark has: that is announced at once.
+    /// Its level or its mark has, which is announced at once.
     Urgent,
 }
 
 const _: () = assert!(size_of::<Row>() == 80);
 
-/// What is known of a row, in a byte.
+/// The facts that are known of a row, in a byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Flags(u8);
 
@@ -53,7 +53,7 @@ impl Flags {
     const APPROXIMATE: u8 = 1;
     /// Alerts fire: its segment knows which.
     const FIRING: u8 = 2;
-    /// Whether alerts fire is to be read.
+    /// True if its firing alerts are to be read.
     const FIRING_UNREAD: u8 = 4;
     /// The level is known that a rule with windows of its own has given.
     const LEVEL_KNOWN: u8 = 8;
@@ -113,7 +113,7 @@ impl Row {
         }
     }
 
-    /// When the stats were current.
+    /// The time at which the stats were current.
     pub(super) fn as_of(&self) -> Timestamp {
         self.as_of
     }
@@ -184,11 +184,10 @@ impl Row {
     /// Returns true if the count of a window is to be read again: the window begins between the
     /// oldest event and the newest, and has moved by a 48th since the row was read. Alerts that
     /// fire end without a word.
-    pub(super) fn is_due(&self, now: Timestamp) -> bool {
+    pub(super) fn is_due(&self, now: Timestamp, times: &Times) -> bool {
         let age = now.as_micros() - self.as_of.as_micros();
         self.is_firing() && age > FIRING_SECONDS * 1_000_000
-            || WINDOWS.iter().any(|window| {
-                let start = window.start(now).as_micros();
+            || WINDOWS.iter().zip(times.starts).any(|(window, start)| {
                 let is_cut = self.first_seen < start && start <= self.last_seen;
                 is_cut && age > window.length_seconds() * 1_000_000 / 48
             })

@@ -3,7 +3,7 @@
 use super::*;
 use crate::domain::{EscalationLevel, ExtraCount, Firing, RuleSource, Thresholds, WindowCounts};
 
-/// What a row knows of an anomaly.
+/// The facts that a row has of an anomaly.
 struct KnownRow {
     as_of: Timestamp,
     stats: AnomalyStats,

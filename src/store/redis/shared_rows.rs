@@ -79,7 +79,7 @@ impl SharedRows for RedisStore {
     async fn read_rows(
         &self,
         moment: Moment,
-        anomalies: Vec<Judged>,
+        anomalies: &[Judged],
     ) -> Vec<Result<Option<StoredRow>, StoreError>> {
         let now = moment.now;
         let mut rows = Vec::with_capacity(anomalies.len());

@@ -96,7 +96,7 @@ async fn the_documented_user_may_do_what_lists_need() {
     let (rows, key) = (store.shared_rows().unwrap(), AnomalyKey::from_bits(QUIET));
     let found = rows.find(store.shards()[0], "").await.unwrap();
     assert_eq!((found.keys, found.next), (vec![key], None));
-    let read = rows.read_rows(now.into(), vec![key.into()]).await.remove(0).unwrap().unwrap();
+    let read = rows.read_rows(now.into(), &[key.into()]).await.remove(0).unwrap().unwrap();
     assert_eq!(read.stats.counts.day, 1);
     assert!(read.signature_json.is_some());
     let span = SeriesSpan { step_seconds: 3_600, buckets: 24 };
