@@ -126,7 +126,7 @@ impl FromStr for HistoryWindow {
 pub enum AskedPeriod {
     /// Until now.
     Window(HistoryWindow),
-    /// What lies before the last 30 days or after now is left out.
+    /// Times before the last 30 days or after now are left out.
     Between(Timestamp, Timestamp),
 }
 

@@ -75,7 +75,7 @@ pub(in crate::http) struct FrequencyBody {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
-fn is_true(value: &bool) -> bool {
+pub(in crate::http) fn is_true(value: &bool) -> bool {
     *value
 }
 

@@ -9,6 +9,7 @@ mod degraded;
 mod firing;
 mod fix;
 mod frequency;
+mod limit;
 mod occurrence;
 pub(super) mod schemas;
 mod selection;
@@ -25,7 +26,8 @@ pub(super) use counted::{
 pub(super) use degraded::{DegradedBody, write_status};
 pub(super) use firing::FiringBody;
 pub(super) use fix::FixBody;
-pub(super) use frequency::FrequencyBody;
+pub(super) use frequency::{FrequencyBody, is_true};
+pub(super) use limit::Limit;
 pub(super) use occurrence::{OccurrenceRequest, PostedArray, PostedOccurrence, ReadOccurrence};
 pub(super) use selection::{check_patterns, selection_parameters};
 pub(super) use signature::SignatureBody;

@@ -140,14 +140,9 @@ struct BucketBody {
     count_24h: Option<u64>,
     /// Present where it is false: a count may be wrong by the occurrences of up to an hour that are
     /// kept as one number, or by those that are older than 30 days.
-    #[serde(skip_serializing_if = "is_true")]
+    #[serde(skip_serializing_if = "crate::http::bodies::is_true")]
     #[schema(required = false)]
     exact: bool,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
-fn is_true(value: &bool) -> bool {
-    *value
 }
 
 impl From<HistoryBucket> for BucketBody {

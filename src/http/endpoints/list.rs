@@ -1,7 +1,5 @@
 //! `GET /anomalies`: the list of anomalies.
 
-use std::str::FromStr;
-
 use axum::{
     extract::State,
     http::{HeaderValue, Uri, header::LINK},
@@ -18,7 +16,7 @@ use crate::{
     domain::{AnomalyKey, Cursor, Order, Ranking, Sort, Timestamp},
     http::{
         bodies::{
-            CompletenessBody, Dated, FiringBody, FrequencyBody, SignatureBody, conditional,
+            CompletenessBody, Dated, FiringBody, FrequencyBody, Limit, SignatureBody, conditional,
             schemas, selection_parameters,
         },
         extract::{IfNoneMatch, Query},
@@ -54,7 +52,7 @@ selection_parameters! {
         #[param(
             value_type = Option<u32>, nullable = false, minimum = 1, maximum = 200, example = 50,
         )]
-        limit: Option<Limit>,
+        limit: Option<Limit<50, 200>>,
         /// The `next_cursor` of the page before, with the same other parameters.
         #[serde(deserialize_with = "crate::http::extract::parsed")]
         #[param(value_type = Option<String>, nullable = false)]
@@ -103,25 +101,6 @@ enum SeriesParameter {
     /// 28 times 6 hours.
     #[serde(rename = "7d")]
     Week,
-}
-
-/// Maximum number of anomalies of a page.
-#[derive(Clone, Copy, Debug)]
-struct Limit(usize);
-
-impl Default for Limit {
-    fn default() -> Self {
-        Self(50)
-    }
-}
-
-impl FromStr for Limit {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let limit = text.parse().ok().filter(|limit| (1..=200).contains(limit));
-        limit.map(Self).ok_or_else(|| format!("must be a whole number from 1 to 200, not {text:?}"))
-    }
 }
 
 impl SeriesParameter {
@@ -249,7 +228,7 @@ async fn list(
         .map(|cursor| cursor.position(ranking, &selection))
         .transpose()
         .map_err(|error| Problem::field("cursor", error))?;
-    let limit = limit.unwrap_or_default().0;
+    let limit = limit.unwrap_or_default().get();
     let query = ListQuery { selection, ranking, limit, after };
     let span = series.map(SeriesParameter::span);
     let list = state.counter.list(state.counter.moment(), query, span).await?;

@@ -1,6 +1,6 @@
 //! `GET /summary`: how many anomalies there are of each kind.
 
-use std::{collections::BTreeMap, str::FromStr};
+use std::collections::BTreeMap;
 
 use axum::{extract::State, response::Response};
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use crate::{
     counter::{AnomalySummary, Answered},
     domain::{LevelSet, Signature, Timestamp},
     http::{
-        bodies::{CompletenessBody, Dated, conditional, schemas, selection_parameters},
+        bodies::{CompletenessBody, Dated, Limit, conditional, schemas, selection_parameters},
         extract::{IfNoneMatch, Query},
         problem::{Problem, ProblemKind},
         state::AppState,
@@ -41,7 +41,7 @@ selection_parameters! {
         #[param(
             value_type = Option<u32>, nullable = false, minimum = 1, maximum = 100, example = 10,
         )]
-        top: Option<MaxGroups>,
+        top: Option<Limit<10, 100>>,
     }
 }
 
@@ -66,26 +66,7 @@ impl TryFrom<String> for Fields {
     }
 }
 
-/// Maximum number of values of a field.
-#[derive(Clone, Copy, Debug)]
-struct MaxGroups(usize);
-
-impl Default for MaxGroups {
-    fn default() -> Self {
-        Self(10)
-    }
-}
-
-impl FromStr for MaxGroups {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let limit = text.parse().ok().filter(|limit| (1..=100).contains(limit));
-        limit.map(Self).ok_or_else(|| format!("must be a whole number from 1 to 100, not {text:?}"))
-    }
-}
-
-/// How many anomalies there are, and how often they have happened.
+/// The number of anomalies, and of their occurrences.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Summary)]
 struct SummaryBody {
@@ -205,7 +186,7 @@ async fn summary(
     let mut fields: Vec<usize> = by.into_iter().flat_map(|Fields(fields)| fields).collect();
     fields.sort_unstable();
     fields.dedup();
-    let query = SummaryQuery { selection, by: fields, top: top.unwrap_or_default().0 };
+    let query = SummaryQuery { selection, by: fields, top: top.unwrap_or_default().get() };
     let answered = state.counter.summary(state.counter.moment(), query).await?;
 
     let Answered { value: AnomalySummary { summary, completeness, as_of }, degraded } = answered;

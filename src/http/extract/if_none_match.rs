@@ -4,18 +4,17 @@ use std::convert::Infallible;
 
 use axum::{
     extract::FromRequestParts,
-    http::{HeaderMap, header::IF_NONE_MATCH, request::Parts},
+    http::{HeaderValue, header::IF_NONE_MATCH, request::Parts},
 };
 
 /// The entity tags of the header.
 #[derive(Debug)]
-pub(in crate::http) struct IfNoneMatch(HeaderMap);
+pub(in crate::http) struct IfNoneMatch(Vec<HeaderValue>);
 
 impl IfNoneMatch {
     /// Returns true if the caller has the answer with this tag, which is a weak one.
     pub(in crate::http) fn has(&self, tag: &str) -> bool {
-        let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
-        let lists = self.0.get_all(IF_NONE_MATCH).into_iter().filter_map(|list| list.to_str().ok());
+        let lists = self.0.iter().filter_map(|list| list.to_str().ok());
         // Our own tags have no commas.
         let mut tags = lists.flat_map(|list| list.split(',')).map(opaque);
         tags.any(|had| had == "*" || had == opaque(tag))
@@ -26,7 +25,11 @@ impl<S: Send + Sync> FromRequestParts<S> for IfNoneMatch {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        let values = parts.headers.get_all(IF_NONE_MATCH);
-        Ok(Self(values.into_iter().map(|value| (IF_NONE_MATCH, value.clone())).collect()))
+        Ok(Self(parts.headers.get_all(IF_NONE_MATCH).iter().cloned().collect()))
     }
+}
+
+/// Returns a tag without the sign of a weak one.
+fn opaque(tag: &str) -> &str {
+    tag.trim().trim_start_matches("W/")
 }

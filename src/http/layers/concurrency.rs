@@ -18,9 +18,11 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::body_limiter::{BodyLimiter, RequestBody};
+use super::{
+    access::Admitted,
+    body_limiter::{BodyLimiter, RequestBody},
+};
 use crate::{
-    auth::Caller,
     http::{
         config::{AlertmanagerConfig, HttpConfig},
         endpoints::BodyKind,
@@ -69,22 +71,23 @@ impl ConcurrencyLimiter {
         }
     }
 
-    /// Has `handle` answer a request with its whole body, or refuses it. `caller` is `None` where
+    /// Has `handle` answer a request with its whole body, or refuses it. `admitted` is `None` where
     /// everybody may call.
     pub(super) async fn answer<F: Future<Output = Response>>(
         &self,
         connection: &ClientConnection,
         kind: BodyKind,
-        caller: Option<Caller>,
+        admitted: Option<Admitted>,
         head: Parts,
         body: impl RequestBody,
-        handle: impl FnOnce(Parts, Bytes) -> F,
+        handle: impl FnOnce(Option<Admitted>, Parts, Bytes) -> F,
     ) -> Response {
         if self.is_queue_full() {
             return self.refuse();
         }
         // Before the request has a permit, so that a slow sender keeps it from nobody.
-        let read = self.bodies.read(kind, caller.as_ref(), &head, body).await;
+        let caller = admitted.as_ref().map(|admitted| &admitted.caller);
+        let read = self.bodies.read(kind, caller, &head, body).await;
         let (body, _body_permit) = match read {
             Ok(read) => read,
             Err(problem) => return problem.into_response(),
@@ -95,7 +98,7 @@ impl ConcurrencyLimiter {
         };
         let Some(_permit) = self.permit().await else { return self.refuse() };
         let timeout = Duration::from_secs(self.config.response_timeout_seconds.get().into());
-        time::timeout(timeout, handle(head, body)).await.unwrap_or_else(|_| {
+        time::timeout(timeout, handle(admitted, head, body)).await.unwrap_or_else(|_| {
             let detail =
                 "the answer took too long, so that a write may or may not have taken effect: try \
                  again in a moment, with the same event_id so that it counts once";

@@ -197,17 +197,16 @@ impl HttpService {
             Err(problem) => return problem.into_response(),
         };
         let (head, body) = request.into_parts();
-        let caller = admitted.as_ref().map(|admitted| admitted.caller.clone());
-        let handle = |head, body: Bytes| {
+        let handle = |admitted: Option<Admitted>, head, body: Bytes| {
             let Admitted { caller, signed } = admitted.unwrap_or_default();
             let app = self.state.clone();
             let state = RequestState { app, id, caller, signed, path_values, body };
             route.answer(Request::from_parts(head, Body::empty()), state)
         };
         if route.routine() == Routine::Probe {
-            return handle(head, Bytes::new()).await;
+            return handle(admitted, head, Bytes::new()).await;
         }
-        self.limiter.answer(&connection, route.body(), caller, head, body, handle).await
+        self.limiter.answer(&connection, route.body(), admitted, head, body, handle).await
     }
 }
 

@@ -86,7 +86,8 @@ impl<'a> AlertRequest<'a> {
         keys: &KeyMapping,
         config: AnomalyConfig,
     ) -> Result<(Occurrence, LabelNotes), Problem> {
-        let state = self.state()?;
+        let annotations = self.readable_annotations();
+        let state = self.state(annotations)?;
         let labels = self.labels.ok_or_else(|| Problem::field("labels", "is missing"))?;
         if !is_object(labels) {
             return Err(Problem::wrong_type("labels", "an object", type_of(labels)?));
@@ -106,31 +107,23 @@ impl<'a> AlertRequest<'a> {
             }
         };
         let ReadLabels { key, signature_json, notes } =
-            labels::read(&labels, self.readable_annotations(), keys, config)?;
+            labels::read(&labels, annotations, keys, config)?;
         let episode = Some(Box::new(told));
         Ok((Occurrence { key, id, at, signature_json, episode, rule: None }, notes))
     }
 
-    fn state(&self) -> Result<AlertState, Problem> {
+    fn state(&self, annotations: Option<&RawValue>) -> Result<AlertState, Problem> {
         match text_of(self.status).as_deref() {
             Some("firing") => Ok(AlertState::Firing),
             Some("resolved") => {
                 let ends_at = time("endsAt", self.ends_at)?;
-                Ok(match self.is_interrupted() {
+                Ok(match is_interrupted(annotations) {
                     true => AlertState::Interrupted { ends_at },
                     false => AlertState::Resolved { ends_at },
                 })
             }
             _ => Err(Problem::field("status", "must be \"firing\" or \"resolved\"")),
         }
-    }
-
-    /// Returns whether Grafana says that the alert has ended because of its rule.
-    fn is_interrupted(&self) -> bool {
-        let annotations = self.readable_annotations();
-        let reason = annotations.and_then(|annotations| members(annotations, [STATE_REASON]));
-        let Some(reasons) = reason.and_then(|[reason]| text_of(reason)) else { return false };
-        reasons.split(',').any(|reason| INTERRUPTIONS.contains(&reason.trim()))
     }
 
     /// Returns the annotations, which are for people only: odd ones fail nothing.
@@ -164,6 +157,13 @@ impl<'a> AlertRequest<'a> {
 /// its rule and not about its cause.
 const STATE_REASON: &str = "grafana_state_reason";
 const INTERRUPTIONS: [&str; 3] = ["Updated", "Paused", "RuleDeleted"];
+
+/// Returns whether Grafana says that an alert has ended because of its rule.
+fn is_interrupted(annotations: Option<&RawValue>) -> bool {
+    let reason = annotations.and_then(|annotations| members(annotations, [STATE_REASON]));
+    let Some(reasons) = reason.and_then(|[reason]| text_of(reason)) else { return false };
+    reasons.split(',').any(|reason| INTERRUPTIONS.contains(&reason.trim()))
+}
 
 /// Returns the id of the occurrence that an episode may be: `<fingerprint>@<startsAt>`, the time in
 /// one spelling.
