@@ -62,6 +62,17 @@ impl Text<'_> {
     }
 }
 
+fn occurrence(
+    key: AnomalyKey,
+    id: EventId,
+    at: Timestamp,
+    text: String,
+    episode: Option<AlertEpisode>,
+) -> Operation {
+    let (signature_json, episode) = (text.into(), episode.map(Box::new));
+    Operation::Occurrence(Occurrence { key, id, at, signature_json, episode, rule: None })
+}
+
 impl Fields<'_> {
     fn operation(self) -> Option<Operation> {
         let key = AnomalyKey::from_bits(self.key);
@@ -70,17 +81,7 @@ impl Fields<'_> {
         let text = self.text.spelled()?;
         let actor = Actor { by: Some(text.clone()), token: None, request_id: None };
         Some(match self.kind {
-            Kind::Occurrence => {
-                let (signature_json, episode) = (text.into(), None);
-                Operation::Occurrence(Occurrence {
-                    key,
-                    id,
-                    at,
-                    signature_json,
-                    episode,
-                    rule: None,
-                })
-            }
+            Kind::Occurrence => occurrence(key, id, at, text, None),
             Kind::Alert { starts, ended, is_interrupted } => {
                 let state = match ended.map(|ends| ends.map(Timestamp::from_micros)) {
                     None => AlertState::Firing,
@@ -93,15 +94,7 @@ impl Fields<'_> {
                     delivered_at: at,
                     state,
                 };
-                let (signature_json, episode) = (text.into(), Some(Box::new(told)));
-                Operation::Occurrence(Occurrence {
-                    key,
-                    id,
-                    at,
-                    signature_json,
-                    episode,
-                    rule: None,
-                })
+                occurrence(key, id, at, text, Some(told))
             }
             Kind::Repair => {
                 let action = Action::parse(&text).ok()?;

@@ -88,7 +88,7 @@ impl Config {
         KeyMapping::new(self.key.clone(), self.alertmanager.kubernetes)
     }
 
-    /// How the store records.
+    /// The configuration of recording.
     pub fn recording(&self) -> RecordingConfig {
         RecordingConfig { timeline: self.timeline, alerts: self.alertmanager.alerts() }
     }

@@ -106,7 +106,7 @@ pub struct Anomaly {
     pub details: KnownDetails,
 }
 
-/// How often one anomaly has occurred over time, and what was done about it.
+/// The history of one anomaly: its occurrences over time, and what was done about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History {
     /// The buckets of the period, oldest first.

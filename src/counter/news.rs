@@ -2,8 +2,6 @@
 //! fixed. Each is one WARN line and one count, whether the answer to a caller, an estimate or a
 //! replay reveals it. The lines are not limited: an anomaly that is noisy hides no other one.
 
-use serde_json::{Map, Value};
-
 use crate::{
     domain::{EscalationLevel, Frequency, KnownStats, Occurrence, Signature},
     telemetry,
@@ -75,9 +73,7 @@ fn report_regression(occurrence: &Occurrence, stats: &KnownStats) {
 
 /// Returns the fields that identify the anomaly, from the object that was posted.
 fn identifying_fields(occurrence: &Occurrence) -> [String; 4] {
-    let posted = occurrence.signature_json.to_stored();
-    let fields = serde_json::from_str::<Map<String, Value>>(&posted).unwrap_or_default();
-    Signature::from_fields(&fields)
+    Signature::from_stored(&occurrence.signature_json.to_stored())
         .map(|signature| signature.named_fields().map(|(_, value)| value.to_owned()))
         .unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! When an alert counts as an occurrence: the episodes of one anomaly, and the rules by which they
+//! The rules by which an alert counts as an occurrence: the episodes of one anomaly, and how they
 //! make incidents. Pure; `store/scripts/incidents.lua` does the same in Redis, and
 //! `tests/it/incidents/` compares both with a naive reference.
 //!

@@ -8,7 +8,6 @@ use std::sync::{
 
 use lru::LruCache;
 use parking_lot::Mutex;
-use serde_json::{Map, Value};
 
 use crate::domain::{
     AnomalyKey, Occurrence, RuleRef, RuleSet, Signature, SignatureJson, Timestamp,
@@ -98,8 +97,7 @@ impl RulesInForce {
     pub fn rule_by(&self, key: AnomalyKey, stored: Option<&str>) -> RuleRef {
         // The four fields are stored as the key is made of them: whatever maps posted fields to
         // others does so before an occurrence is made.
-        let fields = stored.and_then(|json| serde_json::from_str::<Map<String, Value>>(json).ok());
-        let signature = fields.and_then(|fields| Signature::from_fields(&fields).ok());
+        let signature = stored.and_then(Signature::from_stored);
         let Some(signature) = signature else { return self.default_rule() };
         let index = self.set.index_of(&signature);
         let mut known = self.known.lock();

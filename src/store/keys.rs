@@ -77,7 +77,7 @@ impl KeyNames {
     /// Returns a pattern for SCAN, which the timelines, metadata and marks of all anomalies match:
     /// of each there is one of these at least.
     pub(super) fn pattern(&self) -> String {
-        let prefix = self.probe.trim_end_matches("probe");
+        let prefix = self.probe.strip_suffix("probe").unwrap_or_default();
         let is_special = |character: char| "*?[]\\^".contains(character);
         let mut pattern = String::new();
         for character in prefix.chars() {

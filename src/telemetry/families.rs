@@ -47,8 +47,7 @@ pub(super) struct StateGauges<L: 'static>(Family<L, Gauge>);
 
 impl<L: Label> StateGauges<L> {
     pub(super) fn new(name: &'static str, label: &'static str, description: &'static str) -> Self {
-        describe_gauge!(name, description);
-        Self(Family::new(|value| gauge!(name, label => value)))
+        Self(Family::of_gauges(name, label, description))
     }
 
     pub(super) fn set(&self, state: L) {
@@ -63,8 +62,7 @@ pub(super) struct CountGauges<L: 'static>(Family<L, Gauge>);
 
 impl<L: Label> CountGauges<L> {
     pub(super) fn new(name: &'static str, label: &'static str, description: &'static str) -> Self {
-        describe_gauge!(name, description);
-        Self(Family::new(|value| gauge!(name, label => value)))
+        Self(Family::of_gauges(name, label, description))
     }
 
     pub(super) fn set(&self, occurring: &[L]) {
@@ -79,8 +77,7 @@ pub(super) struct NumberGauges<L: 'static>(Family<L, Gauge>);
 
 impl<L: Label> NumberGauges<L> {
     pub(super) fn new(name: &'static str, label: &'static str, description: &'static str) -> Self {
-        describe_gauge!(name, description);
-        Self(Family::new(|value| gauge!(name, label => value)))
+        Self(Family::of_gauges(name, label, description))
     }
 
     pub(super) fn set(&self, label: L, number: f64) {
@@ -102,6 +99,13 @@ impl<L: Label, M> Family<L, M> {
     /// A label has so few values that a search is as fast as an index.
     fn of(&self, label: L) -> Option<&M> {
         self.members.iter().find(|(other, _)| *other == label).map(|(_, metric)| metric)
+    }
+}
+
+impl<L: Label> Family<L, Gauge> {
+    fn of_gauges(name: &'static str, label: &'static str, description: &'static str) -> Self {
+        describe_gauge!(name, description);
+        Self::new(|value| gauge!(name, label => value))
     }
 }
 

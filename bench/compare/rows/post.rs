@@ -18,7 +18,7 @@ const P99_GOAL: Goal = Goal::RatioAtMost(4.0);
 /// The ages of the occurrences that an anomaly has before it is measured: each window begins
 /// between two of them.
 const HOURS: [i64; 5] = [20 * 24, 5 * 24, 20, 2, 0];
-/// Of so many anomalies one has repairs, and another one a mark.
+/// One in so many anomalies has a repair, and another one a mark.
 const EVERY: usize = 5;
 
 fn plain_goal(store: Store) -> Goal {

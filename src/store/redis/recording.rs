@@ -67,15 +67,13 @@ impl RedisStore {
         occurrences: &'a [Occurrence],
         may_be_copies: bool,
     ) -> (Vec<(usize, Known<'a>)>, Vec<Other<'a>>) {
-        let all: Vec<_> = occurrences.iter().collect();
-        let due = self.renewals.due(moment.now, &all);
+        let due = self.renewals.due(moment.now, occurrences);
         let oldest = self.timelines.oldest(occurrences.iter().map(|occurrence| occurrence.key));
         let mut times = HashMap::<AnomalyKey, u32>::with_capacity(occurrences.len());
         for occurrence in occurrences {
             *times.entry(occurrence.key).or_default() += 1;
         }
         let start = RETENTION.start(moment.now);
-        let windows = occurrences.first().map(windows_of).unwrap_or_default();
         let (mut known, mut others) = (Vec::new(), Vec::new());
         let elements = occurrences.iter().zip(due).zip(oldest).enumerate();
         for (index, ((occurrence, is_due), oldest)) in elements {
@@ -86,7 +84,7 @@ impl RedisStore {
                     && oldest.at >= start
                     && oldest.at <= occurrence.at
                     && times.get(&occurrence.key) == Some(&1)
-                    && windows_of(occurrence) == windows
+                    && windows_of(occurrence).eq(windows_of(&occurrences[0]))
             };
             match oldest.filter(takes) {
                 Some(oldest) => known.push((index, Known { occurrence, oldest })),
@@ -182,9 +180,9 @@ struct Other<'a> {
 }
 
 /// Returns the lengths of the windows that the rule of an occurrence has beside the four.
-fn windows_of(occurrence: &Occurrence) -> Vec<u32> {
+fn windows_of(occurrence: &Occurrence) -> impl Iterator<Item = u32> {
     let windows = occurrence.rule.as_ref().map(RuleRef::extra_windows).unwrap_or_default();
-    windows.iter().map(|window| window.seconds).collect()
+    windows.iter().map(|window| window.seconds)
 }
 
 /// Returns what the store answers for an occurrence.

@@ -37,7 +37,7 @@ impl Renewals {
     /// that is due: with the first of a batch, and with the first that is older than 30 days, which
     /// may not be kept. They are renewed with every alert, because one that does not count renews
     /// only some of them.
-    pub(super) fn due(&self, now: Timestamp, occurrences: &[&Occurrence]) -> Vec<bool> {
+    pub(super) fn due(&self, now: Timestamp, occurrences: &[Occurrence]) -> Vec<bool> {
         let renewed = self.renewed(now);
         let start = RETENTION.start(now);
         let mut due = vec![false; occurrences.len()];
