@@ -143,7 +143,7 @@ fn note_outcome(is_denied: &AtomicBool, outcome: &Result<(), StoreError>) {
             error = %fault,
             "Redis does not permit this user to go through its keys or to listen to other \
              instances: lists have only what this instance has seen itself, and say so \
-             (`denied`). The README has the permissions"
+             (`denied`). docs/security.md has the permissions"
         );
     } else {
         tracing::debug!(error = %fault, "the catalogue is not brought up to date");

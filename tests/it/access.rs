@@ -1,4 +1,4 @@
-//! Access control: the README's table, tokens and their limits, browsers, and the audit.
+//! Access control: the table of docs/security.md, tokens and their limits, browsers, and the audit.
 
 use std::time::Instant;
 
@@ -36,7 +36,7 @@ fn delivery() -> serde_json::Value {
     }]})
 }
 
-/// The request for a call in the README's table.
+/// The request for a call in the table of docs/security.md.
 fn request(service: &Service, call: &str) -> RequestBuilder {
     let (method, path) = call.split_once(' ').unwrap();
     let key = key_of("HighCPU").to_string();
@@ -58,9 +58,9 @@ fn request(service: &Service, call: &str) -> RequestBuilder {
     }
 }
 
-/// The rows of those README tables whose first column is a call.
-pub(crate) fn calls(columns: usize) -> Vec<Vec<&'static str>> {
-    include_str!("../../README.md")
+/// The rows of the tables of a document whose first of so many columns is a call.
+fn rows(document: &'static str, columns: usize) -> Vec<Vec<&'static str>> {
+    document
         .lines()
         .filter_map(|line| line.strip_prefix('|')?.strip_suffix('|'))
         .map(|row| row.split('|').map(|cell| cell.trim_matches(['`', ' '])).collect::<Vec<_>>())
@@ -68,12 +68,16 @@ pub(crate) fn calls(columns: usize) -> Vec<Vec<&'static str>> {
         .collect()
 }
 
+/// The calls that docs/api.md describes.
+pub(crate) fn described_calls() -> Vec<&'static str> {
+    rows(include_str!("../../docs/api.md"), 3).into_iter().map(|row| row[0]).collect()
+}
+
 #[tokio::test]
-async fn every_call_answers_every_kind_of_caller_as_the_readme_says() {
+async fn every_call_answers_every_kind_of_caller_as_the_table_says() {
     let service = guarded().await;
-    let table = calls(7);
-    let described: Vec<&str> = calls(3).into_iter().map(|row| row[0]).collect();
-    assert_eq!(table.iter().map(|row| row[0]).collect::<Vec<_>>(), described);
+    let table = rows(include_str!("../../docs/security.md"), 7);
+    assert_eq!(table.iter().map(|row| row[0]).collect::<Vec<_>>(), described_calls());
     // Creates the anomaly that the calls are about.
     Answer::of(request(&service, "POST /anomalies").bearer_auth("ingest")).await.ok();
     for row in table {

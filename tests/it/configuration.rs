@@ -1,6 +1,6 @@
 //! The sources of options, the messages about wrong ones, and secrets that stay hidden.
 
-use std::{fs, path::Path, process::Command};
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use tempfile::TempDir;
 
@@ -412,6 +412,46 @@ fn the_default_configuration_is_printed_and_is_one() {
     assert_eq!(defaults, anomaly_counter::config::DEFAULTS);
     fs::write(dir.path().join("printed.toml"), defaults).unwrap();
     check_config(&dir, &["--config", "printed.toml"], &[]).succeeded();
+}
+
+/// The options of the built-in defaults, with their values; without one where it is a comment.
+fn built_in() -> BTreeMap<String, Option<String>> {
+    let (mut section, mut options) = (String::new(), BTreeMap::new());
+    for line in anomaly_counter::config::DEFAULTS.lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            section = format!("{name}.");
+        }
+        let (line, is_set) = line.strip_prefix("# ").map_or((line, true), |line| (line, false));
+        let Some((name, value)) = line.split_once(" = ") else { continue };
+        if name.chars().all(|c| c.is_ascii_lowercase() || "_0123456789".contains(c)) {
+            let value = is_set.then(|| value.trim_matches('"').to_owned());
+            options.entry(format!("{section}{name}")).or_insert(value);
+        }
+    }
+    options
+}
+
+#[test]
+fn the_document_has_every_option_with_its_default() {
+    let document = include_str!("../../docs/configuration.md");
+    let rows = document.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+    let documented: BTreeMap<_, _> = rows
+        .map(|(name, rest)| {
+            let value = rest.split('|').next().unwrap().trim_matches([' ', '`']);
+            (name.to_owned(), (!value.is_empty()).then(|| value.to_owned()))
+        })
+        .collect();
+    let built_in = built_in();
+    for (name, value) in &documented {
+        assert_eq!(built_in.get(name), Some(value), "{name}");
+    }
+    // A comment may also be an example of what stands in a list.
+    for (name, _) in built_in.iter().filter(|(_, value)| value.is_some()) {
+        assert!(documented.contains_key(name), "{name}");
+    }
+    for name in ["redis.url", "rules.file", "traces.endpoint"] {
+        assert!(documented.contains_key(name), "{name}");
+    }
 }
 
 #[tokio::test]

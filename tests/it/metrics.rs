@@ -1,5 +1,5 @@
-//! Metrics: their names are those of the README, their values are right, and a real Prometheus has
-//! every metric that the rules and the dashboard use.
+//! Metrics: their names are those of docs/metrics.md, their values are right, and a real Prometheus
+//! has every metric that the rules and the dashboard use.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -49,7 +49,7 @@ async fn post(service: &Service, body: &Value) {
 }
 
 fn documented() -> BTreeMap<String, String> {
-    include_str!("../../README.md")
+    include_str!("../../docs/metrics.md")
         .lines()
         .filter_map(|line| line.strip_prefix("| `anomaly_counter_"))
         .map(|row| {
@@ -61,7 +61,7 @@ fn documented() -> BTreeMap<String, String> {
 }
 
 #[tokio::test]
-async fn the_names_are_those_of_the_readme() {
+async fn the_names_are_those_of_the_document() {
     let service = Service::embedded().await;
     let event = json!({"alert_name": "HighCPU"});
     post(&service, &event).await;

@@ -106,11 +106,11 @@ async fn the_committed_description_is_the_one_that_is_served() {
 }
 
 #[tokio::test]
-async fn it_describes_the_readmes_calls_and_no_others() {
+async fn it_describes_the_calls_of_the_document_and_no_others() {
     let service = Service::embedded().await;
     let described = Description::of(&service).await.calls();
     let documented: BTreeSet<_> =
-        access::calls(3).into_iter().map(|row| row[0].to_owned()).collect();
+        access::described_calls().into_iter().map(str::to_owned).collect();
     assert_eq!(described, documented);
 }
 

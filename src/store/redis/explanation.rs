@@ -80,7 +80,7 @@ fn explain_answer(text: &str) -> Option<(&'static str, &'static str)> {
     } else if has("noperm") || has("no permissions") || has("can't run this command") {
         (
             "the user lacks a permission",
-            "Give it those that the README lists under \"On Redis\" (ACL SETUSER)",
+            "Give it those that docs/security.md lists under \"Redis with users\" (ACL SETUSER)",
         )
     } else if has("max number of clients") {
         ("it has as many clients as it takes", "Raise its `maxclients`, or end other clients")
@@ -184,7 +184,7 @@ mod tests {
                 false,
                 "not a cluster",
             ),
-            (ErrorKind::Unknown, "NOPERM this user has no permissions".to_owned(), true, "README"),
+            (ErrorKind::Unknown, "NOPERM this user has no permissions".to_owned(), true, "ACL SETUSER"),
             (ErrorKind::Unknown, "OOM command not allowed".to_owned(), false, "memory is full"),
             (ErrorKind::Timeout, "no answer within 1300 ms".to_owned(), false, "in time"),
             (ErrorKind::Timeout, "no answer within 1300 ms".to_owned(), true, "use redis://"),
