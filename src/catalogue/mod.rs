@@ -16,6 +16,7 @@
 //!
 //! Order of imports: config, query, announcement, permits, judge, noted → visited → verdicts, rows
 //! → listing, summary, shared → feed, walker → mod.
+#![cfg_attr(doc, doc = include_str!("../../docs/design/catalogue.md"))]
 
 mod announcement;
 mod config;

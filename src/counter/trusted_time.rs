@@ -3,6 +3,7 @@
 //! wall clock was set. Whether it is wrong now or was wrong before can't be known at once, so the
 //! old time goes on until the new one has been steady for long enough. This part is pure;
 //! `clock.rs` reads the clocks.
+#![cfg_attr(doc, doc = include_str!("../../docs/design/time.md"))]
 
 use crate::domain::{Moment, Timestamp};
 

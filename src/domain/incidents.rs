@@ -8,6 +8,7 @@
 //!
 //! Deliveries come late, twice, and in any order. So what an alert changes depends on the newest
 //! delivery that was heard before, and applying any run of deliveries again changes nothing.
+#![cfg_attr(doc, doc = include_str!("../../docs/design/incidents.md"))]
 
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,7 @@
 //! The older events of a busy anomaly, rolled up: their number up to the end of each bucket of
 //! time. Any window then takes two look-ups, whatever the volume, and is wrong by at most the
 //! events of the one bucket that its start cuts. `rollup.lua` does the same on Redis.
+#![cfg_attr(doc, doc = include_str!("../../docs/design/roll-up.md"))]
 
 use std::collections::VecDeque;
 

@@ -8,6 +8,7 @@
 //! A request comes through `server` (connections), `layers` (what all requests share) and
 //! `extract` (its parts) to its handler in `endpoints`. Errors become problems in `problem` and
 //! nowhere else.
+#![cfg_attr(doc, doc = include_str!("../../docs/design/http.md"))]
 
 mod bodies;
 mod config;

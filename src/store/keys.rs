@@ -1,5 +1,5 @@
-//! The names of the keys in Redis, which no other file knows. Other programs share them: see "On
-//! Redis" in ARCHITECTURE.md before changing one.
+//! The names of the keys in Redis, which no other file knows. Other programs share them: see
+//! docs/design/redis.md before changing one.
 
 use crate::domain::AnomalyKey;
 

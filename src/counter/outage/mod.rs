@@ -15,6 +15,7 @@
 //! waiting → pending, stale_cache, reported, resend_buffer, held_writes, trials, refusals, pass,
 //! progress, unsettled, vital_task → lost_writes, memory → fallback → revival, applying → execution
 //! → executor → probe, sending → resend → replay.
+#![cfg_attr(doc, doc = include_str!("../../../docs/design/outages.md"))]
 
 mod append;
 mod applying;

@@ -3,6 +3,7 @@
 //! identifying fields, so that every answer about an anomaly is judged by the same one.
 //!
 //! Order of imports: error, counts → matcher, condition → levels → rule → steps, verdict → set.
+#![cfg_attr(doc, doc = include_str!("../../../docs/design/rules.md"))]
 
 mod condition;
 mod counts;

@@ -3,6 +3,7 @@
 //! turns each batch into one commit (one fsync). Reads come from memory and wait for no disk, so
 //! they may see a batch a moment before it is durable. While the file fails, or the disk does not
 //! answer in time, they are refused.
+#![cfg_attr(doc, doc = include_str!("../../../docs/design/embedded-store.md"))]
 
 mod acknowledged;
 mod anomaly;

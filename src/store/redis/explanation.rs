@@ -184,7 +184,12 @@ mod tests {
                 false,
                 "not a cluster",
             ),
-            (ErrorKind::Unknown, "NOPERM this user has no permissions".to_owned(), true, "ACL SETUSER"),
+            (
+                ErrorKind::Unknown,
+                "NOPERM this user has no permissions".to_owned(),
+                true,
+                "ACL SETUSER",
+            ),
             (ErrorKind::Unknown, "OOM command not allowed".to_owned(), false, "memory is full"),
             (ErrorKind::Timeout, "no answer within 1300 ms".to_owned(), false, "in time"),
             (ErrorKind::Timeout, "no answer within 1300 ms".to_owned(), true, "use redis://"),

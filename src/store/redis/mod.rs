@@ -1,6 +1,7 @@
 //! The store on Redis, shared by any number of instances and by older writers: the key layout is
-//! fixed, see "On Redis" in ARCHITECTURE.md. Each batch is one call of one Lua script; on a cluster
-//! one for each slot, which are sent together. fred's types do not leave this folder.
+//! fixed, see docs/design/redis.md. Each batch is one call of one Lua script; on a cluster one for
+//! each slot, which are sent together. fred's types do not leave this folder.
+#![cfg_attr(doc, doc = include_str!("../../../docs/design/redis.md"))]
 
 mod asks;
 mod audit;
