@@ -12,6 +12,8 @@ import json, os, subprocess, sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from urllib.request import Request, urlopen
 
+if len(sys.argv) < 4:
+    sys.exit(__doc__)
 COUNTER, PORT, *RESTART = sys.argv[1:]
 ACTION = "restart_pod"
 HEADERS = {"Content-Type": "application/json"}
