@@ -54,6 +54,12 @@ fn run(service: &Service, commands: &str) -> String {
     printed
 }
 
+#[test]
+fn it_is_short() {
+    let words = README.split_whitespace().count();
+    assert!(words <= 1_500, "{words} words: what few readers need is in docs/");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn its_calls_give_its_answers() {
     let service = Service::embedded().await;
