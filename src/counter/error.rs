@@ -10,10 +10,10 @@ use crate::{
 /// A fault of the service, not of the call.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CounterError {
-    /// The store does not answer. Nothing was recorded.
+    /// The store does not answer. The call had no effect.
     #[error("the store does not answer: {0}")]
     Unavailable(String),
-    /// The disk of this service can't be used. Nothing was recorded. Clients see the text.
+    /// The disk of this service can't be used. The call had no effect. Clients see the text.
     #[error("{0}")]
     Disk(String),
     /// The store did not answer in time. It is not known whether anything was recorded.

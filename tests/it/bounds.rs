@@ -89,7 +89,7 @@ async fn under_lasting_overload_what_is_beyond_is_refused_at_once_and_the_rest_k
     let overtaken_by: Vec<usize> = overtaken_by.concat();
     let refused: Vec<_> = refused.into_iter().flatten().collect();
     for answer in &refused {
-        assert!(answer.problem(503).contains("nothing was recorded"));
+        assert!(answer.problem(503).contains("had no effect"));
         assert_eq!(answer.body["type"], "/problems/overloaded");
         assert_eq!(answer.headers["retry-after"], "1");
     }

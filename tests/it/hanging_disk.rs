@@ -39,11 +39,11 @@ fn may_count(answer: &Answer) -> String {
     id.to_owned()
 }
 
-/// Asserts that nothing was recorded, because of the disk of `file`.
+/// Asserts that the call had no effect, because of the disk of `file`.
 #[track_caller]
 fn was_refused(answer: &Answer, file: &str) {
     let detail = answer.problem(503);
-    assert!(detail.contains(file) && detail.contains("othing was recorded"), "{detail}");
+    assert!(detail.contains(file) && detail.contains("had no effect"), "{detail}");
     assert_eq!(answer.body["event_id"], Value::Null);
 }
 

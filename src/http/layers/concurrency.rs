@@ -142,7 +142,7 @@ impl ConcurrencyLimiter {
     fn refuse(&self) -> Response {
         telemetry::shed(Shed::Requests);
         self.last_refused_ms.store(self.now_ms(), Ordering::Relaxed);
-        let detail = "more requests come than can be served, and nothing was recorded: try again \
+        let detail = "more requests come than can be served, and this one had no effect: try again \
                       in a moment";
         Problem::new(ProblemKind::Overloaded, detail).into_response()
     }

@@ -62,11 +62,11 @@ impl From<CounterError> for Problem {
         match &error {
             CounterError::Unavailable(_) => Self::new(
                 ProblemKind::Unavailable,
-                "the store can't be reached, and nothing was recorded: try again in a moment",
+                "the store can't be reached, and the call had no effect: try again in a moment",
             ),
             CounterError::Disk(cause) => Self::new(
                 ProblemKind::Unavailable,
-                format!("{cause}. Nothing was recorded: try again in a moment"),
+                format!("{cause}. The call had no effect: try again in a moment"),
             ),
             CounterError::WritesWait => Self::new(
                 ProblemKind::Unavailable,
@@ -91,7 +91,7 @@ impl From<CounterError> for Problem {
             ),
             CounterError::Overloaded => Self::new(
                 ProblemKind::Overloaded,
-                "more calls are waiting than can be served, and nothing was recorded: try again \
+                "more calls are waiting than can be served, and this one had no effect: try again \
                  in a moment",
             ),
             CounterError::Full(cause) => Self::new(

@@ -109,8 +109,8 @@ impl ProblemKind {
                 meaning: "The request has no header Host or several, headers Idempotency-Key that \
                           differ, or a body that broke off before its end or whose chunks are \
                           malformed.",
-                remedy: "Send it as `detail` says. Nothing was recorded. Where it comes through a \
-                         proxy, look there.",
+                remedy: "Send it as `detail` says. The call had no effect. Where it comes through \
+                         a proxy, look there.",
             },
             Self::InvalidJson => Explanation {
                 name: "invalid-json",
@@ -132,7 +132,7 @@ impl ProblemKind {
                 title: "A field is not as it must be",
                 meaning: "A field is missing, unknown, of a wrong type or out of bounds. `field` \
                           names it.",
-                remedy: "Correct it as `detail` says. Nothing was recorded.",
+                remedy: "Correct it as `detail` says. The call had no effect.",
             },
             Self::Unauthorized => Explanation {
                 name: "unauthorized",
@@ -227,15 +227,15 @@ impl ProblemKind {
                 title: "The store does not answer",
                 meaning: "Neither the store nor the spool takes the call, or nothing is known to \
                           answer it with. `detail` says whether a write may have taken effect.",
-                remedy: "Try again after as many seconds as Retry-After says, with the same \
-                         `event_id`, so that it counts once.",
+                remedy: "Try again after as many seconds as Retry-After says; a write with the \
+                         same `event_id`, so that it counts once.",
             },
             Self::Overloaded => Explanation {
                 name: "overloaded",
                 title: "More is asked of the service than it can do",
                 meaning: "There are more requests or connections than can be served, the token's \
                           limit is reached, or the anomaly is new and there are as many as \
-                          `store.max_anomalies` permits. Nothing was recorded.",
+                          `store.max_anomalies` permits. The call had no effect.",
                 remedy: "Try again after as many seconds as Retry-After says.",
             },
             Self::Internal => Explanation {
