@@ -3,8 +3,12 @@
 
 use serde_json::json;
 
-use crate::support::{
-    Ended, ErrorProxy, RedisServer, Service, anomaly_counter, eventually, healthy_again, wall_clock,
+use crate::{
+    readme::commands,
+    support::{
+        Ended, ErrorProxy, RedisServer, Service, anomaly_counter, eventually, healthy_again,
+        wall_clock,
+    },
 };
 
 const KEY: &str = "af03baee239021c4";
@@ -77,6 +81,39 @@ async fn they_are_listed_retried_and_dropped_with_the_service_running_and_stoppe
         Some(()).filter(|()| listed(&service).len() == 1)
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_of_the_document_list_retry_and_drop_them() {
+    let mut redis = RedisServer::start();
+    let service = Service::on_redis(&redis).await;
+    redis.kill();
+    let unknown = json!({"anomaly_key": "0123456789abcdef", "action": "a", "success": true});
+    for _ in 0..2 {
+        assert_eq!(service.post("/repairs", &unknown).await.status, 202);
+    }
+    redis.restart();
+    // What is retried is refused again, and gets another number.
+    let two = || {
+        eventually("both are dead letters", || async {
+            Some(listed(&service)).filter(|numbers| numbers.len() == 2)
+        })
+    };
+    let blocks = commands(include_str!("../../docs/operations.md"));
+    let block = blocks.iter().find(|block| block.contains("spool list")).unwrap();
+    assert_eq!(block.lines().count(), 4);
+    for command in block.lines() {
+        let number = two().await.remove(0);
+        let arguments: Vec<_> =
+            command.split(' ').skip(2).map(|word| word.replace("17", &number)).collect();
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        let printed = spool(&service, &arguments).succeeded().stdout;
+        let says = if arguments == ["retry", "--all"] { "2 " } else { &number };
+        assert!(printed.contains(says), "{command}: {printed}");
+        if arguments[0] == "drop" {
+            assert_eq!(listed(&service).len(), 1);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,6 +25,7 @@ mod damaged_spool;
 mod damaged_store;
 mod dead_letters;
 mod deployments;
+mod documents;
 mod durability;
 mod forget;
 mod forgetful_redis;

@@ -4,21 +4,25 @@
 use std::process::Command;
 
 use anomaly_counter::domain::Timestamp;
-use serde_json::{Deserializer, Value};
+use serde_json::{Deserializer, Value, json};
 
-use crate::support::Service;
+use crate::support::{Alertmanager, Service, wall_clock};
 
-const README: &str = include_str!("../../README.md");
+pub(crate) const README: &str = include_str!("../../README.md");
 const FIND: &str = include_str!("../../docs/find.md");
 const ALERTMANAGER: &str = include_str!("../../docs/alertmanager.md");
 
+/// The fenced blocks of a kind in a document.
+pub(crate) fn fenced<'a>(document: &'a str, kind: &str) -> Vec<&'a str> {
+    let blocks = document.split(&format!("```{kind}\n")).skip(1).collect::<Vec<_>>();
+    blocks.into_iter().map(|block| block.split("```").next().unwrap()).collect()
+}
+
 /// The calls in a document's console blocks, each with the answers under it.
 fn calls(document: &str) -> Vec<(&str, &str)> {
-    document
-        .split("```console\n$ ")
-        .skip(1)
-        .map(|block| block.split("```").next().unwrap().split_once('\n').unwrap())
-        .collect()
+    let blocks = fenced(document, "console").into_iter();
+    let calls = blocks.flat_map(|block| block.strip_prefix("$ ").unwrap().split("\n$ "));
+    calls.map(|call| call.split_once('\n').unwrap()).collect()
 }
 
 fn json_values(text: &str) -> Vec<Value> {
@@ -68,19 +72,10 @@ async fn its_calls_give_its_answers() {
     for (call, answers) in calls {
         assert_eq!(json_values(&run(&service, call)), json_values(answers), "{call}");
     }
-    // What finds an anomaly finds this one. The other commands build or start the service.
-    let commands = commands(README).into_iter().filter(|block| block.contains("/anomalies/lookup"));
-    let commands: Vec<_> = commands.collect();
-    assert_eq!(commands.len(), 1);
-    let printed = run(&service, &commands[0]);
-    // The lookup, the list (of which none is at ESCALATE), and the table of `top`.
-    for part in ["\"anomaly_key\":\"6a0d01fd615acb3c\"", "\"total\":0", "HighCPU  "] {
-        assert!(printed.contains(part), "{part}: {printed}");
-    }
 }
 
 /// The blocks of commands of a document: lines that are indented by four, outside of fences.
-fn commands(document: &str) -> Vec<String> {
+pub(crate) fn commands(document: &str) -> Vec<String> {
     let (mut blocks, mut is_fenced) = (vec![String::new()], false);
     for line in document.lines() {
         is_fenced ^= line.starts_with("```");
@@ -105,11 +100,12 @@ async fn each_command_to_find_an_anomaly_has_an_answer() {
     for (call, answers) in calls {
         assert_eq!(json_values(&run(&service, call)), json_values(answers), "{call}");
     }
-    // A real Alertmanager is not worth its start for the labels that `amtool` prints.
-    let others = commands[1..].iter().filter(|commands| !commands.contains("amtool"));
-    assert!(others.clone().count() > 6);
-    for commands in others {
-        let printed = run(&service, commands);
+    let alertmanager = Alertmanager::start(&service, json!({}), &json!({}));
+    let labels = json!({"alertname": "HighCPU", "job": "api", "namespace": "shop"});
+    alertmanager.tell(&json!([{"labels": labels, "startsAt": wall_clock().to_string()}])).await;
+    assert!(commands.len() > 8);
+    for commands in &commands[1..] {
+        let printed = run(&service, &commands.replace("http://127.0.0.1:9093", alertmanager.url()));
         // The command line prints for people.
         let is_answer = match commands.starts_with("anomaly-counter ") {
             true => printed.contains("HighCPU"),
@@ -119,10 +115,20 @@ async fn each_command_to_find_an_anomaly_has_an_answer() {
     }
 }
 
-/// Returns what amtool prints, and whether it has succeeded.
-fn amtool(arguments: &[&str]) -> (String, bool) {
-    let output = Command::new("amtool").args(arguments).output();
-    let output = output.expect("amtool must be there: tests/install-programs.sh installs it");
+pub(crate) fn amtool(arguments: &[&str]) -> (String, bool) {
+    checked_by("amtool", arguments)
+}
+
+pub(crate) fn promtool(arguments: &[&str]) -> (String, bool) {
+    checked_by("promtool", arguments)
+}
+
+/// Returns what a program prints, and whether it has succeeded.
+fn checked_by(program: &str, arguments: &[&str]) -> (String, bool) {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.unwrap_or_else(|error| {
+        panic!("{program}: {error}. tests/install-programs.sh installs it")
+    });
     let printed = [output.stdout, output.stderr].concat();
     (String::from_utf8(printed).unwrap(), output.status.success())
 }
@@ -130,8 +136,7 @@ fn amtool(arguments: &[&str]) -> (String, bool) {
 #[test]
 fn configurations_of_alertmanager_are_complete_and_leave_no_receiver_out() {
     for document in [README, ALERTMANAGER] {
-        let blocks = document.split("```yaml\n").skip(1);
-        let blocks = blocks.map(|block| block.split("```").next().unwrap());
+        let blocks = fenced(document, "yaml").into_iter();
         let config: Vec<_> = blocks.filter(|block| block.contains("route:")).collect();
         assert_eq!(config.len(), 1);
         let dir = tempfile::TempDir::new().unwrap();
@@ -148,8 +153,7 @@ fn configurations_of_alertmanager_are_complete_and_leave_no_receiver_out() {
 
 #[test]
 fn the_links_in_alerts_are_templates_of_prometheus_and_alertmanager() {
-    let blocks = FIND.split("```yaml\n").skip(1);
-    let blocks: Vec<_> = blocks.map(|block| block.split("```").next().unwrap()).collect();
+    let blocks = fenced(FIND, "yaml");
     let [annotations, slack, text] = blocks[..] else { panic!("{blocks:?}") };
     let indented = |block: &str, by: usize| -> String {
         block.lines().map(|line| format!("{}{line}\n", " ".repeat(by))).collect()
@@ -170,9 +174,8 @@ fn the_links_in_alerts_are_templates_of_prometheus_and_alertmanager() {
         indented(annotations, 8)
     );
     std::fs::write(path("rules.yml"), &rules).unwrap();
-    let checked = Command::new("promtool").args(["check", "rules", &path("rules.yml")]).output();
-    let checked = checked.expect("promtool must be there: tests/install-programs.sh installs it");
-    assert!(checked.status.success(), "{}{rules}", String::from_utf8_lossy(&checked.stderr));
+    let (printed, is_accepted) = promtool(&["check", "rules", &path("rules.yml")]);
+    assert!(is_accepted, "{printed}{rules}");
 }
 
 #[test]

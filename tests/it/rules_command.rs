@@ -1,7 +1,10 @@
 //! The commands about rules, and rules that can't be used: what `rules test` and `check-config`
 //! say.
 
-use crate::support::{Ended, anomaly_counter};
+use crate::{
+    readme::fenced,
+    support::{Ended, anomaly_counter},
+};
 
 const RULES: &str = r#"
 [[rule]]
@@ -218,4 +221,60 @@ fn the_example_of_rules_can_be_used_as_it_is() {
     let files = [("rules.toml", example.as_str()), ("cases.toml", cases.as_str())];
     let ended = run_with(&files, &["rules", "test", "--cases", "cases.toml"]).succeeded();
     assert_eq!(ended.stdout, "6 cases are as expected\n");
+}
+
+const COUNTING: &str = include_str!("../../docs/counting.md");
+
+/// The block of docs/counting.md with the file of this name.
+fn documented(name: &str) -> &'static str {
+    let heading = format!("# {name}\n");
+    fenced(COUNTING, "toml").into_iter().find(|block| block.starts_with(&heading)).unwrap()
+}
+
+#[test]
+fn the_examples_of_the_document_are_what_is_printed() {
+    let config = documented("config.toml").replace("/etc/anomaly-counter/", "");
+    let cases = "[[case]]\nsignature = { namespace = \"dev-ada\" }\nrule = \"dev\"\n";
+    let files = [
+        ("config.toml", &config[..]),
+        ("rules.toml", documented("rules.toml")),
+        ("cases.toml", cases),
+    ];
+    let blocks = fenced(COUNTING, "console").into_iter();
+    let block = blocks.filter(|block| block.contains("rules test")).collect::<Vec<_>>();
+    let [block] = block[..] else { panic!("{block:?}") };
+    let mut commands = 0;
+    for example in block.strip_prefix("$ ").unwrap().split("\n$ ") {
+        let (command, shown) = example.split_once('\n').unwrap_or((example, ""));
+        let command = command.split(" #").next().unwrap().trim_end();
+        let command = command.strip_prefix("anomaly-counter ").unwrap();
+        // JSON is the last argument, and has no blanks.
+        let arguments: Vec<&str> = command.split(' ').map(|word| word.trim_matches('\'')).collect();
+        let printed = run_with(&files, &arguments).succeeded().stdout;
+        assert!(shown.is_empty() || printed.trim_end() == shown.trim_end(), "{command}: {printed}");
+        commands += 1;
+    }
+    assert_eq!(commands, 3);
+}
+
+#[test]
+fn the_complaints_in_the_document_are_those_of_a_start() {
+    let rule = |name: &str, rest: &str| format!("[[rule]]\nname = \"{name}\"\n{rest}\n");
+    let of = |job: &str| rule(job, &format!("match = ['job=\"{job}\"']"));
+    for (begin, rules) in [
+        (
+            "rule 2 \"batch\": ",
+            [of("one"), rule("batch", "levels = { ESCALATE = [\"5 in 24\"] }")].concat(),
+        ),
+        ("rule 4 \"late\": ", [of("one"), of("two"), rule("all", ""), of("late")].concat()),
+        (
+            "rule 1 \"api\": ",
+            rule("api", "levels = { REPEAT = [\"5 in 24h\"], ESCALATE = [\"5 in 24h\"] }"),
+        ),
+    ] {
+        let mut lines = COUNTING.lines().filter_map(|line| line.strip_prefix("    "));
+        let line = lines.find(|line| line.starts_with(begin)).unwrap_or_else(|| panic!("{begin}"));
+        let printed = run_with(&[("rules.toml", &rules)], &["check-config"]).failed().printed();
+        assert!(printed.contains(line), "{line}: {printed}");
+    }
 }

@@ -46,6 +46,10 @@ impl Alertmanager {
         Self { base: format!("http://127.0.0.1:{port}"), _process: process, _dir: dir }
     }
 
+    pub(crate) fn url(&self) -> &str {
+        &self.base
+    }
+
     /// Tells it of alerts, as Prometheus does.
     pub(crate) async fn tell(&self, alerts: &Value) {
         let client = http_client().build().unwrap();

@@ -40,6 +40,13 @@ async fn add_user(redis: &RedisServer, rule: &str) {
     redis.client().await.run(&command).await;
 }
 
+#[test]
+fn the_document_has_these_permissions() {
+    let rule = RULE.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = format!("    user anomaly-counter on >PASSWORD {rule} +info {LISTS_RULE}\n");
+    assert!(include_str!("../../../docs/security.md").contains(&line), "{line}");
+}
+
 #[tokio::test]
 async fn the_documented_user_may_do_all_that_the_service_does() {
     let redis = server_with(RULE).await;

@@ -127,6 +127,23 @@ fn paths_in_commands_are_there() {
 }
 
 #[test]
+fn targets_of_make_in_documents_are_there() {
+    let makefile = Source::read("Makefile").text;
+    let mut seen = 0;
+    for Source { path, text } in Source::all("", &["md"]) {
+        let spans = text.lines().flat_map(|line| code_spans(line).1);
+        let commands = text.lines().filter_map(|line| line.strip_prefix("    "));
+        for command in spans.chain(commands) {
+            let Some(target) = command.strip_prefix("make ") else { continue };
+            let target = target.split([' ', '…']).next().unwrap();
+            seen += 1;
+            assert!(makefile.contains(&format!("\n{target}: ")), "{path} names make {target}");
+        }
+    }
+    assert!(seen > 10, "only {seen} are seen");
+}
+
+#[test]
 fn anchors_are_those_of_github() {
     let document =
         "# On `Redis`, again\n\n```\n# no heading\n```\n## What's new?\n## What's new?\n";
