@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 pub enum EscalationLevel {
     /// The anomaly has come back: the repair treats the symptom.
     Repeat,
-    /// A person should look.
+    /// A person should look, and automatic repairs stop.
     Escalate,
-    /// Stop restarting, and fix the cause.
+    /// Fix the cause: nothing else helps.
     PermanentFix,
 }
 

@@ -65,9 +65,10 @@ impl PartialSchema for EscalationLevel {
             .enum_values(Some(names))
             .description(Some(
                 "The response that the number of occurrences calls for: `REPEAT` (the repair \
-                 treats the symptom), `ESCALATE` (a person should look) or `PERMANENT_FIX` (stop \
-                 restarting, and fix the cause). The levels begin at 3, 5 and 10 occurrences in 24 \
-                 hours unless the service has other thresholds, or a rule for the anomaly.",
+                 treats the symptom), `ESCALATE` (a person should look, and automatic repairs \
+                 stop) or `PERMANENT_FIX` (fix the cause: nothing else helps). The levels begin at \
+                 3, 5 and 10 occurrences in 24 hours unless the service has other thresholds, or a \
+                 rule for the anomaly.",
             ))
             .into()
     }
