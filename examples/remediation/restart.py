@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Restarts the pod of an alert for as long as anomaly-counter says that this may help.
 
-    restart.py http://127.0.0.1:8080 9099 kubectl delete pod
+    restart.py http://127.0.0.1:8080 9099 kubectl delete pod --wait=false
 
-listens on 127.0.0.1:9099 for Alertmanager's deliveries, in place of anomaly-counter, and passes each
-on to it. The answer says how often each alert has happened. The command is run with
-`--namespace=NAMESPACE -- POD`; its exit status says whether the repair worked. Where an answer is
-missing, nothing is restarted. ANOMALY_COUNTER_TOKEN is a token with the scopes `ingest` and `read`.
+listens on 127.0.0.1:9099 for Alertmanager's deliveries, in place of anomaly-counter, and passes
+each on to it. The answer says how often each alert has happened. For the alerts in RESTART_ON the
+command is run with `--namespace=NAMESPACE -- POD`; its exit status says whether the repair worked,
+and the next delivery waits for its end. Where an answer is missing, nothing is restarted.
+ANOMALY_COUNTER_TOKEN is a token with the scopes `ingest` and `read`.
 """
 import json, os, subprocess, sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -16,6 +17,7 @@ if len(sys.argv) < 4:
     sys.exit(__doc__)
 COUNTER, PORT, *RESTART = sys.argv[1:]
 ACTION = "restart_pod"
+RESTART_ON = {"KubePodCrashLooping"}  # alerts that a restart may help
 HEADERS = {"Content-Type": "application/json"}
 if token := os.environ.get("ANOMALY_COUNTER_TOKEN"):
     HEADERS["Authorization"] = f"Bearer {token}"
@@ -25,17 +27,28 @@ def ask(path, body=None):
     with urlopen(Request(COUNTER + path, data, HEADERS), timeout=10) as answer:
         return json.load(answer)
 
+def pod_of(labels):
+    # With these labels `pod` and `namespace` are those of the exporter, kube-state-metrics.
+    exported = labels.keys() & {"exported_namespace", "exported_pod", "exported_container"}
+    namespace = labels.get("exported_namespace") or labels.get("namespace") or "default"
+    return namespace, labels["exported_pod" if exported else "pod"]
+
 def handle(alert, result):
+    labels = alert["labels"] or {}
+    if (name := labels.get("alertname")) not in RESTART_ON:
+        return f"{name}: no restart, because it is not in RESTART_ON"
     # Another pod of the same incident does not count, and may need its restart all the same.
     if result["counted"] is not True and result["reason"] != "same_incident":
         return f"no restart: {result['reason']}"  # resolved, sent again, or waiting in an outage
     key, level = result["anomaly_key"], result["escalation_level"]
-    if level not in (None, "REPEAT"):  # ESCALATE: call somebody; PERMANENT_FIX: fix the cause
+    if level not in (None, "REPEAT"):  # ESCALATE: a person should look
         return f"{key}: no restart at {level}"
+    if result["regressed"] is not False:
+        return f"{key}: no restart, because it came back after its fix"
     if ask(f"/anomalies/{key}/repairs/{ACTION}")["should_skip"] is not False:
         return f"{key}: no restart, because it has not helped before"
-    labels = alert["labels"]
-    command = [*RESTART, f"--namespace={labels.get('namespace', 'default')}", "--", labels["pod"]]
+    namespace, pod = pod_of(labels)
+    command = [*RESTART, f"--namespace={namespace}", "--", pod]
     success = subprocess.run(command).returncode == 0
     ask("/repairs", {"anomaly_key": key, "action": ACTION, "success": success})
     return f"{key}: restarted, success: {success}"

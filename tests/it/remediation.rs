@@ -15,6 +15,9 @@ use crate::support::{
     wall_clock,
 };
 
+/// An alert that the script repairs.
+const ALERT: &str = "KubePodCrashLooping";
+
 /// The running script. Its restarts are lines of a file.
 struct Script {
     _process: Process,
@@ -52,7 +55,7 @@ impl Script {
 fn delivery(age_seconds: i64) -> Value {
     json!({"version": "4", "alerts": [{
         "status": "firing", "fingerprint": "f", "endsAt": "0001-01-01T00:00:00Z",
-        "labels": {"alertname": "HighCPU", "namespace": "prod", "pod": "api-1"},
+        "labels": {"alertname": ALERT, "namespace": "prod", "pod": "api-1"},
         "startsAt": wall_clock().minus_seconds(age_seconds).to_string(),
     }]})
 }
@@ -69,7 +72,7 @@ fn end(age_seconds: i64) -> Value {
 /// The path of what is known of its anomaly.
 fn anomaly_path() -> String {
     let mut fields = serde_json::Map::new();
-    fields.insert("alert_name".to_owned(), "HighCPU".into());
+    fields.insert("alert_name".to_owned(), ALERT.into());
     fields.insert("namespace".to_owned(), "prod".into());
     let signature = anomaly_counter::domain::Signature::from_fields(&fields).unwrap();
     format!("/anomalies/{}", signature.key())
@@ -134,6 +137,58 @@ async fn the_script_restarts_each_pod_of_an_incident() {
     assert_eq!(service.get(&anomaly_path()).await.ok()["frequency"]["count_24h"], 1);
 }
 
+/// Delivers alerts of kube-state-metrics, each in a delivery of its own, with these labels besides.
+async fn restarts_for(labels: &[Value]) -> (Service, Vec<String>) {
+    let service = Service::embedded().await;
+    let script = Script::start(&format!("http://{}", service.address()), 0).await;
+    for (number, others) in (1..).zip(labels) {
+        let mut delivery = delivery(60);
+        let alert = &mut delivery["alerts"][0];
+        alert["fingerprint"] = format!("f{number}").into();
+        for (name, value) in others.as_object().unwrap() {
+            alert["labels"][name] = value.clone();
+        }
+        assert_eq!(script.deliver(&delivery).await, 200);
+    }
+    let restarts = script.restarts();
+    (service, restarts)
+}
+
+#[tokio::test]
+async fn the_script_restarts_no_pod_of_other_alerts() {
+    let (service, restarts) = restarts_for(&[json!({"alertname": "HighCPU"})]).await;
+    assert_eq!(restarts, Vec::<String>::new());
+    assert_eq!(service.get("/summary").await.ok()["anomalies"], 1, "it is counted");
+}
+
+#[tokio::test]
+async fn the_script_restarts_the_pod_that_is_broken_and_not_its_exporter() {
+    let exporter = json!({"namespace": "monitoring", "pod": "kube-state-metrics-0"});
+    let (mut whole, mut without_pod) = (exporter.clone(), exporter);
+    whole["exported_namespace"] = "shop".into();
+    whole["exported_pod"] = "cart-1".into();
+    without_pod["exported_namespace"] = "data".into();
+    let (_service, restarts) = restarts_for(&[whole, without_pod]).await;
+    assert_eq!(restarts, ["--namespace=shop -- cart-1"]);
+}
+
+#[tokio::test]
+async fn the_script_restarts_nothing_that_came_back_after_its_fix() {
+    let service = Service::embedded().await;
+    let script = Script::start(&format!("http://{}", service.address()), 0).await;
+    for told in [delivery(300), end(300)] {
+        assert_eq!(script.deliver(&told).await, 200);
+    }
+    let key = anomaly_path().replace("/anomalies/", "");
+    let fix = json!({"anomaly_key": key, "fix_description": "raised the limit"});
+    service.put("/permanent-fix", &fix).await.ok();
+    assert_eq!(script.deliver(&delivery(0)).await, 200);
+    let known = service.get(&anomaly_path()).await.ok();
+    assert_eq!(known["frequency"]["count_24h"], 2);
+    assert_eq!(known["frequency"]["regressed"], true);
+    assert_eq!(script.restarts().len(), 1);
+}
+
 #[tokio::test]
 async fn the_script_restarts_nothing_where_it_gets_no_answer() {
     let nobody = format!("http://127.0.0.1:{}", free_ports(1)[0]);
@@ -143,6 +198,6 @@ async fn the_script_restarts_nothing_where_it_gets_no_answer() {
     let script = Script::start(&format!("http://{}", service.address()), 0).await;
     assert_eq!(script.deliver(&json!("no delivery")).await, 422, "which no repetition fixes");
     assert_eq!(script.restarts(), Vec::<String>::new());
-    let unknown = service.get(&format!("/anomalies/{}", key_of("HighCPU"))).await;
+    let unknown = service.get(&format!("/anomalies/{}", key_of(ALERT))).await;
     unknown.problem(404);
 }
