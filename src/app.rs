@@ -236,7 +236,6 @@ impl Application {
         // Beside the store's own connections, so that what is wrong is known in time.
         let examined = redis.map(|redis| tokio::spawn(async move { redis.run().await }));
         let store = open_store(config).await?;
-        authenticator.remember_tokens();
         let recorder = Recorder::install(store.name())?;
         let counting = CounterConfig {
             batch: config.batch,
@@ -252,6 +251,8 @@ impl Application {
             Counter::start(store, clock, Arc::new(rules), counting, spool_dir.as_deref())
         };
         let counter = Arc::new(tokio::task::spawn_blocking(starting).await??);
+        // With Redis, it is the spool that creates the data directory.
+        authenticator.remember_tokens();
         if let Some(examined) = examined {
             tokio::spawn(report_redis(examined, Arc::clone(&counter)));
         }

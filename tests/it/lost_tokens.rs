@@ -143,6 +143,18 @@ async fn entries_removed_from_the_configuration_let_nobody_in_until_auth_is_disa
 }
 
 #[tokio::test]
+async fn with_redis_too_the_first_start_in_an_empty_folder_remembers_that_there_were_tokens() {
+    let on_redis = |tokens: &str| format!("redis.url = \"redis://127.0.0.1:1\"\n{tokens}");
+    let inline = format!("[[auth.tokens]]\n{}", entry(""));
+    let service = Service::with_files(&on_redis(&inline), &[]).await;
+    assert_eq!(status(&service, Some("secret")).await, 200);
+    fs::write(service.dir().join("config/test.toml"), on_redis("")).unwrap();
+    let service = service.restart().await;
+    assert_eq!(status(&service, None).await, 401);
+    is_said(&service, "ERROR", NOBODY_GETS_IN).await;
+}
+
+#[tokio::test]
 async fn entries_that_have_all_expired_let_nobody_in_and_are_an_error_line() {
     let expired = format!("[[tokens]]\n{}", entry("expires_at = \"2020-01-01T00:00:00Z\""));
     let service = with_file(&expired).await;
