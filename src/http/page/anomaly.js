@@ -16,7 +16,7 @@ import {
 
 export const WINDOWS = ["24h", "7d", "30d"];
 
-/** An advice is asked for so many actions. An anomaly has one to three. */
+/** Maximum number of actions for which advice is requested. An anomaly has one to three. */
 const MAX_ADVICE = 10;
 
 /**
@@ -123,8 +123,8 @@ function picture({ anomaly, history }, { window, width, isOpen }) {
       h("span", "line: count of 24 h, over the levels"),
       h("span.worked-key", "repair worked"), h("span.failed-key", "repair failed"),
       others.map((words) => h("span", words)),
-      starts.length + others.length === 0 && h("span", "its rule gives no levels")),
-    opening("The same as a table", scrolled("History", chartTable(ok, back))),
+      starts.length + others.length === 0 && h("span", "its rule has no levels")),
+    opening("Show as a table", scrolled("History", chartTable(ok, back))),
     withCurl(isOpen, [["History", "GET", `anomalies/${key}/history?window=${window}`]]));
 }
 
@@ -135,14 +135,14 @@ function picture({ anomaly, history }, { window, width, isOpen }) {
 function repairs({ anomaly: { anomaly_key: key, repairs: actions }, advice }, isOpen) {
   if (!actions) return card("Repairs", notKnown());
   const rows = actions.map(({ action, total, success, success_rate: rate }, index) => {
-    const told = advice[index];
-    const words = !told || "problem" in told ? unknown()
-      : told.ok.should_skip ? h("strong.bad", "do not try again") : h("span.good", "worth a try");
+    const answer = advice[index];
+    const words = !answer || "problem" in answer ? unknown()
+      : answer.ok.should_skip ? h("strong.bad", "do not try again") : h("span.good", "worth a try");
     return fact(h("bdi.action", action),
       `${number(success)} of ${number(total)} worked (${percent(rate)}): `, words);
   });
   return card("Repairs",
-    rows.length ? h("dl.fields", rows) : h("p.quiet", "No repair was reported."),
+    rows.length ? h("dl.fields", rows) : h("p.quiet", "No repair attempts were reported."),
     withCurl(isOpen, [
       ["Attempts", "GET", `anomalies/${key}/repairs`],
       ["Worth a try?", "GET", advicePath(key, actions[0]?.action ?? "restart_pod")],
@@ -164,16 +164,16 @@ function fix({ anomaly }, { isOpen, canOperate }) {
     mark && [
       h("blockquote", { dir: "auto" }, mark.fix_description ?? "(no description)"),
       h("p", "Marked ", mark.fixed_by && ["by ", h("bdi", mark.fixed_by), ", "],
-        timeAt(mark.fixed_at), ". It ends on ", timeAt(mark.expires_at), "."),
+        timeAt(mark.fixed_at), ". It expires on ", timeAt(mark.expires_at), "."),
     ],
     frequency.regressed && h("p", h("strong.bad", "It came back after this fix.")),
     canOperate && h("div.buttons",
       button(isMarked ? "Mark again…" : "Mark as fixed…", "mark"),
-      (isMarked || isUnknown) && button("Take back…", "unmark")),
+      (isMarked || isUnknown) && button("Remove mark…", "unmark")),
     withCurl(isOpen, [
       ["Mark as fixed", "PUT", "permanent-fix",
         { anomaly_key: key, fix_description: "raised the limit" }],
-      ["Take back", "DELETE", `permanent-fix/${key}`],
+      ["Remove the mark", "DELETE", `permanent-fix/${key}`],
     ], !canOperate));
 }
 
@@ -183,7 +183,7 @@ function fix({ anomaly }, { isOpen, canOperate }) {
  */
 function deed({ event, fix_description, reason, action, success }) {
   if (event === "marked_fixed") return ["marked as fixed: ", h("bdi", fix_description)];
-  if (event === "unmarked_fixed") return ["took the mark back", reason && [": ", h("bdi", reason)]];
+  if (event === "unmarked_fixed") return ["removed the mark", reason && [": ", h("bdi", reason)]];
   if (event !== "repair_attempted") return event;
   return ["tried ", h("bdi.action", action), success ? ", which worked" : ", which failed"];
 }
@@ -200,7 +200,7 @@ function audit({ anomaly: { anomaly_key: key }, audit: found }, isOpen) {
     return fact([timeAt(at), by && h("bdi", { title }, ` ${by}`)], deed(entry));
   });
   return card("Who did what", rows.length ? scrolled("Who did what", h("dl.fields", rows))
-    : h("p.quiet", "Nothing yet."),
+    : h("p.quiet", "No entries yet."),
   withCurl(isOpen, [["Who did what", "GET", `anomalies/${key}/audit`]]));
 }
 
@@ -215,7 +215,7 @@ function fields({ anomaly: { anomaly_key: key, signature, metadata } }, isOpen) 
     return fact(h("bdi", name), h("bdi", text));
   });
   return card("All fields, as first posted",
-    rows.length ? h("dl.fields", rows) : h("p.quiet", "They are not known."),
+    rows.length ? h("dl.fields", rows) : h("p.quiet", "They are unknown."),
     withCurl(isOpen, [["This anomaly", "GET", `anomalies/${key}`]]));
 }
 

@@ -43,7 +43,7 @@ async function ask(path, init) {
   }
   const { ok, status } = response;
   if (ok || status === 304) return response;
-  const { detail = `The answer is ${status}.`, title } = await response.json().catch(() => ({}));
+  const { detail = `The response is ${status}.`, title } = await response.json().catch(() => ({}));
   throw new Problem(status, detail, title);
 }
 

@@ -62,7 +62,7 @@ function marksOf({ events, buckets }, regressed) {
   changes.forEach(({ at, isMark, by }, index) => {
     const until = changes[index + 1]?.at ?? Infinity;
     const last = until === Infinity && regressed ? Date.parse(regressed) : 0;
-    const text = isMark ? `fixed${by ? ` by ${isolated(by)}` : ""}` : "mark taken back";
+    const text = isMark ? `fixed${by ? ` by ${isolated(by)}` : ""}` : "mark removed";
     marks.push({ at, kind: isMark ? "fixed" : "off", text });
     // The bucket in which the mark lies may have its occurrences before the mark.
     const back = isMark && buckets.map(({ start, count }) => (count ? Date.parse(start) : 0))
@@ -114,7 +114,7 @@ export function bucketText({ buckets, step_seconds }, index) {
   const until = step_seconds * 1000 < DAY ? hourMinute(end) : moment(end);
   const about = exact === false ? "about " : "";
   return `${moment(new Date(start))} – ${until}: ${about}${plural(count, "occurrence")}, `
-    + (day === null ? "in 24 h not known" : `${number(day)} in 24 h`);
+    + (day === null ? "in 24 h unknown" : `${number(day)} in 24 h`);
 }
 
 /**
@@ -231,7 +231,7 @@ export function chart(history, regressed, width) {
   }
   path("guide", `M0 ${BARS_TOP}V${LANES_END}`);
   const label = `${plural(total, "occurrence")}, and the count of 24 hours over the levels. `
-    + "The table below says the same.";
+    + "The table below has the same data.";
   const size = { width, height: HEIGHT, "data-left": left, "data-right": right };
   return s("svg.chart", { ...size, role: "img", "aria-label": label }, parts);
 }

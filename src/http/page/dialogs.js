@@ -74,8 +74,8 @@ export function askToMark(subject) {
   const { key: anomaly_key, name, who } = subject;
   ask("Mark as fixed", name, ["PUT", "permanent-fix", { anomaly_key }], subject,
     { anomaly_key, fix_description: "raised the limit" },
-    h("p", "The mark holds for 90 days. If the anomaly occurs again, that is a regression."),
-    field("What was done to fix the cause", h("textarea",
+    h("p", "The mark is valid for 90 days. If the anomaly occurs again, that is a regression."),
+    field("Description of the fix", h("textarea",
       { name: "fix_description", rows: 4, required: true, maxlength: MAX_TEXT, dir: "auto" })),
     field("Who fixed it (optional)", h("input", { name: "fixed_by", value: who, maxlength: 200 })));
 }
@@ -84,13 +84,13 @@ export function askToMark(subject) {
 export function askToUnmark(subject) {
   const { key, name } = subject;
   const reason = "it came back under load";
-  ask("Take the mark back", name, ["DELETE", `permanent-fix/${key}`], subject, { reason },
-    h("p", "From then on an occurrence is no regression."),
+  ask("Remove the mark", name, ["DELETE", `permanent-fix/${key}`], subject, { reason },
+    h("p", "After that, an occurrence is not a regression."),
     field("Why (optional)", h("input", { name: "reason", maxlength: MAX_TEXT, dir: "auto" })));
 }
 
 const KEYS = [
-  ["/", "search"], ["j", "next row"], ["k", "row before"], ["Enter", "open the row"],
+  ["/", "search"], ["j", "next row"], ["k", "previous row"], ["Enter", "open the row"],
   ["u", "back to the list"], ["f", "mark as fixed"], ["?", "this help"],
 ];
 
@@ -102,7 +102,7 @@ export function showHelp(areOn, set) {
   const box = h("input", { type: "checkbox", checked: areOn });
   box.addEventListener("change", () => set(box.checked));
   const rows = KEYS.map(([key, words]) => h("div", h("dt", h("kbd", key)), h("dd", words)));
-  open("Keyboard", h("dl.keys", rows), h("label", box, " Single keys do this"),
+  open("Keyboard", h("dl.keys", rows), h("label", box, " Enable single-key shortcuts"),
     h("div.buttons", cancel("Close")));
 }
 
@@ -110,16 +110,16 @@ export function showHelp(areOn, set) {
  * @param {Problem | null} refusal
  */
 export const tokenForm = (refusal) => h("form.login", { id: "login" },
-  h("h1", "A token is needed"),
-  h("p", "It stays in this browser until you log out, in a cookie that scripts can't read."),
+  h("h1", "A token is required"),
+  h("p", "It is stored in a cookie, which scripts can't read, until you log out."),
   // Where others on the network could read the token.
   !window.isSecureContext
-    && h("p.problem", "By plain HTTP, whoever can read the network can read the token."),
+    && h("p.problem", "Over plain HTTP, anyone who reads the network traffic can read the token."),
   field("Token", h("input",
     { name: "token", type: "password", required: true, autocomplete: "current-password" })),
   h("div", { role: "alert" }, refusal && problemBox(refusal)),
   h("div.buttons", h("button.primary", "Log in")),
-  h("p.quiet", "Whoever runs the service makes one:"),
+  h("p.quiet", "An operator of the service creates one:"),
   copyable("anomaly-counter token new --name ana --scope read --scope operate"),
-  h("p.quiet", "With curl it goes into a header:"),
+  h("p.quiet", "With curl, send it in a header:"),
   copyable(curl("GET", "anomalies", false)));

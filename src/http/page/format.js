@@ -74,7 +74,7 @@ export const timeAgo = (text) => time(text, ago);
 export const timeAt = (text) => time(text, moment);
 
 /** The words for what nobody knows. */
-export const NOT_KNOWN = "Not known while the store is unavailable.";
+export const NOT_KNOWN = "Unknown while the store is unavailable.";
 
 /** Stands for a value that nobody knows, which is no zero. */
 export const unknown = () => h("span.unknown", { title: NOT_KNOWN }, "–");

@@ -32,8 +32,8 @@ export const MANY_NAMESPACES = 100;
 
 /** Why anomalies may be missing. */
 const PARTIAL = {
-  loading: "The store is being read.",
-  denied: "The store does not permit to be listed: only what came by here is known.",
+  loading: "The service is still reading the store.",
+  denied: "The store permits no listing: only anomalies that this instance has seen are known.",
   behind: "There are more anomalies than can be listed.",
 };
 
@@ -242,7 +242,7 @@ function foot(params, list) {
 
 /** @param {import("./types").List} list */
 const noMatch = (list) => h("div.empty", h("h2", "No anomaly matches"), partial(list),
-  h("p", "Take a filter away, or ", h("a", { href: "./" }, "show all"), "."));
+  h("p", "Remove a filter, or ", h("a", { href: "./" }, "show all"), "."));
 
 /**
  * @param {import("./types").List} list
@@ -252,7 +252,7 @@ function nothing(list, isOpen) {
   if (!list.complete) return h("div.empty", h("h2", "No anomaly is known yet"), partial(list));
   const first = { alert_name: "HighCPU", service: "api", namespace: "shop" };
   return h("div.empty", h("h2", "Nothing has been counted yet"),
-    h("p", "This makes a first anomaly. Send it three times, and it is at REPEAT:"),
+    h("p", "This records a first occurrence. Send it three times, and the anomaly reaches REPEAT:"),
     copyable(curl("POST", "anomalies", isOpen, first)),
     h("p", "Alertmanager and Grafana send their alerts to this webhook:"),
     copyable(new URL("webhooks/alertmanager", document.baseURI).href));

@@ -148,15 +148,15 @@ function renderBar() {
     const { status, cause, degraded_since: since, spool } = ready;
     const store = ready.store === "redis" ? "Redis" : "The store";
     const isBack = status === "replaying";
-    lines.push(h("p", store, isBack ? " is back, and what has waited is applied." : [
+    lines.push(h("p", store, isBack ? " is available again, and the waiting writes are applied." : [
       " is unavailable", since && [" since ", timeAt(since)], cause && ` (${cause})`,
-      ". Counts are the last known ones with what waits: there may be more.",
+      ". Counts are the last known ones plus the waiting writes, and may be too low.",
     ], spool.operations > 0 && ` Waiting: ${plural(spool.operations, "write")}.`,
-    spool.usable === false && " No more writes can wait: the spool is not usable."));
+    spool.usable === false && " The spool is not usable, so no more writes can wait."));
   }
   const known = current();
   if (problem && known && !state.needsToken) {
-    lines.push(h("p", problem.message, ` Shown as of ${clockTime(known.at)}, and tried again.`));
+    lines.push(h("p", problem.message, ` The data is from ${clockTime(known.at)}. Retrying.`));
   }
   const bar = byId("bar");
   const wasEmpty = !bar.textContent;
@@ -243,7 +243,7 @@ function subject() {
   if (!anomaly) return null;
   /** @param {number} status */
   const done = (status) => {
-    say(status === 202 ? "Accepted. It waits for the store." : "Done.");
+    say(status === 202 ? "Accepted, waiting for the store." : "Done.");
     refresh();
   };
   const who = state.session?.name ?? null;

@@ -33,7 +33,7 @@ export function nameOf({ signature: known, anomaly_key }) {
  */
 export function placeOf(row) {
   const known = row.signature;
-  if (!known) return h("span", "its fields are not known");
+  if (!known) return h("span", "its fields are unknown");
   /** @type {(keyof import("./types").Signature)[]} */
   const fields = ["namespace", "service", "error_type"];
   return fields.filter((field) => known[field] && known[field] !== nameOf(row))

@@ -69,12 +69,12 @@ async fn marks_and_takes_back(service: &Service) {
     browser.wait_for_text("#main .foot span", "1 of 1").await;
     browser.click_on("tbody a", "HighCPU").await;
 
-    browser.click_on(".buttons button", "Take back…").await;
+    browser.click_on(".buttons button", "Remove mark…").await;
     browser.click("[name=reason]").await;
     browser.type_text("too early").await;
     browser.press("Enter").await;
     browser.wait_for_text(".card", "The cause is not marked as fixed.").await;
-    browser.wait_for_text(".fields", "took the mark back: too early").await;
+    browser.wait_for_text(".fields", "removed the mark: too early").await;
     assert!(service.get(&path).await.ok()["permanent_fix"].is_null());
     browser.assert_clean();
 }

@@ -33,7 +33,7 @@ async fn an_outage_of_redis_is_said_and_ends_on_the_page() {
     browser.wait_for("document.activeElement.name === 'fix_description'").await;
     browser.type_text("raised the limit").await;
     browser.click("dialog .primary").await;
-    browser.wait_for_text("#news", "Accepted. It waits for the store.").await;
+    browser.wait_for_text("#news", "Accepted, waiting for the store.").await;
 
     redis.restart();
     healthy_again(&service).await;

@@ -28,7 +28,7 @@ async fn a_reader_logs_in_and_out_in_a_browser() {
     let mut browser = Browser::start().await;
     open(&mut browser, &service, "?level=REPEAT").await;
     log_in(&mut browser, "s3cr3t").await;
-    browser.wait_for_text("#login .problem", "is not known here").await;
+    browser.wait_for_text("#login .problem", "token or signature is unknown").await;
 
     log_in(&mut browser, "read").await;
     browser.wait_for("document.querySelector('#account summary')").await;
