@@ -19,7 +19,7 @@ impl<T: Serialize> IntoResponse for Json<T> {
         let mut text = Vec::with_capacity(USUAL_BYTES);
         if let Err(error) = serde_json::to_writer(&mut text, &self.0) {
             // Only of a map whose keys are no texts, which no answer has.
-            tracing::error!(%error, "an answer has no JSON form");
+            tracing::error!(%error, "a response can't be written as JSON");
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();
         }
         text.push(b'\n');

@@ -91,7 +91,7 @@ async fn in_an_outage_nothing_is_forgotten_and_afterwards_nothing_comes_back() {
     redis.kill();
     assert_eq!(service.post("/anomalies", &crash()).await.status, 202);
     let refused = service.delete(&path()).await;
-    assert!(refused.problem(503).contains("nothing was forgotten"), "{}", refused.body);
+    assert!(refused.problem(503).contains("nothing was deleted"), "{}", refused.body);
     redis.restart();
     healthy_again(&service).await;
     service.delete(&path()).await.ok();

@@ -103,7 +103,7 @@ async fn a_retry_with_the_same_event_id_counts_once() {
     assert_eq!(by_header["counted"], false);
     let request = service.request(Method::POST, "/anomalies").json(&occurrence);
     let both = Answer::of(request.header("Idempotency-Key", "another")).await;
-    assert!(both.problem(422).contains("differs from the header"));
+    assert!(both.problem(422).contains("differs from the Idempotency-Key header"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

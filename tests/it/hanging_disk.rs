@@ -33,7 +33,7 @@ async fn count(service: &Service, name: &str) -> Value {
 #[track_caller]
 fn may_count(answer: &Answer) -> String {
     let detail = answer.problem(503);
-    assert!(detail.contains("may count: retry with this id"), "{detail}");
+    assert!(detail.contains("may have been counted: retry with the event_id"), "{detail}");
     let id = answer.body["event_id"].as_str().unwrap_or_else(|| panic!("{}", answer.body));
     assert!(detail.contains(id), "{detail}");
     id.to_owned()

@@ -344,7 +344,7 @@ async fn a_history_that_can_not_be_is_refused_with_the_way_out() {
         let found = answer.problem(422);
         assert!(found.contains(detail), "{query}: {found}");
     };
-    let too_many = "makes 2016 buckets, and at most 1000 are answered: 15m is the smallest";
+    let too_many = "gives 2016 buckets, and the limit is 1000: 15m is the smallest";
     refused("?window=7d&step=5m", "step", too_many).await;
     refused("?window=30d&step=30m", "step", "1h is the smallest").await;
     refused("?step=7m", "step", "one of 5m, 15m, 30m").await;
@@ -357,7 +357,7 @@ async fn a_history_that_can_not_be_is_refused_with_the_way_out() {
     refused("?from=2020-01-01T00:00:00Z&to=2020-02-01T00:00:00Z", "from", "30 days").await;
     let swapped = format!("?from={}&to={}", wall_clock(), wall_clock().minus_seconds(60));
     refused(&swapped, "from", "earlier than `to`").await;
-    refused("?steps=1h", "steps", "is not known here").await;
+    refused("?steps=1h", "steps", "is unknown").await;
     refused("?step=1h&step=2h", "step", "more than once").await;
     service.get("/anomalies/0000000000000000/history").await.problem(404);
     service.get("/anomalies/HighCPU/history").await.problem(400);

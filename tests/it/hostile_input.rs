@@ -117,7 +117,7 @@ async fn malformed_keys_unknown_paths_and_wrong_methods_are_problems() {
     service.get("/nothing").await.problem(404);
     service.get("/anomalies/").await.problem(404);
     let wrong = service.delete("/anomalies").await;
-    assert!(wrong.problem(405).contains("/anomalies does not take DELETE, but POST, GET"));
+    assert!(wrong.problem(405).contains("/anomalies does not support DELETE: use POST or GET"));
     assert_eq!(wrong.headers["allow"], "POST,GET,HEAD");
     service.get("/permanent-fix").await.problem(405);
 }

@@ -61,7 +61,7 @@ async fn what_is_not_known_has_its_key_and_what_identifies_nothing_is_refused() 
     let unknown = service.get("/anomalies/lookup?alertname=HighCPU").await;
     assert_eq!(unknown.body["anomaly_key"], key_of("HighCPU").to_string());
     assert_eq!(unknown.body["type"], "/problems/unknown-anomaly");
-    assert!(unknown.problem(404).contains("by these labels"));
+    assert!(unknown.problem(404).contains("no anomaly has these labels"));
     for (posted, says) in [
         (json!({"alert_name": "HighCPU", "job": "a"}), "1 anomaly has alert_name HighCPU: GET"),
         (json!({"alert_name": "HighCPU", "job": "b&c"}), "2 anomalies have alert_name HighCPU"),

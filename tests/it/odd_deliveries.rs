@@ -188,10 +188,10 @@ async fn a_delivery_without_alerts_is_accepted_and_what_is_no_delivery_is_refuse
         assert_eq!(answer["alerts"], json!([]));
     }
     for (other, status, says) in [
-        (r#"{"version":"4","status":"resolved"}"#, 422, "no delivery of Alertmanager"),
+        (r#"{"version":"4","status":"resolved"}"#, 422, "not a delivery of Alertmanager"),
         ("[]", 422, "not an array"),
         ("null", 422, "not null"),
-        ("{}", 422, "no delivery of Alertmanager"),
+        ("{}", 422, "not a delivery of Alertmanager"),
         ("", 400, "JSON"),
         (r#"{"alerts":[]} {"alerts":[]}"#, 400, "trailing characters"),
         (r#"{"ruleId":58,"state":"alerting","evalMatches":[]}"#, 422, "before version 9"),

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use super::schemas;
 use crate::domain::{RepairHistory, RepairStatistics, SuccessRate};
 
-/// How often one repair action was tried and worked, among the anomaly's newest 100 attempts.
+/// The attempts and successes of one repair action, among the anomaly's newest 100 attempts.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Action)]
 pub(in crate::http) struct ActionBody {

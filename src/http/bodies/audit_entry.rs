@@ -13,34 +13,34 @@ pub(in crate::http) struct AuditEntryBody {
     /// The time of the change.
     #[schema(value_type = schemas::Time)]
     at: Timestamp,
-    /// The name that the caller gave (`fixed_by` or `removed_by`), or else the name of the token;
+    /// The name in the request (`fixed_by` or `removed_by`) or, without it, the name of the token;
     /// null if there was neither.
     #[schema(required, example = "ana")]
     by: Option<String>,
-    /// The name of the token that the request was made with; null if there was none, or if an older
-    /// version of the service has written the entry.
+    /// The name of the token of the request; null if there was none, or if an older version of the
+    /// service wrote the entry.
     #[schema(required, example = "console")]
     token: Option<String>,
-    /// The `x-request-id` of the request that made the change; null if it is not known.
+    /// The `x-request-id` of the request that made the change; null if unknown.
     #[schema(required, example = "0192f3c1-7d1e-7c63-9a0f-6f8a7f3b2c11")]
     request_id: Option<String>,
     #[serde(flatten)]
     event: AuditEventBody,
 }
 
-/// The kind of a change, and what belongs to it.
+/// The kind of a change, and its details.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AuditEvent)]
 #[serde(tag = "event", rename_all = "snake_case")]
 enum AuditEventBody {
     /// The cause was marked as fixed.
     MarkedFixed {
-        /// What was done to fix the cause.
+        /// A description of the fix.
         fix_description: String,
     },
     /// The mark was removed.
     UnmarkedFixed {
-        /// The reason that was given; null if there was none.
+        /// The reason in the request; null if there was none.
         #[schema(required, example = "it came back under load")]
         reason: Option<String>,
     },

@@ -5,24 +5,24 @@ use utoipa::ToSchema;
 
 use crate::catalogue::{Completeness, PartialReason};
 
-/// Whether the answer is about all anomalies.
+/// The completeness of a response about many anomalies.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[schema(as = Completeness)]
 pub(in crate::http) struct CompletenessBody {
-    /// True if the answer is about all anomalies. False if some may be missing, as shortly after a
+    /// True if the response covers all anomalies. False if some may be missing, as shortly after a
     /// start.
     complete: bool,
-    /// Why some may be missing; present where `complete` is false.
+    /// The reason why some may be missing. Present if `complete` is false.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     reason: Option<ReasonBody>,
-    /// Number of anomalies that are known so far; present where `complete` is false.
+    /// Number of anomalies that are known so far. Present if `complete` is false.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     loaded: Option<u64>,
 }
 
-/// Why some anomalies may be missing.
+/// The reason why some anomalies may be missing.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = PartialReason)]

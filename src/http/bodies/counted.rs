@@ -13,21 +13,21 @@ use crate::{
     store::RecordOutcome,
 };
 
-/// The answer to an occurrence.
+/// The response to an occurrence.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Counted)]
 pub(in crate::http) struct CountedBody {
     #[serde(flatten)]
     frequency: FrequencyBody,
-    /// True if this request has counted the occurrence. It is false for a retry, and for an
-    /// occurrence that is older than 30 days.
+    /// True if this request counted the occurrence. False for a retry, and for an occurrence that
+    /// is older than 30 days.
     counted: bool,
     /// The reason why the occurrence was not counted. Present if `counted` is false.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     reason: Option<NotCounted>,
-    /// True if the service has rewritten one of the four fields, as its section `key` says. Present
-    /// if true.
+    /// True if the service rewrote one of the four fields, as configured in its section `key`.
+    /// Present if true.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false, example = true)]
     mapped: bool,
@@ -47,7 +47,7 @@ impl CountedBody {
     }
 }
 
-/// The reason why an occurrence that is no alert was not counted.
+/// The reason why a posted occurrence was not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum NotCounted {

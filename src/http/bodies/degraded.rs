@@ -7,15 +7,14 @@ use utoipa::ToSchema;
 use super::schemas;
 use crate::{counter::Degraded, domain::Timestamp};
 
-/// The members that every answer about an anomaly ends with.
+/// The last members of every response about an anomaly.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[schema(as = Degraded)]
 pub(in crate::http) struct DegradedBody {
-    /// True where the answer is an estimate, made of the last known state and of the writes that
-    /// wait. Its counts are lower bounds, and what is not known is null.
+    /// True if the response is an estimate, computed from the last known state and the writes that
+    /// wait. Its counts are lower bounds, and unknown values are null.
     degraded: bool,
-    /// Present where `degraded` is true: the time of the last known state; null where there is
-    /// none.
+    /// The time of the last known state; null if there is none. Present if `degraded` is true.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schemas::Time>)]
     as_of: Option<Option<Timestamp>>,

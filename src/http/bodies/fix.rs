@@ -15,19 +15,18 @@ use crate::{
 pub(in crate::http) struct FixBody {
     #[schema(value_type = schemas::AnomalyKey)]
     anomaly_key: AnomalyKey,
-    /// Always true: the mark holds.
+    /// Always true.
     permanent_fix_applied: bool,
-    /// What was done to fix the cause; null if an older program has set the mark without it.
+    /// A description of the fix; null if an older program set the mark without one.
     #[schema(required, example = "raised the CPU limit")]
     fix_description: Option<String>,
-    /// The person who fixed it, or the name of the token that the mark was set with; null if
-    /// neither is known.
+    /// The person who fixed it, or the name of the token of the request; null if neither is known.
     #[schema(required, example = "ops")]
     fixed_by: Option<String>,
     /// The time at which the mark was set. Later occurrences are regressions.
     #[schema(value_type = schemas::Time)]
     fixed_at: Timestamp,
-    /// The time at which the mark ends by itself: 90 days after it was set.
+    /// The time at which the mark expires: 90 days after it was set.
     #[schema(value_type = schemas::Time)]
     expires_at: Timestamp,
     #[serde(flatten)]

@@ -27,46 +27,46 @@ pub(in crate::http) struct FrequencyBody {
     /// Occurrences within the last 30 days.
     #[schema(example = 20)]
     count_30d: u64,
-    /// The oldest occurrence within 30 days; null where there is none, and in an outage where it
-    /// is not known.
+    /// The oldest occurrence within 30 days; null if there is none, or if it is unknown in an
+    /// outage.
     #[schema(required, value_type = Option<schemas::Time>)]
     first_seen: Option<Timestamp>,
-    /// The newest occurrence within 30 days; null where there is none. In an outage the newest
-    /// that is known.
+    /// The newest occurrence within 30 days; null if there is none. In an outage, the newest known
+    /// one.
     #[schema(required, value_type = Option<schemas::Time>)]
     last_seen: Option<Timestamp>,
-    /// Number of repair attempts; null in an outage where it is not known.
+    /// Number of repair attempts; null if unknown in an outage.
     #[schema(required, example = 2)]
     auto_repair_count: Option<u64>,
-    /// True while the mark of a permanent fix holds; null in an outage where that is not known.
+    /// True while the mark of a permanent fix is valid; null if unknown in an outage.
     #[schema(required)]
     permanent_fix_applied: Option<bool>,
-    /// The level that the occurrences have reached; null where they are few.
+    /// The level that the occurrences have reached; null if they have reached none.
     #[schema(required, value_type = Option<schemas::EscalationLevel>)]
     escalation_level: Option<EscalationLevel>,
-    /// The level just before this occurrence, by the same rule. Where nothing was recorded it is
-    /// the same as `escalation_level`.
+    /// The level just before this occurrence, by the same rule. If nothing was recorded, it is the
+    /// same as `escalation_level`.
     #[schema(required, value_type = Option<schemas::EscalationLevel>)]
     previous_level: Option<EscalationLevel>,
-    /// True if the anomaly has come back after its cause was marked as fixed; null in an outage
-    /// where that is not known.
+    /// True if the anomaly occurred again after its cause was marked as fixed; null if unknown in
+    /// an outage.
     #[schema(required)]
     regressed: Option<bool>,
-    /// The name of the rule by which the levels are judged: the first one that matches the fields
-    /// that identify the anomaly.
+    /// The name of the rule that decides the levels: the first rule that matches the fields that
+    /// identify the anomaly.
     #[serde(serialize_with = "serialize_name")]
     #[schema(value_type = String, min_length = 1, max_length = 64, example = "default")]
     rule: RuleRef,
-    /// The reason of `escalation_level`, in words: the condition that holds or, without a level,
-    /// the one that comes nearest.
+    /// The reason for `escalation_level`, in words: the condition that holds or, without a level,
+    /// the condition that is closest to holding.
     #[schema(max_length = 200, example = "4 in 24h >= 3 (rule default)")]
     because: String,
-    /// True if this occurrence is a step to a level that was not held a while ago
-    /// (`rules.rearm`, 24 hours): act on it. In an outage, where that can't be told, it is true for
-    /// each step.
+    /// True if this occurrence raised the anomaly to a level that it did not have within the time
+    /// `rules.rearm` (24 hours): act on it. In an outage, when that is unknown, it is true for
+    /// every rise.
     new_step: bool,
-    /// Present where it is false: a count may be too high, or `first_seen` too early, by what lies
-    /// in one bucket of time, or in an outage by what has left a window since `as_of`.
+    /// Present if false: a count may be too high, or `first_seen` too early, by the occurrences of
+    /// one bucket of time or, in an outage, by those that have left a window since `as_of`.
     #[serde(skip_serializing_if = "is_true")]
     #[schema(required = false)]
     exact: bool,

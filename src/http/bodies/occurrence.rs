@@ -27,8 +27,8 @@ const OCCURRED_AT: &str = "occurred_at";
 
 /// An occurrence to record. Four fields identify its anomaly: `alert_name`, `service`, `namespace`
 /// and `error_type`. A missing field counts as empty, and at least one must not be empty. If a
-/// field and its alias are both given, the field is used. All other fields are kept with the
-/// anomaly as metadata, as they were posted with its first occurrence.
+/// field and its alias are both present, the field is used. All other fields of its first
+/// occurrence are stored with the anomaly as metadata.
 #[derive(Debug, Default, ToSchema)]
 #[schema(
     as = Occurrence,
@@ -41,7 +41,7 @@ pub(in crate::http) struct OccurrenceRequest<'a> {
     #[schema(value_type = Option<String>, nullable = false, example = "HighCPU")]
     alert_name: Option<JsonValue<'a>>,
     /// Prometheus' name for `alert_name`. It must be a string, and is used if `alert_name` is
-    /// missing; otherwise it is kept as metadata.
+    /// missing; otherwise it is stored as metadata.
     #[schema(value_type = Option<Value>)]
     alertname: Option<JsonValue<'a>>,
     /// The service or workload in which the anomaly occurs.
@@ -53,13 +53,13 @@ pub(in crate::http) struct OccurrenceRequest<'a> {
     /// The namespace in which the service runs.
     #[schema(value_type = Option<String>, nullable = false, example = "shop")]
     namespace: Option<JsonValue<'a>>,
-    /// The kind of error, such as the reason for which a container was terminated.
+    /// The kind of error, such as the reason why a container was terminated.
     #[schema(value_type = Option<String>, nullable = false, example = "OOMKilled")]
     error_type: Option<JsonValue<'a>>,
     /// Another name for `error_type`, used if `error_type` is missing.
     #[schema(value_type = Option<Value>)]
     reason: Option<JsonValue<'a>>,
-    /// An id of this occurrence. A second request with the same id does not count again, so that a
+    /// An id of this occurrence. A second request with the same id does not count again, so a
     /// failed request can be retried. If it is missing, the service generates one.
     #[schema(value_type = Option<schemas::EventId>)]
     event_id: Option<JsonValue<'a>>,
@@ -146,8 +146,8 @@ impl<'a> OccurrenceRequest<'a> {
         let Moment { latest, .. } = moment;
         if at > latest.plus_seconds(MAX_AHEAD_SECONDS) {
             let fault = format!(
-                "lies more than {MAX_AHEAD_SECONDS} seconds ahead of the service's clock \
-                 ({latest}): check the clock or the time zone of the sender"
+                "is more than {MAX_AHEAD_SECONDS} seconds ahead of the service's clock ({latest}): \
+                 check the clock and the time zone of the sender"
             );
             return Err(Problem::field(OCCURRED_AT, fault));
         }

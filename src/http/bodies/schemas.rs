@@ -13,7 +13,7 @@ use utoipa::{
 use crate::domain;
 
 /// The key of an anomaly: 16 hexadecimal digits in lower case, computed from the four fields that
-/// identify it (the beginning of their SHA-256). The answer to `POST /anomalies` contains it.
+/// identify it (the beginning of their SHA-256). The response to `POST /anomalies` contains it.
 #[derive(ToSchema)]
 #[schema(
     pattern = "^[0-9a-f]{16}$",
@@ -29,14 +29,15 @@ pub(in crate::http) struct AnomalyKey(String);
 #[schema(format = DateTime, example = "2026-11-22T14:21:22.587413Z")]
 pub(in crate::http) struct Time(String);
 
-/// The id by which a retry of an event is recognised within its anomaly: 1 to 128 printable ASCII
-/// characters. (It has no example, because whoever tries a call twice with one counts once.)
+/// The id by which the service recognises a retry of an event of the anomaly: 1 to 128 printable
+/// ASCII characters. (There is no example, because two calls with the same example id would count
+/// once.)
 #[derive(ToSchema)]
 #[schema(pattern = "^[ -~]+$", min_length = 1, max_length = 128)]
 pub(in crate::http) struct EventId(String);
 
-/// The name that the caller's pipeline gives to a repair action, such as `restart_pod`: 1 to 200
-/// characters without control characters.
+/// The caller's name for a repair action, such as `restart_pod`: 1 to 200 characters without
+/// control characters.
 #[derive(ToSchema)]
 #[schema(
     pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$",
@@ -64,11 +65,11 @@ impl PartialSchema for EscalationLevel {
             .schema_type(Type::String)
             .enum_values(Some(names))
             .description(Some(
-                "The response that the number of occurrences calls for: `REPEAT` (the repair \
-                 treats the symptom), `ESCALATE` (a person should look, and automatic repairs \
-                 stop) or `PERMANENT_FIX` (fix the cause: nothing else helps). The levels begin at \
-                 3, 5 and 10 occurrences in 24 hours unless the service has other thresholds, or a \
-                 rule for the anomaly.",
+                "The level that the number of occurrences has reached: `REPEAT` (the repair treats \
+                 the symptom), `ESCALATE` (a person should look, and automatic repairs stop) or \
+                 `PERMANENT_FIX` (fix the cause: nothing else helps). The levels begin at 3, 5 and \
+                 10 occurrences in 24 hours unless the service has other thresholds, or a rule for \
+                 the anomaly.",
             ))
             .into()
     }

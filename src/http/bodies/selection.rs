@@ -9,10 +9,11 @@ macro_rules! selection_parameters {
         #[serde(default, deny_unknown_fields)]
         #[into_params(parameter_in = Query)]
         $vis struct $name {
-            /// The alert's name: equal byte for byte or, with `*` (any characters) or `?` (any
-            /// one), a pattern for the whole of it that ignores case, in which `\` takes the next
-            /// character literally. An empty value selects an empty name. If it is repeated, one of
-            /// the values must match. All four fields together take 16 values.
+            /// The alert's name. A value without `*` and `?` must be equal byte for byte. A value
+            /// with `*` (any characters) or `?` (any one character) is a pattern for the whole name
+            /// that ignores case; `\` makes the next character literal. An empty value selects an
+            /// empty name. If the parameter is repeated, one of its values must match. All four
+            /// fields together may have 16 values.
             #[param(value_type = Vec<String>, required = false, example = "High*")]
             alert_name: Vec<$crate::domain::TextPattern>,
             /// Another name for `alert_name`.
@@ -33,37 +34,38 @@ macro_rules! selection_parameters {
             /// Another name for `error_type`.
             #[param(value_type = Vec<String>, required = false)]
             reason: Vec<$crate::domain::TextPattern>,
-            /// Words with spaces between them. Each must be a part of one of the four fields,
-            /// ignoring case, or 4 to 16 digits that the key begins with.
+            /// Words separated by spaces. Each word must be a part of one of the four fields,
+            /// ignoring case, or the first 4 to 16 digits of the key.
             #[serde(deserialize_with = "crate::http::extract::parsed")]
             #[param(value_type = Option<String>, nullable = false, max_length = 200)]
             q: Option<$crate::domain::SearchWords>,
-            /// The levels, of which it must have one: `REPEAT`, `ESCALATE`, `PERMANENT_FIX`,
-            /// `none`. Repeated, or with commas between them.
+            /// The levels, one of which the anomaly must have: `REPEAT`, `ESCALATE`,
+            /// `PERMANENT_FIX`, `none`. Repeat the parameter, or separate levels with commas.
             #[param(value_type = Vec<String>, required = false, example = "ESCALATE,PERMANENT_FIX")]
             level: Vec<$crate::domain::LevelSet>,
-            /// The level that it must have reached.
+            /// The lowest level that the anomaly must have.
             #[param(
                 value_type = Option<$crate::http::bodies::schemas::EscalationLevel>,
                 nullable = false,
             )]
             min_level: Option<$crate::domain::EscalationLevel>,
-            /// The name of the rule that judges it. Repeated, one of them.
+            /// The name of the rule that decides the anomaly's level. If the parameter is repeated,
+            /// one of its values must match.
             #[param(value_type = Vec<String>, required = false, example = "default")]
             rule: Vec<$crate::domain::RuleName>,
-            /// True for anomalies of which alerts fire, false for those of which none does.
+            /// True for anomalies with alerts that fire, false for those without.
             #[param(nullable = false)]
             firing: Option<bool>,
             /// True for anomalies that are marked as permanently fixed, false for all others.
             #[param(nullable = false)]
             fixed: Option<bool>,
-            /// True for anomalies that have come back after the mark.
+            /// True for anomalies that occurred again after they were marked as fixed.
             #[param(nullable = false)]
             regressed: Option<bool>,
-            /// True for anomalies of which a repair was tried.
+            /// True for anomalies with at least one repair attempt.
             #[param(nullable = false)]
             repaired: Option<bool>,
-            /// The newest occurrence must be of this time or later: a time in the format of RFC
+            /// The newest occurrence must be at this time or later: a time in the format of RFC
             /// 3339, or an age such as `90m`, `24h` or `7d`.
             #[serde(deserialize_with = "crate::http::extract::parsed")]
             #[param(value_type = Option<String>, nullable = false, example = "24h")]
@@ -72,7 +74,7 @@ macro_rules! selection_parameters {
             #[serde(deserialize_with = "crate::http::extract::parsed")]
             #[param(value_type = Option<String>, nullable = false)]
             last_seen_before: Option<$crate::domain::TimeLimit>,
-            /// The oldest occurrence within 30 days must be of this time or age, or later.
+            /// The oldest occurrence within 30 days must be at this time or age, or later.
             #[serde(deserialize_with = "crate::http::extract::parsed")]
             #[param(value_type = Option<String>, nullable = false)]
             first_seen_after: Option<$crate::domain::TimeLimit>,

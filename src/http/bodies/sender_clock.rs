@@ -59,8 +59,8 @@ pub(in crate::http) fn note_times<'a>(
     tracing::warn!(
         sender = sender.name(),
         seconds = late,
-        "the times of a sender are {late} seconds old or more whenever they arrive: its clock is \
-         behind (run NTP there), or it sends late. Its occurrences count too early"
+        "the times of a sender are always at least {late} seconds old on arrival: its clock is \
+         slow (run NTP there), or it sends late. Its occurrences are counted at too early a time"
     );
 }
 

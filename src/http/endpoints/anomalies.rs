@@ -46,34 +46,34 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     ]
 }
 
-/// Everything that is known about an anomaly.
+/// All details of an anomaly.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Anomaly)]
 pub(super) struct AnomalyBody {
     #[schema(value_type = schemas::AnomalyKey)]
     anomaly_key: AnomalyKey,
-    /// The four fields that identify the anomaly; null if they are not known.
+    /// The four fields that identify the anomaly; null if unknown.
     #[schema(required)]
     signature: Option<SignatureBody>,
-    /// The other fields that were posted with the first occurrence; null if they are not known. If
-    /// they were too large, the largest are left out, and `metadata_truncated` is true. If the
-    /// service has rewritten identifying fields, `as_posted` has them as they were posted.
+    /// The other fields that were posted with the first occurrence; null if unknown. If they were
+    /// too large, the largest ones are left out, and `metadata_truncated` is true. If the service
+    /// rewrote identifying fields, `as_posted` has their original values.
     #[schema(required, value_type = Option<Object>)]
     metadata: Option<Map<String, Value>>,
-    /// The time of the occurrence by which the anomaly became known; null if it is not known.
+    /// The time of the first occurrence that the service recorded; null if unknown.
     #[schema(required, value_type = Option<schemas::Time>)]
     known_since: Option<Timestamp>,
     frequency: FrequencyBody,
-    /// The mark that the cause is fixed; null if there is none, and in an outage if that is not
-    /// known (`frequency.permanent_fix_applied` is null then).
+    /// The mark that the cause is fixed; null if there is none, or if it is unknown in an outage
+    /// (`frequency.permanent_fix_applied` is null then).
     #[schema(required)]
     permanent_fix: Option<FixBody>,
-    /// How often each repair action was tried and worked, among the newest 100 attempts. The action
-    /// with the most attempts comes first. Null in an outage if that is not known.
+    /// The attempts and successes of each repair action, among the newest 100 attempts. The action
+    /// with the most attempts comes first. Null if unknown in an outage.
     #[schema(required, max_items = 100)]
     repairs: Option<Vec<ActionBody>>,
-    /// The alerts of the anomaly that fire; null if there are none, and in an outage, where that is
-    /// not known (`degraded` is true then).
+    /// The alerts of the anomaly that fire; null if there are none, and in an outage, when they are
+    /// unknown (`degraded` is true then).
     #[schema(required)]
     firing: Option<FiringBody>,
     #[serde(flatten)]
@@ -116,7 +116,7 @@ impl PartialSchema for Posted {
     }
 }
 
-/// The answer to an occurrence, or to an array of them.
+/// The response to an occurrence, or to an array of them.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 #[schema(as = Recorded)]
@@ -127,17 +127,17 @@ enum RecordedBody {
 
 /// Record an occurrence, or an array of them.
 ///
-/// An array is answered with an array: for each element, in the same order, its frequency or a
-/// problem. A faulty element does not affect the others. If no element could be recorded, and a
-/// retry may succeed for some, the whole request is answered with that problem (503).
+/// An array returns an array: for each element, in the same order, its frequency or a problem. An
+/// invalid element does not affect the others. If no element was recorded and a retry may succeed
+/// for some, the whole request returns that problem (503).
 #[utoipa::path(
     post,
     path = "/anomalies",
     tag = "anomalies",
     params((
         "Idempotency-Key" = Option<schemas::EventId>, Header, nullable = false,
-        description = "Has the same meaning as `event_id`. It is permitted with a single \
-                       occurrence only, and must be equal to `event_id` if both are given.",
+        description = "Has the same meaning as `event_id`. It is allowed with a single occurrence \
+                       only, and must be equal to `event_id` if both are present.",
     )),
     request_body = Posted,
     responses(
@@ -164,7 +164,8 @@ async fn record(
         if id.is_some() {
             return Err(Problem::field(
                 IdempotencyKey::NAME,
-                "goes with a single occurrence: give each element of an array its own event_id",
+                "is allowed with a single occurrence only: give each element of an array its own \
+                 event_id",
             ));
         }
         quota.take(array.len())?;
@@ -203,7 +204,7 @@ async fn record_array(
     Ok((status, Json(RecordedBody::Many(bodies))))
 }
 
-/// An element of the answer to an array.
+/// An element of the response to an array.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 #[schema(as = Element)]
@@ -240,7 +241,7 @@ async fn frequency(
     Ok(Json(FrequencyBody::new(frequency.value, frequency.degraded)))
 }
 
-/// Read everything that is known about an anomaly.
+/// Read all details of an anomaly.
 #[utoipa::path(
     get,
     path = "/anomalies/{key}",
@@ -257,7 +258,7 @@ async fn anomaly(
     Ok(Json(anomaly.into()))
 }
 
-/// The answer when an anomaly is forgotten.
+/// The response when an anomaly is forgotten.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Forgotten)]
 struct ForgottenBody {
@@ -271,10 +272,10 @@ struct ForgottenBody {
 
 /// Forget one anomaly, such as a test's.
 ///
-/// Removes its counts, repairs, permanent fix and audit, and what was heard of its alerts. The next
-/// occurrence begins anew, and counts also if its `event_id` was counted before. The log keeps a
+/// Deletes its counts, repairs, permanent fix and audit, and the state of its alerts. The next
+/// occurrence starts from zero, and counts even if its `event_id` was counted before. The log has a
 /// line with the name of the token. While writes wait for the store, as in an outage, nothing is
-/// forgotten, and the answer is 503.
+/// deleted and the response is 503.
 #[utoipa::path(
     delete,
     path = "/anomalies/{key}",

@@ -26,7 +26,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     ]
 }
 
-/// The audit of an anomaly: who has changed what about it.
+/// The audit of an anomaly: who changed what about it.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Audit)]
 struct AuditBody {
@@ -39,7 +39,7 @@ struct AuditBody {
     degraded: DegradedBody,
 }
 
-/// Read who has changed what about an anomaly.
+/// Read who changed what about an anomaly.
 ///
 /// Lists the marks of a permanent fix, the removals of such marks, and the repair attempts. A
 /// repeated request that changed nothing is not listed.

@@ -33,18 +33,18 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     ]
 }
 
-/// A write that the store has refused permanently.
+/// A write that the store refused permanently.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = DeadLetter)]
 pub struct DeadLetterBody {
     /// The number of the dead letter, by which it is retried or dropped.
     #[schema(example = 17)]
     pub sequence: u64,
-    /// The reason for which the store has refused the write.
+    /// The reason why the store refused the write.
     #[schema(example = "the anomaly is not known")]
     pub reason: String,
-    /// The kind of write, such as `occurrence`, `repair` or `permanent fix`. It is null, like all
-    /// fields that follow, if the record is damaged.
+    /// The kind of write, such as `occurrence`, `repair` or `permanent fix`. If the record is
+    /// damaged, this field and all that follow are null.
     #[schema(required, example = "repair")]
     pub kind: Option<String>,
     /// The key of the anomaly that the write is about.
@@ -73,7 +73,7 @@ impl From<DeadLetter> for DeadLetterBody {
     }
 }
 
-/// The answer to a retry or a drop.
+/// The response to a retry or a drop.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = DeadLetterDone)]
 struct DoneBody {
@@ -82,7 +82,7 @@ struct DoneBody {
     sequence: u64,
 }
 
-/// List the writes that the store has refused permanently.
+/// List the writes that the store refused permanently.
 ///
 /// The list is always empty on the embedded store.
 #[utoipa::path(
@@ -109,7 +109,7 @@ async fn list(State(state): State<AppState>) -> Result<Json<Vec<DeadLetterBody>>
         description = "The number of the dead letter in the list.",
     )),
     responses((
-        status = 200, description = "The write waits, and is applied again.", body = DoneBody,
+        status = 200, description = "The write is queued, and is applied again.", body = DoneBody,
     )),
 )]
 async fn retry(
@@ -120,11 +120,11 @@ async fn retry(
     done(sequence, state.counter.retry_dead_letters(Some(sequence)).await? > 0)
 }
 
-/// The answer to a retry of all dead letters.
+/// The response to a retry of all dead letters.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = DeadLettersRetried)]
 pub struct RetriedBody {
-    /// Number of dead letters that are retried. Those with a damaged record are left out.
+    /// Number of dead letters that are retried. Dead letters with a damaged record are not.
     #[schema(example = 3)]
     pub retried: usize,
 }
@@ -137,7 +137,8 @@ pub struct RetriedBody {
     path = "/spool/dead-letters/retry",
     tag = "operation",
     responses((
-        status = 200, description = "The writes wait, and are applied again.", body = RetriedBody,
+        status = 200, description = "The writes are queued, and are applied again.",
+        body = RetriedBody,
     )),
 )]
 async fn retry_all(State(state): State<AppState>) -> Result<Json<RetriedBody>, Problem> {

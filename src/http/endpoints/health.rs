@@ -19,7 +19,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     ]
 }
 
-/// The answer of a process that is alive.
+/// The response of a process that is alive.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Health)]
 struct HealthBody {
@@ -32,8 +32,8 @@ struct HealthBody {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Readiness)]
 struct ReadyBody {
-    /// `ready` if the store works, `degraded` while it takes no writes, and `replaying` while the
-    /// writes that have waited are applied.
+    /// `ready` if the store works, `degraded` while it accepts no writes, and `replaying` while the
+    /// writes that waited are applied.
     #[schema(pattern = "^(ready|degraded|replaying)$", example = "ready")]
     status: &'static str,
     /// The kind of store: `embedded` or `redis`.
@@ -45,7 +45,7 @@ struct ReadyBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<schemas::Time>)]
     degraded_since: Option<Timestamp>,
-    /// The reason why the store, or a part of it, takes no writes. Present while that is so. One of
+    /// The reason why the store, or a part of it, accepts no writes. Present only then. One of
     /// `timeout`, `unreachable`, `auth`, `permission`, `readonly`, `loading`, `busy`, `memory`,
     /// `disk`, `replicas`, `cluster` and `refused`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,12 +56,12 @@ struct ReadyBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = 3600)]
     clock_disagreement_seconds: Option<i64>,
-    /// The checksum of the rules by which keys are made (the section `key` and
-    /// `alertmanager.kubernetes`). Two instances with different ones would split an anomaly.
+    /// The checksum of the configuration that determines keys (the section `key` and
+    /// `alertmanager.kubernetes`). Two instances with different checksums would split an anomaly.
     #[schema(pattern = "^[0-9a-f]{8}$", example = "5f3a9c21")]
     key_checksum: String,
     spool: SpoolBody,
-    /// The checksum of the rules in force, by which instances can be compared.
+    /// The checksum of the rules in force, for comparing instances.
     #[schema(pattern = "^[0-9a-f]{8}$", min_length = 8, max_length = 8, example = "1f2e3d4c")]
     rules_checksum: String,
 }
@@ -70,8 +70,8 @@ struct ReadyBody {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Spool)]
 struct SpoolBody {
-    /// False if no write can wait, because the spool's file was deleted, moved or replaced, or its
-    /// disk fails, is full or does not answer. Present on Redis only.
+    /// False if the spool accepts no writes, because its file was deleted, moved or replaced, or
+    /// because its disk fails, is full or does not respond. Present on Redis only.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = true)]
     usable: Option<bool>,
@@ -81,7 +81,7 @@ struct SpoolBody {
     /// Size of these writes on disk, in bytes.
     #[schema(example = 0)]
     bytes: u64,
-    /// Time for which there has been a write that waits, in seconds.
+    /// Time since the spool was last empty, in seconds.
     #[schema(minimum = 0, example = 0)]
     age_seconds: i64,
 }
@@ -97,15 +97,15 @@ async fn live() -> Json<HealthBody> {
     Json(HealthBody { status: "ok" })
 }
 
-/// Check whether the service can take requests, and how many writes wait.
+/// Check whether the service accepts requests, and how many writes wait.
 ///
-/// The status code is 200 also while the state is degraded: if a load balancer took every instance
-/// out of service during an outage of their common store, callers would get no answers at all.
+/// The status code is 200 even while the state is degraded: otherwise, a load balancer would remove
+/// every instance during an outage of their common store, and callers would get no response at all.
 #[utoipa::path(
     get,
     path = "/readyz",
     tag = "operation",
-    responses((status = 200, description = "The service can take requests.", body = ReadyBody)),
+    responses((status = 200, description = "The service accepts requests.", body = ReadyBody)),
 )]
 async fn ready(State(state): State<AppState>) -> Json<ReadyBody> {
     let readiness = state.counter.readiness().await;

@@ -44,7 +44,8 @@ struct HistoryQuery {
     #[serde(deserialize_with = "parsed")]
     #[param(value_type = Option<String>, nullable = false, example = "7d")]
     window: Option<HistoryWindow>,
-    /// The beginning of the history, in place of `window`. What is older than 30 days is left out.
+    /// The beginning of the history, instead of `window`. Occurrences older than 30 days are left
+    /// out.
     #[serde(deserialize_with = "parsed")]
     #[param(value_type = Option<schemas::Time>, nullable = false)]
     from: Option<Time>,
@@ -53,7 +54,8 @@ struct HistoryQuery {
     #[param(value_type = Option<schemas::Time>, nullable = false)]
     to: Option<Time>,
     /// The width of the buckets: `5m`, `15m`, `30m`, `1h`, `2h`, `6h`, `12h` or `1d`. The default
-    /// is `15m` up to 24 hours, `1h` up to 7 days, and else `6h`. There are at most 1,000 buckets.
+    /// is `15m` up to 24 hours, `1h` up to 7 days, and `6h` beyond that. There are at most 1,000
+    /// buckets.
     #[serde(deserialize_with = "parsed")]
     #[param(value_type = Option<String>, nullable = false, example = "1h")]
     step: Option<HistoryStep>,
@@ -78,7 +80,7 @@ impl HistoryQuery {
             (Some(_), Some(_), _) => {
                 return fault("window", &"can't be used with `from`: give one of the two");
             }
-            (_, None, Some(_)) => return fault("from", &"is missing: `to` is the end to it"),
+            (_, None, Some(_)) => return fault("from", &"is missing: `to` requires it"),
             (window, None, None) => AskedPeriod::Window(window.unwrap_or_default()),
             (None, Some(Time(from)), to) => AskedPeriod::Between(from, to.map_or(now, |to| to.0)),
         };
@@ -114,17 +116,17 @@ struct HistoryBody {
     /// other without a gap; the last one ends at `to`.
     #[schema(max_items = 1000)]
     buckets: Vec<BucketBody>,
-    /// What was done about the anomaly between `from` and `to`, oldest first, as far as it is among
-    /// the newest 100 entries of the audit.
+    /// The audit entries between `from` and `to`, oldest first, among the newest 100 entries of the
+    /// audit.
     #[schema(max_items = 100)]
     events: Vec<AuditEntryBody>,
-    /// The levels, lowest first, by the configuration as it is now.
+    /// The levels, lowest first, in the current configuration.
     bands: Vec<BandBody>,
     #[serde(flatten)]
     degraded: DegradedBody,
 }
 
-/// The occurrences of a part of time.
+/// The occurrences of one bucket of time.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = HistoryBucket)]
 struct BucketBody {
@@ -134,12 +136,12 @@ struct BucketBody {
     /// Occurrences in the bucket.
     #[schema(example = 2)]
     count: u64,
-    /// Occurrences in the 24 hours that end with the bucket, by which levels go. Null where these
-    /// began more than 30 days ago: older occurrences are not kept.
+    /// Occurrences in the 24 hours up to the end of the bucket, on which the levels depend. Null if
+    /// these 24 hours began more than 30 days ago: older occurrences are not stored.
     #[schema(required, example = 4)]
     count_24h: Option<u64>,
-    /// Present where it is false: a count may be wrong by the occurrences of up to an hour that are
-    /// kept as one number, or by those that are older than 30 days.
+    /// Present if false: a count may be wrong by the occurrences of up to an hour that are stored
+    /// as one number, or by occurrences older than 30 days.
     #[serde(skip_serializing_if = "crate::http::bodies::is_true")]
     #[schema(required = false)]
     exact: bool,
@@ -157,7 +159,7 @@ impl From<HistoryBucket> for BucketBody {
 struct BandBody {
     #[schema(value_type = schemas::EscalationLevel)]
     level: EscalationLevel,
-    /// The number of occurrences, and the window that they are counted in.
+    /// The number of occurrences, and the window in which they are counted.
     #[schema(example = "3 in 24h")]
     condition: String,
 }
@@ -170,7 +172,7 @@ impl From<Band> for BandBody {
 
 /// Read how often an anomaly has occurred over time.
 ///
-/// In an outage of the store the answer is 503: the history of an anomaly is kept there only.
+/// In an outage of the store, the response is 503: the history of an anomaly is in the store only.
 #[utoipa::path(
     get,
     path = "/anomalies/{key}/history",

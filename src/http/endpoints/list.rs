@@ -37,34 +37,34 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 selection_parameters! {
     /// The parameters of a list.
     struct ListParameters {
-        /// The value by which the list is sorted; among equal ones by the key. An anomaly without
-        /// one comes last.
+        /// The value by which the list is sorted; equal values are sorted by key. An anomaly
+        /// without the value comes last.
         #[serde(deserialize_with = "crate::http::extract::parsed")]
         #[param(inline, value_type = Option<SortParameter>, nullable = false)]
         sort: Option<Sort>,
-        /// The direction. `asc` goes with `last_seen`, `first_seen` and `key`, for which alone it
-        /// is what is taken without this parameter.
+        /// The direction. `asc` is allowed with `last_seen`, `first_seen` and `key`. The default is
+        /// `asc` for `key` and `desc` for all others.
         #[serde(deserialize_with = "crate::http::extract::parsed")]
         #[param(inline, value_type = Option<OrderParameter>, nullable = false)]
         order: Option<Order>,
-        /// Maximum number of anomalies of a page.
+        /// Maximum number of anomalies on a page.
         #[serde(deserialize_with = "crate::http::extract::parsed")]
         #[param(
             value_type = Option<u32>, nullable = false, minimum = 1, maximum = 200, example = 50,
         )]
         limit: Option<Limit<50, 200>>,
-        /// The `next_cursor` of the page before, with the same other parameters.
+        /// The `next_cursor` of the previous page. All other parameters must be the same.
         #[serde(deserialize_with = "crate::http::extract::parsed")]
         #[param(value_type = Option<String>, nullable = false)]
         cursor: Option<Cursor>,
-        /// If it is given, each anomaly has its occurrences in each of the last 24 hours (`24h`),
-        /// or in each of 28 times 6 hours (`7d`).
+        /// If present, each anomaly has the number of its occurrences in each of the last 24 hours
+        /// (`24h`), or in each 6 hours of the last 7 days (`7d`).
         #[param(inline, nullable = false)]
         series: Option<SeriesParameter>,
     }
 }
 
-/// The values of `sort` as the document has them.
+/// The values of `sort`.
 #[derive(ToSchema)]
 #[schema(as = Sort, rename_all = "snake_case")]
 #[expect(dead_code, reason = "it describes values, and is never made")]
@@ -82,7 +82,7 @@ enum SortParameter {
     Key,
 }
 
-/// The values of `order` as the document has them.
+/// The values of `order`.
 #[derive(ToSchema)]
 #[schema(as = Order, rename_all = "snake_case")]
 #[expect(dead_code, reason = "it describes values, and is never made")]
@@ -91,7 +91,7 @@ enum OrderParameter {
     Asc,
 }
 
-/// The stretch of time of the numbers that each anomaly of a list has.
+/// The window of the numbers in `series`.
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
 #[schema(as = Series)]
 enum SeriesParameter {
@@ -116,18 +116,18 @@ impl SeriesParameter {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AnomalyList)]
 struct ListBody {
-    /// The anomalies, in the order that was asked for.
+    /// The anomalies, in the requested order.
     #[schema(max_items = 200)]
     anomalies: Vec<ListedBody>,
     /// The number of anomalies that match, whatever `limit` is.
     #[schema(example = 1331)]
     total: u64,
-    /// False if the total may be off, because the counts of some anomalies are not current.
+    /// False if the total may be inexact, because the counts of some anomalies are not current.
     total_exact: bool,
     /// The `cursor` of the next page; null at the end. An anomaly whose sort value does not change
-    /// between two pages is listed exactly once; one that moves may be listed twice or not at all.
-    /// The key never changes, so that going through all anomalies with `sort=key` misses none that
-    /// was there throughout. This holds while `ranking` is `exact`.
+    /// between two pages is listed exactly once; one whose value changes may be listed twice or not
+    /// at all. The key never changes, so paging with `sort=key` lists every anomaly that exists
+    /// throughout. This holds while `ranking` is `exact`.
     #[schema(required)]
     next_cursor: Option<String>,
     /// The time as of which the figures are current.
@@ -137,19 +137,19 @@ struct ListBody {
     #[serde(flatten)]
     completeness: CompletenessBody,
     ranking: RankingBody,
-    /// True if the store, or a part of it, is unavailable: the figures are those last known, and
+    /// True if the store, or a part of it, is unavailable: the figures are the last known ones plus
     /// the writes that wait.
     degraded: bool,
 }
 
-/// Whether the anomalies of a list are in the order that their figures say.
+/// The accuracy of the order of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = Ranking)]
 enum RankingBody {
-    /// They are.
+    /// All anomalies are in order.
     Exact,
-    /// The figures of some that are not on this page may not be current.
+    /// The figures of some anomalies on other pages may not be current.
     Approximate,
 }
 
@@ -159,20 +159,20 @@ enum RankingBody {
 struct ListedBody {
     #[schema(value_type = schemas::AnomalyKey)]
     anomaly_key: AnomalyKey,
-    /// The four fields that identify the anomaly; null if they are not known.
+    /// The four fields that identify the anomaly; null if unknown.
     #[schema(required)]
     signature: Option<SignatureBody>,
     frequency: FrequencyBody,
-    /// The time at which the anomaly was marked as permanently fixed; null without a mark, and in
-    /// an outage where that is not known.
+    /// The time at which the anomaly was marked as permanently fixed; null without a mark, or if
+    /// unknown in an outage.
     #[schema(required, value_type = Option<schemas::Time>)]
     fixed_at: Option<Timestamp>,
-    /// The alerts of the anomaly that fire; null if there are none, and where that is not known, as
-    /// in an outage.
+    /// The alerts of the anomaly that fire; null if there are none, or if they are unknown, as in
+    /// an outage.
     #[schema(required)]
     firing: Option<FiringBody>,
-    /// The number of occurrences in each stretch of time, oldest first; null where they are not
-    /// known. Present if `series` was asked for. They add up to the count of the window.
+    /// The numbers of occurrences in equal intervals, oldest first; null if unknown. They add up to
+    /// the count of the window. Present if `series` was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<u64>>, max_items = 28)]
     series: Option<Option<Vec<u64>>>,
@@ -200,10 +200,10 @@ impl ListedBody {
 
 /// List anomalies.
 ///
-/// Different parameters must all hold; of a repeated one, one of its values. What is not known of
-/// an anomaly matches nothing. The header `Link` leads to the next page, if there is one. With the
-/// `ETag` of an answer in `If-None-Match`, an answer that would be the same, but for `as_of`, is
-/// 304.
+/// An anomaly must match all parameters; of a repeated parameter, it must match one value. An
+/// unknown field of an anomaly matches nothing. The header `Link` points to the next page, if there
+/// is one. If `If-None-Match` has the `ETag` of an earlier response, the response is 304 if it
+/// would differ in `as_of` only.
 #[utoipa::path(
     get,
     path = "/anomalies",
@@ -211,7 +211,7 @@ impl ListedBody {
     params(ListParameters),
     responses(
         (status = 200, description = "A page of the list.", body = ListBody),
-        (status = 304, description = "The caller has the same page."),
+        (status = 304, description = "The page has not changed."),
     ),
 )]
 async fn list(

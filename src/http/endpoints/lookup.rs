@@ -47,7 +47,7 @@ impl Labels {
     }
 }
 
-/// An anomaly that was looked up.
+/// The anomaly that a look-up found.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = LookedUp)]
 struct LookedUpBody {
@@ -56,9 +56,8 @@ struct LookedUpBody {
     anomaly: AnomalyBody,
 }
 
-/// The way in which the labels have identified the anomaly: as those of an alert on the webhook
-/// (`webhook`), or as the fields that `POST /anomalies` takes (`fields`). Where both give the same
-/// key, it is `webhook`.
+/// How the labels identified the anomaly: as the labels of an alert on the webhook (`webhook`), or
+/// as the fields of `POST /anomalies` (`fields`). If both give the same key, it is `webhook`.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum IdentifiedBy {
@@ -68,10 +67,10 @@ enum IdentifiedBy {
 
 /// Find an anomaly by the labels of an alert.
 ///
-/// Takes any labels, such as all of those of an alert: `alertname=HighCPU&job=api&pod=api-0`. They
-/// identify the anomaly as on the webhook, and if none is known by that key, as the fields of
-/// `POST /anomalies`. The answer says which (`identified_by`). The problem of an anomaly that is
-/// not known has the key (`anomaly_key`), and says how many are known with the same name.
+/// Accepts any labels, such as all labels of an alert: `alertname=HighCPU&job=api&pod=api-0`. They
+/// identify the anomaly as the webhook does or, if no anomaly has that key, as `POST /anomalies`
+/// does. `identified_by` says which. If the anomaly is unknown, the problem has the key
+/// (`anomaly_key`), and says how many anomalies have the same name.
 #[utoipa::path(
     get,
     path = "/anomalies/lookup",

@@ -14,7 +14,7 @@ const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Read the metrics of the service.
 ///
-/// This is the target for Prometheus. docs/metrics.md has a table of all metrics.
+/// This is the scrape target for Prometheus. docs/metrics.md lists all metrics.
 #[utoipa::path(
     get,
     path = "/metrics",

@@ -21,6 +21,6 @@ async fn file(
 ) -> Result<Response, Problem> {
     let found = if state.page.enabled { page::file(&name, &headers) } else { None };
     found.ok_or_else(|| {
-        Problem::new(ProblemKind::UnknownRoute, "the page at / has no part of this name")
+        Problem::new(ProblemKind::UnknownRoute, "the page at / has no file of this name")
     })
 }

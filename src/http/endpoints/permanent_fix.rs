@@ -38,10 +38,10 @@ struct MarkRequest {
     /// The key of the anomaly whose cause is fixed.
     #[schema(value_type = schemas::AnomalyKey)]
     anomaly_key: String,
-    /// What was done to fix the cause.
+    /// A description of the fix.
     #[schema(example = "raised the CPU limit")]
     fix_description: Prose,
-    /// The person who fixed it. Without it, the mark has the name of the token.
+    /// The person who fixed it. The default is the name of the token.
     #[schema(example = "ops")]
     fixed_by: Option<Prose>,
 }
@@ -55,10 +55,10 @@ impl RequestBody for MarkRequest {
 #[serde(deny_unknown_fields)]
 #[schema(as = FixToUnmark)]
 struct UnmarkRequest {
-    /// The person who removes the mark. Without it, the audit has the name of the token.
+    /// The person who removes the mark. The default is the name of the token.
     #[schema(example = "ana")]
     removed_by: Option<Prose>,
-    /// The reason for which the mark is removed.
+    /// The reason for the removal.
     #[schema(example = "it came back under load")]
     reason: Option<Prose>,
 }
@@ -67,8 +67,8 @@ impl RequestBody for UnmarkRequest {
     const NOUN: &'static str = "the removal of a permanent fix";
 }
 
-/// A text for people: 1 to 4,000 characters, not only white space. Of the control characters only
-/// tabs and line breaks are permitted.
+/// A text for people: 1 to 4,000 characters, not only white space. The only control characters
+/// allowed are tabs and line breaks.
 #[derive(Deserialize, ToSchema)]
 #[serde(try_from = "String")]
 #[schema(
@@ -96,21 +96,22 @@ impl TryFrom<String> for Prose {
             return Err(format!("must be at most {} characters", Self::MAX_CHARACTERS));
         }
         if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
-            return Err("must not hold control characters but line breaks".to_owned());
+            let fault = "must not contain control characters other than tabs and line breaks";
+            return Err(fault.to_owned());
         }
         Ok(Self(text))
     }
 }
 
-/// The answer to the removal of a mark.
+/// The response to the removal of a mark.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Unmarked)]
 struct UnmarkedBody {
     #[schema(value_type = schemas::AnomalyKey)]
     anomaly_key: AnomalyKey,
-    /// Always false: no mark holds.
+    /// Always false.
     permanent_fix_applied: bool,
-    /// False if there was no mark to remove; null in an outage if that is not known.
+    /// False if there was no mark to remove; null if unknown in an outage.
     #[schema(required)]
     removed: Option<bool>,
     #[serde(flatten)]
@@ -119,8 +120,8 @@ struct UnmarkedBody {
 
 /// Mark the cause of an anomaly as fixed.
 ///
-/// The mark holds for 90 days, and replaces an earlier one. If the anomaly occurs after it, its
-/// frequency has `regressed: true`, and the log has a warning.
+/// The mark is valid for 90 days, and replaces an earlier one. If the anomaly occurs after it, its
+/// frequency has `regressed: true`, and the service logs a warning.
 #[utoipa::path(
     put,
     path = "/permanent-fix",
@@ -154,7 +155,7 @@ async fn mark(
 
 /// Remove the mark of a permanent fix.
 ///
-/// The body may be left out.
+/// The body is optional.
 #[utoipa::path(
     delete,
     path = "/permanent-fix/{key}",

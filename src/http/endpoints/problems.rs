@@ -33,7 +33,7 @@ impl PartialSchema for ProblemName {
 
 /// Explain a type of problem.
 ///
-/// The `type` of each problem leads here. It is plain text, for people.
+/// The `type` of each problem links here. The response is plain text for people.
 #[utoipa::path(
     get,
     path = "/problems/{name}",
@@ -41,7 +41,7 @@ impl PartialSchema for ProblemName {
     params(("name" = inline(ProblemName), Path, description = "The end of the problem's `type`.")),
     responses((
         status = 200,
-        description = "Its title and status, what it means, and what to do.",
+        description = "The title, the status, the meaning and what to do.",
         body = String,
         content_type = "text/plain; charset=utf-8",
     )),
@@ -49,7 +49,7 @@ impl PartialSchema for ProblemName {
 async fn explain(TextPath(name): TextPath) -> Result<String, Problem> {
     let kind = ProblemKind::ALL.into_iter().find(|kind| kind.explanation().name == name);
     let kind = kind.ok_or_else(|| {
-        let detail = "there is no type of problem of this name: /openapi.json has all of them";
+        let detail = "no problem type has this name: /openapi.json lists all types";
         Problem::new(ProblemKind::UnknownRoute, detail)
     })?;
     let explanation = kind.explanation();

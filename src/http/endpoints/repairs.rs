@@ -53,7 +53,7 @@ struct RepairRequest {
     /// The key of the anomaly that was repaired.
     #[schema(value_type = schemas::AnomalyKey)]
     anomaly_key: String,
-    /// The name of the repair action that was tried.
+    /// The name of the repair action.
     #[schema(value_type = schemas::ActionName)]
     action: String,
     /// True if the repair worked.
@@ -68,7 +68,7 @@ impl RequestBody for RepairRequest {
     const NOUN: &'static str = "a repair";
 }
 
-/// The answer to a reported attempt.
+/// The response to a reported attempt.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Repair)]
 struct RepairBody {
@@ -77,8 +77,8 @@ struct RepairBody {
     /// The name of the repair action.
     #[schema(example = "restart_pod")]
     action: String,
-    /// Number of attempts of this action among the anomaly's newest 100; null in an outage if the
-    /// attempts before this one are not known.
+    /// Number of attempts of this action among the anomaly's newest 100; null if earlier attempts
+    /// are unknown in an outage.
     #[schema(required, maximum = 100, example = 2)]
     total: Option<u64>,
     /// Number of those attempts that worked; null if `total` is.
@@ -92,7 +92,7 @@ struct RepairBody {
     auto_repair_count: Option<u64>,
     /// False if an attempt with this `event_id` was reported before.
     counted: bool,
-    /// Why it does not count; present where `counted` is false.
+    /// The reason why the attempt was not counted. Present if `counted` is false.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     reason: Option<NotCounted>,
@@ -109,7 +109,7 @@ struct RepairsBody {
     /// Number of repair attempts of all actions.
     #[schema(example = 2)]
     auto_repair_count: u64,
-    /// How often each action was tried and worked, among the newest 100 attempts. The action with
+    /// The attempts and successes of each action, among the newest 100 attempts. The action with
     /// the most attempts comes first.
     #[schema(max_items = 100)]
     actions: Vec<ActionBody>,
@@ -129,12 +129,12 @@ struct AttemptBody {
     action: String,
     /// True if it worked.
     success: bool,
-    /// The time of the attempt; null if an older program has written no readable one.
+    /// The time of the attempt; null if an older program wrote an unreadable time.
     #[schema(required, value_type = Option<schemas::Time>)]
     timestamp: Option<Timestamp>,
 }
 
-/// The advice whether to try a repair action again.
+/// The advice on whether to try a repair action again.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Advice)]
 struct ActionAdviceBody {
@@ -160,7 +160,7 @@ struct ActionAdviceBody {
     params((
         "Idempotency-Key" = Option<schemas::EventId>, Header, nullable = false,
         description = "Has the same meaning as `event_id`, and must be equal to it if both are \
-                       given.",
+                       present.",
     )),
     request_body = RepairRequest,
     responses(

@@ -25,7 +25,7 @@ struct LinksBody {
     /// The version of the service.
     #[schema(example = "0.1.0")]
     version: &'static str,
-    /// The path of a page to try the API.
+    /// The path of a page for trying the API.
     #[schema(example = "/docs")]
     docs: &'static str,
     /// The path of the description of the API.
@@ -41,8 +41,8 @@ struct LinksBody {
 
 /// Read the paths of the service's pages, or open the page.
 ///
-/// A browser, which accepts `text/html`, gets the page: a list of the anomalies, and what is known
-/// of each. All that the page shows it reads from this API.
+/// A browser, which accepts `text/html`, gets the page: a list of anomalies, and the details of
+/// each. The page reads all its data from this API.
 #[utoipa::path(
     get,
     path = "/",

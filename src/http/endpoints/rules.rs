@@ -19,17 +19,17 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Rules)]
 struct RulesBody {
-    /// The time at which they were read.
+    /// The time at which the rules were loaded.
     #[schema(value_type = schemas::Time)]
     loaded_at: Timestamp,
-    /// The first 8 hexadecimal digits of the SHA-256 of the file that has them; where none has, of
-    /// the rules themselves.
+    /// The first 8 hexadecimal digits of the SHA-256 of the rules file or, without a file, of the
+    /// rules themselves.
     #[schema(pattern = "^[0-9a-f]{8}$", min_length = 8, max_length = 8, example = "1f2e3d4c")]
     checksum: String,
-    /// A step to a level that was held within this time is not new.
+    /// A rise to a level that the anomaly had within this time is not new.
     #[schema(example = "24h")]
     rearm: String,
-    /// The rules in their order: the first one that matches decides. The last one is `default`.
+    /// The rules in order: the first one that matches decides. The last one is `default`.
     rules: Vec<RuleBody>,
 }
 
@@ -40,29 +40,27 @@ struct RuleBody {
     /// The name of the rule.
     #[schema(min_length = 1, max_length = 64, example = "batch")]
     name: String,
-    /// The matchers, all of which must hold; none where the rule takes everything.
+    /// The matchers, all of which must match. A rule without matchers matches everything.
     #[schema(max_items = 8, example = json!(["namespace=\"batch\""]))]
     r#match: Vec<String>,
     levels: LevelsBody,
-    /// Number of occurrences that the rule has decided about since this instance began.
+    /// Number of occurrences that the rule has decided since this instance started.
     #[schema(example = 17)]
     hits: u64,
 }
 
-/// The conditions of each level, any one of which is enough; or `none`, where no level is ever
-/// reached.
+/// The conditions of each level, one of which is enough; or `none` if no level is ever reached.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 #[schema(as = RuleLevels)]
 enum LevelsBody {
     /// Always `none`.
     None(NoLevels),
-    /// By the name of the level.
+    /// The conditions by the name of the level.
     ByLevel(ConditionsBody),
 }
 
-/// The conditions of each level, any one of which is enough. A level that is missing is never
-/// reached.
+/// The conditions of each level. One of them is enough. A missing level is never reached.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[schema(as = RuleConditions)]
@@ -81,7 +79,7 @@ struct ConditionsBody {
     permanent_fix: Vec<String>,
 }
 
-/// The value of `levels` where no level is ever reached.
+/// The value of `levels` if no level is ever reached.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum NoLevels {
@@ -115,12 +113,12 @@ impl RuleBody {
 
 /// Read the rules in force.
 ///
-/// A rule whose `hits` stay 0 matches nothing that occurs.
+/// A rule whose `hits` remain 0 matches no occurrence.
 #[utoipa::path(
     get,
     path = "/rules",
     tag = "operation",
-    responses((status = 200, description = "The rules in their order.", body = RulesBody)),
+    responses((status = 200, description = "The rules in order.", body = RulesBody)),
 )]
 async fn list(State(state): State<AppState>) -> Json<RulesBody> {
     let rules = state.counter.rules();

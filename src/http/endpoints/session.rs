@@ -37,7 +37,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     endpoints.map(|endpoint| endpoint.access(Access::Session).body(BodyKind::Login)).into()
 }
 
-/// The caller, as the service knows it.
+/// The caller, as the service identifies it.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Session)]
 struct SessionBody {
@@ -46,7 +46,7 @@ struct SessionBody {
     /// The name of the token; null if none is required.
     #[schema(required, example = "ana")]
     name: Option<String>,
-    /// What the caller may do: `ingest`, `read` and `operate`.
+    /// The scopes of the caller: any of `ingest`, `read` and `operate`.
     #[schema(value_type = Vec<String>, example = json!(["read", "operate"]))]
     scopes: Vec<Scope>,
     /// The time at which the token expires; null if it does not.
@@ -67,9 +67,9 @@ impl RequestBody for LoginRequest {
     const NOUN: &'static str = "a login";
 }
 
-/// Read who calls, and what the caller may do.
+/// Read the caller's name and permissions.
 ///
-/// The token is that of the header `Authorization` or, without it, of the cookie.
+/// The token is read from the header `Authorization` or, without it, from the cookie.
 #[utoipa::path(
     get,
     path = "/session",
@@ -93,9 +93,10 @@ async fn read(
 
 /// Log a browser in with a token.
 ///
-/// The token is kept in a cookie, for as long as `auth.session_hours` says. With it a browser may
-/// call as with the header `Authorization`, which is stronger; what changes something must come
-/// from the service's own page. Programs need no session.
+/// The token is stored in a cookie, which is valid for `auth.session_hours`. The cookie
+/// authenticates a browser as the header `Authorization` does; if both are present, the header is
+/// used. Calls that change something must come from the service's own page. Programs need no
+/// session.
 #[utoipa::path(
     post,
     path = "/session",
@@ -103,7 +104,7 @@ async fn read(
     request_body = LoginRequest,
     responses((
         status = 204,
-        description = "The answer sets the cookie, unless no token is required.",
+        description = "The response sets the cookie, unless no token is required.",
     )),
 )]
 async fn begin(
@@ -119,7 +120,7 @@ async fn begin(
     state.authenticator.identify(state.counter.now(), Some(&token), address)?;
     let cookie = presented.cookie.set(&token, state.authenticator.session_seconds());
     let cookie = cookie.ok_or_else(|| {
-        Problem::field("token", "has characters that a cookie can't hold: have a new one made")
+        Problem::field("token", "has characters that a cookie can't contain: request a new token")
     })?;
     Ok(no_content(Some(cookie)))
 }
@@ -129,7 +130,7 @@ async fn begin(
     delete,
     path = "/session",
     tag = "session",
-    responses((status = 204, description = "The answer removes the cookie.")),
+    responses((status = 204, description = "The response removes the cookie.")),
 )]
 async fn end(
     State(state): State<AppState>,
@@ -151,6 +152,7 @@ fn must_be_enabled(state: &AppState) -> Result<(), Problem> {
     if state.page.enabled {
         return Ok(());
     }
-    let detail = "there is no page to log in to: `page.enabled` is false";
+    let detail = "the page is disabled (`page.enabled` is false): send the token with each call \
+                  instead";
     Err(Problem::new(ProblemKind::UnknownRoute, detail))
 }

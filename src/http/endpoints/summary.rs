@@ -32,11 +32,11 @@ selection_parameters! {
     /// The parameters of a summary.
     struct SummaryParameters {
         /// The fields by whose values the anomalies are grouped: `alert_name`, `service`,
-        /// `namespace`, `error_type`. Repeated, or with commas between them.
+        /// `namespace`, `error_type`. Repeat the parameter, or separate fields with commas.
         #[param(value_type = Vec<String>, required = false, example = "namespace,service")]
         by: Vec<Fields>,
-        /// Maximum number of values of each field: those with the most anomalies. The rest is one
-        /// entry.
+        /// Maximum number of values for each field: those with the most anomalies. All other values
+        /// are one entry.
         #[serde(deserialize_with = "crate::http::extract::parsed")]
         #[param(
             value_type = Option<u32>, nullable = false, minimum = 1, maximum = 100, example = 10,
@@ -78,13 +78,13 @@ struct SummaryBody {
     /// The number of those that are marked as permanently fixed.
     #[schema(example = 9)]
     fixed: u64,
-    /// The number of those that have come back after the mark.
+    /// The number of those that occurred again after they were marked.
     #[schema(example = 2)]
     regressed: u64,
-    /// The number of those of which an alert fires.
+    /// The number of those with an alert that fires.
     #[schema(example = 5)]
     firing: u64,
-    /// For each field of `by` its values, those with the most anomalies first.
+    /// The values of each field in `by`, those with the most anomalies first.
     #[schema(value_type = BTreeMap<String, Vec<GroupBody>>)]
     by: BTreeMap<&'static str, Vec<GroupBody>>,
     /// The time as of which the figures are current.
@@ -93,7 +93,7 @@ struct SummaryBody {
     as_of: Option<Timestamp>,
     #[serde(flatten)]
     completeness: CompletenessBody,
-    /// True if the store, or a part of it, is unavailable: the figures are those last known, and
+    /// True if the store, or a part of it, is unavailable: the figures are the last known ones plus
     /// the writes that wait.
     degraded: bool,
 }
@@ -120,7 +120,7 @@ struct LevelsBody {
     permanent_fix: u64,
     escalate: u64,
     repeat: u64,
-    /// Those that have reached no level.
+    /// Anomalies without a level.
     #[serde(rename = "none")]
     none: u64,
 }
@@ -129,7 +129,7 @@ struct LevelsBody {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Group)]
 struct GroupBody {
-    /// The value; null for the rest, and for anomalies of which it is not known.
+    /// The value; null for all other values together, and for anomalies whose value is unknown.
     #[schema(required, example = "shop")]
     value: Option<String>,
     /// The number of anomalies.
@@ -162,10 +162,10 @@ impl Dated for SummaryBody {
     }
 }
 
-/// Summarise anomalies: their number by level, and by the values of fields.
+/// Summarise anomalies: count them by level, and by the values of fields.
 ///
-/// The parameters select as those of the list do. With the `ETag` of an answer in `If-None-Match`,
-/// an answer that would be the same, but for `as_of`, is 304.
+/// The parameters are the filters of the list. If `If-None-Match` has the `ETag` of an earlier
+/// response, the response is 304 if it would differ in `as_of` only.
 #[utoipa::path(
     get,
     path = "/summary",
@@ -173,7 +173,7 @@ impl Dated for SummaryBody {
     params(SummaryParameters),
     responses(
         (status = 200, description = "The summary.", body = SummaryBody),
-        (status = 304, description = "The caller has the same summary."),
+        (status = 304, description = "The summary has not changed."),
     ),
 )]
 async fn summary(

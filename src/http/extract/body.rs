@@ -147,8 +147,8 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
         if !coding.trim().is_empty() && !coding.trim().eq_ignore_ascii_case("identity") {
             let coding: String = coding.chars().take(SHOWN_CHARS).collect();
             let detail = format!(
-                "the body is compressed (`Content-Encoding: {coding}`), and the service takes only \
-                 bodies that are not: send it as it is, without this header"
+                "the body is compressed (`Content-Encoding: {coding}`), which is not supported: \
+                 send it uncompressed, without this header"
             );
             return Err(Problem::new(ProblemKind::UnsupportedMediaType, detail));
         }

@@ -26,7 +26,7 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
         let mut values = parts.headers.get_all(IDEMPOTENCY_KEY).iter();
         let Some(value) = values.next() else { return Ok(Self(None)) };
         if values.any(|other| other != value) {
-            let detail = "the request has headers Idempotency-Key that differ: send one";
+            let detail = "the request has Idempotency-Key headers that differ: send one";
             return Err(Problem::new(ProblemKind::MalformedRequest, detail));
         }
         let parsed = EventId::parse(value.to_str().unwrap_or_default());
@@ -45,7 +45,7 @@ pub(in crate::http) fn event_id(
     match (from_field.map(parse).transpose()?, from_header) {
         (Some(field), Some(header)) if field != header => Err(Problem::field(
             name,
-            "differs from the header Idempotency-Key: give one of them, or the same in both",
+            "differs from the Idempotency-Key header: send one of them, or the same value in both",
         )),
         (field, header) => Ok(field.or(header).unwrap_or_else(EventId::unique)),
     }

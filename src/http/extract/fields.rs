@@ -25,7 +25,7 @@ pub(super) fn read_object<T: DeserializeOwned>(noun: &str, value: Value) -> Resu
         return Err(Problem::new(ProblemKind::InvalidField, detail));
     };
     T::deserialize(Fields(fields)).map_err(|error| {
-        error.into_problem(|known| format!("is not a field of {noun}: it takes {known}"))
+        error.into_problem(|known| format!("is not a field of {noun}: the fields are {known}"))
     })
 }
 
@@ -253,7 +253,8 @@ mod tests {
         let array = json!({"action": "a", "success": true, "event_id": [1]});
         check_fault(array, "event_id", "`event_id` must be a string, not an array");
         let typo = json!({"action": "a", "sucess": true});
-        let detail = "`sucess` is not a field of a report: it takes action, success, event_id";
+        let detail =
+            "`sucess` is not a field of a report: the fields are action, success, event_id";
         check_fault(typo, "sucess", detail);
     }
 

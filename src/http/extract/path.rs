@@ -49,7 +49,7 @@ impl FromRequestParts<RequestState> for TextPath {
 
     async fn from_request_parts(_: &mut Parts, request: &RequestState) -> Result<Self, Problem> {
         let text = value(request, 0).ok_or_else(|| {
-            let detail = "nothing has a path that, percent-decoded, is not UTF-8";
+            let detail = "the path does not exist, because it is not UTF-8 when percent-decoded";
             Problem::new(ProblemKind::UnknownRoute, detail)
         })?;
         Ok(Self(text.to_owned()))

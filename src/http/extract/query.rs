@@ -39,8 +39,8 @@ fn read<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
     }
     T::deserialize(parameters).map_err(|error| {
         error.into_problem(|known| match known {
-            "" => "is not known here: this call takes no parameters".to_owned(),
-            known => format!("is not known here: use {known}"),
+            "" => "is unknown: this call has no parameters".to_owned(),
+            known => format!("is unknown: use {known}"),
         })
     })
 }
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_fault_names_the_parameter_and_the_form_that_it_takes() {
-        let unknown = "`limits` is not known here: use service, fixed, min_count, sort, limit";
+        let unknown = "`limits` is unknown: use service, fixed, min_count, sort, limit";
         check_fault("limits=1", "limits", unknown);
         check_fault("fixed=yes", "fixed", "`fixed` must be true or false, not \"yes\"");
         check_fault("min_count=-1", "min_count", "`min_count` must be a whole number, not \"-1\"");

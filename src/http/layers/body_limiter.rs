@@ -242,19 +242,19 @@ fn too_slow(timeout: Duration) -> Problem {
     let seconds = timeout.as_secs();
     Problem::new(
         ProblemKind::RequestTimeout,
-        format!("the body did not come within {seconds} s: send it again, in smaller parts"),
+        format!("the body did not arrive within {seconds} s: send it again, in smaller parts"),
     )
 }
 
 fn no_memory() -> Problem {
-    let detail = "more large bodies come than there is memory for, and nothing was recorded: try \
-                  again in a moment, or send it in smaller parts";
+    let detail = "the memory for large bodies is in use, and nothing was recorded: try again in a \
+                  moment, or send it in smaller parts";
     Problem::new(ProblemKind::Overloaded, detail)
 }
 
 fn broken_off() -> Problem {
-    let detail = "the body broke off before its end, or its chunks are not as HTTP/1.1 has them: \
-                  send it whole";
+    let detail = "the body ends early, or its chunks are not valid HTTP/1.1: send the complete \
+                  body";
     Problem::new(ProblemKind::MalformedRequest, detail)
 }
 

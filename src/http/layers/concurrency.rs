@@ -100,8 +100,8 @@ impl ConcurrencyLimiter {
         let timeout = Duration::from_secs(self.config.response_timeout_seconds.get().into());
         time::timeout(timeout, handle(admitted, head, body)).await.unwrap_or_else(|_| {
             let detail =
-                "the answer took too long, so that a write may or may not have taken effect: try \
-                 again in a moment, with the same event_id so that it counts once";
+                "the response took too long, so a write may or may not have taken effect: try \
+                 again in a moment with the same event_id, so that it counts once";
             Problem::new(ProblemKind::Unavailable, detail).into_response()
         })
     }
@@ -142,8 +142,8 @@ impl ConcurrencyLimiter {
     fn refuse(&self) -> Response {
         telemetry::shed(Shed::Requests);
         self.last_refused_ms.store(self.now_ms(), Ordering::Relaxed);
-        let detail = "more requests come than can be served, and this one had no effect: try again \
-                      in a moment";
+        let detail = "there are more requests than the service can handle, and this one had no \
+                      effect: try again in a moment";
         Problem::new(ProblemKind::Overloaded, detail).into_response()
     }
 

@@ -300,7 +300,7 @@ fn panicked(cause: Box<dyn Any + Send>) -> Response {
     }
     Problem::new(
         ProblemKind::Internal,
-        "the service has a fault; its log has more under this request's x-request-id",
+        "the service has failed: its log says why under the x-request-id of this response",
     )
     .into_response()
 }

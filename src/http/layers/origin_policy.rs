@@ -49,16 +49,15 @@ impl OriginPolicy {
         let host = host_of(request);
         if self.is_local && is_open && !host.is_none_or(|host| self.is_own_name(host)) {
             // A name that somebody else has pointed at this machine ("DNS rebinding").
-            let detail = "the service does not answer to this host's name: call it by its address \
-                          or as localhost, name the host in `browser.allowed_hosts`, or make a \
-                          token";
+            let detail = "this host name is not allowed: call the service by its address or as \
+                          localhost, add the host to `browser.allowed_hosts`, or configure tokens";
             return Err(Problem::new(ProblemKind::UnknownHost, detail));
         }
         if is_safe(request.method()) || self.is_own_page(headers, host) {
             return Ok(());
         }
-        let detail = "a page of another site may not do this: name its origin in \
-                      `browser.allowed_origins` if it is yours";
+        let detail = "a page of another site may not make this call: if the page is yours, add its \
+                      origin to `browser.allowed_origins`";
         Err(Problem::new(ProblemKind::CrossOrigin, detail))
     }
 
@@ -76,8 +75,8 @@ impl OriginPolicy {
         if is_safe(request.method()) || is_own {
             return Ok(());
         }
-        let detail = "with a cookie, only the service's own page may do this: send the token as \
-                      `Authorization: Bearer TOKEN`";
+        let detail = "with a cookie, only the service's own page may make this call: send the \
+                      token as `Authorization: Bearer TOKEN`";
         Err(Problem::new(ProblemKind::CrossOrigin, detail))
     }
 
@@ -147,7 +146,7 @@ fn origins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<HeaderValue
     let origin = |text: String| match HeaderValue::from_str(&text) {
         Ok(origin) if is_origin(&text) => Ok(origin),
         _ => Err(D::Error::custom(format!(
-            "{text:?} is no origin: write it like https://grafana.example.org, without a path"
+            "{text:?} is not an origin: write it like https://grafana.example.org, without a path"
         ))),
     };
     texts.into_iter().map(origin).collect()

@@ -25,15 +25,15 @@ pub(super) fn check_host<B>(request: &Request<B>) -> Result<(), Problem> {
     let Some(host) = hosts.next() else {
         // HTTP/1.0 has no such header.
         if request.version() == Version::HTTP_11 {
-            return malformed("the request has no header Host, as HTTP/1.1 asks for: send it");
+            return malformed("the request has no Host header, which HTTP/1.1 requires: send it");
         }
         return Ok(());
     };
     if hosts.next().is_some() {
-        return malformed("the request has more than one header Host: send one");
+        return malformed("the request has more than one Host header: send one");
     }
     let Ok(host) = host.to_str() else {
-        return malformed("the header Host is no text: send a name or an address");
+        return malformed("the Host header is not text: send a name or an address");
     };
     // Nearly all are addresses or plain names, which need no copy for being read.
     let is_simple = || host.parse::<SocketAddr>().is_ok() || is_plain_name(host);
@@ -42,13 +42,15 @@ pub(super) fn check_host<B>(request: &Request<B>) -> Result<(), Problem> {
     }
     let host = host.parse::<Authority>().ok().filter(|host| !host.as_str().contains('@'));
     let Some(host) = host else {
-        return malformed("the header Host is no host: send a name or an address, and a port");
+        return malformed(
+            "the Host header is not a host: send a name or an address, with the port if needed",
+        );
     };
     match request.uri().authority() {
         Some(target) if !is_same(request, target, &host) => {
             let detail = format!(
-                "the target of the request is at another host than its header Host ({host}): the \
-                 service is no proxy"
+                "the target of the request names another host than its Host header ({host}): the \
+                 service is not a proxy"
             );
             Err(Problem::new(ProblemKind::UnknownHost, detail))
         }

@@ -60,8 +60,8 @@ impl Route {
     fn not_allowed(&self, request: &Request) -> Response {
         let (method, path) = (request.method(), request.uri().path());
         let names = self.methods.iter().map(|taken| taken.method.as_str());
-        let taken = names.clone().collect::<Vec<_>>().join(", ");
-        let detail = format!("{path} does not take {method}, but {taken}");
+        let taken = names.clone().collect::<Vec<_>>().join(" or ");
+        let detail = format!("{path} does not support {method}: use {taken}");
         let mut response = Problem::new(ProblemKind::MethodNotAllowed, detail).into_response();
         let with_head = |name| if name == "GET" { "GET,HEAD" } else { name };
         let allowed = names.map(with_head).collect::<Vec<_>>().join(",");
@@ -115,7 +115,7 @@ impl RouteMatch {
 }
 
 fn unknown_route(path: &str) -> Response {
-    let detail = format!("there is nothing at {path}: /docs and /openapi.json have all paths");
+    let detail = format!("{path} does not exist: /docs and /openapi.json list all paths");
     Problem::new(ProblemKind::UnknownRoute, detail).into_response()
 }
 

@@ -76,7 +76,7 @@ async fn page() -> impl IntoResponse {
 async fn part(TextPath(name): TextPath) -> Result<impl IntoResponse, Problem> {
     let file = utoipa_swagger_ui::serve(&name, Arc::clone(&PAGE_CONFIG)).ok().flatten();
     let file = file.ok_or_else(|| {
-        Problem::new(ProblemKind::UnknownRoute, "the page at /docs has no part of this name")
+        Problem::new(ProblemKind::UnknownRoute, "the page at /docs has no file of this name")
     })?;
     let encoding: &[(HeaderName, &str)] =
         if file.gzpipped { &[(header::CONTENT_ENCODING, "gzip")] } else { &[] };

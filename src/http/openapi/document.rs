@@ -31,7 +31,7 @@ use crate::{
         (name = "repairs", description = "Report repair attempts, and read which repairs work."),
         (name = "permanent fixes", description = "Mark the cause of an anomaly as fixed."),
         (name = "session", description = "Log a browser in and out."),
-        (name = "operation", description = "Calls for those who run the service."),
+        (name = "operation", description = "Calls for operating the service."),
         (name = "documentation", description = "Pages that describe the API."),
     ),
     components(schemas(AlertRequest<'_>, OccurrenceRequest<'_>, Problem)),
@@ -64,7 +64,7 @@ pub(super) fn describe(endpoints: impl Iterator<Item = Endpoint>) -> Value {
     components["parameters"] = json!({
         "RequestId": {
             "name": "x-request-id", "in": "header",
-            "description": "An id of the request, which is in its answer and in the log. If it is \
+            "description": "The id of the request, which the response and the log repeat. If it is \
                             missing, the service generates one.",
             "schema": {"type": "string"},
         },
@@ -79,11 +79,11 @@ pub(super) fn describe(endpoints: impl Iterator<Item = Endpoint>) -> Value {
     components["securitySchemes"] = json!({
         "bearer": {
             "type": "http", "scheme": "bearer",
-            "description": "A token that was made with `anomaly-counter token new`.",
+            "description": "A token created with `anomaly-counter token new`.",
         },
         "basic": {
             "type": "http", "scheme": "basic",
-            "description": "The token as the password, with any user name.",
+            "description": "A token as the password, with any user name.",
         },
         "grafana": {
             "type": "apiKey", "in": "header", "name": GRAFANA_SIGNATURE.as_str(),
@@ -200,7 +200,7 @@ fn problem_headers(status: StatusCode) -> Value {
 fn headers() -> Value {
     json!({
         "RequestId": {
-            "description": "The id of the request: the given one, or a generated one.",
+            "description": "The id of the request: the one in the request, or a generated one.",
             "schema": {"type": "string"},
         },
         "Degraded": {
@@ -213,13 +213,13 @@ fn headers() -> Value {
             "example": "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01",
         },
         "RetryAfter": {
-            "description": "The number of seconds after which to retry.",
+            "description": "The number of seconds to wait before a retry.",
             "required": true,
             "schema": {"type": "integer", "minimum": 1},
             "example": 1,
         },
         "Challenge": {
-            "description": "How to authenticate, in the format of RFC 6750.",
+            "description": "The authentication scheme, in the format of RFC 6750.",
             "schema": {"type": "string"},
             "example": "Bearer realm=\"anomaly-counter\"",
         },

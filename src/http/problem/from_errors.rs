@@ -22,7 +22,7 @@ impl Problem {
     /// An anomaly that the store does not have.
     pub(in crate::http) fn unknown_anomaly(key: AnomalyKey) -> Self {
         let detail = format!(
-            "no anomaly has the key {key}: check it for a typo; anomalies are forgotten 35 days \
+            "no anomaly has the key {key}: check it for a typo; anomalies are deleted 35 days \
              after their last occurrence"
         );
         Self::new(ProblemKind::UnknownAnomaly, detail).of_anomaly(key)
@@ -32,10 +32,9 @@ impl Problem {
     /// others there are.
     pub(in crate::http) fn unknown_labels(key: AnomalyKey, similar: Option<&str>) -> Self {
         let remedy = similar.unwrap_or(
-            "check them for a typo; anomalies are forgotten 35 days after their last occurrence",
+            "check them for a typo; anomalies are deleted 35 days after their last occurrence",
         );
-        let detail =
-            format!("no anomaly is known by these labels (its key would be {key}): {remedy}");
+        let detail = format!("no anomaly has these labels (its key would be {key}): {remedy}");
         Self::new(ProblemKind::UnknownAnomaly, detail).of_anomaly(key)
     }
 
@@ -52,7 +51,7 @@ impl Problem {
             Scope::Read | Scope::Operate => (ProblemKind::TooManyRequests, "and nothing was done"),
         };
         let detail =
-            format!("this token's limit is reached, {effect}: try again later, or raise it");
+            format!("the token's limit is reached, {effect}: try again later, or raise the limit");
         Self::new(kind, detail).retry_after(wait)
     }
 }
@@ -62,7 +61,7 @@ impl From<CounterError> for Problem {
         match &error {
             CounterError::Unavailable(_) => Self::new(
                 ProblemKind::Unavailable,
-                "the store can't be reached, and the call had no effect: try again in a moment",
+                "the store is unavailable, and the call had no effect: try again in a moment",
             ),
             CounterError::Disk(cause) => Self::new(
                 ProblemKind::Unavailable,
@@ -70,12 +69,12 @@ impl From<CounterError> for Problem {
             ),
             CounterError::WritesWait => Self::new(
                 ProblemKind::Unavailable,
-                "writes wait until the store has answered, and could bring the anomaly back; \
-                 nothing was forgotten: try again once /readyz says `ready`",
+                "writes that wait for the store could create the anomaly again, so nothing was \
+                 deleted: try again once the status of /readyz is `ready`",
             ),
             CounterError::MayCount { event_id, disk } => {
                 let detail = format!(
-                    "{}, so that this may count: retry with this id, the event_id {:?}, and it \
+                    "{}, so the event may have been counted: retry with the event_id {:?}, and it \
                      counts once",
                     disk.as_deref().unwrap_or(UNANSWERED),
                     event_id.as_str()
@@ -85,20 +84,21 @@ impl From<CounterError> for Problem {
             CounterError::Unanswered { disk, .. } => Self::new(
                 ProblemKind::Unavailable,
                 format!(
-                    "{}, so that a write may or may not have taken effect: try again in a moment",
+                    "{}, so a write may or may not have taken effect: try again in a moment",
                     disk.as_deref().unwrap_or(UNANSWERED)
                 ),
             ),
             CounterError::Overloaded => Self::new(
                 ProblemKind::Overloaded,
-                "more calls are waiting than can be served, and this one had no effect: try again \
+                "too many calls are waiting for the store, and this one had no effect: try again \
                  in a moment",
             ),
             CounterError::Full(cause) => Self::new(
                 ProblemKind::Overloaded,
                 format!(
-                    "this anomaly is new, and {cause}: nothing was recorded. Raise the option, or \
-                     find out who posts so many different ones; known anomalies are counted"
+                    "this anomaly is new, and {cause}: nothing was recorded. Raise the limit, or \
+                     find out who posts so many different anomalies; known anomalies are still \
+                     counted"
                 ),
             )
             .retry_after(FULL_RETRY_AFTER),
@@ -109,7 +109,7 @@ impl From<CounterError> for Problem {
                 }
                 Self::new(
                     ProblemKind::Internal,
-                    "the store refuses this call; the service's log says why",
+                    "the store refuses this call: the service's log says why",
                 )
             }
         }
@@ -133,20 +133,21 @@ impl From<AuthError> for Problem {
         let AuthError { failure, token_name, needed } = error;
         let detail = match failure {
             AuthFailure::Missing => {
-                "this takes a token: send the header `Authorization: Bearer TOKEN`, or the token \
-                 as the password of Basic. `anomaly-counter token new` makes one"
+                "this call requires a token: send the header `Authorization: Bearer TOKEN`, or the \
+                 token as the password of Basic authentication. `anomaly-counter token new` \
+                 creates one"
                     .to_owned()
             }
             AuthFailure::Unknown => {
-                "the token or signature is not known here: check it for a typo, and that it was \
-                 made for this service"
+                "the token or signature is unknown: check it for a typo, and check that it was \
+                 created for this service"
                     .to_owned()
             }
             AuthFailure::Expired => {
-                format!("the token {token_name:?} has expired: have a new one made")
+                format!("the token {token_name:?} has expired: request a new one")
             }
             AuthFailure::Forbidden => format!(
-                "the token {token_name:?} is not good for this, which takes the scope {needed}"
+                "the token {token_name:?} lacks the scope {needed}, which this call requires"
             ),
         };
         // As RFC 6750 specifies it.

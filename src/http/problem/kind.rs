@@ -106,144 +106,148 @@ impl ProblemKind {
             Self::MalformedRequest => Explanation {
                 name: "malformed-request",
                 title: "The request is not valid HTTP",
-                meaning: "The request has no header Host or several, headers Idempotency-Key that \
-                          differ, or a body that broke off before its end or whose chunks are \
-                          malformed.",
-                remedy: "Send it as `detail` says. The call had no effect. Where it comes through \
-                         a proxy, look there.",
+                meaning: "The request has no Host header or more than one, its Idempotency-Key \
+                          headers differ, or its body ends early or has malformed chunks.",
+                remedy: "Correct the request as `detail` says. The call had no effect. If it came \
+                         through a proxy, check the proxy.",
             },
             Self::InvalidJson => Explanation {
                 name: "invalid-json",
                 title: "The body is not valid JSON",
-                meaning: "The body can't be read as JSON in UTF-8. `line` and `column` say where, \
-                          from 1.",
-                remedy: "Send the whole of a valid JSON body. Nothing was recorded.",
+                meaning: "The body is not valid JSON in UTF-8. `line` and `column` give the \
+                          position, counted from 1.",
+                remedy: "Send a complete and valid JSON body. Nothing was recorded.",
             },
             Self::InvalidKey => Explanation {
                 name: "invalid-key",
                 title: "The anomaly key is malformed",
                 meaning: "An anomaly's key is 16 hexadecimal digits in lower case, such as \
                           b119b2edaa9fb08c.",
-                remedy: "Take the key from the `anomaly_key` of an answer, or print it with \
+                remedy: "Use the `anomaly_key` of a response, or print the key with \
                          `anomaly-counter key`.",
             },
             Self::InvalidField => Explanation {
                 name: "invalid-field",
-                title: "A field is not as it must be",
-                meaning: "A field is missing, unknown, of a wrong type or out of bounds. `field` \
+                title: "A field is invalid",
+                meaning: "A field is missing, unknown, of the wrong type or out of range. `field` \
                           names it.",
-                remedy: "Correct it as `detail` says. The call had no effect.",
+                remedy: "Correct the field as `detail` says. The call had no effect.",
             },
             Self::Unauthorized => Explanation {
                 name: "unauthorized",
-                title: "A token is needed",
-                meaning: "The call takes a token, and there was none, or one that is not known, or \
-                          that has expired.",
+                title: "A token is required",
+                meaning: "The call requires a token. The request has none, or its token is unknown \
+                          or has expired.",
                 remedy: "Send the header `Authorization: Bearer TOKEN`, or the token as the \
-                         password of Basic with any user. `anomaly-counter token new` makes one.",
+                         password of Basic authentication with any user name. `anomaly-counter \
+                         token new` creates a token.",
             },
             Self::Forbidden => Explanation {
                 name: "forbidden",
-                title: "The token is not good for this",
-                meaning: "The token is known, and lacks the scope that the call takes: ingest, \
+                title: "The token lacks the required scope",
+                meaning: "The token is valid, but lacks the scope that the call requires: ingest, \
                           read or operate.",
                 remedy: "Use a token with the scope that `detail` names.",
             },
             Self::CrossOrigin => Explanation {
                 name: "cross-origin",
-                title: "A page of another site has asked",
-                meaning: "A browser has sent this for a page of another site, which may not write.",
-                remedy: "Name the page's origin in `browser.allowed_origins` if it is yours.",
+                title: "The request comes from another site",
+                meaning: "A browser sent this request for a page of another site, which may not \
+                          make changes.",
+                remedy: "If the page is yours, add its origin to `browser.allowed_origins`.",
             },
             Self::UnknownHost => Explanation {
                 name: "unknown-host",
-                title: "The service does not answer to this name",
-                meaning: "The header Host has a name that is not the service's own, or another \
-                          than the request's target. Where no token is asked for, that may be a \
-                          page of another site that has pointed its name at this machine.",
-                remedy: "Call the service by its address or as localhost, name the host in \
-                         `browser.allowed_hosts`, or make a token.",
+                title: "The host name is not allowed",
+                meaning: "The Host header names a host that is not this service, or that differs \
+                          from the request's target. If no token is required, the request may come \
+                          from a page of another site whose name resolves to this machine (DNS \
+                          rebinding).",
+                remedy: "Call the service by its address or as localhost, add the host to \
+                         `browser.allowed_hosts`, or configure tokens.",
             },
             Self::UnknownAnomaly => Explanation {
                 name: "unknown-anomaly",
-                title: "The anomaly is not known",
-                meaning: "No anomaly has this key. One is forgotten 35 days after its last \
+                title: "The anomaly is unknown",
+                meaning: "No anomaly has this key. An anomaly is deleted 35 days after its last \
                           occurrence or repair.",
-                remedy: "Check the key for a typo. An anomaly is known once an occurrence of it \
-                         was recorded.",
+                remedy: "Check the key for a typo. An anomaly is known as soon as an occurrence of \
+                         it is recorded.",
             },
             Self::UnknownRoute => Explanation {
                 name: "unknown-route",
-                title: "There is nothing at this path",
-                meaning: "The service has no such path.",
-                remedy: "Check the path for a typo: /docs and /openapi.json have all of them.",
+                title: "The path does not exist",
+                meaning: "The service has no resource at this path.",
+                remedy: "Check the path for a typo. /docs and /openapi.json list all paths.",
             },
             Self::UnknownDeadLetter => Explanation {
                 name: "unknown-dead-letter",
-                title: "There is no such dead letter",
-                meaning: "No write that the store has refused for good has this number, or its \
-                          record is damaged.",
-                remedy: "Look the number up with GET /spool/dead-letters. It may be done with \
-                         meanwhile.",
+                title: "The dead letter does not exist",
+                meaning: "No dead letter (a write that the store refused permanently) has this \
+                          number, or its record is damaged.",
+                remedy: "Look up the number with GET /spool/dead-letters. Someone may have retried \
+                         or dropped the dead letter meanwhile.",
             },
             Self::MethodNotAllowed => Explanation {
                 name: "method-not-allowed",
-                title: "The path does not take this method",
-                meaning: "There is something at the path, and it takes other methods.",
-                remedy: "Use one of the methods that the header Allow names.",
+                title: "The path does not support this method",
+                meaning: "The path exists, but supports other methods only.",
+                remedy: "Use one of the methods in the Allow header.",
             },
             Self::UnsupportedMediaType => Explanation {
                 name: "unsupported-media-type",
                 title: "The body must be JSON",
-                meaning: "The body is not declared as JSON, or is compressed.",
+                meaning: "The body is not declared as JSON, or it is compressed.",
                 remedy: "Send the header `Content-Type: application/json` (with curl: --json), and \
                          no Content-Encoding.",
             },
             Self::ContentTooLarge => Explanation {
                 name: "content-too-large",
                 title: "The body is too large",
-                meaning: "The body is larger than `http.max_body_bytes`, or the delivery of \
-                          Alertmanager larger than `alertmanager.max_body_bytes` or 10,000 alerts.",
+                meaning: "The body is larger than `http.max_body_bytes`, or the Alertmanager \
+                          delivery is larger than `alertmanager.max_body_bytes` or has more than \
+                          10,000 alerts.",
                 remedy: "Send it in parts (Alertmanager: set max_alerts in webhook_config), or \
                          raise the limit. Nothing was recorded.",
             },
             Self::RequestTimeout => Explanation {
                 name: "request-timeout",
-                title: "The body came too slowly",
-                meaning: "The body did not come within `http.body_timeout_seconds`.",
+                title: "The body arrived too slowly",
+                meaning: "The body did not arrive within `http.body_timeout_seconds`.",
                 remedy: "Send it again, in smaller parts. Nothing was recorded.",
             },
             Self::TooManyRequests => Explanation {
                 name: "too-many-requests",
                 title: "The token's limit is reached",
-                meaning: "The token has asked for more a second than it may. (One that ingests is \
-                          told `overloaded` instead, since Alertmanager drops what is answered \
-                          429.)",
-                remedy: "Try again after as many seconds as Retry-After says, or raise the token's \
+                meaning: "The token exceeds its limit per second. (Calls with the scope ingest \
+                          return `overloaded` instead, because Alertmanager drops a delivery after \
+                          a 429.)",
+                remedy: "Retry after the number of seconds in Retry-After, or raise the token's \
                          limit.",
             },
             Self::Unavailable => Explanation {
                 name: "unavailable",
-                title: "The store does not answer",
-                meaning: "Neither the store nor the spool takes the call, or nothing is known to \
-                          answer it with. `detail` says whether a write may have taken effect.",
-                remedy: "Try again after as many seconds as Retry-After says; a write with the \
-                         same `event_id`, so that it counts once.",
+                title: "The store is unavailable",
+                meaning: "Neither the store nor the spool accepts the call, or the service has no \
+                          cached state to respond with. `detail` says whether a write may have \
+                          taken effect.",
+                remedy: "Retry after the number of seconds in Retry-After; a write with the same \
+                         `event_id`, so that it counts once.",
             },
             Self::Overloaded => Explanation {
                 name: "overloaded",
-                title: "More is asked of the service than it can do",
-                meaning: "There are more requests or connections than can be served, the token's \
-                          limit is reached, or the anomaly is new and there are as many as \
-                          `store.max_anomalies` permits. The call had no effect.",
-                remedy: "Try again after as many seconds as Retry-After says.",
+                title: "The service is overloaded",
+                meaning: "There are more requests or connections than the service can handle, the \
+                          token's limit is reached, or the anomaly is new and the limit \
+                          `store.max_anomalies` is reached. The call had no effect.",
+                remedy: "Retry after the number of seconds in Retry-After.",
             },
             Self::Internal => Explanation {
                 name: "internal",
-                title: "Something went wrong in the service",
-                meaning: "The service has a fault, or the store can't do this with the data that \
-                          it holds.",
-                remedy: "Look into the service's log, which has more under the same x-request-id.",
+                title: "The service has failed",
+                meaning: "The service has a bug, or the store can't execute the call on the data \
+                          that it holds.",
+                remedy: "Search the service's log for the x-request-id of the response.",
             },
         }
     }
@@ -269,18 +273,19 @@ impl PartialSchema for ProblemKind {
             .format(Some(SchemaFormat::Custom("uri-reference".to_owned())))
             .enum_values(Some(Self::ALL.map(Self::uri)))
             .description(Some(
-                "The type of problem: a path of the service, at which it is explained.",
+                "The type of the problem: the path of the service that explains it.",
             ));
         let title = ObjectBuilder::new()
             .schema_type(Type::String)
             .enum_values(Some(Self::ALL.map(|kind| kind.explanation().title)))
-            .description(Some("The type in words, the same for all problems of it."));
+            .description(Some("The type in words; the same for all problems of this type."));
         let status = ObjectBuilder::new()
             .schema_type(Type::Integer)
             .minimum(Some(400))
             .maximum(Some(599))
             .description(Some(
-                "The status code. In an array it is that which the element alone would have had.",
+                "The status code. In an array, it is the status code that the element would have \
+                 had alone.",
             ));
         ObjectBuilder::new()
             .description(Some("The type of a problem."))

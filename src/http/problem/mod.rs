@@ -26,10 +26,10 @@ const RETRY_AFTER_SECONDS: u32 = 1;
 pub(super) struct Problem {
     #[serde(flatten)]
     kind: ProblemKind,
-    /// What is wrong with this request, and what to do.
+    /// The error in this request, and what to do.
     #[schema(example = "`success` is missing")]
     detail: String,
-    /// The name of the field that is at fault.
+    /// The name of the invalid field.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<String>, example = "success")]
     field: Option<Box<str>>,
@@ -41,12 +41,12 @@ pub(super) struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = 14)]
     column: Option<usize>,
-    /// The id of an event that may have been counted in spite of this error. A retry with the same
-    /// id counts once.
+    /// The id of an event that may have been counted despite this error. A retry with the same id
+    /// counts once.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<String>, example = "deploy-7")]
     event_id: Option<Box<EventId>>,
-    /// The key of the anomaly that is not known.
+    /// The key of the unknown anomaly.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<String>, example = "d7807df379350b77")]
     anomaly_key: Option<Box<AnomalyKey>>,

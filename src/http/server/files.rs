@@ -24,9 +24,9 @@ pub(super) fn max_connections(connections: u64) -> u64 {
         connections,
         limit,
         room,
-        "only {room} connections are served at a time: {connections} (http.max_connections) would \
-         take {needed} open files, and the system allows {limit}. Raise its limit (`ulimit -Hn`, \
-         LimitNOFILE= of systemd), or lower the option"
+        "only {room} connections can be open at a time: {connections} (http.max_connections) need \
+         {needed} open files, and the system allows {limit}. Raise the system's limit (`ulimit \
+         -Hn`, LimitNOFILE= of systemd), or lower the option"
     );
     room
 }

@@ -98,12 +98,12 @@ pub async fn serve<R: Routes>(
         }
     }
     drop(listener);
-    tracing::info!("stopping: requests under way are answered first");
+    tracing::info!("stopping: requests in progress are completed first");
     let seconds = config.shutdown_timeout_seconds;
     let deadline = time::Instant::now() + Duration::from_secs(seconds);
     server.stop.send_replace(());
     if time::timeout_at(deadline, server.stop.closed()).await.is_err() {
-        tracing::warn!(seconds, "requests still under way after {seconds} s are cut off");
+        tracing::warn!(seconds, "requests still in progress after {seconds} s are aborted");
     }
     deadline
 }
@@ -211,8 +211,8 @@ impl<R: Routes> Connection<R> {
         let Some(acceptor) = acceptor else { return self.answer_requests(stream).await };
         match time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => self.answer_requests(stream).await,
-            Ok(Err(error)) => tracing::debug!(%error, "no TLS was agreed on"),
-            Err(_) => tracing::debug!("a client took too long to agree on TLS"),
+            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+            Err(_) => tracing::debug!("a TLS handshake took too long"),
         }
     }
 
@@ -235,7 +235,7 @@ impl<R: Routes> Connection<R> {
             served.await
         };
         if let Err(error) = served.await {
-            tracing::debug!(%error, "a connection has broken");
+            tracing::debug!(%error, "a connection failed");
         }
         drop(stop);
         linger(stream).await;
@@ -273,7 +273,7 @@ fn connection_builder(header_timeout: Duration) -> http1::Builder {
 }
 
 async fn refuse(_: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-    let detail = "there are more connections than can be served: try again in a moment";
+    let detail = "there are more connections than the service can handle: try again in a moment";
     Ok(Problem::new(ProblemKind::Overloaded, detail).into_response())
 }
 

@@ -35,7 +35,7 @@ pub enum TlsError {
     #[error("tls.client_ca_file: {0}")]
     ClientCas(#[from] VerifierBuilderError),
     /// rustls refuses the contents of the files.
-    #[error("tls: {0}: are certificate and key of one pair?")]
+    #[error("tls: {0}: do the certificate and the key belong together?")]
     Refused(#[from] rustls::Error),
 }
 

@@ -20,8 +20,8 @@ use crate::{
     },
 };
 
-/// An alert of a delivery. Its labels identify the anomaly; they and the annotations are kept with
-/// it.
+/// An alert of a delivery. Its labels identify the anomaly; labels and annotations are stored with
+/// the anomaly.
 #[derive(Debug, ToSchema)]
 #[schema(as = Alert, rename_all = "camelCase")]
 pub(in crate::http) struct AlertRequest<'a> {
@@ -29,20 +29,21 @@ pub(in crate::http) struct AlertRequest<'a> {
     #[schema(required, value_type = String, pattern = "^(firing|resolved)$", example = "firing")]
     status: Option<&'a RawValue>,
     /// The labels of the alert. Four of them identify the anomaly: `alertname`, `service` (or
-    /// `job`), `namespace` and `error_type` (or `reason`). An empty label is absent; an
-    /// `exported_namespace`, `exported_service` or `exported_job` is used first; and where
-    /// `service` or `job` names kube-state-metrics, the labels that name the workload are.
+    /// `job`), `namespace` and `error_type` (or `reason`). An empty label counts as absent.
+    /// `exported_namespace`, `exported_service` and `exported_job` take precedence. If `service` or
+    /// `job` is kube-state-metrics, the labels that name the workload are used instead.
     #[schema(required, value_type = Object)]
     labels: Option<&'a RawValue>,
-    /// The annotations of the alert, which are texts for people.
+    /// The annotations of the alert: texts for people.
     #[schema(value_type = Option<Object>, nullable = false)]
     annotations: Option<&'a RawValue>,
-    /// The time at which the alert began to fire. The time of the delivery is used if it is
-    /// missing, empty, null, before 1971, or ahead of the service's clock; but while the alert is
-    /// known to fire, an unset time is that of the episode.
+    /// The time at which the alert started firing. If it is missing, empty, null, before 1971, or
+    /// ahead of the service's clock, the time of the delivery is used; but if the alert is known to
+    /// fire, an unset time is that of the current episode.
     #[schema(value_type = Option<schemas::Time>)]
     starts_at: Option<&'a RawValue>,
-    /// The time at which a resolved alert has ended. Unset as above, and ignored while it fires.
+    /// The time at which a resolved alert ended. The rules of `startsAt` for missing and invalid
+    /// times apply. Ignored while the alert fires.
     #[schema(value_type = Option<schemas::Time>)]
     ends_at: Option<&'a RawValue>,
     /// The id of the alert, computed from the labels if it is missing. An id that is longer than
@@ -54,7 +55,7 @@ pub(in crate::http) struct AlertRequest<'a> {
 /// The alert that a result belongs to.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::http) struct AlertHead {
-    /// The fingerprint that the alert was sent with; null if there was none.
+    /// The fingerprint in the delivery; null if there was none.
     #[schema(required, example = "e3b6f5c0a1d2b4f7")]
     pub(super) fingerprint: Option<String>,
     #[serde(flatten)]

@@ -1,4 +1,4 @@
-//! The answer to a delivery.
+//! The response to a delivery.
 
 use std::sync::LazyLock;
 
@@ -27,7 +27,7 @@ pub(super) fn register_metrics() {
 /// ones.
 const MAX_PROBLEMS: usize = 100;
 
-/// The answer to a delivery.
+/// The response to a delivery.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = DeliveryResult)]
 pub(super) struct DeliveryBody {
@@ -37,8 +37,8 @@ pub(super) struct DeliveryBody {
     /// Number of alerts that could not be read or stored.
     #[schema(example = 0)]
     failed: usize,
-    /// Number of alerts that wait on disk because the store is unavailable. Whether they count is
-    /// decided once it answers.
+    /// Number of alerts that wait on disk because the store is unavailable. The service decides
+    /// whether they count once the store answers.
     #[schema(example = 0)]
     waiting: usize,
     /// The result of each alert of the delivery, in the same order.
@@ -66,13 +66,13 @@ enum AlertStatus {
     Firing(Box<HeardBody>),
     /// The alert has ended.
     Resolved(Box<HeardBody>),
-    /// The alert could not be read, or the store has refused it.
+    /// The alert is invalid, or the store refused it.
     Failed {
         /// Always false.
         counted: bool,
         /// Always `failed`.
         reason: AlertReason,
-        /// What is wrong with the alert. Present for the first 100 failed alerts only.
+        /// The error of the alert. Present for the first 100 failed alerts only.
         #[serde(skip_serializing_if = "Option::is_none")]
         #[schema(nullable = false)]
         problem: Option<Problem>,
@@ -83,10 +83,10 @@ enum AlertStatus {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = HeardAlert)]
 struct HeardBody {
-    /// The frequency of the alert's anomaly. If the alert waits, it is without the alert.
+    /// The frequency of the alert's anomaly. If the alert waits, the frequency does not include it.
     #[serde(flatten)]
     frequency: FrequencyBody,
-    /// True if the alert was counted as an occurrence by this delivery; null if it waits and that
+    /// True if this delivery counted the alert as an occurrence; null if the alert waits and this
     /// is not decided yet.
     #[schema(required)]
     counted: Option<bool>,

@@ -76,10 +76,10 @@ impl<'a> DeliveryRequest<'a> {
         let truncated = truncated.and_then(|value| parse::<u64>(value.get()).ok());
         let Some(alerts) = alerts else {
             let fault = if rule_id.or(matches).is_some() {
-                "is missing: this is a delivery of Grafana's alerting before version 9, which is \
-                 not supported. Use Grafana 9 or later, with a contact point of the type Webhook"
+                "is missing: this is a delivery of Grafana before version 9, which is not \
+                 supported. Use Grafana 9 or later, with a contact point of the type Webhook"
             } else {
-                "is missing: this is no delivery of Alertmanager"
+                "is missing: this is not a delivery of Alertmanager"
             };
             return Err(Problem::field("alerts", fault));
         };

@@ -24,8 +24,8 @@ pub(in crate::http) struct LabelNotes {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>, required = false)]
     cut_labels: Vec<&'static str>,
-    /// True if the four fields are not the labels of these names: another label names what is
-    /// broken, or the service has rewritten one. Present if true.
+    /// True if the four fields differ from the labels of these names, because another label names
+    /// the workload or the service rewrote a field. Present if true.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false, example = true)]
     mapped: bool,

@@ -52,11 +52,11 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 
 /// Receive a delivery of Alertmanager or Grafana.
 ///
-/// The labels of an alert identify its anomaly. An alert that begins to fire is an occurrence,
-/// unless another alert of the anomaly was firing then: one incident counts once, however many
+/// The labels of an alert identify its anomaly. An alert that starts firing is an occurrence,
+/// unless another alert of the anomaly is already firing: one incident counts once, however many
 /// alerts it has and however often they are sent (`alertmanager.count`). A malformed alert does not
-/// affect the others. If a retry may succeed, the answer is 503; the same delivery may be sent
-/// again.
+/// affect the others. If a retry may succeed, the response is 503, and the sender may retry the
+/// same delivery.
 #[utoipa::path(
     post,
     path = "/webhooks/alertmanager",
@@ -66,7 +66,8 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         (status = 200, description = "The result of each alert.", body = DeliveryBody),
         (
             status = 202,
-            description = "The store is unavailable: some alerts wait on disk for it.",
+            description = "The store is unavailable. Some alerts are on disk, and are applied once \
+                           the store answers.",
             body = DeliveryBody,
         ),
     ),
@@ -127,7 +128,8 @@ fn note_truncated(caller: &Caller, truncated: u64) {
         return;
     }
     telemetry::truncated_alerts(truncated);
-    let kind = "a delivery left alerts out: raise max_alerts in Alertmanager's webhook_config";
+    let kind = "a delivery omits alerts, which are not counted: raise max_alerts in Alertmanager's \
+                webhook_config";
     let sender = caller.log_source();
     if may_log(kind, sender, Instant::now()) {
         tracing::warn!(sender = sender.name(), truncated, "{kind}");
@@ -142,7 +144,7 @@ fn note_failed(caller: &Caller, heads: &[AlertHead], results: &[Recorded]) {
     });
     let Some((fingerprint, problem)) = failed.next() else { return };
     let failed = 1 + failed.count();
-    let kind = "alerts of a delivery do not count";
+    let kind = "alerts of a delivery failed and are not counted";
     let sender = caller.log_source();
     if may_log(kind, sender, Instant::now()) {
         let first: String = fingerprint.chars().take(SHOWN_FINGERPRINT_CHARS).collect();

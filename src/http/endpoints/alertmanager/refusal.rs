@@ -21,7 +21,7 @@ pub(super) fn register_metrics() {
 pub(in crate::http) fn note_refusal(caller: &Caller, bytes: Option<usize>, problem: &Problem) {
     let Some(reason) = DeliveryRefusal::of(problem) else { return };
     REFUSALS.increment(reason);
-    let kind = "a delivery is refused, and none of its alerts counts";
+    let kind = "a delivery is refused: none of its alerts is counted";
     let sender = caller.log_source();
     if may_log(kind, sender, Instant::now()) {
         tracing::warn!(sender = sender.name(), bytes, %problem, "{kind}");
