@@ -1,11 +1,11 @@
-//! The command `completions`: has a shell complete the commands and their options.
+//! The command `completions`: prints a script that lets a shell complete commands and options.
 
 use std::io::{self, Write as _};
 
 use clap::ValueEnum;
 
 pub(super) const EXAMPLES: &str = "\
-The Debian package has them in place already. Else:
+The Debian package installs them. Without it:
   anomaly-counter completions bash >~/.local/share/bash-completion/completions/anomaly-counter
   anomaly-counter completions zsh >~/.zfunc/_anomaly-counter    # with ~/.zfunc in fpath
   anomaly-counter completions fish >~/.config/fish/completions/anomaly-counter.fish";

@@ -1,4 +1,4 @@
-//! The command `key`: the key of an anomaly, and how it is made of what is posted.
+//! The command `key`: prints the key of an anomaly, and the steps from the posted fields to it.
 
 use std::io::{self, Read as _};
 
@@ -14,13 +14,15 @@ use crate::{
 /// The arguments of the command.
 #[derive(Debug, Args)]
 pub(super) struct KeyCommand {
-    /// Also print the posted fields, each step that changed one, and the key without these steps
+    /// Also print the posted fields, each step that changes a field, and the key without these
+    /// steps
     #[arg(long)]
     explain: bool,
-    /// Read JSON as the labels of an alert, or as an alert with `labels`, as the webhook does
+    /// Read the JSON as the webhook does: as the labels of an alert, or as an alert with `labels`
     #[arg(long)]
     webhook: bool,
-    /// The fields that identify it, such as '{"alert_name":"HighCPU"}'; - reads standard input
+    /// The fields that identify the anomaly, such as '{"alert_name":"HighCPU"}'; - reads standard
+    /// input
     #[arg(value_name = "JSON")]
     signature: String,
 }
@@ -55,12 +57,15 @@ pub(super) fn posted_fields(argument: &str, to: PostedTo) -> Result<Map<String, 
 fn object(text: &str) -> Result<Map<String, Value>, Failure> {
     let value: Value = serde_json::from_str(text).map_err(|error| {
         format!(
-            "this is not JSON ({error}): give an object such as '{{\"alert_name\":\"HighCPU\"}}'"
+            "the argument is not JSON ({error}): give an object such as \
+             '{{\"alert_name\":\"HighCPU\"}}'"
         )
     })?;
     match value {
         Value::Object(fields) => Ok(fields),
-        _ => Err("a signature is a JSON object such as '{\"alert_name\":\"HighCPU\"}'".into()),
+        _ => {
+            Err("the argument must be a JSON object such as '{\"alert_name\":\"HighCPU\"}'".into())
+        }
     }
 }
 

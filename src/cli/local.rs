@@ -24,7 +24,7 @@ impl Local {
         let mut client = Client::builder().timeout(REQUEST_TIMEOUT).no_proxy();
         let scheme = if config.tls.is_used() { "https" } else { "http" };
         if config.tls.is_used() {
-            // It is called by its address, which its certificate need not name.
+            // The service is called by its address, which its certificate need not contain.
             client = client.tls_danger_accept_invalid_certs(true);
         }
         if let (Some(_), Some(certificate_file), Some(key_file)) =
@@ -42,7 +42,7 @@ impl Local {
         format!("{}{path}", self.base)
     }
 
-    /// Sends a request, with the token of the environment where there is one.
+    /// Sends a request, with the token from the environment if there is one.
     pub(super) async fn send(&self, method: Method, path: &str) -> reqwest::Result<Response> {
         let mut request = self.client.request(method, self.url(path));
         if let Ok(token) = env::var(TOKEN_VARIABLE) {

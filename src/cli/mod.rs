@@ -33,7 +33,7 @@ use crate::{
 
 /// Counts how often an anomaly happens, and says when to stop restarting and fix the cause.
 ///
-/// Without a command it serves HTTP, by default on 127.0.0.1:8080 with its data in ./data.
+/// Without a command, it serves HTTP, by default on 127.0.0.1:8080 with its data in ./data.
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXAMPLES)]
 struct CommandLine {
@@ -54,46 +54,45 @@ enum Command {
         /// The shell
         shell: Shell,
     },
-    /// Print the configuration in force, secrets hidden, with the origin of each value, and fail
-    /// where a start would
+    /// Check the configuration, and print it with the origin of each value, secrets hidden
     CheckConfig {
-        /// Look at Redis too: whether it can be reached and takes writes
+        /// Also check whether Redis is reachable and accepts writes
         #[arg(long)]
         connect: bool,
     },
     /// Print every option with its default and an explanation, as a configuration file
     DefaultConfig,
-    /// Print the key of an anomaly, as the service makes it with the section `key` of its
-    /// configuration
+    /// Print the key of an anomaly, computed with the section `key` of the configuration
     Key(KeyCommand),
-    /// Test the rules that give some anomalies other levels
+    /// Test the rules that set the levels of some anomalies
     #[command(subcommand, after_help = rules::EXAMPLES)]
     Rules(RulesCommand),
-    /// Replace a damaged file of the embedded store by one with every row that reads well
+    /// Replace a damaged file of the embedded store by a new one with all readable rows
     #[command(after_help = recover::WHAT_IT_DOES)]
     Recover,
-    /// Look at the writes that Redis has refused for good, and have them tried again or dropped
+    /// List, retry or drop the writes that Redis refused permanently (dead letters)
     #[command(subcommand, after_help = SPOOL_TOKEN)]
     Spool(SpoolCommand),
-    /// Make a token, by which a caller shows who it is
+    /// Create a token, which authenticates a caller
     #[command(subcommand)]
     Token(TokenCommand),
-    /// Ask the running service whether it is ready; ends with 0 if so, for containers
+    /// Check whether the running service is ready; exits with 0 if so, for containers
     #[command(after_help = HEALTHCHECK_TOKEN)]
     Healthcheck,
 }
 
 const HEALTHCHECK_TOKEN: &str = "\
-It needs no token: /readyz is open to everybody. If the environment variable ANOMALY_COUNTER_TOKEN
-has one, as for the command `spool`, it is sent.";
+This command needs no token, because /readyz requires none. It sends the token in the environment
+variable ANOMALY_COUNTER_TOKEN, if there is one.";
 
 const EXAMPLES: &str = "\
 Try it:
   anomaly-counter &
   curl --json '{\"alert_name\":\"HighCPU\",\"service\":\"api\"}' http://127.0.0.1:8080/anomalies
 
-Configuration, each over the one before: built-in defaults, config/*.toml or --config FILE, the
-environment. A key such as `url` in section `redis` is ANOMALY_COUNTER__REDIS__URL there:
+Sources of configuration, later ones override earlier ones: built-in defaults, config/*.toml or
+--config FILE, the environment. The variable for `url` in section `redis` is
+ANOMALY_COUNTER__REDIS__URL:
   ANOMALY_COUNTER__LISTEN=127.0.0.1:9000 anomaly-counter
   ANOMALY_COUNTER__REDIS__URL=redis://127.0.0.1:6379 anomaly-counter
 `anomaly-counter default-config` prints every option with its default and an explanation.";
@@ -151,21 +150,21 @@ fn serve(config: &Config) -> Result<(), Failure> {
         let application = tokio::select! {
             built = Application::build(config, prepared) => built?,
             () = &mut stop => {
-                tracing::info!("stopped before it was ready");
+                tracing::info!("stopped before the service was ready");
                 return Ok(());
             }
         };
         application.run(stop, hangups).await;
         Ok(())
     });
-    // A disk that does not answer must not hold up the end.
+    // A disk that does not respond must not delay the exit.
     runtime.shutdown_timeout(END_TIMEOUT);
     traces.end();
     served
 }
 
-/// Prints the configuration, and fails as a start with it would. What Redis is like is a comment
-/// there, so that the whole can be used as a file.
+/// Prints the configuration, and fails if the service could not start with it. The report about
+/// Redis is a comment, so that the output is a valid configuration file.
 fn check_config(loaded: &LoadedConfig, connect: bool) -> Result<(), Failure> {
     print!("{loaded}");
     logging::start(&loaded.config.log);
@@ -182,15 +181,15 @@ fn check_config(loaded: &LoadedConfig, connect: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Maximum time that the process waits for its threads when it ends.
+/// Maximum time that the process waits for its threads when it exits.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A write beyond the largest file that is allowed must fail like one on a full disk, and not end
-/// the process, which it does where nobody listens for this signal. It has the same number on Linux
-/// and macOS; tokio has no name for it.
+/// A write beyond the limit of file size must fail like one on a full disk. Without a handler for
+/// this signal, it would end the process. The number is the same on Linux and macOS; tokio has no
+/// name for it.
 const SIGXFSZ: signal::unix::SignalKind = signal::unix::SignalKind::from_raw(25);
 
-/// Returns a future that is done at the first SIGTERM or Ctrl-C.
+/// Returns a future that completes at the first SIGTERM or Ctrl-C.
 fn stop_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
     let mut terminated = signal::unix::signal(signal::unix::SignalKind::terminate())?;
     let mut interrupted = signal::unix::signal(signal::unix::SignalKind::interrupt())?;
@@ -210,8 +209,8 @@ fn healthcheck(config: &Config) -> Result<(), Failure> {
         Ok::<_, reqwest::Error>((answer.status(), answer.text().await?))
     };
     let (status, body) = Runtime::new()?.block_on(asked).map_err(|error| {
-        format!("{url} does not answer ({error}): is the service running, and `listen` the same?")
+        format!("{url} does not respond ({error}): is the service running, with the same `listen`?")
     })?;
     println!("{}", Printable(body.trim_end()));
-    if status.is_success() { Ok(()) } else { Err(format!("{url} answers {status}").into()) }
+    if status.is_success() { Ok(()) } else { Err(format!("{url} returns {status}").into()) }
 }

@@ -1,5 +1,5 @@
-//! The command `rules`: tells which rule an anomaly has, and checks cases. It reads the
-//! configuration as a start does, and asks no running service.
+//! The command `rules`: prints which rule an anomaly has, and checks cases. It reads the
+//! configuration as the service does at startup, and calls no running service.
 
 use std::{
     collections::BTreeMap,
@@ -25,34 +25,35 @@ use crate::{
 };
 
 pub(super) const EXAMPLES: &str = "\
-Which rule has this anomaly, and why?
+Print which rule an anomaly has, and why:
   anomaly-counter rules test '{\"alertname\":\"KubeJobFailed\",\"namespace\":\"batch\"}'
 
-Are the rules as they are meant? Ends with 1 if a case is not as expected:
+Check the cases of a file; the exit status is 1 if a case is not as expected:
   anomaly-counter --config config.toml rules test --cases cases.toml
 
-A file of cases. `rule` or `level` may be left out; level = \"none\" is no level. A window without
-a count has as many occurrences as the next shorter one that has a count:
+An example of a file of cases. `rule` or `level` may be left out; level = \"none\" expects no level.
+A window without a count has the count of the next shorter window that has one:
   [[case]]
   signature = { alertname = \"KubeJobFailed\", namespace = \"batch\" }
   counts = { \"24h\" = 5, \"7d\" = 21 }
   rule = \"batch\"
   level = \"PERMANENT_FIX\"";
 
-/// What to do with rules.
+/// The subcommands of `rules`.
 #[derive(Debug, Subcommand)]
 pub(super) enum RulesCommand {
-    /// Tell which rule an anomaly has and why, or whether all cases of a file are as expected
+    /// Print which rule an anomaly has and why, or check all cases of a file
     #[command(after_help = EXAMPLES)]
     Test {
         /// The fields that identify the anomaly, such as '{"alert_name":"HighCPU"}'; - reads
         /// standard input
         #[arg(value_name = "JSON", required_unless_present = "cases", conflicts_with = "cases")]
         signature: Option<String>,
-        /// Read JSON, and the signatures of cases, as the labels of an alert, as the webhook does
+        /// Read the JSON, and the signatures of cases, as the webhook does: as the labels of an
+        /// alert
         #[arg(long)]
         webhook: bool,
-        /// A TOML file of cases, each with what is expected
+        /// A TOML file of cases, each with its expected rule or level
         #[arg(long, value_name = "FILE")]
         cases: Option<PathBuf>,
     },
@@ -74,7 +75,7 @@ pub(super) fn run(command: &RulesCommand, config: &Config) -> Result<(), Failure
     }
 }
 
-/// Makes signatures of posted fields as the service does.
+/// Computes the signatures of posted fields as the service does.
 struct Keys {
     mapping: KeyMapping,
     to: PostedTo,
@@ -87,10 +88,10 @@ impl Keys {
     }
 }
 
-/// Returns the rules in force as lines of a comment, with what can't be told of them.
+/// Returns the rules in force as lines of a comment, with the steps whose novelty is unknown.
 pub(super) fn listed(set: &RuleSet) -> String {
     let mut text = format!(
-        "# The rules in force, checksum {:08x}; the first that matches decides:\n",
+        "# The rules in force, checksum {:08x}; the first one that matches decides:\n",
         set.checksum()
     );
     for line in set.to_string().lines() {
@@ -99,8 +100,8 @@ pub(super) fn listed(set: &RuleSet) -> String {
     for rule in set.rules() {
         for (condition, reason) in rule.untold_steps(set.rearm_seconds()) {
             text += &format!(
-                "# rule \"{}\": whether a step by \"{condition}\" is new can't be told, because \
-                 {reason}: each such step is new\n",
+                "# rule \"{}\": the service can't tell whether a step by \"{condition}\" is new, \
+                 because {reason}: each such step counts as new\n",
                 rule.name()
             );
         }
@@ -114,7 +115,7 @@ fn explain(set: &RuleSet, signature: &Signature) {
     for (index, rule) in set.rules()[..=matched].iter().enumerate() {
         let place = format!("rule {} \"{}\"", index + 1, rule.name());
         match rule.mismatch(signature) {
-            Some(matcher) => println!("{place}: {} does not hold", Printable(matcher)),
+            Some(matcher) => println!("{place}: {} does not match", Printable(matcher)),
             None => println!("{place} matches"),
         }
     }
@@ -139,7 +140,7 @@ struct CasesFile {
     case: Vec<Case>,
 }
 
-/// An anomaly with its counts, and what is expected of it.
+/// An anomaly with its counts, and its expected rule and level.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Case {
@@ -154,7 +155,7 @@ fn check_cases(set: &Arc<RuleSet>, keys: &Keys, file: &Path) -> Result<(), Failu
     let cases: CasesFile = options::read_file(file)?;
     let count = cases.case.len();
     if count == 0 {
-        return Err(format!("{} has no case: write [[case]]", file.display()).into());
+        return Err(format!("{} has no cases: write at least one [[case]]", file.display()).into());
     }
     let mut failed = 0;
     for (index, case) in cases.case.iter().enumerate() {
@@ -176,21 +177,21 @@ fn check_cases(set: &Arc<RuleSet>, keys: &Keys, file: &Path) -> Result<(), Failu
     }
 }
 
-/// The level that a case expects where none is reached.
+/// The level that a case expects if none is reached.
 const NO_LEVEL: &str = "none";
 
 impl Case {
-    /// Returns the lines of a diff: what is expected, and what is so.
+    /// Returns the lines of a diff between the expected and the actual rule and level.
     fn differences(&self, set: &Arc<RuleSet>, keys: &Keys) -> Result<Vec<String>, String> {
         if self.rule.is_none() && self.level.is_none() {
-            return Err("write what is expected: rule, level or both".to_owned());
+            return Err("nothing is expected: write `rule`, `level` or both".to_owned());
         }
         let levels = EscalationLevel::ALL.map(EscalationLevel::as_str);
         if let Some(level) = &self.level
             && level != NO_LEVEL
             && !levels.contains(&level.as_str())
         {
-            return Err(format!("level {level:?} is none of {}, {NO_LEVEL}", levels.join(", ")));
+            return Err(format!("level {level:?} is not one of {}, {NO_LEVEL}", levels.join(", ")));
         }
         let signature = keys.signature(&self.signature).map_err(|error| error.to_string())?;
         let rule = RuleRef::new(Arc::clone(set), set.index_of(&signature));
@@ -209,18 +210,18 @@ impl Case {
         Ok(lines)
     }
 
-    /// Returns the counts in the four windows, and in those of a rule.
+    /// Returns the counts in the four windows, and in the windows of a rule.
     fn counts(&self, rule: &Rule) -> Result<(WindowCounts, Vec<ExtraCount>), String> {
         let mut given = Vec::new();
         for (window, count) in &self.counts {
             let seconds = parse_span(window)
-                .map_err(|_| format!("{window:?} is no window: write one such as \"24h\""))?;
+                .map_err(|_| format!("{window:?} is not a window: write one such as \"24h\""))?;
             given.push((seconds, *count));
         }
         given.sort_unstable();
         if let Some(pair) = given.windows(2).find(|pair| pair[0].1 > pair[1].1) {
             let [(_, more), (_, fewer)] = [pair[0], pair[1]];
-            return Err(format!("a window has {more}, and a longer one only {fewer}"));
+            return Err(format!("a window has {more} occurrences, but a longer one only {fewer}"));
         }
         let count = |seconds: u64| {
             let shorter = given.iter().rev().find(|(window, _)| *window <= seconds);

@@ -1,5 +1,5 @@
-//! The command `spool`: lists, retries or drops the writes that Redis has refused permanently. A
-//! running service does it itself; without one the file is opened here.
+//! The command `spool`: lists, retries or drops the writes that Redis refused permanently. It calls
+//! the running service; without one, it opens the file.
 
 use std::time::Duration;
 
@@ -19,40 +19,41 @@ use crate::{
     spool::{DeadLetter, Spool, SpoolError, SpoolOpenError},
 };
 
-/// Nobody else waits for the disk.
+/// Long, because no other call waits for the disk.
 const DISK_TIMEOUT: Duration = Duration::from_secs(3_600);
 
 /// The text of `--help` about the token.
 pub(super) const SPOOL_TOKEN: &str = "\
-A running service is asked by HTTP. Where it requires tokens, put one into the environment variable
-ANOMALY_COUNTER_TOKEN: `list` takes the scope read, `retry` and `drop` the scope operate.";
+If the service is running, the command calls it by HTTP. If it requires tokens, put one into the
+environment variable ANOMALY_COUNTER_TOKEN: `list` needs the scope read, `retry` and `drop` need the
+scope operate.";
 
-/// What to do with the writes that Redis has refused for good.
+/// The subcommands of `spool`.
 #[derive(Debug, Subcommand)]
 pub(super) enum SpoolCommand {
-    /// List them: number, what it was, whose, when, and why it was refused
+    /// List them: number, kind, anomaly, time, and the reason of the refusal
     #[command(after_help = SPOOL_TOKEN)]
     List,
-    /// Try one again, or all of them, once the cause is fixed
+    /// Retry one or all of them, after the cause is fixed
     #[command(after_help = SPOOL_TOKEN)]
     Retry {
-        /// The number that the list shows
+        /// The number in the list
         #[arg(required_unless_present = "all")]
         sequence: Option<u64>,
-        /// Try all of them again
+        /// Retry all of them
         #[arg(long, conflicts_with = "sequence")]
         all: bool,
     },
-    /// Drop one for good
+    /// Drop one permanently
     #[command(after_help = SPOOL_TOKEN)]
     Drop {
-        /// The number that the list shows
+        /// The number in the list
         sequence: u64,
     },
 }
 
 pub(super) async fn run(command: SpoolCommand, config: &Config) -> Result<(), Failure> {
-    // A damaged file is set aside here too, which must be said.
+    // Opening may rename a damaged file, which is logged.
     logging::start(&config.log);
     let ignore_waiting = |_: &crate::spool::Spooled| {};
     let now = SystemClock.now();
@@ -72,7 +73,7 @@ async fn on_file(command: SpoolCommand, spool: &Spool) -> Result<(), Failure> {
         }
         SpoolCommand::Retry { sequence: Some(sequence), .. } => {
             found(sequence, !revive(vec![sequence]).await?.is_empty())?;
-            println!("{sequence} is tried again when the service starts");
+            println!("{sequence} will be retried when the service starts");
             Ok(())
         }
         SpoolCommand::Retry { sequence: None, .. } => {
@@ -80,7 +81,7 @@ async fn on_file(command: SpoolCommand, spool: &Spool) -> Result<(), Failure> {
                 |letter: DeadLetter| letter.operation.is_some().then_some(letter.sequence);
             let sequences = spool.all_dead_letters(readable).await?;
             let retried = revive(sequences.into_iter().flatten().collect()).await?.len();
-            println!("{retried} are tried again when the service starts");
+            println!("{retried} dead letters will be retried when the service starts");
             Ok(())
         }
         SpoolCommand::Drop { sequence } => {
@@ -103,13 +104,13 @@ async fn through_service(command: SpoolCommand, config: &Config) -> Result<(), F
         SpoolCommand::Retry { sequence: None, .. } => {
             let answer = send(&local, Method::POST, &format!("{letters}/retry")).await?;
             let RetriedBody { retried } = answer.json().await?;
-            println!("{retried} are being tried again");
+            println!("{retried} dead letters are being retried");
         }
         SpoolCommand::Retry { sequence: Some(sequence), .. } => {
             let retry = format!("{letters}/{sequence}/retry");
             let answer = send(&local, Method::POST, &retry).await?;
             found(sequence, answer.status() != StatusCode::NOT_FOUND)?;
-            println!("{sequence} is being tried again");
+            println!("{sequence} is being retried");
         }
         SpoolCommand::Drop { sequence } => {
             let answer = send(&local, Method::DELETE, &format!("{letters}/{sequence}")).await?;
@@ -123,7 +124,10 @@ async fn through_service(command: SpoolCommand, config: &Config) -> Result<(), F
 async fn send(local: &Local, method: Method, path: &str) -> Result<Response, Failure> {
     let url = local.url(path);
     let answer = local.send(method, path).await.map_err(|error| {
-        format!("the spool is in use, but {url} does not answer ({error}): is `listen` the same?")
+        format!(
+            "the spool is in use, but {url} does not respond ({error}): does the running service \
+             have the same `listen`?"
+        )
     })?;
     if answer.status().is_success() || answer.status() == StatusCode::NOT_FOUND {
         return Ok(answer);
@@ -131,13 +135,17 @@ async fn send(local: &Local, method: Method, path: &str) -> Result<Response, Fai
     if matches!(answer.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
         let why = answer.text().await?;
         let needed = "the scopes read (to list) and operate (to retry and drop)";
-        return Err(format!("put a token with {needed} into {TOKEN_VARIABLE}: {why}").into());
+        return Err(format!("a token with {needed} is required in {TOKEN_VARIABLE}: {why}").into());
     }
-    Err(format!("{url} answers {}: {}", answer.status(), answer.text().await?).into())
+    Err(format!("{url} returns {}: {}", answer.status(), answer.text().await?).into())
 }
 
 fn found(sequence: u64, was_there: bool) -> Result<(), Failure> {
-    let missing = || format!("no readable dead letter has the number {sequence}: see `spool list`");
+    let missing = || {
+        format!(
+            "no readable dead letter has the number {sequence}: see `anomaly-counter spool list`"
+        )
+    };
     if was_there { Ok(()) } else { Err(missing().into()) }
 }
 

@@ -1,4 +1,4 @@
-//! The command `token`: makes tokens. Only the digest goes into the configuration.
+//! The command `token`: creates tokens. The configuration contains only their digests.
 
 use clap::Subcommand;
 
@@ -9,18 +9,18 @@ use crate::{
 
 const SECONDS_PER_DAY: i64 = 86_400;
 
-/// What to do with tokens.
+/// The subcommands of `token`.
 #[derive(Debug, Subcommand)]
 pub(super) enum TokenCommand {
-    /// Print a new token, which is kept nowhere, and its entry for the configuration
+    /// Print a new token, which is not stored, and its entry for the configuration
     New {
-        /// Whose it is, for logs and audits
+        /// The name of its holder, for logs and audits
         #[arg(long, value_parser = name)]
         name: String,
-        /// What it is good for: ingest, read or operate; give it again for each
+        /// A scope of the token: ingest, read or operate; repeat the option for several
         #[arg(long = "scope", required = true)]
         scopes: Vec<Scope>,
-        /// After so many days it is good for nothing
+        /// Let the token expire after this number of days
         #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..))]
         expires_in_days: Option<u16>,
     },
@@ -31,11 +31,11 @@ pub(super) fn run(command: &TokenCommand) {
     let token = NewToken::generate();
     let mut names: Vec<String> = scopes.iter().map(|scope| format!("\"{scope}\"")).collect();
     names.dedup();
-    eprintln!("The token, which is shown only here:\n");
+    eprintln!("The token, which is shown only once:\n");
     println!("{}", token.reveal());
     eprintln!(
-        "\nIts entry. In the file that `auth.file` names (SIGHUP has it read again) it begins with\
-         \n[[tokens]], among the service's other options with [[auth.tokens]]:\n"
+        "\nIts entry for the file `auth.file` (SIGHUP reloads it). In the service's configuration,\
+         \nit begins with [[auth.tokens]] instead:\n"
     );
     eprintln!("[[tokens]]");
     // Rust's escapes of such a text are TOML's.
@@ -53,6 +53,6 @@ fn name(text: &str) -> Result<String, String> {
     if is_printable && (1..=64).contains(&text.len()) {
         Ok(text.to_owned())
     } else {
-        Err("a name has 1 to 64 printable ASCII characters".to_owned())
+        Err("a name must have 1 to 64 printable ASCII characters".to_owned())
     }
 }

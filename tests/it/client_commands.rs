@@ -135,7 +135,7 @@ async fn marking_and_taking_back_says_what_was_done_and_its_json_is_the_answer()
         let removed = ask(&service, &unfix).succeeded().stdout;
         assert_eq!(removed, "6a0d01fd615acb3c\nmark removed\n");
         let again = ask(&service, &unfix).succeeded().stdout;
-        assert!(again.contains("no mark was there"), "{again}");
+        assert!(again.contains("there was no mark"), "{again}");
         let audit = service.get(&format!("/anomalies/{KEY}/audit")).await.ok();
         assert_eq!(audit["entries"][0]["reason"], "it came back");
         assert_eq!(audit["entries"][0]["by"], "bo");

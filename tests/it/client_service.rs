@@ -38,7 +38,7 @@ async fn a_service_that_asks_for_tokens_is_told_one_by_a_file_or_the_environment
     ask_at(&[url, ("ANOMALY_COUNTER_TOKEN", "read")], &["top"]).succeeded();
     let fix = ["fix", "6a0d01fd615acb3c", "-m", "x"];
     let forbidden = ask_at(&[url, ("ANOMALY_COUNTER_TOKEN", "read")], &fix).ended_with(3).stderr;
-    assert!(forbidden.contains("not enough") && forbidden.contains("operate"), "{forbidden}");
+    assert!(forbidden.contains("not sufficient") && forbidden.contains("operate"), "{forbidden}");
 
     let dir = TempDir::new().unwrap();
     fs::create_dir(dir.path().join("anomaly-counter")).unwrap();
@@ -79,7 +79,7 @@ async fn tls_is_trusted_by_the_authority_in_a_file() {
     assert!(wrong.contains("is not accepted") && wrong.contains("has not signed"), "{wrong}");
     let no_ca = dir.path().join("server.key");
     let no_ca = ask_at(&[url], &["top", "--ca-file", no_ca.to_str().unwrap()]).ended_with(2).stderr;
-    assert!(no_ca.contains("server.key has no certificate"), "{no_ca}");
+    assert!(no_ca.contains("server.key has no usable certificate"), "{no_ca}");
     let plain = format!("http://{}", service.address());
     ask_at(&[], &["top", "--url", &plain]).ended_with(3);
 }
@@ -89,12 +89,12 @@ async fn where_no_service_answers_the_address_is_named_with_its_origin() {
     let mut service = Service::embedded().await;
     let address = service.address().to_owned();
     let https = ask_at(&[], &["top", "--url", &format!("https://{address}")]).ended_with(3).stderr;
-    assert!(https.contains("is it http where https is given"), "{https}");
+    assert!(https.contains("does it use http instead of https"), "{https}");
     service.kill();
     let url = format!("http://{address}");
     let away = ask_at(&[("ANOMALY_COUNTER_URL", &url)], &["show", "x"]).ended_with(3);
     assert!(away.stderr.contains(&format!("no service at {url} (ANOMALY_COUNTER_URL)")));
-    assert!(away.stderr.contains("Another address: --url"), "{}", away.stderr);
+    assert!(away.stderr.contains("For another address, use --url"), "{}", away.stderr);
     assert_eq!(away.stdout, "");
     let dir = TempDir::new().unwrap();
     let by_file =
@@ -108,7 +108,7 @@ fn a_configuration_that_can_not_be_used_is_named() {
     for (client, says) in [
         ("address = \"http://x\"\n", "`address`"),
         ("token = \"anc_x\"\n", "`token_file`"),
-        ("url = \"ftp://x\"\n", "no address of http"),
+        ("url = \"ftp://x\"\n", "not an address of http"),
         ("token_file = \"missing\"\n", "missing can't be read"),
     ] {
         let error = ask_with(dir.path(), client, &["top"]).ended_with(2).stderr;
@@ -140,13 +140,13 @@ async fn in_an_outage_answers_are_marked_and_a_mark_waits() {
     })
     .await;
     let top = ask(&service, &["top"]).succeeded();
-    assert!(top.stderr.contains("does not answer: the figures"), "{}", top.stderr);
+    assert!(top.stderr.contains("is unavailable: the figures"), "{}", top.stderr);
     let show = ask(&service, &["show", "alertname=HighCPU", "job=api"]).succeeded();
     assert!(show.stderr.contains("counts are lower bounds"), "{}", show.stderr);
     let fixed = ask(&service, &["fix", "highcpu", "-m", "x"]).succeeded().stdout;
-    assert!(fixed.contains("accepted, waits for Redis: marked as fixed"), "{fixed}");
+    assert!(fixed.contains("accepted, waiting for Redis: marked as fixed"), "{fixed}");
     let unfixed = ask(&service, &["unfix", "highcpu", "-o", "json"]).succeeded();
-    assert!(unfixed.stderr.contains("accepted, waits for Redis"), "{}", unfixed.stderr);
+    assert!(unfixed.stderr.contains("accepted, waiting for Redis"), "{}", unfixed.stderr);
     let history = ask(&service, &["history", "highcpu"]).ended_with(3).stderr;
-    assert!(history.contains("answers 503"), "{history}");
+    assert!(history.contains("returns 503"), "{history}");
 }

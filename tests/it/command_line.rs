@@ -56,7 +56,7 @@ async fn healthcheck_tells_whether_the_service_answers() {
 
     service.kill();
     let dead = run(&["healthcheck"], &[("ANOMALY_COUNTER__LISTEN", &everywhere)]).failed().stderr;
-    assert!(dead.contains("does not answer"), "{dead}");
+    assert!(dead.contains("does not respond"), "{dead}");
 }
 
 #[tokio::test]

@@ -443,7 +443,7 @@ fn each_step_is_explained() {
     let empty = key(&["--explain", "--webhook", r#"{"exported_job":"a"}"#]);
     assert!(empty.contains("key as posted  none: all four fields are empty"), "{empty}");
     let help = run(&dir, &["key", "--help"]).succeeded().stdout;
-    assert!(help.contains("section `key` of its configuration"), "{help}");
+    assert!(help.contains("section `key` of the configuration"), "{help}");
 }
 
 /// The blocks of a kind in docs/counting.md that begin with `begin`, without it.

@@ -48,7 +48,7 @@ fn it_says_which_rule_an_anomaly_has_and_why() {
     let batch = asked(r#"{"alertname":"KubeJobFailed","namespace":"batch"}"#);
     let expected = "\
 key 1d0f1cc4a3ee5a39
-rule 1 \"dev\": namespace=~\"dev-.*\" does not hold
+rule 1 \"dev\": namespace=~\"dev-.*\" does not match
 rule 2 \"batch\" matches
   REPEAT: 3 in 24h
   ESCALATE: 5 in 24h, or 4 in 1h
@@ -63,7 +63,7 @@ rule 2 \"batch\" matches
     assert_eq!(batch.lines().next().unwrap(), format!("key {}", key.stdout.trim()));
 
     let billing = asked(r#"{"job":"billing","namespace":"dev-ada"}"#);
-    assert!(billing.contains("rule 1 \"dev\": service!=\"billing\" does not hold"), "{billing}");
+    assert!(billing.contains("rule 1 \"dev\": service!=\"billing\" does not match"), "{billing}");
     assert!(billing.contains("rule 3 \"default\" matches\n  REPEAT: 3 in 24h"), "{billing}");
     let dev = asked(r#"{"job":"shop","namespace":"dev-ada"}"#);
     assert!(dev.ends_with("rule 1 \"dev\" matches\n  no levels\n"), "{dev}");
@@ -130,10 +130,10 @@ case 1 {\"alertname\":\"A\",\"namespace\":\"batch\"}
 fn a_file_of_cases_that_can_not_be_used_says_why() {
     let case = |more: &str| format!("[[case]]\nsignature = {{ alertname = \"A\" }}\n{more}\n");
     for (cases, says) in [
-        (String::new(), "has no case"),
-        (case(""), "case 1: write what is expected"),
-        (case("level = \"HIGH\""), "case 1: level \"HIGH\" is none of REPEAT"),
-        (case("rule = \"a\"\ncounts = { \"24\" = 1 }"), "case 1: \"24\" is no window"),
+        (String::new(), "has no cases"),
+        (case(""), "case 1: nothing is expected"),
+        (case("level = \"HIGH\""), "case 1: level \"HIGH\" is not one of REPEAT"),
+        (case("rule = \"a\"\ncounts = { \"24\" = 1 }"), "case 1: \"24\" is not a window"),
         (case("rule = \"a\"\ncounts = { \"1h\" = 3, \"24h\" = 1 }"), "case 1: a window has 3"),
         (case("rule = \"a\"\ncount = {}"), "`case[0].count` (cases.toml) is not a known key"),
         ("[[case]]\nsignature = {}\nrule = \"a\"\n".to_owned(), "signature is empty"),
@@ -151,7 +151,7 @@ fn the_configuration_is_printed_with_the_rules_in_their_order() {
         "#   1 \"dev\" (namespace=~\"dev-.*\", service!=\"billing\") -> none",
         "#   2 \"batch\" (namespace=\"batch\") -> REPEAT: 3 in 24h; ESCALATE: 5 in 24h, 4 in 1h; ",
         "#   3 \"default\" (everything) -> REPEAT: 3 in 24h; ESCALATE: 5 in 24h; ",
-        "# rule \"batch\": whether a step by \"40 in 7d\" is new can't be told",
+        "# rule \"batch\": the service can't tell whether a step by \"40 in 7d\" is new",
     ]
     .iter()
     .map(|part| printed.find(part).unwrap_or_else(|| panic!("{part}: {printed}")))
@@ -174,7 +174,7 @@ fn rules_that_can_not_be_used_stop_the_start_with_their_place() {
         (RULES.replace("\"batch\"\nm", "\"dev\"\nm"), "rule 2 \"dev\": write another name"),
         (
             RULES.replace("match = ['namespace=~\"dev-.*\"', 'service!=\"billing\"']\n", ""),
-            "rule 2 \"batch\": can never match: rule 1 takes everything",
+            "rule 2 \"batch\": can never match: rule 1 matches everything",
         ),
         (RULES.replace("levels = \"none\"", "levles = \"none\""), "\"levles\": is not a known key"),
         ("[[rule]]\nname = 7\n".to_owned(), "rule 1: name: write"),
@@ -192,13 +192,13 @@ fn rules_that_can_not_be_used_stop_the_start_with_their_place() {
     }
     run_with(&[("rules.toml", "")], &["check-config"]).succeeded();
     let missing = run_with(&[], &["check-config"]).failed().stderr;
-    assert!(missing.contains("`rules.file` can't be read"), "{missing}");
+    assert!(missing.contains("(`rules.file`) can't be read"), "{missing}");
     let folder = [("config.toml", "rules.file = \"/\"\n")];
     let folder = run_with(&folder, &["check-config"]).failed().stderr;
     assert!(folder.contains("it is not a file"), "{folder}");
     let both = "[rules]\nfile = \"rules.toml\"\n[[rules.rule]]\nname = \"x\"\n";
     let both = run_with(&[("config.toml", both), ("rules.toml", RULES)], &["check-config"]);
-    assert!(both.failed().stderr.contains("into one of the two places"));
+    assert!(both.failed().stderr.contains("in one of the two places"));
     for (rearm, says) in [
         ("\"24\"", "`rules.rearm` (config.toml) has no unit: write \"24h\""),
         ("\"31d\"", "from \"0h\" to \"30d\""),

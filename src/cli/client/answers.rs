@@ -1,5 +1,5 @@
-//! The service's answers, as far as they are shown. What a newer or older service leaves out is
-//! taken as not known; what it has in addition is ignored.
+//! The service's responses, as far as they are shown. Members that a newer or older service omits
+//! are unknown; additional members are ignored.
 
 use serde::Deserialize;
 

@@ -23,7 +23,7 @@ pub(super) fn run(
     let audit: Audit = service.read(&answer)?;
     let mut text = target.title(service, output);
     if audit.entries.is_empty() && output.screen.is_terminal() {
-        text += "nobody has changed anything about it\n";
+        text += "no changes are recorded\n";
     } else {
         text += &events(&audit.entries, output).render(output.screen);
     }
@@ -68,7 +68,7 @@ pub(super) fn events<'a>(events: impl IntoIterator<Item = &'a Event>, output: Ou
     table
 }
 
-/// Returns what was done, in words.
+/// Returns the event in words.
 pub(super) fn in_words(event: &Event) -> (&str, anstyle::Style) {
     match (event.event.as_str(), event.success) {
         ("marked_fixed", _) => ("marked as fixed", style::NAME),

@@ -1,4 +1,4 @@
-//! Why a command has failed, and the exit code that says so to scripts.
+//! The failures of a command, and their exit codes for scripts.
 
 use reqwest::StatusCode;
 
@@ -6,36 +6,36 @@ use super::answers::Problem;
 
 /// The end of the help of each command.
 pub(super) const EXIT_CODES: &str = "\
-Ends with
-  0  done; also where a write is accepted and waits for Redis
-  1  no such anomaly, or several: they are listed
-  2  the command line, client.toml or a value is not as it must be
-  3  the service can't be reached, refuses (token, scope, limit) or fails";
+Exit status:
+  0  success; also if a write is accepted and waits for Redis
+  1  no anomaly matches, or several do: they are listed
+  2  the command line, client.toml or a value is invalid
+  3  the service is unreachable, refuses the call (token, scope, limit) or fails";
 
-/// The exit code of what was not found, or not alone.
+/// The exit code if no anomaly or more than one matches.
 const NOT_FOUND: u8 = 1;
-/// The exit code of clap for a command line that it can't read.
+/// The exit code of clap for an invalid command line.
 const MISUSE: u8 = 2;
 const NO_ANSWER: u8 = 3;
 
-/// Why a command has failed. The text says what to do.
+/// The failure of a command. The text says what to do.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
-    /// No anomaly, or not just one, is meant.
+    /// No anomaly matches, or more than one.
     #[error("{0}")]
     NotFound(String),
-    /// The command line, a file or the environment is at fault.
+    /// The command line, a file or the environment is invalid.
     #[error("{0}")]
     Misuse(String),
-    /// The service can't be reached, or what answers is another program.
+    /// The service is unreachable, or another program responds.
     #[error("{0}")]
     NoAnswer(String),
-    /// The service has answered with a problem.
+    /// The service returned a problem.
     #[error("{0}")]
     Refused(Box<Refusal>),
 }
 
-/// An answer that is a problem.
+/// A problem that the service returned.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]
 pub(super) struct Refusal {
@@ -45,7 +45,7 @@ pub(super) struct Refusal {
     pub(super) body: Vec<u8>,
     /// The text: the cause, and what to do next.
     pub(super) text: String,
-    /// Lines about anomalies that may be meant instead.
+    /// Lines about similar anomalies.
     pub(super) near: Vec<String>,
 }
 
@@ -63,7 +63,7 @@ impl Failure {
         }
     }
 
-    /// Lines about what may be meant instead.
+    /// Returns lines about similar anomalies.
     pub(super) fn near(&self) -> &[String] {
         match self {
             Self::Refused(refusal) => &refusal.near,
@@ -71,7 +71,7 @@ impl Failure {
         }
     }
 
-    /// The service's own answer, if there is one.
+    /// Returns the response of the service, if any.
     pub(super) fn body(&self) -> Option<&[u8]> {
         match self {
             Self::Refused(refusal) => Some(&refusal.body),

@@ -18,10 +18,10 @@ use super::{
 pub(in crate::cli) struct FixCommand {
     #[command(flatten)]
     target: TargetArguments,
-    /// What was done about the cause
+    /// A description of the fix
     #[arg(short, long, value_name = "TEXT")]
     message: String,
-    /// Who fixed it; else it is the name of the token
+    /// The person who fixed it; the default is the name of the token
     #[arg(long, value_name = "NAME")]
     by: Option<String>,
 }
@@ -31,10 +31,10 @@ pub(in crate::cli) struct FixCommand {
 pub(in crate::cli) struct UnfixCommand {
     #[command(flatten)]
     target: TargetArguments,
-    /// Why it is not fixed
+    /// The reason why it is not fixed
     #[arg(short, long, value_name = "TEXT")]
     message: Option<String>,
-    /// Who takes it back; else it is the name of the token
+    /// The person who removes the mark; the default is the name of the token
     #[arg(long, value_name = "NAME")]
     by: Option<String>,
 }
@@ -79,7 +79,7 @@ impl UnfixCommand {
         }
         let unfix: Unfix = service.read(&answer)?;
         let done = match unfix.removed {
-            Some(false) => "no mark was there to remove",
+            Some(false) => "there was no mark to remove",
             _ => "mark removed",
         };
         report(&answer, done, &target, service, output)
@@ -94,16 +94,16 @@ fn report(
     output: Output,
 ) -> Result<(), Failure> {
     let (sign, style) = match answer.status {
-        StatusCode::ACCEPTED => ("accepted, waits for Redis: ", style::ALARM),
+        StatusCode::ACCEPTED => ("accepted, waiting for Redis: ", style::ALARM),
         _ => ("", style::GOOD),
     };
     let done = output.screen.styled(style, &format!("{sign}{done}"));
     output.print(&format!("{}{done}\n", target.heading(service, output)))
 }
 
-/// Says to a person beside a program that the write is not in the store yet.
+/// Notes on standard error that the write is not in the store yet.
 fn note_waiting(answer: &Answer, output: Output) {
     if answer.status == StatusCode::ACCEPTED {
-        output.note("accepted, waits for Redis");
+        output.note("accepted, waiting for Redis");
     }
 }

@@ -24,16 +24,17 @@ const LISTED_EVENTS: usize = 8;
 pub(in crate::cli) struct HistoryCommand {
     #[command(flatten)]
     target: TargetArguments,
-    /// Go back so far from now: a number with m, h or d, from 1h to 30d; else 24h
+    /// The length of the history up to now: a number with m, h or d, from 1h to 30d; the default is
+    /// 24h
     #[arg(short, long, value_name = "TIME", conflicts_with_all = ["from", "to"])]
     window: Option<String>,
-    /// Begin at this time, such as 2026-11-22T14:00:00Z
+    /// The beginning of the history, such as 2026-11-22T14:00:00Z
     #[arg(long, value_name = "TIME")]
     from: Option<String>,
-    /// End at this time; else now
+    /// The end of the history; the default is now
     #[arg(long, value_name = "TIME", requires = "from")]
     to: Option<String>,
-    /// The time of one bar; else it fits the window
+    /// The time of one bar; the default depends on the window
     #[arg(short, long, value_name = "TIME", value_parser = PossibleValuesParser::new(STEPS))]
     step: Option<String>,
 }
@@ -68,7 +69,7 @@ fn pictured(history: &History, columns: usize, output: Output) -> String {
     let seconds = (history.to.as_micros() - history.from.as_micros()) / 1_000_000;
     let mut summary = format!("{} in {}", counted(history.total, "occurrence"), span(seconds));
     if history.buckets.iter().any(|bucket| !bucket.exact) {
-        summary += ", some of them at a time that is known to the hour only";
+        summary += ", some of them at times that are exact to the hour only";
     }
     text += &output.screen.line(style::QUIET, &summary);
     if history.events.is_empty() {
@@ -78,7 +79,7 @@ fn pictured(history: &History, columns: usize, output: Output) -> String {
     text += "\n";
     text += &audit::events(newest, output).render(output.screen);
     if let Some(earlier) = history.events.len().checked_sub(LISTED_EVENTS + 1) {
-        let line = format!("{} more: see the command audit", grouped(earlier as u64 + 1));
+        let line = format!("{} more: see `anomaly-counter audit`", grouped(earlier as u64 + 1));
         text += &output.screen.line(style::QUIET, &line);
     }
     text

@@ -1,5 +1,5 @@
-//! The history of an anomaly as a picture: occurrences, the count of 24 hours that its level goes
-//! by, the level as it was, and what was done.
+//! The history of an anomaly as a picture: occurrences, the count of 24 hours that determines its
+//! level, the level over time, repairs and marks.
 
 use super::{
     answers::{Band, Bucket, Event, History},
@@ -13,7 +13,7 @@ use crate::domain::Timestamp;
 const LINES: usize = 6;
 /// Maximum number of columns of one bar.
 const MAX_THICKNESS: usize = 4;
-/// Columns from one time on the axis to the next one, at least.
+/// Minimum number of columns between two times on the axis.
 const BETWEEN_TIMES: usize = 10;
 /// The times that an axis may have: those of hours, and of days.
 const TIMES_SECONDS: [i64; 11] = [
@@ -34,9 +34,9 @@ const DAY_SECONDS: i64 = 86_400;
 /// The levels by the count of 24 hours alone.
 #[derive(Debug)]
 pub(super) struct Levels<'a> {
-    /// The counts from which on there is a level, the lowest level first.
+    /// The thresholds of the levels, the lowest level first.
     thresholds: Vec<(&'a str, u64)>,
-    /// True if there are conditions of another kind, by which a level may be higher.
+    /// True if there are other conditions, which may raise the level.
     is_partial: bool,
 }
 
@@ -62,7 +62,7 @@ impl<'a> Levels<'a> {
 struct Bar<'a> {
     start: Timestamp,
     count: u64,
-    /// The largest count of 24 hours; absent if none is known.
+    /// The largest count of 24 hours, if any is known.
     count_24h: Option<u64>,
     level: Option<&'a str>,
     sign: char,
@@ -89,7 +89,7 @@ pub(super) fn rendered(history: &History, columns: usize, screen: Screen) -> Str
 fn bar<'a>(part: &[Bucket], levels: &Levels<'a>) -> Bar<'a> {
     let count_24h = part.iter().filter_map(|bucket| bucket.count_24h).max();
     Bar {
-        // A part has a bucket at least.
+        // A part has at least one bucket.
         start: part.first().map_or(Timestamp::MIN, |bucket| bucket.start),
         count: part.iter().map(|bucket| bucket.count).sum(),
         count_24h,
@@ -103,7 +103,7 @@ const UNMARKED: char = '⚐';
 const FAILED: char = '✗';
 const WORKED: char = '✓';
 
-/// Gives each bar the sign of what was done in its time; a mark is shown before a repair.
+/// Gives each bar the sign of the event in its time; a mark takes precedence over a repair.
 fn sign(bars: &mut [Bar<'_>], events: &[Event]) {
     for event in events {
         let Some(bar) = bars.iter_mut().rev().find(|bar| bar.start <= event.at) else { continue };
@@ -138,7 +138,7 @@ fn occurrences(bars: &[Bar<'_>], margin: usize, thickness: usize, screen: Screen
     text + &screen.styled(style::QUIET, &ground) + "\n"
 }
 
-/// Returns the line of times: each stands at the first bar that begins at it or after it.
+/// Returns the line of times, each below the first bar that begins at or after it.
 fn axis(
     bar_seconds: i64,
     bars: &[Bar<'_>],

@@ -10,16 +10,16 @@ use crate::domain::Timestamp;
 /// The parts of a list beside the anomalies themselves.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ListView {
-    /// The title of the occurrences over time, if they were asked for.
+    /// The title of the occurrences over time, if requested.
     pub(super) series_title: Option<&'static str>,
 }
 
-/// A terminal of so many columns has room for a bar for each number.
+/// The columns of a terminal with room for a bar for each number.
 const WIDE_SCREEN: usize = 140;
 
 /// Returns a list as a table.
 pub(super) fn rendered(list: &List, output: Output, view: ListView) -> String {
-    // Two numbers make one bar where there is little room.
+    // On a narrow terminal, two numbers share one bar.
     let per_bar = match output.screen.columns {
         Some(columns) if columns < WIDE_SCREEN => 2,
         _ => 1,
@@ -119,7 +119,7 @@ fn state(listed: &Listed) -> Cell {
     Cell::new(words.join(", ")).styled(style)
 }
 
-/// Returns how many there are, as the line below a list.
+/// Returns the line below a list: the number of anomalies.
 pub(super) fn footer(list: &List, output: Output) -> String {
     let shown = u64::try_from(list.anomalies.len()).unwrap_or(u64::MAX);
     let noun = if list.total == 1 { "anomaly" } else { "anomalies" };
@@ -137,26 +137,26 @@ pub(super) fn footer(list: &List, output: Output) -> String {
     output.screen.line(style::QUIET, &parts.join(" · "))
 }
 
-/// Says where a list is not the whole, or not in order.
+/// Notes on standard error that a list is incomplete or not in exact order.
 pub(super) fn note(list: &List, output: Output) {
     if list.degraded {
         output.note(
-            "the service's store does not answer: the figures are those last known, and the writes \
-             that wait",
+            "the service's store is unavailable: the figures are the last known ones plus the \
+             writes that wait",
         );
     }
     if !list.complete {
         let known = list.loaded.map(grouped).unwrap_or_else(|| "some".to_owned());
         output.note(&match list.reason.as_deref() {
             Some("denied") => format!(
-                "the store does not permit the service to go through it: {known} anomalies are \
+                "the store does not permit the service to list its keys: {known} anomalies are \
                  known"
             ),
             Some("behind") => format!(
-                "there are more anomalies than the service takes in: {known} of them are known"
+                "there are more anomalies than the service can list: {known} of them are known"
             ),
             _ => format!(
-                "the service is still going through its store: {known} anomalies are known so far"
+                "the service is still reading its store: {known} anomalies are known so far"
             ),
         });
     }

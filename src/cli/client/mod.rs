@@ -40,7 +40,7 @@ use crate::{counter::SystemClock, printable::Printable};
 /// The commands that call a running service.
 #[derive(Debug, Subcommand)]
 pub(super) enum ClientCommand {
-    /// List the anomalies that matter most now, or those that are asked for
+    /// List the most frequent anomalies, or those that words and options select
     #[command(after_help = help(top::EXAMPLES))]
     Top {
         #[command(flatten)]
@@ -48,7 +48,7 @@ pub(super) enum ClientCommand {
         #[command(flatten)]
         service: ServiceOptions,
     },
-    /// Show everything that is known of an anomaly
+    /// Show all details of an anomaly
     #[command(after_help = help(SHOW_EXAMPLES))]
     Show {
         #[command(flatten)]
@@ -56,7 +56,7 @@ pub(super) enum ClientCommand {
         #[command(flatten)]
         service: ServiceOptions,
     },
-    /// Show how often an anomaly has occurred over time, its levels, and what was done about it
+    /// Show the occurrences of an anomaly over time, its levels, and the repairs and marks
     #[command(after_help = help(HISTORY_EXAMPLES))]
     History {
         #[command(flatten)]
@@ -64,7 +64,7 @@ pub(super) enum ClientCommand {
         #[command(flatten)]
         service: ServiceOptions,
     },
-    /// Show which automatic repairs were tried on an anomaly, and which of them work
+    /// Show the repair attempts on an anomaly, and which of them worked
     #[command(after_help = help(""))]
     Repairs {
         #[command(flatten)]
@@ -72,7 +72,7 @@ pub(super) enum ClientCommand {
         #[command(flatten)]
         service: ServiceOptions,
     },
-    /// Show who has changed what about an anomaly
+    /// Show who changed what about an anomaly
     #[command(after_help = help(""))]
     Audit {
         #[command(flatten)]
@@ -80,7 +80,8 @@ pub(super) enum ClientCommand {
         #[command(flatten)]
         service: ServiceOptions,
     },
-    /// Mark the cause of an anomaly as fixed: it is loud when it comes back
+    /// Mark the cause of an anomaly as fixed, so that a later occurrence is reported as a
+    /// regression
     #[command(after_help = help(FIX_EXAMPLES))]
     Fix {
         #[command(flatten)]
@@ -88,7 +89,7 @@ pub(super) enum ClientCommand {
         #[command(flatten)]
         service: ServiceOptions,
     },
-    /// Take back the mark that the cause of an anomaly is fixed
+    /// Remove the mark that the cause of an anomaly is fixed
     #[command(after_help = help(""))]
     Unfix {
         #[command(flatten)]
@@ -99,23 +100,23 @@ pub(super) enum ClientCommand {
 }
 
 const SHOW_EXAMPLES: &str = "\
-An anomaly by its key, by the labels of an alert, by words:
+Select an anomaly by its key, by the labels of an alert, or by words:
   anomaly-counter show 6a0d01fd615acb3c
   anomaly-counter show alertname=HighCPU job=api namespace=shop
   anomaly-counter show highcpu api";
 
 const HISTORY_EXAMPLES: &str = "\
-What has happened in the last week, an hour a bar?
+Show the last week, with one bar per hour:
   anomaly-counter history --window 7d --step 1h HighCPU api
-For a spreadsheet, a line an hour:
+Print one line per hour, for a spreadsheet:
   anomaly-counter history --window 7d --step 1h HighCPU api | cat";
 
 const FIX_EXAMPLES: &str = "\
-Where the service requires tokens, it takes one with the scope `operate`; to find the anomaly by
-words or fields, the scope `read` too:
+If the service requires tokens, this command needs the scope `operate`, and to find the anomaly by
+words or fields also `read`:
   anomaly-counter fix 6a0d01fd615acb3c -m 'raised the CPU limit' --by ana";
 
-/// Returns the end of a command's help: examples, then what all of these commands share.
+/// Returns the end of a command's help: examples, then the text that all of these commands share.
 fn help(examples: &str) -> String {
     let parts = [examples, CONFIGURATION, EXIT_CODES].into_iter().filter(|part| !part.is_empty());
     parts.collect::<Vec<_>>().join("\n\n")
@@ -147,8 +148,8 @@ impl ClientCommand {
     }
 }
 
-/// Runs a command. `has_config` says that a configuration of the service is named, which is none of
-/// the client's.
+/// Runs a command. `has_config` is true if the command line names a configuration of the service,
+/// which the client does not read.
 pub(super) fn run(command: &ClientCommand, has_config: bool) -> ExitCode {
     let mut output = Output::of_standard_output(SystemClock.now());
     let result = if has_config { Err(foreign_config()) } else { ask(command, &mut output) };
@@ -173,8 +174,8 @@ fn ask(command: &ClientCommand, output: &mut Output) -> Result<(), Failure> {
 
 fn foreign_config() -> Failure {
     Failure::Misuse(
-        "--config is the configuration of the service, which this command does not read: give \
-         --url, or write client.toml (see --help)"
+        "--config is the configuration of the service, which this command does not read: use --url \
+         or client.toml (see --help)"
             .to_owned(),
     )
 }

@@ -1,4 +1,4 @@
-//! Prints answers: for people as their command renders them, for programs as they were received.
+//! Prints responses: for people as their command renders them, for programs as they were received.
 
 use std::{
     fmt::Write as _,
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{domain::Timestamp, printable::Printable};
 
-/// The place and the form in which answers are printed.
+/// The destination and the format of responses.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Output {
     pub(super) screen: Screen,
@@ -24,12 +24,12 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Of standard output, for people.
+    /// Creates the output to standard output, for people.
     pub(super) fn of_standard_output(now: Timestamp) -> Self {
         Self { screen: Screen::of_standard_output(), format: Format::default(), now }
     }
 
-    /// Returns true where only programs read the answer.
+    /// Returns true if a program reads the response.
     pub(super) fn is_json(self) -> bool {
         self.format == Format::Json
     }
@@ -43,8 +43,8 @@ impl Output {
         write_out(text.as_bytes())
     }
 
-    /// Prints an answer for programs: as it was received or, on a terminal, indented and with what
-    /// would control it escaped.
+    /// Prints a response for programs: as it was received or, on a terminal, indented and with
+    /// control characters escaped.
     pub(super) fn print_json(self, body: &[u8]) -> Result<(), Failure> {
         let parsed = self.screen.is_terminal().then(|| serde_json::from_slice::<Value>(body).ok());
         match parsed.flatten() {
@@ -53,7 +53,7 @@ impl Output {
         }
     }
 
-    /// Returns a time: on a terminal in the reader's zone, else as the service writes it.
+    /// Returns a time: on a terminal in the reader's time zone, otherwise as the service writes it.
     pub(super) fn time(self, time: Timestamp) -> String {
         if self.screen.is_terminal() { local_time(time) } else { time.to_string() }
     }
@@ -70,41 +70,41 @@ impl Output {
         }
     }
 
-    /// Says on standard error what a reader of the answer must know.
+    /// Prints a note about the response on standard error.
     pub(super) fn note(self, text: &str) {
         let screen = Screen::of_standard_error();
         let text = Printable(text).to_string();
-        // Nobody is left to be told that standard error is closed.
+        // A closed standard error can't be reported anywhere.
         let _ = writeln!(io::stderr(), "{}", screen.styled(QUIET, &format!("({text})")));
     }
 
-    /// Says where an answer is not that of the store.
+    /// Notes that a response is an estimate, if so.
     pub(super) fn note_estimate(self, estimate: Estimate) {
         if estimate.degraded {
             let as_of = match estimate.as_of {
-                Some(as_of) => format!("as last known {}", self.ago(as_of)),
-                None => "of what is known without it".to_owned(),
+                Some(as_of) => format!("based on the state of {}", self.ago(as_of)),
+                None => "based on what is known without it".to_owned(),
             };
             self.note(&format!(
-                "the service's store does not answer: this is an estimate, {as_of}, and counts are \
+                "the service's store is unavailable: this is an estimate, {as_of}, and counts are \
                  lower bounds"
             ));
         }
     }
 }
 
-/// Writes to standard output. A reader that has gone, such as `head`, has what he wants.
+/// Writes to standard output. A closed pipe, as after `head`, is not an error.
 fn write_out(bytes: &[u8]) -> Result<(), Failure> {
     let mut output = io::stdout().lock();
     match output.write_all(bytes).and_then(|()| output.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::Misuse(format!("standard output can't be written to: {error}")))
+            Err(Failure::Misuse(format!("writing to standard output failed: {error}")))
         }
         _ => Ok(()),
     }
 }
 
-/// Returns JSON in which what would control a terminal is escaped as JSON escapes it.
+/// Returns JSON in which control characters of terminals are escaped as JSON escapes.
 fn escaped_json(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len());
     for character in json.chars() {
@@ -134,13 +134,13 @@ pub(super) fn grouped(number: u64) -> String {
     grouped
 }
 
-/// Returns a number with a noun, which has an s where it is not one.
+/// Returns a number with a noun, which has a plural s unless the number is one.
 pub(super) fn counted(number: u64, noun: &str) -> String {
     let end = if number == 1 { "" } else { "s" };
     format!("{} {noun}{end}", grouped(number))
 }
 
-/// Returns the four fields of an anomaly as people read them, in one line.
+/// Returns the four fields of an anomaly for people, on one line.
 pub(super) fn name_of(signature: &Signature) -> String {
     let Signature { alert_name, service, namespace, error_type } = signature;
     let fields = [alert_name, service, namespace, error_type].into_iter();

@@ -29,7 +29,7 @@ pub(super) fn run(
     let repairs: Repairs = service.read(&answer)?;
     let mut text = target.title(service, output);
     if repairs.actions.is_empty() && output.screen.is_terminal() {
-        text += "no repair was tried on it\n";
+        text += "no repair attempts are recorded\n";
     } else {
         text += &actions(&repairs.actions, output).render(output.screen);
         text.push('\n');
@@ -94,7 +94,7 @@ fn attempts(repairs: &Repairs, output: Output) -> String {
     let earlier = repairs.auto_repair_count.saturating_sub(shown);
     if output.screen.is_terminal() && earlier > 0 {
         let more = if is_short && repairs.attempts.len() > listed { ": see -o wide" } else { "" };
-        let line = format!("{} before{more}", counted(earlier, "attempt"));
+        let line = format!("{} earlier{more}", counted(earlier, "attempt"));
         text += &output.screen.line(style::QUIET, &line);
     }
     text

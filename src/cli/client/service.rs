@@ -1,4 +1,4 @@
-//! Calls the service, and says in plain words why a call has failed.
+//! Calls the service, and explains why a call failed.
 
 use std::{error::Error, io, time::Duration};
 
@@ -19,7 +19,7 @@ use super::{
 use crate::{cli::local::TOKEN_VARIABLE, tls};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The service answers a write within its own timeouts, which are shorter.
+/// Longer than the service's own timeouts of a write.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The running service.
@@ -41,7 +41,7 @@ pub(super) struct Call<'a> {
     body: Option<Value>,
 }
 
-/// A successful answer.
+/// A successful response.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
@@ -74,7 +74,7 @@ impl<'a> Call<'a> {
         self.query.iter().map(|(name, _)| *name)
     }
 
-    /// The scope that a token needs for it.
+    /// Returns the scope that a token needs for the call.
     fn scope(&self) -> &'static str {
         if self.method == Method::GET { "read" } else { "operate" }
     }
@@ -94,31 +94,31 @@ impl Service {
         }
         let is_unusable = |path: &CaFile, why: &dyn std::fmt::Display| {
             let path = path.path.display();
-            Failure::Misuse(format!("{path} has no certificate in PEM that can be used: {why}"))
+            Failure::Misuse(format!("{path} has no usable certificate in PEM format: {why}"))
         };
         if let Some(ca) = &ca {
             let certificates = Certificate::from_pem_bundle(&ca.pem)
                 .map_err(|error| is_unusable(ca, &innermost(&error)))?;
             if certificates.is_empty() {
-                return Err(is_unusable(ca, &"it has none"));
+                return Err(is_unusable(ca, &"it contains no certificate"));
             }
             client = client.tls_certs_only(certificates);
         } else if url.scheme() == "http" {
-            // A machine without certificates of authorities can still use HTTP.
+            // A machine without CA certificates can still use HTTP.
             client = client.tls_certs_only([]);
         }
         let client = client.build().map_err(|error| match &ca {
             Some(ca) => is_unusable(ca, &innermost(&error)),
             None => Failure::Misuse(format!(
-                "https can't be used: {}. Name the authority that signs the certificate of {url} \
-                 by --ca-file or `ca_file`",
+                "https can't be used: {}. Give the CA of the certificate of {url} with --ca-file \
+                 or `ca_file`",
                 innermost(&error)
             )),
         })?;
         Ok(Self { client, url, url_origin, token, ca })
     }
 
-    /// The address as a person writes it.
+    /// Returns the address as a person writes it.
     pub(super) fn address(&self) -> &str {
         self.url.as_str().trim_end_matches('/')
     }
@@ -126,10 +126,10 @@ impl Service {
     /// Calls the service.
     ///
     /// # Errors
-    /// When it can't be reached, or its answer is no 2xx.
+    /// When the service is unreachable, or the status of its response is not 2xx.
     pub(super) fn call(&self, call: &Call<'_>) -> Result<Answer, Failure> {
         let mut url = self.url.clone();
-        // An address of http is a base.
+        // Addresses with the scheme http or https always have a path.
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(&call.path);
         }
@@ -152,12 +152,12 @@ impl Service {
         Err(self.refused(call, response))
     }
 
-    /// Reads an answer.
+    /// Parses a response.
     pub(super) fn read<T: DeserializeOwned>(&self, answer: &Answer) -> Result<T, Failure> {
         serde_json::from_slice(&answer.body).map_err(|error| {
             Failure::NoAnswer(format!(
-                "{} ({}) answers {}, but not as this version of anomaly-counter does ({error}): is \
-                 another program there, or another version?",
+                "{} ({}) returns {}, but not in the format of this version of anomaly-counter \
+                 ({error}): is it another program, or another version?",
                 self.address(),
                 self.url_origin,
                 answer.status
@@ -173,7 +173,7 @@ impl Service {
         if status.is_redirection() {
             let to = header(LOCATION).unwrap_or_else(|| "nowhere".to_owned());
             return Failure::NoAnswer(format!(
-                "{address} ({}) redirects to {to}: if that is the service, give its address",
+                "{address} ({}) redirects to {to}: if that is the service, use its address",
                 self.url_origin
             ));
         }
@@ -185,8 +185,8 @@ impl Service {
         let problem = is_problem.then(|| serde_json::from_slice::<Problem>(&body).ok()).flatten();
         let Some(problem) = problem else {
             return Failure::NoAnswer(format!(
-                "{address} ({}) answers {status}, and not in the words of anomaly-counter: is the \
-                 address right, and is what stands before the service healthy?",
+                "{address} ({}) returns {status}, but not in the format of anomaly-counter: is the \
+                 address right, and is the proxy in front of the service healthy?",
                 self.url_origin
             ));
         };
@@ -203,42 +203,40 @@ impl Service {
     ) -> String {
         let (address, scope) = (self.address(), call.scope());
         let give = format!(
-            "put one with the scope `{scope}` into {TOKEN_VARIABLE}, or into a file that \
-             --token-file or `token_file` in client.toml names; `anomaly-counter token new` makes \
-             one"
+            "put one with the scope `{scope}` into {TOKEN_VARIABLE}, or into a file and give its \
+             path with --token-file or `token_file` in client.toml; `anomaly-counter token new` \
+             creates one"
         );
         match (status, &self.token) {
             (StatusCode::UNAUTHORIZED, None) => format!("{address} requires a token: {give}"),
             (StatusCode::UNAUTHORIZED, Some(Token { origin, .. })) => format!(
-                "{address} does not accept the token from {origin}, which it does not know or \
-                 which has expired: {give}"
+                "{address} does not accept the token from {origin}, because it is unknown or \
+                 expired: {give}"
             ),
             (StatusCode::FORBIDDEN, Some(Token { origin, .. })) => {
-                format!("the token from {origin} is not enough: {detail}")
+                format!("the token from {origin} is not sufficient: {detail}")
             }
             (StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST, _)
             | (StatusCode::UNPROCESSABLE_ENTITY, _) => detail.to_owned(),
             _ => {
                 let again = retry_after.map(|seconds| format!(" (try again in {seconds} s)"));
-                format!("{address} answers {status}: {detail}{}", again.unwrap_or_default())
+                format!("{address} returns {status}: {detail}{}", again.unwrap_or_default())
             }
         }
     }
 
-    /// The failure of a call without an answer.
+    /// Returns the failure of a call without a response.
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
         let (address, origin) = (self.address(), &self.url_origin);
         let why = innermost(error);
         let otherwise = format!(
-            "Another address: --url URL, {URL_VARIABLE}, or `url` in ~/.config/anomaly-counter/\
-             client.toml"
+            "For another address, use --url URL, {URL_VARIABLE}, or `url` in \
+             ~/.config/anomaly-counter/client.toml"
         );
         Failure::NoAnswer(if is_of_certificate(error) {
             let trusted = match &self.ca {
-                Some(ca) => format!("the authority in {} has not signed it so", ca.path.display()),
-                None => {
-                    "name the authority that has signed it by --ca-file or `ca_file`".to_owned()
-                }
+                Some(ca) => format!("the CA in {} has not signed it", ca.path.display()),
+                None => "give the CA that signed it with --ca-file or `ca_file`".to_owned(),
             };
             format!("the certificate of {address} ({origin}) is not accepted ({why}): {trusted}")
         } else if error.is_timeout() {
@@ -247,8 +245,8 @@ impl Service {
             format!("no service at {address} ({origin}): {why}. Is it running? {otherwise}")
         } else {
             format!(
-                "{address} ({origin}) does not answer in HTTP ({why}): is it http where https is \
-                 given, or the other way round? {otherwise}"
+                "{address} ({origin}) does not respond in HTTP ({why}): does it use http instead \
+                 of https, or the reverse? {otherwise}"
             )
         })
     }
@@ -263,7 +261,7 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Returns the words of the first cause.
+/// Returns the text of the first cause.
 fn innermost(error: &reqwest::Error) -> String {
     let mut words = error.to_string();
     let mut cause = error.source();
@@ -274,17 +272,18 @@ fn innermost(error: &reqwest::Error) -> String {
     words
 }
 
-/// Returns true if the service's certificate is at fault.
+/// Returns true if the service's certificate is invalid.
 fn is_of_certificate(error: &reqwest::Error) -> bool {
     matches!(of_tls(error), Some(rustls::Error::InvalidCertificate(_)))
 }
 
-/// Returns the fault of TLS among the causes of an error.
+/// Returns the TLS error among the causes of an error.
 fn of_tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     if let Some(fault) = error.downcast_ref::<rustls::Error>() {
         return Some(fault);
     }
-    // One of I/O that wraps another has the cause of that one as its cause, and not the other.
+    // The cause of an I/O error that wraps another is the cause of the inner one, not the inner
+    // one.
     let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
     match wrapped {
         Some(wrapped) => of_tls(wrapped),

@@ -26,45 +26,45 @@ const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
 /// The file for all users of a machine.
 const SYSTEM_FILE: &str = "/etc/anomaly-counter/client.toml";
-/// The file of a user, in his folder of configurations.
+/// The file of a user, in the user's configuration folder.
 const USER_FILE: &str = "anomaly-counter/client.toml";
 
 /// The text of `--help` about the configuration.
 pub(super) const CONFIGURATION: &str = "\
-Which service, and how: the options, then the environment (ANOMALY_COUNTER_URL, and
-ANOMALY_COUNTER_TOKEN with the token itself), then ~/.config/anomaly-counter/client.toml, then
-/etc/anomaly-counter/client.toml:
+Settings come from the options, the environment (ANOMALY_COUNTER_URL, and ANOMALY_COUNTER_TOKEN with
+the token itself), ~/.config/anomaly-counter/client.toml, and /etc/anomaly-counter/client.toml;
+earlier sources take precedence. An example of client.toml:
   url = \"https://counter.example.org\"
-  token_file = \"token\"        # beside this file; or an absolute path
+  token_file = \"token\"        # relative to this file, or absolute
   ca_file = \"ca.pem\"
   output = \"wide\"";
 
-/// The options of all commands that ask a running service.
+/// The options of all commands that call a running service.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Service")]
 pub(in crate::cli) struct ServiceOptions {
-    /// The address of the service; http://127.0.0.1:8080 if none is given anywhere
+    /// The address of the service; the default is http://127.0.0.1:8080
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// Read the token from this file
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Trust the certificates that the authority in this file (PEM) has signed, and no others
+    /// Trust only certificates signed by the CA in this PEM file
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
-    /// The form of the answer: in a pipe `json` is the service's answer, byte for byte
+    /// The output format; in a pipe, `json` is the service's response byte for byte
     #[arg(short, long, value_enum)]
     output: Option<Format>,
 }
 
-/// The form in which an answer is printed.
+/// The format in which a response is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Format {
     /// For people
     #[default]
     Table,
-    /// For people who want all of it
+    /// For people, with all columns and fields
     Wide,
     /// For programs
     Json,
@@ -94,12 +94,12 @@ pub(super) struct Settings {
 /// A token as it is sent.
 #[derive(Debug)]
 pub(super) struct Token {
-    /// It is marked as sensitive, and so in no debug output.
+    /// Marked as sensitive, so that no debug output contains it.
     pub(super) header: HeaderValue,
     pub(super) origin: String,
 }
 
-/// The certificates that are trusted.
+/// The trusted certificates.
 #[derive(Debug)]
 pub(super) struct CaFile {
     pub(super) path: PathBuf,
@@ -112,7 +112,7 @@ impl Settings {
         Self::of(options, &|name| env::var(name).ok(), files.into_iter().flatten())
     }
 
-    /// Files that come first win.
+    /// Earlier files take precedence.
     fn of(
         options: &ServiceOptions,
         variable: &dyn Fn(&str) -> Option<String>,
@@ -154,13 +154,13 @@ impl Token {
     fn new(token: &str, origin: String) -> Result<Self, Failure> {
         let header = format!("Bearer {}", token.trim()).parse::<HeaderValue>();
         let mut header = header.map_err(|_| {
-            Failure::Misuse(format!("{origin} has no token: a token is printable ASCII text"))
+            Failure::Misuse(format!("{origin} has no valid token: a token is printable ASCII text"))
         })?;
         header.set_sensitive(true);
         Ok(Self { header, origin })
     }
 
-    /// The header that it is sent in.
+    /// The request header with the token.
     pub(super) const HEADER: reqwest::header::HeaderName = AUTHORIZATION;
 }
 
@@ -173,7 +173,7 @@ fn user_file() -> Option<PathBuf> {
 /// Returns a configuration file, if there is one.
 fn read_file(path: &Path) -> Result<Option<ClientFile>, Failure> {
     let is_there = path.try_exists().or_else(|error| match error.kind() {
-        // A folder that the user may not look into is none of his.
+        // A folder that the user may not read is not the user's.
         io::ErrorKind::PermissionDenied | io::ErrorKind::NotADirectory => Ok(false),
         _ => Err(unreadable(path, &error)),
     })?;
@@ -193,7 +193,9 @@ fn read_token(path: &Path) -> Result<Token, Failure> {
     let token = fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
     if token.trim().is_empty() {
         let path = path.display();
-        return Err(Failure::Misuse(format!("{path} is empty: put the token into it, alone")));
+        return Err(Failure::Misuse(format!(
+            "{path} is empty: put the token, and nothing else, into it"
+        )));
     }
     Token::new(&token, path.display().to_string())
 }
@@ -211,14 +213,14 @@ fn unreadable(path: &Path, error: &io::Error) -> Failure {
 fn read_url(text: &str) -> Result<Url, String> {
     let example = "give one such as https://counter.example.org";
     let mut url: Url =
-        text.parse().map_err(|error| format!("{text:?} is no address ({error}): {example}"))?;
+        text.parse().map_err(|error| format!("{text:?} is not an address ({error}): {example}"))?;
     if !matches!(url.scheme(), "http" | "https") || url.cannot_be_a_base() {
-        return Err(format!("{text:?} is no address of http or https: {example}"));
+        return Err(format!("{text:?} is not an address of http or https: {example}"));
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(format!(
-            "an address has no user and no password, which others would see: put the token into \
-             {TOKEN_VARIABLE} or into a file"
+            "an address must not have a user or a password, which others could see: put the token \
+             into {TOKEN_VARIABLE} or into a file"
         ));
     }
     url.set_query(None);
@@ -312,7 +314,7 @@ mod tests {
             of(&options, &[], &[]).unwrap_err().to_string()
         };
         assert!(
-            refused("localhost:8080").starts_with("--url: \"localhost:8080\" is no address of")
+            refused("localhost:8080").starts_with("--url: \"localhost:8080\" is not an address of")
         );
         assert!(refused("counter").contains("give one such as https://"));
         let secret = refused("http://ana:anc_secret@counter");
@@ -322,7 +324,7 @@ mod tests {
     #[test]
     fn a_token_file_that_has_no_token_is_named() {
         let dir = TempDir::new().unwrap();
-        for (text, says) in [("\n", "is empty"), ("anc_1\nanc_2\n", "has no token")] {
+        for (text, says) in [("\n", "is empty"), ("anc_1\nanc_2\n", "has no valid token")] {
             let path = file(&dir, "token", text);
             let options =
                 ServiceOptions { token_file: Some(path.clone()), ..ServiceOptions::default() };

@@ -36,7 +36,7 @@ fn rendered(anomaly: &Anomaly, output: Output) -> String {
     let frequency = &anomaly.frequency;
     let name = match &anomaly.signature {
         Some(signature) => name_of(signature),
-        None => "its names are not known".to_owned(),
+        None => "its fields are unknown".to_owned(),
     };
     let level = frequency.escalation_level.as_deref();
     let level_text = one_line(level.unwrap_or("no level"));
@@ -106,12 +106,12 @@ fn add_fix(card: &mut Card, anomaly: &Anomaly, output: Output) {
                 card.add_styled("fix", "marked as fixed", style::GOOD);
             }
             let by = fixed_by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
-            let until = expires_at.map(|until| format!("; holds until {}", output.time(until)));
+            let until = expires_at.map(|until| format!("; valid until {}", output.time(until)));
             let marked = format!("{}{by}, {}", output.ago(*fixed_at), output.time(*fixed_at));
             card.line(marked + &until.unwrap_or_default(), style::PLAIN);
             card.line(fix_description.as_deref().unwrap_or_default(), style::PLAIN);
         }
-        (None, None) => card.add("fix", "not known at present"),
+        (None, None) => card.add("fix", "unknown at present"),
         (None, Some(_)) if is_back => card.add_styled("fix", "came back", style::ALARM),
         (None, Some(_)) => {}
     }
@@ -119,7 +119,7 @@ fn add_fix(card: &mut Card, anomaly: &Anomaly, output: Output) {
 
 fn add_repairs(card: &mut Card, anomaly: &Anomaly) {
     let Some(repairs) = &anomaly.repairs else {
-        card.add("repairs", "not known at present");
+        card.add("repairs", "unknown at present");
         return;
     };
     for (index, action) in repairs.iter().enumerate() {
@@ -141,10 +141,10 @@ pub(super) fn percent(share: f64) -> String {
 
 fn add_fields(card: &mut Card, anomaly: &Anomaly, output: Output) {
     let Some(fields) = &anomaly.metadata else {
-        card.add("fields", "not known at present");
+        card.add("fields", "unknown at present");
         return;
     };
-    /// Labels and their gap take so much.
+    /// The columns of the labels and their gap.
     const MARGIN: usize = 13;
     let room = output.screen.columns.filter(|_| !output.is_wide());
     for (index, (name, value)) in fields.iter().enumerate() {

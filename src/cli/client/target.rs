@@ -1,4 +1,4 @@
-//! Which anomaly a command line means: by its key, by fields, or by words that find it.
+//! The anomaly that a command line selects: by its key, by fields, or by words.
 
 use clap::Args;
 
@@ -12,30 +12,30 @@ use super::{
 };
 use crate::domain::{AnomalyKey, TextPattern};
 
-/// The anomaly that a command is about.
+/// The arguments that select an anomaly.
 #[derive(Clone, Debug, Args)]
 pub(in crate::cli) struct TargetArguments {
-    /// A key, or fields or labels such as alertname=HighCPU job=api, or words that are in its names
-    /// or 4 digits or more that its key begins with
+    /// A key, or fields or labels such as alertname=HighCPU job=api, or words in its fields, or the
+    /// first digits of its key (at least 4)
     #[arg(value_name = "ANOMALY", required = true)]
     words: Vec<String>,
 }
 
-/// Maximum number of anomalies that are listed where several are meant, or none.
+/// Maximum number of anomalies that are listed if several match, or none.
 const LISTED: usize = 20;
 const NEAR: usize = 5;
-/// Keys that begin with so many of the same digits are near each other.
+/// The number of common first digits that makes two keys similar.
 const NEAR_DIGITS: usize = 4;
 
-/// The anomaly that is meant.
+/// The selected anomaly.
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) key: String,
-    /// Its names, where finding it has told them.
+    /// Its fields, if the search returned them.
     pub(super) signature: Option<Signature>,
-    /// The answer of the look-up by which it was found.
+    /// The response of the look-up that found it, if any.
     pub(super) looked_up: Option<Answer>,
-    /// False where others may be meant too, which the service does not know of yet.
+    /// False if other anomalies may match that the service does not know yet.
     is_certain: bool,
 }
 
@@ -63,7 +63,7 @@ impl TargetArguments {
         }
         if !pairs.is_empty() {
             return Err(Failure::Misuse(
-                "give fields (alertname=HighCPU job=api) or words (HighCPU api), and not both: \
+                "give fields (alertname=HighCPU job=api) or words (HighCPU api), not both: \
                  `anomaly-counter top HighCPU --service api` lists by both"
                     .to_owned(),
             ));
@@ -71,7 +71,7 @@ impl TargetArguments {
         Ok(Meant::Words(self.words.join(" ")))
     }
 
-    /// Finds the anomaly, for a command that only reads. Where several are meant, they are listed.
+    /// Finds the anomaly, for a command that only reads. If several match, they are listed.
     pub(super) fn find(&self, service: &Service, output: Output) -> Result<Target, Failure> {
         match self.meant()? {
             Meant::Key(key) => {
@@ -93,8 +93,8 @@ impl TargetArguments {
             return Ok(target);
         }
         Err(Failure::NotFound(format!(
-            "{} is found, but the service does not know all anomalies at present, and more may be \
-             meant: if it is this one, give its key {}",
+            "{} was found, but the service does not know all anomalies at present, and others may \
+             match too: to confirm this one, give its key {}",
             target.signature.as_ref().map(name_of).unwrap_or_default(),
             target.key
         )))
@@ -118,7 +118,7 @@ impl Target {
         })
     }
 
-    /// Returns the names of the anomaly in one line, for a person who may see them.
+    /// Returns the fields of the anomaly on one line, for people.
     fn name(&self, service: &Service, output: Output) -> Option<String> {
         if let Some(signature) = &self.signature {
             return Some(name_of(signature));
@@ -130,7 +130,7 @@ impl Target {
         service.read::<Anomaly>(&answer).ok()?.signature.as_ref().map(name_of)
     }
 
-    /// Returns the line above an answer on a terminal: which anomaly it is about.
+    /// Returns the line above a response on a terminal, with the anomaly.
     pub(super) fn title(&self, service: &Service, output: Output) -> String {
         let screen = output.screen;
         if !screen.is_terminal() {
@@ -209,9 +209,10 @@ fn by_words(service: &Service, output: Output, words: &str) -> Result<Target, Fa
             if output.is_json() {
                 output.print_json(&answer.body)?;
             }
-            let yet = if found.complete { "" } else { ", as far as the service knows them yet" };
+            let yet =
+                if found.complete { "" } else { ", among those that the service knows so far" };
             Err(Failure::NotFound(format!(
-                "no anomaly has {words:?} in its names or its key{yet}: try fewer words, or see \
+                "no anomaly has {words:?} in its fields or its key{yet}: try fewer words, or see \
                  `anomaly-counter top`"
             )))
         }
@@ -223,19 +224,19 @@ fn by_words(service: &Service, output: Output, words: &str) -> Result<Target, Fa
             }
             let shown = found.anomalies.len();
             let shown = match usize::try_from(found.total) {
-                Ok(total) if total > shown => format!(", of which {shown} are listed"),
+                Ok(total) if total > shown => format!("({shown} are listed)"),
                 _ => String::new(),
             };
             Err(Failure::NotFound(format!(
-                "{} anomalies have {words:?} in their names{shown}: name one by more words or by \
-                 its key, such as {}",
+                "{} anomalies have {words:?} in their fields{shown}: select one by more words or \
+                 by its key, such as {}",
                 found.total, first.anomaly_key
             )))
         }
     }
 }
 
-/// Adds to a failure, if it is that of an unknown anomaly, those that a parameter finds.
+/// Adds the anomalies that a parameter finds to the failure of an unknown anomaly.
 fn with_near(service: &Service, mut failure: Failure, parameter: &str, value: &str) -> Failure {
     let Failure::Refused(refusal) = &mut failure else { return failure };
     if !refusal.is_unknown_anomaly() {
@@ -243,18 +244,18 @@ fn with_near(service: &Service, mut failure: Failure, parameter: &str, value: &s
     }
     let call =
         Call::get(["anomalies"]).with(parameter, value.to_owned()).with("limit", NEAR.to_string());
-    // What is near is a help: without it the failure is told all the same.
+    // Similar anomalies are optional: without them, the failure is reported as it is.
     let near = service.call(&call).and_then(|answer| service.read::<List>(&answer));
     let Ok(near) = near else { return failure };
     if near.anomalies.is_empty() {
-        refusal.text += ". `anomaly-counter top` lists what is known";
+        refusal.text += ". `anomaly-counter top` lists the known ones";
         return failure;
     }
     let lines = near.anomalies.iter().map(|listed| {
         let name = listed.signature.as_ref().map(name_of).unwrap_or_default();
         one_line(&format!("{}  {name}", listed.anomaly_key))
     });
-    refusal.text += ". Near it:";
+    refusal.text += ". Similar anomalies:";
     refusal.near = lines.collect();
     failure
 }

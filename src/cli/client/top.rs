@@ -17,126 +17,126 @@ const LEVELS: [&str; 3] = ["REPEAT", "ESCALATE", "PERMANENT_FIX"];
 const LEVELS_AND_NONE: [&str; 4] = ["REPEAT", "ESCALATE", "PERMANENT_FIX", "none"];
 
 pub(super) const EXAMPLES: &str = "\
-What is the worst right now, in all namespaces of the shop?
+List the worst anomalies at present, in all namespaces of the shop:
   anomaly-counter top --namespace 'shop-*' --min-level ESCALATE
 
-What came back after it was fixed? What fires?
+List anomalies that came back after a fix, and anomalies that fire:
   anomaly-counter top --regressed
   anomaly-counter top --firing --sort last_seen
 
-For a program, all of them, page by page (`next_cursor` goes into --cursor):
+Print all anomalies for a program, page by page (pass `next_cursor` to --cursor):
   anomaly-counter top -n 200 --sort key -o json";
 
 /// The parameters of the list.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Selection")]
 pub(in crate::cli) struct TopCommand {
-    /// Words, each of which is in one of the four names, or digits that the key begins with
+    /// Words, each of which must be in one of the four fields or begin the key
     #[arg(value_name = "WORDS", help_heading = "Arguments")]
     words: Vec<String>,
-    /// List so many
+    /// Maximum number of anomalies to list
     #[arg(
         short = 'n', long, value_name = "NUMBER", default_value_t = 20,
         value_parser = clap::value_parser!(u8).range(1..=200),
     )]
     limit: u8,
-    /// Sort by this, the largest or newest first
+    /// The value to sort by, the largest or newest first
     #[arg(long, value_name = "BY", value_parser = PossibleValuesParser::new(SORTS))]
     sort: Option<String>,
-    /// Sort by a time or the key in this direction
+    /// The direction, when sorting by a time or the key
     #[arg(long, value_name = "ORDER", value_parser = PossibleValuesParser::new(["asc", "desc"]))]
     order: Option<String>,
-    /// At this level, or at one of these
+    /// Only anomalies at one of these levels
     #[arg(
         long, value_name = "LEVEL", value_delimiter = ',', ignore_case = true,
         value_parser = PossibleValuesParser::new(LEVELS_AND_NONE),
     )]
     level: Vec<String>,
-    /// At this level or above
+    /// Only anomalies at this level or above
     #[arg(
         long, value_name = "LEVEL", ignore_case = true,
         value_parser = PossibleValuesParser::new(LEVELS),
     )]
     min_level: Option<String>,
-    /// With this name of the alert; `*` and `?` make it a pattern that ignores case. Given again:
-    /// one of them
+    /// Only anomalies with this alert name; with `*` or `?`, it is a pattern that ignores case.
+    /// Repeat the option to select one of several
     #[arg(long, value_name = "PATTERN", visible_alias = "alertname")]
     alert_name: Vec<String>,
-    /// Of this service, as --alert-name
+    /// Only anomalies of this service, as --alert-name
     #[arg(long, value_name = "PATTERN", visible_alias = "job")]
     service: Vec<String>,
-    /// In this namespace, as --alert-name
+    /// Only anomalies in this namespace, as --alert-name
     #[arg(long, value_name = "PATTERN")]
     namespace: Vec<String>,
-    /// With this kind of error, as --alert-name
+    /// Only anomalies with this kind of error, as --alert-name
     #[arg(long, value_name = "PATTERN", visible_alias = "reason")]
     error_type: Vec<String>,
-    /// Judged by this rule. Given again: one of them
+    /// Only anomalies of this rule. Repeat the option to select one of several
     #[arg(long, value_name = "NAME")]
     rule: Vec<String>,
-    /// With an alert that fires; `=false`: without
+    /// Only anomalies with an alert that fires; `=false`: only those without
     #[arg(
         long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true",
     )]
     firing: Option<bool>,
-    /// Marked as fixed; `=false`: not marked
+    /// Only anomalies that are marked as fixed; `=false`: only those that are not
     #[arg(
         long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true",
     )]
     fixed: Option<bool>,
-    /// Back after the mark; `=false`: not back
+    /// Only anomalies that came back after the mark; `=false`: only those that did not
     #[arg(
         long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true",
     )]
     regressed: Option<bool>,
-    /// With an automatic repair that was tried; `=false`: without
+    /// Only anomalies with a repair attempt; `=false`: only those without
     #[arg(
         long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true",
     )]
     repaired: Option<bool>,
-    /// Seen last within this age, such as 90m, 24h or 7d, or since this time
+    /// Only anomalies last seen within this age, such as 90m, 24h or 7d, or since this time
     #[arg(long, value_name = "TIME")]
     last_seen_after: Option<String>,
-    /// Not seen within this age, or since this time
+    /// Only anomalies last seen before this age or time
     #[arg(long, value_name = "TIME")]
     last_seen_before: Option<String>,
-    /// Seen first (in 30 days) within this age, or since this time
+    /// Only anomalies first seen (in 30 days) within this age, or since this time
     #[arg(long, value_name = "TIME")]
     first_seen_after: Option<String>,
-    /// Seen first before this age or time
+    /// Only anomalies first seen before this age or time
     #[arg(long, value_name = "TIME")]
     first_seen_before: Option<String>,
-    /// With at least so many occurrences in an hour
+    /// Only anomalies with at least this number of occurrences in an hour
     #[arg(long = "min-count-1h", value_name = "NUMBER")]
     min_count_1h: Option<u64>,
-    /// With at least so many occurrences in 24 hours
+    /// Only anomalies with at least this number of occurrences in 24 hours
     #[arg(long = "min-count-24h", value_name = "NUMBER")]
     min_count_24h: Option<u64>,
-    /// With at least so many occurrences in 7 days
+    /// Only anomalies with at least this number of occurrences in 7 days
     #[arg(long = "min-count-7d", value_name = "NUMBER")]
     min_count_7d: Option<u64>,
-    /// With at least so many occurrences in 30 days
+    /// Only anomalies with at least this number of occurrences in 30 days
     #[arg(long = "min-count-30d", value_name = "NUMBER")]
     min_count_30d: Option<u64>,
-    /// Show the occurrences over this time; on a terminal it is 24h
+    /// Show the occurrences over this window; the default on a terminal is 24h
     #[arg(long, value_name = "TIME", value_parser = PossibleValuesParser::new(["24h", "7d"]))]
     series: Option<String>,
-    /// Go on after the page whose `next_cursor` this was
+    /// Continue after the page with this `next_cursor`
     #[arg(long, value_name = "CURSOR")]
     cursor: Option<String>,
 }
 
-/// Returns a level as the service writes it, which a person may have written in any case.
+/// Returns a level as the service writes it; a person may write it in any case.
 fn level_name(level: &str) -> String {
     let known = LEVELS_AND_NONE.into_iter().find(|known| known.eq_ignore_ascii_case(level));
     known.unwrap_or(level).to_owned()
 }
 
-/// The width from which on a terminal has room for the occurrences over time.
+/// The minimum width of a terminal that has room for the occurrences over time.
 const ROOM_FOR_SERIES: usize = 90;
 
 impl TopCommand {
@@ -217,13 +217,13 @@ impl TopCommand {
         Ok(())
     }
 
-    /// The words of an empty list.
+    /// Returns the text of an empty list.
     fn nothing(&self, service: &Service, output: Output) -> String {
         if !self.selects_all() {
             return output.screen.styled(style::QUIET, "no anomaly matches") + "\n";
         }
         format!(
-            "no anomaly is known in the last 30 days. A first one:\n  curl --json \
+            "no anomaly has occurred in the last 30 days. To record a first one:\n  curl --json \
              '{{\"alert_name\":\"HighCPU\",\"service\":\"api\"}}' {}/anomalies\n",
             service.address()
         )

@@ -1,10 +1,10 @@
 //! Numbers as bars: on one line, and as a chart of several.
 
-/// The eighths of a line's height, from none.
+/// The eighths of a line's height, from zero.
 const EIGHTHS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
 /// Returns a bar for each number on one line, the largest of them full. A number that is not zero
-/// is seen.
+/// is always visible.
 pub(in crate::cli::client) fn spark(numbers: &[u64]) -> String {
     let max = numbers.iter().copied().max().unwrap_or_default();
     numbers.iter().map(|number| EIGHTHS[eighths(*number, max, 8)]).collect()
@@ -40,7 +40,7 @@ fn eighths(number: u64, max: u64, parts: usize) -> usize {
     usize::try_from(share).unwrap_or_default()
 }
 
-/// Returns one value for each `width` values that are neighbours, made of them.
+/// Combines each `width` neighbouring values into one.
 pub(in crate::cli::client) fn merged<T, M>(
     values: &[T],
     width: usize,

@@ -1,4 +1,4 @@
-//! Labelled lines: what is known of one thing.
+//! Labelled lines: the details of one item.
 
 use anstyle::Style;
 
@@ -36,7 +36,7 @@ impl Card {
         }
     }
 
-    /// Returns the lines, those that are longer than a terminal broken between words.
+    /// Returns the lines; lines that are wider than the terminal are broken between words.
     pub(in crate::cli::client) fn render(&self, screen: Screen) -> String {
         let margin =
             self.entries.iter().map(|(label, _)| width(label)).max().unwrap_or_default() + 2;

@@ -24,7 +24,7 @@ use std::{
 
 use anstyle::Style;
 
-/// The place where an answer is printed.
+/// The destination of the output.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Screen {
     /// The columns of a terminal; absent in a pipe or a file.
@@ -32,7 +32,7 @@ pub(super) struct Screen {
     pub(super) has_colours: bool,
 }
 
-/// Used where a terminal does not say how wide it is.
+/// The width of a terminal that does not report one.
 const USUAL_COLUMNS: usize = 80;
 
 impl Screen {
@@ -58,12 +58,12 @@ impl Screen {
         self.columns.is_some()
     }
 
-    /// Returns a line in a style, cut where a terminal is too narrow for it.
+    /// Returns a line in a style, cut if the terminal is too narrow for it.
     pub(super) fn line(self, style: Style, text: &str) -> String {
         self.styled(style, &fitted(text, self.columns.unwrap_or(usize::MAX))) + "\n"
     }
 
-    /// Returns a text in a style, where there are colours.
+    /// Returns a text in a style, if the output has colours.
     pub(super) fn styled(self, style: Style, text: &str) -> String {
         if self.has_colours && !style.is_plain() && !text.is_empty() {
             format!("{style}{text}{style:#}")

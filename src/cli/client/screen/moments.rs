@@ -8,12 +8,12 @@ const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 
-/// Returns the time between two moments: the largest unit of which there are two, or one minute,
-/// hour or second.
+/// Returns the time between two moments, in the largest unit of which there are at least two, or as
+/// one second, minute or hour.
 pub(in crate::cli::client) fn age(now: Timestamp, then: Timestamp) -> String {
     let seconds = (now.as_micros() - then.as_micros()) / 1_000_000;
     match seconds {
-        // A clock may be a little behind the service's.
+        // The local clock may be slightly behind the service's clock.
         ..=0 => "now".to_owned(),
         1..MINUTE => format!("{seconds} s"),
         MINUTE..HOUR => format!("{} min", seconds / MINUTE),

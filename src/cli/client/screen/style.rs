@@ -1,4 +1,4 @@
-//! The colours of what is printed. They repeat what words and signs say already.
+//! The colours of the output. They only repeat what words and signs say.
 
 use anstyle::{AnsiColor, Style};
 
@@ -6,9 +6,9 @@ use anstyle::{AnsiColor, Style};
 pub(in crate::cli::client) const TITLE: Style = Style::new().bold();
 /// Text that matters less.
 pub(in crate::cli::client) const QUIET: Style = Style::new().dimmed();
-/// All else.
+/// All other text.
 pub(in crate::cli::client) const PLAIN: Style = Style::new();
-/// The name of what an answer is about.
+/// The name of the anomaly.
 pub(in crate::cli::client) const NAME: Style = Style::new().bold();
 /// Text about a success.
 pub(in crate::cli::client) const GOOD: Style = coloured(AnsiColor::Green);

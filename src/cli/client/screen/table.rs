@@ -1,5 +1,5 @@
-//! Tables: on a terminal no wider than it is, with names cut and columns left out where there is no
-//! room; in a pipe whole.
+//! Tables: within the width of a terminal, with names cut and columns left out if there is no room;
+//! in a pipe complete.
 
 use anstyle::Style;
 
@@ -9,7 +9,7 @@ use super::{
     text::{contained, fitted, one_line, width},
 };
 
-/// Stands for a value that is not there.
+/// The sign of a missing value.
 const ABSENT: &str = "-";
 
 const BETWEEN: usize = 2;
@@ -19,13 +19,13 @@ const BETWEEN: usize = 2;
 pub(in crate::cli::client) struct Column {
     title: String,
     is_number: bool,
-    /// The width that it has at least, if it may be cut.
+    /// The minimum width, if the column may be cut.
     min_width: Option<usize>,
-    /// The end of its texts is left out, without a sign: the beginning is as good.
+    /// True if texts are cut without a sign, because their beginning is sufficient.
     is_prefix: bool,
-    /// The order in which columns are left out on a narrow terminal; zero stays.
+    /// The order in which columns are left out on a narrow terminal; a column with zero remains.
     goes_at: u8,
-    /// It is left out on a terminal where no row has a value.
+    /// True if the column is left out on a terminal when no row has a value.
     may_be_empty: bool,
 }
 
@@ -45,17 +45,17 @@ impl Column {
         Self { is_number: true, ..Self::new(title) }
     }
 
-    /// Permits that its texts are cut.
+    /// Allows cutting its texts.
     pub(in crate::cli::client) fn shrinks_to(self, min_width: usize) -> Self {
         Self { min_width: Some(min_width), ..self }
     }
 
-    /// Permits that its texts are cut without a sign.
+    /// Allows cutting its texts without a sign.
     pub(in crate::cli::client) fn prefix_of(self, min_width: usize) -> Self {
         Self { is_prefix: true, ..self.shrinks_to(min_width) }
     }
 
-    /// Permits that it is left out, after those with a lower number.
+    /// Allows leaving it out, after columns with a lower number.
     pub(in crate::cli::client) fn goes_at(self, goes_at: u8) -> Self {
         Self { goes_at, ..self }
     }
@@ -77,12 +77,12 @@ pub(in crate::cli::client) struct Cell {
 }
 
 impl Cell {
-    /// A text from outside.
+    /// A text from an untrusted source.
     pub(in crate::cli::client) fn new(text: impl AsRef<str>) -> Self {
         Self { text: one_line(text.as_ref()), style: PLAIN }
     }
 
-    /// A picture: spaces are a part of it.
+    /// A picture, in which spaces count.
     pub(in crate::cli::client) fn bars(text: String) -> Self {
         Self { text, style: PLAIN }
     }
@@ -140,7 +140,7 @@ impl Table {
         (0..self.columns.len()).map(widest).collect()
     }
 
-    /// Returns the columns that a terminal has room for, each with its width.
+    /// Returns the columns that fit the terminal, each with its width.
     fn layout(&self, natural: &[usize], room: usize) -> Vec<(usize, usize)> {
         let is_empty = |index: usize| {
             let cells = self.rows.iter().filter_map(|row| row.get(index));
@@ -167,7 +167,7 @@ impl Table {
             let shrinkable = layout
                 .iter_mut()
                 .filter(|(index, width)| *width > self.columns[*index].least(natural[*index]));
-            // A key gives way first: the beginning of it is as good.
+            // A key is cut first, because its beginning is sufficient.
             let widest =
                 shrinkable.max_by_key(|(index, width)| (self.columns[*index].is_prefix, *width));
             let Some((_, width)) = widest else { break };
@@ -179,7 +179,7 @@ impl Table {
 
     fn line(&self, cells: &[Cell], layout: &[(usize, usize)], screen: Screen) -> String {
         let mut line = String::new();
-        // What is left out at the end of a line is not printed as spaces.
+        // Lines have no trailing spaces.
         let mut gap = 0;
         let mut room = screen.columns.unwrap_or(usize::MAX);
         for (index, column_width) in layout {

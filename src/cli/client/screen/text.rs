@@ -1,24 +1,24 @@
-//! Texts that came from outside, as a line of a terminal takes them: without anything that controls
-//! it, and no wider than there is room.
+//! Makes untrusted texts safe for a line of a terminal: without control characters, and within the
+//! available width.
 
 use unicode_width::UnicodeWidthChar;
 
 use crate::printable::Printable;
 
-/// The sign that a text goes on.
+/// The sign of a cut text.
 const CUT: char = '…';
 
-/// Maximum number of characters without a width, such as accents, one after the other: more pile up
-/// over the lines above.
+/// Maximum number of consecutive characters without a width, such as accents: more would overwrite
+/// the lines above.
 const MAX_MARKS: usize = 4;
 
-/// Has its neighbour shown as an emoji, which takes two columns.
+/// Makes its neighbour an emoji, which is two columns wide.
 const EMOJI_PRESENTATION: char = '\u{fe0f}';
 
-/// Holds the order of what comes after a text that runs from right to left.
+/// Restores the order of the characters after a text that runs from right to left.
 const LEFT_TO_RIGHT: char = '\u{200e}';
 
-/// Returns a text as it may be shown on one line.
+/// Returns a text that is safe to show on one line.
 pub(in crate::cli::client) fn one_line(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut marks = 0;
@@ -31,7 +31,7 @@ pub(in crate::cli::client) fn one_line(text: &str) -> String {
     shown
 }
 
-/// Returns the columns of a terminal that a text takes at most.
+/// Returns the maximum number of columns of a text.
 pub(in crate::cli::client) fn width(text: &str) -> usize {
     text.chars().map(width_of).sum()
 }
@@ -43,7 +43,7 @@ fn width_of(character: char) -> usize {
     }
 }
 
-/// Returns a text that takes `room` columns at most, cut where it takes more.
+/// Returns a text cut to at most `room` columns.
 pub(in crate::cli::client) fn fitted(text: &str, room: usize) -> String {
     if width(text) <= room {
         return text.to_owned();
@@ -55,7 +55,7 @@ pub(in crate::cli::client) fn fitted(text: &str, room: usize) -> String {
     fitted
 }
 
-/// Returns as much of a text as takes `room` columns at most.
+/// Returns the longest beginning of a text that has at most `room` columns.
 fn beginning(text: &str, room: usize) -> &str {
     let mut taken = 0;
     let beyond = text.char_indices().find(|(_, character)| {
@@ -65,8 +65,8 @@ fn beginning(text: &str, room: usize) -> &str {
     beyond.map_or(text, |(end, _)| &text[..end])
 }
 
-/// Returns the lines of a text for people, each of `room` columns at most, broken between words
-/// where that is possible. Its own line breaks are kept.
+/// Returns the lines of a text for people, each with at most `room` columns, broken between words
+/// if possible. Line breaks of the text are kept.
 pub(in crate::cli::client) fn wrapped(text: &str, room: usize) -> Vec<String> {
     let mut lines = Vec::new();
     for paragraph in text.trim_end().lines() {
@@ -76,7 +76,7 @@ pub(in crate::cli::client) fn wrapped(text: &str, room: usize) -> Vec<String> {
             if !line.is_empty() && width(&line) + 1 + width(&word) > room {
                 lines.push(std::mem::take(&mut line));
             }
-            // No character is wider than two columns.
+            // No character has more than two columns.
             while width(&word) > room.max(2) {
                 let rest = word.split_off(beginning(&word, room.max(2)).len());
                 lines.push(std::mem::replace(&mut word, rest));
@@ -91,8 +91,8 @@ pub(in crate::cli::client) fn wrapped(text: &str, room: usize) -> Vec<String> {
     lines
 }
 
-/// Returns a text that leaves the order of its line to those after it, on a terminal that shows
-/// Hebrew and Arabic from right to left.
+/// Returns a text that does not change the order of the characters after it, on a terminal that
+/// shows Hebrew and Arabic from right to left.
 pub(in crate::cli::client) fn contained(text: String) -> String {
     let is_right_to_left = |character: char| {
         matches!(
