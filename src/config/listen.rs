@@ -28,7 +28,7 @@ impl TryFrom<String> for ListenAddress {
             return Ok(Self(text));
         }
         Err(format!(
-            "is {text:?}, which is no address with a port: write it like 127.0.0.1:8080, \
+            "is {text:?}, which is not an address with a port: write it like 127.0.0.1:8080, \
              0.0.0.0:8080, [::1]:8080 or localhost:8080"
         ))
     }
@@ -41,10 +41,10 @@ impl fmt::Display for ListenAddress {
 }
 
 impl ListenAddress {
-    /// Returns the addresses that the name stands for, those of IPv4 first. There is at least one.
+    /// Returns the addresses of the name, IPv4 first. There is at least one.
     ///
     /// # Errors
-    /// When the name is not known.
+    /// When the name can't be resolved.
     pub fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         let mut addresses: Vec<_> = self.0.to_socket_addrs()?.collect();
         addresses.sort();
@@ -55,8 +55,8 @@ impl ListenAddress {
         Ok(addresses)
     }
 
-    /// Returns the host and port by which this machine reaches the service: one that listens on all
-    /// interfaces is reached by the loopback one.
+    /// Returns the host and port for calls from this machine: the loopback address if the service
+    /// listens on all interfaces.
     pub fn reachable(&self) -> String {
         let Ok(address) = self.0.parse::<SocketAddr>() else { return self.0.clone() };
         let host = match address.ip() {

@@ -1,5 +1,5 @@
-//! Gathers the configuration of all parts from the built-in defaults, files and the environment,
-//! and shows where each value came from. Each part owns its own section.
+//! Reads the configuration from the built-in defaults, files and the environment, and records the
+//! origin of each value. Each component owns its section.
 
 mod listen;
 
@@ -27,7 +27,7 @@ use crate::{
 
 pub use self::listen::ListenAddress;
 
-/// Every option, commented, with its built-in value.
+/// All options with their defaults and explanations.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 const CONFIG_DIR: &str = "config";
@@ -36,9 +36,9 @@ const CONFIG_DIR: &str = "config";
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where the service listens.
+    /// The address on which the service listens.
     pub listen: ListenAddress,
-    /// Folder of the embedded store.
+    /// The folder of the embedded store or, on Redis, of the spool.
     pub data_dir: PathBuf,
     /// Section `store`.
     pub store: StoreConfig,
@@ -83,7 +83,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Returns the mapping of posted fields and labels, to which two sections contribute.
+    /// Returns the mapping of posted fields and labels, which two sections configure.
     pub fn key_mapping(&self) -> KeyMapping {
         KeyMapping::new(self.key.clone(), self.alertmanager.kubernetes)
     }
@@ -94,14 +94,14 @@ impl Config {
     }
 }
 
-/// Why there is no configuration.
+/// The error of loading the configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A file can't be read, or a value is not as it must be.
+    /// A file can't be read, or a value is invalid.
     #[error("{0}. `anomaly-counter default-config` prints every option with an explanation")]
     Invalid(#[from] OptionError),
     /// The folder of configuration files can't be listed.
-    #[error("the folder config/ can't be read: {0}")]
+    #[error("the directory config/ can't be read: {0}")]
     Folder(#[from] std::io::Error),
 }
 
@@ -113,7 +113,7 @@ pub struct LoadedConfig {
     origins: Vec<Setting>,
 }
 
-/// One value and where it came from.
+/// One value and its origin.
 #[derive(Debug)]
 struct Setting {
     key: String,
@@ -122,11 +122,11 @@ struct Setting {
 }
 
 impl LoadedConfig {
-    /// Reads the built-in defaults, then `file` or, without one, `config/*.toml` but for
+    /// Reads the built-in defaults, then `file` or, without one, `config/*.toml` except
     /// `default.toml`, then the environment.
     ///
     /// # Errors
-    /// When a source can't be read, a key is unknown, or a value is not as it must be.
+    /// When a source can't be read, a key is unknown, or a value is invalid.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
         let files = match file {
             Some(file) => vec![file.to_owned()],
@@ -140,7 +140,7 @@ impl LoadedConfig {
         let environment = Environment::with_prefix(ENVIRONMENT_PREFIX)
             .prefix_separator(ENVIRONMENT_SEPARATOR)
             .separator(ENVIRONMENT_SEPARATOR)
-            // A variable left empty, as compose files do, is one not set.
+            // An empty variable, as in compose files, counts as unset.
             .ignore_empty(true);
         let gathered = sources.add_source(environment).build().map_err(OptionError::from)?;
 
@@ -184,7 +184,7 @@ fn files_of_working_directory() -> Result<Vec<PathBuf>, ConfigError> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        // A copy of the defaults is no wish of the user's, and would go over files before it.
+        // A copy of the defaults expresses no choice of the user, and would override earlier files.
         let is_defaults = path.file_name().is_some_and(|name| name == "default.toml");
         if !is_defaults && path.extension().is_some_and(|extension| extension == "toml") {
             files.push(path);
@@ -197,7 +197,7 @@ fn files_of_working_directory() -> Result<Vec<PathBuf>, ConfigError> {
 fn list_settings(value: &Value, key: String, settings: &mut Vec<Setting>) {
     if let ValueKind::Table(table) = &value.kind {
         let mut entries: Vec<_> = table.iter().collect();
-        // Sections after the plain keys, as TOML has them.
+        // Sections follow the plain keys, as TOML requires.
         entries.sort_by_key(|(name, value)| (matches!(value.kind, ValueKind::Table(_)), *name));
         for (name, value) in entries {
             let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
@@ -209,7 +209,7 @@ fn list_settings(value: &Value, key: String, settings: &mut Vec<Setting>) {
     settings.push(Setting { key, value: toml_of(value), origin });
 }
 
-/// A value as TOML has it.
+/// A value in TOML syntax.
 fn toml_of(value: &Value) -> String {
     match &value.kind {
         ValueKind::String(text) => quoted(text),

@@ -135,14 +135,14 @@ pub enum AskedPeriod {
 pub enum InvalidPeriod {
     /// Nothing of it lies within the last 30 days.
     #[error(
-        "must be earlier than `to`, and a part of the time between the two must lie within the \
-         last 30 days: older occurrences are not kept"
+        "must be earlier than `to`, and a part of the time between them must be within the last 30 \
+         days: older occurrences are not stored"
     )]
     Empty,
     /// It has too many buckets.
     #[error(
-        "of {step} makes {buckets} buckets, and at most {MAX_BUCKETS} are answered: {smallest} is \
-         the smallest that fits"
+        "of {step} gives {buckets} buckets, and the limit is {MAX_BUCKETS}: {smallest} is the \
+         smallest step that fits"
     )]
     TooManyBuckets {
         /// The step.

@@ -18,12 +18,12 @@ pub enum InvalidPattern {
     TooLong,
     /// It takes too much memory.
     #[error(
-        "takes more than {} KiB compiled: write it with smaller repetitions",
+        "needs more than {} KiB when compiled: use smaller repetitions",
         Pattern::MAX_COMPILED_BYTES / 1_024
     )]
     TooLarge,
     /// It is no regular expression.
-    #[error("is no regular expression of RE2: {what}, at character {character}")]
+    #[error("is not a regular expression of RE2: {what}, at character {character}")]
     Syntax {
         /// The fault, such as "unclosed group".
         what: String,
@@ -31,7 +31,7 @@ pub enum InvalidPattern {
         character: usize,
     },
     /// It can't stand in a group.
-    #[error("can't be anchored: leave out the flag x")]
+    #[error("can't be anchored: remove the flag x")]
     NotAnchored,
 }
 
@@ -112,7 +112,7 @@ mod tests {
             ("a)(b", "unopened group, at character 2"),
             ("(?=x)", "look-around"),
             (r"\p{Nothing}", "Unicode property not found, at character 1"),
-            ("(?x)a # b", "leave out the flag x"),
+            ("(?x)a # b", "remove the flag x"),
             (&"a".repeat(1_025), "more than 1024 characters"),
             (r"(?:\w{50}){50}", "more than 256 KiB"),
         ] {

@@ -105,11 +105,11 @@ impl de::Error for OptionError {
     }
 
     fn invalid_type(_: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        Self::new(format!("is of another kind: it must be {expected}"))
+        Self::new(format!("has the wrong type: it must be {expected}"))
     }
 
     fn invalid_value(_: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        Self::new(format!("is out of bounds: it must be {expected}"))
+        Self::new(format!("is out of range: it must be {expected}"))
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {

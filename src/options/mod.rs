@@ -59,7 +59,7 @@ pub fn with_file(
 ) -> Result<ConfigBuilder<DefaultState>, OptionError> {
     // The `config` crate takes a folder, or a file without permission, for a missing one.
     let readable = fs::read(file).and_then(|bytes| {
-        let not_text = |_| io::Error::new(io::ErrorKind::InvalidData, "it is not a text in UTF-8");
+        let not_text = |_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8");
         String::from_utf8(bytes).map(drop).map_err(not_text)
     });
     readable.map_err(|error| OptionError::unreadable(file, &error))?;

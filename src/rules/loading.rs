@@ -25,11 +25,11 @@ const MAX_FILE_BYTES: u64 = 4 << 20;
 pub enum RulesError {
     /// There are two sources of rules.
     #[error(
-        "`rules.file` and [[rules.rule]] are both there: write the rules into one of the two places"
+        "`rules.file` and [[rules.rule]] are both set: write the rules in one of the two places"
     )]
     Both,
     /// The file can't be read.
-    #[error("the file {} of `rules.file` can't be read: {source}", file.display())]
+    #[error("the file {} (`rules.file`) can't be read: {source}", file.display())]
     Unreadable {
         /// The file.
         file: PathBuf,
@@ -154,5 +154,5 @@ fn content(file: &Path) -> io::Result<String> {
         return Err(io::Error::other(text));
     }
     String::from_utf8(bytes)
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not a text in UTF-8"))
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
 }

@@ -175,7 +175,7 @@ fn an_error_names_the_key_the_file_and_what_is_allowed_in_plain_words() {
         ),
         (
             "proxy.trusted = 3".to_owned(),
-            "`proxy.trusted` (c.toml) is of another kind: it must be a",
+            "`proxy.trusted` (c.toml) has the wrong type: it must be a",
         ),
         ("proxy.trusted = [3]".to_owned(), "`proxy.trusted[0]` (c.toml) is a number"),
         ("thresholds.repeat = 9".to_owned(), "`thresholds` (c.toml): thresholds must rise"),
@@ -204,7 +204,7 @@ fn an_error_names_the_key_the_file_and_what_is_allowed_in_plain_words() {
         ),
         (
             rule("regex = \"(a\""),
-            "rule 2: `regex` is no regular expression of RE2: unclosed group, at character 1",
+            "rule 2: `regex` is not a regular expression of RE2: unclosed group, at character 1",
         ),
         (rule("modulus = 2"), "`key.relabel[1].modulus` (c.toml) is not a known key"),
         (rule("regex = 3"), "`key.relabel[1].regex` (c.toml) is a number: it must be a text"),
@@ -283,13 +283,13 @@ fn what_stops_a_start_stops_check_config_with_the_same_sentence() {
             "refusing to listen on 0.0.0.0:0 without tokens",
         ),
         ("listen = \"nowhere.invalid:80\"".to_owned(), "`listen` (nowhere.invalid:80)"),
-        ("tls.certificate_file = \"server.pem\"".to_owned(), "go together"),
+        ("tls.certificate_file = \"server.pem\"".to_owned(), "must both be set"),
         (pair.replace("server.pem", "nowhere.pem"), "nowhere.pem"),
         (pair.replace("server.pem", "garbage.pem"), "garbage.pem"),
-        (pair.replace("server.key", "client.key"), "of one pair"),
+        (pair.replace("server.key", "client.key"), "belong together"),
         (pair.to_owned() + "tls.client_ca_file = \"garbage.pem\"", "garbage.pem"),
         (tls_redis.to_owned() + "redis.tls.ca_file = \"garbage.pem\"", "garbage.pem"),
-        (tls_redis.to_owned() + "redis.tls.key_file = \"server.key\"", "go together"),
+        (tls_redis.to_owned() + "redis.tls.key_file = \"server.key\"", "must both be set"),
         (
             tls_redis.to_owned()
                 + &pair.replace("server.key", "client.key").replace("tls.", "redis.tls."),
@@ -392,7 +392,7 @@ async fn with_connect_a_check_says_what_redis_is_like() {
     redis.client().await.run(&["ACL", "SETUSER", "u", "on", ">pw", "~*", "+@all", "-zadd"]).await;
     let url = redis.url().replace("redis://", "redis://u:pw@");
     let lacking = check_redis(&url).failed().stderr;
-    assert!(lacking.contains("lacks a permission"), "{lacking}");
+    assert!(lacking.contains("lacks permissions"), "{lacking}");
     assert!(!lacking.contains(":pw@"), "{lacking}");
 
     let cluster = RedisCluster::of_masters(3).await;

@@ -59,7 +59,7 @@ pub enum InvalidRelabel {
     )]
     NoTarget,
     /// There is nothing to make lower-case.
-    #[error("`source_labels` is empty: name the labels whose values are made lower-case")]
+    #[error("`source_labels` is empty: name the labels whose values become lower-case")]
     NoSource,
     /// There are too many sources.
     #[error("`source_labels` has more than {MAX_SOURCES} names: write fewer")]
@@ -71,7 +71,7 @@ pub enum InvalidRelabel {
     #[error("`{0}` has more than {MAX_CHARACTERS} characters: write a shorter text")]
     TooLong(&'static str),
     /// An option means nothing with this action.
-    #[error("`{0}` does nothing with the action \"lowercase\": leave it out")]
+    #[error("`{0}` has no effect with the action \"lowercase\": remove it")]
     Unused(&'static str),
     /// The expression can't be used.
     #[error("`regex` {0}")]
@@ -252,12 +252,12 @@ mod tests {
             (with(json!({"target_label": "job"})), "`target_label` is \"job\": write"),
             (with(json!({"action": "drop"})), "`action` is \"drop\": write \"replace\" or"),
             (with(json!({"action": "Replace"})), "`action` is \"Replace\""),
-            (with(json!({"regex": "(a"})), "`regex` is no regular expression of RE2: unclosed"),
+            (with(json!({"regex": "(a"})), "`regex` is not a regular expression of RE2: unclosed"),
             (with(json!({"source_labels": vec!["a"; 17]})), "more than 16 names"),
             (with(json!({"source_labels": [""]})), "empty name"),
             (with(json!({"separator": "x".repeat(1_025)})), "`separator` has more than 1024"),
-            (with(json!({"action": "lowercase", "regex": "a"})), "`regex` does nothing"),
-            (with(json!({"action": "lowercase", "replacement": "a"})), "`replacement` does"),
+            (with(json!({"action": "lowercase", "regex": "a"})), "`regex` has no effect"),
+            (with(json!({"action": "lowercase", "replacement": "a"})), "`replacement` has no"),
             (with(json!({"action": "lowercase", "source_labels": []})), "is empty: name the"),
         ] {
             let error = rule(options.clone()).unwrap_err().to_string();

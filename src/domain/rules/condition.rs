@@ -100,7 +100,7 @@ impl Term {
         let number = count.parse::<u64>().ok().filter(|_| is_number);
         let Some(number) = number.filter(|number| (1..=MAX_COUNT).contains(number)) else {
             return Err(format!(
-                "{} is no count: write a whole number from 1 to {MAX_COUNT}",
+                "{} is not a count: write a whole number from 1 to {MAX_COUNT}",
                 quoted(count)
             ));
         };
@@ -109,7 +109,7 @@ impl Term {
             Ok(seconds) => seconds,
             Err(InvalidSpan::NoUnit) => return Err(format!("write \"{count} in {span}h\"")),
             Err(InvalidSpan::NoSpan) => {
-                return Err(format!("{} is no window: {bounds}", quoted(span)));
+                return Err(format!("{} is not a window: {bounds}", quoted(span)));
             }
         };
         let most = RETENTION.length_seconds().unsigned_abs();

@@ -75,8 +75,8 @@ impl Levels {
                     if let Some(hidden) = self.by_level[low].iter().find(hides) {
                         let (level, hidden_level) = (level.as_str(), hidden_level.as_str());
                         let what = format!(
-                            "{hidden_level} \"{hidden}\" could never be seen: write a larger count \
-                             here than there"
+                            "{hidden_level} \"{hidden}\" can never be the level: write a larger \
+                             count here than there"
                         );
                         return Err(RuleError::new(format!("{level} \"{condition}\""), what));
                     }
@@ -92,7 +92,8 @@ impl Levels {
             return Ok(());
         }
         let what = format!(
-            "there are {} windows beside 1h, 24h, 7d and 30d: write at most {MAX_EXTRA_WINDOWS}",
+            "there are {} windows other than 1h, 24h, 7d and 30d: write at most \
+             {MAX_EXTRA_WINDOWS}",
             windows.len()
         );
         Err(RuleError::new("levels", what))

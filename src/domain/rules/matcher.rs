@@ -69,7 +69,7 @@ impl Matcher {
         let field = field_of(name)?;
         let inside = rest.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
         let value = unescaped(inside.ok_or_else(form)?).ok_or_else(|| {
-            "write a double quote inside of the value as \\\" and a backslash at its end as \\\\"
+            "write a double quote inside the value as \\\" and a backslash at its end as \\\\"
                 .to_owned()
         })?;
         if value.chars().count() > MAX_VALUE_CHARACTERS {
@@ -228,7 +228,7 @@ mod tests {
             ("namespace=~\"a)|(b\"", "at character 2"),
             ("namespace=~\"(?<!a)b\"", "at character 1"),
             ("namespace=~\"\\w{900}{90}\"", "256 KiB"),
-            ("namespace=~\"(?x)a # b\"", "leave out the flag x"),
+            ("namespace=~\"(?x)a # b\"", "remove the flag x"),
             (long.as_str(), "at most 1024 characters"),
         ] {
             let error = Matcher::parse(text).unwrap_err();

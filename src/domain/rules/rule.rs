@@ -69,13 +69,13 @@ impl Rule {
         }
         if !is_name(name) {
             let what = format!(
-                "write 1 to {MAX_NAME_CHARACTERS} of the characters A-Z, a-z, 0-9, space, dot, \
+                "write 1 to {MAX_NAME_CHARACTERS} characters of A-Z, a-z, 0-9, space, dot, \
                  underscore and hyphen"
             );
             return Err(RuleError::new("name", what));
         }
         if name == DEFAULT_NAME {
-            let what = "write another name: the rule \"default\" is made of [thresholds]";
+            let what = "write another name: [thresholds] defines the rule \"default\"";
             return Err(RuleError::new("name", what));
         }
         let matchers = read_matchers(source.0.get("match"))?;

@@ -49,11 +49,11 @@ impl RuleSet {
             let number = index + 1;
             let rule = Rule::parse(number, source, &default)?;
             if let Some(other) = takes_everything {
-                let what = format!("can never match: rule {other} takes everything");
+                let what = format!("can never match: rule {other} matches everything");
                 return Err(RuleError::new(format!("rule {number} \"{}\"", rule.name()), what));
             }
             if !names.insert(rule.name().to_owned()) {
-                let what = "write another name: a rule before it has this one";
+                let what = "write another name: an earlier rule has this name";
                 return Err(RuleError::new(format!("rule {number} \"{}\"", rule.name()), what));
             }
             if rule.matchers().is_empty() {
@@ -293,21 +293,21 @@ mod tests {
             (with(json!({"REPEAT": [3]})), "REPEAT: write a list of conditions"),
             (
                 with(json!({"REPEAT": ["5 in 24h"], "ESCALATE": ["5 in 1d"]})),
-                "ESCALATE \"5 in 1d\": REPEAT \"5 in 24h\" could never be seen",
+                "ESCALATE \"5 in 1d\": REPEAT \"5 in 24h\" can never be the level",
             ),
             (
                 with(json!({"REPEAT": ["9 in 6h"], "PERMANENT_FIX": ["8 in 360m"]})),
-                "PERMANENT_FIX \"8 in 360m\": REPEAT \"9 in 6h\" could never be seen",
+                "PERMANENT_FIX \"8 in 360m\": REPEAT \"9 in 6h\" can never be the level",
             ),
             (
                 with(json!({"REPEAT": ["2 in 1h and 5 in 7d"], "ESCALATE": ["5 in 7d"]})),
-                "REPEAT \"2 in 1h and 5 in 7d\" could never be seen",
+                "REPEAT \"2 in 1h and 5 in 7d\" can never be the level",
             ),
             (conditions(9), "levels: there are 9 conditions: write at most 8"),
-            (with(json!({"REPEAT": five_windows})), "there are 5 windows beside 1h, 24h, 7d"),
+            (with(json!({"REPEAT": five_windows})), "there are 5 windows other than 1h, 24h, 7d"),
             (
                 json!([{"name": "batch", "match": ["namespace=~\"a(\""]}]),
-                "\": the value is no regular expression of RE2: unclosed group, at",
+                "\": the value is not a regular expression of RE2: unclosed group, at",
             ),
             (json!([{"name": "a", "match": "job=\"x\""}]), "match: write a list of matchers"),
             (json!([{"name": "a", "match": [1]}]), "match: write a list of matchers"),
@@ -321,7 +321,7 @@ mod tests {
             (named(&["a", "b", "a"]), "rule 3 \"a\": write another name"),
             (
                 json!([{"name": "a"}, {"name": "b", "match": ["service=\"x\""]}]),
-                "rule 2 \"b\": can never match: rule 1 takes everything",
+                "rule 2 \"b\": can never match: rule 1 matches everything",
             ),
             (too_many, "rules: there are 201: write at most 200"),
         ] {

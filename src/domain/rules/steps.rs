@@ -68,13 +68,13 @@ impl Rule {
         }
         let reason = |condition: &Condition| {
             if !can_be_told(condition) {
-                return Some(format!("it counts more than {MAX_STEP_COUNT}"));
+                return Some(format!("its count is above {MAX_STEP_COUNT}"));
             }
             let reaches = |seconds: u32| i64::from(seconds) + i64::from(rearm_seconds);
             let mut windows = condition.terms().iter().map(|term| term.window.seconds());
             windows
                 .any(|seconds| reaches(seconds) > RETENTION.length_seconds())
-                .then(|| "its window and rules.rearm reach back more than 30 days".to_owned())
+                .then(|| "its window and rules.rearm together exceed 30 days".to_owned())
         };
         let conditions = self.levels().conditions_from(EscalationLevel::Repeat);
         conditions.filter_map(|condition| Some((condition, reason(condition)?))).collect()

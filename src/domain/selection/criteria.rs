@@ -20,7 +20,7 @@ pub struct Selection {
     pub words: SearchWords,
     /// The levels, one of which it must have.
     pub levels: Option<LevelSet>,
-    /// The level that it must have reached.
+    /// The lowest level that the anomaly must have.
     pub min_level: Option<EscalationLevel>,
     /// The rules, one of which must judge it; any, if there are none.
     pub rules: Vec<RuleName>,

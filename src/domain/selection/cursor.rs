@@ -31,12 +31,12 @@ pub struct Cursor {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidCursor {
     /// The text is not one.
-    #[error("is not a `next_cursor` of this service: begin again without it")]
+    #[error("is not a `next_cursor` of this service: start again without it")]
     Malformed,
     /// It is one of another list.
     #[error(
-        "belongs to a list with other filters or another order: repeat the other parameters of \
-         the page before, or begin again without it"
+        "belongs to a list with other filters or another order: repeat the other parameters of the \
+         previous page, or start again without it"
     )]
     OtherList,
 }

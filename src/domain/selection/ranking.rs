@@ -52,8 +52,8 @@ pub struct Position {
 /// The error for an ascending order of counts.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "must be desc where the list is sorted by a count: asc goes with last_seen, first_seen \
-    and key"
+    "must be desc if the list is sorted by a count: asc is allowed with last_seen, first_seen and \
+     key"
 )]
 pub struct InvalidOrder;
 
@@ -103,7 +103,7 @@ impl Default for Ranking {
 }
 
 impl Ranking {
-    /// Creates an order. Without a direction the keys rise, and all else falls.
+    /// Creates an order. Without a direction, keys are ascending and all other values descending.
     ///
     /// # Errors
     /// When counts are to rise: what happens least is what happens once, and there is no end of it.

@@ -21,7 +21,7 @@ pub struct TextPattern {
 /// The error for a pattern that is too long.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "has more than {} characters: give a shorter one, with `*` for the rest",
+    "has more than {} characters: give a shorter value, with `*` for the rest",
     TextPattern::MAX_CHARACTERS
 )]
 pub struct TextPatternTooLong;
