@@ -1,6 +1,6 @@
-//! The definitions of all metrics: the one place that names them. Metrics whose label is an enum of
-//! a part above are generic over it, and made by that part when it starts; all others are made
-//! with the recorder.
+//! The definitions of all metrics: the only place that names them. Metrics whose label is an enum
+//! of a higher module are generic over it, and that module registers them when it starts; all
+//! others are registered with the recorder.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use super::{
 };
 use crate::domain::EscalationLevel;
 
-/// Its buckets are not of seconds.
+/// The histogram whose buckets are not seconds.
 pub(super) const BATCH_ITEMS: &str = "anomaly_counter_batch_items";
 
 const BUILD_INFO: &str = "anomaly_counter_build_info";
 
-/// The metrics that are made with the recorder.
+/// The metrics that are registered with the recorder.
 pub(super) struct Metrics {
     pub(super) requests: Requests,
     pub(super) connections: Gauge,
@@ -45,8 +45,8 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    /// Makes all of them, as zero, because a counter that appears with its first event has no rate
-    /// at that event. `store` is the store's name.
+    /// Registers all of them with zero, because a counter that appears with its first event has no
+    /// rate at that event. `store` is the store's name.
     pub(super) fn new(store: &'static str) -> Self {
         describe_gauge!(BUILD_INFO, "1, with the version and the store as labels.");
         gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "store" => store).set(1.0);
@@ -59,35 +59,38 @@ impl Metrics {
             ),
             waiting_requests: gauge_of(
                 "anomaly_counter_http_waiting_requests",
-                "Requests that wait until others have ended.",
+                "Requests that wait until others end.",
             ),
             shed: Counters::new(
                 "anomaly_counter_shed_total",
                 "reason",
-                "Calls refused so that others keep their latency, by reason.",
+                "Calls refused to protect the latency of others, by reason.",
             ),
             occurrences_by_level: Counters::new(
                 "anomaly_counter_occurrences_by_level_total",
                 "level",
-                "Occurrences counted or spooled, by the level after each.",
+                "Occurrences counted or spooled, by the anomaly's level afterwards.",
             ),
             level_steps: Counters::new(
                 "anomaly_counter_level_steps_total",
                 "level",
-                "Occurrences by which an anomaly has reached a level.",
+                "Occurrences that raised an anomaly to a level.",
             ),
             regressions: counter_of(
                 "anomaly_counter_regressions_total",
-                "Anomalies that have come back after their cause was marked as fixed.",
+                "Anomalies that occurred again after their cause was marked as fixed.",
             ),
-            outages: counter_of("anomaly_counter_store_outages_total", "Breakers opened."),
+            outages: counter_of(
+                "anomaly_counter_store_outages_total",
+                "Outages of the store, or of a shard of it: circuit breakers opened.",
+            ),
             spooled: counter_of(
                 "anomaly_counter_spooled_operations_total",
                 "Operations written to the spool.",
             ),
             replayed: counter_of(
                 "anomaly_counter_replayed_operations_total",
-                "Operations of the spool applied to the store.",
+                "Operations applied from the spool to the store.",
             ),
             resent: counter_of(
                 "anomaly_counter_resent_operations_total",
@@ -95,23 +98,24 @@ impl Metrics {
             ),
             dead_letters: counter_of(
                 "anomaly_counter_dead_letters_total",
-                "Operations that the store has refused for good, or can't recognise any more.",
+                "Operations that the store refused permanently, or whose ids it does not store any \
+                 more.",
             ),
             dead_letters_dropped: counter_of(
                 "anomaly_counter_dead_letters_dropped_total",
-                "Dead letters dropped because there were too many, or no room for them.",
+                "Dead letters dropped because there were too many, or spool.max_bytes was reached.",
             ),
             lost_writes: counter_of(
                 "anomaly_counter_store_lost_writes_total",
-                "Anomalies whose count fell although their events are inside 30 days.",
+                "Anomalies whose count fell although their events are less than 30 days old.",
             ),
             truncated_alerts: counter_of(
                 "anomaly_counter_webhook_truncated_alerts_total",
-                "Alerts that senders left out of deliveries.",
+                "Alerts that senders omitted from deliveries.",
             ),
             senders_behind: counter_of(
                 "anomaly_counter_senders_behind_total",
-                "Senders whose times are always late on arrival, each once a day.",
+                "Senders whose times are always late on arrival, each at most once a day.",
             ),
             clock_jumps: counter_of(
                 "anomaly_counter_clock_jumps_total",
@@ -119,11 +123,11 @@ impl Metrics {
             ),
             key_checksum: gauge_of(
                 "anomaly_counter_key_checksum",
-                "Checksum of the rules by which keys are made, as a number.",
+                "Checksum of the configuration that determines keys, as a number.",
             ),
             rules_reload_failures: counter_of(
                 "anomaly_counter_rules_reload_failures_total",
-                "Reloads of the rules that have failed: the rules before stay in force.",
+                "Failed reloads of the rules; the previous rules remain in force.",
             ),
         }
     }
@@ -139,7 +143,7 @@ pub fn store_errors<L: Label>() -> Counters<L> {
     Counters::new(
         "anomaly_counter_store_errors_total",
         "class",
-        "Calls that the store did not execute, by class of fault.",
+        "Calls that the store failed to execute, by class of fault.",
     )
 }
 
@@ -162,11 +166,11 @@ pub fn auth_failures<L: Label>() -> Counters<L> {
     Counters::new(
         "anomaly_counter_auth_failures_total",
         "reason",
-        "Callers turned away, by reason.",
+        "Calls refused by authentication, by reason.",
     )
 }
 
-/// The metrics of one of the store's calls that take a batch.
+/// The metrics of one kind of batch call to the store.
 #[derive(Debug)]
 pub struct BatchMetrics {
     items: Histogram,
@@ -181,37 +185,37 @@ impl BatchMetrics {
                 BATCH_ITEMS,
                 "call",
                 call,
-                "Elements of the batches that went to the store, by call.",
+                "Elements of the batches sent to the store, by call.",
             ),
             seconds: histogram_of(
                 "anomaly_counter_batch_duration_seconds",
                 "call",
                 call,
-                "Time that the store took for a batch, by call.",
+                "Time that the store takes for a batch, by call.",
             ),
         }
     }
 
-    /// Records a batch that the store has answered.
+    /// Records a completed batch.
     pub fn record(&self, items: usize, took: Duration) {
         self.items.record(items as f64);
         self.seconds.record(took);
     }
 }
 
-/// The figures that are read when somebody asks for the metrics. `S` is the state of the service,
-/// `C` the cause for which a shard is unavailable.
+/// The figures that are read when the metrics are rendered. `S` is the state of the service, `C`
+/// the cause why a shard is unavailable.
 #[derive(Clone, Copy, Debug)]
 pub struct StatusSnapshot<'a, S, C> {
-    /// The state that holds.
+    /// The current state.
     pub state: S,
-    /// The causes for which shards of the store are behind an open breaker, one for each of them.
+    /// The causes of the open breakers, one for each shard of the store behind one.
     pub unavailable: &'a [C],
-    /// Anomalies in the store; 0 where it does not count them.
+    /// Anomalies in the store; 0 if it does not count them.
     pub anomalies: usize,
-    /// Limit of `anomalies`; 0 where there is none.
+    /// Limit of `anomalies`; 0 if there is none.
     pub max_anomalies: usize,
-    /// Number of shards of the store that are slow again and again.
+    /// Number of shards of the store that are repeatedly slow.
     pub slow: usize,
     /// Operations in the spool.
     pub spool_operations: usize,
@@ -221,9 +225,9 @@ pub struct StatusSnapshot<'a, S, C> {
     pub spool_max_bytes: u64,
     /// Time since the spool was last empty, in seconds.
     pub spool_age_seconds: i64,
-    /// True if there is a spool, and no write can wait in it.
+    /// True if there is a spool that accepts no writes.
     pub spool_is_unusable: bool,
-    /// The wall clock less the time that the service goes by, in seconds; 0 while they agree.
+    /// The wall clock minus the time that the service uses, in seconds; 0 while they agree.
     pub clock_disagreement_seconds: i64,
     /// The checksum of the rules in force.
     pub rules_checksum: u32,
@@ -253,7 +257,7 @@ impl<S: Label, C: Label> StatusGauges<S, C> {
             state: StateGauges::new(
                 "anomaly_counter_store_state",
                 "state",
-                "1 for the state that holds, 0 for the others.",
+                "1 for the current state, 0 for the others.",
             ),
             unavailable: CountGauges::new(
                 "anomaly_counter_store_unavailable",
@@ -270,11 +274,11 @@ impl<S: Label, C: Label> StatusGauges<S, C> {
             ),
             max_anomalies: gauge_of(
                 "anomaly_counter_store_max_anomalies",
-                "Anomalies that the embedded store may hold; 0 on Redis.",
+                "Maximum number of anomalies in the embedded store; 0 on Redis.",
             ),
             shards_slow: gauge_of(
                 "anomaly_counter_store_shards_slow",
-                "Shards of the store that are slow again and again, though they answer in time.",
+                "Shards of the store that are repeatedly slow, but within the timeout.",
             ),
             spool_operations: gauge_of(
                 "anomaly_counter_spool_operations",
@@ -282,11 +286,11 @@ impl<S: Label, C: Label> StatusGauges<S, C> {
             ),
             spool_bytes: gauge_of(
                 "anomaly_counter_spool_bytes",
-                "Bytes of the operations that wait.",
+                "Bytes of the operations that wait for the store.",
             ),
             spool_max_bytes: gauge_of(
                 "anomaly_counter_spool_max_bytes",
-                "Bytes that may wait; 0 where there is no spool.",
+                "Maximum number of bytes that may wait; 0 without a spool.",
             ),
             spool_age_seconds: gauge_of(
                 "anomaly_counter_spool_age_seconds",
@@ -294,15 +298,17 @@ impl<S: Label, C: Label> StatusGauges<S, C> {
             ),
             spool_unusable: gauge_of(
                 "anomaly_counter_spool_unusable",
-                "1 while no write can wait: the spool's file is gone, or its disk fails or hangs.",
+                "1 while the spool accepts no writes: its file is missing, or its disk fails or \
+                 hangs.",
             ),
             clock_disagreement_seconds: gauge_of(
                 "anomaly_counter_clock_disagreement_seconds",
-                "Wall clock less the time that the service goes by; 0 while it is trusted.",
+                "Wall clock minus the time that the service uses; 0 while it uses the wall clock.",
             ),
             rules_checksum: gauge_of(
                 "anomaly_counter_rules_checksum",
-                "Checksum of the rules in force, as a number: instances that differ have others.",
+                "Checksum of the rules in force, as a number; it differs between instances with \
+                 different rules.",
             ),
         }
     }
@@ -331,18 +337,18 @@ impl<S, C> std::fmt::Debug for StatusGauges<S, C> {
     }
 }
 
-/// How many anomalies there are, as lists know it.
+/// The numbers of anomalies, according to the catalogue.
 #[derive(Clone, Copy, Debug)]
 pub struct CatalogueSnapshot {
     /// Their number by level, in the order of the values of the label.
     pub by_level: [(Option<EscalationLevel>, u64); 4],
     /// The number of those with a mark of a permanent fix.
     pub fixed: u64,
-    /// The number of those that have come back after it.
+    /// The number of those that occurred again after the mark.
     pub regressed: u64,
 }
 
-/// The gauges of a [`CatalogueSnapshot`], and of how far it is true.
+/// The gauges of a [`CatalogueSnapshot`], and of its completeness and age.
 pub struct CatalogueGauges {
     anomalies: NumberGauges<Option<EscalationLevel>>,
     fixed: Gauge,
@@ -358,24 +364,24 @@ impl CatalogueGauges {
             anomalies: NumberGauges::new(
                 "anomaly_counter_anomalies",
                 "level",
-                "Anomalies by level, as lists know them.",
+                "Anomalies by level, according to the catalogue.",
             ),
             fixed: gauge_of(
                 "anomaly_counter_anomalies_fixed",
-                "Anomalies with a mark of a permanent fix, as lists know them.",
+                "Anomalies marked as permanently fixed, according to the catalogue.",
             ),
             regressed: gauge_of(
                 "anomaly_counter_anomalies_regressed",
-                "Anomalies that have come back after their mark, as lists know them.",
+                "Anomalies that occurred again after their mark, according to the catalogue.",
             ),
             loaded: gauge_of(
                 "anomaly_counter_catalogue_loaded",
-                "1 if lists are about all anomalies.",
+                "1 if lists include all anomalies.",
             ),
             age_seconds: gauge_of(
                 "anomaly_counter_catalogue_age_seconds",
-                "Time since the catalogue last heard what others have written; 0 on the embedded \
-                 store.",
+                "Time since the catalogue last read the writes of other instances; 0 on the \
+                 embedded store.",
             ),
         }
     }
@@ -389,7 +395,7 @@ impl CatalogueGauges {
         self.regressed.set(snapshot.regressed as f64);
     }
 
-    /// Sets how far they are true.
+    /// Sets the completeness and the age of these numbers.
     pub fn set_state(&self, is_complete: bool, age: Duration) {
         self.loaded.set(f64::from(u8::from(is_complete)));
         self.age_seconds.set(age.as_secs_f64());

@@ -1,5 +1,5 @@
 //! Families of metrics: the metrics of one name, one for each value of a label. The handles are
-//! made once and kept: looking one up by name and labels for each request took a tenth of the
+//! created once and kept: looking one up by name and labels for each request took a tenth of the
 //! service's time.
 
 use std::{collections::HashMap, fmt, time::Duration};
@@ -57,7 +57,7 @@ impl<L: Label> StateGauges<L> {
     }
 }
 
-/// A gauge for each value of a label: how often it occurs.
+/// A gauge for each value of a label: the number of times it occurs.
 pub(super) struct CountGauges<L: 'static>(Family<L, Gauge>);
 
 impl<L: Label> CountGauges<L> {
@@ -96,7 +96,7 @@ impl<L: Label, M> Family<L, M> {
         Self { members: L::ALL.iter().map(|label| (*label, metric(label.value()))).collect() }
     }
 
-    /// A label has so few values that a search is as fast as an index.
+    /// Labels have so few values that a search is as fast as an index.
     fn of(&self, label: L) -> Option<&M> {
         self.members.iter().find(|(other, _)| *other == label).map(|(_, metric)| metric)
     }
@@ -161,10 +161,10 @@ impl RouteMetrics {
 
 impl Requests {
     pub(super) fn new() -> Self {
-        describe_counter!(REQUESTS, "Requests answered, by route, method and status.");
+        describe_counter!(REQUESTS, "Requests completed, by route, method and status.");
         describe_histogram!(
             REQUEST_SECONDS,
-            "Time from a request's head to its answer's, by route."
+            "Time from the head of a request to the head of its response, by route."
         );
         Self(RwLock::default())
     }

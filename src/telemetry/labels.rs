@@ -2,10 +2,10 @@
 
 use crate::domain::EscalationLevel;
 
-/// The values of a metric's label. The owner of an enum implements it, so that there is no copy of
-/// the enum here.
+/// The values of a metric's label. The owner of an enum implements it, which avoids a copy of the
+/// enum here.
 pub trait Label: Copy + PartialEq + 'static {
-    /// All values. Each has its metric, as zero, from the start.
+    /// All values. Each has its metric from the start, with zero.
     const ALL: &'static [Self];
 
     /// The text of the label.
@@ -40,7 +40,7 @@ macro_rules! label {
 }
 
 label! {
-    /// Why a call was refused, so that others keep their latency.
+    /// The reason why a call was refused to protect the latency of others.
     Shed {
         /// The limit of concurrent requests is reached.
         Requests => "requests",
@@ -63,7 +63,7 @@ impl Label for EscalationLevel {
     }
 }
 
-/// An anomaly may be below all levels.
+/// `None` is an anomaly without a level.
 impl Label for Option<EscalationLevel> {
     const ALL: &'static [Self] = &[
         None,

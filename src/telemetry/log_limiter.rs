@@ -1,6 +1,5 @@
-//! Limits the log lines that callers cause, so that none of them can fill the log or hide another:
-//! of each kind and caller the first lines of a minute are written, and a summary says how many
-//! were left out.
+//! Limits the log lines that callers cause, so that no caller can fill the log or hide another: for
+//! each kind and caller, the first lines of a minute are written, and a summary counts the others.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -10,24 +9,24 @@ use std::{
 
 use parking_lot::Mutex;
 
-/// Number of lines of one kind and caller that are written in a window.
+/// Maximum number of lines of one kind and caller that are written in a window.
 const LINES: u64 = 5;
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Maximum number of addresses that have lines of one kind counted of their own. All others share
-/// one count, because a stranger may have as many addresses as he likes.
+/// Maximum number of addresses whose lines of one kind are counted separately. All others share one
+/// count, because a stranger can have any number of addresses.
 const ADDRESSES: usize = 16;
 
 static LIMITER: LazyLock<LogLimiter> = LazyLock::new(LogLimiter::default);
 
-/// The one who causes a line.
+/// The caller who causes a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogSource<'a> {
-    /// The holder of the token of this name. There are as many as are configured.
+    /// The holder of the token of this name. Their number is limited by the configuration.
     Token(&'a str),
     /// A caller without a token, by the address.
     Address(&'a str),
-    /// It is not known who.
+    /// The caller is unknown.
     Anyone,
 }
 
@@ -49,12 +48,12 @@ pub fn may_log(kind: &'static str, source: LogSource<'_>, now: Instant) -> bool 
     LIMITER.may_log(kind, source, now)
 }
 
-/// Writes the summaries of the windows that have ended. To be called every few seconds.
+/// Writes the summaries of the windows that have ended. Must be called every few seconds.
 pub fn summarise_log(now: Instant) {
     LIMITER.summarise(|row| row.is_over(now));
 }
 
-/// Writes all summaries. To be called when the service ends.
+/// Writes all summaries. Must be called when the service stops.
 pub fn summarise_log_at_end() {
     LIMITER.summarise(|_| true);
 }
@@ -116,7 +115,7 @@ impl LogLimiter {
         true
     }
 
-    /// Writes the summaries of those rows that have ended, and forgets them.
+    /// Writes the summaries of the rows that have ended, and removes these rows.
     fn summarise(&self, has_ended: impl Fn(&Row) -> bool) {
         let ended: Vec<_> = self.0.lock().extract_if(|_, row| has_ended(row)).collect();
         for (key, row) in ended {
@@ -152,7 +151,7 @@ fn write_summary(key: &RowKey, row: &Row) {
         kind,
         source,
         left_out,
-        "{left_out} more lines of {source} were left out: {kind}"
+        "{left_out} more lines about {source} were suppressed: {kind}"
     );
 }
 
@@ -160,7 +159,7 @@ fn write_summary(key: &RowKey, row: &Row) {
 mod tests {
     use super::*;
 
-    const KIND: &str = "a caller is turned away";
+    const KIND: &str = "a call is refused";
 
     fn written(limiter: &LogLimiter, source: LogSource<'_>, lines: u64, now: Instant) -> u64 {
         (0..lines).filter(|_| limiter.may_log(KIND, source, now)).count() as u64

@@ -1,7 +1,7 @@
-//! Metrics of the service. Names and units follow
-//! <https://prometheus.io/docs/practices/naming/>. Labels have few values: never an anomaly's key,
-//! a path as it came, or a caller's name. Without a [`Recorder`], as in unit tests, nothing is
-//! recorded; a part that keeps handles is started after it.
+//! Metrics of the service. Names and units follow <https://prometheus.io/docs/practices/naming/>.
+//! Labels have few values: never an anomaly's key, a raw path, or a caller's name. Without a
+//! [`Recorder`], as in unit tests, nothing is recorded; components that keep handles start after
+//! it.
 
 mod definitions;
 mod families;
@@ -71,8 +71,8 @@ impl Recorder {
         Ok(Self { handle, process })
     }
 
-    /// Aggregates observations into the buckets. To be called every few seconds, because each
-    /// observation takes memory until then.
+    /// Aggregates observations into the buckets. Must be called every few seconds, because each
+    /// observation uses memory until then.
     pub fn keep_up(&self) {
         self.handle.run_upkeep();
     }
@@ -84,7 +84,7 @@ impl Recorder {
     }
 }
 
-/// Records an answered request. `route` is a route of the router's table, `method` a standard one.
+/// Records a completed request. `route` is a route of the router's table, `method` a standard one.
 pub fn request(route: &'static str, method: &'static str, status: u16, took: Duration) {
     with_metrics(|metrics| metrics.requests.record((route, method, status), took));
 }
@@ -125,7 +125,7 @@ impl Drop for GaugeGuard {
     }
 }
 
-/// Counts a call that was refused so that others keep their latency.
+/// Counts a call that was refused to protect the latency of others.
 pub fn shed(reason: Shed) {
     with_metrics(|metrics| metrics.shed.increment(reason));
 }
@@ -135,7 +135,7 @@ pub fn occurrence_at_level(level: Option<EscalationLevel>) {
     with_metrics(|metrics| metrics.occurrences_by_level.increment(level));
 }
 
-/// Counts an occurrence by which its anomaly has reached a level.
+/// Counts an occurrence that raised its anomaly to a level.
 pub fn level_step(reached: EscalationLevel) {
     with_metrics(|metrics| metrics.level_steps.increment(reached));
 }
@@ -155,7 +155,7 @@ pub fn spooled(operations: usize) {
     with_metrics(|metrics| metrics.spooled.increment(operations as u64));
 }
 
-/// Counts operations of the spool that were applied, and those that were refused for good.
+/// Counts operations of the spool that were applied, and those that were refused permanently.
 pub fn replayed(applied: usize, rejected: usize) {
     with_metrics(|metrics| {
         metrics.replayed.increment(applied as u64);
@@ -168,12 +168,12 @@ pub fn buried(letters: usize) {
     with_metrics(|metrics| metrics.dead_letters.increment(letters as u64));
 }
 
-/// Counts dead letters that were dropped for want of room.
+/// Counts dead letters that were dropped because a limit was reached.
 pub fn dead_letters_dropped(letters: u64) {
     with_metrics(|metrics| metrics.dead_letters_dropped.increment(letters));
 }
 
-/// Counts anomalies whose count fell, because the store has lost events.
+/// Counts anomalies whose count fell because the store lost events.
 pub fn lost_writes(anomalies: u64) {
     with_metrics(|metrics| metrics.lost_writes.increment(anomalies));
 }
@@ -183,7 +183,7 @@ pub fn resent(operations: usize) {
     with_metrics(|metrics| metrics.resent.increment(operations as u64));
 }
 
-/// Counts alerts that a sender left out of a delivery.
+/// Counts alerts that a sender omitted from a delivery.
 pub fn truncated_alerts(count: u64) {
     with_metrics(|metrics| metrics.truncated_alerts.increment(count));
 }
@@ -198,7 +198,7 @@ pub fn clock_jump() {
     with_metrics(|metrics| metrics.clock_jumps.increment(1));
 }
 
-/// Sets the checksum of the rules by which keys are made.
+/// Sets the checksum of the configuration that determines keys.
 pub fn key_checksum(checksum: u32) {
     with_metrics(|metrics| metrics.key_checksum.set(f64::from(checksum)));
 }
