@@ -54,8 +54,8 @@ pub struct Application {
 pub enum StartError {
     /// The name to listen on has no address.
     #[error(
-        "the address of `listen` ({listen}) can't be found: {source}. Write a name that this \
-         machine knows, or an address such as 127.0.0.1:8080"
+        "the address of `listen` ({listen}) can't be resolved: {source}. Use a name that this \
+         machine can resolve, or an address such as 127.0.0.1:8080"
     )]
     Resolve {
         /// The configured address.
@@ -65,8 +65,8 @@ pub enum StartError {
     },
     /// Listening on the address has failed.
     #[error(
-        "can't listen on {address}: {source}. Stop what listens there, or set another `listen` \
-         (ANOMALY_COUNTER__LISTEN)"
+        "can't listen on {address}: {source}. Stop the process that listens there, or set another \
+         `listen` (ANOMALY_COUNTER__LISTEN)"
     )]
     Listen {
         /// The address.
@@ -309,7 +309,7 @@ impl Application {
         reloading.abort();
         let deadline = deadline.max(time::Instant::now() + MIN_CLOSE_TIME);
         if time::timeout_at(deadline, counter.close()).await.is_err() {
-            tracing::warn!("the store could not be closed in time");
+            tracing::warn!("the store was not closed in time");
         }
         telemetry::summarise_log_at_end();
         tracing::info!("stopped");
@@ -338,7 +338,7 @@ async fn report_redis(
     match examined.await {
         // It was aborted.
         Err(_) => {}
-        Ok(Ok(report)) => tracing::info!("Redis at the start: {}", report.brief()),
+        Ok(Ok(report)) => tracing::info!("Redis at startup: {}", report.brief()),
         Ok(Err(fault)) => counter.report_fault_at_start(&fault).await,
     }
 }
@@ -352,7 +352,8 @@ async fn reload(
     while hangups.recv().await.is_some() {
         match tls.as_ref().map(|tls| tls.reload()) {
             Some(Err(error)) => {
-                tracing::error!(%error, "the certificate in force stays so: {error}");
+                tracing::error!(%error, "the certificate was not reloaded, and the previous one \
+                                         remains in use: {error}");
             }
             Some(Ok(())) => tracing::info!("the certificate is reloaded"),
             None => {}
@@ -360,7 +361,8 @@ async fn reload(
         match authenticator.reload(SystemClock.now()) {
             Ok(tokens) => tracing::info!(tokens, "reloaded: {tokens} tokens are in force"),
             Err(error) => {
-                tracing::error!(%error, "what was in force stays so: {error}");
+                tracing::error!(%error, "the tokens were not reloaded, and the previous ones \
+                                         remain in force: {error}");
             }
         }
         let counter = Arc::clone(&counter);
@@ -375,7 +377,8 @@ fn reload_rules(counter: &Counter) {
     match counter.rules().reload(counter.now()) {
         Ok(Some(rules)) => tracing::info!(rules, "reloaded: {rules} rules are in force"),
         Ok(None) => {}
-        Err(error) => tracing::error!(%error, "the rules in force stay so: {error}"),
+        Err(error) => tracing::error!(%error, "the rules were not reloaded, and the previous ones \
+                                               remain in force: {error}"),
     }
 }
 

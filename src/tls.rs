@@ -27,7 +27,7 @@ pub enum PemFileError {
         source: pem::Error,
     },
     /// One of certificate and key is missing.
-    #[error("certificate_file and key_file go together, and one of them is missing")]
+    #[error("certificate_file and key_file must both be set, and one of them is missing")]
     HalfAPair,
 }
 

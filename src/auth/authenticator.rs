@@ -66,9 +66,9 @@ impl Caller {
 
 /// Name of the file in the data directory that exists once tokens were in force there.
 const MARKER: &str = "auth.seen";
-const MARKER_TEXT: &str = "Tokens were in force here. From then on a service on this data \
-                           directory that finds no tokens lets nobody in, because a file of tokens \
-                           that was lost must not open it. `auth.disabled = true` opens it.\n";
+const MARKER_TEXT: &str = "The service had tokens. Without tokens, a service on this data \
+                           directory refuses every call, because a lost file of tokens must not \
+                           open it. `auth.disabled = true` opens it.\n";
 
 /// The tokens and the secret in use.
 #[derive(Debug, Default)]
@@ -115,7 +115,9 @@ impl Authenticator {
         if authenticator.config.disabled {
             let listen = authenticator.listen.first();
             let listen = listen.map(ToString::to_string).unwrap_or_default();
-            tracing::warn!("auth.disabled is true: whoever reaches {listen} may do everything");
+            tracing::warn!(
+                "auth.disabled is true: anyone who can reach {listen} may do everything"
+            );
         }
         Ok(authenticator)
     }
@@ -140,8 +142,8 @@ impl Authenticator {
             let marker = self.marker.display();
             tracing::warn!(
                 %error,
-                "{marker} can't be written: {error}. A later start that finds no tokens will not \
-                 know that there were some"
+                "{marker} can't be written: {error}. A later start without tokens can't detect \
+                 that there were tokens before"
             );
         }
     }
@@ -177,8 +179,8 @@ impl Authenticator {
         for file in self.config.files_that_others_can_write() {
             let file = file.display();
             tracing::warn!(
-                "every user of this machine can write {file}, and so decide who gets in: take that \
-                 permission away (chmod o-w) from the file and its folder"
+                "every user of this machine can write {file}, and so grant access: remove that \
+                 permission (chmod o-w) from the file and its folder"
             );
         }
         if self.config.disabled {
@@ -193,21 +195,21 @@ impl Authenticator {
                 let tokens = policy.tokens.len();
                 tracing::error!(
                     tokens,
-                    "all {tokens} tokens have expired: nobody gets in. Make new ones with \
+                    "all {tokens} tokens have expired: every call is refused. Create new ones with \
                      `anomaly-counter token new`"
                 );
             }
         } else if !before.tokens.is_empty() || (policy.is_empty() && !policy.is_open) {
             let place = file.as_deref().unwrap_or("the configuration (`auth.file`)");
             tracing::error!(
-                "there are no tokens, although there were some before: nobody gets in. Put the \
-                 entries of the callers back into {place}; or, where everybody may do everything, \
-                 set `auth.disabled = true`"
+                "there are no tokens, although there were some before: every call is refused. Put \
+                 the callers' entries back into {place}; or, if everyone may do everything, set \
+                 `auth.disabled = true`"
             );
         } else if let (true, Some(file)) = (policy.is_open, file) {
             tracing::warn!(
-                "auth.file {file} has no entry: no token is required of the programs of this \
-                 machine. `anomaly-counter token new` prints an entry"
+                "auth.file {file} has no entry: programs on this machine need no token. \
+                 `anomaly-counter token new` prints an entry"
             );
         }
     }

@@ -41,10 +41,10 @@ pub struct AuthConfig {
 pub enum AuthConfigError {
     /// Other machines could connect, and no token would be required.
     #[error(
-        "refusing to listen on {0} without tokens, since whoever reaches it could do everything. \
-         Make a token: `anomaly-counter token new --name NAME --scope ingest` prints it and its \
-         entry for the configuration. Or, in a network in which everybody may do everything, set \
-         `auth.disabled = true` (ANOMALY_COUNTER__AUTH__DISABLED=true)"
+        "refusing to listen on {0} without tokens, because anyone who can reach it could do \
+         everything. Create a token: `anomaly-counter token new --name NAME --scope ingest` prints \
+         it and its entry for the configuration. Or, in a network in which everyone may do \
+         everything, set `auth.disabled = true` (ANOMALY_COUNTER__AUTH__DISABLED=true)"
     )]
     Open(SocketAddr),
     /// A file can't be used.
@@ -131,7 +131,9 @@ fn check<'a>(
         }
         if let Some(other) = before.iter().find(|other| other.sha256 == token.sha256) {
             let other = &other.name;
-            return fault(format!("{other:?} and {name:?} are one token: make one for each"));
+            return fault(format!(
+                "{other:?} and {name:?} have the same token: create one for each"
+            ));
         }
     }
     Ok(())

@@ -41,10 +41,10 @@ impl Label for AuthFailure {
 impl AuthFailure {
     fn log_kind(self) -> &'static str {
         match self {
-            Self::Missing => "a caller is turned away: missing token",
-            Self::Unknown => "a caller is turned away: unknown token",
-            Self::Expired => "a caller is turned away: expired token",
-            Self::Forbidden => "a caller is turned away: forbidden token",
+            Self::Missing => "a call is refused: missing token",
+            Self::Unknown => "a call is refused: unknown token",
+            Self::Expired => "a call is refused: expired token",
+            Self::Forbidden => "a call is refused: forbidden token",
         }
     }
 }

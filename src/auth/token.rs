@@ -47,7 +47,7 @@ impl fmt::Display for Scope {
 
 /// A text is no scope.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("is no scope: the scopes are ingest, read and operate")]
+#[error("is not a scope: the scopes are ingest, read and operate")]
 pub struct InvalidScope;
 
 impl FromStr for Scope {

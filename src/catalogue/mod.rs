@@ -98,7 +98,7 @@ impl Drop for CatalogueTasks {
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
     /// More queries run and wait than are permitted.
-    #[error("too many queries run already")]
+    #[error("too many queries are running")]
     Overloaded,
     /// The store does not answer.
     #[error(transparent)]

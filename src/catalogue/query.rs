@@ -11,7 +11,7 @@ pub struct ListQuery {
     pub selection: Selection,
     /// In which order.
     pub ranking: Ranking,
-    /// Maximum number of anomalies of a page.
+    /// Maximum number of anomalies on a page.
     pub limit: usize,
     /// The place after which the page begins; at the first anomaly without it.
     pub after: Option<Position>,

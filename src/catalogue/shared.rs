@@ -141,12 +141,12 @@ fn note_outcome(is_denied: &AtomicBool, outcome: &Result<(), StoreError>) {
     if fault.cause() == Cause::Permission && !is_denied.swap(true, Ordering::Relaxed) {
         tracing::warn!(
             error = %fault,
-            "Redis does not permit this user to go through its keys or to listen to other \
-             instances: lists have only what this instance has seen itself, and say so \
-             (`denied`). docs/security.md has the permissions"
+            "the Redis user may not scan its keys or read the announcements of other instances: \
+             lists have only the anomalies that this instance has seen, and say so (`denied`). \
+             docs/security.md has the permissions (ACL SETUSER)"
         );
     } else {
-        tracing::debug!(error = %fault, "the catalogue is not brought up to date");
+        tracing::debug!(error = %fault, "updating the catalogue failed");
     }
 }
 

@@ -22,7 +22,7 @@ pub struct Summary {
     pub fixed: u64,
     /// The number of those that have come back after it.
     pub regressed: u64,
-    /// The number of those of which an alert fires.
+    /// The number of those with an alert that fires.
     pub firing: u64,
     /// For each field that was asked for: its values with the most anomalies, and then the rest.
     pub by: Vec<(usize, Vec<Group>)>,

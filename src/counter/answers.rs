@@ -35,7 +35,7 @@ impl<T> Answered<T> {
     }
 }
 
-/// The answer to an occurrence.
+/// The response to an occurrence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counted {
     /// The outcome.

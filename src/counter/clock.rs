@@ -78,14 +78,17 @@ fn report(change: Change, now: Timestamp) {
             tracing::warn!(
                 seconds,
                 %now,
-                "the wall clock has jumped by {seconds} s: {now} goes on as the time until it is \
-                 back, or has been steady for 10 minutes. Check the time synchronisation"
+                "the wall clock has jumped by {seconds} s: the service continues from {now} until \
+                 the clock is back, or has been steady for 10 minutes. Check the time \
+                 synchronisation (NTP)"
             );
         }
-        Change::Returned => tracing::warn!(%now, "the wall clock is back, and trusted again"),
+        Change::Returned => tracing::warn!(%now, "the wall clock is back, and the service uses it \
+                                                  again"),
         Change::Adopted => tracing::warn!(
             %now,
-            "the wall clock has been steady for 10 minutes, and is trusted as it is: it is {now}"
+            "the wall clock has been steady for 10 minutes, and the service uses it: the time is \
+             {now}"
         ),
     }
 }

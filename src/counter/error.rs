@@ -25,7 +25,7 @@ pub enum CounterError {
         disk: Option<String>,
     },
     /// As [`CounterError::Unanswered`], for an event by whose id a retry is recognised.
-    #[error("it may count: the store did not answer in time")]
+    #[error("the store did not answer in time, and the event may have been counted")]
     MayCount {
         /// The event's id, which its caller may not know.
         event_id: EventId,

@@ -32,7 +32,7 @@ impl Counter {
         }
         if was_known {
             let Actor { by, token, request_id } = actor;
-            let by = by.as_deref().unwrap_or("a caller without a name");
+            let by = by.as_deref().unwrap_or("an unnamed caller");
             let (token, request_id) = (token.as_deref(), request_id.as_deref());
             tracing::info!(
                 %key,

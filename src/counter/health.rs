@@ -181,7 +181,7 @@ impl Health {
             tracing::warn!(
                 store,
                 took_ms,
-                "the store is slow: again and again, calls take more than {slow_ms} ms"
+                "the store is slow: calls repeatedly take more than {slow_ms} ms"
             );
         }
     }
@@ -190,7 +190,7 @@ impl Health {
     pub(crate) fn end_slowness(&self, now: Instant) {
         for lasted in self.slowness.lock().end(now) {
             let (store, seconds) = (self.store, lasted.as_secs());
-            tracing::info!(store, seconds, "the store is slow no longer, after {seconds} s");
+            tracing::info!(store, seconds, "the store is fast again, after {seconds} s");
         }
     }
 
@@ -289,8 +289,8 @@ impl Health {
                 applied,
                 rejected,
                 replay_seconds,
-                "the store answers again, after {seconds} s: {applied} writes that had waited were \
-                 applied in {replay_seconds} s, and {rejected} are dead letters"
+                "the store answers again, after {seconds} s: {applied} waiting writes were applied \
+                 in {replay_seconds} s, and {rejected} became dead letters"
             );
         }
         self.is_disturbed.store(!record.faults_in_a_row.is_empty(), Ordering::Relaxed);
@@ -373,7 +373,7 @@ impl Health {
         if !passes && !record.logged_causes.contains(&fault.cause()) {
             record.logged_causes.push(fault.cause());
             let (store, cause) = (self.store, fault.cause().value());
-            tracing::warn!(store, cause, error = %fault, "the store takes no writes: {fault}");
+            tracing::warn!(store, cause, error = %fault, "the store accepts no writes: {fault}");
         }
     }
 

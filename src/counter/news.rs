@@ -67,7 +67,7 @@ fn report_regression(occurrence: &Occurrence, stats: &KnownStats) {
         count_24h = counts.day,
         count_7d = counts.week,
         count_30d = counts.month,
-        "anomaly {key} has come back although its cause is marked as fixed"
+        "anomaly {key} has come back, although its cause is marked as fixed"
     );
 }
 

@@ -269,7 +269,7 @@ impl Counter {
                     }
                     if removed == Some(true) {
                         self.remember(moment, || Operation::Unmark(removal));
-                        tracing::info!(%key, "the permanent fix of anomaly {key} is taken back");
+                        tracing::info!(%key, "the permanent fix of anomaly {key} is removed");
                     }
                     return Ok(removed.map(|removed| Answered::current(Some(removed))));
                 }

@@ -52,7 +52,7 @@ impl TryFrom<String> for LogLevel {
 
     fn try_from(text: String) -> Result<Self, String> {
         let no_level = |why: &str| {
-            format!("{text:?} is no log level ({why}): use error, warn, info, debug or trace")
+            format!("{text:?} is not a log level ({why}): use error, warn, info, debug or trace")
         };
         // tracing takes a bare word that is no level for the name of a module.
         let is_known = |directive: &str| {

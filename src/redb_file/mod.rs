@@ -188,16 +188,13 @@ impl RedbFile {
 
 /// The text of an error of `dir`, the folder of the files.
 pub(crate) fn folder_text(dir: &Path, source: &io::Error) -> String {
-    format!(
-        "data_dir {}: {source}. Make it writable, or name another one in `data_dir`",
-        dir.display()
-    )
+    format!("data_dir {}: {source}. Make it writable, or set another `data_dir`", dir.display())
 }
 
 /// The text of the error that another process has `file` open.
 pub(crate) fn in_use_text(file: &Path) -> String {
     format!(
-        "{} is in use by another process. Stop that one, or give this one a `data_dir` of its own \
+        "{} is in use by another process. Stop that process, or give this one its own `data_dir` \
          (ANOMALY_COUNTER__DATA_DIR)",
         file.display()
     )

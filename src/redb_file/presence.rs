@@ -21,18 +21,18 @@ pub(crate) struct OpenedFile {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Absence {
     #[error(
-        "{} is gone: it was deleted or moved while it was in use. Put it back, or restart the \
-         service to begin without it",
+        "{} is missing: it was deleted or moved while it was in use. Put it back, or restart the \
+         service to start without it",
         path.display()
     )]
     Gone { path: PathBuf },
     #[error(
-        "{} is another file than the one in use, which was deleted, moved or replaced. Put that \
-         one back, or restart the service to use the one that is there",
+        "{} is not the file in use, which was deleted, moved or replaced. Put the original back, \
+         or restart the service to use this one",
         path.display()
     )]
     Replaced { path: PathBuf },
-    #[error("{} can't be looked up: {source}", path.display())]
+    #[error("{} can't be checked: {source}", path.display())]
     Unknown { path: PathBuf, source: io::Error },
 }
 
@@ -55,7 +55,7 @@ impl OpenedFile {
     /// Says that its disk has not answered within `timeout`. Clients may see the text.
     pub(crate) fn unanswered(&self, timeout: Duration) -> String {
         format!(
-            "the disk of {} has not answered for {} ms (`store.write_timeout_ms`)",
+            "the disk of {} has not responded for {} ms (`store.write_timeout_ms`)",
             self.path.display(),
             timeout.as_millis()
         )

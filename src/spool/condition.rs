@@ -35,12 +35,12 @@ impl Condition {
         let waiting_bytes = self.waiting_bytes.load(Ordering::Relaxed);
         let of_waiting = match waiting_bytes {
             0 => "",
-            _ => "; what waits in it is lost if this process ends before it was applied",
+            _ => "; the writes in it are lost if this process ends before they are applied",
         };
         tracing::error!(
             fault,
             waiting_bytes,
-            "the spool can't be used, so that no write can wait: {fault}{of_waiting}"
+            "the spool can't be used, so no write can wait: {fault}{of_waiting}"
         );
     }
 

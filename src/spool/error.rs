@@ -66,7 +66,7 @@ pub enum SpoolOpenError {
     #[error(
         "{} was written by a newer version: it holds records of version {found}, and this one \
          reads up to version {VERSION}. Run that version, or move the file away to start without \
-         the writes that wait in it",
+         the writes in it",
         file.display()
     )]
     NewerVersion {
@@ -77,9 +77,9 @@ pub enum SpoolOpenError {
     },
     /// What can be read of a damaged file can't be written to a new one.
     #[error(
-        "{} is damaged, and what can be read of it can't be written to a new file beside it: \
-         {reason}. Nothing is lost: the file is as it was. Make room for about {} MB on its disk \
-         and start again; or move it away to start without the writes that wait in it",
+        "{} is damaged, and its readable records can't be copied to a new file beside it: \
+         {reason}. Nothing is lost: the file is unchanged. Free about {} MB on its disk and start \
+         again; or move the file away to start without the writes in it",
         file.display(),
         bytes.div_ceil(1_000_000)
     )]

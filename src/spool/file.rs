@@ -481,8 +481,8 @@ impl SpoolFile {
 /// The error of a page that is found damaged while the file is in use.
 fn damaged_in_use(damage: &str) -> SpoolError {
     SpoolError::Failed(format!(
-        "it is damaged ({damage}). Restart the service: it sets the file aside, and keeps what can \
-         be read of it"
+        "it is damaged ({damage}). Restart the service: it renames the file, and keeps all \
+         readable records"
     ))
 }
 

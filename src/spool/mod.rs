@@ -194,7 +194,7 @@ impl Spool {
     pub async fn close(&self) {
         if !self.disk.close().await {
             let file = self.opened.path().display();
-            tracing::warn!(%file, "the disk does not answer; the spool's file is not closed");
+            tracing::warn!(%file, "the disk does not respond; the spool's file is not closed");
         }
     }
 

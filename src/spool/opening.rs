@@ -112,7 +112,7 @@ fn bury_damaged(
     if damaged.is_empty() {
         return Ok(());
     }
-    tracing::error!(records = damaged.len(), "damaged records of the spool are dead letters");
+    tracing::error!(records = damaged.len(), "damaged records of the spool became dead letters");
     let rejected = damaged.into_iter().map(|(sequence, reason)| Rejection {
         sequence,
         reason,
@@ -162,7 +162,7 @@ fn salvage(
         letters,
         missing,
         unreadable_blocks,
-        "the spool's file is damaged: it is set aside as {}. What can be read of it is kept: \
+        "the spool's file is damaged, and is renamed to {}. All readable records are kept: \
          {waiting} operations wait again, and there are {letters} dead letters. Up to {missing} \
          can't be read",
         aside.display(),

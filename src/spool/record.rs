@@ -100,13 +100,13 @@ const MAX_PAYLOAD_BYTES: usize = 64 << 20;
 /// Why bytes can't be read as a record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum RecordError {
-    #[error("the record is torn")]
+    #[error("the record is incomplete")]
     Torn,
-    #[error("the record's checksum does not fit")]
+    #[error("the record's checksum does not match")]
     Checksum,
     #[error("the record can't be read: {0}")]
     Content(postcard::Error),
-    #[error("the record is none of a write")]
+    #[error("the record is not a write")]
     Kind,
     /// It is intact.
     #[error(transparent)]

@@ -135,7 +135,7 @@ impl Worker {
         }
         if self.reopen_tried_at.is_some_and(|at| at.elapsed() < REOPEN_INTERVAL) {
             let path = self.opened.path().display();
-            let soon = format!("{path} has failed, and is opened again soon");
+            let soon = format!("{path} has failed, and will be reopened soon");
             return Err(SpoolError::Unusable(soon));
         }
         let reopened = self.reopen().inspect_err(|error| self.fail(error));
@@ -169,7 +169,7 @@ impl DiskWork for Worker {
     /// What the job has done to the file is not known: it is opened again.
     fn recover_from_panic(&mut self) {
         self.file = None;
-        self.condition.fail("a job on the file has panicked");
+        self.condition.fail("a job on the file panicked");
     }
 }
 
@@ -182,15 +182,15 @@ fn report_dropped(before: FileState, after: FileState) {
         if may_log("dead letters were dropped", LogSource::Anyone, Instant::now()) {
             tracing::error!(
                 letters,
-                "{letters} dead letters were dropped, the oldest first: there are too many of \
-                 them, or they need more than spool.max_bytes"
+                "{letters} dead letters were dropped, the oldest first: there are too many, or \
+                 they exceed `spool.max_bytes`"
             );
         }
     }
     if after.usage.dropped_held > before.usage.dropped_held {
         tracing::warn!(
-            "spool.max_bytes has no room for the writes that were acknowledged before the outage: \
-             if this process ends before Redis answers, they are not sent again"
+            "`spool.max_bytes` is too small for the writes that were acknowledged before the \
+             outage: if this process ends before Redis is available, they are not sent again"
         );
     }
 }

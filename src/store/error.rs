@@ -125,9 +125,8 @@ impl StoreError {
 
     /// A fault of the class [`FaultClass::Full`], of a store with room for so many anomalies.
     pub fn full(max_anomalies: usize) -> Self {
-        let text = format!(
-            "there are {max_anomalies} anomalies, as many as `store.max_anomalies` permits"
-        );
+        let text =
+            format!("the limit of {max_anomalies} anomalies (`store.max_anomalies`) is reached");
         Self::new(FaultClass::Full, Cause::Memory, text)
     }
 
@@ -172,7 +171,7 @@ impl StoreError {
 
     /// The fault of a call whose result is missing.
     pub fn no_result() -> Self {
-        Self::indeterminate(Cause::Timeout, "no result came back")
+        Self::indeterminate(Cause::Timeout, "no result was returned")
     }
 
     /// The class of the fault.

@@ -25,25 +25,25 @@ pub struct TracesEndpoint(Url);
 pub enum InvalidEndpoint {
     /// It can't be parsed, or is not an HTTP URL.
     #[error(
-        "this is no URL of a collector: write it like http://127.0.0.1:4318/v1/traces (or https)"
+        "this is not a URL of a collector: write it like http://127.0.0.1:4318/v1/traces (or https)"
     )]
     Malformed,
     /// It has no path; collectors receive traces at a path of their own.
     #[error(
-        "the URL has no path: collectors take traces at one such as /v1/traces, as in \
+        "the URL has no path: collectors accept traces at a path such as /v1/traces, as in \
          http://127.0.0.1:4318/v1/traces"
     )]
     NoPath,
     /// It has a user or a password.
     #[error(
-        "the URL has a user or a password: leave them out, and set OTEL_EXPORTER_OTLP_HEADERS to \
-         what the collector asks for, such as authorization=Basic%20..."
+        "the URL has a user or a password: remove them, and set OTEL_EXPORTER_OTLP_HEADERS to the \
+         headers that the collector requires, such as authorization=Basic%20..."
     )]
     Credentials,
     /// It has a query, which may hold a secret.
     #[error(
-        "the URL has a query, which may hold a secret: leave it out, and set \
-         OTEL_EXPORTER_OTLP_HEADERS to what the collector asks for, such as api-key=..."
+        "the URL has a query, which may contain a secret: remove it, and set \
+         OTEL_EXPORTER_OTLP_HEADERS to the headers that the collector requires, such as api-key=..."
     )]
     Query,
 }
@@ -113,6 +113,6 @@ impl TryFrom<f64> for SampleRatio {
         if (0.0..=1.0).contains(&ratio) {
             return Ok(Self(ratio));
         }
-        Err(format!("{ratio} is no part of the whole: write a number from 0.0 (none) to 1.0 (all)"))
+        Err(format!("{ratio} is not a share: write a number from 0.0 (none) to 1.0 (all)"))
     }
 }

@@ -85,7 +85,7 @@ pub enum TracesError {
     Client(#[from] reqwest::Error),
     /// The environment has a variable `OTEL_…` that is not supported.
     #[error(
-        "traces can't be sent: {0}. Look at what OTEL_EXPORTER_OTLP_… in the environment ask for"
+        "traces can't be sent: {0}. Check the OTEL_EXPORTER_OTLP_… variables in the environment"
     )]
     Exporter(#[from] ExporterBuildError),
 }
@@ -163,7 +163,7 @@ impl Collector {
         let answer = self.client.execute(request).map_err(reqwest::Error::without_url)?;
         let status = answer.status();
         if !status.is_success() {
-            *self.last_error.lock() = format!("it answers {status}");
+            *self.last_error.lock() = format!("it returns {status}");
         }
         let mut response = Response::builder().status(status);
         if let Some(headers) = response.headers_mut() {
@@ -210,7 +210,7 @@ impl opentelemetry_sdk::trace::SpanExporter for LoggedExporter {
                     tracing::info!(
                         %endpoint,
                         lost_spans,
-                        "{endpoint} takes traces again; {lost_spans} spans or more are lost"
+                        "{endpoint} accepts traces again; at least {lost_spans} spans are lost"
                     );
                 }
             }
@@ -220,7 +220,7 @@ impl opentelemetry_sdk::trace::SpanExporter for LoggedExporter {
                 tracing::warn!(
                     %endpoint,
                     cause,
-                    "{endpoint} takes no traces, which are lost until it does: {cause}"
+                    "{endpoint} accepts no traces, and spans are dropped until it does: {cause}"
                 );
             }
             Err(_) => {}

@@ -148,7 +148,7 @@ impl Drop for RequestSpan {
         let span = self.context.span();
         if !self.is_answered {
             span.set_attribute(KeyValue::new("error.type", GONE));
-            span.set_status(Status::error("there was no answer"));
+            span.set_status(Status::error("there was no response"));
         }
         span.end();
     }

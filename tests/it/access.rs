@@ -117,7 +117,7 @@ async fn whoever_is_turned_away_is_told_what_to_do_and_the_log_has_no_token() {
     assert!(challenge(&forbidden).ends_with("error=\"insufficient_scope\", scope=\"operate\""));
     assert!(forbidden.problem(403).contains("operate"));
 
-    assert!(service.log().contains("a caller is turned away"));
+    assert!(service.log().contains("a call is refused"));
     assert!(!service.log().contains("s3cr3t"));
 }
 
@@ -138,7 +138,7 @@ async fn tokens_are_read_again_on_sighup_and_a_broken_file_changes_nothing() {
 
     service.replace_file("tokens.toml", "[[tokens]]\nname = \"half\"");
     eventually("the log has the fault", || async {
-        service.log().contains("what was in force stays so").then_some(())
+        service.log().contains("the tokens were not reloaded").then_some(())
     })
     .await;
     assert_eq!(status("fresh").await, 200);

@@ -222,7 +222,7 @@ async fn without_the_permissions_a_list_has_what_was_seen_and_nothing_else_suffe
     assert_eq!(list["total_exact"], false);
     assert_eq!(list["anomalies"][0]["signature"]["alert_name"], "A");
     assert_eq!(service.get("/readyz").await.ok()["status"], "ready");
-    assert!(service.log().contains("does not permit"), "{}", service.log());
+    assert!(service.log().contains("may not scan its keys"), "{}", service.log());
 }
 
 #[tokio::test]

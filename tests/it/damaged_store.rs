@@ -136,7 +136,7 @@ async fn a_last_commit_that_is_damaged_is_not_taken_back_without_a_word() {
     let fault = open(&service.data_dir()).unwrap_err();
     assert!(matches!(fault, EmbeddedOpenError::Unreadable { .. }), "{fault}");
     let told = Ended::of(&mut recovery(&service.data_dir())).succeeded().stdout;
-    assert!(told.contains("taken over: 49 anomalies"), "{told}");
+    assert!(told.contains("recovered: 49 anomalies"), "{told}");
     assert!(told.contains("damaged and left out"), "{told}");
 }
 
@@ -166,9 +166,9 @@ async fn a_damaged_header_of_a_killed_file_loses_no_acknowledged_commit() {
                 store.close().await;
             }
             Err(fault) => {
-                if fault.to_string().contains("written to it last") {
+                if fault.to_string().contains("its last commit is damaged") {
                     last_commit += 1;
-                    assert!(fs::read(&file).unwrap() == bytes, "byte {byte}: it is left as it is");
+                    assert!(fs::read(&file).unwrap() == bytes, "byte {byte}: it is unchanged");
                 }
                 assert!(open(&dir).is_err(), "byte {byte}: another attempt begins with no less");
             }
@@ -183,9 +183,9 @@ async fn an_empty_file_is_damage_and_no_empty_store() {
     fs::write(dir.path().join(FILE), "").unwrap();
     let fault = open(dir.path()).unwrap_err();
     assert!(matches!(fault, EmbeddedOpenError::Unreadable { .. }), "{fault}");
-    assert_eq!(fs::metadata(dir.path().join(FILE)).unwrap().len(), 0, "it is left as it is");
+    assert_eq!(fs::metadata(dir.path().join(FILE)).unwrap().len(), 0, "it is unchanged");
     let recovered = Ended::of(&mut recovery(dir.path())).failed();
-    assert!(recovered.stderr.contains("nothing in it reads well"), "{}", recovered.stderr);
+    assert!(recovered.stderr.contains("nothing in it is readable"), "{}", recovered.stderr);
 }
 
 #[test]
@@ -283,7 +283,7 @@ async fn a_damaged_file_is_refused_and_recovered_but_for_what_is_damaged() {
     assert!(!refused.contains("panicked"), "{refused}");
 
     let told = Ended::of(&mut recovery(&service.data_dir())).succeeded().stdout;
-    assert!(told.contains("taken over: 49 anomalies, 49 signatures"), "{told}");
+    assert!(told.contains("recovered: 49 anomalies, 49 signatures"), "{told}");
     assert!(told.contains("(batches of the journal)"), "{told}");
     assert!(told.contains("not found: 1 batches of the journal"), "{told}");
     assert!(told.contains("not found: 1 anomalies"), "{told}");
@@ -291,7 +291,7 @@ async fn a_damaged_file_is_refused_and_recovered_but_for_what_is_damaged() {
     assert_eq!(fs::read(aside).unwrap().len(), damaged.len());
 
     let again = Ended::of(&mut recovery(&service.data_dir())).succeeded().stdout;
-    assert!(again.contains("reads well: there is nothing to recover"), "{again}");
+    assert!(again.contains("is not damaged: there is nothing to recover"), "{again}");
 
     let service = service.successor().await;
     for number in (0..50).filter(|number| *number != 17) {
@@ -320,7 +320,7 @@ async fn a_recovery_without_room_changes_nothing_and_can_be_run_again() {
     assert!(!service.data_dir().join("anomalies.new").exists(), "no half of a file is left");
 
     let told = Ended::of(&mut recovery(&service.data_dir())).succeeded().stdout;
-    assert!(told.contains("taken over: 49 anomalies"), "{told}");
+    assert!(told.contains("recovered: 49 anomalies"), "{told}");
 }
 
 #[tokio::test]
@@ -349,7 +349,7 @@ async fn whatever_is_damaged_a_recovery_gives_a_file_that_starts() {
         let told = Ended::of(&mut recovery(dir.path()));
         assert!(!told.stderr.contains("panicked at"), "{what}: {}", told.stderr);
         // Of a file cut to nearly nothing, nothing is left.
-        if told.stderr.contains("nothing in it reads well") {
+        if told.stderr.contains("nothing in it is readable") {
             continue;
         }
         let told = told.succeeded().stdout;

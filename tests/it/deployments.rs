@@ -147,10 +147,10 @@ async fn a_wrong_redis_is_one_warning_at_the_start_with_its_cause() {
     let wrong_password = at(&guarded, "redis://:geheimer@");
     let silent = format!("redis://{}", silent.local_addr().unwrap());
     for (url, says) in [
-        ("redis://nowhere.invalid:6379", "the name of the host can't be found"),
-        (&stopped.url(), "nothing listens there"),
+        ("redis://nowhere.invalid:6379", "the host name can't be resolved"),
+        (&stopped.url(), "no process listens there"),
         (&wrong_password, "it refuses the user or the password"),
-        (&guarded.url(), "it asks for a password"),
+        (&guarded.url(), "it requires a password"),
         (&replica.url(), "it is a replica"),
         (&at(&redis, "redis-cluster://"), "it is not a cluster. Use redis://"),
         (&format!("{}?sentinelServiceName=m", at(&redis, "redis-sentinel://")), "not a Sentinel"),
@@ -178,7 +178,7 @@ async fn tls_where_there_is_none_and_the_other_way_round_is_said_at_the_start() 
     let plain = RedisServer::start();
     let url = plain.url().replace("redis://", "rediss://");
     let ca = [("REDIS__TLS__CA_FILE", &*file("ca.pem"))];
-    is_said_at_the_start(&url, &ca, "If it does not speak TLS, use redis://").await;
+    is_said_at_the_start(&url, &ca, "If it does not use TLS, use redis://").await;
 }
 
 #[tokio::test]
@@ -201,7 +201,7 @@ async fn what_a_user_may_not_do_is_said_at_the_start() {
     let url = redis.url().replace("redis://", "redis://u:geheim@");
     let service = Service::with(&[("REDIS__URL", &url)]).await;
     let warning = eventually("a warning", || async { warnings(&service).into_iter().next() }).await;
-    assert!(warning.contains("the user lacks a permission"), "{warning}");
+    assert!(warning.contains("the user lacks permissions"), "{warning}");
 }
 
 #[tokio::test]
@@ -209,7 +209,7 @@ async fn a_right_redis_is_no_warning() {
     let redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;
     eventually("what was found is in the log", || async {
-        service.log().contains("Redis at the start: redis://").then_some(())
+        service.log().contains("Redis at startup: redis://").then_some(())
     })
     .await;
     assert_eq!(warnings(&service), Vec::<String>::new());

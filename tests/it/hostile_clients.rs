@@ -106,7 +106,7 @@ async fn a_client_that_goes_on_asking_keeps_its_connection_among_idle_ones() {
 async fn with_fewer_files_than_connections_others_are_answered_all_the_same() {
     let service = Service::with_open_files(300).await;
     eventually("the log says what to do", || async {
-        service.log().contains("Raise its limit").then_some(())
+        service.log().contains("Raise the system's limit").then_some(())
     })
     .await;
     let mut idle = Vec::new();
@@ -359,6 +359,6 @@ async fn a_request_behind_a_trusted_proxy_is_told_by_its_own_address() {
     let request = request.header("x-forwarded-for", "203.0.113.9, 198.51.100.7");
     Answer::of(request).await.problem(401);
     let log = service.log();
-    let line = log.lines().find(|line| line.contains("turned away")).unwrap();
+    let line = log.lines().find(|line| line.contains("a call is refused")).unwrap();
     assert!(line.contains("\"client\":\"198.51.100.7\""), "{line}");
 }

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::support::{Ended, Service, anomaly_counter, eventually};
 
 const CONFIG: &str = "auth.file = \"tokens.toml\"";
-const NOBODY_GETS_IN: &str = "nobody gets in";
+const REFUSES_ALL: &str = "every call is refused";
 
 /// An entry for the token `secret`.
 fn entry(more: &str) -> String {
@@ -72,7 +72,7 @@ async fn an_emptied_file_lets_nobody_in_now_and_after_a_restart_until_it_has_ent
         .await;
         assert_eq!(status(&service, None).await, 401, "{text:?}");
     }
-    is_said(&service, "ERROR", NOBODY_GETS_IN).await;
+    is_said(&service, "ERROR", REFUSES_ALL).await;
 
     // Nor when it is told to read the same again.
     let lines = || messages(&service, "ERROR").len();
@@ -83,7 +83,7 @@ async fn an_emptied_file_lets_nobody_in_now_and_after_a_restart_until_it_has_ent
 
     let service = service.restart().await;
     assert_eq!(status(&service, None).await, 401);
-    is_said(&service, "ERROR", NOBODY_GETS_IN).await;
+    is_said(&service, "ERROR", REFUSES_ALL).await;
     service.get("/readyz").await.ok();
     service.replace_file("tokens.toml", &file_with_a_token());
     eventually("the token is in force again", || async {
@@ -108,8 +108,8 @@ async fn a_file_that_is_gone_or_half_there_changes_nothing_and_stops_the_next_st
         service.hang_up();
         eventually("the log has the fault", || async {
             let errors = messages(&service, "ERROR");
-            let stays = errors.iter().filter(|error| error.contains("what was in force stays so"));
-            (stays.count() == count).then_some(())
+            let kept = errors.iter().filter(|error| error.contains("tokens were not reloaded"));
+            (kept.count() == count).then_some(())
         })
         .await;
         assert_eq!(status(&service, None).await, 401, "{what}");

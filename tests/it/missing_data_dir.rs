@@ -130,7 +130,7 @@ async fn that_the_embedded_stores_file_is_gone_is_noticed_without_a_write() {
         &service.post("/anomalies", &event(2)).await,
         &service.data_dir().join("anomalies.redb"),
     );
-    assert!(service.log().contains("anomalies.redb is gone"), "{}", service.log());
+    assert!(service.log().contains("anomalies.redb is missing"), "{}", service.log());
 }
 
 #[tokio::test]
@@ -182,7 +182,7 @@ async fn in_an_outage_without_its_spool_writes_are_refused_and_what_has_waited_i
     // The open file is read to its end.
     fs::remove_dir_all(service.data_dir()).unwrap();
     was_refused(&service.post("/anomalies", &event(1_000)).await, &file);
-    assert!(service.log().contains("what waits in it is lost if"), "{}", service.log());
+    assert!(service.log().contains("the writes in it are lost if"), "{}", service.log());
     redis.restart();
     healthy_again(&service).await;
     assert_eq!(service.post("/anomalies", &event(2)).await.ok()["count_1h"], 2);

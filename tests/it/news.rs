@@ -239,7 +239,7 @@ async fn the_end_of_an_outage_says_how_many_writes_were_applied_and_how_long_it_
         assert_eq!(end["rejected"], 0, "{end}");
         assert!(end["seconds"].is_u64(), "{end}");
         assert!(end["replay_seconds"].is_f64(), "{end}");
-        let words = format!("{} writes that had waited were applied in", 7 * round);
+        let words = format!("{} waiting writes were applied in", 7 * round);
         assert!(end["message"].as_str().unwrap().contains(&words), "{end}");
     }
 }

@@ -273,7 +273,7 @@ async fn the_first_use_of_a_script_is_no_reason_to_send_anything_again() {
     let redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;
     eventually("what the start asks is over", || async {
-        service.log().contains("Redis at the start").then_some(())
+        service.log().contains("Redis at startup").then_some(())
     })
     .await;
     redis.client().await.run(&["CONFIG", "RESETSTAT"]).await;
@@ -419,7 +419,7 @@ async fn a_redis_that_hangs_again_and_again_within_the_timeout_is_slow_and_no_ou
     }
     assert_eq!(slow().await, 1.0);
     let log = service.log();
-    assert_eq!(log.matches("the store is slow: again and again").count(), 1, "{log}");
+    assert_eq!(log.matches("the store is slow: calls repeatedly").count(), 1, "{log}");
     assert!(!log.contains("does not answer"), "{log}");
     assert_eq!(service.get("/readyz").await.ok()["status"], "ready");
 }

@@ -33,7 +33,7 @@ async fn a_stranger_who_signs_wrongly_does_not_fill_the_log() {
         Answer::of(request).await.problem(401);
     }
     let log = log_at_end(service).await;
-    let refused: Vec<_> = lines(&log, "turned away: unknown token").collect();
+    let refused: Vec<_> = lines(&log, "a call is refused: unknown token").collect();
     let (summary, written) = refused.split_last().unwrap();
     assert_eq!(written.len(), 5, "{log}");
     assert_eq!(summary["left_out"], 95, "{log}");
@@ -56,7 +56,7 @@ async fn a_noisy_caller_hides_no_other_reason_and_no_other_token() {
     assert_eq!(refused("expired").await, 401);
     let log = service.log();
     let of_token = |name: &str| {
-        let refused = lines(&log, "turned away");
+        let refused = lines(&log, "a call is refused");
         refused.filter(|line| line["token_name"] == *name).count()
     };
     assert_eq!(["", "ingest", "read", "expired"].map(of_token), [5, 5, 1, 1], "{log}");
@@ -81,7 +81,7 @@ async fn a_delivery_of_thousands_of_faulty_alerts_is_one_line_and_a_short_answer
     assert!(answer.to_string().len() < 1_000_000);
     let log = service.log();
     assert!(log.len() - before < 2_000, "{}", &log[before..]);
-    assert_eq!(lines(&log, "alerts of a delivery do not count").next().unwrap()["failed"], 9_999);
+    assert_eq!(lines(&log, "alerts of a delivery failed").next().unwrap()["failed"], 9_999);
 }
 
 #[tokio::test]

@@ -268,7 +268,7 @@ async fn what_can_neither_be_sent_again_nor_wait_is_kept_and_sent_now_and_then()
         (service.get(&path).await.body["count_1h"] == 1).then_some(())
     })
     .await;
-    let failed = "can't wait; it is sent again";
+    let failed = "can't be spooled; it is sent again";
     eventually("it can't wait", || async { service.log().contains(failed).then_some(()) }).await;
     let before = proxy.refused();
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;

@@ -239,7 +239,7 @@ async fn rows_of_older_versions_are_recovered_from_a_damaged_file_as_far_as_redb
         let mut command = anomaly_counter(&["recover"]);
         command.env("ANOMALY_COUNTER__DATA_DIR", dir.path());
         let told = Ended::of(&mut command).succeeded().stdout;
-        assert!(told.contains("rows are of an older version"), "{told}");
+        assert!(told.contains("rows have the format of an older version"), "{told}");
         let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap();
         let mut known = 0;
         for key in 1..=5 {

@@ -285,7 +285,7 @@ async fn a_collector_that_is_away_is_two_lines_in_the_log() {
     let service = traced(&traces_url(port), &[]).await;
     eventually("the log says that the collector takes no traces", || async {
         post(&service, None, &["HighCPU"]).await;
-        (lines_with(&service, "takes no traces") == 1).then_some(())
+        (lines_with(&service, "accepts no traces") == 1).then_some(())
     })
     .await;
     let collector = Collector::on(port).await;
@@ -300,7 +300,7 @@ async fn a_collector_that_is_away_is_two_lines_in_the_log() {
     collector.refuse(false);
     eventually("the log says that the collector takes traces again", || async {
         post(&service, None, &["HighCPU"]).await;
-        (lines_with(&service, "takes traces again") == 1).then_some(())
+        (lines_with(&service, "accepts traces again") == 1).then_some(())
     })
     .await;
     assert!(!collector.spans().is_empty());

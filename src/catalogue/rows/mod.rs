@@ -416,8 +416,8 @@ impl Rows {
         }
         if !self.has_overflowed.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                "there are more anomalies than `catalogue.max_anomalies`: lists lack the quietest \
-                 ones, and say so"
+                "there are more anomalies than `catalogue.max_anomalies`: lists omit those that \
+                 have been inactive longest, and say so (`behind`)"
             );
         }
         let removed = segment.remove_quietest(self.max_of_segment / REMOVED_SHARE + 1);

@@ -7,8 +7,8 @@ use crate::{
 };
 
 /// The reason of a write that only an operator can decide about.
-const UNRECOGNISABLE: &str = "it may have been counted before, and its id can't be recognised any \
-                              more: a retry counts it in any case, so drop it if it was counted";
+const UNRECOGNISABLE: &str = "it may have been counted before, and its id is not stored any more: \
+                              a retry counts it in any case, so drop it if it was counted";
 
 /// The outcome of one write.
 #[derive(Clone, Debug, PartialEq, Eq)]

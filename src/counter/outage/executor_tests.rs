@@ -189,7 +189,7 @@ async fn what_may_have_been_sent_is_recorded_again_and_an_unrecognisable_one_is_
     let again = SpoolWrite { maybe_sent: true, ..write(1, 1) };
     let executions = store.executor().execute(&[again], Source::Replay).await;
     assert!(matches!(&executions[0], Execution::Rejected { reason, retry_counts: true }
-        if reason.contains("recognised")));
+        if reason.contains("not stored any more")));
     assert!(store.counted.lock().is_empty());
 }
 

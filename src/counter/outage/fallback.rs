@@ -353,7 +353,7 @@ impl Fallback {
         if self.expired_in_hour.swap(hour, Ordering::Relaxed) != hour
             && let Err(error) = self.spool.expire_letters(moment.horizon).await
         {
-            tracing::warn!(%error, "dead letters that are too old can't be dropped");
+            tracing::warn!(%error, "expired dead letters can't be dropped");
         }
     }
 

@@ -240,8 +240,8 @@ pub(crate) async fn release_on_disk(spool: &Spool, shards: impl Iterator<Item = 
 pub(crate) fn report_unstored(error: &SpoolError) {
     tracing::warn!(
         %error,
-        "writes that were acknowledged before the outage are kept in memory only: if this process \
-         ends before Redis answers, they are not sent again"
+        "writes acknowledged before the outage are in memory only: if this process ends before \
+         Redis is available, they are not sent again"
     );
 }
 

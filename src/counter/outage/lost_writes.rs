@@ -80,7 +80,7 @@ impl LostWrites {
             anomalies,
             %key,
             "the store has lost writes: the counts of {anomalies} anomalies fell (of {key} from \
-             {from} to {to}). The writes of the last degraded.remember_seconds are sent again; \
+             {from} to {to}). The writes of the last `degraded.remember_seconds` are sent again; \
              older ones are lost. Was Redis flushed, replaced, or restored from an older snapshot?"
         );
     }

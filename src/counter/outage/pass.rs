@@ -51,7 +51,7 @@ impl Pass {
     pub(crate) fn fail(&mut self, error: &SpoolError) -> Option<usize> {
         // Of a disk that can't be used the spool has two lines, at the beginning and at the end.
         if matches!(error, SpoolError::Full | SpoolError::Failed(_)) {
-            tracing::error!(%error, "the spool can't be replayed; it is retried");
+            tracing::error!(%error, "the spool can't be replayed; the replay is retried");
         }
         self.has_failed = true;
         self.must_repeat = true;

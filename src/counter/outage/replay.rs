@@ -458,7 +458,7 @@ impl Replay {
                     pass.hold(key);
                     return;
                 }
-                Some((format!("refused alone, while others were taken: {fault}"), true))
+                Some((format!("refused alone, while other writes were accepted: {fault}"), true))
             }
             Execution::Held { maybe_sent } | Execution::NotTried { maybe_sent } => {
                 if maybe_sent {

@@ -114,7 +114,7 @@ impl Resender {
             Ok(earlier) => earlier,
             Err(error) => {
                 self.load_at = Instant::now() + LOAD_RETRY_PAUSE;
-                return tracing::error!(%error, "the held writes can't be read; it is retried");
+                return tracing::error!(%error, "the held writes can't be read; reading is retried");
             }
         };
         self.is_loaded = true;
@@ -122,8 +122,8 @@ impl Resender {
         if writes > 0 {
             tracing::info!(
                 writes,
-                "{writes} writes that were acknowledged before the last end of this service are \
-                 sent again if Redis has forgotten them"
+                "{writes} writes that were acknowledged before this service last stopped are sent \
+                 again if Redis has lost them"
             );
         }
         for held in earlier {
@@ -396,7 +396,8 @@ impl Resender {
         }
         tracing::error!(
             count,
-            "{count} acknowledged writes that were sent again are dead letters: see `spool list`"
+            "{count} acknowledged writes were refused when they were sent again, and are dead \
+             letters: see `anomaly-counter spool list`"
         );
         let Some(spool) = &self.spool else { return Vec::new() };
         let (mut refused, mut left) = (refused, Vec::new());
@@ -426,7 +427,7 @@ impl Resender {
         let results = fallback.accept(executor.clock.now(), suspects.clone()).await;
         for (suspect, result) in suspects.into_iter().zip(results) {
             if let Err(error) = result {
-                tracing::warn!(%error, "an acknowledged write can't wait; it is sent again");
+                tracing::warn!(%error, "an acknowledged write can't be spooled; it is sent again");
                 left.push(suspect.operation);
             }
         }

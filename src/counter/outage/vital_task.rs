@@ -8,7 +8,7 @@ use futures_util::FutureExt as _;
 /// Starts a task. If it panics, the process ends: a new one begins with what is on disk.
 pub(super) fn spawn(what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(or_else(task, move || {
-        tracing::error!(task = what, "the {what} has panicked; the process ends");
+        tracing::error!(task = what, "the {what} panicked; the process exits");
         process::exit(1);
     }));
 }

@@ -26,9 +26,9 @@ pub enum OpenError {
     },
     /// It holds tables of a format that is not read any more, or not the store's at all.
     #[error(
-        "{} is of a format that this version can't read (its tables: {}). If a version before \
-         commit 8c08e13 wrote it, start that commit on it once, which converts it; or move it away \
-         to start empty",
+        "{} has a format that this version can't read (its tables: {}). If a version before commit \
+         8c08e13 wrote it, start that commit on it once, which converts it; or move it away to \
+         start empty",
         file.display(),
         tables.join(", ")
     )]
@@ -55,7 +55,7 @@ pub enum OpenError {
     },
     /// There is no file to recover.
     #[error(
-        "there is no file {}, and so nothing to recover. Is `data_dir` the right one?",
+        "the file {} does not exist, so there is nothing to recover. Check `data_dir`",
         file.display()
     )]
     Missing {
@@ -64,8 +64,8 @@ pub enum OpenError {
     },
     /// It is damaged, and no row in it reads well that has a checksum of its own.
     #[error(
-        "{} can't be recovered ({source}): nothing in it reads well. It is left as it is. Restore \
-         it from a backup, or move it away to start empty",
+        "{} can't be recovered ({source}): nothing in it is readable. It is unchanged. Restore it \
+         from a backup, or move it away to start empty",
         file.display()
     )]
     NothingFound {
@@ -77,7 +77,7 @@ pub enum OpenError {
     /// It is damaged.
     #[error(
         "{} can't be used: {source}. Restore it from a backup; or run `anomaly-counter recover`, \
-         which sets it aside and takes over every row that reads well; or move it away to start \
+         which renames it and copies every readable row to a new file; or move it away to start \
          empty",
         file.display()
     )]
@@ -130,10 +130,10 @@ impl OpenError {
 #[derive(Debug, thiserror::Error)]
 pub enum RowError {
     /// Its frame is not whole.
-    #[error("it is cut short, or no row")]
+    #[error("it is too short, or not a row")]
     Torn,
     /// It is not as it was written.
-    #[error("its checksum does not fit")]
+    #[error("its checksum does not match")]
     Checksum,
     /// It is intact, and is that of another key or table.
     #[error("it belongs to another key")]
@@ -158,10 +158,10 @@ pub enum FileError {
     #[error(transparent)]
     Database(#[from] redb::Error),
     /// redb has panicked, which it does on pages that are damaged.
-    #[error("redb could not work with it, which means that it is damaged")]
+    #[error("redb failed on it, which means that it is damaged")]
     Panicked,
     /// Its last commit can't be read, and was acknowledged.
-    #[error("what was written to it last is damaged")]
+    #[error("its last commit is damaged")]
     LastCommit,
     /// It has no content, which no file of this program is ever without.
     #[error("it is empty")]
@@ -184,7 +184,7 @@ pub enum FileError {
         tables: Vec<String>,
     },
     /// It lacks what this process has written.
-    #[error("the file is not the one that was open before, or an older copy of it")]
+    #[error("the file is not the one that was open before, or is an older copy of it")]
     Older,
 }
 

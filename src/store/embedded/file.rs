@@ -154,8 +154,8 @@ impl StoreFile {
         }
         tracing::warn!(
             file = %file.display(),
-            "the last commit to {} was not complete, as after a power failure or on a disk that \
-             fails; it is not known to be acknowledged, and is taken back",
+            "the last commit to {} is incomplete, as after a power failure or on a failing disk. \
+             It is rolled back; there is no record that it was acknowledged",
             file.display()
         );
         Self::open_at_its_place(data_dir, Rollback::Permitted)

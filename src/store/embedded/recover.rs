@@ -243,7 +243,7 @@ impl fmt::Display for Recovery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Intact { file } => {
-                writeln!(f, "{} reads well: there is nothing to recover", file.display())
+                writeln!(f, "{} is not damaged: there is nothing to recover", file.display())
             }
             Self::Replaced(replaced) => replaced.fmt(f),
         }
@@ -265,24 +265,28 @@ impl fmt::Display for Replaced {
         writeln!(f, "{} was damaged: {reason}", file.display())?;
         writeln!(
             f,
-            "taken over: {} anomalies, {} signatures, {} audit entries, {} batches of the journal",
+            "recovered: {} anomalies, {} signatures, {} audit entries, {} batches of the journal",
             taken.anomalies, taken.signatures, taken.audit_entries, taken.batches
         )?;
         if *old_rows > 0 {
             writeln!(
                 f,
-                "{old_rows} rows are of an older version, which has no checksum: some may be wrong"
+                "{old_rows} rows have the format of an older version, without a checksum: some may \
+                 be wrong"
             )?;
         }
         if *unreadable_blocks > 0 {
-            writeln!(f, "not read: {unreadable_blocks} blocks of 4 KiB, which the disk has lost")?;
+            writeln!(
+                f,
+                "unreadable: {unreadable_blocks} blocks of 4 KiB, on which the disk fails"
+            )?;
         }
         for (kind, rows) in damaged_rows {
             let what = kind.map_or("of unknown kind", Kind::plural);
-            writeln!(f, "damaged and left out: {rows} rows ({what}), older copies included")?;
+            writeln!(f, "damaged and left out: {rows} rows ({what}), including older copies")?;
         }
         if missing.is_journal {
-            writeln!(f, "not found: the journal, and so what was counted last")?;
+            writeln!(f, "not found: the journal, which has the newest events")?;
         }
         if missing.anomalies > 0 {
             writeln!(f, "not found: {} anomalies", missing.anomalies)?;
@@ -292,7 +296,7 @@ impl fmt::Display for Replaced {
         }
         writeln!(
             f,
-            "counts may be too low where a row was damaged or not found; the damaged file is {}",
+            "counts may be too low if a row was damaged or not found; the damaged file is {}",
             damaged.display()
         )
     }

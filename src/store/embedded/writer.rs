@@ -113,7 +113,9 @@ impl Writer {
             return Err(fault);
         }
         self.condition.recover();
-        self.file.as_mut().ok_or_else(|| StoreError::transient(Cause::Disk, "there is no file"))
+        self.file
+            .as_mut()
+            .ok_or_else(|| StoreError::transient(Cause::Disk, "the file does not exist"))
     }
 
     fn find_file(&mut self) -> Result<(), StoreError> {
@@ -122,7 +124,7 @@ impl Writer {
             return Ok(());
         }
         if self.reopen_tried_at.elapsed() < REOPEN_INTERVAL {
-            return Err(self.failed("it is opened again soon"));
+            return Err(self.failed("it will be reopened soon"));
         }
         if let Some(damage) = &self.damage {
             return Err(self.failed(damage));
@@ -173,7 +175,7 @@ impl Writer {
         tracing::error!(
             error = text,
             data_dir = %self.data_dir.display(),
-            "the embedded store's file has failed; it will be opened again"
+            "the embedded store's file has failed; it will be reopened"
         );
         let shown = condition.for_clients().unwrap_or_default().to_owned();
         self.condition.fail(condition);
@@ -250,7 +252,7 @@ impl DiskWork for Writer {
     /// The state in memory is not reliable, and no write can succeed any more. A new process reads
     /// the file, which holds everything that was acknowledged.
     fn recover_from_panic(&mut self) {
-        tracing::error!("the embedded store's writer has panicked; the process ends");
+        tracing::error!("the embedded store's writer panicked; the process exits");
         process::exit(1);
     }
 }
@@ -324,7 +326,7 @@ impl Handle {
     pub(super) async fn close(&self) {
         if !self.disk.close().await {
             let file = self.opened.path().display();
-            tracing::warn!(%file, "the disk does not answer; the store's file is not closed");
+            tracing::warn!(%file, "the disk does not respond; the store's file is not closed");
         }
     }
 

@@ -279,7 +279,7 @@ impl Client {
     }
 
     fn replace_link(&self) {
-        tracing::debug!("the connections to Redis do not answer: they are replaced");
+        tracing::debug!("the connections to Redis do not respond: they are replaced");
         let fresh = Arc::new(Link::open(&self.config, &self.resets, &self.last_error));
         let stuck = mem::replace(&mut *self.link.lock(), fresh);
         self.suspect_reset();

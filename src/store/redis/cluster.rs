@@ -188,7 +188,7 @@ impl Cluster {
         let (map, fault) = loop {
             let map = self.map();
             let Some(master) = map.masters.get(&shard) else {
-                let text = "slots of the Redis Cluster have no server";
+                let text = "some slots of the Redis Cluster have no server";
                 break (map, StoreError::transient(Cause::Cluster, text));
             };
             match master.check(map.tags(shard), calls).await {
@@ -387,7 +387,7 @@ impl Master {
             let server = &self.server;
             return Err(StoreError::transient(
                 Cause::Cluster,
-                format!("{server} knows no slots of a Redis Cluster"),
+                format!("{server} reports no slots of a Redis Cluster"),
             ));
         }
         Ok(ranges)
@@ -413,7 +413,7 @@ impl Master {
         let server = &self.server;
         Err(StoreError::transient(
             Cause::Cluster,
-            format!("{server} finds that the Redis Cluster is down"),
+            format!("{server} reports that the Redis Cluster is down"),
         ))
     }
 }

@@ -54,7 +54,10 @@ pub enum InvalidRedisUrl {
     )]
     Malformed(String),
     /// It names a database, which a cluster does not have.
-    #[error("the URL names a database, and a Redis Cluster has only one: end it after the port")]
+    #[error(
+        "the URL names a database, but a Redis Cluster has only one: remove the number after the \
+         port"
+    )]
     Database,
     /// The scheme is that of another kind of server.
     #[error(
@@ -68,8 +71,7 @@ fn key_prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::E
     let prefix = String::deserialize(deserializer)?;
     if prefix.contains(['{', '}']) {
         return Err(D::Error::custom(
-            "the prefix must not hold { or }: on a cluster they would decide which slot a key is \
-             in",
+            "the prefix must not contain { or }: on a cluster they determine the slot of a key",
         ));
     }
     Ok(prefix)

@@ -76,7 +76,7 @@ impl fmt::Display for RedisReport {
         f.write_str(&self.brief())?;
         let Some(Info { eviction_policy, .. }) = &self.info else {
             return f.write_str(
-                " takes writes. Its version, role and eviction policy are not known, because the \
+                " accepts writes. Its version, role and eviction policy are unknown, because the \
                  user may not run INFO",
             );
         };
@@ -84,7 +84,7 @@ impl fmt::Display for RedisReport {
         if eviction_policy != "noeviction" {
             f.write_str(" (set `noeviction`: an evicted anomaly is lost)")?;
         }
-        f.write_str(". It takes writes")
+        f.write_str(". It accepts writes")
     }
 }
 
@@ -230,8 +230,8 @@ impl Info {
             )),
             (_, false) if self.role == "slave" => Err((
                 Cause::Readonly,
-                "it is a replica, which takes no writes. Name the master in `redis.url`, or use \
-                 redis-sentinel://",
+                "it is a replica, which accepts no writes. Use the master's address in \
+                 `redis.url`, or use redis-sentinel://",
             )),
             _ => Ok(()),
         }

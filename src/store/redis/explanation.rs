@@ -9,15 +9,15 @@ pub(super) fn explain(error: &Error, is_tls: bool) -> String {
     let text = details.to_ascii_lowercase();
     let has = |part: &str| text.contains(part);
     let (why, what_to_do) = if has("lookup address") || has("not known") || has("no address") {
-        ("the name of the host can't be found", "Check the host in `redis.url`, and the DNS")
+        ("the host name can't be resolved", "Check the host in `redis.url` and the DNS")
     } else if has("connection refused") {
-        ("nothing listens there", "Start Redis, or correct the host and port in `redis.url`")
+        ("no process listens there", "Start Redis, or correct the host and port in `redis.url`")
     } else if has("unreachable") || has("no route to host") {
-        ("the host can't be reached", "Check the host in `redis.url`, and the network")
+        ("the host is unreachable", "Check the host in `redis.url` and the network")
     } else if has("no such file") {
-        ("there is no such socket", "Start Redis, or correct the path in `redis.url`")
+        ("the socket does not exist", "Start Redis, or correct the path in `redis.url`")
     } else if has("permission denied") {
-        ("this user may not open the socket", "Permit it, as by a group of the socket")
+        ("this user may not open the socket", "Grant access, for example by the socket's group")
     } else if let Some(answer) = explain_answer(&text) {
         answer
     } else if error.kind() == &ErrorKind::Auth {
@@ -25,22 +25,22 @@ pub(super) fn explain(error: &Error, is_tls: bool) -> String {
     } else if is_tls && error.kind() == &ErrorKind::Timeout {
         (
             "it does not answer in time",
-            "If it does not speak TLS, use redis://; else check the host and port in `redis.url`, \
-             and a firewall between",
+            "If it does not use TLS, use redis://; otherwise check the host and port in \
+             `redis.url`, and firewalls",
         )
     } else if is_tls {
         explain_tls(&text)
     } else if error.kind() == &ErrorKind::Timeout {
         (
             "it does not answer in time",
-            "Check the host and port in `redis.url`, a firewall between, and whether it hangs",
+            "Check the host and port in `redis.url`, firewalls, and whether Redis hangs",
         )
     } else if error.kind() == &ErrorKind::Sentinel {
         ("Sentinel names no master", "Check `sentinelServiceName` in `redis.url`")
     } else {
         (
-            "what listens there does not speak Redis' protocol, or ends the connection",
-            "If it speaks TLS, use rediss://; else correct the host and port in `redis.url`",
+            "the server does not speak the Redis protocol, or closes the connection",
+            "If it uses TLS, use rediss://; otherwise correct the host and port in `redis.url`",
         )
     };
     format!("{why} ({}). {what_to_do}", system_words(details))
@@ -64,7 +64,7 @@ fn explain_answer(text: &str) -> Option<(&'static str, &'static str)> {
         ("it refuses the user or the password", "Correct them in `redis.url`")
     } else if has("noauth") || has("authentication required") {
         (
-            "it asks for a password",
+            "it requires a password",
             "Put it into `redis.url`, as redis://user:password@host:6379 or redis://:password@host",
         )
     } else if has("without any password configured") || has("no password is set") {
@@ -79,34 +79,34 @@ fn explain_answer(text: &str) -> Option<(&'static str, &'static str)> {
         ("it has no database of this number", "Correct the number at the end of `redis.url`")
     } else if has("noperm") || has("no permissions") || has("can't run this command") {
         (
-            "the user lacks a permission",
-            "Give it those that docs/security.md lists under \"Redis with users\" (ACL SETUSER)",
+            "the user lacks permissions",
+            "Grant those that docs/security.md lists under \"Redis with users\" (ACL SETUSER)",
         )
     } else if has("max number of clients") {
-        ("it has as many clients as it takes", "Raise its `maxclients`, or end other clients")
+        ("its limit of clients is reached", "Raise its `maxclients`, or stop other clients")
     } else if has("loading") {
-        ("it is loading its data", "Wait: the service goes on by itself once that is done")
+        ("it is loading its data", "Wait: the service continues by itself when Redis is ready")
     } else if has("invalid role") || has("readonly") {
-        ("it is a replica", "Name the master in `redis.url`, or use redis-sentinel://")
+        ("it is a replica", "Use the master's address in `redis.url`, or use redis-sentinel://")
     } else if has("masterdown") {
-        ("it is a replica without its master", "Name the master in `redis.url`")
+        ("it is a replica that has lost its master", "Use the master's address in `redis.url`")
     } else if has("no such master") {
         ("Sentinel does not know the master", "Correct `sentinelServiceName` in `redis.url`")
     } else if has("clusterdown") {
-        ("the cluster is down, or has no server for some slots", "Look at its CLUSTER INFO")
+        ("the cluster is down, or has no server for some slots", "Check CLUSTER INFO")
     } else if has("oom ") || has("'maxmemory'") {
-        ("its memory is full", "Raise its `maxmemory`, or make room")
+        ("its memory is full", "Raise its `maxmemory`, or free memory")
     } else if has("misconf") {
-        ("it can't save its data to disk", "Look at its log, and make room on its disk")
+        ("it can't save its data to disk", "Check its log, and free disk space")
     } else if has("noreplicas") {
-        ("it has too few replicas to take writes", "Start them, or lower `min-replicas-to-write`")
+        ("it has too few replicas to accept writes", "Start them, or lower `min-replicas-to-write`")
     } else if has("protected mode") {
         (
-            "it takes connections from its own machine only",
+            "it accepts connections from its own machine only",
             "Give it a password, or set its `bind` and `protected-mode`",
         )
     } else if text.starts_with("err ") {
-        ("it answers with an error", "Look at what it says, and at its log")
+        ("it returns an error", "Check the error and its log")
     } else {
         return None;
     })
@@ -123,26 +123,23 @@ fn explain_tls(text: &str) -> (&'static str, &'static str) {
         )
     } else if has("causedasendentity") {
         (
-            "its certificate is a CA's own, which no server may show",
-            "Give it a certificate that the CA has signed",
+            "its certificate is a CA certificate, which a server must not use",
+            "Give it a certificate that is signed by the CA",
         )
     } else if has("expired") {
         ("its certificate has expired", "Renew it")
     } else if has("certificaterequired") || has("certificate required") {
         (
-            "it asks for a certificate of this service",
+            "it requires a client certificate",
             "Set `redis.tls.certificate_file` and `redis.tls.key_file`",
         )
     } else if has("unknownca") || has("badcertificate") || has("certificate") {
         (
-            "TLS fails on a certificate",
+            "TLS fails because of a certificate",
             "Check `redis.tls.ca_file`, and this service's own certificate under [redis.tls]",
         )
     } else {
-        (
-            "TLS can't be set up there",
-            "If it does not speak TLS, use redis://; else look at what it logs",
-        )
+        ("the TLS handshake fails", "If it does not use TLS, use redis://; otherwise check its log")
     }
 }
 
@@ -161,11 +158,16 @@ mod tests {
                 ErrorKind::IO,
                 os("ConnectionRefused", "Connection refused"),
                 false,
-                "nothing listens",
+                "no process listens",
             ),
-            (ErrorKind::IO, custom(lookup), true, "name of the host"),
+            (ErrorKind::IO, custom(lookup), true, "host name can't be resolved"),
             (ErrorKind::IO, os("ConnectionReset", "Connection reset"), false, "use rediss://"),
-            (ErrorKind::IO, os("NotFound", "No such file or directory"), false, "no such socket"),
+            (
+                ErrorKind::IO,
+                os("NotFound", "No such file or directory"),
+                false,
+                "socket does not exist",
+            ),
             (
                 ErrorKind::Auth,
                 "WRONGPASS invalid username".to_owned(),
@@ -176,7 +178,7 @@ mod tests {
                 ErrorKind::Auth,
                 "NOAUTH Authentication required.".to_owned(),
                 true,
-                "asks for a pass",
+                "requires a pass",
             ),
             (
                 ErrorKind::Unknown,
@@ -199,7 +201,7 @@ mod tests {
                 true,
                 "redis.tls.ca_file",
             ),
-            (ErrorKind::Protocol, "Invalid frame type.".to_owned(), false, "Redis' protocol"),
+            (ErrorKind::Protocol, "Invalid frame type.".to_owned(), false, "Redis protocol"),
         ] {
             let explained = explain(&Error::new(kind, details.clone()), is_tls);
             assert!(explained.contains(says), "{details}: {explained}");

@@ -38,7 +38,7 @@ impl From<Declined> for StoreError {
                 Self::transient(
                     Cause::Cluster,
                     format!(
-                        "the server is part of a Redis Cluster, which takes a redis-cluster:// \
+                        "the server is part of a Redis Cluster, which requires a redis-cluster:// \
                          URL: {text}"
                     ),
                 )

@@ -22,7 +22,7 @@ pub(super) fn read(
     let exact = exact.split(',').filter(|text| !text.is_empty()).map(count);
     let exact = exact.collect::<Result<Vec<u64>, _>>()?;
     if exact.len() != times.len() {
-        return Err(unexpected("another number of counts than was asked for"));
+        return Err(unexpected("a wrong number of counts"));
     }
     let totals = running_totals(reply)?;
     let rolled_up = |time: &Timestamp| {

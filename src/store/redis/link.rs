@@ -97,8 +97,8 @@ impl ClientConfig {
             tracing::warn!(
                 server,
                 maxmemory_policy = policy,
-                "Redis may evict anomalies when its memory is full, and they are lost then: set \
-                 `maxmemory-policy noeviction`"
+                "Redis may evict anomalies when its memory is full, and evicted anomalies are \
+                 lost: set `maxmemory-policy noeviction`"
             );
         }
     }
@@ -220,7 +220,7 @@ async fn stay_connected(connection: Connection) {
         let mut task = ConnectionTask(connection.connect());
         let ended = (&mut task.0).await;
         if let Ok(Err(error)) = ended {
-            tracing::debug!(%error, "the connection to Redis has ended");
+            tracing::debug!(%error, "the connection to Redis is closed");
         }
         tokio::time::sleep(Duration::from_millis(RECONNECT_MAX_MS.into())).await;
     }

@@ -133,7 +133,7 @@ impl RedisStore {
         match self.servers.run(slot, call).await.and_then(Reply::elements) {
             Ok(replies) if replies.len() == count => replies.into_iter().map(Ok).collect(),
             Ok(_) => {
-                let fault = reply::unexpected("another number of results than was asked for");
+                let fault = reply::unexpected("a wrong number of results");
                 vec![Err(fault); count]
             }
             Err(fault) => vec![Err(fault); count],

@@ -163,7 +163,7 @@ impl Reply {
         let counts = self.head_text().split(' ').skip(1).map(count);
         let mut counts = counts.collect::<Result<Vec<u64>, _>>()?;
         if counts.len() != expected {
-            return Err(unexpected("another number of counts than was asked for"));
+            return Err(unexpected("a wrong number of counts"));
         }
         for index in 1..counts.len() {
             counts[index - 1] = counts[index - 1].saturating_sub(counts[index]);
@@ -197,7 +197,7 @@ impl Reply {
         let (episodes, since) = text
             .split_once(' ')
             .and_then(|(episodes, since)| Some((episodes.parse().ok()?, since.parse().ok()?)))
-            .ok_or_else(|| unexpected("no numbers of alerts that fire"))?;
+            .ok_or_else(|| unexpected("no counts of alerts that fire"))?;
         Ok(Some(Firing { episodes, since: Timestamp::from_micros(since) }))
     }
 
@@ -249,7 +249,7 @@ fn window_counts(
 
 /// Parses a number that only this service writes.
 pub(super) fn count(text: &str) -> Result<u64, StoreError> {
-    text.parse().map_err(|_| unexpected("no number where a count belongs"))
+    text.parse().map_err(|_| unexpected("a count that is not a number"))
 }
 
 /// Parses a number that other programs write too. One that can't be read counts as missing, because
@@ -261,7 +261,7 @@ fn count_or_zero(text: &str) -> u64 {
 /// Parses the score of an event; `None` where it is missing.
 pub(super) fn score(text: Option<&str>) -> Result<Option<Timestamp>, StoreError> {
     text.map_or(Ok(None), |text| {
-        let score: f64 = text.parse().map_err(|_| unexpected("no number in a score"))?;
+        let score: f64 = text.parse().map_err(|_| unexpected("a score without a number"))?;
         Ok(Some(from_unix_seconds(score)))
     })
 }
@@ -301,7 +301,7 @@ pub(super) fn repair_attempt_json(attempt: &RepairAttempt) -> String {
 /// Returns the fault of a reply that none of our scripts gives, as a proxy may. What the call has
 /// done is not known.
 pub(super) fn unexpected(what: &str) -> StoreError {
-    let text = format!("Redis answered something unexpected: {what}");
+    let text = format!("Redis sent an unexpected reply: {what}");
     StoreError::indeterminate(Cause::Refused, text)
 }
 
@@ -309,6 +309,6 @@ pub(super) fn unexpected(what: &str) -> StoreError {
 pub(super) fn list(value: Value) -> Result<Vec<Value>, StoreError> {
     match value {
         Value::Array(values) => Ok(values),
-        other => Err(unexpected(&format!("{:?} where a list belongs", other.kind()))),
+        other => Err(unexpected(&format!("{:?} instead of a list", other.kind()))),
     }
 }

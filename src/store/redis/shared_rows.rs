@@ -161,7 +161,7 @@ impl SharedRows for RedisStore {
         for entry in entries {
             let mut entry = list(entry)?.into_iter();
             let id = entry.next().and_then(|id| id.as_str().map(|id| id.to_string()));
-            announced.next = id.ok_or_else(|| unexpected("no id of an entry"))?;
+            announced.next = id.ok_or_else(|| unexpected("an entry without an id"))?;
             // A field and its value; another program may have written others.
             let fields = list(entry.next().unwrap_or(Value::Null))?;
             let change = fields.get(1).and_then(Value::as_bytes).map(<[u8]>::to_vec);

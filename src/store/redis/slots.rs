@@ -36,21 +36,21 @@ pub(super) fn read_slots(answer: Value, asked: &Server) -> Result<Vec<SlotRange>
 
 fn read_range(range: Value, asked: &Server) -> Result<SlotRange, StoreError> {
     let mut range = list(range)?.into_iter();
-    let mut next = || range.next().ok_or_else(|| unexpected("half a range of slots"));
+    let mut next = || range.next().ok_or_else(|| unexpected("an incomplete range of slots"));
     let first = number(&next()?)?;
     let last = number(&next()?)?;
     let mut master = list(next()?)?.into_iter();
     let host = master.next().and_then(Value::into_string);
     let port = number(&master.next().unwrap_or(Value::Null))?;
     if first > last || usize::from(last) >= SLOTS {
-        return Err(unexpected("slots that there are not"));
+        return Err(unexpected("slots that do not exist"));
     }
     Ok(SlotRange { first, last, master: server(host.as_deref(), port, asked) })
 }
 
 fn number(value: &Value) -> Result<u16, StoreError> {
     let number = value.as_i64().and_then(|number| u16::try_from(number).ok());
-    number.ok_or_else(|| unexpected("no number where a slot or a port belongs"))
+    number.ok_or_else(|| unexpected("a slot or port that is not a number"))
 }
 
 /// Returns the server that `ASK slot host:port` points to.

@@ -28,7 +28,7 @@ pub enum RedisTlsError {
     #[error("redis.tls: {0}")]
     File(#[from] PemFileError),
     /// The system's certificates can't be loaded.
-    #[error("no CA certificates of the system: install ca-certificates, or set redis.tls.ca_file")]
+    #[error("the system has no CA certificates: install ca-certificates, or set redis.tls.ca_file")]
     NoSystemCas,
     /// rustls refuses the content of the files.
     #[error("redis.tls: {0}")]
