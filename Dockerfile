@@ -3,7 +3,7 @@
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /build
 
-# The dependencies alone, so that this layer is made again only when they change.
+# Only the dependencies, so that this layer is rebuilt only when they change.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir src \
     && touch src/lib.rs \
@@ -11,8 +11,8 @@ RUN mkdir src \
     && cargo build --release --locked
 
 COPY . .
-# Newer than the placeholders' build, or cargo would take that for up to date. The tables of line numbers
-# would be three quarters of the binary; backtraces name functions without them.
+# Newer than the build of the placeholders, which cargo would otherwise consider up to date. Line number
+# tables would be three quarters of the binary; backtraces name functions without them.
 RUN touch src/lib.rs src/main.rs \
     && cargo build --release --locked \
     && strip --strip-debug target/release/anomaly-counter
@@ -26,30 +26,30 @@ LABEL org.opencontainers.image.title="anomaly-counter" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.base.name="docker.io/library/debian:bookworm-slim"
 
-# Before VOLUME: a new named volume takes over this owner.
+# Before VOLUME: a new named volume inherits this owner.
 RUN install -d -o 10001 -g 10001 /data
 
 COPY --from=build /build/target/release/anomaly-counter /usr/local/bin/
-# For rediss:// to a server, and https:// to a collector of traces, whose certificate a public CA has signed.
+# For rediss:// and for the https:// of a trace collector, if a public CA signed the server's certificate.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 
-# In a container, 127.0.0.1 would be out of reach from outside of it.
+# 127.0.0.1 of a container is not reachable from outside.
 ENV ANOMALY_COUNTER__LISTEN=0.0.0.0:8080 \
     ANOMALY_COUNTER__DATA_DIR=/data
 
-# Numbers, so that Kubernetes can tell that it is not root.
+# Numeric, so that Kubernetes can verify that it is not root.
 USER 10001:10001
 
 # Configuration files are read from config/ here: mount yours as /config/*.toml.
 WORKDIR /
 
-# The only place that is written: the root file system may be read-only.
+# The only writable directory: the root file system may be read-only.
 VOLUME /data
 EXPOSE 8080
 
-# Its own time limit of 3 seconds comes first, and says what is wrong.
+# The command's own timeout of 3 seconds ends first, and reports the error.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["/usr/local/bin/anomaly-counter", "healthcheck"]
 
-# Exec form: the service itself is process 1, and gets SIGTERM.
+# Exec form: the service itself is process 1, and receives SIGTERM.
 ENTRYPOINT ["/usr/local/bin/anomaly-counter"]

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# A real Alertmanager feeds anomaly-counter: an alert fires, is re-sent, resolves, and fires again.
-# After each step the frequency is printed. Everything runs on free ports of 127.0.0.1, in a
-# temporary folder, and ends with this script.
+# Runs anomaly-counter with a real Alertmanager: an alert fires, is sent again, resolves, and fires
+# again. The script prints the frequency after each step. Everything runs on free ports of 127.0.0.1
+# and in a temporary directory, and ends with this script.
 #
-# ANOMALY_COUNTER_BIN  the binary to run; built with cargo when it is not set
+# ANOMALY_COUNTER_BIN  the binary to run; if it is not set, cargo builds it
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -28,7 +28,7 @@ trap finish EXIT
 say() { printf '\n== %s\n' "$*"; }
 fail() { printf '%s\n' "$*" >&2; exit 1; }
 
-# Installs a Debian package when its program is missing and this user may.
+# Installs a Debian package if its program is missing and this user is root.
 need() {
   command -v "$1" >/dev/null && return
   if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
@@ -46,7 +46,7 @@ until_ok() {
     if "$@" >/dev/null 2>&1; then return; fi
     sleep 0.1
   done
-  fail "not within a minute: $*"
+  fail "this did not succeed within a minute: $*"
 }
 
 free_port() {
@@ -57,7 +57,7 @@ free_port() {
       return
     fi
   done
-  fail "no free port"
+  fail "no free port was found"
 }
 
 need curl curl
@@ -69,7 +69,7 @@ if [ -z "${ANOMALY_COUNTER_BIN:-}" ]; then
   ANOMALY_COUNTER_BIN="${CARGO_TARGET_DIR:-$project/target}/release/anomaly-counter"
 fi
 
-# It runs in another folder.
+# The binary runs in another directory.
 ANOMALY_COUNTER_BIN=$(realpath "$ANOMALY_COUNTER_BIN")
 
 counter_port=$(free_port)
@@ -93,14 +93,14 @@ say "Alertmanager serves on $alertmanager"
 labels='{"alertname":"PodCrashLoopBackOff","job":"checkout-api","namespace":"prod","reason":"OOMKilled"}'
 key=$("$ANOMALY_COUNTER_BIN" key "$labels")
 
-# alert BEGUN ENDED: tells Alertmanager of an alert, as Prometheus does.
+# alert BEGUN ENDED: sends an alert to Alertmanager, as Prometheus does.
 alert() {
   curl -fsS --json "[{\"labels\":$labels,\"startsAt\":\"$1\",\"endsAt\":\"$2\"}]" \
     "$alertmanager/api/v2/alerts"
 }
 now() { date -u +%Y-%m-%dT%H:%M:%S.%3NZ; }
 in_an_hour() { date -u -d '+1 hour' +%Y-%m-%dT%H:%M:%SZ; }
-# Deliveries of Alertmanager that were answered with success, so far.
+# Prints the number of successful deliveries of Alertmanager so far.
 deliveries() {
   curl -fsS "$alertmanager/metrics" | awk '
     /^alertmanager_notifications_total\{integration="webhook"/ { sent += $2 }
@@ -117,17 +117,17 @@ alert "$begun" "$(in_an_hour)"
 until_ok more_deliveries_than 0
 frequency
 
-say "Alertmanager sends its group again: the same episode, which counts once"
+say "Alertmanager sends its group again: the same episode counts once"
 until_ok more_deliveries_than 2
 frequency
 
-say "the alert resolves: no occurrence"
+say "the alert resolves: this is not an occurrence"
 before=$(deliveries)
 alert "$begun" "$(now)"
 until_ok more_deliveries_than "$before"
 frequency
 
-say "the alert fires again: a new episode, which counts"
+say "the alert fires again: the new episode counts"
 alert "$(now)" "$(in_an_hour)"
 until_ok counted 2
 frequency

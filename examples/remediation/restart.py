@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Restarts the pod of an alert for as long as anomaly-counter says that this may help.
+"""Restarts the pod of an alert while anomaly-counter says that a restart may help.
 
     restart.py http://127.0.0.1:8080 9099 kubectl delete pod --wait=false
 
-listens on 127.0.0.1:9099 for Alertmanager's deliveries, in place of anomaly-counter, and passes
-each on to it. The answer says how often each alert has happened. For the alerts in RESTART_ON the
-command is run with `--namespace=NAMESPACE -- POD`; its exit status says whether the repair worked,
-and the next delivery waits for its end. Where an answer is missing, nothing is restarted.
+receives Alertmanager's deliveries on 127.0.0.1:9099 instead of anomaly-counter, and forwards each
+to it. The response says how often each alert has occurred. For the alerts in RESTART_ON the command
+runs with `--namespace=NAMESPACE -- POD`; its exit status says whether the repair worked, and the
+next delivery waits until it ends. Without a response, no pod is restarted.
 ANOMALY_COUNTER_TOKEN is a token with the scopes `ingest` and `read`.
 """
 import json, os, subprocess, sys
@@ -37,11 +37,11 @@ def handle(alert, result):
     labels = alert["labels"] or {}
     if (name := labels.get("alertname")) not in RESTART_ON:
         return f"{name}: no restart, because it is not in RESTART_ON"
-    # Another pod of the same incident does not count, and may need its restart all the same.
+    # Another pod of the same incident does not count, but may need a restart too.
     if result["counted"] is not True and result["reason"] != "same_incident":
-        return f"no restart: {result['reason']}"  # resolved, sent again, or waiting in an outage
+        return f"no restart: {result['reason']}"  # resolved, delivered again, or waiting in an outage
     key, level = result["anomaly_key"], result["escalation_level"]
-    if level not in (None, "REPEAT"):  # ESCALATE: a person should look
+    if level not in (None, "REPEAT"):  # ESCALATE: page a person; PERMANENT_FIX: fix the cause
         return f"{key}: no restart at {level}"
     if result["regressed"] is not False:
         return f"{key}: no restart, because it came back after its fix"
