@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fuzzes each target for some seconds, one after the other: fuzz/run.sh 180 [target ...]. Prints the
-# number of inputs, and fails if one crashes, which is then in fuzz/artifacts. Stable Rust is
-# enough.
+# number of inputs, and fails if an input crashes, which is then in fuzz/artifacts. Stable Rust is
+# sufficient.
 #
 # Inputs that reach new code are kept in fuzz/grown. To commit the best of them:
 #   cargo fuzz cmin --sanitizer none <target> fuzz/grown/<target> -- -use_counters=0 -max_len=400
@@ -19,15 +19,15 @@ cargo fuzz --version >/dev/null 2>&1 || cargo install --locked --debug cargo-fuz
 read -r -a build <<<"${FUZZ_BUILD:-}"
 options=(--sanitizer none "${build[@]}")
 
-# No address sanitizer: it needs a nightly Rust and finds faults of `unsafe`, which is not used
-# here.
+# No address sanitizer: it needs a nightly Rust and finds faults of `unsafe`, which this project
+# does not use.
 cargo fuzz build "${options[@]}"
 
 crashed=()
 for target in "${targets[@]}"; do
   mkdir -p "fuzz/grown/$target"
   log=$(mktemp)
-  # What is found goes to the first folder: the committed one stays as it is.
+  # New inputs go to the first directory; the committed one does not change.
   if ! cargo fuzz run "${options[@]}" "$target" "fuzz/grown/$target" "fuzz/corpus/$target" -- \
     -max_total_time="$seconds" -timeout=10 -dict=fuzz/words.dict -print_final_stats=1 \
     >"$log" 2>&1; then

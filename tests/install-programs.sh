@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs missing programs that the tests start from Debian's packages, if this user may. If not,
-# says what to install. With `bench`, `attack`, `fuzz` or `chaos`: the programs of those instead.
-# With `page`: axe-core and TypeScript alone, which the tests have too.
+# Installs missing programs that the tests start from Debian packages, if this user is root.
+# Otherwise, prints what to install. With `bench`, `attack`, `fuzz` or `chaos`: the programs of
+# these instead. With `page`: only axe-core and TypeScript, which the tests use too.
 set -euo pipefail
 
 # From npm's registry, for the tests and lints of the page. Where npm or the registry is missing,
@@ -20,7 +20,7 @@ install_page_tools() {
       return
     fi
   fi
-  echo "The page is checked without ${packages[*]}: $why" >&2
+  echo "The page is tested without ${packages[*]}, because $why" >&2
   [ -z "${CI:-}" ]
 }
 
@@ -83,8 +83,8 @@ fi
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
-  echo "These programs are needed: ${missing[*]}" >&2
-  echo "On Debian and Ubuntu: sudo apt-get install ${missing[*]}" >&2
+  echo "These packages are missing: ${missing[*]}" >&2
+  echo "On Debian and Ubuntu, run: sudo apt-get install ${missing[*]}" >&2
   exit 1
 fi
 echo "installing ${missing[*]}"

@@ -64,7 +64,7 @@ fn main() -> ExitCode {
     };
     println!("{machine}");
     if machine.is_busy() {
-        println!("Other programs use this machine: the figures are theirs too.");
+        println!("Other programs use this machine, which affects the figures.");
     }
 
     let mut bench = Bench::new(settings, selections.iter().map(|row| row.group.seconds).sum());
@@ -85,7 +85,7 @@ fn main() -> ExitCode {
     if failures.is_empty() {
         return ExitCode::SUCCESS;
     }
-    println!("FAILED, so that their lines are missing: {}", failures.join(", "));
+    println!("These rows FAILED, and their lines are missing: {}", failures.join(", "));
     ExitCode::FAILURE
 }
 

@@ -85,7 +85,7 @@ impl UnderWay {
         })?;
         let load: Load = serde_json::from_str(figures)?;
         if load.refused + load.broken > 0 || load.requests == 0 {
-            return Err(format!("not every request was answered well: {load:?}").into());
+            return Err(format!("some requests failed: {load:?}").into());
         }
         Ok(load)
     }

@@ -235,7 +235,7 @@ fn wait_until_ready(connection: &mut Connection) -> Outcome<()> {
             return Ok(());
         }
         if Instant::now() > deadline {
-            return Err(format!("the service stays unwell: {ready}").into());
+            return Err(format!("the service does not become ready: {ready}").into());
         }
         thread::sleep(Duration::from_millis(50));
     }

@@ -127,7 +127,7 @@ impl Service {
         let mut connection = Connection::open(self.port())?;
         let ready = connection.ask(&get("/readyz"))?;
         if ready["status"] != "ready" {
-            return Err(format!("the service was not well: {ready}").into());
+            return Err(format!("the service was not ready: {ready}").into());
         }
         let mut counted = 0;
         for anomaly in anomalies {

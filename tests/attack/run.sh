@@ -43,7 +43,7 @@ await() {
     "$@" >/dev/null 2>&1 && return
     sleep 0.1
   done
-  echo "not within a minute: $*" >&2
+  echo "this did not succeed within a minute: $*" >&2
   cat "$dir"/*.log >&2
   return 1
 }

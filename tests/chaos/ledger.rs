@@ -66,7 +66,7 @@ impl Ledger {
                 }
                 for id in there.difference(&account.occurrences) {
                     verdict.doubled += 1;
-                    verdict.faults.push(format!("occurrence {id} of {key} came from nowhere"));
+                    verdict.faults.push(format!("occurrence {id} of {key} is not in the ledger"));
                 }
             }
             for service in stage.services() {

@@ -198,7 +198,7 @@ impl Stage {
                 if ready["status"] == "ready" && ready["spool"]["operations"] == 0 {
                     break;
                 }
-                assert!(Instant::now() < deadline, "it does not get well: {ready}");
+                assert!(Instant::now() < deadline, "it does not become ready: {ready}");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
@@ -372,7 +372,7 @@ async fn in_step(nodes: &[Node]) {
     for node in nodes {
         let client = node.lock().await.client().await;
         loop {
-            assert!(Instant::now() < deadline, "a replica does not get in step");
+            assert!(Instant::now() < deadline, "a replica does not catch up");
             let replication = client.text(&["INFO", "replication"]).await.unwrap_or_default();
             if replication.contains("role:master") || replication.contains("master_link_status:up")
             {

@@ -152,7 +152,7 @@ pub(crate) fn parse(name: &str) -> Result<Selection, String> {
             }
         }
     }
-    Err(format!("there is no such row. {}", list()))
+    Err(format!("the row does not exist. {}", list()))
 }
 
 /// The names of all rows, as help.
