@@ -32,7 +32,7 @@ use crate::{
 
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Minimum time for closing the store and the spool, where requests have taken all of
+/// Minimum time for closing the store and the spool, even if requests have used all of
 /// `http.shutdown_timeout_seconds`.
 const MIN_CLOSE_TIME: Duration = Duration::from_secs(1);
 
@@ -49,10 +49,10 @@ pub struct Application {
     limits: HttpConfig,
 }
 
-/// Why the service could not start.
+/// The reason why the service could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The name to listen on has no address.
+    /// The name in `listen` resolves to no address.
     #[error(
         "the address of `listen` ({listen}) can't be resolved: {source}. Use a name that this \
          machine can resolve, or an address such as 127.0.0.1:8080"
@@ -63,7 +63,7 @@ pub enum StartError {
         /// The error of the operating system.
         source: io::Error,
     },
-    /// Listening on the address has failed.
+    /// The operating system refused to listen on the address.
     #[error(
         "can't listen on {address}: {source}. Stop the process that listens there, or set another \
          `listen` (ANOMALY_COUNTER__LISTEN)"
@@ -111,8 +111,8 @@ pub enum StartError {
     Aborted(#[from] tokio::task::JoinError),
 }
 
-/// The parts of the configuration that a start needs, and that the command `check-config` tries.
-/// One function makes both, so that what passes the one does not fail the other.
+/// The parts of the configuration that a start needs and the command `check-config` tries. One
+/// function makes both, so that a configuration that passes the check also starts.
 #[derive(Debug)]
 pub struct Prepared {
     listen: Vec<SocketAddr>,
@@ -123,12 +123,12 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Applies the configuration, as far as that needs neither the port nor the store. It leaves
-    /// nothing behind on the disk. The traces begin here; this must be called, and they must be
-    /// ended, outside of a runtime.
+    /// Applies the configuration as far as that needs neither the port nor the store. Leaves
+    /// nothing on the disk. Starts the traces: both this call and their end must be outside of a
+    /// runtime.
     ///
     /// # Errors
-    /// When a value or a file can't be used.
+    /// Fails if a value or a file can't be used.
     pub fn new(config: &Config) -> Result<(Self, Traces), StartError> {
         let listen = config.listen.resolve();
         let listen = listen
@@ -158,7 +158,7 @@ impl Prepared {
     /// Reads the embedded store's file without changing it, unless another process has it open.
     ///
     /// # Errors
-    /// When a start could not open it.
+    /// Fails if a start could not open it.
     pub fn try_store(&self, config: &Config) -> Result<(), StartError> {
         if self.redis.is_none() {
             EmbeddedStore::try_open(&config.data_dir)?;
@@ -166,7 +166,7 @@ impl Prepared {
         Ok(())
     }
 
-    /// Asks Redis whether it can be used; `None` where none is configured.
+    /// Checks whether Redis can be used; `None` if none is configured.
     pub async fn examine_redis(&self) -> Option<Result<RedisReport, StoreError>> {
         let redis = self.redis.as_ref()?;
         Some(redis.run().await)
@@ -195,7 +195,7 @@ fn must_be_writable(dir: &Path, file: &str) -> io::Result<()> {
         }
     });
     for folder in missing {
-        // The innermost first. One in which another process has put something stays.
+        // The innermost folder first. A folder in which another process has put a file stays.
         let _ = fs::remove_dir(folder);
     }
     written
@@ -210,7 +210,7 @@ async fn listener(addresses: &[SocketAddr]) -> Result<TcpListener, StartError> {
             Err(source) if source.kind() == ErrorKind::AddrNotAvailable => {
                 absent.get_or_insert(StartError::Listen { address, source });
             }
-            // Another address would be another service's, or none that a caller looks for.
+            // Another address would belong to another service, or be one that no caller looks for.
             Err(source) => return Err(StartError::Listen { address, source }),
         }
     }
@@ -225,7 +225,7 @@ impl Application {
     /// Listens, opens the store and starts the counter.
     ///
     /// # Errors
-    /// When the address is in use, or a file can't be opened. An unreachable Redis is no error.
+    /// Fails if the address is in use, or a file can't be opened. An unreachable Redis is no error.
     pub async fn build(config: &Config, prepared: Prepared) -> Result<Self, StartError> {
         let Prepared { listen, authenticator, tls, rules, redis } = prepared;
         let listener = listener(&listen).await?;
@@ -233,7 +233,7 @@ impl Application {
         let address = listener.local_addr().map_err(listening)?;
         let (authenticator, tls) = (Arc::new(authenticator), tls.map(Arc::new));
 
-        // Beside the store's own connections, so that what is wrong is known in time.
+        // Runs next to the store's own connections, so that a problem is known in time.
         let examined = redis.map(|redis| tokio::spawn(async move { redis.run().await }));
         let store = open_store(config).await?;
         let recorder = Recorder::install(store.name())?;
@@ -294,7 +294,7 @@ impl Application {
     }
 
     /// Serves until `stop` completes, then answers the accepted requests and closes the store.
-    /// Reloads the files of secrets and of rules at each of `hangups`.
+    /// Reloads the files of secrets and of rules on each of `hangups`.
     pub async fn run(self, stop: impl Future<Output = ()> + Send, hangups: Signal) {
         let Self { listener, address, service, counter, authenticator, recorder, tls, limits } =
             self;
@@ -330,13 +330,13 @@ async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
     Ok(Arc::new(opened?))
 }
 
-/// Says at once what is wrong with Redis, and not only when the first write has to wait.
+/// Logs problems with Redis at the start, rather than when the first write has to wait.
 async fn report_redis(
     examined: JoinHandle<Result<RedisReport, StoreError>>,
     counter: Arc<Counter>,
 ) {
     match examined.await {
-        // It was aborted.
+        // The task was aborted.
         Err(_) => {}
         Ok(Ok(report)) => tracing::info!("Redis at startup: {}", report.brief()),
         Ok(Err(fault)) => counter.report_fault_at_start(&fault).await,

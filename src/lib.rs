@@ -1,5 +1,5 @@
 //! anomaly-counter counts how often an anomaly happens, and says when to stop restarting and fix
-//! the cause. The binary is a thin shell around this library; ARCHITECTURE.md is the map.
+//! the cause. The binary is a thin layer over this library; ARCHITECTURE.md is the map.
 //!
 //! Modules import from left to right only:
 //! `printable → options → domain → telemetry → rules → tls → traces → redb_file | commit_witness →`

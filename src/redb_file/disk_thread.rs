@@ -1,6 +1,6 @@
-//! A thread that owns what is on a disk, and does one job after the other. Callers wait for theirs
+//! A thread that owns data on a disk and does one job after the other. Callers wait for their job
 //! up to a timeout: a disk that hangs blocks this thread, and nothing else. A job that was not
-//! begun by then is withdrawn; the outcome of one that was comes later.
+//! begun by then is withdrawn; the outcome of a job that was begun is known later.
 
 use std::{
     fmt,
@@ -17,12 +17,12 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time};
 
-/// Interval of looking for the end of the thread when it is closed.
+/// Interval of checking for the end of the thread when it is closed.
 const CLOSING_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The state that the thread owns.
 pub(crate) trait DiskWork: Send + 'static {
-    /// Returns whether there is work to do between two jobs.
+    /// Returns true if there is work to do between two jobs.
     fn has_spare_work(&self) -> bool {
         false
     }
@@ -30,13 +30,13 @@ pub(crate) trait DiskWork: Send + 'static {
     /// Does a piece of that work.
     fn do_spare_work(&mut self) {}
 
-    /// Is called after a panic; what it has left behind is not known.
+    /// Restores the state after a panic, which may have left it incomplete.
     fn recover_from_panic(&mut self);
 }
 
 type Job<W> = Box<dyn FnOnce(&mut W) + Send>;
 
-/// Why a job has no result, or none yet.
+/// The reason why a job has no result, or none yet.
 #[derive(Debug)]
 pub(crate) enum JobError<R> {
     /// It was not begun, and will not be.
@@ -47,17 +47,17 @@ pub(crate) enum JobError<R> {
     Aborted,
 }
 
-/// A result that comes later.
+/// A result that is known later.
 #[derive(Debug)]
 pub(crate) struct Late<R>(oneshot::Receiver<R>);
 
 impl<R> Late<R> {
-    /// Waits for the result, as long as it takes; `None` if the job was aborted.
+    /// Waits for the result, however long it takes; `None` if the job was aborted.
     pub(crate) async fn result(self) -> Option<R> {
         self.0.await.ok()
     }
 
-    /// Returns the result if it is there; `Some(None)` if the job was aborted.
+    /// Returns the result if it is known; `Some(None)` if the job was aborted.
     pub(crate) fn try_result(&mut self) -> Option<Option<R>> {
         match self.0.try_recv() {
             Ok(result) => Some(Some(result)),
@@ -69,26 +69,26 @@ impl<R> Late<R> {
 
 /// The thread, and its queue of jobs.
 pub(crate) struct DiskThread<W> {
-    /// Absent once closed.
+    /// Absent after the thread was closed.
     jobs: Mutex<Option<mpsc::Sender<Job<W>>>>,
-    /// Is disconnected when the thread has ended.
+    /// Disconnected when the thread has ended.
     ended: Mutex<mpsc::Receiver<()>>,
     progress: Arc<Progress>,
     /// True while a job of [`DiskThread::request`] has not ended.
     is_requested: Arc<AtomicBool>,
 }
 
-/// The job that the thread is doing. Each job and each piece of spare work has a number.
+/// The job in progress. Each job and each piece of spare work has a number.
 #[derive(Debug)]
 struct Progress {
     timeout: Duration,
     started: Instant,
     last: AtomicU64,
-    /// The number of what is being done; 0 while the thread waits for a job.
+    /// The number of the work in progress; 0 while the thread waits for a job.
     running: AtomicU64,
-    /// When that began, in milliseconds since `started`.
+    /// The time at which that work began, in milliseconds since `started`.
     begun_at_ms: AtomicU64,
-    /// The number of the last job that was begun, and whose caller has not waited for its end.
+    /// The number of the last job whose caller stopped waiting after it was begun.
     given_up: AtomicU64,
 }
 
@@ -112,13 +112,13 @@ impl Progress {
     fn run(&self, number: u64, work: impl FnOnce()) {
         self.begun_at_ms.store(self.now_ms(), Ordering::Relaxed);
         self.running.store(number, Ordering::Release);
-        // Also after a panic.
+        // Reset even after a panic.
         let _idle = Idle(&self.running);
         work();
     }
 
-    /// Returns whether the disk does not answer: what is being done takes longer than the timeout,
-    /// or its caller has given up waiting for it.
+    /// Returns true if the disk does not answer: the work in progress takes longer than the
+    /// timeout, or its caller has stopped waiting for it.
     fn is_stalled(&self) -> bool {
         let running = self.running.load(Ordering::Acquire);
         if running == 0 {
@@ -135,7 +135,7 @@ impl Progress {
     }
 }
 
-/// Ends what is running when it is dropped.
+/// Ends the running work when it is dropped.
 struct Idle<'a>(&'a AtomicU64);
 
 impl Drop for Idle<'_> {
@@ -144,7 +144,7 @@ impl Drop for Idle<'_> {
     }
 }
 
-/// The claim to a job, which is begun or withdrawn: whoever claims it first decides.
+/// The claim to a job, which is either begun or withdrawn: the first side to claim it decides.
 #[derive(Debug, Default)]
 struct Claim(AtomicU8);
 
@@ -199,7 +199,7 @@ impl<W: DiskWork> DiskThread<W> {
         }
     }
 
-    /// Does a job on the thread, and returns its result. It is done to its end also if the caller
+    /// Does a job on the thread, and returns its result. The job runs to its end even if the caller
     /// no longer waits.
     pub(crate) async fn run<R: Send + 'static>(
         &self,
@@ -216,7 +216,7 @@ impl<W: DiskWork> DiskThread<W> {
             if of_job.begin() {
                 let mut result = None;
                 progress.run(number, || result = Some(job(work)));
-                // A caller that waits no longer needs no answer.
+                // A caller that no longer waits needs no answer.
                 let _ = result.map(|result| answer.send(result));
             }
         }));
@@ -233,8 +233,8 @@ impl<W: DiskWork> DiskThread<W> {
         }
     }
 
-    /// Has a job done on the thread, without waiting for it: not if the thread is busy with an
-    /// earlier one of this kind, or stalled.
+    /// Requests a job on the thread without waiting for it. The job is skipped if an earlier one of
+    /// this kind has not ended, or if the thread is stalled.
     pub(crate) fn request(&self, job: impl FnOnce(&mut W) + Send + 'static) {
         if self.is_stalled() || self.is_requested.swap(true, Ordering::AcqRel) {
             return;
@@ -247,13 +247,13 @@ impl<W: DiskWork> DiskThread<W> {
         }));
     }
 
-    /// Returns whether the disk does not answer, so that jobs are withdrawn at once.
+    /// Returns true if the disk does not answer, so that jobs are withdrawn at once.
     pub(crate) fn is_stalled(&self) -> bool {
         self.progress.is_stalled()
     }
 
-    /// Ends the thread after the queued jobs. Returns whether it has ended: one that is stalled is
-    /// not waited for.
+    /// Ends the thread after the queued jobs. Returns true if it has ended. A stalled thread is not
+    /// waited for.
     pub(crate) async fn close(&self) -> bool {
         self.jobs.lock().take();
         while !self.has_ended(Duration::ZERO) {
@@ -326,10 +326,10 @@ mod tests {
     use super::*;
 
     const TIMEOUT: Duration = Duration::from_secs(1);
-    /// For jobs that end by themselves.
+    /// A timeout for jobs that end by themselves.
     const LONG_TIMEOUT: Duration = Duration::from_secs(60);
 
-    /// Has a list of what was done to it.
+    /// A list of the jobs that were done.
     #[derive(Default)]
     struct Done(Vec<&'static str>);
 

@@ -1,10 +1,10 @@
-//! Opens the redb files of the spool and the embedded store, verifies them, and sets a damaged one
-//! aside. Tells apart what callers treat differently: a file that another process has open, a
-//! fault of the disk or its permissions, and damage. What to do about it is the caller's decision.
+//! Opens the redb files of the spool and the embedded store, verifies them, and renames damaged
+//! ones. Distinguishes the cases that callers treat differently: a file that another process has
+//! open, a fault of the disk or its permissions, and damage. The caller decides what follows.
 //!
 //! `disk_thread.rs` is the thread that owns an open file, so that nothing else waits for the disk;
-//! `presence.rs` notices that an open file is not at its path any more; `overlay.rs` looks at a
-//! file without changing it; `readable.rs` reads a damaged one.
+//! `presence.rs` detects that an open file is no longer at its path; `overlay.rs` opens a file
+//! without changing it; `readable.rs` reads a damaged file.
 
 mod disk_thread;
 mod overlay;
@@ -25,7 +25,7 @@ use std::{
 use redb::{Builder, Database, DatabaseError, Error, TableHandle as _, WriteTransaction};
 
 /// The progress of a repair at which redb asks whether it may go back to the commit before the last
-/// one; an intact file is repaired without that step.
+/// one. An intact file is repaired without that step.
 const IS_ROLLED_BACK: Range<f64> = 0.2..0.5;
 pub(crate) use disk_thread::{DiskThread, DiskWork, JobError, Late};
 pub(crate) use overlay::{Overlay, takes_other_slot};
@@ -36,11 +36,11 @@ pub(crate) use readable::ReadableFile;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Missing {
     Create,
-    /// For a file that was open before: a disk that is gone is no reason to begin empty.
+    /// For a file that was open before: if its disk is gone, starting empty would be wrong.
     Fail,
 }
 
-/// A redb file by its path, with the settings that it is opened with.
+/// A redb file, given by its path, with the settings for opening it.
 #[derive(Clone, Debug)]
 pub(crate) struct RedbFile {
     path: PathBuf,
@@ -49,15 +49,15 @@ pub(crate) struct RedbFile {
     refuses_rollback: bool,
 }
 
-/// Why a file can't be used.
+/// The reason why a file can't be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenFault {
     #[error("another process has the file open")]
     InUse,
-    /// The disk fails, is full, or does not permit it.
+    /// The disk fails, is full, or denies access.
     #[error(transparent)]
     Disk(io::Error),
-    /// The file holds what redb or the caller can't read.
+    /// redb or the caller can't read the content of the file.
     #[error(transparent)]
     Damaged(Error),
 }
@@ -73,7 +73,8 @@ impl From<Error> for OpenFault {
 }
 
 impl RedbFile {
-    /// The file `name` in `data_dir`. Its integrity is not checked unless that is asked for.
+    /// Creates the description of the file `name` in `data_dir`. Its integrity is not checked
+    /// unless that is requested.
     pub(crate) fn new(data_dir: &Path, name: &str, page_cache_bytes: usize) -> Self {
         Self {
             path: data_dir.join(name),
@@ -83,13 +84,14 @@ impl RedbFile {
         }
     }
 
-    /// The same, with the checksums of all pages verified when it is opened.
+    /// Returns the same file, with the checksums of all pages verified when it is opened.
     pub(crate) fn with_integrity_check(self) -> Self {
         Self { checks_integrity: true, ..self }
     }
 
-    /// The same, without the repair by which redb goes back to the commit before the last one if
-    /// pages of the last one are torn or damaged: that is [`Error::RepairAborted`].
+    /// Returns the same file, without the repair by which redb goes back to the commit before the
+    /// last one if pages of the last one are incomplete or damaged: that is
+    /// [`Error::RepairAborted`].
     pub(crate) fn without_rollback(self) -> Self {
         Self { refuses_rollback: true, ..self }
     }
@@ -98,9 +100,9 @@ impl RedbFile {
         &self.path
     }
 
-    /// Opens the file and applies `prepare` to it, which may find it [`Error::Corrupted`]. redb may
-    /// panic on a file that was altered outside of it; in either step that is damage. So is a file
-    /// that is empty or half there.
+    /// Opens the file and applies `prepare` to it, which may return [`Error::Corrupted`]. redb may
+    /// panic on a file that other programs have changed; in both steps, a panic counts as damage.
+    /// So does a file that is empty or incomplete.
     pub(crate) fn open<T>(
         &self,
         missing: Missing,
@@ -111,12 +113,12 @@ impl RedbFile {
                 Missing::Create if !self.path.try_exists()? => self.create()?,
                 Missing::Create | Missing::Fail => self.builder().open(&self.path)?,
             };
-            // redb syncs the file, but not the folder's entry for it.
+            // redb syncs the file, but not its entry in the folder.
             sync_folder(&self.path)?;
             match prepare(&database) {
                 Ok(prepared) => Ok((database, prepared)),
                 Err(damage @ Error::Corrupted(_)) => {
-                    // Closing it would write to pages that may hold what can be salvaged.
+                    // Closing it would write to pages from which data may be salvaged.
                     mem::forget(database);
                     Err(damage)
                 }
@@ -127,20 +129,21 @@ impl RedbFile {
         opened.unwrap_or_else(panicked).map_err(OpenFault::from)
     }
 
-    /// Creates the file under another name first: under its own it is never half there.
+    /// Creates the file under another name first, so that it never exists incomplete under its own.
     fn create(&self) -> Result<Database, Error> {
         let unfinished = self.path.with_extension("unfinished");
         let database = match self.builder().create(&unfinished) {
             Err(DatabaseError::DatabaseAlreadyOpen) => return Err(Error::DatabaseAlreadyOpen),
             Err(_) if unfinished.try_exists()? => {
-                // A process that ended too early has left it. Nothing was ever written to it.
+                // A process that ended too early has left it. Nothing was written to it.
                 fs::remove_file(&unfinished)?;
                 self.builder().create(&unfinished)?
             }
             created => created?,
         };
         if self.path.try_exists()? {
-            // Another process has created it meanwhile. A third one may have found this one too.
+            // Another process has created it in the meantime. A third one may have found this one
+            // too.
             drop(database);
             match fs::remove_file(&unfinished) {
                 Err(fault) if fault.kind() != io::ErrorKind::NotFound => return Err(fault.into()),
@@ -166,12 +169,12 @@ impl RedbFile {
         builder
     }
 
-    /// The file of the same kind beside it, with `extension` in place of its own.
+    /// Returns a file of the same kind next to it, with `extension` in place of its own.
     pub(crate) fn beside(&self, extension: &str) -> Self {
         Self { path: self.path.with_extension(extension), ..self.clone() }
     }
 
-    /// Puts the file, which nobody has open, in the place of `other`, which must be missing.
+    /// Renames the file, which no process has open, to the name of `other`, which must not exist.
     pub(crate) fn rename_to(&self, other: &Self) -> io::Result<()> {
         fs::rename(&self.path, &other.path)?;
         sync_folder(&other.path)
@@ -186,12 +189,12 @@ impl RedbFile {
     }
 }
 
-/// The text of an error of `dir`, the folder of the files.
+/// Returns the text of an error of `dir`, the folder of the files.
 pub(crate) fn folder_text(dir: &Path, source: &io::Error) -> String {
     format!("data_dir {}: {source}. Make it writable, or set another `data_dir`", dir.display())
 }
 
-/// The text of the error that another process has `file` open.
+/// Returns the text of the error that another process has `file` open.
 pub(crate) fn in_use_text(file: &Path) -> String {
     format!(
         "{} is in use by another process. Stop that process, or give this one its own `data_dir` \
@@ -205,10 +208,10 @@ thread_local! {
     static CATCHES: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Makes panics within [`without_panic`] print nothing.
+/// Prevents output of panics within [`without_panic`].
 static QUIET: Once = Once::new();
 
-/// Returns what `work` returns, or the text of its panic: redb panics on some kinds of damage.
+/// Returns the result of `work`, or the text of its panic: redb panics on some kinds of damage.
 pub(crate) fn without_panic<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     QUIET.call_once(|| {
         let hook = panic::take_hook();
@@ -229,7 +232,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no reason")
 }
 
-/// The names of all tables, sorted.
+/// Returns the names of all tables, sorted.
 pub(crate) fn table_names(transaction: &WriteTransaction) -> Result<Vec<String>, Error> {
     let mut names: Vec<_> =
         transaction.list_tables()?.map(|table| table.name().to_owned()).collect();
@@ -237,21 +240,21 @@ pub(crate) fn table_names(transaction: &WriteTransaction) -> Result<Vec<String>,
     Ok(names)
 }
 
-/// Makes a new or another name of a file durable.
+/// Makes a new or changed name of a file durable.
 pub(crate) fn sync_folder(file: &Path) -> io::Result<()> {
     file.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 
-/// EIO, which has no kind of its own.
+/// EIO, which has no `ErrorKind` of its own.
 const CAN_NOT_BE_READ: i32 = 5;
 
-/// Returns true if the disk has lost what is asked for, as a bad sector does.
+/// Returns true if the disk has lost the requested data, as with a bad sector.
 pub(crate) fn is_unreadable(fault: &io::Error) -> bool {
     fault.raw_os_error() == Some(CAN_NOT_BE_READ)
 }
 
-/// Returns true if the file's content is at fault, and not the disk or its permissions: also where
-/// the disk has lost a part of it.
+/// Returns true if the file's content is at fault, and not the disk or its permissions. This
+/// includes data that the disk has lost.
 fn is_damage(fault: &io::Error) -> bool {
     let of_content =
         matches!(fault.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof);
@@ -331,7 +334,7 @@ mod tests {
         }
     }
 
-    /// To close it, redb would write to pages that may hold what can be salvaged.
+    /// Closing the file would write to pages from which data may be salvaged.
     #[test]
     fn a_file_that_is_found_damaged_stays_as_it_is() {
         let dir = TempDir::new().unwrap();

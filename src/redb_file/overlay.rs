@@ -1,5 +1,5 @@
-//! A redb file that is looked at without being changed: what redb writes when it opens and repairs
-//! it stays in memory, which is little, and is dropped.
+//! A redb file that is opened without being changed: the pages that redb writes when it opens and
+//! repairs the file stay in memory, which are few, and are dropped.
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +23,7 @@ const BLOCK_BYTES: usize = 4_096;
 const FLAGS_OFFSET: u64 = 9;
 const PRIMARY_SLOT: u8 = 1;
 
-/// The file below what was written. It is locked, so that nobody else opens it.
+/// The file, below the written data. It is locked, so that no other process opens it.
 #[derive(Clone, Debug)]
 pub(crate) struct Overlay(Arc<Layers>);
 
@@ -36,7 +36,7 @@ struct Layers {
 #[derive(Debug)]
 struct Written {
     length: u64,
-    /// The bytes of the file that have not been cut off.
+    /// The number of bytes of the file that were not cut off.
     of_file: u64,
     blocks: BTreeMap<u64, Box<[u8; BLOCK_BYTES]>>,
 }
@@ -45,9 +45,11 @@ impl Overlay {
     /// Opens the file.
     ///
     /// # Errors
-    /// [`Error::DatabaseAlreadyOpen`] if another process has it open, and those of the disk.
+    /// Returns [`Error::DatabaseAlreadyOpen`] if another process has it open, and the errors of the
+    /// disk.
     pub(crate) fn of(path: &Path) -> Result<Self, Error> {
-        // As redb does: some file systems lock no file that is open for reading only.
+        // Opened for writing, as redb does: some file systems do not lock a file that is open only
+        // for reading.
         let opened = File::options().read(true).write(true).open(path);
         let file = opened.or_else(|_| File::open(path))?;
         match file.try_lock() {
@@ -67,27 +69,27 @@ impl Overlay {
     }
 }
 
-/// Returns whether redb would take the other slot than the one that the header of a file names:
-/// after a process was killed it does so, without a repair, if the slot of the last commit is
-/// damaged. It reads no more than the header.
+/// Returns true if redb would use another slot than the one that the header of a file names. After
+/// a process was killed, it does so without a repair if the slot of the last commit is damaged.
+/// Only the header is read.
 pub(crate) fn takes_other_slot(path: &Path) -> Result<bool, Error> {
     let overlay = Overlay::of(path)?;
     let before = overlay.flags()?;
     let mut builder = Database::builder();
-    // The callback is then called for every file.
+    // With this setting, the callback is called for every file.
     builder.set_check_integrity_on_open(true).set_repair_callback(|session| session.abort());
     let opened = without_panic(|| builder.create_with_backend(overlay.clone()).map(drop));
     match opened {
         Ok(Err(redb::DatabaseError::RepairAborted)) => {
             Ok((before ^ overlay.flags()?) & PRIMARY_SLOT != 0)
         }
-        // Opening it in earnest says what is wrong with it.
+        // Opening the file normally reports what is wrong with it.
         _ => Ok(false),
     }
 }
 
 impl Layers {
-    /// Reads what the file has, and zeros behind it.
+    /// Reads the bytes of the file, and zeros after its end.
     fn read_file(&self, of_file: u64, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let there = usize::try_from(of_file.saturating_sub(offset)).unwrap_or(usize::MAX);
         let (there, behind) = out.split_at_mut(there.min(out.len()));
@@ -97,13 +99,14 @@ impl Layers {
     }
 }
 
-/// The numbers of the blocks with bytes from `offset` on.
+/// Returns the numbers of the blocks that contain bytes from `offset` on.
 fn blocks(offset: u64, bytes: usize) -> Range<u64> {
     let size = BLOCK_BYTES as u64;
     offset / size..(offset + bytes as u64).div_ceil(size)
 }
 
-/// The part of `block` that lies in `bytes` at `offset`: where in the block, and where in `bytes`.
+/// Returns the part of `block` that lies in `bytes` at `offset`, as a range in the block and a
+/// range in `bytes`.
 fn shared(block: u64, offset: u64, bytes: usize) -> (Range<usize>, Range<usize>) {
     let begin = block * BLOCK_BYTES as u64;
     let first = offset.max(begin);

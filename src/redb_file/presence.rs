@@ -1,5 +1,5 @@
-//! Notices that a file was deleted, moved or replaced while it is open: what is written to it then
-//! is found by no later process.
+//! Detects that a file was deleted, moved or replaced while it is open: later processes do not find
+//! what is then written to it.
 
 use std::{
     fs, io,
@@ -13,11 +13,12 @@ use std::{
 pub(crate) struct OpenedFile {
     path: PathBuf,
     device: u64,
-    /// Is given to no other file while this one is open.
+    /// No other file has this number while this one is open.
     inode: u64,
 }
 
-/// Why the file at the path is not the one that was opened. The texts may be shown to clients.
+/// The reason why the file at the path is not the one that was opened. The texts may be shown to
+/// clients.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Absence {
     #[error(
@@ -37,7 +38,7 @@ pub(crate) enum Absence {
 }
 
 impl OpenedFile {
-    /// The file at `path`, which has just been opened.
+    /// Identifies the file at `path`, which has just been opened.
     pub(crate) fn at(path: &Path) -> io::Result<Self> {
         let found = fs::metadata(path)?;
         Ok(Self { path: path.to_owned(), device: found.dev(), inode: found.ino() })
@@ -47,12 +48,13 @@ impl OpenedFile {
         &self.path
     }
 
-    /// Notes that it was renamed to `path`.
+    /// Notes that the file was renamed to `path`.
     pub(crate) fn note_renamed(&mut self, path: &Path) {
         path.clone_into(&mut self.path);
     }
 
-    /// Says that its disk has not answered within `timeout`. Clients may see the text.
+    /// Returns the text of the fault that the disk has not answered within `timeout`. Clients may
+    /// see it.
     pub(crate) fn unanswered(&self, timeout: Duration) -> String {
         format!(
             "the disk of {} has not responded for {} ms (`store.write_timeout_ms`)",
@@ -61,7 +63,7 @@ impl OpenedFile {
         )
     }
 
-    /// Checks that the path leads to the file that was opened. That also says that it has a link.
+    /// Checks that the path leads to the file that was opened, which then also has a link.
     pub(crate) fn verify(&self) -> Result<(), Absence> {
         let path = || self.path.clone();
         match fs::metadata(&self.path) {

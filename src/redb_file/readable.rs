@@ -1,5 +1,5 @@
-//! Reads a damaged file as far as its disk gives it. A block that the disk can't read is read as
-//! zeros, and counted: what is in the others can be saved.
+//! Reads a damaged file as far as its disk returns it. A block that the disk can't read is read as
+//! zeros, and counted: the other blocks can be saved.
 
 use std::{collections::BTreeSet, fs::File, io, os::unix::fs::FileExt as _, path::Path};
 
@@ -10,7 +10,7 @@ use super::is_unreadable;
 /// The unit in which a disk loses data.
 const BLOCK_BYTES: u64 = 4_096;
 
-/// A file that is read in spite of its disk.
+/// A file that is read despite faults of its disk.
 #[derive(Debug)]
 pub(crate) struct ReadableFile {
     file: File,
@@ -27,12 +27,12 @@ impl ReadableFile {
         &self.file
     }
 
-    /// The number of blocks of 4 KiB that were read as zeros.
+    /// Returns the number of blocks of 4 KiB that were read as zeros.
     pub(crate) fn unreadable_blocks(&self) -> usize {
         self.unreadable.lock().len()
     }
 
-    /// Fills `bytes` from `offset` on, as far as the file goes. Returns the number of bytes read.
+    /// Fills `bytes` from `offset` on, up to the end of the file. Returns the number of bytes read.
     pub(crate) fn read_at_most(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
         match fill(&self.file, bytes, offset) {
             Err(fault) if is_unreadable(&fault) => self.read_by_block(bytes, offset),
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(file.unreadable_blocks(), 0);
     }
 
-    /// The first pages of a process can't be read: EIO, as of a bad sector.
+    /// The first pages of a process can't be read: EIO, as from a bad sector.
     #[cfg(target_os = "linux")]
     #[test]
     fn what_can_not_be_read_is_zeros_and_counted_once() {

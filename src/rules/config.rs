@@ -12,10 +12,10 @@ use crate::domain::{InvalidSpan, RETENTION, RuleSource, parse_span};
 pub struct RulesConfig {
     /// A TOML file with rules, each under `[[rule]]`, read again on SIGHUP.
     pub file: Option<PathBuf>,
-    /// For how long a level must not have been held before a step to it is new: minutes, hours or
-    /// days, up to 30 days; 0 makes every step new.
+    /// The time for which a level must not have been held before a step to it is new: minutes,
+    /// hours or days, up to 30 days; 0 makes every step new.
     pub rearm: Rearm,
-    /// The rules, where there is no file.
+    /// The rules, if there is no file.
     pub rule: Vec<RuleSource>,
 }
 
@@ -27,7 +27,7 @@ pub struct Rearm {
 }
 
 impl Rearm {
-    /// Returns it in seconds.
+    /// Returns the time in seconds.
     pub fn seconds(&self) -> u32 {
         self.seconds
     }

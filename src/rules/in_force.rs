@@ -1,5 +1,5 @@
-//! The rules that are in force together, with what is known of them: which rule an anomaly has, and
-//! how often each one has decided.
+//! The rules that are in force together, with the rule of each anomaly that was seen, and the
+//! number of decisions of each rule.
 
 use std::sync::{
     Arc,
@@ -13,25 +13,25 @@ use crate::domain::{
     AnomalyKey, Occurrence, RuleRef, RuleSet, Signature, SignatureJson, Timestamp,
 };
 
-/// Maximum number of anomalies whose rule is kept, some 100 bytes each: of others the fields are
-/// read and matched again.
+/// Maximum number of anomalies whose rule is kept, some 100 bytes each. The fields of other
+/// anomalies are read and matched again.
 const MAX_KNOWN: usize = 100_000;
 
-/// Rules that are in force together.
+/// The rules that are in force together.
 #[derive(Debug)]
 pub struct RulesInForce {
     set: Arc<RuleSet>,
     loaded_at: Timestamp,
-    /// The number of occurrences that each rule has decided about since the process began.
+    /// The number of occurrences that each rule has judged since the process began.
     hits: Vec<Arc<AtomicU64>>,
-    /// The index of the rule of each anomaly: a function of its key, for as long as these rules are
-    /// in force. The least recently used goes first.
+    /// The index of each anomaly's rule: a function of the key while these rules are in force. The
+    /// least recently used entry is evicted first.
     known: Mutex<LruCache<AnomalyKey, u16>>,
 }
 
 impl RulesInForce {
-    /// Rules that come into force at `now`. Those of a name that was in force `before` go on
-    /// counting.
+    /// Creates the rules that come into force at `now`. A rule with the name of one that was in
+    /// force `before` continues its count.
     pub(super) fn new(set: RuleSet, now: Timestamp, before: Option<&Self>) -> Self {
         let hits_of = |name: &str| {
             let before = before?;
@@ -44,26 +44,26 @@ impl RulesInForce {
         Self { set: Arc::new(set), loaded_at: now, hits, known }
     }
 
-    /// Returns the rules.
+    /// Returns the rules, in their order.
     pub fn set(&self) -> &Arc<RuleSet> {
         &self.set
     }
 
-    /// Returns when they came into force.
+    /// Returns the time at which they came into force.
     pub fn loaded_at(&self) -> Timestamp {
         self.loaded_at
     }
 
-    /// Returns the number of occurrences that the rule of this index has decided about.
+    /// Returns the number of occurrences that the rule with this index has judged.
     pub fn hits(&self, index: usize) -> u64 {
         self.hits.get(index).map_or(0, |hits| hits.load(Ordering::Relaxed))
     }
 
-    /// Counts an occurrence that a rule has decided about.
+    /// Counts an occurrence that a rule has judged.
     pub fn note_hit(&self, rule: &RuleRef) {
         let index = match Arc::ptr_eq(rule.set(), &self.set) {
             true => Some(rule.index()),
-            // Other rules have come into force meanwhile.
+            // Other rules have come into force in the meantime.
             false => self.set.rules().iter().position(|r| r.name() == rule.rule().name()),
         };
         if let Some(hits) = index.and_then(|index| self.hits.get(index)) {
@@ -71,7 +71,7 @@ impl RulesInForce {
         }
     }
 
-    /// Returns the rule of an anomaly without its fields, where it is known or there is only one.
+    /// Returns the rule of an anomaly without its fields, if it is known or there is only one rule.
     pub fn known_rule(&self, key: AnomalyKey) -> Option<RuleRef> {
         if self.set.has_only_default() {
             return Some(self.default_rule());
@@ -80,23 +80,23 @@ impl RulesInForce {
         Some(RuleRef::new(Arc::clone(&self.set), index.into()))
     }
 
-    /// Gives each occurrence the rule that it is judged by.
+    /// Gives each occurrence the rule that judges it.
     pub fn assign<'a>(&self, occurrences: impl IntoIterator<Item = &'a mut Occurrence>) {
         for occurrence in occurrences {
             occurrence.rule = Some(self.rule_of(occurrence.key, &occurrence.signature_json));
         }
     }
 
-    /// Returns the rule of an anomaly by the object that it was posted with.
+    /// Returns the rule of an anomaly, given the object of its post.
     fn rule_of(&self, key: AnomalyKey, posted: &SignatureJson) -> RuleRef {
         self.known_rule(key).unwrap_or_else(|| self.rule_by(key, Some(&posted.to_stored())))
     }
 
-    /// Returns the rule of an anomaly by the object that is stored with it, or the rule `default`
-    /// where it has none that can be read.
+    /// Returns the rule of an anomaly, given the object that is stored with it. Returns the rule
+    /// `default` if the object is missing or can't be read.
     pub fn rule_by(&self, key: AnomalyKey, stored: Option<&str>) -> RuleRef {
-        // The four fields are stored as the key is made of them: whatever maps posted fields to
-        // others does so before an occurrence is made.
+        // The four fields are stored as the key is computed from them: they are mapped before an
+        // occurrence is created.
         let signature = stored.and_then(Signature::from_stored);
         let Some(signature) = signature else { return self.default_rule() };
         let index = self.set.index_of(&signature);
@@ -109,8 +109,8 @@ impl RulesInForce {
         RuleRef::new(Arc::clone(&self.set), index)
     }
 
-    /// Returns the rule of an anomaly by its fields, without keeping it: of a million anomalies
-    /// that are gone through, few are asked for again.
+    /// Returns the rule of an anomaly, given its fields, without keeping it: of a million anomalies
+    /// in a scan, few are requested again.
     pub fn rule_of_fields(&self, key: AnomalyKey, fields: Option<&Signature>) -> RuleRef {
         let by_fields = |fields| RuleRef::new(Arc::clone(&self.set), self.set.index_of(fields));
         let rule = self.known_rule(key).or_else(|| fields.map(by_fields));

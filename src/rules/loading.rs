@@ -1,4 +1,4 @@
-//! Reads the rules, at the start and again.
+//! Reads the rules, at the start and when they are reloaded.
 
 use std::{
     fs::{self, File},
@@ -17,10 +17,10 @@ use crate::{
     telemetry,
 };
 
-/// Maximum size of the file in bytes: more than that many of the largest rules.
+/// Maximum size of the file in bytes: more than the maximum number of the largest rules takes.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
-/// Why rules can't be used.
+/// The reason why rules can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RulesError {
     /// There are two sources of rules.
@@ -31,25 +31,25 @@ pub enum RulesError {
     /// The file can't be read.
     #[error("the file {} (`rules.file`) can't be read: {source}", file.display())]
     Unreadable {
-        /// The file.
+        /// The path of the file.
         file: PathBuf,
         /// The error of the operating system.
         source: io::Error,
     },
-    /// The file is not as it must be.
+    /// The file does not have the required form.
     #[error("{}: {source}", file.display())]
     Form {
-        /// The file.
+        /// The path of the file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// The fault of its form.
         source: OptionError,
     },
     /// A rule of the file can't be used.
     #[error("{}: {source}", file.display())]
     InFile {
-        /// The file.
+        /// The path of the file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// The fault of the rule.
         source: RuleError,
     },
     /// A rule of the configuration can't be used.
@@ -57,7 +57,6 @@ pub enum RulesError {
     Inline(RuleError),
 }
 
-/// What the file has.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RulesFile {
@@ -77,7 +76,7 @@ impl Rules {
     /// Reads the rules.
     ///
     /// # Errors
-    /// When a rule, or the file, can't be used.
+    /// Fails if a rule or the file can't be used.
     pub fn load(
         config: RulesConfig,
         thresholds: Thresholds,
@@ -88,7 +87,7 @@ impl Rules {
         Ok(Self { config, thresholds, in_force })
     }
 
-    /// Rules that are no more than the rule `default`, without a configuration.
+    /// Creates rules that consist only of the rule `default`, without a configuration.
     #[cfg(test)]
     pub(crate) fn of_thresholds(thresholds: Thresholds) -> Self {
         let config: RulesConfig =
@@ -97,10 +96,10 @@ impl Rules {
     }
 
     /// Reads the file again, if there is one, and returns the number of rules that come into force.
-    /// Requests under way keep the rules that they began with.
+    /// Running requests keep the rules that they began with.
     ///
     /// # Errors
-    /// As [`Rules::load`]; the rules in force stay, and the failure is counted.
+    /// Fails as [`Rules::load`] does. The rules in force then stay, and the failure is counted.
     pub fn reload(&self, now: Timestamp) -> Result<Option<usize>, RulesError> {
         if self.config.file.is_none() {
             return Ok(None);
@@ -118,7 +117,7 @@ impl Rules {
         Arc::clone(&self.in_force.read())
     }
 
-    /// Returns the configuration.
+    /// Returns the configuration that the rules are loaded by.
     pub fn config(&self) -> &RulesConfig {
         &self.config
     }
@@ -143,7 +142,7 @@ fn read(config: &RulesConfig, thresholds: Thresholds) -> Result<RuleSet, RulesEr
 }
 
 fn content(file: &Path) -> io::Result<String> {
-    // Opening a pipe would wait for whoever writes to it.
+    // Opening a pipe would block until another process writes to it.
     if !fs::metadata(file)?.is_file() {
         return Err(io::Error::other("it is not a file"));
     }

@@ -1,5 +1,6 @@
 //! The rules in force: read from the configuration or from a file of their own, and replaced
-//! without a gap when that is read again. What rules are is in `domain/rules/`.
+//! without interruption when that is read again. The rules themselves are defined in
+//! `domain/rules/`.
 //!
 //! Order of imports: config → in_force → loading.
 
