@@ -1,4 +1,4 @@
-//! The audit of an anomaly: who did what about it, and when.
+//! The audit of an anomaly: who changed it, how, and when.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,10 +7,10 @@ use super::{FixMark, FixRemoval, RepairAttempt, Timestamp};
 /// Maximum number of entries in an anomaly's audit.
 pub const AUDIT_ENTRIES: usize = 100;
 
-/// The caller of a write.
+/// The caller of a write, for the audit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Actor {
-    /// The name that the caller gave; without one, the name of the token.
+    /// The name that the caller gave; otherwise, the name of the token.
     pub by: Option<String>,
     /// The name of the token that was presented.
     pub token: Option<String>,
@@ -23,7 +23,7 @@ pub struct Actor {
 pub struct AuditEntry {
     /// The time of the write.
     pub at: Timestamp,
-    /// The caller.
+    /// The caller of the write.
     pub actor: Actor,
     /// The change that was made.
     pub event: AuditEvent,
@@ -39,14 +39,14 @@ pub enum AuditEvent {
     },
     /// The mark was removed.
     UnmarkedFixed {
-        /// Why, where that was given.
+        /// The reason, if one was given.
         reason: Option<String>,
     },
     /// A repair was attempted.
     RepairAttempted {
         /// The name of the action.
         action: String,
-        /// True if it worked.
+        /// True if the repair succeeded.
         success: bool,
     },
 }

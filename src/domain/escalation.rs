@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum EscalationLevel {
-    /// The anomaly has come back: the repair treats the symptom.
+    /// The anomaly has come back: the repair treats only the symptom.
     Repeat,
     /// A person should look, and automatic repairs stop.
     Escalate,
@@ -15,10 +15,10 @@ pub enum EscalationLevel {
 }
 
 impl EscalationLevel {
-    /// All of them, the lowest first.
+    /// All levels, lowest first.
     pub const ALL: [Self; 3] = [Self::Repeat, Self::Escalate, Self::PermanentFix];
 
-    /// Returns the name as in the JSON.
+    /// Returns the name in the JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Repeat => "REPEAT",
@@ -31,13 +31,14 @@ impl EscalationLevel {
 /// A level, and a condition that reaches it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Band {
-    /// The level.
+    /// The level that the condition reaches.
     pub level: EscalationLevel,
     /// The condition, such as `3 in 24h`.
     pub condition: String,
 }
 
-/// The number of occurrences in 24 hours from which each level applies; they strictly rise, from 1.
+/// The number of occurrences in 24 hours at which each level begins; the numbers rise strictly,
+/// from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "ThresholdsConfig")]
 pub struct Thresholds {
@@ -76,10 +77,10 @@ impl TryFrom<ThresholdsConfig> for Thresholds {
 }
 
 impl Thresholds {
-    /// Creates thresholds of three counts.
+    /// Creates thresholds from three counts.
     ///
     /// # Errors
-    /// When they do not strictly rise, or the first is 0.
+    /// Fails if they do not rise strictly, or if the first is 0.
     pub fn new(repeat: u64, escalate: u64, permanent_fix: u64) -> Result<Self, InvalidThresholds> {
         if 1 <= repeat && repeat < escalate && escalate < permanent_fix {
             Ok(Self { repeat, escalate, permanent_fix })
@@ -88,7 +89,7 @@ impl Thresholds {
         }
     }
 
-    /// Returns the counts at which the levels begin, the lowest first.
+    /// Returns the counts at which the levels begin, lowest level first.
     pub const fn counts(self) -> [u64; 3] {
         [self.repeat, self.escalate, self.permanent_fix]
     }

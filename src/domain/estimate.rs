@@ -1,5 +1,5 @@
-//! The known stats of an anomaly: all of them where a store has answered, and in an outage
-//! what this instance has seen. What is not known is a case of its own, never a zero.
+//! The known stats of an anomaly: all of them if a store has answered, and the stats that this
+//! instance has seen in an outage. An unknown value is a case of its own, never a zero.
 
 use super::{
     AnomalyStats, Counts, ExtraCount, Firing, PermanentFix, RETENTION, RepairHistory, Signature,
@@ -9,51 +9,52 @@ use super::{
 /// The known part of an anomaly's stats.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownStats {
-    /// Events in each window: lower bounds where the store has not answered.
+    /// Events in each window: lower bounds if the store has not answered.
     pub counts: WindowCounts,
-    /// Events in the windows of the anomaly's rule beside the four, as far as they are known: lower
-    /// bounds as above.
+    /// Events in the additional windows of the anomaly's rule, as far as they are known. They are
+    /// lower bounds in the same case.
     pub extra: Vec<ExtraCount>,
     /// True if a count may be too high, or the oldest event's time too early.
     pub is_approximate: bool,
-    /// The oldest event inside 30 days; `None` where there is none, or it is not known.
+    /// The oldest event inside 30 days; `None` if there is none, or if it is not known.
     pub first_seen: Option<Timestamp>,
     /// The newest known event inside 30 days.
     pub last_seen: Option<Timestamp>,
-    /// The number of all repair attempts; `None` where it is not known.
+    /// The number of all repair attempts; `None` if it is not known.
     pub repair_attempts: Option<u64>,
     /// The mark of a permanent fix.
     pub mark: KnownMark,
-    /// True if nothing is known of the events that the store holds.
+    /// True if nothing is known about the events in the store.
     pub is_partial: bool,
 }
 
 /// The mark of an anomaly, as far as it is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KnownMark {
-    /// Nothing.
+    /// It is not known whether a mark holds.
     #[default]
     Unknown,
-    /// None holds.
+    /// No mark holds.
     Absent,
-    /// One holds, set at this time.
+    /// A mark holds, and was set at this time.
     SetAt(Timestamp),
 }
 
-/// The known details of an anomaly beside its stats. An absent one does not hold, or is unknown.
+/// The known details of an anomaly, without its stats. An absent value does not hold, or is
+/// unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KnownDetails {
-    /// The object as it was first posted.
+    /// The object of the first post.
     pub signature_json: Option<String>,
-    /// The identifying fields, where they are known and the object is not.
+    /// The identifying fields, if they are known and the object is not.
     pub signature: Option<Signature>,
-    /// When the anomaly became known.
+    /// The time at which the anomaly became known.
     pub known_since: Option<Timestamp>,
     /// The permanent fix that holds; [`KnownStats::mark`] says whether that is known.
     pub fix: Option<PermanentFix>,
-    /// Its repairs.
+    /// The repairs, newest first.
     pub repairs: Option<RepairHistory>,
-    /// Its alerts that fire. Absent from an estimate, because each alert that waits may change it.
+    /// The firing alerts. Absent from an estimate, because each waiting alert may change them.
     pub firing: Option<Firing>,
 }
 
@@ -64,7 +65,7 @@ impl From<Option<Timestamp>> for KnownMark {
 }
 
 impl KnownMark {
-    /// Returns whether a mark holds; `None` where that is not known.
+    /// Returns true if a mark holds; `None` if that is not known.
     pub fn holds(self) -> Option<bool> {
         match self {
             Self::Unknown => None,
@@ -73,7 +74,7 @@ impl KnownMark {
         }
     }
 
-    /// Returns the time of the mark; `None` where none is known to hold.
+    /// Returns the time of the mark; `None` if no mark is known to hold.
     pub fn set_at(self) -> Option<Timestamp> {
         match self {
             Self::Unknown | Self::Absent => None,
@@ -99,7 +100,7 @@ impl From<AnomalyStats> for KnownStats {
 }
 
 impl KnownStats {
-    /// Nothing is known yet.
+    /// Creates stats of which nothing is known yet.
     pub fn unknown() -> Self {
         Self {
             counts: WindowCounts::default(),
@@ -114,7 +115,7 @@ impl KnownStats {
     }
 
     /// Returns the stats of `as_of` as far as they still hold at `now`: a window that has moved
-    /// past the newest event is empty, and a count of which events may have left is approximate.
+    /// past the newest event is empty, and a count that events may have left is approximate.
     #[must_use]
     pub fn aged(mut self, as_of: Timestamp, now: Timestamp) -> Self {
         let Some((first, last)) = self.first_seen.zip(self.last_seen) else { return self };
@@ -130,7 +131,7 @@ impl KnownStats {
             if last < start {
                 *count = 0;
             } else {
-                // None has left where all are inside, or all were inside a shorter window that
+                // No event has left if all are inside, or if all were inside a shorter window that
                 // this one still covers.
                 self.is_approximate |= first < start && *count > inner;
             }
@@ -156,13 +157,14 @@ impl KnownStats {
         self
     }
 
-    /// Returns the counts by which a rule is judged.
+    /// Returns the counts for judging by a rule.
     pub fn as_counts(&self) -> Counts<'_> {
         let Self { counts: windows, extra, is_approximate, .. } = self;
         Counts { windows: *windows, extra, is_approximate: *is_approximate }
     }
 
-    /// Takes over what is higher in other stats of the same anomaly, each of which may lack events.
+    /// Raises each value to that of other stats of the same anomaly, if that is higher. Both may
+    /// lack events.
     pub fn raise_to(&mut self, other: &Self) {
         for more in &other.extra {
             match self.extra.iter_mut().find(|extra| extra.seconds == more.seconds) {
@@ -177,8 +179,8 @@ impl KnownStats {
         self.repair_attempts = self.repair_attempts.max(other.repair_attempts);
     }
 
-    /// Returns whether the anomaly came back after its mark, within the 30 days; `None` where that
-    /// is not known.
+    /// Returns true if the anomaly came back after its mark, within the 30 days; `None` if that is
+    /// not known.
     pub fn regressed(&self) -> Option<bool> {
         match self.mark {
             KnownMark::Unknown => None,
@@ -190,7 +192,7 @@ impl KnownStats {
         }
     }
 
-    /// Returns true if the occurrence that has led to these stats is the first known one after the
+    /// Returns true if the occurrence that led to these stats is the first known one after the
     /// mark. `previous_last_seen` is the newest known event before it.
     pub fn has_just_regressed(&self, previous_last_seen: Option<Timestamp>) -> bool {
         self.regressed() == Some(true) && previous_last_seen <= self.mark.set_at()

@@ -1,4 +1,4 @@
-//! One occurrence of an anomaly, and the id by which a retry of it is recognised.
+//! One occurrence of an anomaly, and the id that identifies a retry of it.
 
 use std::{
     fmt,
@@ -19,7 +19,7 @@ use super::{
 #[serde(try_from = "String", into = "String")]
 pub struct EventId {
     text: Arc<str>,
-    /// True if this process has made it up. Not part of its identity, and not serialised.
+    /// True if this process has generated it. Not part of its identity, and not serialised.
     is_made_up: bool,
 }
 
@@ -54,7 +54,7 @@ impl EventId {
     /// Parses an id.
     ///
     /// # Errors
-    /// When it is empty, too long, or holds anything but printable ASCII.
+    /// Fails if it is empty, too long, or holds anything but printable ASCII.
     pub fn parse(text: &str) -> Result<Self, InvalidEventId> {
         let fits = (1..=Self::MAX_LENGTH).contains(&text.len());
         if fits && text.bytes().all(|b| matches!(b, b' '..=b'~')) {
@@ -64,12 +64,12 @@ impl EventId {
         }
     }
 
-    /// Returns a new id of 72 random bits, so that among ten million of one anomaly two are equal
-    /// with a probability of one in a hundred million. Shorter than a UUID, because Redis keeps
+    /// Returns a new id of 72 random bits: among ten million ids of one anomaly, two are equal with
+    /// a probability of one in a hundred million. It is shorter than a UUID, because Redis keeps
     /// thousands of them for a busy anomaly.
     pub fn unique() -> Self {
         let mut text = [0; 12];
-        // Twelve characters are exactly the nine bytes.
+        // Nine bytes are exactly twelve characters.
         let encoded = URL_SAFE_NO_PAD.encode_slice(rand::random::<[u8; 9]>(), &mut text);
         debug_assert_eq!(encoded, Ok(text.len()));
         let text = str::from_utf8(&text).unwrap_or_default().into();
@@ -81,7 +81,7 @@ impl EventId {
         &self.text
     }
 
-    /// Returns whether this process has made the id up, so that no earlier call can have had it.
+    /// Returns true if this process has generated the id, so that no earlier call can have had it.
     pub fn is_made_up(&self) -> bool {
         self.is_made_up
     }
@@ -108,43 +108,44 @@ impl fmt::Display for EventId {
     }
 }
 
-/// The first 16 bytes of an event id's SHA-256, kept in its place by the embedded store.
+/// The first 16 bytes of an event id's SHA-256. The embedded store keeps it instead of the id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EventDigest([u8; 16]);
 
 impl EventDigest {
-    /// Returns 56 bits of it, for where a rare mistake does no harm and memory is short.
+    /// Returns 56 bits of it, for uses in which memory is short and a rare mistake does no harm.
     pub fn short(self) -> u64 {
         self.0[..7].iter().fold(0, |bits, byte| bits << 8 | u64::from(*byte))
     }
 }
 
-/// Maximum time by which an occurrence may be ahead of the clock: clocks differ, but not by more.
+/// Maximum time by which an occurrence may be ahead of the clock: larger differences between clocks
+/// are not expected.
 pub const MAX_AHEAD_SECONDS: i64 = 60;
 
-/// One occurrence, ready to be recorded; or an alert of a delivery, of which the store decides
-/// whether it is one. The order of the fields is part of the spool's format.
+/// One occurrence, ready to be recorded; or an alert of a delivery, for which the store decides
+/// whether it is an occurrence. The order of the fields is part of the spool's format.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Occurrence {
     /// The anomaly that occurred.
     pub key: AnomalyKey,
-    /// The id by which a retry is recognised.
+    /// The id that identifies a retry.
     pub id: EventId,
     /// The time of the occurrence.
     pub at: Timestamp,
     /// The posted object, stored if it is the anomaly's first.
     pub signature_json: SignatureJson,
-    /// The state of the alert; `None` where the caller says that it is an occurrence.
+    /// The state of the alert; `None` if the caller reports an occurrence.
     pub episode: Option<Box<AlertEpisode>>,
-    /// The rule that its anomaly is judged by, once it is known: the answer has the counts that the
-    /// rule asks for. It is not kept with a write that waits, because other rules may be in force
-    /// when that is applied.
+    /// The rule that judges its anomaly, once it is known: the answer has the counts that the rule
+    /// needs. It is not kept with a waiting write, because other rules may be in force when the
+    /// write is applied.
     #[serde(skip)]
     pub rule: Option<RuleRef>,
 }
 
 impl Occurrence {
-    /// Returns its approximate size in bytes, in memory as in a call to the store.
+    /// Returns its approximate size in bytes, both in memory and in a call to the store.
     pub fn bytes(&self) -> usize {
         let episode = self.episode.as_ref().map_or(0, |_| size_of::<AlertEpisode>());
         OPERATION_BYTES + self.id.as_str().len() + self.signature_json.bytes() + episode

@@ -7,35 +7,35 @@ use super::{Actor, AnomalyKey, EventId, Timestamp};
 /// The time for which a mark holds: 90 days.
 pub const FIX_VALIDITY_SECONDS: i64 = 90 * 86_400;
 
-/// A mark to set.
+/// A request to mark an anomaly as fixed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FixMark {
     /// The anomaly whose cause is fixed.
     pub key: AnomalyKey,
-    /// The id by which a second copy of the mark is recognised.
+    /// The id that identifies a second copy of the mark.
     pub id: EventId,
-    /// The time from which it holds.
+    /// The time from which the mark holds.
     pub at: Timestamp,
     /// The description of the fix.
     pub description: String,
     /// The person who reports the fix.
     pub fixed_by: Option<String>,
-    /// The caller.
+    /// The caller who sets the mark.
     pub actor: Actor,
 }
 
-/// A mark to remove.
+/// A request to remove a mark.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FixRemoval {
     /// The anomaly whose cause is not fixed after all.
     pub key: AnomalyKey,
-    /// The id by which a second copy of the removal is recognised.
+    /// The id that identifies a second copy of the removal.
     pub id: EventId,
     /// The time of the removal.
     pub at: Timestamp,
-    /// Why the mark is removed, where that was given.
+    /// The reason for the removal, if one was given.
     pub reason: Option<String>,
-    /// The caller.
+    /// The caller who removes the mark.
     pub actor: Actor,
 }
 

@@ -1,11 +1,11 @@
-//! How often an anomaly has happened, and what its rule says of it, as a caller is answered.
+//! The frequency of an anomaly, and the verdict of its rule, as callers receive them.
 
 use super::{AnomalyKey, Counts, EscalationLevel, KnownStats, RuleRef, Timestamp, Verdict};
 
-/// Stats with the level that follows from them.
+/// The stats of an anomaly, with the level that follows from them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frequency {
-    /// The anomaly.
+    /// The key of the anomaly.
     pub key: AnomalyKey,
     /// The stats that the level follows from.
     pub stats: KnownStats,
@@ -13,23 +13,23 @@ pub struct Frequency {
     pub level: Option<EscalationLevel>,
     /// The level just before this occurrence; the current one if nothing was recorded.
     pub previous_level: Option<EscalationLevel>,
-    /// The rule by which both are judged.
+    /// The rule that both levels are judged by.
     pub rule: RuleRef,
-    /// The reason of the level, in words.
+    /// The reason of the level, as text.
     pub because: String,
-    /// True if this occurrence is a step to a level that was not held a while ago.
+    /// True if this occurrence is a step to a level that was not held recently.
     pub new_step: bool,
 }
 
-/// The counts and events before an occurrence, by which a step is recognised.
+/// The counts and events before an occurrence, for recognising a step.
 #[derive(Clone, Copy, Debug)]
 pub struct Before<'a> {
     /// The counts just before it.
     pub counts: Counts<'a>,
-    /// True if it was counted.
+    /// True if the occurrence was counted.
     pub is_counted: bool,
-    /// The events by which a new step is told; absent in an outage, where each step is new: rather
-    /// reported twice than never.
+    /// The events that show whether a step is new. Absent in an outage, in which every step is new:
+    /// reporting it twice is better than never.
     pub events: Option<NewestEvents<'a>>,
 }
 
@@ -40,13 +40,13 @@ pub struct NewestEvents<'a> {
     pub at: Timestamp,
     /// The time by which the windows were counted.
     pub now: Timestamp,
-    /// The times of the events; none where the counts are those of no step.
+    /// The times of the events; empty if the counts are not those of a step.
     pub times: &'a [Timestamp],
 }
 
 impl Frequency {
-    /// Judges stats by the rule of their anomaly, given what was before the occurrence that has led
-    /// to them, if one has.
+    /// Judges stats by the rule of their anomaly, given the state before the occurrence that led to
+    /// them, if there was one.
     pub fn judge(
         key: AnomalyKey,
         stats: KnownStats,

@@ -1,6 +1,6 @@
 //! The history of an anomaly: its occurrences in buckets of time, each with the count of the 24
-//! hours that end with it, by which levels go. Stores count the events since given times, and the
-//! rest follows from that.
+//! hours that end with it, which the levels depend on. Stores count the events since given times,
+//! and all else follows from these counts.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
@@ -16,12 +16,12 @@ const DAY_SECONDS: i64 = Window::Day.length_seconds();
 pub struct CountSince {
     /// The number of events.
     pub count: u64,
-    /// True if it may be too high, by the rolled-up events of the bucket that the time cuts.
+    /// True if it may be too high, by the rolled-up events of the bucket that contains the time.
     pub is_approximate: bool,
 }
 
 impl CountSince {
-    /// Returns the count with `exact` events more.
+    /// Returns the count plus `exact` events.
     #[must_use]
     pub fn plus(self, exact: u64) -> Self {
         Self { count: self.count + exact, ..self }
@@ -35,7 +35,7 @@ pub struct HistoryStep {
     seconds: i64,
 }
 
-/// An error for a text that is no [`HistoryStep`].
+/// The error for a text that is not a [`HistoryStep`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be one of 5m, 15m, 30m, 1h, 2h, 6h, 12h, 1d")]
 pub struct InvalidHistoryStep;
@@ -58,7 +58,7 @@ impl HistoryStep {
         self.seconds
     }
 
-    /// Returns the step that a history of this length has by default.
+    /// Returns the default step of a history with this length.
     fn fitting(length_seconds: i64) -> Self {
         let [_, quarter, _, hour, _, quarter_of_day, ..] = Self::ALL;
         if length_seconds <= DAY_SECONDS {
@@ -97,7 +97,7 @@ pub struct HistoryWindow {
     seconds: i64,
 }
 
-/// An error for a text that is no [`HistoryWindow`].
+/// The error for a text that is not a [`HistoryWindow`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be a whole number with m, h or d, from 1h to 30d, such as 7d")]
 pub struct InvalidHistoryWindow;
@@ -121,19 +121,19 @@ impl FromStr for HistoryWindow {
     }
 }
 
-/// The part of time that is asked for.
+/// The requested period of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AskedPeriod {
-    /// Until now.
+    /// The given length until now.
     Window(HistoryWindow),
-    /// Times before the last 30 days or after now are left out.
+    /// Two points in time. Times before the last 30 days or after now are left out.
     Between(Timestamp, Timestamp),
 }
 
-/// Why there is no history of a period.
+/// The reason why there is no history of a period.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPeriod {
-    /// Nothing of it lies within the last 30 days.
+    /// No part of it lies within the last 30 days.
     #[error(
         "must be earlier than `to`, and a part of the time between them must be within the last 30 \
          days: older occurrences are not stored"
@@ -145,11 +145,11 @@ pub enum InvalidPeriod {
          smallest step that fits"
     )]
     TooManyBuckets {
-        /// The step.
+        /// The requested step.
         step: HistoryStep,
-        /// Their number.
+        /// The number of buckets with that step.
         buckets: i64,
-        /// The smallest step with a permitted number.
+        /// The smallest step with a permitted number of buckets.
         smallest: HistoryStep,
     },
 }
@@ -168,24 +168,24 @@ pub struct HistoryPeriod {
 /// A bucket of a history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryBucket {
-    /// Its beginning.
+    /// The beginning of the bucket.
     pub start: Timestamp,
-    /// The number of occurrences in it.
+    /// The number of occurrences in the bucket.
     pub count: u64,
-    /// The number of occurrences in the 24 hours that end with it; `None` where some of them may
-    /// have been older than 30 days.
+    /// The number of occurrences in the 24 hours that end with it; `None` if some of them may have
+    /// been older than 30 days.
     pub count_24h: Option<u64>,
-    /// False if one of the two may be wrong, by the occurrences in a bucket of the roll-up or by
-    /// those that are older than 30 days.
+    /// False if one of the two counts may be wrong, because of occurrences in a bucket of the
+    /// roll-up or of occurrences older than 30 days.
     pub is_exact: bool,
 }
 
 impl HistoryPeriod {
-    /// Creates the period of a history that is asked for at `now`. Without a step it has the one
-    /// that fits.
+    /// Creates the period of a history that is requested at `now`. Without a step, it has the
+    /// default step of its length.
     ///
     /// # Errors
-    /// When nothing of it is kept, or it has more than [`MAX_BUCKETS`].
+    /// Fails if no part of it is kept, or if it has more than [`MAX_BUCKETS`].
     pub fn new(
         now: Timestamp,
         asked: AskedPeriod,
@@ -204,7 +204,7 @@ impl HistoryPeriod {
         };
         let step = step.unwrap_or_else(|| HistoryStep::fitting(length_seconds));
         let first = |step: HistoryStep| match asked {
-            // As many buckets as the step goes into the window.
+            // As many buckets as steps fit into the window.
             AskedPeriod::Window(_) => {
                 let others = (length_seconds + step.seconds - 1) / step.seconds - 1;
                 step.floor(Timestamp::from_micros(end.as_micros() - 1))
@@ -241,7 +241,7 @@ impl HistoryPeriod {
         self.step
     }
 
-    /// Returns the times since which events are to be counted, in rising order.
+    /// Returns the times since which events must be counted, in rising order.
     pub fn times(&self) -> Vec<Timestamp> {
         let mut times = BTreeSet::new();
         for index in 0..self.buckets {
@@ -255,8 +255,8 @@ impl HistoryPeriod {
         times.into_iter().collect()
     }
 
-    /// Returns the buckets by the counts since [`HistoryPeriod::times`]. An anomaly that is known
-    /// since the last 30 days has no occurrence that is older.
+    /// Returns the buckets from the counts since [`HistoryPeriod::times`]. An anomaly that became
+    /// known within the last 30 days has no older occurrence.
     pub fn buckets(
         &self,
         counts: &[CountSince],
@@ -274,7 +274,7 @@ impl HistoryPeriod {
         let bucket = |index: usize| {
             let (start, end) = (self.start_of(index), self.end_of(index));
             let (since_start, since_day) = (since(start), since(Window::Day.start(end)));
-            // What is ahead of the clock counts already.
+            // Events ahead of the clock already count.
             let since_end = if end < self.now { since(end) } else { CountSince::default() };
             let counts_day = holds_all(Window::Day.start(end));
             let is_approximate = since_start.is_approximate
@@ -298,7 +298,8 @@ impl HistoryPeriod {
         self.start_of(index + 1).min(self.end)
     }
 
-    /// No event counts that is older than 30 days, kept or not.
+    /// Returns `time`, or the beginning of the last 30 days if that is later: older events do not
+    /// count, whether or not they are kept.
     fn kept(&self, time: Timestamp) -> Timestamp {
         time.max(RETENTION.start(self.now))
     }

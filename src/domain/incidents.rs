@@ -1,13 +1,13 @@
 //! The rules by which an alert counts as an occurrence: the episodes of one anomaly, and how they
-//! make incidents. Pure; `store/scripts/incidents.lua` does the same in Redis, and
+//! form incidents. Pure; `store/scripts/incidents.lua` does the same in Redis, and
 //! `tests/it/incidents/` compares both with a naive reference.
 //!
 //! An *episode* is one alert that fires without a break. An *incident* is a run of overlapping
-//! episodes of one anomaly: ten pods of one rollout, or an alert as two Prometheus servers tell it.
-//! An episode counts if no other one was firing when it began.
+//! episodes of one anomaly: ten pods of one rollout, or one alert that two Prometheus servers
+//! report. An episode counts if no other one was firing when it began.
 //!
-//! Deliveries come late, twice, and in any order. So what an alert changes depends on the newest
-//! delivery that was heard before, and applying any run of deliveries again changes nothing.
+//! Deliveries arrive late, twice, and in any order. So the effect of an alert depends on the newest
+//! delivery that was applied before, and applying any sequence of deliveries again changes nothing.
 #![cfg_attr(doc, doc = include_str!("../../docs/design/incidents.md"))]
 
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,7 @@ use super::{
 pub const MAX_FINGERPRINTS: usize = 1_000;
 
 /// Time after an end within which another instance of Alertmanager, or Grafana after a rule was
-/// saved again, may still tell of the same episode.
+/// saved again, may still report the same episode.
 pub const PEER_SECONDS: i64 = 600;
 
 /// The unit in which alerts are counted.
@@ -36,17 +36,17 @@ pub enum CountBy {
     Delivery,
 }
 
-/// How alerts are counted.
+/// The configuration of how alerts are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AlertPolicy {
-    /// The unit.
+    /// The unit that is counted.
     pub count: CountBy,
-    /// Time after which an alert that was not heard of has ended, in seconds.
+    /// Time after which an alert without a delivery has ended, in seconds.
     pub stale_after_seconds: i64,
-    /// Time after the last counted start of an incident from which an episode that begins is a new
+    /// Time after the last counted start of an incident after which a new episode begins a new
     /// incident, in seconds.
     pub incident_max_seconds: i64,
-    /// True if an alert counts of which only the end was delivered.
+    /// True if an alert counts although only its end was delivered.
     pub count_missed: bool,
 }
 
@@ -57,7 +57,7 @@ pub struct Incidents {
     episodes: Vec<(Fingerprint, Episode)>,
     /// The start of the last episode that counted.
     counted_start: Option<Timestamp>,
-    /// Until when alerts fire of which there were too many to remember.
+    /// The time until which alerts fire that were too many to remember.
     overflow_until: Option<Timestamp>,
 }
 
@@ -65,25 +65,25 @@ pub struct Incidents {
 /// store's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Episode {
-    /// Its start as it was delivered last.
+    /// Its start in the last delivery.
     told_start: Timestamp,
-    /// Its earliest start that was told.
+    /// Its earliest start in any delivery.
     start: Timestamp,
-    /// Until when it is known to have fired.
+    /// The time until which it is known to have fired.
     last: Timestamp,
-    /// The newest delivery that was applied.
+    /// The time of the newest delivery that was applied.
     heard: Timestamp,
     is_open: bool,
     /// False if only its end was delivered, which does not count.
     is_counted: bool,
-    /// True if its end says nothing of its cause ([`AlertState::Interrupted`]).
+    /// True if its end does not mean that its cause is gone ([`AlertState::Interrupted`]).
     is_interrupted: bool,
 }
 
-/// The alerts of an anomaly that fire.
+/// The firing alerts of an anomaly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Firing {
-    /// Number of alerts.
+    /// The number of firing alerts.
     pub episodes: usize,
     /// The time at which the first of them began.
     pub since: Timestamp,
@@ -94,7 +94,7 @@ pub struct Firing {
 pub struct Decision {
     /// The verdict on the alert.
     pub verdict: AlertVerdict,
-    /// The change of the incidents' state.
+    /// The change to the state of the incidents.
     pub change: IncidentChange,
 }
 
@@ -103,20 +103,20 @@ pub struct Decision {
 pub enum AlertVerdict {
     /// It counts, unless its id was counted before.
     Count,
-    /// Its episode was heard of before.
+    /// Its episode is already known.
     Ongoing,
-    /// It is a new episode of an incident that was counted before.
+    /// It is a new episode of an incident that was already counted.
     SameIncident,
     /// It has ended.
     Resolved,
-    /// A later delivery has said more.
+    /// A later delivery was applied before.
     Stale,
 }
 
-/// The delivery by which an alert was counted, if it was.
+/// The delivery that counted an alert, if any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AlertCounted {
-    /// It was counted by its last delivery.
+    /// Its last delivery counted it.
     Now,
     /// Its id was counted before.
     Before,
@@ -130,18 +130,18 @@ pub enum AlertCounted {
 pub struct IncidentChange {
     /// The new state of an alert's episode.
     episode: Option<(Fingerprint, Episode)>,
-    /// An alert that is forgotten for it.
+    /// The alert that is forgotten to make space for it.
     forgotten: Option<Fingerprint>,
     /// The start of the episode if it counts, unless a later one has counted.
     counted_start: Option<Timestamp>,
-    /// True if the alert was not known: if its id was counted before, that was its start.
+    /// True if the alert was not known. If its id was counted before, that was its start.
     is_first: bool,
-    /// The time until which alerts fire of which there are too many.
+    /// The time until which alerts fire that are too many to remember.
     overflow_until: Option<Timestamp>,
 }
 
 impl IncidentChange {
-    /// Returns true if nothing changes.
+    /// Returns true if it changes nothing.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -161,26 +161,26 @@ impl Episode {
         }
     }
 
-    /// Returns it as heard of by `now`: what another instance has heard of it by a clock that is
-    /// ahead must not make the next deliveries older than it.
+    /// Returns the episode without times after `now`: times that another instance applied with a
+    /// clock that is ahead must not make the next deliveries look older.
     fn by(self, now: Timestamp) -> Self {
         let Self { start, last, heard, .. } = self;
         Self { start: start.min(now), last: last.min(now), heard: heard.min(now), ..self }
     }
 
-    /// Returns whether it fires at a time, as far as is known.
+    /// Returns true if it fires at a time, as far as is known.
     fn fires(&self, at: Timestamp, policy: AlertPolicy) -> bool {
         self.is_open && at <= self.last.plus_seconds(policy.stale_after_seconds)
     }
 
-    /// Returns until when it is known to have fired, as of the time `at`.
+    /// Returns the time until which it is known to have fired, as of the time `at`.
     fn until(&self, at: Timestamp, policy: AlertPolicy) -> Timestamp {
         if self.fires(at, policy) { self.last.max(at) } else { self.last }
     }
 }
 
 impl Incidents {
-    /// Decides about an alert at the time `now`. `fixed_at` is the time of the mark of a permanent
+    /// Decides about an alert at the time `now`. `fixed_at` is the time of a mark of a permanent
     /// fix that holds.
     pub fn decide(
         &self,
@@ -228,7 +228,7 @@ impl Incidents {
             decision
         };
         let Some(told_start) = told.starts_at.or_else(|| {
-            // Without a start, it is the same episode while that is open.
+            // Without a start, it belongs to the same episode while that is open.
             let is_new = !now.is_open && delivered_at > now.last;
             is_new.then_some(delivered_at)
         }) else {
@@ -344,8 +344,8 @@ impl Incidents {
         Some(at) <= self.overflow_until || self.episodes.iter().any(fired)
     }
 
-    /// Adds the episode of an alert that is not known to a change. At the limit, an alert that does
-    /// not fire makes room; if all of them fire, only the time is remembered.
+    /// Adds the episode of an unknown alert to a change. At the limit, the ended alert with the
+    /// oldest delivery is forgotten; if all alerts fire, only the time is remembered.
     fn put(
         &self,
         change: &mut IncidentChange,
@@ -369,7 +369,7 @@ impl Incidents {
         change.episode = Some((told.fingerprint, episode));
     }
 
-    /// Applies a change. `counted` says whether the alert was counted by it.
+    /// Applies a change. `counted` says which delivery counted the alert.
     pub fn apply(&mut self, change: &IncidentChange, counted: AlertCounted) {
         let IncidentChange { episode, forgotten, counted_start, is_first, overflow_until } = change;
         if let Some(forgotten) = forgotten {
@@ -389,7 +389,7 @@ impl Incidents {
         }
         let starts = match counted {
             AlertCounted::Now => true,
-            // Before alerts were heard of, or by a call that failed half-way.
+            // Counted before alerts were tracked, or by a call that failed half-way.
             AlertCounted::Before => *is_first,
             AlertCounted::No => false,
         };
@@ -409,7 +409,7 @@ impl Incidents {
         })
     }
 
-    /// Returns the number of alerts that are remembered.
+    /// Returns the number of remembered alerts.
     pub fn alerts(&self) -> usize {
         self.episodes.len()
     }

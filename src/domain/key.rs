@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 /// The first 64 bits of the signature's SHA-256, written as 16 lower-case hex digits.
 ///
-/// In JSON it is those digits; in binary formats the number.
+/// In JSON, it is written as these digits; in binary formats, as the number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AnomalyKey(u64);
 
@@ -31,7 +31,8 @@ impl FromStr for AnomalyKey {
     type Err = InvalidKey;
 
     fn from_str(text: &str) -> Result<Self, InvalidKey> {
-        // `from_str_radix` alone would take capitals and a sign, and so give a key two spellings.
+        // `from_str_radix` alone would accept capitals and a sign, so that a key would have two
+        // spellings.
         let spelled =
             text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         if !spelled {

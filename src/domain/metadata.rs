@@ -1,4 +1,4 @@
-//! Bounds what is stored with an anomaly: of an object that is too large, members are left out.
+//! Bounds the object that is stored with an anomaly: if it is too large, members are left out.
 
 use std::{borrow::Cow, cmp::Reverse};
 
@@ -11,15 +11,15 @@ use super::{Signature, for_each_member};
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AnomalyConfig {
-    /// Maximum size of the object that is stored with an anomaly, in bytes; the identifying fields
-    /// are kept whatever they take.
+    /// Maximum size of the object that is stored with an anomaly, in bytes. The identifying fields
+    /// are kept whatever their size.
     pub max_metadata_bytes: usize,
 }
 
-/// Objects of which the members are left out singly.
+/// Objects whose members are left out one by one.
 const CONTAINERS: [&str; 2] = ["labels", "annotations"];
 
-/// The member that says that others were left out.
+/// The member that shows that others were left out.
 const TRUNCATED: &str = "metadata_truncated";
 const TRUNCATED_MEMBER: &str = "\"metadata_truncated\":true";
 
@@ -31,7 +31,7 @@ struct Member<'a> {
 }
 
 enum Value<'a> {
-    /// As it is stored.
+    /// A value as it is stored.
     Text(&'a str),
     Container(Vec<Member<'a>>),
 }
@@ -41,7 +41,8 @@ impl<'a> Member<'a> {
         Self { name, value: Value::Text(value.get()), is_kept: true }
     }
 
-    /// Returns the number of bytes that go with it, without the members of a container.
+    /// Returns the number of bytes that are saved by leaving it out, without the members of a
+    /// container.
     fn bytes(&self) -> usize {
         let value = match &self.value {
             Value::Text(text) => text.len(),
@@ -51,14 +52,14 @@ impl<'a> Member<'a> {
     }
 }
 
-/// Returns a stored object without its largest members: as many are left out, the largest first, as
-/// it takes for `max_bytes`. The identifying fields stay. `stored` must be a JSON object without
-/// white space outside of texts.
+/// Returns a stored object reduced to `max_bytes`, if that is possible: members are left out, the
+/// largest first. The identifying fields stay. `stored` must be a JSON object without white space
+/// outside strings.
 pub(super) fn without_largest(stored: &str, max_bytes: usize) -> String {
     let mut members = members_of(stored);
     members.retain(|member| member.name != TRUNCATED);
     let stays = members_that_stay(&members);
-    // Sizes, each with the place of its member.
+    // The sizes of members, each with the member's index.
     let mut by_size = Vec::new();
     let mut bytes = "{}".len() + TRUNCATED_MEMBER.len();
     for (index, member) in members.iter_mut().enumerate() {
@@ -98,8 +99,8 @@ pub(super) fn without_largest(stored: &str, max_bytes: usize) -> String {
     object
 }
 
-/// Returns the places of the identifying fields, and of the containers. Of several members of one
-/// name the last counts.
+/// Returns the indexes of the identifying fields and of the containers. If a name occurs several
+/// times, the last member counts.
 fn members_that_stay(members: &[Member<'_>]) -> Vec<usize> {
     let last = |name: &str| members.iter().rposition(|member| member.name == name);
     let identifying = Signature::FIELDS
@@ -189,7 +190,7 @@ mod tests {
         let expected =
             json!({"alert_name": "a".repeat(90), "reason": "c", "metadata_truncated": true});
         assert_eq!(bounded(&object, 10), expected);
-        // The poster's own word for it is no identifying field.
+        // A member of this name that the caller posted is not an identifying field.
         let object = json!({"metadata_truncated": false, "job": "j", "text": "x".repeat(90)});
         assert_eq!(bounded(&object, 60), json!({"job": "j", "metadata_truncated": true}));
     }

@@ -1,4 +1,4 @@
-//! A write as a value: the change that a caller asked for, with its id and time, so that it can be
+//! A write as a value: the change that a caller requested, with its id and time, so that it can be
 //! kept and applied later, exactly once.
 
 use serde::{Deserialize, Serialize};
@@ -7,12 +7,12 @@ use super::{
     Actor, AnomalyKey, EventId, FixMark, FixRemoval, Occurrence, RepairAttempt, RuleRef, Timestamp,
 };
 
-/// The size of an operation without its texts: the value itself, and what their memory takes beyond
-/// their length. Its names in a call to the store need no more.
+/// The size of an operation without its texts, in bytes: the value itself, and the overhead of its
+/// texts in memory. The names in a call to the store need no more.
 pub(super) const OPERATION_BYTES: usize = 256;
 
 /// A write. The order of the variants and of their fields is the format of the spool's records
-/// (version 4): a change of it is a new version there.
+/// (version 4): a change of it needs a new version there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Operation {
     /// An occurrence of an anomaly.
@@ -36,7 +36,7 @@ impl Operation {
         }
     }
 
-    /// Returns the rule that its anomaly is judged by, where that is known.
+    /// Returns the rule that judges its anomaly, if it is known.
     pub fn rule(&self) -> Option<&RuleRef> {
         match self {
             Self::Occurrence(occurrence) => occurrence.rule.as_ref(),
@@ -44,7 +44,7 @@ impl Operation {
         }
     }
 
-    /// Returns the id by which a second copy is recognised.
+    /// Returns the id that identifies a second copy.
     pub fn id(&self) -> &EventId {
         match self {
             Self::Occurrence(occurrence) => &occurrence.id,
@@ -72,7 +72,7 @@ impl Operation {
         }
     }
 
-    /// Returns its approximate size in bytes, in memory as in a call to the store.
+    /// Returns its approximate size in bytes, both in memory and in a call to the store.
     pub fn bytes(&self) -> usize {
         let actor = |actor: &Actor| {
             let texts = [&actor.by, &actor.token, &actor.request_id];
@@ -92,7 +92,7 @@ impl Operation {
         OPERATION_BYTES + self.id().as_str().len() + texts
     }
 
-    /// Returns its kind, as operators call it.
+    /// Returns the name of its kind for operators.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Occurrence(_) => "occurrence",

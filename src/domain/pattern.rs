@@ -1,5 +1,5 @@
-//! A regular expression of the configuration: the syntax of RE2, anchored at both ends, and bounded
-//! in length and in size. Matching takes time linear in the text, whatever the pattern is.
+//! A regular expression from the configuration: the syntax of RE2, anchored at both ends, and
+//! bounded in length and size. Matching takes time linear in the text, for every pattern.
 
 use regex::{Captures, Regex, RegexBuilder};
 
@@ -10,7 +10,7 @@ pub struct Pattern {
     regex: Regex,
 }
 
-/// The reason why a text is no [`Pattern`].
+/// The reason why a text is not a [`Pattern`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPattern {
     /// It has too many characters.
@@ -22,35 +22,36 @@ pub enum InvalidPattern {
         Pattern::MAX_COMPILED_BYTES / 1_024
     )]
     TooLarge,
-    /// It is no regular expression.
+    /// It is not a regular expression.
     #[error("is not a regular expression of RE2: {what}, at character {character}")]
     Syntax {
         /// The fault, such as "unclosed group".
         what: String,
-        /// The place of the fault; the first character is 1.
+        /// The position of the fault; the first character is 1.
         character: usize,
     },
-    /// It can't stand in a group.
+    /// It is not valid inside a group.
     #[error("can't be anchored: remove the flag x")]
     NotAnchored,
 }
 
 impl Pattern {
-    /// Maximum number of characters.
+    /// Maximum number of characters of a pattern.
     pub const MAX_CHARACTERS: usize = 1_024;
 
-    /// Maximum size once compiled, and of the memory that matching may take besides, in bytes.
+    /// Maximum size of the compiled pattern, and separately of the memory for matching, in bytes.
     pub const MAX_COMPILED_BYTES: usize = 256 * 1_024;
 
     /// Compiles a pattern. As in Prometheus, it is anchored, and `.` matches a line feed too.
     ///
     /// # Errors
-    /// When the text is too long, no regular expression, or too large once compiled.
+    /// Fails if the text is too long or not a regular expression, or if the compiled pattern is too
+    /// large.
     pub fn new(text: &str) -> Result<Self, InvalidPattern> {
         if text.chars().nth(Self::MAX_CHARACTERS).is_some() {
             return Err(InvalidPattern::TooLong);
         }
-        // By itself first: a text such as `a)(b` would pass inside of the group.
+        // Parsed alone first: a text such as `a)(b` would pass inside the group.
         regex_syntax::parse(text).map_err(|error| syntax_error(text, &error))?;
         let regex = RegexBuilder::new(&format!("^(?s:{text})$"))
             .size_limit(Self::MAX_COMPILED_BYTES)

@@ -1,4 +1,4 @@
-//! The ids that were noted last, each with a time: a bounded number of them.
+//! The ids that were added last, each with a time: a bounded number of them.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{EventDigest, Timestamp};
 
-/// The ids that were noted last, each with a time. Stored as the list of both, oldest first.
+/// The ids that were added last, each with a time. Serialised as the list of both, oldest first.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(from = "VecDeque<(Timestamp, EventDigest)>", into = "VecDeque<(Timestamp, EventDigest)>")]
 pub struct RecentIds {
@@ -15,7 +15,7 @@ pub struct RecentIds {
 }
 
 impl RecentIds {
-    /// Notes an id, and drops the oldest beyond `limit`.
+    /// Adds an id, and drops the oldest ones above `limit`.
     pub fn add(&mut self, at: Timestamp, id: EventDigest, limit: usize) {
         self.order.push_back((at, id));
         self.times.insert(id, at);
@@ -24,12 +24,12 @@ impl RecentIds {
         }
     }
 
-    /// Returns the time with which an id was last noted.
+    /// Returns the time with which an id was last added.
     pub fn time_of(&self, id: EventDigest) -> Option<Timestamp> {
         self.times.get(&id).copied()
     }
 
-    /// Drops the ids that were noted first, up to the first one later than `time`.
+    /// Drops the ids that were added first, up to the first one later than `time`.
     pub fn drop_until(&mut self, time: Timestamp) {
         while self.order.front().is_some_and(|(at, _)| *at <= time) {
             self.drop_oldest();
@@ -42,7 +42,7 @@ impl RecentIds {
     }
 
     fn drop_oldest(&mut self) {
-        // The same id may have come again, after its first copy had expired.
+        // The same id may have been added again, after its first copy had expired.
         if let Some((at, id)) = self.order.pop_front()
             && self.times.get(&id) == Some(&at)
         {

@@ -1,4 +1,5 @@
-//! Automatic repairs: the attempts on an anomaly, how often each action worked, and which to skip.
+//! Automatic repairs: the attempts on an anomaly, the success of each action, and the actions to
+//! skip.
 
 use std::{cmp::Reverse, collections::BTreeMap, fmt, str::FromStr};
 
@@ -9,7 +10,8 @@ use super::{Actor, AnomalyKey, EventId, Timestamp};
 /// Maximum number of attempts in an anomaly's history.
 pub const RECENT_ATTEMPTS: usize = 100;
 
-/// Minimum number of attempts before an action is skipped: fewer say nothing about it.
+/// Minimum number of attempts before an action is skipped: fewer attempts do not show whether it
+/// works.
 const ATTEMPTS_BEFORE_SKIPPING: u64 = 2;
 
 /// The name of a repair action: 1 to 200 characters, none of them a control character.
@@ -27,7 +29,7 @@ impl Action {
     /// Parses an action's name.
     ///
     /// # Errors
-    /// When it is empty, too long, or holds control characters.
+    /// Fails if it is empty, too long, or holds control characters.
     pub fn parse(text: &str) -> Result<Self, InvalidAction> {
         let fits = (1..=Self::MAX_CHARACTERS).contains(&text.chars().count());
         if fits && !text.chars().any(char::is_control) {
@@ -54,15 +56,15 @@ impl fmt::Display for Action {
 pub struct RepairAttempt {
     /// The anomaly that was repaired.
     pub key: AnomalyKey,
-    /// The id by which a retry of the report is recognised.
+    /// The id that identifies a retry of the report.
     pub id: EventId,
     /// The action that was attempted.
     pub action: Action,
-    /// True if it worked.
+    /// True if the repair succeeded.
     pub success: bool,
     /// The time of the report.
     pub at: Timestamp,
-    /// The caller.
+    /// The caller who reports the attempt.
     pub actor: Actor,
 }
 
@@ -71,7 +73,7 @@ pub struct RepairAttempt {
 pub struct RecentAttempt {
     /// The action that was attempted. Older writers named actions freely, so this is any text.
     pub action: String,
-    /// True if it worked.
+    /// True if the repair succeeded.
     pub success: bool,
     /// The time of the report; absent if an older writer left no readable time.
     pub at: Option<Timestamp>,
@@ -84,10 +86,10 @@ impl From<&RepairAttempt> for RecentAttempt {
     }
 }
 
-/// An anomaly's repairs.
+/// The repair attempts of an anomaly.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepairHistory {
-    /// The number of all attempts, with those beyond the newest [`RECENT_ATTEMPTS`].
+    /// The number of all attempts, including those older than the newest [`RECENT_ATTEMPTS`].
     pub total: u64,
     /// The newest attempts, newest first.
     pub recent: Vec<RecentAttempt>,
@@ -96,9 +98,9 @@ pub struct RepairHistory {
 /// The attempts of one action among the newest ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RepairStatistics {
-    /// The number of attempts.
+    /// The number of all attempts of the action.
     pub total: u64,
-    /// The number of those that worked.
+    /// The number of successful attempts.
     pub success: u64,
 }
 
@@ -112,13 +114,13 @@ pub struct SuccessRate(f64);
 pub struct InvalidSuccessRate;
 
 impl SuccessRate {
-    /// The rate below which an action is skipped if a caller names none.
+    /// The rate below which an action is skipped, if the caller gives none.
     pub const DEFAULT_MINIMUM: Self = Self(0.2);
 
     /// Creates a rate.
     ///
     /// # Errors
-    /// When it lies outside 0 to 1 or is not a number.
+    /// Fails if it lies outside 0 to 1 or is not a number.
     pub fn new(share: f64) -> Result<Self, InvalidSuccessRate> {
         if (0.0..=1.0).contains(&share) { Ok(Self(share)) } else { Err(InvalidSuccessRate) }
     }
@@ -167,7 +169,7 @@ impl RepairStatistics {
         self.success += u64::from(success);
     }
 
-    /// Returns successes / attempts, or 0 if there are no attempts.
+    /// Returns the share of successful attempts, or 0 if there are no attempts.
     pub fn success_rate(self) -> SuccessRate {
         if self.total == 0 {
             return SuccessRate(0.0);
@@ -175,7 +177,7 @@ impl RepairStatistics {
         SuccessRate(self.success as f64 / self.total as f64)
     }
 
-    /// Returns true if the action was attempted often enough and works too seldom.
+    /// Returns true if the action was attempted often enough and succeeds too rarely.
     pub fn should_skip(self, minimum: SuccessRate) -> bool {
         self.total >= ATTEMPTS_BEFORE_SKIPPING && self.success_rate() < minimum
     }

@@ -1,6 +1,7 @@
-//! The older events of a busy anomaly, rolled up: their number up to the end of each bucket of
-//! time. Any window then takes two look-ups, whatever the volume, and is wrong by at most the
-//! events of the one bucket that its start cuts. `rollup.lua` does the same on Redis.
+//! The older events of a busy anomaly, rolled up into running totals: the number of events up to
+//! the end of each bucket of time. Any window then takes two look-ups, whatever the volume, and is
+//! wrong by at most the events of the one bucket that contains its start. `rollup.lua` does the
+//! same on Redis.
 #![cfg_attr(doc, doc = include_str!("../../docs/design/roll-up.md"))]
 
 use std::collections::VecDeque;
@@ -9,35 +10,36 @@ use serde::{Deserialize, Serialize};
 
 use super::{CountSince, EventDigest, RETENTION, RecentIds, Timestamp, Window};
 
-/// The width of a bucket for events of the last day.
+/// The width of a bucket for events of the last day, in seconds.
 pub const FINE_BUCKET_SECONDS: i64 = 120;
-/// The width of a bucket for older events.
+/// The width of a bucket for older events, in seconds. With both widths, 30 days have at most some
+/// 1,400 buckets.
 pub const COARSE_BUCKET_SECONDS: i64 = 3_600;
 
-/// Events that are kept as numbers. There is at least one.
+/// Events that are kept as totals. There is at least one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Rollup {
     /// The oldest event that was ever rolled up.
     first: Timestamp,
     /// Oldest first; the times and the totals rise strictly.
     buckets: VecDeque<Bucket>,
-    /// The time before which buckets are coarse.
+    /// The time before which buckets have the coarse width.
     coarse_before: Timestamp,
-    /// The ids of the last events that were rolled up, by which a late copy is recognised.
+    /// The ids of the events that were rolled up last, for recognising a late copy.
     recent_ids: RecentIds,
 }
 
-/// The end of a bucket.
+/// A bucket, described by its end.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Bucket {
     /// The time of the newest event in it.
     newest: Timestamp,
-    /// Events in it and in all before it.
+    /// The number of events in it and in all buckets before it.
     total: u64,
 }
 
 impl Rollup {
-    /// A roll-up of one event.
+    /// Creates a roll-up of one event.
     pub(super) fn new(at: Timestamp, id: EventDigest, limit: usize) -> Self {
         let mut recent_ids = RecentIds::default();
         recent_ids.add(at, id, limit);
@@ -54,7 +56,7 @@ impl Rollup {
         self.buckets.back().map_or(Timestamp::MIN, |bucket| bucket.newest)
     }
 
-    /// Returns true if the id is remembered, of an event that is inside 30 days.
+    /// Returns true if the id of an event inside 30 days is remembered.
     pub(super) fn has_recent_id(&self, now: Timestamp, id: EventDigest) -> bool {
         self.recent_ids.time_of(id).is_some_and(|at| at >= RETENTION.start(now))
     }
@@ -69,18 +71,18 @@ impl Rollup {
         }
     }
 
-    /// Returns true if this bucket is the base: the first one, where those before it were removed.
-    /// It holds the number of their events too, and must not end later: all of them would count
-    /// again for a window that begins before its new end.
+    /// Returns true if this bucket is the base: the first one, after earlier buckets were removed.
+    /// Its total includes their events, so it must not end later: all of them would count again for
+    /// a window that begins before its new end.
     fn is_base(&self, index: usize) -> bool {
         let begins = |bucket: &Bucket| bucket_start(bucket.newest, COARSE_BUCKET_SECONDS);
         index == 0 && self.buckets.front().is_some_and(|bucket| self.first < begins(bucket))
     }
 
-    /// Returns the index of the bucket that takes an event of the time `at`: the first that ends no
-    /// earlier, or the one before it, which then ends later, if its last event is in the same
-    /// stretch of time; else a new one. So there are no more buckets than stretches, but for the
-    /// base, which takes all events before its end and no later one.
+    /// Returns the index of the bucket that takes an event of the time `at`: the first bucket that
+    /// ends no earlier; or the one before it, which then ends later, if its last event is in the
+    /// same interval; otherwise, a new bucket. So there are no more buckets than intervals, except
+    /// for the base, which takes all events before its end and no later one.
     fn bucket_of(&mut self, now: Timestamp, at: Timestamp) -> usize {
         let width = bucket_seconds(now, at);
         let next = self.buckets.partition_point(|bucket| bucket.newest < at);
@@ -101,7 +103,8 @@ impl Rollup {
         next
     }
 
-    /// Returns the number of events at `start` or later, with all of a bucket that `start` cuts.
+    /// Returns the number of events at `start` or later, including all events of a bucket that
+    /// `start` cuts.
     pub(super) fn count_since(&self, start: Timestamp) -> u64 {
         let index = self.buckets.partition_point(|bucket| bucket.newest < start);
         self.total_before(self.buckets.len()) - self.total_before(index)
@@ -112,7 +115,7 @@ impl Rollup {
         self.first < start && start <= self.edge()
     }
 
-    /// Returns its running totals.
+    /// Returns the running totals of all its buckets.
     pub(super) fn running_totals(&self) -> RunningTotals {
         RunningTotals {
             first: self.first,
@@ -123,8 +126,8 @@ impl Rollup {
         }
     }
 
-    /// Returns the time of the oldest event at `start` or later: exact if `start` cuts no bucket,
-    /// else the beginning of its bucket.
+    /// Returns the time of the oldest event at `start` or later: exact if `start` cuts no bucket;
+    /// otherwise, the beginning of its bucket.
     pub(super) fn oldest_since(&self, start: Timestamp) -> Option<Timestamp> {
         let index = self.buckets.partition_point(|bucket| bucket.newest < start);
         let bucket = self.buckets.get(index)?;
@@ -134,9 +137,9 @@ impl Rollup {
         Some(bucket_start(bucket.newest, COARSE_BUCKET_SECONDS).max(start))
     }
 
-    /// Makes the buckets of more than a day ago coarse, and removes the expired ones but for the
-    /// newest, which becomes the base. (Where the base is of one hour with the next bucket, and so
-    /// they become one, both have expired: hours expire as a whole, and a base when it is made.)
+    /// Makes the buckets of more than a day ago coarse, and removes the expired ones except the
+    /// newest, which becomes the base. (If the base and the next bucket are in the same hour and
+    /// become one, both have expired: hours expire as a whole, and so does a base when it is made.)
     pub(super) fn tidy(&mut self, now: Timestamp) {
         let coarse_before = bucket_start(Window::Day.start(now), COARSE_BUCKET_SECONDS);
         if coarse_before > self.coarse_before {
@@ -158,25 +161,25 @@ impl Rollup {
     }
 }
 
-/// The running totals of a roll-up: all of them, or those from some time on.
+/// The running totals of a roll-up: all of them, or those since some time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunningTotals {
     /// The oldest event that was ever rolled up.
     pub first: Timestamp,
-    /// The newest one.
+    /// The newest rolled-up event.
     pub edge: Timestamp,
     /// The number of rolled-up events.
     pub total: u64,
-    /// The number of them in the buckets before `buckets`.
+    /// The number of rolled-up events in the buckets before `buckets`.
     pub before: u64,
-    /// For each bucket, oldest first, the time of its newest event, and the number of events in it
-    /// and in all before it.
+    /// The time of each bucket's newest event, and the number of events in the bucket and all
+    /// before it. Oldest first.
     pub buckets: Vec<(Timestamp, u64)>,
 }
 
 impl RunningTotals {
-    /// Returns the number of rolled-up events at a time or later, with all of a bucket that the
-    /// time cuts. The time is not before that of `buckets`.
+    /// Returns the number of rolled-up events at a time or later, including all events of a bucket
+    /// that the time cuts. The time is not before the first of `buckets`.
     pub fn since(&self, now: Timestamp, time: Timestamp) -> CountSince {
         if time <= self.first || time > self.edge {
             let count = if time <= self.first { self.total } else { 0 };
@@ -185,7 +188,7 @@ impl RunningTotals {
         let index = self.buckets.partition_point(|(newest, _)| *newest < time);
         let before = index.checked_sub(1).map_or(self.before, |last| self.buckets[last].1);
         let is_approximate = self.buckets.get(index).is_some_and(|(newest, _)| {
-            // The base holds the events of removed buckets too.
+            // The base also includes the events of removed buckets.
             let is_base = index == 0
                 && self.before == 0
                 && self.first < bucket_start(*newest, COARSE_BUCKET_SECONDS);

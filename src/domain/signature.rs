@@ -1,5 +1,6 @@
-//! The signature of an anomaly: four of the fields that a caller posts, and the key made of them.
-//! The canonical form is fixed byte for byte, because deployments hold years of keys made from it.
+//! The signature of an anomaly: four of the fields that a caller posts, and the key computed from
+//! them. The canonical form is fixed byte for byte, because deployments hold years of keys computed
+//! from it.
 
 use std::fmt::Write as _;
 
@@ -8,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::AnomalyKey;
 
-/// The four identifying fields, aliases resolved; at least one is not empty.
+/// The four identifying fields, with aliases resolved. At least one is not empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signature {
     alert_name: String,
@@ -17,15 +18,15 @@ pub struct Signature {
     error_type: String,
 }
 
-/// An object is no signature.
+/// The reason why an object has no signature.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSignature {
     /// An identifying field is not a string.
     #[error("`{field}` must be a string, not {found}")]
     NotAString {
-        /// The field by the name under which it was posted.
+        /// The name under which the field was posted.
         field: &'static str,
-        /// The JSON type it had.
+        /// The JSON type of its value.
         found: &'static str,
     },
     /// An identifying field is too long.
@@ -34,7 +35,7 @@ pub enum InvalidSignature {
         Signature::MAX_CHARACTERS
     )]
     TooLong {
-        /// The field by the name under which it was posted.
+        /// The name under which the field was posted.
         field: &'static str,
     },
     /// All four fields are missing or empty.
@@ -45,26 +46,25 @@ pub enum InvalidSignature {
     Empty,
 }
 
-/// A canonical name and the alias it goes by in Prometheus' labels.
+/// A canonical name, and its alias in Prometheus' labels.
 const ALERT_NAME: (&str, Option<&str>) = ("alert_name", Some("alertname"));
 const SERVICE: (&str, Option<&str>) = ("service", Some("job"));
 const NAMESPACE: (&str, Option<&str>) = ("namespace", None);
 const ERROR_TYPE: (&str, Option<&str>) = ("error_type", Some("reason"));
 
 impl Signature {
-    /// The identifying fields: each by its name, and the alias that it goes by in Prometheus'
-    /// labels.
+    /// The identifying fields: the name of each, and its alias in Prometheus' labels.
     pub const FIELDS: [(&'static str, Option<&'static str>); 4] =
         [ALERT_NAME, SERVICE, NAMESPACE, ERROR_TYPE];
 
-    /// Maximum number of characters of an identifying field of a new occurrence. Older ones may
-    /// have longer fields.
+    /// Maximum number of characters of an identifying field of a new occurrence. Older occurrences
+    /// may have longer fields.
     pub const MAX_CHARACTERS: usize = 1_024;
 
     /// Reads the identifying fields of `fields` and ignores all others.
     ///
     /// # Errors
-    /// When one of them is not a string, or all are empty.
+    /// Fails if one of them is not a string, or if all are empty.
     pub fn from_fields(fields: &Map<String, Value>) -> Result<Self, InvalidSignature> {
         Self::from_lookup(|name| {
             let value = fields.get(name)?;
@@ -72,11 +72,12 @@ impl Signature {
         })
     }
 
-    /// Returns the key of a new occurrence's signature. The fields are read as
-    /// [`Signature::from_lookup`] does it, and not copied.
+    /// Returns the key of a new occurrence's signature. The fields are read as by
+    /// [`Signature::from_lookup`], but not copied.
     ///
     /// # Errors
-    /// As there, and when one has more than [`Signature::MAX_CHARACTERS`].
+    /// Fails as [`Signature::from_lookup`] does, and if a field has more than
+    /// [`Signature::MAX_CHARACTERS`].
     pub fn key_of_new<'a>(
         lookup: impl Fn(&'static str) -> Option<Result<&'a str, &'static str>>,
     ) -> Result<AnomalyKey, InvalidSignature> {
@@ -118,7 +119,7 @@ impl Signature {
     /// the name of another JSON type.
     ///
     /// # Errors
-    /// As [`Signature::from_fields`].
+    /// Fails as [`Signature::from_fields`] does.
     pub fn from_lookup<'a>(
         lookup: impl Fn(&'static str) -> Option<Result<&'a str, &'static str>>,
     ) -> Result<Self, InvalidSignature> {
@@ -129,12 +130,12 @@ impl Signature {
     /// the order of [`Signature::FIELDS`], and may all be empty.
     ///
     /// # Errors
-    /// When one of them is not a string.
+    /// Fails if one of them is not a string.
     pub fn values_from<'a>(
         lookup: impl Fn(&'static str) -> Option<Result<&'a str, &'static str>>,
     ) -> Result<[&'a str; 4], InvalidSignature> {
         let read = |(name, alias): (&'static str, Option<&'static str>)| {
-            // The name counts where both are there, even when its value is empty.
+            // If both are present, the name counts, even if its value is empty.
             let mut names = std::iter::once(name).chain(alias);
             let Some((field, found)) =
                 names.find_map(|name| lookup(name).map(|found| (name, found)))
@@ -147,11 +148,11 @@ impl Signature {
         Ok([read(ALERT_NAME)?, read(SERVICE)?, read(NAMESPACE)?, read(ERROR_TYPE)?])
     }
 
-    /// Creates a signature of the values of the identifying fields, in the order of
+    /// Creates a signature from the values of the identifying fields, in the order of
     /// [`Signature::FIELDS`].
     ///
     /// # Errors
-    /// When all are empty.
+    /// Fails if all are empty.
     pub fn of_values(values: [String; 4]) -> Result<Self, InvalidSignature> {
         if values.iter().all(String::is_empty) {
             return Err(InvalidSignature::Empty);
@@ -160,12 +161,12 @@ impl Signature {
         Ok(Self { alert_name, service, namespace, error_type })
     }
 
-    /// Returns true for the name of an identifying field, and for an alias.
+    /// Returns true for the name or the alias of an identifying field.
     pub fn is_identifying(name: &str) -> bool {
         Self::FIELDS.iter().any(|(field, alias)| *field == name || *alias == Some(name))
     }
 
-    /// The four fields by their canonical names.
+    /// Returns the four fields with their canonical names.
     pub fn named_fields(&self) -> [(&'static str, &str); 4] {
         [
             (ALERT_NAME.0, &self.alert_name),
@@ -175,7 +176,7 @@ impl Signature {
         ]
     }
 
-    /// Those of `fields` that do not identify the anomaly.
+    /// Returns the `fields` that do not identify the anomaly.
     pub fn other_fields(fields: &Map<String, Value>) -> Map<String, Value> {
         let identifying: Vec<&str> =
             Self::FIELDS.into_iter().filter_map(|names| present(fields, names)).collect();
@@ -186,14 +187,15 @@ impl Signature {
             .collect()
     }
 
-    /// The text that is hashed: what Python's `json.dumps(fields, sort_keys=True)` prints.
+    /// Returns the text that is hashed: the output of Python's
+    /// `json.dumps(fields, sort_keys=True)`.
     pub fn canonical_json(&self) -> String {
         let mut json = String::new();
         canonical_pieces(self.values(), |piece| json.push_str(piece));
         json
     }
 
-    /// The anomaly's key: the first eight bytes of the canonical form's SHA-256.
+    /// Returns the anomaly's key: the first eight bytes of the SHA-256 of the canonical form.
     pub fn key(&self) -> AnomalyKey {
         key_of(self.values())
     }
@@ -203,7 +205,8 @@ impl Signature {
     }
 }
 
-/// Hands the canonical form over in pieces. `values` are in the order of [`Signature::FIELDS`].
+/// Passes the canonical form to `take` in pieces. `values` are in the order of
+/// [`Signature::FIELDS`].
 fn canonical_pieces(values: [&str; 4], mut take: impl FnMut(&str)) {
     let [alert_name, service, namespace, error_type] = values;
     let sorted = [
@@ -215,7 +218,7 @@ fn canonical_pieces(values: [&str; 4], mut take: impl FnMut(&str)) {
     for (lead, value) in sorted {
         take(lead);
         if value.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
-            // Nearly all, without a copy.
+            // Nearly all values need no escapes, and are passed without a copy.
             take(value);
         } else {
             let mut escaped = String::with_capacity(2 * value.len());
@@ -235,7 +238,8 @@ fn key_of(values: [&str; 4]) -> AnomalyKey {
     AnomalyKey::from_bits(u64::from_be_bytes(head))
 }
 
-/// The name under which a field was posted: the canonical one wins, even when its value is empty.
+/// Returns the name under which a field was posted: the canonical one wins, even if its value is
+/// empty.
 fn present(
     fields: &Map<String, Value>,
     (name, alias): (&'static str, Option<&'static str>),
@@ -243,7 +247,7 @@ fn present(
     std::iter::once(name).chain(alias).find(|name| fields.contains_key(*name))
 }
 
-/// The type of a JSON value with its article: "a number".
+/// Returns the type of a JSON value with its article: "a number".
 pub fn json_type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -255,7 +259,8 @@ pub fn json_type_name(value: &Value) -> &'static str {
     }
 }
 
-/// Escapes all but printable ASCII, as Python's `ensure_ascii` does (DEL too, `/` not).
+/// Escapes everything except printable ASCII, as Python's `ensure_ascii` does (DEL is escaped, `/`
+/// is not).
 fn push_escaped(out: &mut String, text: &str) {
     for c in text.chars() {
         match c {

@@ -1,6 +1,6 @@
-//! The JSON object that is stored with an anomaly: the fields that its first occurrence was posted
-//! with. It is copied from the posted text, because a tree of it would be built and printed for
-//! each occurrence; and only when it is needed, because most occurrences are of known anomalies.
+//! The JSON object that is stored with an anomaly: the fields of its first occurrence as posted. It
+//! is copied from the posted text, because building and printing a tree for each occurrence would
+//! be slow; and only when it is needed, because most occurrences are of known anomalies.
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
@@ -15,23 +15,23 @@ use super::{
     metadata::{AnomalyConfig, without_largest},
 };
 
-/// The fields of a posted object that are about the occurrence, and not about its anomaly.
+/// The fields of a posted object that describe the occurrence and not its anomaly.
 const OCCURRENCE_FIELDS: [&str; 2] = ["event_id", "occurred_at"];
 
 const ANNOTATIONS: &str = "annotations";
 
-/// The member with the members that a mapping has replaced, each as it was posted. One of this name
-/// that the caller has posted is among them then.
+/// The name of the member that holds the members that a mapping has replaced, each as it was
+/// posted. If the caller has posted a member of this name, it is among them.
 const AS_POSTED: &str = "as_posted";
 
 /// An identifying field whose value a mapping has replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplacedField {
-    /// Its canonical name, under which it is stored.
+    /// The canonical name, under which it is stored.
     pub name: &'static str,
-    /// The name of the member by which it was posted; `None` where there was none.
+    /// The name of the member that it was posted as; `None` if there was none.
     pub posted_as: Option<&'static str>,
-    /// Its new value.
+    /// The new value.
     pub value: String,
 }
 
@@ -41,22 +41,22 @@ pub struct SignatureJson(Text);
 
 #[derive(Clone)]
 enum Text {
-    /// As it is stored.
+    /// A text in its stored form.
     Stored(Arc<str>),
-    /// An occurrence as it was posted; a valid JSON object.
+    /// An occurrence as it was posted: a valid JSON object.
     Posted(Arc<str>),
 }
 
 impl SignatureJson {
-    /// The stored form of a posted occurrence. `object` must be a valid JSON object.
+    /// Creates the stored form of a posted occurrence. `object` must be a valid JSON object.
     pub fn of_posted(object: &str, config: AnomalyConfig) -> Self {
         let posted = Self(Text::Posted(object.into()));
-        // What is stored is no longer than what was posted.
+        // The stored form is not longer than the posted one.
         if object.len() <= config.max_metadata_bytes { posted } else { posted.bounded(config) }
     }
 
-    /// The stored form of a posted occurrence some of whose fields a mapping has replaced: read
-    /// back, it has the fields as mapped. `object` must be a valid JSON object.
+    /// Creates the stored form of a posted occurrence in which a mapping has replaced fields. Read
+    /// back, it has the mapped fields. `object` must be a valid JSON object.
     pub fn of_mapped(object: &str, replaced: &[ReplacedField], config: AnomalyConfig) -> Self {
         let mut stored = "{".to_owned();
         let is_kept = |name: &str| !OCCURRENCE_FIELDS.contains(&name);
@@ -65,8 +65,8 @@ impl SignatureJson {
         Self(Text::Stored(stored.into())).bounded(config)
     }
 
-    /// The stored form of an alert's labels and annotations. Both must be valid JSON objects. The
-    /// texts of the labels whose names are in `cut` are cut as [`Signature::cut`] does it.
+    /// Creates the stored form of an alert's labels and annotations. Both must be valid JSON
+    /// objects. Labels whose names are in `cut` are cut as by [`Signature::cut`].
     pub fn of_alert(
         labels: &RawValue,
         annotations: Option<&RawValue>,
@@ -94,15 +94,15 @@ impl SignatureJson {
         Self(Text::Stored(without_largest(&stored, config.max_metadata_bytes).into()))
     }
 
-    /// Returns how many bytes of memory its text takes.
+    /// Returns the memory that its text takes, in bytes.
     pub fn bytes(&self) -> usize {
         match &self.0 {
             Text::Stored(text) | Text::Posted(text) => text.len(),
         }
     }
 
-    /// Returns the text that is stored: the fields as they were posted, without white space outside
-    /// of texts.
+    /// Returns the stored text: the fields as they were posted, without white space outside
+    /// strings.
     pub fn to_stored(&self) -> Arc<str> {
         let posted = match &self.0 {
             Text::Stored(stored) => return Arc::clone(stored),
@@ -117,13 +117,13 @@ impl SignatureJson {
 }
 
 impl Signature {
-    /// Reads the identifying fields of a stored object; `None` where they are none.
+    /// Reads the identifying fields of a stored object; `None` if it has no valid ones.
     pub fn from_stored(object: &str) -> Option<Self> {
-        // Few have more than four: a list is faster than a map.
+        // Few objects have more than four: a list is faster than a map.
         let mut fields: Vec<(Cow<'_, str>, Option<String>)> = Vec::with_capacity(4);
         for_each_member(object, |name, value| {
             if Self::is_identifying(&name) {
-                // Of equal names the last one counts, as in a map.
+                // If names are equal, the last one counts, as in a map.
                 fields.retain(|(other, _)| *other != name);
                 fields.push((name, serde_json::from_str(value.get()).ok()));
             }
@@ -138,7 +138,7 @@ impl Signature {
 }
 
 impl<T: Into<Arc<str>>> From<T> for SignatureJson {
-    /// Takes a text that is in its stored form already.
+    /// Creates it from a text in stored form.
     fn from(stored: T) -> Self {
         Self(Text::Stored(stored.into()))
     }
@@ -170,8 +170,8 @@ impl<'de> Deserialize<'de> for SignatureJson {
     }
 }
 
-/// Appends members as [`copy_members`] does, with the `replaced` fields as mapped, and what they
-/// replace.
+/// Appends members as [`copy_members`] does, with the mapped values of the `replaced` fields and
+/// the members that they replace.
 fn copy_mapped(
     object: &str,
     copy: &mut String,
@@ -197,8 +197,8 @@ fn copy_mapped(
     copy.push('}');
 }
 
-/// Appends those members of an object whose names are `kept`, each as it was posted but for the
-/// white space outside of texts. Those whose names are in `cut` are cut to the length of an
+/// Appends the members of an object whose names are `kept`, each as it was posted except for white
+/// space outside strings. Those whose names are in `cut` are cut to the maximum length of an
 /// identifying field.
 fn copy_members(object: &str, copy: &mut String, kept: impl Fn(&str) -> bool, cut: &[&str]) {
     let copied = for_each_member(object, |name, value| {
@@ -220,7 +220,7 @@ fn copy_name(name: Cow<'_, str>, copy: &mut String) {
         copy.push(',');
     }
     match name {
-        // A name that is a part of the posted text has no escapes, and needs none.
+        // A name that is borrowed from the posted text has no escapes, and needs none.
         Cow::Borrowed(name) => {
             copy.push('"');
             copy.push_str(name);
@@ -235,7 +235,7 @@ fn json_text(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// Appends a value as it was posted but for the white space outside of texts.
+/// Appends a value as it was posted, except for white space outside strings.
 fn copy_value(value: &RawValue, copy: &mut String) {
     let text = value.get();
     if !text.starts_with(['{', '[']) {
@@ -253,7 +253,7 @@ fn copy_value(value: &RawValue, copy: &mut String) {
     copy.extend(rest.split_ascii_whitespace());
 }
 
-/// The length of the string that `text` begins with, in bytes, with its quotes.
+/// Returns the length of the string at the beginning of `text` in bytes, including its quotes.
 fn string_length(text: &str) -> usize {
     let mut is_escaped = false;
     let end = text.bytes().skip(1).position(|byte| {
@@ -264,10 +264,11 @@ fn string_length(text: &str) -> usize {
     end.map_or(text.len(), |end| end + 2)
 }
 
-/// Hands each member of a JSON object to `visit`: its name without escapes, and its value as text.
+/// Calls `visit` with each member of a JSON object: its name without escapes, and its value as
+/// text.
 ///
 /// # Errors
-/// When `object` is no JSON object.
+/// Fails if `object` is not a JSON object.
 pub fn for_each_member<'a>(
     object: &'a str,
     visit: impl FnMut(Cow<'a, str>, &'a RawValue),
@@ -292,7 +293,7 @@ pub fn for_each_member<'a>(
     serde_json::Deserializer::from_str(object).deserialize_map(EachMember(visit))
 }
 
-/// The name of a member, borrowed where it has no escapes: serde's own `Cow` is never borrowed.
+/// The name of a member, borrowed if it has no escapes: serde's own `Cow` is never borrowed.
 #[derive(Debug)]
 pub struct MemberName<'a>(pub Cow<'a, str>);
 

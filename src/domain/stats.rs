@@ -5,10 +5,10 @@ use super::{Counts, ExtraCount, ExtraWindow, Timestamp, WindowCounts};
 /// An anomaly's occurrences, repairs and mark at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AnomalyStats {
-    /// Events in each window.
+    /// The number of events in each window.
     pub counts: WindowCounts,
-    /// Events in the windows of the anomaly's rule beside the four, where they were asked for and
-    /// do not follow from the four.
+    /// The number of events in the additional windows of the anomaly's rule, if they were requested
+    /// and do not follow from the four.
     pub extra: Vec<ExtraCount>,
     /// True if a count may be too high, or the oldest event's time too early, by the events of one
     /// bucket of time: there are more events than are kept exactly.
@@ -24,8 +24,9 @@ pub struct AnomalyStats {
 }
 
 impl AnomalyStats {
-    /// Sets the counts in a rule's windows: those that have to be counted, by `count`, and those
-    /// that follow from the rest. Others are too small to matter, and not known.
+    /// Sets the counts in a rule's windows. `count` counts those that must be counted; others
+    /// follow from the rest. The remaining windows are too small to matter, and their counts stay
+    /// unknown.
     pub fn set_extra(
         &mut self,
         now: Timestamp,
@@ -33,7 +34,7 @@ impl AnomalyStats {
         mut count: impl FnMut(usize, &ExtraWindow) -> Option<ExtraCount>,
     ) {
         for (index, window) in windows.iter().enumerate() {
-            // All events are inside where the oldest is.
+            // If the oldest event is inside, all events are.
             let has_all = self.first_seen.is_some_and(|first| first >= window.start(now));
             let (count_of_all, is_approximate) = (self.counts.month, self.is_approximate);
             let all =
@@ -44,7 +45,7 @@ impl AnomalyStats {
         }
     }
 
-    /// Returns the counts by which a rule is judged.
+    /// Returns the counts for judging by a rule.
     pub fn as_counts(&self) -> Counts<'_> {
         Counts { windows: self.counts, extra: &self.extra, is_approximate: self.is_approximate }
     }

@@ -1,5 +1,5 @@
 //! The values of identifying fields, each kept once: a million anomalies have a few thousand
-//! distinct ones. They are counted by their users, and bounded in bytes.
+//! distinct values. They are reference-counted, and bounded in bytes.
 
 use std::{
     hash::{BuildHasher as _, RandomState},
@@ -11,40 +11,42 @@ use hashbrown::HashTable;
 
 use super::Signature;
 
-/// The number of a text. It may stand for another one later, once nobody uses the first.
+/// The number of a text. It may stand for another text later, when nothing uses the first one any
+/// more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TextId(NonZeroU32);
 
-/// The four identifying fields of an anomaly, as numbers. It takes 16 bytes, as an absent one does.
+/// The four identifying fields of an anomaly, as numbers. An `Option` of it takes 16 bytes too.
 pub type FieldIds = [TextId; 4];
 
-/// Texts by their numbers.
+/// A set of texts, each with a number and a count of its users.
 #[derive(Debug)]
 pub struct Texts {
-    /// The numbers by their texts. It holds no texts itself: a million may be distinct.
+    /// The numbers by their texts. The table itself holds no texts, of which a million may be
+    /// distinct.
     ids: HashTable<TextId>,
     hasher: RandomState,
     entries: Vec<Entry>,
     free: Vec<TextId>,
-    /// Approximate size of all texts.
+    /// Approximate size of all texts in bytes.
     bytes: usize,
     max_bytes: usize,
 }
 
 #[derive(Debug)]
 struct Entry {
-    /// Absent while nobody uses the number.
+    /// Absent while the number is not used.
     text: Option<Arc<str>>,
     users: u32,
-    /// Grows whenever the number stands for another text.
+    /// Grows whenever the number is assigned to another text.
     version: u32,
 }
 
-/// Approximate size of an entry without its text.
+/// Approximate size of an entry without its text, in bytes.
 const ENTRY_BYTES: usize = 64;
 
 impl TextId {
-    /// The number as an index: the first one is 0.
+    /// Returns the number as an index: the first one is 0.
     pub fn index(self) -> usize {
         self.0.get() as usize - 1
     }
@@ -62,7 +64,8 @@ impl Default for Texts {
 }
 
 impl Texts {
-    /// Maximum size of all texts of a store, in bytes. What goes beyond is not known to lists.
+    /// Maximum size of all texts of a store, in bytes. Lists do not know the fields of anomalies
+    /// above it.
     pub const MAX_BYTES: usize = 256 << 20;
 
     /// Creates an empty set that takes no more than `max_bytes`.
@@ -77,7 +80,7 @@ impl Texts {
         }
     }
 
-    /// Adds the four fields of a signature, or a user of them; `None` where there is no room.
+    /// Adds the four fields of a signature, or one more user of them; `None` if there is no space.
     pub fn add(&mut self, signature: &Signature) -> Option<FieldIds> {
         let mut added = Vec::with_capacity(4);
         for (_, text) in signature.named_fields() {
@@ -92,22 +95,22 @@ impl Texts {
         added.try_into().ok()
     }
 
-    /// Removes a user of four fields.
+    /// Removes one user of four fields.
     pub fn remove(&mut self, fields: FieldIds) {
         fields.into_iter().for_each(|id| self.remove_user(id));
     }
 
-    /// Returns the text of a number that is used.
+    /// Returns the text of a number in use.
     pub fn get(&self, id: TextId) -> Option<&Arc<str>> {
         self.entries.get(id.index())?.text.as_ref()
     }
 
-    /// Returns the version of a number, which is another one once it stands for another text.
+    /// Returns the version of a number, which changes when the number is assigned to another text.
     pub fn version(&self, id: TextId) -> u32 {
         self.entries.get(id.index()).map_or(0, |entry| entry.version)
     }
 
-    /// Returns the signature that four fields make.
+    /// Returns the signature with four fields.
     pub fn signature(&self, fields: &FieldIds) -> Option<Signature> {
         let mut texts = fields.iter().map(|id| self.get(*id).map(|text| &**text));
         let texts: [Option<&str>; 4] = std::array::from_fn(|_| texts.next().flatten());

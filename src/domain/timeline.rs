@@ -1,6 +1,6 @@
 //! The times at which one anomaly happened, in order: the newest events exactly, each with the
-//! digest of its id, and older ones rolled up (`rollup.rs`). The embedded store keeps one for each
-//! anomaly.
+//! digest of its id, and older ones rolled up (`rollup.rs`). The embedded store keeps a timeline
+//! for each anomaly.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -8,21 +8,22 @@ use serde::{Deserialize, Serialize};
 
 use super::{CountSince, EventDigest, RETENTION, Timestamp, Window, WindowCounts, rollup::Rollup};
 
-/// Maximum number of events that are searched for an id one by one. Most anomalies never have more,
+/// Maximum number of events that are searched linearly for an id. Most anomalies never have more,
 /// and an index takes more memory than the events.
 const MAX_SEARCHED: usize = 32;
 
 /// Maximum number of events that one insertion rolls up. More than one, so that a timeline that is
-/// too long gets shorter.
+/// too long becomes shorter.
 const ROLLED_UP_AT_ONCE: usize = 500;
 
-/// An anomaly's events.
+/// The events of one anomaly.
 #[derive(Clone, Debug, Default)]
 pub struct Timeline {
-    /// Oldest first. Late ones are older than the newest rolled-up event, until they are rolled up.
+    /// Oldest first. Late events are older than the newest rolled-up event, until they are rolled
+    /// up too.
     events: VecDeque<Event>,
-    /// The ids of `events` if they are many: a retry may carry another time, so the order does not
-    /// find it. Boxed, because most anomalies have none.
+    /// The ids of `events` if there are many: a retry may carry another time, so the order does not
+    /// find it. Boxed, because most anomalies have no index.
     #[expect(clippy::box_collection, reason = "an empty box takes a sixth of an empty set")]
     index: Option<Box<HashSet<EventDigest>>>,
     rollup: Option<Box<Rollup>>,
@@ -37,9 +38,9 @@ struct Event {
 /// The outcome of [`Timeline::insert`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Insertion {
-    /// The event is new.
+    /// The event is new, and was added.
     Inserted,
-    /// Its id is known already; the time of the first copy stays.
+    /// Its id is already known. The time of the first copy stays.
     Duplicate,
 }
 
@@ -54,8 +55,8 @@ pub struct TimelineConfig {
 }
 
 impl TimelineConfig {
-    /// Returns how many events beyond the exact ones there may be before they are rolled up: many
-    /// at once cost little more than one.
+    /// Returns the number of events above the exact ones at which they are rolled up: many at once
+    /// cost little more than one.
     pub fn rollup_batch(self) -> usize {
         self.exact_events() / 100
     }
@@ -77,8 +78,9 @@ impl TimelineConfig {
 }
 
 impl Timeline {
-    /// Adds an event in the order of time, unless its id is known, and rolls up some of the oldest
-    /// if there are too many: those of more than a day before the horizon into coarse buckets.
+    /// Adds an event in the order of time, unless its id is known. If there are too many events,
+    /// rolls up some of the oldest: those of more than a day before the horizon go into coarse
+    /// buckets.
     pub fn insert(
         &mut self,
         horizon: Timestamp,
@@ -96,7 +98,8 @@ impl Timeline {
         Insertion::Inserted
     }
 
-    /// Removes the events that have left the longest window. Returns true if one was kept exactly.
+    /// Removes the events that have left the longest window. Returns true if one of them was kept
+    /// exactly.
     pub fn forget_expired(&mut self, horizon: Timestamp) -> bool {
         let start = RETENTION.start(horizon);
         if self.rollup.as_ref().is_some_and(|rollup| rollup.edge() < start) {
@@ -117,7 +120,7 @@ impl Timeline {
         expired > 0
     }
 
-    /// Returns the number of events in each window at `now`. Exact, unless
+    /// Returns the number of events in each window at `now`. The numbers are exact, unless
     /// [`Timeline::is_approximate`].
     pub fn counts(&self, now: Timestamp) -> WindowCounts {
         let count = |window: Window| self.count_since(window.start(now));
@@ -175,7 +178,7 @@ impl Timeline {
         Some((oldest, newest))
     }
 
-    /// Returns true if there are exact events older than 30 days to remove.
+    /// Returns true if exact events are older than 30 days and must be removed.
     pub fn has_expired(&self, now: Timestamp) -> bool {
         self.first_inside(RETENTION, now) > 0
     }
@@ -196,8 +199,8 @@ impl Timeline {
 
     fn insert_exactly(&mut self, at: Timestamp, id: EventDigest) {
         if self.events.len() == self.events.capacity() && self.events.len() < 4 {
-            // A million anomalies have one event each: doubling from four would be most of their
-            // memory.
+            // A million anomalies have one event each: doubling the capacity from four would take
+            // most of their memory.
             self.events.reserve_exact(1);
         }
         match self.events.back() {
@@ -230,7 +233,7 @@ impl Timeline {
         }
     }
 
-    /// Rolls up the oldest events if there are too many, a bounded number at once.
+    /// Rolls up the oldest events if there are too many, up to a limit per call.
     fn roll_up(&mut self, horizon: Timestamp, config: TimelineConfig) {
         let surplus = self.events.len().saturating_sub(config.exact_events());
         if surplus <= config.rollup_batch() {
@@ -256,7 +259,7 @@ impl Timeline {
 
     fn first_since(&self, start: Timestamp) -> usize {
         match self.events.front() {
-            // All events of most anomalies are inside.
+            // For most anomalies, all events are inside.
             Some(oldest) if oldest.at < start => {
                 self.events.partition_point(|event| event.at < start)
             }
@@ -403,7 +406,7 @@ mod tests {
         assert!(timeline.events.len() <= 1_010);
         let stored = postcard::to_stdvec(&timeline).unwrap();
         assert!(stored.len() < 100_000, "{} bytes", stored.len());
-        // 30 days at one in 30 s; the oldest bucket may be cut.
+        // 30 days with an event every 30 s; the oldest bucket may be cut.
         let month = timeline.counts(now).month;
         assert!((86_401..=86_401 + 120).contains(&month), "{month}");
         assert!(timeline.is_approximate(now));
@@ -445,7 +448,7 @@ mod tests {
     }
 
     proptest! {
-        /// Totals are exact, and a window is wrong by no more than the bucket that its start cuts.
+        /// Totals are exact, and a window is wrong by at most the bucket that contains its start.
         #[test]
         fn a_rollup_errs_by_one_bucket_at_most(
             ages in prop::collection::vec(0..29 * DAY, 1..200),

@@ -1,4 +1,4 @@
-//! A point in time, to the microsecond. Relies on chrono for the calendar.
+//! A point in time, with microseconds. chrono does the calendar.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 /// Microseconds since the Unix epoch (UTC), within the years 1 to 9999, so that each has an
 /// RFC 3339 form.
 ///
-/// In JSON it is that form (`2026-11-22T14:21:22.587413Z`); in binary formats the number.
+/// In JSON, it has that form (`2026-11-22T14:21:22.587413Z`); in binary formats, it is the number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
@@ -27,7 +27,7 @@ impl Timestamp {
 
     /// Returns the time `micros` microseconds after the epoch, limited to the years 1 to 9999.
     pub const fn from_micros(micros: i64) -> Self {
-        // `clamp` is not const.
+        // Written out, because `clamp` is not const.
         if micros < Self::MIN.0 {
             Self::MIN
         } else if micros > Self::MAX.0 {
@@ -42,10 +42,10 @@ impl Timestamp {
         self.0
     }
 
-    /// Parses RFC 3339 with any offset. Digits beyond the microsecond are cut off.
+    /// Parses RFC 3339 with any offset. Digits after the microseconds are cut off.
     ///
     /// # Errors
-    /// When the text is not of that form.
+    /// Fails if the text does not have that form.
     pub fn parse_rfc3339(text: &str) -> Result<Self, InvalidTimestamp> {
         let time = DateTime::parse_from_rfc3339(text).map_err(|_| InvalidTimestamp)?;
         Ok(Self::from_micros(time.timestamp_micros()))
@@ -63,7 +63,7 @@ impl Timestamp {
 
     /// Returns the same instant for chrono.
     pub fn to_datetime(self) -> DateTime<Utc> {
-        // The range of the constructor lies within chrono's, so the default is never taken.
+        // The permitted range lies within chrono's, so the default is never used.
         DateTime::from_timestamp_micros(self.0).unwrap_or_default()
     }
 }
@@ -76,7 +76,7 @@ impl From<DateTime<Utc>> for Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // chrono's own form takes several times as long, and an answer has two times.
+        // chrono's own formatting takes several times as long, and an answer has two times.
         let time = self.to_datetime();
         let mut text = *b"0000-00-00T00:00:00.000000Z";
         let year = u32::try_from(time.year()).unwrap_or_default();

@@ -4,16 +4,16 @@ use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 
-/// A sliding window that ends now. An event is inside when its time ≥ now − length.
+/// A sliding window that ends now. An event is inside if its time ≥ now − length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Window {
-    /// 1 hour.
+    /// A window of 1 hour.
     Hour,
-    /// 24 hours.
+    /// A window of 24 hours.
     Day,
-    /// 7 days.
+    /// A window of 7 days.
     Week,
-    /// 30 days.
+    /// A window of 30 days.
     Month,
 }
 
@@ -31,7 +31,7 @@ impl Window {
         }
     }
 
-    /// Returns the earliest time that is inside the window at `now`.
+    /// Returns the earliest time inside the window at `now`.
     pub fn start(self, now: Timestamp) -> Timestamp {
         now.minus_seconds(self.length_seconds())
     }
@@ -40,13 +40,13 @@ impl Window {
 /// The number of events in each window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WindowCounts {
-    /// Events of the last hour.
+    /// The number of events in the last hour.
     pub hour: u64,
-    /// Events of the last 24 hours.
+    /// The number of events in the last 24 hours.
     pub day: u64,
-    /// Events of the last 7 days.
+    /// The number of events in the last 7 days.
     pub week: u64,
-    /// Events of the last 30 days.
+    /// The number of events in the last 30 days.
     pub month: u64,
 }
 
@@ -71,7 +71,7 @@ impl WindowCounts {
         }
     }
 
-    /// Returns the counts of events that are in one of two sets which share none.
+    /// Returns the counts of the union of two disjoint sets of events.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         self.zip(other, u64::saturating_add)

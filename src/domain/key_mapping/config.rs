@@ -9,14 +9,14 @@ use super::{
     relabel::{InvalidRelabel, Relabel, RelabelOptions},
 };
 
-/// Maximum number of rules.
+/// Maximum number of relabelling rules.
 const MAX_RULES: usize = 64;
 
-/// The section as it is written.
+/// The section as it is written, before it is checked.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KeyOptions {
-    /// True if the preset for Kubernetes applies to `POST /anomalies` too.
+    /// True if the preset for Kubernetes also applies to `POST /anomalies`.
     kubernetes: bool,
     /// Rules that rewrite the four fields, in this order: 64 at most.
     relabel: Vec<RelabelOptions>,
@@ -34,8 +34,8 @@ struct MaskOptions {
     error_type: Vec<Mask>,
 }
 
-/// The section `key` of the configuration: how the four fields are rewritten before an anomaly's
-/// key is made of them.
+/// The section `key` of the configuration: how the four fields are rewritten before the key of an
+/// anomaly is computed from them.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(try_from = "KeyOptions")]
 pub struct KeyConfig {
@@ -46,7 +46,7 @@ pub struct KeyConfig {
     masks: [Vec<Mask>; 4],
 }
 
-/// The fault of the section.
+/// A fault of the section.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidKeyConfig {
     /// There are too many rules.
@@ -57,7 +57,7 @@ pub enum InvalidKeyConfig {
     Rule {
         /// The number of the rule.
         number: usize,
-        /// Its fault.
+        /// The fault of the rule.
         fault: InvalidRelabel,
     },
 }
@@ -86,17 +86,17 @@ impl TryFrom<KeyOptions> for KeyConfig {
 }
 
 impl KeyConfig {
-    /// Returns true if it rewrites what is posted to `POST /anomalies`.
+    /// Returns true if it rewrites the fields of objects posted to `POST /anomalies`.
     pub(super) fn maps_posts(&self) -> bool {
         self.kubernetes || !self.relabel.is_empty() || self.masks.iter().any(|m| !m.is_empty())
     }
 
-    /// The names of all sources of its rules.
+    /// Returns the names of all sources of its rules.
     pub(super) fn sources(&self) -> impl Iterator<Item = &str> {
         self.relabel.iter().flat_map(Relabel::sources)
     }
 
-    /// Applies the rules in their order.
+    /// Applies the rules in order.
     pub(super) fn relabel<'p>(
         &self,
         fields: &mut Fields<'_>,
@@ -107,7 +107,7 @@ impl KeyConfig {
         }
     }
 
-    /// Applies the masks, until they find nothing more: what one of them leaves may be an address
+    /// Applies the masks until they match nothing more: the result of one mask may be an address
     /// for another.
     pub(super) fn mask(&self, fields: &mut Fields<'_>) {
         for (field, masks) in Field::ALL.into_iter().zip(&self.masks) {
@@ -124,7 +124,7 @@ impl KeyConfig {
         }
     }
 
-    /// All that it says, for the checksum.
+    /// Returns its whole content, for the checksum.
     pub(super) fn to_json(&self) -> Value {
         let rules: Vec<Value> = self.relabel.iter().map(Relabel::to_json).collect();
         let names = |masks: &Vec<Mask>| masks.iter().map(|mask| mask.name()).collect::<Vec<_>>();

@@ -9,18 +9,18 @@ use super::mask::Mask;
 /// An identifying field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Field {
-    /// `alert_name`
+    /// The field `alert_name`.
     AlertName,
-    /// `service`
+    /// The field `service`.
     Service,
-    /// `namespace`
+    /// The field `namespace`.
     Namespace,
-    /// `error_type`
+    /// The field `error_type`.
     ErrorType,
 }
 
 impl Field {
-    /// All of them, in the order of [`Signature::FIELDS`].
+    /// All fields, in the order of [`Signature::FIELDS`].
     pub const ALL: [Self; 4] = [Self::AlertName, Self::Service, Self::Namespace, Self::ErrorType];
 
     /// Returns its canonical name.
@@ -45,11 +45,11 @@ impl Field {
 pub struct Step {
     /// The part of the mapping that made the change.
     pub by: StepKind,
-    /// The field.
+    /// The field that was changed.
     pub field: Field,
-    /// Its value before.
+    /// The value before the step.
     pub before: String,
-    /// Its value after.
+    /// The value after the step.
     pub after: String,
 }
 
@@ -62,13 +62,13 @@ pub enum StepKind {
     Exported(&'static str),
     /// The preset `kubernetes`, by the label that names the workload.
     Kubernetes(String),
-    /// The name of Grafana's rule.
+    /// The name of Grafana's rule becomes the service.
     RuleName,
     /// A rule of `key.relabel`; the first is 1.
     Relabel(usize),
     /// A mask.
     Mask(Mask),
-    /// All four fields would be empty.
+    /// All four fields would be empty, so the posted ones are restored.
     Restored,
 }
 
@@ -86,7 +86,7 @@ impl fmt::Display for StepKind {
     }
 }
 
-/// The values of the four fields, with a trace of their changes where somebody asks for it.
+/// The values of the four fields, with a trace of their changes if one is requested.
 pub(super) struct Fields<'t> {
     values: [String; 4],
     trace: Option<&'t mut Vec<Step>>,

@@ -8,8 +8,8 @@ use super::{
 
 const EXPORTER: &str = "kube-state-metrics";
 
-/// The labels that name a workload, the most reliable first, and how its name is had of their
-/// values. Beside each, its name where the exporter has such a label itself, and Prometheus does
+/// The labels that name a workload, most reliable first, and how its name is derived from their
+/// values. Next to each is its name when the exporter has such a label itself and Prometheus does
 /// not honour the exporter's labels.
 const WORKLOADS: [(&str, &str, NameOf); 7] = [
     ("deployment", "exported_deployment", as_it_is),
@@ -23,20 +23,20 @@ const WORKLOADS: [(&str, &str, NameOf); 7] = [
 
 type NameOf = fn(&str) -> &str;
 
-/// With one of these, `pod` and `container` are the exporter's own.
+/// If one of these is present, `pod` and `container` belong to the exporter itself.
 const NOT_HONOURED: [&str; 3] = ["exported_namespace", "exported_pod", "exported_container"];
 
 fn as_it_is(name: &str) -> &str {
     name
 }
 
-/// The names of the labels that are read.
+/// Returns the names of the labels that are read.
 pub(super) fn sources() -> impl Iterator<Item = &'static str> {
     let workloads = WORKLOADS.into_iter().flat_map(|(name, exported, _)| [name, exported]);
     workloads.chain(NOT_HONOURED)
 }
 
-/// Returns true for an alert that names the exporter where it should name a workload.
+/// Returns true for an alert that names the exporter instead of a workload.
 pub(super) fn is_of_exporter<'p>(posted: impl Fn(&str) -> &'p str) -> bool {
     ["job", "service"].into_iter().any(|name| posted(name).ends_with(EXPORTER))
 }
@@ -53,8 +53,8 @@ pub(super) fn apply<'p>(fields: &mut Fields<'_>, posted: impl Fn(&str) -> &'p st
     let mut labels = WORKLOADS.into_iter().filter_map(label);
     let Some((mut label, name_of)) = labels.next() else { return };
     let mut name = name_of(posted(label));
-    // Where a pod's name ends in nothing that Kubernetes appends, its container may say which part
-    // of it is the workload's.
+    // If a pod's name does not end in anything that Kubernetes appends, its container may show
+    // which part belongs to the workload.
     if label.ends_with("pod")
         && name == posted(label)
         && let Some((container, _)) = labels.next()
@@ -66,7 +66,7 @@ pub(super) fn apply<'p>(fields: &mut Fields<'_>, posted: impl Fn(&str) -> &'p st
     fields.set(Field::Service, name, by);
 }
 
-/// Returns true if `name` goes on with a hyphen after `part`.
+/// Returns true if `part` is followed by a hyphen in `name`.
 fn is_part_before_hyphen(part: &str, name: &str) -> bool {
     name.strip_prefix(part).is_some_and(|rest| rest.starts_with('-'))
 }

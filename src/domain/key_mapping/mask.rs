@@ -1,6 +1,6 @@
-//! Masks replace the volatile parts of a text by a name. What a mask matches never changes: a
-//! better one gets a name of its own, because keys of years depend on it. The sets of Sentry's
-//! `grouping/parameterization.py` have guided which there are.
+//! Masks replace the volatile parts of a text with a name. The definition of a mask never changes:
+//! a better one gets a new name, because keys of many years depend on it. The sets of Sentry's
+//! `grouping/parameterization.py` were the model for the choice of masks.
 
 use std::{net::Ipv6Addr, ops::Range, sync::LazyLock};
 
@@ -9,19 +9,19 @@ use serde::Deserialize;
 
 use super::pod_name;
 
-/// A mask. Those of a field are applied in this order.
+/// A mask. The masks of a field are applied in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mask {
     /// A UUID.
     Uuid,
-    /// An address of IPv4 or IPv6, with its port.
+    /// An IPv4 or IPv6 address, with its port.
     Ip,
     /// The hash at the end of a pod's name.
     PodHash,
     /// A hexadecimal number of at least 8 digits, one of which is decimal.
     Hex,
-    /// A number that is a word of its own, with its decimals.
+    /// A number that is a word of its own, with its decimal places.
     Number,
 }
 
@@ -29,7 +29,7 @@ static UUID: LazyLock<Regex> =
     LazyLock::new(|| fixed("[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"));
 static IP_V4: LazyLock<Regex> =
     LazyLock::new(|| fixed(r"([0-9]{1,3}(?:\.[0-9]{1,3}){3})(?::[0-9]{1,5})?"));
-/// Whatever is made of the parts of an address.
+/// Candidates: any text that consists of parts of an address.
 static IP_V6: LazyLock<Regex> = LazyLock::new(|| {
     fixed(
         r"\[?[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,}(?:\.[0-9]{1,3}){0,3}(?:\](?::[0-9]{1,5})?)?",
@@ -80,8 +80,8 @@ impl Mask {
     }
 }
 
-/// Replaces the parts of a text that `hit` returns for what a pattern finds in it. Where that is
-/// nothing, it returns where to go on.
+/// Replaces the parts of a text that `hit` returns for the matches of a pattern. If `hit` rejects a
+/// match, it returns the position at which to continue.
 fn replace(
     text: &str,
     pattern: &Regex,
@@ -105,7 +105,7 @@ fn replace(
     replaced
 }
 
-/// Returns a part that is made of whole words, or where the word that it begins in ends.
+/// Returns a part that consists of whole words, or the end of the word in which it begins.
 fn word(text: &str, part: Range<usize>) -> Result<Range<usize>, usize> {
     if is_word(text, &part) {
         return Ok(part);
@@ -114,14 +114,14 @@ fn word(text: &str, part: Range<usize>) -> Result<Range<usize>, usize> {
     Err(part.start + after.find(|c: char| !c.is_alphanumeric()).unwrap_or(after.len()))
 }
 
-/// Returns true if no letter or digit is beside a part of a text.
+/// Returns true if no letter or digit is next to a part of a text.
 fn is_word(text: &str, part: &Range<usize>) -> bool {
     let before = text[..part.start].chars().next_back();
     let after = text[part.end..].chars().next();
     !before.into_iter().chain(after).any(char::is_alphanumeric)
 }
 
-/// Returns the part of `found` that is an address of IPv4, with its port where one follows.
+/// Returns the part of `found` that is an IPv4 address, with its port if one follows.
 fn address_v4(text: &str, found: &Range<usize>) -> Option<Range<usize>> {
     let (address, port) = match text[found.clone()].split_once(':') {
         Some((address, port)) => (address, Some(port)),
@@ -134,20 +134,20 @@ fn address_v4(text: &str, found: &Range<usize>) -> Option<Range<usize>> {
     if port.is_some() && is_word(text, found) {
         return Some(found.clone());
     }
-    // With a fifth part it is a version.
+    // With a fifth part, it is a version number.
     let mut after = text[without_port.end..].chars();
     let goes_on = after.next() == Some('.') && after.next().is_some_and(|c| c.is_ascii_digit());
     (is_word(text, &without_port) && !goes_on).then_some(without_port)
 }
 
-/// Returns the part of `found` that is an address of IPv6: in brackets with its port, or without
-/// them. It has a digit, because `abc::def` is a name in other languages.
+/// Returns the part of `found` that is an IPv6 address: in brackets with its port, or without both.
+/// It has a digit, because `abc::def` is a name in other languages.
 fn address_v6(text: &str, found: &Range<usize>) -> Option<Range<usize>> {
     let whole = &text[found.clone()];
     let unopened = whole.strip_prefix('[').unwrap_or(whole);
     let inner = unopened.split(']').next().unwrap_or_default();
     let is_in_brackets = whole.len() > unopened.len() && unopened.len() > inner.len();
-    // A colon of the text around it, as in `addr:fe80::1` and `fe80::1: refused`.
+    // A colon of the surrounding text, as in `addr:fe80::1` and `fe80::1: refused`.
     let led = match inner.strip_prefix(':') {
         Some(after) if !after.starts_with(':') => after,
         _ => inner,

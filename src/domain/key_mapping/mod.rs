@@ -1,9 +1,10 @@
-//! Which anomaly is it: the mapping of posted fields and labels to the four fields that identify an
-//! anomaly. It rewrites them before the canonical form, which stays as it is.
+//! The mapping of posted fields and labels to the four fields that identify an anomaly. It rewrites
+//! them before the canonical form is computed, which itself never changes.
 //!
-//! On the webhook: empty labels are absent, `exported_…` labels win, the preset for Kubernetes,
-//! the name of Grafana's rule, then the rules and the masks of the section `key`. On
-//! `POST /anomalies` only what that section says. Each step sees what those before it wrote.
+//! On the webhook, the steps are: empty labels are absent, `exported_…` labels win, the preset for
+//! Kubernetes, the name of Grafana's rule, then the rules and the masks of the section `key`. On
+//! `POST /anomalies`, only the section `key` applies. Each step sees the results of the steps
+//! before it.
 
 mod config;
 mod fields;
@@ -42,10 +43,10 @@ pub struct KeyMapping {
 /// The signature of a posted object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MappedSignature {
-    /// The four fields as mapped.
+    /// The four fields after the mapping.
     pub signature: Signature,
-    /// The fields that differ from those by which `POST /anomalies` identifies the same object
-    /// without a mapping.
+    /// The fields that differ from those that identify the same object on `POST /anomalies` without
+    /// a mapping.
     pub replaced: Vec<ReplacedField>,
 }
 
@@ -61,16 +62,16 @@ impl MappedSignature {
 pub struct Explanation {
     /// The four fields by the rules of `POST /anomalies` without a mapping.
     pub posted: [String; 4],
-    /// The key of these; `None` where all four are empty.
+    /// The key of the posted fields; `None` if all four are empty.
     pub posted_key: Option<AnomalyKey>,
-    /// The steps that changed something, in order.
+    /// The steps that changed a field, in order.
     pub steps: Vec<Step>,
-    /// The key of the four fields as mapped.
+    /// The key of the four fields after the mapping.
     pub key: AnomalyKey,
 }
 
 impl Default for KeyMapping {
-    /// The mapping without options.
+    /// Creates the mapping without options.
     fn default() -> Self {
         Self::new(KeyConfig::default(), true)
     }
@@ -87,12 +88,12 @@ impl KeyMapping {
         Self { config, kubernetes_on_webhook, sources }
     }
 
-    /// Returns true if it may change the fields of what is posted to this call.
+    /// Returns true if it may change the fields of objects posted to this call.
     pub fn maps(&self, to: PostedTo) -> bool {
         to == PostedTo::Webhook || self.config.maps_posts()
     }
 
-    /// Returns a number that differs between mappings: two instances with different ones would
+    /// Returns a number that differs between mappings: two instances with different mappings would
     /// split an anomaly.
     pub fn checksum(&self) -> u32 {
         let whole = json!([self.kubernetes_on_webhook, self.config.to_json()]).to_string();
@@ -100,10 +101,10 @@ impl KeyMapping {
         u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
     }
 
-    /// Reads what it needs of a posted JSON object.
+    /// Reads the members of a posted JSON object that it needs.
     ///
     /// # Errors
-    /// When `object` is no JSON object.
+    /// Fails if `object` is not a JSON object.
     pub fn read<'a>(&self, to: PostedTo, object: &'a str) -> serde_json::Result<PostedFields<'a>> {
         PostedFields::of(to, object, |name| self.sources.contains(name))
     }
@@ -111,7 +112,7 @@ impl KeyMapping {
     /// Maps a posted object.
     ///
     /// # Errors
-    /// When an identifying field is no text, or all four are empty.
+    /// Fails if an identifying field is not a string, or if all four are empty.
     pub fn map(&self, posted: &PostedFields<'_>) -> Result<MappedSignature, InvalidSignature> {
         let as_posted = posted.values()?;
         let mapped = self.apply(posted, &as_posted, None);
@@ -126,10 +127,10 @@ impl KeyMapping {
         Ok(MappedSignature { signature: Signature::of_values(mapped)?, replaced })
     }
 
-    /// Maps a posted object, and says how.
+    /// Maps a posted object, and returns each step.
     ///
     /// # Errors
-    /// As [`KeyMapping::map`].
+    /// Fails as [`KeyMapping::map`] does.
     pub fn explain(&self, fields: &PostedFields<'_>) -> Result<Explanation, InvalidSignature> {
         let posted = fields.values()?;
         let mut steps = Vec::new();
@@ -160,7 +161,7 @@ impl KeyMapping {
         }
         self.config.relabel(&mut fields, text);
         self.config.mask(&mut fields);
-        // What was posted identifies something: it counts, whatever the rules say.
+        // The posted fields identify an anomaly: the occurrence counts, whatever the rules do.
         if fields.are_empty() {
             for (field, value) in Field::ALL.into_iter().zip(as_posted) {
                 fields.set(field, value, || StepKind::Restored);

@@ -1,16 +1,16 @@
-//! The parts of names that Kubernetes appends: to a pod's the hash of its template and a random
-//! suffix, the ordinal of a StatefulSet's pod, the time of a CronJob's job.
+//! The parts of names that Kubernetes appends: the hash of its template and a random suffix to a
+//! pod's name, the ordinal to that of a StatefulSet's pod, the time to that of a CronJob's job.
 
 use std::ops::RangeInclusive;
 
 /// The letters and digits of hashes and suffixes (`SafeEncodeString` in Kubernetes'
-/// `apimachinery/pkg/util/rand`): without vowels, so that no words come out.
+/// `apimachinery/pkg/util/rand`): no vowels, so that they form no words.
 const ALPHABET: &str = "bcdfghjklmnpqrstvwxz2456789";
 
 const TEMPLATE_HASH_LENGTH: RangeInclusive<usize> = 8..=10;
 const SUFFIX_LENGTH: RangeInclusive<usize> = 5..=5;
 
-/// Minutes since 1970, or seconds before Kubernetes 1.21.
+/// Length of the time: minutes since 1970, or seconds before Kubernetes 1.21.
 const CRON_TIME_LENGTH: RangeInclusive<usize> = 8..=10;
 
 /// Splits `-<suffix>` off the end.
@@ -32,7 +32,7 @@ fn is_number(text: &str) -> bool {
 }
 
 /// Returns the text before the hash at its end: `-<template hash>-<suffix>`, or `-<suffix>` alone
-/// with a digit in it, because the end of `svc-https` could be a suffix too.
+/// if it has a digit, because the end of `svc-https` could be a suffix too.
 pub(super) fn before_hash(text: &str) -> Option<&str> {
     let (before, suffix) = split_suffix(text)?;
     match split_template_hash(before) {
@@ -41,8 +41,8 @@ pub(super) fn before_hash(text: &str) -> Option<&str> {
     }
 }
 
-/// Returns the name of the workload that a pod belongs to, or the pod's own name. Every suffix is
-/// taken off here, because 22 % of them have no digit.
+/// Returns the name of the workload that a pod belongs to, or the pod's own name. Suffixes without
+/// a digit are removed too, because 22 % of them have none.
 pub(super) fn workload_of_pod(pod: &str) -> &str {
     let workload = match split_suffix(pod) {
         Some((before, _)) => match before.rsplit_once('-') {
@@ -85,7 +85,7 @@ mod tests {
             ("cart-6d9f7c5b8-x2k4a", "cart-6d9f7c5b8-x2k4a"),
             ("cart-6d9f7c5b8-x2k4", "cart-6d9f7c5b8-x2k4"),
             ("cart-6d9f7c5-x2k4p", "cart-6d9f7c5"),
-            // Words that could be a suffix are lost.
+            // Words that could be a suffix are removed.
             ("api-v2245", "api"),
             ("svc-https", "svc"),
             ("cart", "cart"),

@@ -17,8 +17,8 @@ pub enum PostedTo {
     Webhook,
 }
 
-/// The members of a posted object that a mapping reads: the text of each, or the name of another
-/// type.
+/// The members of a posted object that a mapping reads: the text of each, or the name of its type
+/// if it is not a text.
 #[derive(Debug)]
 pub struct PostedFields<'a> {
     pub(super) to: PostedTo,
@@ -26,8 +26,8 @@ pub struct PostedFields<'a> {
 }
 
 impl<'a> PostedFields<'a> {
-    /// Reads those members of a JSON object whose names are `wanted`. Of several of one name the
-    /// last counts.
+    /// Reads the members of a JSON object whose names are `wanted`. If a name occurs several times,
+    /// the last member counts.
     pub(super) fn of(
         to: PostedTo,
         object: &'a str,
@@ -53,7 +53,7 @@ impl<'a> PostedFields<'a> {
     }
 
     /// Returns the text of a member as a source of a mapping: its first
-    /// [`Signature::MAX_CHARACTERS`]. It is empty where there is no text, and in a label that a
+    /// [`Signature::MAX_CHARACTERS`]. It is empty if there is no text, and for a label that a
     /// template left without a value.
     pub(super) fn text(&self, name: &str) -> &str {
         let text = self.get(name).and_then(Result::ok).map(Signature::cut).unwrap_or_default();
@@ -64,7 +64,7 @@ impl<'a> PostedFields<'a> {
     }
 
     /// Returns the four fields by the rules of `POST /anomalies` without a mapping. Those of an
-    /// alert are cut.
+    /// alert are cut to the maximum length.
     pub(super) fn values(&self) -> Result<[String; 4], InvalidSignature> {
         let values = Signature::values_from(|name| match self.to {
             PostedTo::Anomalies => self.get(name),
@@ -73,12 +73,12 @@ impl<'a> PostedFields<'a> {
         Ok(values.map(str::to_owned))
     }
 
-    /// Returns the name by which a field was posted.
+    /// Returns the name under which a field was posted.
     pub(super) fn name_of(&self, field: Field) -> Option<&'static str> {
         field.names().find(|name| self.members.contains_key(*name))
     }
 
-    /// Returns the names of those labels that can identify the anomaly and have more than
+    /// Returns the names of labels that can identify the anomaly and have more than
     /// [`Signature::MAX_CHARACTERS`].
     pub fn cut_labels(&self) -> Vec<&'static str> {
         let is_long = |name: &&'static str| {
@@ -91,8 +91,8 @@ impl<'a> PostedFields<'a> {
     }
 }
 
-/// Reads a value. A label that is a number or a boolean counts as its text, and one that is null as
-/// absent.
+/// Reads a value. A label that is a number or a boolean counts as its text; a label that is null
+/// counts as absent.
 fn read(to: PostedTo, value: &RawValue) -> Option<Result<String, &'static str>> {
     let is_label = to == PostedTo::Webhook;
     Some(match type_of(value) {

@@ -1,4 +1,4 @@
-//! Relabelling, with the names and the meaning of Prometheus. See
+//! Relabelling, with the names and the semantics of Prometheus. See
 //! <https://prometheus.io/docs/prometheus/latest/configuration/configuration/#relabel_config>.
 
 use serde::Deserialize;
@@ -11,7 +11,7 @@ use super::fields::{Field, Fields, StepKind};
 /// Maximum number of source labels of a rule.
 const MAX_SOURCES: usize = 16;
 
-/// Maximum number of characters of a text of a rule.
+/// Maximum number of characters in each text of a rule.
 const MAX_CHARACTERS: usize = Signature::MAX_CHARACTERS;
 
 const SEPARATOR: &str = ";";
@@ -24,19 +24,19 @@ const LOWERCASE: &str = "lowercase";
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RelabelOptions {
-    /// The labels whose values are joined: the four fields by their canonical names as they are at
-    /// this point, and all others as they were posted. One that is missing is empty.
+    /// The labels whose values are joined: the four fields by their canonical names with their
+    /// current values, and all others as they were posted. A missing label is empty.
     #[serde(default)]
     source_labels: Vec<String>,
     /// The text between the values.
     separator: Option<String>,
-    /// The expression that has to match all of the joined values.
+    /// The expression that must match the whole joined text.
     regex: Option<String>,
     /// The field that is set.
     target_label: Option<String>,
-    /// The new value, with the groups of the expression.
+    /// The new value, which may refer to groups of the expression.
     replacement: Option<String>,
-    /// `replace` or `lowercase`.
+    /// The action: `replace` or `lowercase`.
     action: Option<String>,
 }
 
@@ -46,19 +46,19 @@ pub enum InvalidRelabel {
     /// The action is not one of the two.
     #[error("`action` is {0:?}: write \"replace\" or \"lowercase\"")]
     Action(String),
-    /// The target is none of the four fields.
+    /// The target is not one of the four fields.
     #[error(
         "`target_label` is {0:?}: write \"alert_name\", \"service\", \"namespace\" or \
          \"error_type\""
     )]
     Target(String),
-    /// There is no target.
+    /// The target is missing.
     #[error(
         "`target_label` is missing: write \"alert_name\", \"service\", \"namespace\" or \
          \"error_type\""
     )]
     NoTarget,
-    /// There is nothing to make lower-case.
+    /// The action `lowercase` has no source.
     #[error("`source_labels` is empty: name the labels whose values become lower-case")]
     NoSource,
     /// There are too many sources.
@@ -70,7 +70,7 @@ pub enum InvalidRelabel {
     /// A text is too long.
     #[error("`{0}` has more than {MAX_CHARACTERS} characters: write a shorter text")]
     TooLong(&'static str),
-    /// An option means nothing with this action.
+    /// An option has no effect with this action.
     #[error("`{0}` has no effect with the action \"lowercase\": remove it")]
     Unused(&'static str),
     /// The expression can't be used.
@@ -78,7 +78,7 @@ pub enum InvalidRelabel {
     Regex(#[from] InvalidPattern),
 }
 
-/// A rule.
+/// A rule of `key.relabel`.
 #[derive(Clone, Debug)]
 pub(super) struct Relabel {
     sources: Vec<String>,
@@ -132,7 +132,7 @@ impl TryFrom<RelabelOptions> for Relabel {
 }
 
 impl Relabel {
-    /// The names of its sources.
+    /// Returns the names of its sources.
     pub(super) fn sources(&self) -> impl Iterator<Item = &str> {
         self.sources.iter().map(String::as_str)
     }
@@ -161,7 +161,7 @@ impl Relabel {
         fields.set(self.target, &value, || StepKind::Relabel(number));
     }
 
-    /// The rule with all that it says, for the checksum.
+    /// Returns its whole content, for the checksum.
     pub(super) fn to_json(&self) -> Value {
         let action = match &self.action {
             Action::Replace { regex, replacement } => {
@@ -200,7 +200,7 @@ mod tests {
                 "shop",
                 "EU1/shop",
             ),
-            // It does not match the whole.
+            // The expression does not match the whole text.
             (
                 json!({"source_labels": ["cluster", "namespace"], "separator": "/",
                     "regex": "(.+)/(.+)", "replacement": "$1/$2"}),
@@ -208,7 +208,7 @@ mod tests {
                 "",
             ),
             (json!({"source_labels": ["namespace"], "regex": "sho"}), "shop", "shop"),
-            // A missing source is empty, and the separator stands all the same.
+            // A missing source is empty, and the separator remains.
             (json!({"source_labels": ["missing", "cluster"]}), "shop", ";EU1"),
             (
                 json!({"source_labels": ["namespace"], "regex": "(?P<a>s).*",

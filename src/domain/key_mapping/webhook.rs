@@ -2,38 +2,39 @@
 
 use super::fields::{Field, Fields, StepKind};
 
-/// Labels that Prometheus renames because the exporter has such a label itself: they name what is
-/// broken. The first that is there counts.
+/// Labels that Prometheus renames because the exporter has such a label itself: they name the
+/// failing component. The first one that is present counts.
 const EXPORTED: [(Field, &[&str]); 2] = [
     (Field::Namespace, &["exported_namespace"]),
     (Field::Service, &["exported_service", "exported_job"]),
 ];
 
-/// The alerts of Grafana about a rule that has no data, or whose data source fails.
+/// Grafana's alerts about a rule that has no data, or whose data source fails.
 const DATASOURCE_ALERTS: [&str; 2] = ["DatasourceNoData", "DatasourceError"];
 
 /// The label that names the rule of such an alert.
 const RULE_NAME: &str = "rulename";
 
-/// The texts that templates of Grafana and of Go leave for a value that is not there.
+/// The texts that the templates of Grafana and of Go produce for a missing value.
 const NO_VALUE: [&str; 2] = ["[no value]", "<no value>"];
 
-/// The names of the labels `exported_…` that win.
+/// Returns the names of the labels `exported_…` that win.
 pub(super) fn exported_labels() -> impl Iterator<Item = &'static str> {
     EXPORTED.into_iter().flat_map(|(_, names)| names.iter().copied())
 }
 
-/// The names of the labels that are read beside the identifying ones.
+/// Returns the names of the labels that are read in addition to the identifying ones.
 pub(super) fn sources() -> impl Iterator<Item = &'static str> {
     exported_labels().chain([RULE_NAME])
 }
 
-/// Returns a label as a source of the mapping: one that a template left without a value is empty.
+/// Returns a label as a source of the mapping: a label that a template left without a value is
+/// empty.
 pub(super) fn filled(text: &str) -> &str {
     if NO_VALUE.contains(&text) { "" } else { text }
 }
 
-/// Has empty labels count as absent, and `exported_…` win.
+/// Treats empty labels as absent, and lets `exported_…` win.
 pub(super) fn apply_before_preset<'p>(
     fields: &mut Fields<'_>,
     label: impl Fn(&str) -> &'p str + Copy,
@@ -49,7 +50,7 @@ pub(super) fn apply_before_preset<'p>(
     }
 }
 
-/// Names Grafana's rule, where nothing else names a service.
+/// Sets the service to the name of Grafana's rule, if nothing else names a service.
 pub(super) fn apply_after_preset<'p>(fields: &mut Fields<'_>, label: impl Fn(&str) -> &'p str) {
     let is_about_rule = DATASOURCE_ALERTS.contains(&fields.get(Field::AlertName));
     if is_about_rule && fields.get(Field::Service).is_empty() {

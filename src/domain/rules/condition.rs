@@ -40,34 +40,34 @@ impl CountedWindow {
     }
 }
 
-/// A term: at least so many events in a window.
+/// A term: a minimum number of events in a window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Term {
-    /// The least count, at least 1.
+    /// The minimum count, at least 1.
     pub count: u64,
-    /// The window.
+    /// The window in which events are counted.
     pub window: CountedWindow,
 }
 
-/// Terms of which all must hold.
+/// Terms, all of which must hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
     terms: Vec<Term>,
 }
 
-/// The error for a text that is no length of time.
+/// The error for a text that is not a length of time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InvalidSpan {
-    /// A number without a unit.
+    /// It is a number without a unit.
     NoUnit,
-    /// Something else.
+    /// It is not a number with a unit.
     NoSpan,
 }
 
 /// Parses a length of time, such as 90m, 24h or 7d, into seconds.
 ///
 /// # Errors
-/// When it is no whole number with one of these units.
+/// Fails if it is not a whole number with one of these units.
 pub fn parse_span(text: &str) -> Result<u64, InvalidSpan> {
     let unit_at = text.find(|c: char| !c.is_ascii_digit()).ok_or(match text {
         "" => InvalidSpan::NoSpan,
@@ -85,7 +85,7 @@ pub fn parse_span(text: &str) -> Result<u64, InvalidSpan> {
 }
 
 impl Term {
-    /// A term of the thresholds.
+    /// Creates the term of a threshold.
     pub(super) fn in_24h(count: u64) -> Self {
         Self { count, window: CountedWindow::new(86_400, "24h") }
     }
@@ -136,7 +136,7 @@ impl Term {
 }
 
 impl Condition {
-    /// A condition of one term.
+    /// Creates a condition with one term.
     pub(super) fn of(term: Term) -> Self {
         Self { terms: vec![term] }
     }
@@ -144,7 +144,7 @@ impl Condition {
     /// Parses a condition.
     ///
     /// # Errors
-    /// What to write instead.
+    /// The error says what to write instead.
     pub fn parse(text: &str) -> Result<Self, String> {
         let words: Vec<&str> = text.split_ascii_whitespace().collect();
         let terms: Vec<_> = words.split(|word| *word == "and").collect();
@@ -164,7 +164,7 @@ impl Condition {
         self.terms.iter().all(|term| term.holds(counts))
     }
 
-    /// Returns true if it holds wherever `other` does, by terms of the same windows.
+    /// Returns true if it holds whenever `other` does, judged by terms of the same windows.
     pub(super) fn follows_from(&self, other: &Self) -> bool {
         self.terms.iter().all(|term| {
             let is_less = |of_other: &Term| {

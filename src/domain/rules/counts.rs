@@ -1,80 +1,82 @@
-//! The counts by which a rule is judged: those of the four windows, and those of a rule's own.
+//! The counts for judging by a rule: those of the four windows, and those of a rule's additional
+//! windows.
 
 use crate::domain::{Timestamp, Window, WindowCounts};
 
-/// Maximum number of windows of a rule beside the four.
+/// Maximum number of additional windows of a rule, besides the four.
 pub const MAX_EXTRA_WINDOWS: usize = 4;
 
-/// A window beside the four that a rule counts in.
+/// An additional window in which a rule counts, besides the four.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExtraWindow {
-    /// Its length.
+    /// Its length in seconds.
     pub seconds: u32,
-    /// The smallest count that a condition asks for: a lower one need not be known.
+    /// The smallest count in any condition: a lower count need not be known.
     pub least: u64,
-    /// The largest count that a condition asks for: a higher one need not be known exactly.
+    /// The largest count in any condition: a higher count need not be known exactly.
     pub most: u64,
 }
 
 impl ExtraWindow {
-    /// Returns the earliest time that is inside the window at `now`.
+    /// Returns the earliest time inside the window at `now`.
     pub fn start(&self, now: Timestamp) -> Timestamp {
         now.minus_seconds(self.seconds.into())
     }
 
-    /// Returns true if only a look at the events can tell whether a condition holds: the count does
-    /// not follow from those of the four windows, and may be as high as one asks for.
+    /// Returns true if only the events can show whether a condition holds: the count does not
+    /// follow from those of the four windows, and may be high enough for a condition.
     pub fn needs_count(&self, counts: WindowCounts) -> bool {
         !self.follows_from(counts) && bounds(self.seconds, counts).1 >= self.least
     }
 
-    /// Returns what its count can be at most, by those of the four windows.
+    /// Returns the upper bound of its count, from the counts of the four windows.
     pub fn at_most(&self, counts: WindowCounts) -> ExtraCount {
         let (_, count) = bounds(self.seconds, counts);
         ExtraCount { seconds: self.seconds, count, is_approximate: false }
     }
 
-    /// Returns true if the next shorter of the four windows has as many events as the next longer.
+    /// Returns true if the next shorter of the four windows has as many events as the next longer
+    /// one.
     pub fn follows_from(&self, counts: WindowCounts) -> bool {
         let (lower, upper) = bounds(self.seconds, counts);
         lower == upper
     }
 }
 
-/// The number of events in a window beside the four.
+/// The number of events in an additional window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExtraCount {
-    /// The length of the window.
+    /// The length of the window, in seconds.
     pub seconds: u32,
-    /// The number of events.
+    /// The number of events in the window.
     pub count: u64,
     /// True if it may be too high by the events of one bucket of time.
     pub is_approximate: bool,
 }
 
-/// The events in the windows at one moment.
+/// The numbers of events in the windows at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts<'a> {
-    /// Those of the four windows.
+    /// The counts of the four windows.
     pub windows: WindowCounts,
-    /// Those of others, as far as they were counted.
+    /// The counts of additional windows, as far as they were counted.
     pub extra: &'a [ExtraCount],
     /// True if one of the four may be too high.
     pub is_approximate: bool,
 }
 
-/// A count, and how well it is known.
+/// A count, and how exactly it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Known {
-    /// The count; where only bounds are known, the lower one.
+    /// The count, or its lower bound if only bounds are known.
     pub(super) count: u64,
-    /// The upper bound of what is not known exactly.
+    /// The upper bound of a count that is not known exactly.
     pub(super) at_most: Option<u64>,
     pub(super) is_approximate: bool,
 }
 
 impl Counts<'_> {
-    /// Returns what is known of the window of this length.
+    /// Returns the known count of the window with this length.
     pub(super) fn of(&self, seconds: u32) -> Known {
         if let Some(extra) = self.extra.iter().find(|extra| extra.seconds == seconds) {
             let ExtraCount { count, is_approximate, .. } = *extra;
@@ -85,15 +87,15 @@ impl Counts<'_> {
         Known { count: lower, at_most, is_approximate: self.is_approximate }
     }
 
-    /// Returns the count of the window of this length, or what it has at least.
+    /// Returns the count of the window with this length, or its lower bound.
     pub fn known_of(&self, seconds: u32) -> ExtraCount {
         let Known { count, is_approximate, .. } = self.of(seconds);
         ExtraCount { seconds, count, is_approximate }
     }
 }
 
-/// Returns the counts of the longest of the four windows that is no longer than this one, and of
-/// the shortest that is no shorter.
+/// Returns the count of the longest of the four windows that is not longer than this one, and of
+/// the shortest that is not shorter.
 fn bounds(seconds: u32, counts: WindowCounts) -> (u64, u64) {
     let by_length = [
         (Window::Hour, counts.hour),

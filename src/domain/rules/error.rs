@@ -1,6 +1,6 @@
-//! Why a rule is refused, with its place.
+//! The errors of rules, with their positions.
 
-/// The error of a rule: where it is, and what to write there.
+/// The error of a rule: its position, and what to write there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {what}")]
 pub struct RuleError {
@@ -13,16 +13,16 @@ impl RuleError {
         Self { place: place.into(), what: what.into() }
     }
 
-    /// Puts a place before the one that is known.
+    /// Puts an outer position before the known one.
     pub(super) fn inside(self, place: &str) -> Self {
         Self::new(place, self.to_string())
     }
 }
 
-/// Maximum number of characters of a text that an error repeats.
+/// Maximum number of characters of a text that an error quotes.
 const SHOWN_CHARACTERS: usize = 60;
 
-/// Returns a text in quotes as an error repeats it.
+/// Returns a text in quotes, as errors show it.
 pub(super) fn quoted(text: &str) -> String {
     if text.chars().count() <= SHOWN_CHARACTERS {
         return format!("\"{}\"", text.escape_debug());

@@ -13,10 +13,11 @@ use crate::domain::{Band, EscalationLevel, Thresholds};
 /// Maximum number of conditions of a rule.
 const MAX_CONDITIONS: usize = 8;
 
-/// The conditions of each level, any one of which is enough. A level without one is never reached.
+/// The conditions of each level. Any one of them is enough, and a level without a condition is
+/// never reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Levels {
-    /// The lowest level first.
+    /// Lowest level first.
     by_level: [Vec<Condition>; 3],
 }
 
@@ -28,10 +29,10 @@ impl From<Thresholds> for Levels {
 }
 
 impl Levels {
-    /// Reads the levels of a rule. `None` where they are those of the rule `default`.
+    /// Reads the levels of a rule; `None` if they are those of the rule `default`.
     ///
     /// # Errors
-    /// What is wrong, and in which level.
+    /// The error says what is wrong, and in which level.
     pub(super) fn parse(source: Option<&SourceValue>) -> Result<Option<Self>, RuleError> {
         let shape = "write a table with REPEAT, ESCALATE or PERMANENT_FIX, or levels = \"none\"";
         let refused = |what: &str| RuleError::new("levels", what);
@@ -65,8 +66,8 @@ impl Levels {
         Ok(levels)
     }
 
-    /// Refuses a condition that could never be the reason of a level, because a higher level is
-    /// reached wherever it holds.
+    /// Rejects a condition that could never be the reason of a level, because a higher level is
+    /// reached whenever it holds.
     fn check_order(&self) -> Result<(), RuleError> {
         for (high, level) in EscalationLevel::ALL.iter().enumerate() {
             for (low, hidden_level) in EscalationLevel::ALL[..high].iter().enumerate() {
@@ -99,7 +100,7 @@ impl Levels {
         Err(RuleError::new("levels", what))
     }
 
-    /// Returns the windows beside the four that the conditions count in.
+    /// Returns the additional windows that the conditions count in.
     pub(super) fn extra_windows(&self) -> Vec<ExtraWindow> {
         let mut windows = Vec::<ExtraWindow>::new();
         for term in self.terms().filter(|term| !term.window.is_standard()) {
@@ -120,7 +121,7 @@ impl Levels {
         &self.by_level[level as usize]
     }
 
-    /// Returns the conditions of all levels, those of the lowest first.
+    /// Returns the conditions of all levels, lowest level first.
     pub fn bands(&self) -> Vec<Band> {
         let of_level = |level: EscalationLevel| {
             let band =
@@ -147,7 +148,7 @@ impl Levels {
         self.by_level.iter().all(Vec::is_empty)
     }
 
-    /// Returns the highest level of which a condition holds.
+    /// Returns the highest level with a condition that holds.
     pub(super) fn reached(&self, counts: Counts<'_>) -> Option<EscalationLevel> {
         let holds = |level: &EscalationLevel| {
             self.conditions(*level).iter().any(|condition| condition.holds(counts))
@@ -170,7 +171,7 @@ fn read_conditions(level: &str, value: &SourceValue) -> Result<Vec<Condition>, R
     elements.iter().map(read).collect()
 }
 
-/// The levels with their conditions: `REPEAT: 3 in 24h; ESCALATE: 5 in 24h, 4 in 1h`.
+/// Writes the levels with their conditions: `REPEAT: 3 in 24h; ESCALATE: 5 in 24h, 4 in 1h`.
 impl fmt::Display for Levels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_none() {

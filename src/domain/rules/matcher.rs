@@ -16,7 +16,7 @@ pub struct Matcher {
     field: usize,
     operator: Operator,
     value: String,
-    /// Present for an operator that takes one.
+    /// Present for the operators with a regular expression.
     pattern: Option<Pattern>,
 }
 
@@ -29,7 +29,7 @@ enum Operator {
 }
 
 impl Operator {
-    /// In the order in which they are looked for: `=` begins `=~`.
+    /// All operators, in the order in which they are searched for: `=~` begins with `=`.
     const ALL: [(Self, &str); 4] = [
         (Self::Matches, "=~"),
         (Self::MatchesNot, "!~"),
@@ -51,7 +51,7 @@ impl Matcher {
     /// Parses a matcher.
     ///
     /// # Errors
-    /// What to write instead.
+    /// The error says what to write instead.
     pub fn parse(text: &str) -> Result<Self, String> {
         let form = || {
             "write a field, one of = != =~ !~, and a value in double quotes, such as \
@@ -83,17 +83,17 @@ impl Matcher {
         Ok(Self { field, operator, value, pattern })
     }
 
-    /// Returns whether it holds for the fields of an anomaly.
+    /// Returns true if it holds for the fields of an anomaly.
     pub fn holds(&self, signature: &Signature) -> bool {
         self.holds_for(signature.named_fields()[self.field].1)
     }
 
-    /// Returns the index of the field that it looks at, among [`Signature::FIELDS`].
+    /// Returns the index of its field among [`Signature::FIELDS`].
     pub(super) fn field(&self) -> usize {
         self.field
     }
 
-    /// Returns whether it holds for a value of its field.
+    /// Returns true if it holds for a value of its field.
     pub(super) fn holds_for(&self, text: &str) -> bool {
         match &self.pattern {
             Some(pattern) => pattern.matches(text) == (self.operator == Operator::Matches),
@@ -114,9 +114,9 @@ fn field_of(name: &str) -> Result<usize, String> {
     })
 }
 
-/// Returns the text that stands between the quotes, read as Alertmanager does: an escape that is
-/// none stays as it is, so that `\d` needs no second backslash. `None` where a quote is not
-/// escaped, or the last one is.
+/// Returns the text between the quotes, read as Alertmanager does: an unknown escape stays as it
+/// is, so that `\d` needs no second backslash. `None` if a quote is not escaped, or if the last one
+/// is.
 fn unescaped(text: &str) -> Option<String> {
     let mut value = String::with_capacity(text.len());
     let mut characters = text.chars();

@@ -1,6 +1,7 @@
-//! Rules: which anomalies reach which level at which counts. The first rule whose matchers hold
-//! decides, and the rule `default` of the thresholds is the last. A rule is a function of the four
-//! identifying fields, so that every answer about an anomaly is judged by the same one.
+//! Rules: the counts at which each group of anomalies reaches each level. The first rule whose
+//! matchers hold decides, and the rule `default` with the thresholds is the last. A rule is a
+//! function of the four identifying fields, so that every answer about an anomaly is judged by the
+//! same one.
 //!
 //! Order of imports: error, counts → matcher, condition → levels → rule → steps, verdict → set.
 #![cfg_attr(doc, doc = include_str!("../../../docs/design/rules.md"))]

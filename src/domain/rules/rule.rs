@@ -16,10 +16,10 @@ const MAX_MATCHERS: usize = 8;
 /// Maximum number of characters of a rule's name.
 const MAX_NAME_CHARACTERS: usize = 64;
 
-/// The name of the rule that is always the last.
+/// The name of the rule that is always last.
 pub(super) const DEFAULT_NAME: &str = "default";
 
-/// Which anomalies reach which level at which counts.
+/// A rule: the anomalies that it matches, and the counts at which they reach each level.
 #[derive(Clone, Debug)]
 pub struct Rule {
     name: String,
@@ -34,16 +34,16 @@ impl Rule {
         Self { name, matchers, levels, extra_windows }
     }
 
-    /// The rule `default`.
+    /// Creates the rule `default`.
     pub(super) fn of_thresholds(thresholds: Thresholds) -> Self {
         Self::new(DEFAULT_NAME.to_owned(), Vec::new(), thresholds.into())
     }
 
-    /// Reads the rule of this number, counted from 1. `default` are the levels of one that has none
-    /// of its own.
+    /// Reads the rule of this number, counted from 1. `default` are the levels of a rule that has
+    /// none of its own.
     ///
     /// # Errors
-    /// What is wrong with it, and where.
+    /// The error says what is wrong with the rule, and where.
     pub(super) fn parse(
         number: usize,
         source: &RuleSource,
@@ -83,7 +83,7 @@ impl Rule {
         Ok(Self::new(name.to_owned(), matchers, levels.unwrap_or_else(|| default.clone())))
     }
 
-    /// Returns the name.
+    /// Returns the name, which is unique in a set.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -98,18 +98,19 @@ impl Rule {
         &self.levels
     }
 
-    /// Returns the windows beside the four that it counts in.
+    /// Returns the additional windows that it counts in.
     pub fn extra_windows(&self) -> &[ExtraWindow] {
         &self.extra_windows
     }
 
-    /// Returns true if it looks at a field, by its index among [`Signature::FIELDS`].
+    /// Returns true if it has a matcher for a field, given by its index among
+    /// [`Signature::FIELDS`].
     pub fn looks_at(&self, field: usize) -> bool {
         self.matchers.iter().any(|matcher| matcher.field() == field)
     }
 
-    /// Returns true if all matchers hold that look at a field, given its value. A rule of which
-    /// that is so for each field matches.
+    /// Returns true if all matchers for a field hold for a value of it. A rule matches if this is
+    /// true for every field.
     pub fn permits(&self, field: usize, text: &str) -> bool {
         self.matchers.iter().all(|matcher| matcher.field() != field || matcher.holds_for(text))
     }
@@ -143,7 +144,7 @@ fn read_matchers(source: Option<&SourceValue>) -> Result<Vec<Matcher>, RuleError
     elements.iter().map(read).collect()
 }
 
-/// The rule in one line, without its number.
+/// Writes the rule in one line, without its number.
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let matchers: Vec<String> = self.matchers.iter().map(ToString::to_string).collect();

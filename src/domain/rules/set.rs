@@ -1,4 +1,4 @@
-//! All rules that are in force together.
+//! The set of all rules that are in force together.
 
 use std::{collections::HashSet, fmt, sync::Arc};
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::domain::{EscalationLevel, Signature, Thresholds, Timestamp, WindowCounts};
 
-/// Maximum number of rules beside the rule `default`.
+/// Maximum number of rules, without the rule `default`.
 pub const MAX_RULES: usize = 200;
 
 /// Rules in their order, the rule `default` last.
@@ -26,11 +26,11 @@ pub struct RuleSet {
 }
 
 impl RuleSet {
-    /// Reads rules, and adds the rule `default`. `file` is the content of the file that has them,
-    /// if one has.
+    /// Reads rules, and adds the rule `default`. `file` is the content of the rules' file, if there
+    /// is one.
     ///
     /// # Errors
-    /// What is wrong, and with which rule.
+    /// The error says what is wrong, and with which rule.
     pub fn parse(
         sources: &[RuleSource],
         thresholds: Thresholds,
@@ -75,18 +75,19 @@ impl RuleSet {
         &self.rules
     }
 
-    /// Returns true if there is no rule but the rule `default`.
+    /// Returns true if `default` is the only rule.
     pub fn has_only_default(&self) -> bool {
         self.rules.len() == 1
     }
 
-    /// Returns for how long a level must not have been held before a step to it is new.
+    /// Returns the time for which a level must not have been held before a step to it is new, in
+    /// seconds.
     pub fn rearm_seconds(&self) -> u32 {
         self.rearm_seconds
     }
 
-    /// Returns the first four bytes of the SHA-256 of the file or, without one, of the rules in
-    /// words.
+    /// Returns the first four bytes of the SHA-256 of the file or, without a file, of the rules as
+    /// text.
     pub fn checksum(&self) -> u32 {
         self.checksum
     }
@@ -103,7 +104,7 @@ fn checksum(bytes: &[u8]) -> u32 {
     digest[..4].iter().fold(0, |bits, byte| bits << 8 | u32::from(*byte))
 }
 
-/// The rules in force, one a line.
+/// Writes the rules, one per line.
 impl fmt::Display for RuleSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, rule) in self.rules.iter().enumerate() {
@@ -113,7 +114,7 @@ impl fmt::Display for RuleSet {
     }
 }
 
-/// The rule that an anomaly is judged by. It stays the same when other rules come into force.
+/// The rule that judges an anomaly. It stays the same when other rules come into force.
 #[derive(Clone)]
 pub struct RuleRef {
     set: Arc<RuleSet>,
@@ -122,20 +123,20 @@ pub struct RuleRef {
 }
 
 impl RuleRef {
-    /// The rule of this index, which [`RuleSet::index_of`] has returned.
+    /// Creates a reference to the rule with this index, which [`RuleSet::index_of`] has returned.
     pub fn new(set: Arc<RuleSet>, index: usize) -> Self {
         let index = index.min(set.rules.len() - 1) as u16;
         Self { set, index, is_signature_known: true }
     }
 
-    /// The rule `default`, for an anomaly whose fields are not known.
+    /// Creates a reference to the rule `default`, for an anomaly whose fields are not known.
     pub fn of_unknown(set: Arc<RuleSet>) -> Self {
         let is_signature_known = set.has_only_default();
         let index = (set.rules.len() - 1) as u16;
         Self { set, index, is_signature_known }
     }
 
-    /// Returns the rule.
+    /// Returns the rule that it refers to.
     pub fn rule(&self) -> &Rule {
         &self.set.rules[usize::from(self.index)]
     }
@@ -150,7 +151,7 @@ impl RuleRef {
         &self.set
     }
 
-    /// Returns the windows beside the four that it counts in.
+    /// Returns the additional windows that it counts in.
     pub fn extra_windows(&self) -> &[ExtraWindow] {
         self.rule().extra_windows()
     }
@@ -166,7 +167,8 @@ impl RuleRef {
         self.rule().judge(counts, ends)
     }
 
-    /// Returns the level that these counts reach at most, where its own windows are not counted.
+    /// Returns the highest level that these counts can reach, if the rule's additional windows are
+    /// not counted.
     pub fn level_at_most(&self, windows: WindowCounts) -> Option<EscalationLevel> {
         let own = self.extra_windows();
         let mut extra = [ExtraCount::default(); MAX_EXTRA_WINDOWS];
@@ -177,15 +179,15 @@ impl RuleRef {
         self.rule().level(Counts { windows, extra, is_approximate: false })
     }
 
-    /// Returns true if the level may depend on windows of its own, whose counts do not follow from
+    /// Returns true if the level may depend on additional windows whose counts do not follow from
     /// these.
     pub fn needs_counts(&self, windows: WindowCounts) -> bool {
         self.extra_windows().iter().any(|window| window.needs_count(windows))
     }
 
-    /// Returns true if a step to `level` at `now` is new: neither it nor a higher one was held in
-    /// the time of `rules.rearm`, as far as the times of the newest events tell. `at` is the time
-    /// of the occurrence that steps, which is one of them.
+    /// Returns true if a step to `level` at `now` is new: neither it nor a higher level was held
+    /// within the time of `rules.rearm`, as far as the times of the newest events show. `at` is the
+    /// time of the occurrence that causes the step, and is one of them.
     pub fn is_new_step(
         &self,
         level: EscalationLevel,
@@ -341,7 +343,7 @@ mod tests {
         let rule = |n: usize| json!({"name": format!("r{n}"), "match": matchers, "levels": levels});
         let set = parse(&(0..MAX_RULES).map(rule).collect()).unwrap();
         assert_eq!(set.rules().len(), MAX_RULES + 1);
-        // One that is no reason for a refusal: another window says something else.
+        // A case that is not refused: the other window has another meaning.
         parse(&json!([{"name": "a", "levels": {"REPEAT": ["5 in 24h"], "ESCALATE": ["5 in 1h"]}}]))
             .unwrap();
     }
@@ -359,7 +361,7 @@ mod tests {
     }
 
     proptest! {
-        /// Without rules every count has the level that the thresholds have always given it.
+        /// Without rules, every count has the level that the thresholds define.
         #[test]
         fn the_default_rule_is_the_thresholds(
             repeat in 1..50_u64,

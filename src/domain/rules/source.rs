@@ -1,5 +1,5 @@
-//! A rule as a file has it, before it is checked. Of any shape, so that what is wrong with a rule
-//! is said in the same words whatever it is.
+//! A rule as it is written in a file, before it is checked. It may have any shape, so that every
+//! fault is reported in the same form.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -15,13 +15,13 @@ pub struct RuleSource(pub(super) BTreeMap<String, SourceValue>);
 /// A value of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceValue {
-    /// A text.
+    /// A string.
     Text(String),
-    /// A list.
+    /// A list of values.
     List(Vec<Self>),
-    /// A table.
+    /// A table of values by name.
     Table(BTreeMap<String, Self>),
-    /// Anything else.
+    /// A value of any other type.
     Other,
 }
 

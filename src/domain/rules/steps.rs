@@ -1,17 +1,18 @@
-//! Whether a step to a level is new, or the level was held a while ago. It follows from the times
-//! of the newest events, so that it survives restarts and is the same at every instance.
+//! Decides whether a step to a level is new, or the level was already held a while ago. This
+//! follows from the times of the newest events, so it survives restarts and is the same on every
+//! instance.
 
 use super::{condition::Condition, counts::Counts, rule::Rule};
 use crate::domain::{EscalationLevel, RETENTION, Timestamp};
 
-/// Maximum number of the newest events that are looked at.
+/// Maximum number of the newest events that are examined.
 pub const MAX_NEWEST: usize = 64;
-/// Maximum count of a term for which it can be told: the newest [`MAX_NEWEST`] events decide.
+/// Maximum count of a term for which this can be decided: the newest [`MAX_NEWEST`] events decide.
 pub const MAX_STEP_COUNT: u64 = 31;
 
 impl Rule {
-    /// Returns the number of the newest events, with the occurrence itself, that decide whether a
-    /// step is new; 0 where every step is.
+    /// Returns the number of newest events, including the occurrence itself, that decide whether a
+    /// step is new; 0 if every step is new.
     pub fn newest_wanted(&self, rearm_seconds: u32) -> usize {
         if rearm_seconds == 0 {
             return 0;
@@ -19,7 +20,7 @@ impl Rule {
         let wanted = self.levels().terms().map(|term| match term.count {
             count if count > MAX_STEP_COUNT => 0,
             _ if rearm_seconds > term.window.seconds() => MAX_NEWEST,
-            // A step says that there are as many in the window now.
+            // A step implies that this many events are in the window now.
             count => 2 * count as usize + 1,
         });
         wanted.max().unwrap_or(0).min(MAX_NEWEST)
@@ -31,15 +32,16 @@ impl Rule {
         self.levels().terms().map(|term| (term.window.seconds(), term.count))
     }
 
-    /// Returns true if an occurrence after which there are these counts may be a step. Only then
-    /// the newest events have to be looked at.
+    /// Returns true if an occurrence that leads to these counts may be a step. Only then must the
+    /// newest events be examined.
     pub fn may_step(&self, counts: Counts<'_>) -> bool {
         self.levels().terms().any(|term| term.known(counts).count == term.count)
     }
 
     /// Returns true if the level or a higher one was held at any time in the `rearm_seconds` before
-    /// `now`, as far as `newest` tells: the times of the newest events, without the occurrence that
-    /// steps. What can't be told counts as not held: a step is rather reported twice than never.
+    /// `now`, as far as `newest` shows: the times of the newest events, without the occurrence that
+    /// causes the step. If it can't be decided, the level counts as not held: reporting a step
+    /// twice is better than never.
     pub(super) fn was_held(
         &self,
         level: EscalationLevel,
@@ -47,11 +49,11 @@ impl Rule {
         now: Timestamp,
         newest: &[Timestamp],
     ) -> bool {
-        // One that is ahead of the clock was counted when it came.
+        // An event ahead of the clock was counted when it arrived.
         let mut times: Vec<Timestamp> = newest.iter().map(|at| (*at).min(now)).collect();
         times.sort_unstable();
         let start = now.minus_seconds(rearm_seconds.into());
-        // A level begins to be held at an event. One that is held at the start began before.
+        // A level begins to be held at an event. A level that is held at the start began before it.
         let moments = times.iter().copied().filter(|at| *at > start).chain([start]);
         let conditions = self.levels().conditions_from(level).filter(|c| can_be_told(c));
         let conditions: Vec<&Condition> = conditions.collect();
@@ -60,7 +62,7 @@ impl Rule {
             .any(|at| conditions.iter().any(|condition| held_at(condition, at, &times)))
     }
 
-    /// Returns the conditions of which it can't be told whether they were held, each with the
+    /// Returns the conditions for which it can't be decided whether they were held, each with the
     /// reason.
     pub fn untold_steps(&self, rearm_seconds: u32) -> Vec<(&Condition, String)> {
         if rearm_seconds == 0 {
@@ -136,7 +138,7 @@ mod tests {
         assert!(!held(&drip(4)), "the fifth ever");
         assert!(held(&drip(5)), "five were within 24 hours five hours ago");
         assert!(held(&drip(20)));
-        // After a day without any it is new again.
+        // After a day without any occurrence, the step is new again.
         let before = |count: i64| drip(count).into_iter().map(|at| at.minus_seconds(2 * 86_400));
         let new: Vec<_> = before(20).chain((1..=4).map(|n| minute(-n))).collect();
         assert!(!held(&new));
@@ -184,8 +186,8 @@ mod tests {
         vec(term, 1..=3).prop_map(|terms| terms.join(" and "))
     }
 
-    /// Returns true if `level` or a higher one was held, by a look at each minute. All events are
-    /// at full minutes, so that levels begin and end there.
+    /// Returns true if `level` or a higher one was held, by checking each minute. All events are at
+    /// full minutes, so levels begin and end there.
     fn held_in_any_minute(
         rule: &Rule,
         level: EscalationLevel,
@@ -213,8 +215,8 @@ mod tests {
     }
 
     proptest! {
-        /// With all events at hand it is told right. With the newest only, a level that was not
-        /// held is never taken for one that was.
+        /// With all events, the result is correct. With only the newest events, a level that was
+        /// not held is never reported as held.
         #[test]
         fn a_level_was_held_if_it_was_in_any_minute(
             repeat in condition(),
@@ -240,7 +242,8 @@ mod tests {
             }
         }
 
-        /// Where the level is not held now, the number of newest events that are asked for decides.
+        /// If the level is not held now, the number of newest events that is asked for is
+        /// sufficient.
         #[test]
         fn the_newest_events_that_are_asked_for_decide(
             count in 1..=5_u64,
@@ -257,7 +260,7 @@ mod tests {
             let rearm_seconds = (rearm * MINUTE) as u32;
             events.sort_unstable();
             let wanted = rule.newest_wanted(rearm_seconds);
-            // One of them is the occurrence itself.
+            // One of the events is the occurrence itself.
             let newest: Vec<Timestamp> =
                 events.iter().rev().take(wanted.saturating_sub(1)).map(|at| minute(*at)).collect();
             let told = rearm > 0 && rule.was_held(level, rearm_seconds, minute(0), &newest);

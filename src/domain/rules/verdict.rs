@@ -1,4 +1,4 @@
-//! The level that a rule gives to an anomaly's counts, and the reason in words.
+//! The level that a rule gives to an anomaly's counts, and its reason as text.
 
 use std::fmt::Write as _;
 
@@ -12,26 +12,27 @@ use crate::domain::EscalationLevel;
 /// Maximum length of a reason in bytes.
 pub const MAX_BECAUSE_BYTES: usize = 200;
 
-/// The length that few reasons exceed, so that their text is allocated once.
+/// A length that few reasons exceed, so that their text is allocated only once.
 const USUAL_BYTES: usize = 64;
 
 /// The level that counts reach by a rule, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// The level.
+    /// The level that was reached.
     pub level: Option<EscalationLevel>,
     /// One line of at most [`MAX_BECAUSE_BYTES`], such as `5 in 24h >= 5 (rule default)`.
     pub because: String,
 }
 
 impl Rule {
-    /// Returns the highest level of which a condition holds.
+    /// Returns the highest level with a condition that holds.
     pub fn level(&self, counts: Counts<'_>) -> Option<EscalationLevel> {
         self.levels().reached(counts)
     }
 
-    /// Returns the level with its reason: the first condition of it that holds or, without a level,
-    /// the condition of the lowest one that comes nearest. `ends` follows the name of the rule.
+    /// Returns the level with its reason: the first of its conditions that holds or, without a
+    /// level, the condition of the lowest level that is closest to holding. `ends` follows the name
+    /// of the rule.
     pub(super) fn judge(&self, counts: Counts<'_>, ends: &str) -> Verdict {
         let level = self.level(counts);
         let condition = match level {
@@ -58,10 +59,11 @@ impl Rule {
     }
 }
 
-/// A count and the one that a term asks for, as a fraction.
+/// A count and the count that a term requires, as a fraction.
 type Share = (u64, u64);
 
-/// Returns the condition whose worst term has most of what it asks for; of equal ones the first.
+/// Returns the condition whose worst term is closest to its required count. If several are equal,
+/// returns the first.
 fn nearest<'a>(conditions: &'a [Condition], counts: Counts<'_>) -> Option<&'a Condition> {
     let is_less = |(a, b): Share, (c, d): Share| {
         u128::from(a) * u128::from(d) < u128::from(c) * u128::from(b)
@@ -95,7 +97,7 @@ fn push_terms(text: &mut String, condition: &Condition, counts: Counts<'_>, max_
     }
 }
 
-/// Appends a term with what there is of it: `2 in 24h < 3`.
+/// Appends a term with its current count: `2 in 24h < 3`.
 fn push_term(text: &mut String, term: &Term, counts: Counts<'_>) {
     let Known { count, at_most, is_approximate } = term.known(counts);
     let holds = term.holds(counts);

@@ -1,4 +1,4 @@
-//! What a list asks for, and what it looks at in each anomaly.
+//! The criteria of a list, and the properties of anomalies that they need.
 
 use std::fmt::Write as _;
 
@@ -10,75 +10,76 @@ use super::{
 };
 use crate::domain::{AnomalyKey, EscalationLevel, Signature, Timestamp, Window, WindowCounts};
 
-/// The criteria of a list, all of which an anomaly must meet. Without any, each anomaly does. What
-/// is not known of an anomaly meets no criterion.
+/// The criteria of a list, all of which an anomaly must meet. Without any criterion, every anomaly
+/// matches. An unknown property meets no criterion.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// For each of the identifying fields patterns, one of which must match if there are any.
+    /// The patterns for each identifying field. If there are any, one of them must match.
     pub fields: [Vec<TextPattern>; 4],
-    /// Words, each of which must be found.
+    /// Words, all of which must be found.
     pub words: SearchWords,
-    /// The levels, one of which it must have.
+    /// The levels, one of which the anomaly must have.
     pub levels: Option<LevelSet>,
-    /// The lowest level that the anomaly must have.
+    /// The level that the anomaly must have reached.
     pub min_level: Option<EscalationLevel>,
-    /// The rules, one of which must judge it; any, if there are none.
+    /// The rules, one of which must judge the anomaly; empty for any rule.
     pub rules: Vec<RuleName>,
-    /// True for those with an alert that fires, false for those without.
+    /// True for anomalies with a firing alert, false for those without.
     pub firing: Option<bool>,
-    /// True for those with a mark of a permanent fix, false for those without.
+    /// True for anomalies with a mark of a permanent fix, false for those without.
     pub fixed: Option<bool>,
-    /// True for those that have come back after the mark.
+    /// True for anomalies that have come back after the mark.
     pub regressed: Option<bool>,
-    /// True for those of which a repair was tried.
+    /// True for anomalies with a repair attempt.
     pub repaired: Option<bool>,
-    /// The newest event.
+    /// The range for the time of the newest event.
     pub last_seen: TimeRange,
-    /// The oldest event.
+    /// The range for the time of the oldest event.
     pub first_seen: TimeRange,
-    /// Minimum numbers of events.
+    /// The minimum number of events in each window.
     pub min_counts: WindowCounts,
 }
 
-/// A range of time: from the first limit on, and before the second.
+/// A range of time, from the first limit until before the second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TimeRange {
-    /// The first time inside.
+    /// The earliest time inside.
     pub after: Option<TimeLimit>,
-    /// The first time outside.
+    /// The earliest time outside.
     pub before: Option<TimeLimit>,
 }
 
-/// The state of an anomaly that a list goes by. What a list does not ask for need not be computed.
+/// The state of an anomaly that a list uses. A property that a list does not use need not be
+/// computed.
 pub trait Listable {
-    /// The anomaly.
+    /// Returns the key of the anomaly.
     fn key(&self) -> AnomalyKey;
 
-    /// Events in a window.
+    /// Returns the number of events in a window.
     fn count(&self, window: Window) -> u64;
 
-    /// The oldest event inside 30 days.
+    /// Returns the time of the oldest event inside 30 days.
     fn first_seen(&self) -> Option<Timestamp>;
 
-    /// The newest event inside 30 days.
+    /// Returns the time of the newest event inside 30 days.
     fn last_seen(&self) -> Option<Timestamp>;
 
-    /// The level that it has reached, or may have reached at most; `None` where that is not known.
+    /// Returns the level that it has reached, or an upper bound of it; `None` if that is not known.
     fn level(&self) -> Option<Option<EscalationLevel>>;
 
-    /// The name of the rule that it is judged by.
+    /// Returns the name of the rule that judges it.
     fn rule_name(&self) -> &str;
 
-    /// True if an alert of it fires; `None` where that is not known.
+    /// Returns true if one of its alerts fires; `None` if that is not known.
     fn is_firing(&self) -> Option<bool>;
 
-    /// True if the mark of a permanent fix holds; `None` where that is not known.
+    /// Returns true if the mark of a permanent fix holds; `None` if that is not known.
     fn is_fixed(&self) -> Option<bool>;
 
-    /// True if it has come back after the mark; `None` where that is not known.
+    /// Returns true if it has come back after the mark; `None` if that is not known.
     fn has_regressed(&self) -> Option<bool>;
 
-    /// True if a repair was tried; `None` where that is not known.
+    /// Returns true if a repair was attempted; `None` if that is not known.
     fn was_repaired(&self) -> Option<bool>;
 }
 
@@ -96,12 +97,12 @@ impl TimeRange {
 }
 
 impl Selection {
-    /// Returns true if some criterion looks at the identifying fields.
+    /// Returns true if a criterion uses the identifying fields.
     pub fn looks_at_texts(&self) -> bool {
         !self.words.is_empty() || self.fields.iter().any(|patterns| !patterns.is_empty())
     }
 
-    /// Returns true if some criterion looks at counts, or at what follows from them.
+    /// Returns true if a criterion uses counts, or values that follow from counts.
     pub fn looks_at_counts(&self) -> bool {
         self.levels.is_some()
             || self.min_level.is_some()
@@ -109,7 +110,7 @@ impl Selection {
             || self.first_seen != TimeRange::default()
     }
 
-    /// Returns true if some criterion looks at the state.
+    /// Returns true if a criterion uses the state.
     pub fn looks_at_state(&self) -> bool {
         let Self { fixed, regressed, repaired, firing, last_seen, .. } = self;
         let flags = [fixed, regressed, repaired, firing];
@@ -125,7 +126,7 @@ impl Selection {
     }
 
     /// Returns true if an anomaly meets the criteria about its key and its identifying fields,
-    /// which have these verdicts; `None` where they are not known.
+    /// which have these verdicts; `None` if the fields are not known.
     pub fn meets_texts(&self, key: AnomalyKey, verdicts: Option<[TextVerdict; 4]>) -> bool {
         let in_texts = verdicts.map_or(0, |verdicts| {
             verdicts.into_iter().fold(0, |words, verdict| words | verdict.words())
@@ -136,8 +137,9 @@ impl Selection {
         are_permitted && self.words.are_in(key.to_bits(), in_texts)
     }
 
-    /// Returns true if an anomaly meets the other criteria. Of one that `may_be_read` again the
-    /// level may be a lower one, and what is not known may be so: it meets what it then may.
+    /// Returns true if an anomaly meets the other criteria. If it `may_be_read` again, its level
+    /// may turn out lower, and an alert that is not known to fire may fire: it matches if it may
+    /// match then.
     pub fn meets_state(&self, now: Timestamp, anomaly: &impl Listable, may_be_read: bool) -> bool {
         let has_level = |set: LevelSet| {
             anomaly.level().is_some_and(|level| {
@@ -165,8 +167,8 @@ impl Selection {
             && self.first_seen.contains(now, || anomaly.first_seen())
     }
 
-    /// Returns a number that tells selections apart, the same in every process: pages of different
-    /// ones do not go together.
+    /// Returns a number that distinguishes selections and is the same in every process: a cursor of
+    /// one selection does not continue another.
     pub fn fingerprint(&self) -> u32 {
         crc32fast::hash(self.canonical().as_bytes())
     }

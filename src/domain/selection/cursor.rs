@@ -1,12 +1,13 @@
-//! Where the next page of a list begins: after the last anomaly of the page before. A cursor is
-//! bound to no process and holds no snapshot, so any instance serves the next page.
+//! The cursor of a list: the position after the last anomaly of a page, at which the next page
+//! begins. A cursor is bound to no process and holds no snapshot, so any instance can serve the
+//! next page.
 //!
 //! *An anomaly whose sort value does not change between two pages is listed exactly once; one that
 //! moves may be listed twice or not at all. The key never changes, so that going through all of
 //! them by it misses none that was there throughout.*
 //!
-//! In base64url: version, sort, order, the value that the list is sorted by, the key, and the
-//! fingerprint of the selection; numbers with the highest byte first.
+//! Its text is base64url of: version, sort, order, the value that the list is sorted by, the key,
+//! and the fingerprint of the selection; numbers are big-endian.
 
 use std::{fmt, str::FromStr};
 
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::domain::AnomalyKey;
 
-/// The place at which a page ended, and the list that it was a page of.
+/// The position at which a page ended, and the list that the page belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor {
     ranking: Ranking,
@@ -27,13 +28,13 @@ pub struct Cursor {
     fingerprint: u32,
 }
 
-/// The error for a cursor that leads nowhere.
+/// The error for an invalid cursor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidCursor {
-    /// The text is not one.
+    /// The text is not a cursor.
     #[error("is not a `next_cursor` of this service: start again without it")]
     Malformed,
-    /// It is one of another list.
+    /// The cursor belongs to another list.
     #[error(
         "belongs to a list with other filters or another order: repeat the other parameters of the \
          previous page, or start again without it"
@@ -51,10 +52,10 @@ impl Cursor {
         Self { ranking, value, key, fingerprint: selection.fingerprint() }
     }
 
-    /// Returns the place after which the next page of a list begins.
+    /// Returns the position after which the next page of a list begins.
     ///
     /// # Errors
-    /// When it is a cursor of another list.
+    /// Fails if the cursor belongs to another list.
     pub fn position(
         self,
         ranking: Ranking,

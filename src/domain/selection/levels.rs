@@ -1,4 +1,4 @@
-//! A set of levels, among them that of an anomaly that has reached none.
+//! A set of levels, which may include the level of an anomaly that has reached none.
 
 use std::{fmt, str::FromStr};
 
@@ -6,21 +6,21 @@ use serde::Deserialize;
 
 use crate::domain::EscalationLevel;
 
-/// A set of levels, with "none" among them.
+/// A set of levels, which may include "none".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct LevelSet(u8);
 
-/// The error for a text that names no level.
+/// The error for a text that is not the name of a level.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be one of REPEAT, ESCALATE, PERMANENT_FIX, none, not {0:?}")]
 pub struct InvalidLevel(String);
 
-/// The name of an anomaly's level that has reached none.
+/// The name for the level of an anomaly that has reached none.
 const NONE: &str = "none";
 
 impl LevelSet {
-    /// All levels, from none up.
+    /// All levels, from none upwards.
     pub const EACH: [Option<EscalationLevel>; 4] = [
         None,
         Some(EscalationLevel::Repeat),
@@ -28,12 +28,12 @@ impl LevelSet {
         Some(EscalationLevel::PermanentFix),
     ];
 
-    /// Adds a level.
+    /// Adds a level to the set.
     pub fn insert(&mut self, level: Option<EscalationLevel>) {
         self.0 |= Self::bit(level);
     }
 
-    /// Adds all of another set.
+    /// Adds all levels of another set.
     pub fn extend(&mut self, other: Self) {
         self.0 |= other.0;
     }
@@ -48,12 +48,12 @@ impl LevelSet {
         self.0 & (Self::bit(level) - 1) != 0
     }
 
-    /// The name of a level in lists.
+    /// Returns the name of a level in lists.
     pub fn name(level: Option<EscalationLevel>) -> &'static str {
         level.map_or(NONE, EscalationLevel::as_str)
     }
 
-    /// The place of a level in [`LevelSet::EACH`].
+    /// Returns the index of a level in [`LevelSet::EACH`].
     pub const fn index(level: Option<EscalationLevel>) -> usize {
         match level {
             None => 0,
@@ -79,7 +79,7 @@ impl TryFrom<String> for LevelSet {
 impl FromStr for LevelSet {
     type Err = InvalidLevel;
 
-    /// Reads names with commas between them.
+    /// Reads names separated by commas.
     fn from_str(text: &str) -> Result<Self, InvalidLevel> {
         let mut levels = Self::default();
         for name in text.split(',') {

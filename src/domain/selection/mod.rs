@@ -1,5 +1,5 @@
-//! The selection of anomalies for a list: which of them match, in which order they come, and where
-//! the next page begins. Pure; every store's list goes through it.
+//! The selection of anomalies for a list: which of them match, their order, and the beginning of
+//! the next page. Pure; the lists of every store use it.
 //!
 //! Order of imports: text, levels, rule_name, time_limit → criteria → ranking → cursor, top.
 

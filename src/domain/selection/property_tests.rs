@@ -1,5 +1,5 @@
-//! The list against a naive filter and sort over a model, and the promise of the cursor with writes
-//! between the pages.
+//! Tests that compare the list with a naive filter and sort over a model, and check the promise of
+//! the cursor with writes between the pages.
 
 use std::{
     cmp::Ordering,
@@ -99,7 +99,7 @@ fn any_anomaly() -> impl Strategy<Value = Modelled> {
             let (fixed, regressed, repaired, firing) = flags;
             let ago = |hours: i64| now().minus_seconds(hours * 3_600);
             let candidate = Candidate {
-                // Keys whose first digits are spread.
+                // Keys with different first digits.
                 key: AnomalyKey::from_bits(key << 56 | key),
                 counts: WindowCounts { hour, day, week, month },
                 first_seen: times.map(|(last, before)| ago(last + before)),
@@ -178,7 +178,7 @@ fn any_ranking() -> impl Strategy<Value = Ranking> {
     prop::sample::select(rankings.collect::<Vec<_>>())
 }
 
-/// The definition of each criterion, one by one.
+/// The definition of each criterion.
 fn matches_by_definition(selection: &Selection, anomaly: &Modelled) -> bool {
     let Modelled { candidate, texts } = anomaly;
     let time_is_in = |range: TimeRange, time: Option<Timestamp>| {
@@ -231,7 +231,7 @@ fn matches_by_definition(selection: &Selection, anomaly: &Modelled) -> bool {
         && time_is_in(selection.first_seen, candidate.first_seen)
 }
 
-/// Compares by the names of the parameters; what has no value comes last.
+/// Compares by the names of the parameters. An anomaly without the value comes last.
 fn compare_by_definition(ranking: Ranking, one: &Candidate, other: &Candidate) -> Ordering {
     let count = |candidate: &Candidate| match ranking.sort() {
         Sort::Count1h => candidate.counts.hour,
@@ -258,7 +258,7 @@ fn compare_by_definition(ranking: Ranking, one: &Candidate, other: &Candidate) -
 
 type Model = BTreeMap<AnomalyKey, Modelled>;
 
-/// A page as a list makes it; and the cursor of the next one.
+/// Returns a page as a list makes it, and the cursor of the next page.
 fn page(
     model: &Model,
     selection: &Selection,
@@ -282,7 +282,7 @@ fn page(
     let (members, has_more) = top.into_sorted();
     let last = members.last().filter(|_| has_more).map(|(position, _)| *position);
     let next = last.map(|last| Cursor::new(ranking, selection, last));
-    // As it comes back from a caller.
+    // Parsed, as when it comes back from a caller.
     let next = next.map(|cursor| cursor.to_string().parse().unwrap());
     (members.into_iter().map(|(_, key)| key).collect(), next)
 }
@@ -342,7 +342,7 @@ proptest! {
             let matching = model.values().filter(|one| matches_by_definition(&selection, one));
             matching.map(|one| (one.candidate.key, position(one))).collect()
         };
-        // Those that match throughout with the same sort value.
+        // Anomalies that match throughout with the same sort value.
         let mut unmoved = listable(&model);
         let mut ever = unmoved.keys().copied().collect::<BTreeSet<_>>();
         let mut listed = HashMap::<AnomalyKey, usize>::new();
@@ -374,7 +374,7 @@ proptest! {
         }
     }
 
-    /// Reading can show a lower level, and whether an alert fires.
+    /// A read can reveal a lower level, and whether an alert fires.
     #[test]
     fn what_may_match_once_it_is_read_is_taken_to_match(
         anomaly in any_anomaly(),

@@ -1,5 +1,5 @@
-//! The order of a list: total, because what is equal by the value that it is sorted by comes in the
-//! order of the keys.
+//! The order of a list. It is total, because anomalies with equal sort values are ordered by their
+//! keys.
 
 use std::str::FromStr;
 
@@ -9,40 +9,40 @@ use crate::domain::{AnomalyKey, Timestamp, Window};
 /// The value that a list is sorted by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sort {
-    /// Events of the last hour.
+    /// The number of events in the last hour.
     Count1h,
-    /// Events of the last 24 hours.
+    /// The number of events in the last 24 hours.
     #[default]
     Count24h,
-    /// Events of the last 7 days.
+    /// The number of events in the last 7 days.
     Count7d,
-    /// Events of the last 30 days.
+    /// The number of events in the last 30 days.
     Count30d,
-    /// The newest event.
+    /// The time of the newest event.
     LastSeen,
-    /// The oldest event.
+    /// The time of the oldest event.
     FirstSeen,
-    /// The key.
+    /// The key of the anomaly.
     Key,
 }
 
 /// The direction of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// The highest value first.
+    /// Highest value first.
     Descending,
-    /// The lowest value first.
+    /// Lowest value first.
     Ascending,
 }
 
-/// The order of a list: a value and a direction that go together.
+/// The order of a list: a sort value and a direction that is valid for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ranking {
     sort: Sort,
     order: Order,
 }
 
-/// The place of an anomaly in a list. A lower one comes first.
+/// The position of an anomaly in a list. A lower one comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     rank: u64,
@@ -57,7 +57,7 @@ pub struct Position {
 )]
 pub struct InvalidOrder;
 
-/// The error for a text that is no [`Sort`].
+/// The error for a text that is not a [`Sort`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "must be one of count_24h, count_1h, count_7d, count_30d, last_seen, first_seen, key, not \
@@ -65,18 +65,18 @@ pub struct InvalidOrder;
 )]
 pub struct UnknownSort(String);
 
-/// The error for a text that is no [`Order`].
+/// The error for a text that is not an [`Order`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be asc or desc, not {0:?}")]
 pub struct UnknownOrder(String);
 
-/// The value of an anomaly that has none, as one without an event: it comes last in both
+/// The sort value of an anomaly that has none, such as one without an event. It comes last in both
 /// directions.
 const NO_VALUE: i64 = i64::MIN;
 const SIGN: u64 = 1 << 63;
 
 impl Sort {
-    /// The numbers by which a cursor knows them.
+    /// All sort values. Their indexes are their numbers in a cursor.
     pub(super) const ALL: [Self; 7] = [
         Self::Count1h,
         Self::Count24h,
@@ -103,10 +103,12 @@ impl Default for Ranking {
 }
 
 impl Ranking {
-    /// Creates an order. Without a direction, keys are ascending and all other values descending.
+    /// Creates an order. Without a direction, keys are ascending, and all other values are
+    /// descending.
     ///
     /// # Errors
-    /// When counts are to rise: what happens least is what happens once, and there is no end of it.
+    /// Fails for ascending counts: such a list would begin with the anomalies that happened once,
+    /// and there is no end of these.
     pub fn new(sort: Sort, order: Option<Order>) -> Result<Self, InvalidOrder> {
         let usual = if sort == Sort::Key { Order::Ascending } else { Order::Descending };
         match order.unwrap_or(usual) {
@@ -123,12 +125,12 @@ impl Ranking {
         self.order
     }
 
-    /// Returns true if it goes by counts, or by what else changes as time passes.
+    /// Returns true if it uses counts, or other values that change as time passes.
     pub fn looks_at_counts(self) -> bool {
         self.sort.is_count() || self.sort == Sort::FirstSeen
     }
 
-    /// Returns the place of an anomaly.
+    /// Returns the position of an anomaly.
     pub fn position(self, anomaly: &impl Listable) -> Position {
         let count = |window: Window| i64::try_from(anomaly.count(window)).unwrap_or(i64::MAX);
         let time = |time: Option<Timestamp>| time.map_or(NO_VALUE, Timestamp::as_micros);
@@ -156,7 +158,7 @@ impl Ranking {
         Position { rank, tie }
     }
 
-    /// Returns the value and the key that have a place.
+    /// Returns the value and the key at a position.
     pub(super) fn value_at(self, position: Position) -> (i64, AnomalyKey) {
         let Position { rank, tie } = position;
         let value = match self.order {

@@ -1,4 +1,4 @@
-//! The name of a rule, as a list is asked for its anomalies.
+//! The name of a rule, as a filter of lists.
 
 use serde::Deserialize;
 
@@ -10,7 +10,7 @@ const MAX_CHARACTERS: usize = 64;
 #[serde(try_from = "String")]
 pub struct RuleName(String);
 
-/// The error for a text that can be no rule's name.
+/// The error for a text that can't be the name of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be the name of a rule, of 1 to 64 characters")]
 pub struct InvalidRuleName;

@@ -1,20 +1,20 @@
-//! The criteria that look at the four identifying fields: patterns for single fields, and words to
-//! search for in all of them.
+//! The criteria for the four identifying fields: patterns for single fields, and words to search
+//! for in all of them.
 //!
-//! A list looks at a million anomalies with a few thousand distinct texts. So a text is judged
-//! once, as a [`TextVerdict`], and the verdicts of an anomaly's four texts decide.
+//! A list reads a million anomalies with a few thousand distinct texts. So a text is judged once,
+//! as a [`TextVerdict`], and the verdicts of an anomaly's four texts decide.
 
 use std::str::FromStr;
 
 use serde::Deserialize;
 
-/// A pattern for the whole value of a field: equal byte for byte or, with `*` or `?`, a glob that
-/// ignores case.
+/// A pattern for the whole value of a field. It requires equality byte by byte or, with `*` or `?`,
+/// is a glob that ignores case.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct TextPattern {
     source: String,
-    /// Absent where the value must be equal.
+    /// Absent if the value must be equal.
     glob: Option<Vec<GlobPart>>,
 }
 
@@ -28,21 +28,21 @@ pub struct TextPatternTooLong;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum GlobPart {
-    /// `*`
+    /// `*`: any number of characters.
     AnyRun,
-    /// `?`
+    /// `?`: one character.
     AnyOne,
     Character(char),
 }
 
 impl TextPattern {
-    /// Maximum number of characters.
+    /// Maximum number of characters of a pattern.
     pub const MAX_CHARACTERS: usize = 256;
 
-    /// Reads a pattern. In a glob `\` takes the next character literally.
+    /// Reads a pattern. In a glob, `\` makes the next character literal.
     ///
     /// # Errors
-    /// When it has more than [`TextPattern::MAX_CHARACTERS`].
+    /// Fails if it has more than [`TextPattern::MAX_CHARACTERS`].
     pub fn parse(text: &str) -> Result<Self, TextPatternTooLong> {
         if text.chars().nth(Self::MAX_CHARACTERS).is_some() {
             return Err(TextPatternTooLong);
@@ -51,10 +51,10 @@ impl TextPattern {
         Ok(Self { source: text.to_owned(), glob })
     }
 
-    /// Returns a pattern for a text as it is.
+    /// Creates a pattern that matches only this text.
     ///
     /// # Errors
-    /// As [`TextPattern::parse`].
+    /// Fails as [`TextPattern::parse`] does.
     pub fn of_text(text: &str) -> Result<Self, TextPatternTooLong> {
         if !text.contains(['*', '?']) {
             return Self::parse(text);
@@ -62,7 +62,7 @@ impl TextPattern {
         Self::parse(&Self::escaped(text))
     }
 
-    /// Returns a text such that a pattern takes it as it is.
+    /// Escapes a text so that a pattern matches it literally.
     pub fn escaped(text: &str) -> String {
         let escaped = text.chars().flat_map(|character| {
             let escape = "*?\\".contains(character).then_some('\\');
@@ -71,7 +71,7 @@ impl TextPattern {
         escaped.collect()
     }
 
-    /// The text that it was read from.
+    /// Returns the text that it was read from.
     pub fn source(&self) -> &str {
         &self.source
     }
@@ -96,20 +96,21 @@ fn glob_parts(text: &str) -> Vec<GlobPart> {
         parts.push(match character {
             '*' => GlobPart::AnyRun,
             '?' => GlobPart::AnyOne,
-            // A last one stands for itself.
+            // A backslash at the end is literal.
             '\\' => GlobPart::Character(characters.next().unwrap_or('\\')),
             other => GlobPart::Character(other),
         });
     }
-    // Two runs are one, and would be tried against each other.
+    // Two adjacent runs are equal to one, and matching both would be slow.
     parts.dedup_by(|part, before| *part == GlobPart::AnyRun && *before == GlobPart::AnyRun);
     parts
 }
 
-/// Goes back to the last `*` only, so that it takes no more than the product of both lengths.
+/// Matches a text. Backtracks only to the last `*`, so the time is bounded by the product of both
+/// lengths.
 fn glob_matches(parts: &[GlobPart], text: &str) -> bool {
     let (mut part, mut rest) = (0, text.chars());
-    // The part after the last `*`, and the text that it has not taken yet.
+    // The part after the last `*`, and the text that it has not consumed yet.
     let mut last_run = None;
     loop {
         let mut next = rest.clone();
@@ -140,8 +141,8 @@ fn glob_matches(parts: &[GlobPart], text: &str) -> bool {
     }
 }
 
-/// Words, each of which must be a part of one of the four fields, ignoring case, or the beginning
-/// of the key.
+/// Words, each of which must be contained in one of the four fields, ignoring case, or be the
+/// beginning of the key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SearchWords(Vec<SearchWord>);
 
@@ -152,7 +153,7 @@ struct SearchWord {
     key: Option<(u64, u32)>,
 }
 
-/// The error for words that are too many.
+/// The error for too many or too long words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "has more than {} characters or {} words: search for fewer",
@@ -162,17 +163,18 @@ struct SearchWord {
 pub struct InvalidSearch;
 
 impl SearchWords {
-    /// Maximum number of characters of all words.
+    /// Maximum number of characters of all words together.
     pub const MAX_CHARACTERS: usize = 200;
-    /// Maximum number of words: a [`TextVerdict`] has a bit for each, and there may be a million.
+    /// Maximum number of words: a [`TextVerdict`] has a bit for each, and there may be a million
+    /// verdicts.
     pub const MAX_WORDS: usize = 32;
-    /// Minimum number of digits by which a key is found.
+    /// Minimum number of digits for finding a key.
     const MIN_KEY_DIGITS: usize = 4;
 
-    /// Reads words with white space between them.
+    /// Reads words separated by white space.
     ///
     /// # Errors
-    /// When they have more than [`SearchWords::MAX_CHARACTERS`], or are more than
+    /// Fails if they have more than [`SearchWords::MAX_CHARACTERS`], or if there are more than
     /// [`SearchWords::MAX_WORDS`].
     pub fn parse(text: &str) -> Result<Self, InvalidSearch> {
         if text.chars().nth(Self::MAX_CHARACTERS).is_some() {
@@ -187,17 +189,17 @@ impl SearchWords {
         Ok(Self(words))
     }
 
-    /// Returns true if there are none, and so every anomaly matches.
+    /// Returns true if there are no words, so that every anomaly matches.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The words, without their case.
+    /// Returns the words in lower case.
     pub(super) fn folded(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|word| &*word.folded)
     }
 
-    /// Returns a bit for each word that is in a text.
+    /// Returns a bit for each word that a text contains.
     fn in_text(&self, text: &str) -> u32 {
         if self.0.is_empty() {
             return 0;
@@ -206,8 +208,8 @@ impl SearchWords {
         self.bits(|word| folded.contains(&word.folded))
     }
 
-    /// Returns true if each word is in one of the texts, which have the bits `in_texts`, or begins
-    /// the key.
+    /// Returns true if each word is in one of the texts, whose bits are `in_texts`, or is the
+    /// beginning of the key.
     pub(super) fn are_in(&self, key: u64, in_texts: u32) -> bool {
         let all = self.bits(|_| true);
         in_texts == all || in_texts | self.bits(|word| word.begins(key)) == all
@@ -240,18 +242,18 @@ impl SearchWord {
     }
 }
 
-/// Returns a text in lower case, character by character: what is equal then does not depend on what
-/// is beside it, as a final sigma of `str::to_lowercase` does.
+/// Returns a text in lower case, character by character. The result for a character does not depend
+/// on its neighbours, as a final sigma in `str::to_lowercase` does.
 fn folded(text: &str) -> String {
     text.chars().flat_map(char::to_lowercase).collect()
 }
 
-/// The verdict of a selection about one text, whichever field has it.
+/// The verdict of a selection about one text, for whichever field has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TextVerdict {
-    /// A bit for each field of which the patterns permit the text.
+    /// A bit for each field whose patterns permit the text.
     fields: u8,
-    /// A bit for each word that is in the text.
+    /// A bit for each word that the text contains.
     words: u32,
 }
 
@@ -349,7 +351,7 @@ mod tests {
         assert!(!words.are_in(0, verdict(&letters[1..].concat())));
     }
 
-    /// The definition, by recursion.
+    /// The definition of a match, by recursion.
     fn matches_by_definition(glob: &[char], text: &[char]) -> bool {
         match glob {
             [] => text.is_empty(),

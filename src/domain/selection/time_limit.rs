@@ -1,19 +1,19 @@
-//! A limit in time: a point, or an age before now.
+//! A limit in time: a point in time, or an age.
 
 use std::{fmt, str::FromStr};
 
 use crate::domain::Timestamp;
 
-/// A limit in time.
+/// A limit for a time, in one of two forms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeLimit {
     /// A point in time.
     At(Timestamp),
-    /// An age in seconds: it moves with the time of the question.
+    /// An age in seconds, relative to the time of the request.
     Age(u32),
 }
 
-/// The error for a text that is neither.
+/// The error for a text that is neither a time nor an age.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be a time such as 2026-11-22T14:21:22Z, or an age such as 90m, 24h or 7d")]
 pub struct InvalidTimeLimit;
@@ -37,7 +37,7 @@ impl FromStr for TimeLimit {
             Some(b'm') => 60,
             Some(b'h') => 3_600,
             Some(b'd') => 86_400,
-            // A `+` of the offset that was not escaped is a space in a query.
+            // In a query, an unescaped `+` of the offset is read as a space.
             _ => {
                 let time = Timestamp::parse_rfc3339(&text.replace(' ', "+"));
                 return time.map(Self::At).map_err(|_| InvalidTimeLimit);

@@ -1,16 +1,16 @@
-//! The first few of a list, of which the members come in no order.
+//! The first members of a list, selected from members in any order.
 
 use std::collections::BinaryHeap;
 
 use super::ranking::Position;
 
-/// The first few members of a list after a place in it. It takes memory for as many, however many
-/// are offered.
+/// The first members of a list after a position in it. Memory is needed only for these, however
+/// many members are offered.
 #[derive(Debug)]
 pub struct Top<T> {
     limit: usize,
     after: Option<Position>,
-    /// The last one is at the top.
+    /// The last of the members is at the top.
     members: BinaryHeap<Member<T>>,
     has_more: bool,
 }
@@ -22,12 +22,12 @@ struct Member<T> {
 }
 
 impl<T> Top<T> {
-    /// Begins a page of at most `limit` members after a place; from the first one without it.
+    /// Creates a page of at most `limit` members after a position; without one, from the beginning.
     pub fn new(limit: usize, after: Option<Position>) -> Self {
         Self { limit, after, members: BinaryHeap::with_capacity(limit + 1), has_more: false }
     }
 
-    /// Offers a member, which `value` makes if it is among the first ones so far.
+    /// Offers a member. `value` is called only if the member is among the first ones so far.
     pub fn offer(&mut self, position: Position, value: impl FnOnce() -> T) {
         if self.after.is_some_and(|after| position <= after) {
             return;
