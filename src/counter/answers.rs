@@ -7,29 +7,29 @@ use crate::{
     telemetry::Label,
 };
 
-/// An answer, and whether it comes from the store.
+/// An answer, with its origin: the store or an estimate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answered<T> {
-    /// The answer.
+    /// The answer itself.
     pub value: T,
-    /// Present where the answer is an estimate.
+    /// Present if the answer is an estimate.
     pub degraded: Option<Degraded>,
 }
 
 /// An estimate's origin: the last known state, and the writes that wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Degraded {
-    /// When the last known state was current; `None` where there is none.
+    /// The time at which the last known state was current; `None` if there is none.
     pub as_of: Option<Timestamp>,
 }
 
 impl<T> Answered<T> {
-    /// An answer of the store.
+    /// Creates an answer of the store.
     pub(super) fn current(value: T) -> Self {
         Self { value, degraded: None }
     }
 
-    /// An estimate from the state at `as_of`.
+    /// Creates an estimate from the state at `as_of`.
     pub(super) fn estimated(value: T, as_of: Option<Timestamp>) -> Self {
         Self { value, degraded: Some(Degraded { as_of }) }
     }
@@ -40,18 +40,18 @@ impl<T> Answered<T> {
 pub struct Counted {
     /// The outcome.
     pub outcome: OccurrenceOutcome,
-    /// The frequency of its anomaly after it.
+    /// The frequency of its anomaly after it was recorded.
     pub frequency: Frequency,
 }
 
 /// The outcome of an occurrence, as a metric has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OccurrenceOutcome {
-    /// The outcome is settled: by the store, or because of what waits already.
+    /// The outcome is settled: by the store, or by operations that already wait.
     Settled(RecordOutcome),
-    /// It waits for the store.
+    /// It waits in the spool.
     Spooled,
-    /// It is an alert that waits for the store, which decides whether it counts.
+    /// It is an alert that waits in the spool. The store decides later whether it counts.
     Undecided,
 }
 
@@ -83,7 +83,7 @@ impl Label for OccurrenceOutcome {
 }
 
 impl OccurrenceOutcome {
-    /// Returns false for an alert of which the store says that it is no occurrence.
+    /// Returns false for an alert that the store does not count as an occurrence.
     pub(super) fn is_of_occurrence(self) -> bool {
         match self {
             Self::Settled(outcome) => !outcome.is_of_alert_only(),
@@ -91,7 +91,7 @@ impl OccurrenceOutcome {
         }
     }
 
-    /// Returns whether it counts from this call on.
+    /// Returns true if it counts from this call on.
     pub fn counts(self) -> bool {
         matches!(self, Self::Settled(RecordOutcome::Counted) | Self::Spooled)
     }
@@ -100,9 +100,9 @@ impl OccurrenceOutcome {
 /// Everything that is known of one anomaly.
 #[derive(Clone, Debug)]
 pub struct Anomaly {
-    /// Its frequency.
+    /// The frequency.
     pub frequency: Frequency,
-    /// Its details, as far as they are known.
+    /// The details, as far as they are known.
     pub details: KnownDetails,
 }
 
@@ -129,26 +129,27 @@ impl History {
 pub struct RepairAnswer {
     /// True if it counts from this call on; false when its id was there before.
     pub counted: bool,
-    /// The history after it; `None` where the attempts before it were not seen.
+    /// The history after it; `None` if the earlier attempts were not seen.
     pub history: Option<RepairHistory>,
 }
 
-/// How calls can be served.
+/// The readiness for calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Readiness {
     /// The store's name.
     pub store: &'static str,
     /// The state of the service.
     pub state: HealthState,
-    /// Since when the state has not been Healthy.
+    /// The time since which the state has not been Healthy.
     pub since: Option<Timestamp>,
-    /// Why a shard of the store is unavailable, if one is.
+    /// The cause for which a shard of the store is unavailable, if one is.
     pub cause: Option<Cause>,
-    /// The wall clock less the time that the service goes by, in seconds, while it is not trusted.
+    /// The wall clock minus the time that the service uses, in seconds, while the wall clock is not
+    /// trusted.
     pub clock_disagreement_seconds: Option<i64>,
-    /// The operations that wait.
+    /// The operations that wait in the spool.
     pub spool: SpoolDepth,
-    /// True if operations can wait; `None` where there is no spool.
+    /// True if operations can wait; `None` without a spool.
     pub spool_is_usable: Option<bool>,
     /// The checksum of the rules in force.
     pub rules_checksum: u32,

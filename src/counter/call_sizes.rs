@@ -1,6 +1,6 @@
-//! The size of a call to the store, in bytes. A call that is too large for the way to the server
-//! never ends in time, however often it is repeated: so calls begin with a maximum size, one that
-//! has timed out halves it, and those that get through in good time let it grow again.
+//! The size of a call to the store, in bytes. A call that is too large for the link to the server
+//! never completes in time, however often it is repeated. So calls start with a maximum size; a
+//! call that times out halves it, and calls that complete quickly let it grow again.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -10,17 +10,17 @@ use crate::store::{Cause, FaultClass, Shard, StoreError};
 
 /// Maximum size of a call, unless a single element is larger.
 pub(super) const MAX_CALL_BYTES: usize = 1 << 20;
-/// A call up to this size is small: that it has timed out says nothing about its size.
+/// A call up to this size is small. A timeout of such a call says nothing about its size.
 const SMALL_CALL_BYTES: usize = 16 << 10;
-/// Growth of the next calls after one that got through in good time, in bytes.
+/// Growth of the maximum size after a call that completed quickly, in bytes.
 const GROWTH_BYTES: usize = 16 << 10;
-/// A call got through in good time if it took no more than this share of one that timed out.
+/// A call completed quickly if it took at most this fraction of the time of one that timed out.
 const GOOD_SHARE: u32 = 3;
 
 /// The current maximum size of calls, by shard.
 #[derive(Debug, Default)]
 pub(super) struct CallSizes {
-    /// Only shards where it is smaller than [`MAX_CALL_BYTES`].
+    /// Only shards whose maximum is smaller than [`MAX_CALL_BYTES`].
     reduced: Mutex<BTreeMap<Shard, Reduced>>,
 }
 
@@ -37,7 +37,7 @@ impl CallSizes {
         self.reduced.lock().get(&shard).map_or(MAX_CALL_BYTES, |reduced| reduced.max_bytes)
     }
 
-    /// Notes how a call has ended. Returns true if it may have timed out because of its size.
+    /// Notes how a call has ended. Returns true if its size may be the reason for its timeout.
     pub(super) fn note(
         &self,
         shard: Shard,
@@ -52,7 +52,7 @@ impl CallSizes {
                 let reduced = all_reduced
                     .entry(shard)
                     .or_insert(Reduced { max_bytes: MAX_CALL_BYTES, timeout: took });
-                // Several that have timed out together halve it once.
+                // Several calls that time out together halve it only once.
                 reduced.max_bytes = reduced.max_bytes.min(halved);
                 reduced.timeout = took;
                 true
@@ -74,7 +74,7 @@ impl CallSizes {
     }
 }
 
-/// Returns how many of the next elements make a call: at least one, if there is any.
+/// Returns how many of the next elements fit into a call: at least one, if there is any.
 pub(super) fn fitting(
     sizes: impl Iterator<Item = usize>,
     max_elements: usize,

@@ -20,8 +20,8 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Returns the current moment.
     fn moment(&self) -> Moment;
 
-    /// Returns how far the wall clock was from the time of the last moment, in seconds; `None`
-    /// while it is trusted.
+    /// Returns the difference between the wall clock and the time of the last moment, in seconds;
+    /// `None` while the wall clock is trusted.
     fn disagreement_seconds(&self) -> Option<i64>;
 
     /// Returns the current time.
@@ -30,7 +30,7 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// The wall clock of this machine, as it is.
+/// The wall clock of this machine, without any check.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
@@ -47,8 +47,8 @@ impl SystemClock {
 pub struct TrustedClock(Mutex<TrustedTime>);
 
 impl TrustedClock {
-    /// Starts with the time of the wall clock. To be asked for the time about once a second, or a
-    /// jump may stay unnoticed.
+    /// Starts with the time of the wall clock. Must be read about once a second; otherwise, a jump
+    /// may stay unnoticed.
     pub fn start() -> Self {
         Self(Mutex::new(TrustedTime::start(read())))
     }
@@ -57,7 +57,7 @@ impl TrustedClock {
 impl Clock for TrustedClock {
     fn moment(&self) -> Moment {
         let mut time = self.0.lock();
-        // Under the lock, because no reading may be older than the one before it.
+        // Read under the lock, because no reading may be older than the one before it.
         let (moment, change) = time.at(read());
         drop(time);
         if let Some(change) = change {
@@ -104,9 +104,9 @@ fn read() -> Reading {
     }
 }
 
-/// Returns the time since the machine was booted, including that in which it was suspended.
+/// Returns the time since the machine was booted, including the time for which it was suspended.
 fn boot_micros() -> i64 {
-    // It fails for clocks that do not exist only, and this one does since Linux 2.6.39.
+    // The call fails only for clocks that do not exist. This one exists since Linux 2.6.39.
     let time = clock_gettime(ClockId::CLOCK_BOOTTIME);
     time.map_or(0, |time| time.tv_sec() * 1_000_000 + time.tv_nsec() / 1_000)
 }

@@ -24,24 +24,26 @@ pub enum CounterError {
         /// The fault of this service's disk, if that is the reason. Clients see it.
         disk: Option<String>,
     },
-    /// As [`CounterError::Unanswered`], for an event by whose id a retry is recognised.
+    /// The same as [`CounterError::Unanswered`], for an event whose id lets the store recognise a
+    /// retry.
     #[error("the store did not answer in time, and the event may have been counted")]
     MayCount {
         /// The event's id, which its caller may not know.
         event_id: EventId,
-        /// As there.
+        /// The fault of this service's disk, as in [`CounterError::Unanswered`].
         disk: Option<String>,
     },
-    /// Writes wait for the store, and would bring back what is to be forgotten.
+    /// Writes wait for the store, and would bring back the data that is to be forgotten.
     #[error("writes wait for the store")]
     WritesWait,
     /// The queue of calls for the store is full.
     #[error("too many calls are waiting for the store")]
     Overloaded,
-    /// The store holds as many anomalies as it may. Nothing was recorded; known anomalies go on.
+    /// The store has reached its maximum number of anomalies. Nothing was recorded; writes of known
+    /// anomalies still succeed.
     #[error("{0}")]
     Full(String),
-    /// The store can't do this for as long as its data are as they are.
+    /// The store can't execute this call while its data are as they are.
     #[error("the store refuses: {0}")]
     Refused(String),
 }
@@ -52,7 +54,7 @@ impl CounterError {
         StoreError::no_result().into()
     }
 
-    /// The same error of the event with this id, which may have reached the store.
+    /// Returns the same error for the event with this id, which may have reached the store.
     pub(super) fn of_event(self, event_id: &EventId) -> Self {
         match self {
             Self::Unanswered { disk, .. } => Self::MayCount { event_id: event_id.clone(), disk },
@@ -60,7 +62,8 @@ impl CounterError {
         }
     }
 
-    /// The error of a write that the spool has not taken. With `maybe_sent` the store may have it.
+    /// Creates the error of a write that the spool has not taken. If `maybe_sent` is set, the store
+    /// may have it.
     pub(super) fn of_spooling(
         error: SpoolError,
         event_id: Option<EventId>,

@@ -1,17 +1,19 @@
-//! Forgetting one anomaly, such as a test's, at the request of an operator.
+//! Forgets one anomaly, such as one from a test, at the request of an operator.
 
 use super::{Counter, CounterError, health::CallKind};
 use crate::domain::{Actor, AnomalyKey, Moment};
 
 impl Counter {
-    /// Forgets an anomaly, and returns whether it was known. What this instance remembers of it is
-    /// removed too, so that it does not come back by itself: the last acknowledged writes, which
-    /// are sent again after a failover, and the last known counts, by which a lower one is a loss.
+    /// Forgets an anomaly, and returns whether it was known. The memory of this instance is cleared
+    /// too, so that the anomaly does not come back by itself: the last acknowledged writes, which
+    /// are sent again after a failover, and the last known counts, below which a count is reported
+    /// as lost writes.
     ///
     /// # Errors
-    /// When the store does not answer, and while writes wait or are held: each of them may be about
-    /// the anomaly, and is applied once the store answers. To take single operations out of the
-    /// spool would be a second way out of it, for a call that can be made later just as well.
+    /// Fails if the store does not answer, and while writes wait or are held: each of them may be
+    /// about the anomaly, and is applied once the store answers. Removing single operations from
+    /// the spool was rejected: it would be a second way out of the spool, for a call that can just
+    /// as well be made later.
     pub async fn forget(
         &self,
         moment: Moment,

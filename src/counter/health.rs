@@ -1,7 +1,8 @@
 //! The health of the store: a breaker for each shard, and the state of the service that follows
-//! from them (Healthy → Degraded → Replaying → Healthy). While a breaker is open only probes call
-//! its shard. [`Health::observe`] is the one place that decides what an outage is; all others only
-//! report what they have seen. An outage is two lines in the log, however often it flickers.
+//! from them (Healthy → Degraded → Replaying → Healthy). While a breaker is open, only probes call
+//! its shard. [`Health::observe`] is the one place that decides what an outage is; all other code
+//! only reports what it has seen. An outage is two lines in the log, however often the store comes
+//! and goes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,17 +20,17 @@ use crate::{
     telemetry::{self, Counters, Label},
 };
 
-/// Faults of single calls in a row, with no answer between them, that are an outage.
+/// Number of consecutive faults of single calls, without an answer between them, that is an outage.
 const FAULTS_IN_A_ROW: u32 = 3;
 
 /// The state of the service between a working store and none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HealthState {
-    /// The store answers, and nothing waits.
+    /// The store answers, and no write waits.
     Healthy,
     /// The store, or a shard of it, does not answer.
     Degraded,
-    /// The store answers, and the writes that have waited are being applied.
+    /// The store answers, and the writes that waited are being applied.
     Replaying,
 }
 
@@ -52,33 +53,34 @@ pub(crate) enum CallKind {
     Write,
 }
 
-/// Something that was seen of a shard.
+/// An event that was observed on a shard.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Observation<'a> {
-    /// It has answered a call.
+    /// The shard has answered a call.
     Answer,
-    /// It has taken a write.
+    /// The shard has taken a write.
     Taken,
     /// A read has failed.
     ReadFault(&'a StoreError),
-    /// A write has failed, which waits from now on, where writes can wait.
+    /// A write has failed. It waits from now on, if writes can wait.
     WriteFault(&'a StoreError),
     /// Every element of a batch has failed.
     BatchFault(&'a StoreError),
     /// A check of readiness, or maintenance, has failed.
     CheckFault(&'a StoreError),
-    /// It has answered a probe, and has the writes again that it may have forgotten.
+    /// The shard has answered a probe, and has received again the writes that it may have
+    /// forgotten.
     Recovery,
 }
 
-/// The writes that have waited in an outage.
+/// The writes that waited in an outage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Replayed {
     /// Number of writes applied.
     pub(crate) applied: usize,
     /// Number of writes that became dead letters.
     pub(crate) rejected: usize,
-    /// Time from the first of them to the last.
+    /// Time from the first of these writes to the last.
     pub(crate) took: Duration,
 }
 
@@ -86,9 +88,10 @@ pub(crate) struct Replayed {
 #[derive(Debug)]
 pub(crate) struct Health {
     store: &'static str,
-    /// True if a write that fails can wait in a spool.
+    /// True if a failed write can wait in a spool.
     writes_can_wait: bool,
-    /// True if `record` differs from that of a healthy store: calls to one read only this.
+    /// True if `record` differs from that of a healthy store. Calls to a healthy store read only
+    /// this.
     is_disturbed: AtomicBool,
     record: Mutex<Record>,
     slowness: Mutex<Slowness>,
@@ -102,13 +105,13 @@ struct Record {
     faults_in_a_row: BTreeMap<Shard, u32>,
     /// The shards whose breakers are open, with the last fault.
     unavailable: BTreeMap<Shard, StoreError>,
-    /// Shards that were logged in this outage: one that flickers is logged once.
+    /// Shards that were logged in this outage: a shard that comes and goes is logged once.
     logged: BTreeSet<Shard>,
     /// Causes that were logged in this outage.
     logged_causes: Vec<Cause>,
-    /// Number of times that a shard was seen to take writes while `is_disturbed`.
+    /// Number of times that a shard took writes while `is_disturbed` was set.
     taken: BTreeMap<Shard, u64>,
-    /// Since when the state has not been Healthy.
+    /// The time since which the state has not been Healthy.
     since: Option<Timestamp>,
 }
 
@@ -137,13 +140,13 @@ impl Health {
             Recovery => self.close_breaker(shard),
             CheckFault(fault) if leaves_open(fault) => {}
             CheckFault(fault) => self.open_breaker(now, shard, fault),
-            // A refusal is an answer too.
+            // A refusal is also an answer.
             ReadFault(fault) | WriteFault(fault) | BatchFault(fault) if !fault.is_outage() => {
                 self.end_row_of_faults(shard);
             }
-            // A timeout of many calls together counts as much as several of single calls.
+            // A timeout of a batch counts as much as several timeouts of single calls.
             BatchFault(fault) => self.open_breaker(now, shard, fault),
-            // What follows about the anomaly of this write must queue behind it.
+            // Later writes of the same anomaly must queue behind this one.
             WriteFault(fault) if self.writes_can_wait => self.open_breaker(now, shard, fault),
             ReadFault(fault) | WriteFault(fault) => {
                 if self.count_fault(shard) >= FAULTS_IN_A_ROW {
@@ -153,7 +156,7 @@ impl Health {
         }
     }
 
-    /// Observes how the call of a client, or its element of a batch, has ended.
+    /// Observes the outcome of a client's call, or of its element of a batch.
     pub(crate) fn observe_result<T>(
         &self,
         now: Timestamp,
@@ -173,8 +176,8 @@ impl Health {
         self.observe(now, shard, observation);
     }
 
-    /// Observes how long a call has taken that ended at `now`. A store that is slow again and again
-    /// is one line in the log, and one when it is no longer.
+    /// Observes the duration of a call that ended at `now`. A store that is slow repeatedly is one
+    /// line in the log, and one more when it recovers.
     pub(crate) fn observe_duration(&self, now: Instant, shard: Shard, took: Duration) {
         if took >= SLOW && self.slowness.lock().note(now, shard) {
             let (store, took_ms, slow_ms) = (self.store, took.as_millis(), SLOW.as_millis());
@@ -186,7 +189,7 @@ impl Health {
         }
     }
 
-    /// Notes which shards are slow no longer. To be called about once a second.
+    /// Notes which shards are no longer slow. Must be called about once a second.
     pub(crate) fn end_slowness(&self, now: Instant) {
         for lasted in self.slowness.lock().end(now) {
             let (store, seconds) = (self.store, lasted.as_secs());
@@ -194,7 +197,7 @@ impl Health {
         }
     }
 
-    /// Returns how many shards are slow again and again.
+    /// Returns the number of shards that are slow repeatedly.
     pub(crate) fn slow_shards(&self) -> usize {
         self.slowness.lock().shards()
     }
@@ -206,8 +209,8 @@ impl Health {
         }
     }
 
-    /// Returns the results of elements that a breaker keeps from the store, if it is open. They are
-    /// counted as faults, and say nothing new about the shard.
+    /// Returns the results for elements that an open breaker keeps from the store. They are counted
+    /// as faults, but say nothing new about the shard.
     pub(crate) fn reject<T>(
         &self,
         shard: Shard,
@@ -240,13 +243,13 @@ impl Health {
         }
     }
 
-    /// Returns how often shards were seen to take writes. The numbers grow for as long as the state
-    /// is not Healthy.
+    /// Returns how often each shard was seen to take writes. The numbers grow while the state is
+    /// not Healthy.
     pub(crate) fn taken(&self) -> BTreeMap<Shard, u64> {
         self.record.lock().taken.clone()
     }
 
-    /// Since when the state has not been Healthy.
+    /// Returns the time since which the state has not been Healthy.
     pub(crate) fn since(&self) -> Option<Timestamp> {
         if self.is_disturbed() { self.record.lock().since } else { None }
     }
@@ -263,14 +266,14 @@ impl Health {
         }
     }
 
-    /// Leaves the state Healthy, because something waits.
+    /// Leaves the state Healthy, because a write waits.
     pub(crate) fn begin_replay(&self, now: Timestamp) {
         self.record.lock().since.get_or_insert(now);
         self.is_disturbed.store(true, Ordering::Relaxed);
     }
 
-    /// Ends the outage where every breaker is closed. To be called when nothing waits. `replayed`
-    /// is what has waited, for the log.
+    /// Ends the outage if every breaker is closed. Must be called when no write waits. `replayed`
+    /// are the writes that waited, for the log.
     pub(crate) fn settle(&self, now: Timestamp, replayed: Replayed) {
         let mut record = self.record.lock();
         if !record.unavailable.is_empty() {
@@ -296,7 +299,7 @@ impl Health {
         self.is_disturbed.store(!record.faults_in_a_row.is_empty(), Ordering::Relaxed);
     }
 
-    /// Changes whenever a breaker opens.
+    /// Returns a receiver that changes whenever a breaker opens.
     pub(crate) fn outages(&self) -> watch::Receiver<u64> {
         self.outages.subscribe()
     }
@@ -305,7 +308,7 @@ impl Health {
         self.is_disturbed.load(Ordering::Relaxed)
     }
 
-    /// Counts a fault, and returns how many there were in a row.
+    /// Counts a fault. Returns the number of consecutive faults.
     fn count_fault(&self, shard: Shard) -> u32 {
         let mut record = self.record.lock();
         self.is_disturbed.store(true, Ordering::Relaxed);
@@ -352,9 +355,8 @@ impl Health {
         }
     }
 
-    /// Notes how a probe of a shard whose breaker is open has ended. Returns whether the writes
-    /// that wait may be tried. A cause that an operator has to deal with is one more line in the
-    /// log.
+    /// Notes the outcome of a probe of a shard whose breaker is open. Returns true if the waiting
+    /// writes may be tried. A cause that needs an operator is one more line in the log.
     pub(crate) fn observe_probe(&self, shard: Shard, result: &Result<(), StoreError>) -> bool {
         match result {
             Ok(()) => true,
@@ -384,8 +386,8 @@ impl Health {
     }
 }
 
-/// Returns whether a probe that has failed leaves open if its shard takes writes: a user may lack a
-/// permission that only the probe needs. The writes decide.
+/// Returns true if a failed probe does not show whether its shard takes writes: a user may lack a
+/// permission that only the probe needs. The writes decide then.
 fn leaves_open(fault: &StoreError) -> bool {
     fault.cause() == Cause::Permission
 }

@@ -1,5 +1,5 @@
-//! Judges what the store has returned for an occurrence. The count before an occurrence is the one
-//! after it, less one where it was counted and lies inside of the window.
+//! Judges the store's result for an occurrence. The count before an occurrence is the count after
+//! it, minus one if the occurrence was counted and lies inside the window.
 
 use crate::{
     domain::{Before, Counts, Frequency, NewestEvents, Occurrence, RuleRef, Window, WindowCounts},

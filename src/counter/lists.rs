@@ -1,9 +1,10 @@
 //! Lists of anomalies, and summaries of them.
 //!
-//! On Redis the catalogue knows counts as of some time, and none is too low but for what it has not
-//! heard of. So a list takes the best by these, asks for their counts of now, and begins again with
-//! what it has learnt, until the best are all current: the threshold algorithm. A list gives up
-//! after so many counts, and says that its ranking is approximate.
+//! On Redis, the catalogue knows counts as of some time. A count is too low only if the catalogue
+//! has not received a change yet. So a list takes the first anomalies by these counts, reads their
+//! current counts, and starts again with the new counts until all of the first anomalies are
+//! current: the threshold algorithm. A list stops after a limited number of reads, and then says
+//! that its ranking is approximate.
 
 use std::{
     collections::HashMap,
@@ -31,20 +32,21 @@ use crate::{
 
 /// Maximum number of stats that a list reads.
 const STATS_OF_LIST: usize = 200;
-/// Maximum number of stats that all lists of this process read in a second.
+/// Maximum number of stats that all lists of this process read per second. At some 30 µs each
+/// (`rows.lua`), that is 6 % of Redis' time.
 const STATS_PER_SECOND: NonZeroU32 = NonZeroU32::new(2_000).expect("it is not zero");
-/// Maximum time that anomalies are counted for who looks up another one.
+/// Maximum time for counting the anomalies that a failed lookup mentions.
 const MAX_COUNTING: Duration = Duration::from_millis(500);
 
-/// Limits how many stats lists read.
+/// Limits the number of stats that lists read.
 pub(super) type ListLimiter = DefaultDirectRateLimiter;
 
 pub(super) fn limiter() -> ListLimiter {
     ListLimiter::direct(Quota::per_second(STATS_PER_SECOND))
 }
 
-/// Minimum time between two counts of all anomalies for metrics; and in times of what one takes, so
-/// that a store of millions spends a hundredth of a core on it.
+/// Minimum time between two counts of all anomalies for metrics. It is also a multiple of the
+/// duration of a count, so that a store of millions spends a hundredth of a core on it.
 const MIN_FIGURES_INTERVAL: Duration = Duration::from_secs(5);
 const FIGURES_PAUSES: u32 = 100;
 
@@ -66,50 +68,50 @@ impl CatalogueFigures {
 pub struct AnomalyList {
     /// Its anomalies, in their order.
     pub anomalies: Vec<ListedAnomaly>,
-    /// The number of anomalies of the whole list.
+    /// The number of anomalies in the whole list.
     pub total: u64,
     /// True if the total is exact.
     pub total_is_exact: bool,
-    /// Where the next page begins; `None` at the end.
+    /// The cursor of the next page; `None` at the end.
     pub next: Option<Cursor>,
-    /// Whether the list is about all anomalies.
+    /// The completeness of the list.
     pub completeness: Completeness,
-    /// True if the anomalies are in the order that their figures say.
+    /// True if the order of the anomalies matches their current figures.
     pub ranking_is_exact: bool,
-    /// When the figures were current.
+    /// The time at which the figures were current.
     pub as_of: Timestamp,
 }
 
 /// An anomaly of a list.
 #[derive(Clone, Debug)]
 pub struct ListedAnomaly {
-    /// Its identifying fields; `None` where they are not known.
+    /// Its identifying fields; `None` if they are not known.
     pub signature: Option<Signature>,
-    /// Its frequency.
+    /// The frequency.
     pub frequency: Frequency,
-    /// Present where the frequency is an estimate.
+    /// Present if the frequency is an estimate.
     pub degraded: Option<Degraded>,
-    /// Its alerts that fire, as far as that is known.
+    /// The firing alerts, if they are known.
     pub firing: Option<Firing>,
-    /// Its events in the stretches of time that were asked for; `None` where they are not known.
+    /// The events in each of the requested intervals; `None` if they are not known.
     pub series: Option<Vec<u64>>,
 }
 
 /// A summary of anomalies.
 #[derive(Clone, Debug)]
 pub struct AnomalySummary {
-    /// The figures.
+    /// The figures of all anomalies that match.
     pub summary: Summary,
-    /// Whether it is about all anomalies.
+    /// The completeness of the summary.
     pub completeness: Completeness,
-    /// When the figures were current.
+    /// The time at which the figures were current.
     pub as_of: Timestamp,
 }
 
-/// Anomalies that a list has read.
+/// Anomalies whose rows a list has read.
 type RowsRead = HashMap<AnomalyKey, StoredRow>;
 
-/// A page, and whether its anomalies are where their current figures put them.
+/// A page, and whether the order of its anomalies matches their current figures.
 struct RankedPage {
     page: Page,
     is_exact: bool,
@@ -119,7 +121,7 @@ impl Counter {
     /// Returns a page of a list, with `series` for each anomaly.
     ///
     /// # Errors
-    /// When too many lists are made at the same time, or nothing is known and the store does not
+    /// Fails if too many lists run at the same time, or if nothing is known and the store does not
     /// answer.
     pub async fn list(
         &self,
@@ -163,7 +165,7 @@ impl Counter {
     /// Returns a summary.
     ///
     /// # Errors
-    /// When too many summaries are made at the same time, or nothing is known and the store does
+    /// Fails if too many summaries run at the same time, or if nothing is known and the store does
     /// not answer.
     pub async fn summary(
         &self,
@@ -180,14 +182,14 @@ impl Counter {
         Ok(self.answered(AnomalySummary { summary, completeness, as_of }))
     }
 
-    /// Returns the number of known anomalies that match; `None` where it takes too long to count.
+    /// Returns the number of known anomalies that match; `None` if counting takes too long.
     pub async fn count(&self, moment: Moment, selection: Selection) -> Option<u64> {
         let query = ListQuery { selection, ranking: Ranking::default(), limit: 0, after: None };
         let counting = self.catalogue.list(moment, query, Arc::default(), false);
         Some(timeout(MAX_COUNTING, counting).await.ok()?.ok()?.total)
     }
 
-    /// Brings the metrics of the catalogue up to date, when that is due.
+    /// Updates the metrics of the catalogue when they are due.
     pub(super) async fn report_figures(&self, moment: Moment) {
         let CatalogueFigures { gauges, due_at } = &self.figures;
         let is_complete = self.catalogue.completeness() == Completeness::Complete;
@@ -197,7 +199,7 @@ impl Counter {
             return;
         }
         let query = SummaryQuery { selection: Selection::default(), by: Vec::new(), top: 0 };
-        // One that is refused is made up for by the next.
+        // A refused summary is repaired by the next one.
         if let Ok(Summary { levels, fixed, regressed, .. }) =
             self.catalogue.summary(moment, query, Arc::default()).await
         {
@@ -208,20 +210,20 @@ impl Counter {
         *due_at.lock() = Instant::now() + pause;
     }
 
-    /// Makes a page, and reads its anomalies until they are all current.
+    /// Makes a page, and reads its anomalies until all of them are current.
     async fn ranked_page(
         &self,
         moment: Moment,
         query: ListQuery,
         estimates: &Arc<Estimates>,
     ) -> Result<RankedPage, CounterError> {
-        // A store that shows all anomalies shows them as they are.
+        // A store that scans all anomalies shows their current state.
         let is_current = self.store.shared_rows().is_none();
         let (mut read, mut count, mut is_exact) = (RowsRead::new(), 0, true);
         loop {
             let page = self.catalogue.list(moment, query.clone(), Arc::clone(estimates), is_exact);
             let mut page = page.await?;
-            // What is estimated waits for the store to take it.
+            // An estimated anomaly can't be read before the store has taken its waiting writes.
             let is_unread =
                 |listed: &&Listed| !is_current && !listed.is_estimate && is_unread(listed, &read);
             let unread: Vec<Judged> = page
@@ -236,12 +238,12 @@ impl Counter {
             }
             count += unread.len();
             let may_read = count <= STATS_OF_LIST && self.take_list_stats(unread.len());
-            // Without what can't be read, the page has only what matches as far as is known.
+            // If some can't be read, the page has only anomalies that match as far as is known.
             is_exact = may_read && self.read_rows(moment, unread, &mut read).await;
         }
     }
 
-    /// Returns what anomalies are estimated to be of which writes wait.
+    /// Returns the estimates for anomalies with waiting writes.
     fn estimates(&self, moment: Moment) -> Arc<Estimates> {
         let fallback = self.fallback.as_ref();
         Arc::new(fallback.map(|fallback| fallback.estimates(moment.now)).unwrap_or_default())
@@ -252,7 +254,7 @@ impl Counter {
         count.is_none_or(|count| matches!(self.list_stats.check_n(count), Ok(Ok(()))))
     }
 
-    /// Has the catalogue know anomalies as they are, and adds them to those that were `read`.
+    /// Updates the catalogue with the current rows of anomalies, and adds the rows to `read`.
     /// Returns false if the store did not answer for all of them.
     async fn read_rows(&self, moment: Moment, anomalies: Vec<Judged>, read: &mut RowsRead) -> bool {
         let Some(shared_rows) = self.store.shared_rows() else { return false };
@@ -272,12 +274,13 @@ impl Counter {
         all_are_read
     }
 
-    /// Notes an anomaly as it was read. Returns false if that can't be shown yet.
+    /// Notes the row of an anomaly that was read. Returns false if it can't be shown yet.
     fn note_row(&self, moment: Moment, anomaly: &Judged, row: Option<&StoredRow>) -> bool {
         let (Judged { key, rule }, times) = (anomaly, self.times(moment.now));
         let Some(fallback) = &self.fallback else { return false };
         fallback.update_row(*key, times, rule.as_ref(), row);
-        // What waits for its settlement is not noted: it would be read for ever.
+        // The row of an anomaly with waiting operations is not noted. The list would read it again
+        // for ever.
         !fallback.holds(*key)
     }
 
@@ -317,19 +320,19 @@ impl Counter {
     }
 }
 
-/// Returns true if an anomaly is to be read again before it is shown.
+/// Returns true if an anomaly must be read again before it is shown.
 fn is_unread(listed: &Listed, read: &RowsRead) -> bool {
     let stats = &listed.stats;
     let lacks_counts = listed.rule.extra_windows().iter().any(|window| {
         let is_known = stats.extra.iter().any(|extra| extra.seconds == window.seconds);
         !is_known && window.needs_count(stats.counts)
     });
-    // What a reply has not told, the next one does not tell either.
+    // If one reply lacks a value, the next reply lacks it too.
     let lacks_more = lacks_counts || listed.signature.is_none();
     !listed.is_settled || lacks_more && !read.contains_key(&listed.key)
 }
 
-/// Adds the counts that its rule asks for, which rows lack.
+/// Adds the counts that the anomaly's rule needs and rows lack.
 fn add_extra_counts(listed: &mut Listed, read: &RowsRead) {
     if let Some(row) = read.get(&listed.key)
         && row.stats.counts == listed.stats.counts

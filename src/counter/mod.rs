@@ -1,11 +1,11 @@
 //! The counter, which handlers call: the only place that decides between store, spool and refusal.
-//! It batches calls, hands them to the store, judges the stats that come back by the rules,
-//! and observes the health of the store. While the store does not answer, writes wait in the spool,
-//! and answers are estimates.
+//! It batches calls, passes them to the store, judges the returned stats by the rules, and observes
+//! the health of the store. While the store does not answer, writes wait in the spool, and answers
+//! are estimates.
 //!
-//! Order of imports, from the bottom to the door:
-//! trusted_time → clock, slowness → health, call_sizes, news, judging → batching → outage → error,
-//! answers → mod → reads, lists, writes, forget, dead_letters.
+//! Order of imports, from the lowest layer to the interface: trusted_time → clock, slowness →
+//! health, call_sizes, news, judging → batching → outage → error, answers → mod → reads, lists,
+//! writes, forget, dead_letters.
 
 mod answers;
 mod batching;
@@ -59,22 +59,22 @@ pub use health::HealthState;
 pub use lists::{AnomalyList, AnomalySummary, ListedAnomaly};
 pub use outage::{DegradedConfig, SpoolDepth};
 
-/// The sections of the configuration that are about counting.
+/// The sections of the configuration that the counter reads.
 #[derive(Clone, Copy, Debug)]
 pub struct CounterConfig {
-    /// Section `batch`.
+    /// The section `batch`.
     pub batch: BatchConfig,
-    /// Section `catalogue`.
+    /// The section `catalogue`.
     pub catalogue: CatalogueConfig,
-    /// Section `degraded`.
+    /// The section `degraded`.
     pub degraded: DegradedConfig,
-    /// Section `spool`.
+    /// The section `spool`.
     pub spool: SpoolConfig,
     /// Maximum time that a call waits for the spool's disk.
     pub write_timeout: Duration,
 }
 
-/// Counts anomalies over a store.
+/// Counts anomalies in a store.
 #[derive(Debug)]
 pub struct Counter {
     store: Arc<dyn Store>,
@@ -82,13 +82,13 @@ pub struct Counter {
     rules: Arc<Rules>,
     catalogue: Arc<Catalogue>,
     catalogue_tasks: CatalogueTasks,
-    /// Limits how many stats lists read.
+    /// Limits the number of stats that lists read.
     list_stats: lists::ListLimiter,
     figures: lists::CatalogueFigures,
     health: Arc<Health>,
     call_sizes: Arc<CallSizes>,
     outages: Outages,
-    /// Absent where the store is on the same disk as a spool would be.
+    /// Absent if a spool would be on the same disk as the store.
     fallback: Option<Arc<Fallback>>,
     occurrences: ShardedBatcher<RecordCall>,
     stats: ShardedBatcher<StatsCall>,
@@ -99,11 +99,11 @@ pub struct Counter {
 
 impl Counter {
     /// Starts counting. With `spool_dir`, writes that the store does not take wait in a spool
-    /// there. Must be called within a runtime, after [`telemetry::Recorder::install`]; blocks while
-    /// it reads the spool.
+    /// there. Must be called within a runtime and after [`telemetry::Recorder::install`]. Blocks
+    /// while it reads the spool.
     ///
     /// # Errors
-    /// When the spool can't be opened.
+    /// Fails if the spool can't be opened.
     pub fn start(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
@@ -169,7 +169,7 @@ impl Counter {
         self.health.since().map(|_| self.store.name())
     }
 
-    /// Returns how calls can be served. Checks the store, unless it is known to be unavailable.
+    /// Returns the readiness for calls. Checks the store, unless it is known to be unavailable.
     pub async fn readiness(&self) -> Readiness {
         self.check_store().await;
         Readiness {
@@ -226,8 +226,8 @@ impl Counter {
         }
     }
 
-    /// Reports what is wrong with the store at the start. The log has one line about it, also where
-    /// the store takes some calls.
+    /// Reports a fault of the store at the start. The log has one line about it, even if the store
+    /// takes some calls.
     pub async fn report_fault_at_start(&self, fault: &StoreError) {
         let now = self.now();
         for shard in self.store.shards() {
@@ -241,11 +241,11 @@ impl Counter {
         }
     }
 
-    /// Does a piece of the store's maintenance. To be called about once a second.
+    /// Does a piece of the store's maintenance. Must be called about once a second.
     pub async fn maintain(&self) {
         let moment = self.moment();
         if let Err(fault) = self.store.maintain(moment).await {
-            // A store of several shards does its maintenance by itself.
+            // A store with several shards does its maintenance by itself.
             self.health.observe(moment.now, Shard::default(), Observation::CheckFault(&fault));
         }
         self.health.end_slowness(Instant::now());
@@ -255,7 +255,7 @@ impl Counter {
         }
     }
 
-    /// Ends the work of the store and of the spool. No call may be under way.
+    /// Stops the store and the spool. No call may be running.
     pub async fn close(&self) {
         self.catalogue_tasks.end();
         self.outages.close().await;
@@ -265,18 +265,18 @@ impl Counter {
         }
     }
 
-    /// Returns the times of a call that began at `began_at`, and whose reply has just arrived.
+    /// Returns the times of a call that began at `began_at` and whose reply has just arrived.
     fn times(&self, began_at: Timestamp) -> CallTimes {
         CallTimes { began_at, arrived_at: self.now() }
     }
 
-    /// Returns the rules.
+    /// Returns the rules, which may be reloaded.
     pub fn rules(&self) -> &Rules {
         &self.rules
     }
 
-    /// Returns the rule that an anomaly is judged by. Where it is not known here, the anomaly's
-    /// fields are read; where they can't be read, it is the rule `default`.
+    /// Returns the rule that judges an anomaly. If the rule is not known here, the anomaly's fields
+    /// are read; if they can't be read, the rule is `default`.
     async fn rule_of(&self, moment: Moment, key: AnomalyKey) -> RuleRef {
         let rules = self.rules.in_force();
         if let Some(rule) = rules.known_rule(key) {
@@ -291,8 +291,8 @@ impl Counter {
         }
     }
 
-    /// Makes a call of the store that takes no batch, unless its shard is unavailable, and reports
-    /// how it ends. `name` is its name in traces.
+    /// Makes a store call that is not batched, unless its shard is unavailable, and reports its
+    /// outcome. `name` is its name in traces.
     async fn call_store<T>(
         &self,
         moment: Moment,
@@ -316,8 +316,8 @@ impl Counter {
         result
     }
 
-    /// Returns the fallback while the shard of an anomaly is unavailable; `None` where there is
-    /// none.
+    /// Returns the fallback while the shard of an anomaly is unavailable; `None` if there is no
+    /// fallback.
     fn unavailable_fallback(&self, key: AnomalyKey) -> Option<&Arc<Fallback>> {
         let fallback = self.fallback.as_ref()?;
         self.health.is_unavailable(self.store.shard(key)).then_some(fallback)

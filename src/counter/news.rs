@@ -1,24 +1,25 @@
-//! News of an anomaly: it has reached a level, or has come back although its cause was marked as
-//! fixed. Each is one WARN line and one count, whether the answer to a caller, an estimate or a
-//! replay reveals it. The lines are not limited: an anomaly that is noisy hides no other one.
+//! News about an anomaly: it has reached a level, or has come back although its cause was marked as
+//! fixed. Each is one WARN line and one count, whether an answer to a caller, an estimate or a
+//! replay reveals it. The lines are not limited, so that a noisy anomaly hides no other one.
 
 use crate::{
     domain::{EscalationLevel, Frequency, KnownStats, Occurrence, Signature},
     telemetry,
 };
 
-/// The news that an occurrence brings, if any.
+/// The news that an occurrence causes, if any.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct News {
     /// The level that the anomaly has reached by it, if that is a new step: a level that was held
-    /// within `rules.rearm` was reported then. In an outage, where that can't be told, any step.
+    /// within `rules.rearm` was already reported. In an outage, that is not known, and every step
+    /// is new.
     pub(super) reached: Option<EscalationLevel>,
     /// True if it is the first occurrence after the mark of a permanent fix.
     pub(super) has_regressed: bool,
 }
 
 impl News {
-    /// Writes the lines and counts them. `frequency` is the one after the occurrence.
+    /// Logs and counts the news. `frequency` is the frequency after the occurrence.
     pub(super) fn report(self, occurrence: &Occurrence, frequency: &Frequency) {
         if let Some(reached) = self.reached {
             report_step(occurrence, reached, frequency);
@@ -71,7 +72,7 @@ fn report_regression(occurrence: &Occurrence, stats: &KnownStats) {
     );
 }
 
-/// Returns the fields that identify the anomaly, from the object that was posted.
+/// Returns the fields that identify the anomaly, from the posted object.
 fn identifying_fields(occurrence: &Occurrence) -> [String; 4] {
     Signature::from_stored(&occurrence.signature_json.to_stored())
         .map(|signature| signature.named_fields().map(|(_, value)| value.to_owned()))

@@ -1,4 +1,4 @@
-//! Reads.
+//! The reads of the counter.
 
 use super::{Anomaly, Answered, CallKind, Counter, CounterError, History, outage::Estimate};
 use crate::{
@@ -10,10 +10,10 @@ use crate::{
 };
 
 impl Counter {
-    /// Returns the frequency of an anomaly; `None` when it is unknown.
+    /// Returns the frequency of an anomaly; `None` if it is unknown.
     ///
     /// # Errors
-    /// When the store does not answer and nothing is known of the anomaly.
+    /// Fails if the store does not answer and nothing is known about the anomaly.
     pub async fn frequency(
         &self,
         moment: Moment,
@@ -33,7 +33,8 @@ impl Counter {
             (Ok(stats), Some(fallback)) => {
                 fallback.update_stats(key, self.times(moment.now), stats.as_ref(), false);
                 if fallback.holds(key) {
-                    // The store lacks what waits, which may even be what makes the anomaly known.
+                    // The store lacks the waiting operations, which may even include the one that
+                    // makes the anomaly known.
                     let stats = fallback.with_waiting(key, moment.now, &rule, stats);
                     let frequency = stats.map(|stats| unchanged(key, stats, rule));
                     return Ok(frequency.map(|f| Answered::estimated(f, Some(moment.now))));
@@ -48,10 +49,10 @@ impl Counter {
         }
     }
 
-    /// Returns everything that is known of an anomaly; `None` when it is unknown.
+    /// Returns everything that is known about an anomaly; `None` if it is unknown.
     ///
     /// # Errors
-    /// When the store does not answer and nothing is known of the anomaly.
+    /// Fails if the store does not answer and nothing is known about the anomaly.
     pub async fn anomaly(
         &self,
         moment: Moment,
@@ -71,7 +72,7 @@ impl Counter {
         let read = || {
             let judged = Judged { key, rule: Some(rule.clone()) };
             let call = self.store.details_by_rule(moment, judged);
-            // The name that traces have had from the start.
+            // Traces have always had this name.
             self.call_store(moment, key, CallKind::Read, "dossier", call)
         };
         let details = match self.read_settled(key, read).await {
@@ -97,10 +98,10 @@ impl Counter {
         }))
     }
 
-    /// Returns the repairs of an anomaly; `None` when it is unknown.
+    /// Returns the repairs of an anomaly; `None` if it is unknown.
     ///
     /// # Errors
-    /// When the store does not answer and they were not seen.
+    /// Fails if the store does not answer and they were not seen.
     pub async fn repairs(
         &self,
         moment: Moment,
@@ -118,9 +119,9 @@ impl Counter {
         if self.unavailable_fallback(key).is_some() {
             return seen().map(Some).ok_or_else(|| unavailable(None));
         }
-        // All details, because an estimate needs them in an outage.
+        // All details are read, because an estimate in an outage needs them.
         let anomaly = match self.anomaly(moment, key).await {
-            // The repairs may have been seen where the occurrences were not.
+            // The repairs may have been seen even if the occurrences were not.
             Err(error @ CounterError::Unavailable(_)) => {
                 return seen().map(Some).ok_or(error);
             }
@@ -133,11 +134,11 @@ impl Counter {
         }
     }
 
-    /// Returns the audit of an anomaly, newest first; `None` when it is unknown. Operations that
-    /// wait are not in it, because they have not taken effect: the answer is an estimate then.
+    /// Returns the audit of an anomaly, newest first; `None` if it is unknown. It does not include
+    /// waiting operations, because they have not taken effect: the answer is then an estimate.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// Fails if the store does not answer.
     pub async fn audit(
         &self,
         moment: Moment,
@@ -150,7 +151,7 @@ impl Counter {
         let entries = self.read_settled(key, read).await?;
         match &self.fallback {
             Some(fallback) if fallback.holds(key) => {
-                // What waits may be what makes the anomaly known.
+                // A waiting operation may be the one that makes the anomaly known.
                 let is_known = entries.is_some() || fallback.is_known(key, moment.now);
                 let entries = is_known.then(|| entries.unwrap_or_default());
                 Ok(entries.map(|entries| Answered::estimated(entries, Some(moment.now))))
@@ -159,11 +160,11 @@ impl Counter {
         }
     }
 
-    /// Returns the history of an anomaly; `None` when it is unknown. It lacks writes that wait,
-    /// because they have not taken effect: its counts are lower bounds then.
+    /// Returns the history of an anomaly; `None` if it is unknown. It lacks waiting writes, because
+    /// they have not taken effect: its counts are then lower bounds.
     ///
     /// # Errors
-    /// When the store does not answer, and when only writes that wait make the anomaly known.
+    /// Fails if the store does not answer, and if only waiting writes make the anomaly known.
     pub async fn history(
         &self,
         moment: Moment,
@@ -195,8 +196,8 @@ impl Counter {
         }))
     }
 
-    /// Reads from the store, and once more if what waited for the anomaly was applied meanwhile:
-    /// the reply may lack it, and nothing waits that could be added.
+    /// Reads from the store, and once more if waiting operations of the anomaly were applied in the
+    /// meantime: the reply may lack them, and they no longer wait, so that they can't be added.
     async fn read_settled<T, F: Future<Output = T>>(
         &self,
         key: AnomalyKey,
@@ -212,13 +213,13 @@ impl Counter {
     }
 }
 
-/// Judges stats that a call has not changed.
+/// Judges stats that no write has just changed.
 pub(super) fn unchanged(key: AnomalyKey, stats: KnownStats, rule: RuleRef) -> Frequency {
     Frequency::judge(key, stats, rule, None)
 }
 
-/// Where nothing is known, returns the fault: never a zero, and never an unknown that is not known
-/// to be true.
+/// Returns an estimated frequency. Fails if nothing is known: a zero would be wrong, and so would
+/// an "unknown" that may not be true.
 fn estimated_frequency(
     key: AnomalyKey,
     estimate: Option<Estimate>,
@@ -230,7 +231,7 @@ fn estimated_frequency(
     Ok(Some(Answered::estimated(frequency, estimate.as_of)))
 }
 
-/// Returns the fault of the call, or of the breaker where there was no call.
+/// Returns the fault of the call, or that of the breaker if there was no call.
 fn unavailable(fault: Option<StoreError>) -> CounterError {
     fault.unwrap_or_else(StoreError::unavailable).into()
 }

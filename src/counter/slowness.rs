@@ -1,6 +1,6 @@
-//! Notices a store that hangs again and again for less than the command timeout. That is no outage:
-//! all calls succeed, and yet every caller waits. One slow call is no reason to say anything, since
-//! a server may fork or a network drop a packet; several of them within a minute are.
+//! Detects a store that hangs repeatedly for less than the command timeout. That is no outage: all
+//! calls succeed, but every caller waits. One slow call is not reported, because a server may fork
+//! or a network may lose a packet; several of them within a minute are.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -9,16 +9,16 @@ use std::{
 
 use crate::store::Shard;
 
-/// Time from which a call is slow. The objective for requests is the same (`AnomalyCounterSlow` in
+/// Minimum duration of a slow call. The objective for requests is the same (`AnomalyCounterSlow` in
 /// deploy/prometheus/rules.yaml).
 pub(crate) const SLOW: Duration = Duration::from_millis(250);
 
-/// Number of hangs within [`WINDOW`] from which a shard is slow.
+/// Number of hangs within [`WINDOW`] that make a shard slow.
 const HANGS: usize = 3;
 const WINDOW: Duration = Duration::from_secs(60);
-/// Slow calls that end within this time of the first one are one hang: they have waited together.
+/// Slow calls that end within this time of the first one are one hang: they waited together.
 const ONE_HANG: Duration = Duration::from_secs(1);
-/// Time without a slow call after which a shard is slow no longer.
+/// Time without a slow call after which a shard is no longer slow.
 const QUIET: Duration = Duration::from_secs(60);
 
 /// The shards that have answered slowly.
@@ -29,15 +29,15 @@ pub(crate) struct Slowness {
 
 #[derive(Debug)]
 struct Hangs {
-    /// The beginnings of the last hangs, oldest first.
+    /// The start times of the last hangs, oldest first.
     began_at: VecDeque<Instant>,
     last_at: Instant,
-    /// When the shard was found to be slow.
+    /// The time at which the shard was found to be slow.
     slow_since: Option<Instant>,
 }
 
 impl Slowness {
-    /// Notes a slow call that has just ended. Returns whether its shard is slow from now on.
+    /// Notes a slow call that has just ended. Returns true if its shard is slow from now on.
     pub(crate) fn note(&mut self, now: Instant, shard: Shard) -> bool {
         let new = || Hangs { began_at: VecDeque::new(), last_at: now, slow_since: None };
         let hangs = self.by_shard.entry(shard).or_insert_with(new);
@@ -57,8 +57,8 @@ impl Slowness {
         begins
     }
 
-    /// Forgets shards without a slow call for a while. Returns for how long each of those was slow
-    /// that had been found to be.
+    /// Forgets shards without a recent slow call. Returns how long each shard that was found to be
+    /// slow was slow.
     pub(crate) fn end(&mut self, now: Instant) -> Vec<Duration> {
         let is_quiet = |hangs: &mut Hangs| now.saturating_duration_since(hangs.last_at) >= QUIET;
         let ended = self.by_shard.extract_if(|_, hangs| is_quiet(hangs));
@@ -69,12 +69,12 @@ impl Slowness {
             .collect()
     }
 
-    /// Forgets a shard, which does not answer at all.
+    /// Forgets a shard that does not answer at all.
     pub(crate) fn forget(&mut self, shard: Shard) {
         self.by_shard.remove(&shard);
     }
 
-    /// Returns how many shards are slow.
+    /// Returns the number of slow shards.
     pub(crate) fn shards(&self) -> usize {
         self.by_shard.values().filter(|hangs| hangs.slow_since.is_some()).count()
     }

@@ -1,16 +1,16 @@
 //! Trusted time: the wall clock for as long as it moves together with the boot-time clock, which
-//! nobody can set and which goes on while the machine is suspended. When the two disagree, the
-//! wall clock was set. Whether it is wrong now or was wrong before can't be known at once, so the
-//! old time goes on until the new one has been steady for long enough. This part is pure;
-//! `clock.rs` reads the clocks.
+//! nobody can set and which continues while the machine is suspended. If the two disagree, the wall
+//! clock was set. It is not known at once whether it is wrong now or was wrong before, so the old
+//! time continues until the new one has been steady for long enough. This part is pure; `clock.rs`
+//! reads the clocks.
 #![cfg_attr(doc, doc = include_str!("../../docs/design/time.md"))]
 
 use crate::domain::{Moment, Timestamp};
 
-/// Maximum difference of clocks that move together, in microseconds.
+/// Maximum difference between clocks that move together, in microseconds.
 const TOLERANCE_MICROS: i64 = 60 * 1_000_000;
 /// Time after which a wall clock that moves with the boot-time clock is trusted, and after which a
-/// process may forget anything: 10 minutes, in microseconds.
+/// process may forget data: 10 minutes, in microseconds.
 const STEADY_MICROS: i64 = 600 * 1_000_000;
 
 /// Two clocks, read at the same time.
@@ -24,11 +24,11 @@ pub(super) struct Reading {
 /// A change in the agreement of the clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    /// The wall clock has jumped, and differs from trusted time by so many seconds.
+    /// The wall clock has jumped, and differs from trusted time by this number of seconds.
     Jumped(i64),
     /// The wall clock is back where it was.
     Returned,
-    /// The wall clock has been steady for long enough, so that it is trusted as it is.
+    /// The wall clock has been steady for long enough, and is trusted as it is.
     Adopted,
 }
 
@@ -38,15 +38,15 @@ pub(super) struct TrustedTime {
     started_micros: i64,
     /// The reading that time is measured from.
     base: Reading,
-    /// While the wall clock disagrees: the first reading since which it has been steady.
+    /// The first reading since which the wall clock has been steady, while it disagrees.
     candidate: Option<Reading>,
-    /// The wall clock less trusted time at the last reading, in microseconds.
+    /// The wall clock minus trusted time at the last reading, in microseconds.
     offset_micros: i64,
 }
 
 impl Reading {
-    /// Returns how far the wall clock of a later reading is from where this one says, in
-    /// microseconds.
+    /// Returns the difference between the wall clock of a later reading and the time that this
+    /// reading predicts, in microseconds.
     fn offset_micros(self, later: Self) -> i64 {
         let elapsed = later.boot_micros.saturating_sub(self.boot_micros);
         later.wall.as_micros().saturating_sub(self.wall.as_micros().saturating_add(elapsed))
@@ -67,8 +67,8 @@ impl TrustedTime {
         Self { started_micros, base: reading, candidate: None, offset_micros: 0 }
     }
 
-    /// Returns the moment of a reading, which must be later than all before it, and what it has
-    /// changed.
+    /// Returns the moment of a reading, which must be later than all before it, and the change of
+    /// the agreement, if any.
     pub(super) fn at(&mut self, reading: Reading) -> (Moment, Option<Change>) {
         let change = self.follow(reading);
         let offset_micros = self.base.offset_micros(reading);
@@ -80,15 +80,16 @@ impl TrustedTime {
         (Moment { now, horizon, latest: now.max(wall) }, change)
     }
 
-    /// Returns how far the wall clock is from trusted time, in seconds; `None` while they agree.
+    /// Returns the difference between the wall clock and trusted time, in seconds; `None` while
+    /// they agree.
     pub(super) fn disagreement_seconds(&self) -> Option<i64> {
         self.candidate.map(|_| self.offset_micros / 1_000_000)
     }
 
     fn follow(&mut self, reading: Reading) -> Option<Change> {
         if self.base.agrees_with(reading) {
-            // A base for ever would turn small corrections of years into a jump; one that follows
-            // each reading would miss a clock that runs at the wrong speed.
+            // A permanent base would turn the small corrections of years into a jump. A base that
+            // follows each reading would miss a clock that runs at the wrong speed.
             if self.base.is_older_than(reading, STEADY_MICROS) {
                 self.base = reading;
             }
@@ -140,7 +141,7 @@ mod tests {
             Self { time: TrustedTime::start(reading(0, off_by)), elapsed: 0, off_by }
         }
 
-        /// Lets time pass, with a reading each second. Returns the last moment and all changes.
+        /// Lets time pass, with a reading every second. Returns the last moment and all changes.
         fn run(&mut self, seconds: i64) -> (Moment, Vec<Change>) {
             let mut changes = Vec::new();
             let mut last = None;
@@ -153,7 +154,7 @@ mod tests {
             (last.unwrap(), changes)
         }
 
-        /// A process that has run for an hour with the right clock.
+        /// Creates a process that has run for an hour with the right clock.
         fn settled() -> Self {
             let mut machine = Self::start(0);
             let (moment, changes) = machine.run(3_600);
@@ -239,7 +240,7 @@ mod tests {
     #[test]
     fn a_suspended_machine_is_no_jump() {
         let mut machine = Machine::settled();
-        // The boot-time clock goes on, and nothing is read meanwhile.
+        // The boot-time clock continues, and no reading is made in the meantime.
         machine.elapsed += 3 * DAY;
         let (moment, changes) = machine.run(1);
         assert_eq!(changes, []);

@@ -1,6 +1,6 @@
-//! Writes. A write goes to the store; if the store fails, or another write of the same anomaly
-//! waits already, it goes to the spool. A write that may have taken effect is spooled too, because
-//! its id makes a second execution harmless.
+//! The writes of the counter. A write goes to the store; if the store fails, or another write of
+//! the same anomaly already waits, it goes to the spool. A write that may have taken effect is
+//! spooled too, because its id makes a second execution harmless.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -30,8 +30,8 @@ use crate::{
     traces::ItemsSpan,
 };
 
-/// Maximum number of items of one call to the store: a script of many thousands would delay all
-/// other users of Redis, and outlast the command timeout.
+/// Maximum number of items in one call to the store: a script with many thousands would delay all
+/// other users of Redis, and exceed the command timeout.
 const CALL_ITEMS: usize = 500;
 
 type WriteResult<T> = Result<Answered<T>, CounterError>;
@@ -54,13 +54,13 @@ impl Counter {
     /// Records one occurrence.
     ///
     /// # Errors
-    /// When neither the store nor the spool takes it.
+    /// Fails if neither the store nor the spool takes the occurrence.
     pub async fn record_one(&self, moment: Moment, occurrence: Occurrence) -> WriteResult<Counted> {
         let result = self.record(moment, vec![occurrence]).await.pop();
         result.unwrap_or_else(|| Err(CounterError::no_result()))
     }
 
-    /// Records occurrences in their order. Returns one result for each.
+    /// Records occurrences in order. Returns one result for each.
     pub async fn record(
         &self,
         moment: Moment,
@@ -93,7 +93,7 @@ impl Counter {
             .collect()
     }
 
-    /// Records occurrences, those of different shards at the same time.
+    /// Records occurrences, with those of different shards concurrently.
     async fn record_by_shard(
         &self,
         moment: Moment,
@@ -120,9 +120,9 @@ impl Counter {
         occurrences: Vec<(usize, Occurrence)>,
     ) -> Vec<RecordedOne> {
         let mut outcomes = Vec::with_capacity(occurrences.len());
-        // Anomalies with an occurrence that waits: those behind it wait too.
+        // Anomalies with an occurrence that waits: later ones wait too.
         let mut deferred = HashSet::new();
-        // One after the other, so that they take effect in their order.
+        // One call after the other, so that the occurrences take effect in order.
         let mut rest = occurrences;
         while !rest.is_empty() {
             let others = rest.split_off(self.part_length(shard, &rest));
@@ -168,17 +168,17 @@ impl Counter {
         outcomes
     }
 
-    /// Returns how many of `occurrences` go into the next call.
+    /// Returns the number of `occurrences` that fit into the next call.
     fn part_length(&self, shard: Shard, occurrences: &[(usize, Occurrence)]) -> usize {
         let sizes = occurrences.iter().map(|(_, occurrence)| occurrence.bytes());
         fitting(sizes, CALL_ITEMS, self.call_sizes.max_bytes(shard))
     }
 
-    /// Records a repair attempt; `None` when its anomaly is unknown. While the store does not
-    /// answer, that is not known, and the attempt is accepted.
+    /// Records a repair attempt; `None` if its anomaly is unknown. While the store does not answer,
+    /// that can't be decided, and the attempt is accepted.
     ///
     /// # Errors
-    /// When neither the store nor the spool takes it.
+    /// Fails if neither the store nor the spool takes it.
     pub async fn record_repair(
         &self,
         moment: Moment,
@@ -215,11 +215,11 @@ impl Counter {
         Ok(Some(Answered::estimated(RepairAnswer { counted, history }, as_of)))
     }
 
-    /// Marks an anomaly as permanently fixed; `None` when it is unknown. While the store does not
-    /// answer, that is not known, and the mark is accepted.
+    /// Marks an anomaly as permanently fixed; `None` if it is unknown. While the store does not
+    /// answer, that can't be decided, and the mark is accepted.
     ///
     /// # Errors
-    /// When neither the store nor the spool takes it.
+    /// Fails if neither the store nor the spool takes it.
     pub async fn mark_fixed(
         &self,
         moment: Moment,
@@ -247,11 +247,11 @@ impl Counter {
         Ok(Some(Answered::estimated(fix, accepted.estimate.as_of)))
     }
 
-    /// Takes a mark back, and returns whether there was one, where that is known; `None` when the
-    /// anomaly is unknown. While the store does not answer, the removal is accepted.
+    /// Removes a mark, and returns whether there was one, if that is known; `None` if the anomaly
+    /// is unknown. While the store does not answer, the removal is accepted.
     ///
     /// # Errors
-    /// When neither the store nor the spool takes it.
+    /// Fails if neither the store nor the spool takes it.
     pub async fn unmark_fixed(
         &self,
         moment: Moment,
@@ -282,9 +282,9 @@ impl Counter {
         Ok(Some(Answered::estimated(removed, accepted.estimate.as_of)))
     }
 
-    /// Keeps what the store has answered to a mark or its removal; and the stats with it, for the
-    /// lists of other instances. One that lacks them is out of date until the store is gone
-    /// through.
+    /// Keeps the store's answer to a mark or its removal, and the stats, which the lists of other
+    /// instances need. Without them, these lists would be out of date until the next scan of the
+    /// store.
     async fn note_fix(&self, moment: Moment, key: AnomalyKey, fix: Option<&PermanentFix>) {
         let Some(fallback) = &self.fallback else { return };
         fallback.update_fix(key, self.times(moment.now), fix);
@@ -295,7 +295,7 @@ impl Counter {
         }
     }
 
-    /// Returns whether a write must go to the spool without a call to the store.
+    /// Returns true if a write must go to the spool without a call to the store.
     fn must_queue(&self, key: AnomalyKey) -> bool {
         let Some(fallback) = &self.fallback else { return false };
         self.health.is_unavailable(self.store.shard(key)) || fallback.holds(key)
@@ -319,8 +319,8 @@ impl Counter {
         }
     }
 
-    /// Keeps the occurrences and alerts that have changed something in the store, and the stats
-    /// that it has returned.
+    /// Keeps the occurrences and alerts that changed something in the store, and the stats that it
+    /// returned.
     fn remember_recorded(
         &self,
         moment: Moment,
@@ -333,7 +333,7 @@ impl Counter {
                 result.as_ref().is_ok_and(|recorded| has_effect(recorded.outcome, is_alert))
             });
             let operation = |((_, occurrence), _): (&(usize, Occurrence), _)| {
-                // The rules that are in force when it is sent again judge it then.
+                // It is judged by the rules that are in force when it is sent again.
                 Operation::Occurrence(Occurrence { rule: None, ..occurrence.clone() })
             };
             buffer.push(moment.now, changed.map(operation));
@@ -344,7 +344,7 @@ impl Counter {
         }
     }
 
-    /// Writes occurrences to the spool, each with the information whether it may have been sent.
+    /// Writes occurrences to the spool, each with a flag that says whether it may have been sent.
     async fn queue(
         &self,
         moment: Moment,
@@ -368,7 +368,7 @@ impl Counter {
                 let Accepted { is_first, before, estimate } = accepted;
                 let (key, rule) = (occurrence.key, self.rule_at_hand(&occurrence));
                 let (counts, previous_last_seen) = (before.as_counts(), before.last_seen);
-                // What the store holds is not known: each step is new.
+                // The state of the store is not known, so every step is new.
                 let step = Before { counts, is_counted: is_first, events: None };
                 let frequency = Frequency::judge(key, estimate.stats, rule, Some(step));
                 let outcome = match is_first {
@@ -384,8 +384,8 @@ impl Counter {
         }
     }
 
-    /// Answers an occurrence that is older than 30 days and would only be spooled in vain. Where
-    /// nothing is known of its anomaly, a zero would be a lie.
+    /// Answers an occurrence that is older than 30 days and that spooling would not make count. If
+    /// nothing is known about its anomaly, a zero would be wrong.
     fn too_old(
         &self,
         fallback: &Fallback,
@@ -402,7 +402,7 @@ impl Counter {
         Ok(Answered::estimated(counted, estimate.as_of))
     }
 
-    /// Returns the rule that an occurrence came with.
+    /// Returns the rule that an occurrence carries, or the rule `default`.
     fn rule_at_hand(&self, occurrence: &Occurrence) -> RuleRef {
         let default_rule = || self.rules.in_force().default_rule();
         occurrence.rule.clone().unwrap_or_else(default_rule)
@@ -428,7 +428,7 @@ impl Counter {
         Counted { outcome, frequency }
     }
 
-    /// Counts an occurrence, and reports the news that it brings of its anomaly.
+    /// Counts an occurrence, and reports its news about the anomaly.
     fn report(
         &self,
         outcome: OccurrenceOutcome,
@@ -452,8 +452,8 @@ impl Counter {
     }
 }
 
-/// Returns whether the store may have forgotten something of an occurrence with such an outcome, or
-/// of an alert: it is remembered when an alert was heard of, whether or not it counts.
+/// Returns true if the store may have forgotten an effect of an occurrence or alert with this
+/// outcome: a delivered alert is remembered, whether or not it counts.
 fn has_effect(outcome: RecordOutcome, is_alert: bool) -> bool {
     match outcome {
         RecordOutcome::Counted
@@ -465,8 +465,8 @@ fn has_effect(outcome: RecordOutcome, is_alert: bool) -> bool {
     }
 }
 
-/// Writes operations to the spool, to the end, also when the caller disconnects: half of it would
-/// leave operations in memory that are not on disk.
+/// Writes operations to the spool. The task runs to its end even if the caller disconnects:
+/// otherwise, operations could be in memory but not on disk.
 async fn accept(
     fallback: &Arc<Fallback>,
     now: Timestamp,

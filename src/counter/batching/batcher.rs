@@ -21,12 +21,12 @@ pub struct BatchConfig {
     pub max_waiting_calls: NonZeroU16,
 }
 
-/// Why a call has no results.
+/// The reason why a call has no results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SubmitError {
-    /// Too many calls wait; this one was not made.
+    /// Too many calls wait. This call was not made.
     Full,
-    /// The batch was aborted; whether the call was made is not known.
+    /// The batch was aborted. It is not known whether the call was made.
     Cancelled,
 }
 
@@ -55,7 +55,7 @@ pub(crate) trait BatchWork: Send + Sync + 'static {
 /// The limits of batches.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Capacity {
-    /// Maximum number of items of a batch, unless a single call has more.
+    /// Maximum number of items in a batch, unless a single call has more.
     pub(crate) items: usize,
     /// Maximum number of batches that run at the same time.
     pub(crate) batches: usize,
@@ -74,13 +74,13 @@ struct Shared<W: BatchWork> {
 
 struct Queue<W: BatchWork> {
     calls: VecDeque<QueuedCall<W>>,
-    /// Number of batches that run, including one that is about to take its calls.
+    /// Number of running batches, including one that is about to take its calls.
     batches: usize,
-    /// True if a batch is about to take its calls; it takes those that come until then, too.
+    /// True if a batch is about to take its calls. Calls that arrive until then join it.
     is_about_to_take: bool,
 }
 
-/// A call's items. They stay together, so that they take effect in their order.
+/// The items of one call. They stay together, so that they take effect in order.
 struct QueuedCall<W: BatchWork> {
     moment: Moment,
     items: Vec<W::Item>,
@@ -90,17 +90,17 @@ struct QueuedCall<W: BatchWork> {
 }
 
 impl<W: BatchWork> Batcher<W> {
-    /// Must be called within a runtime, which executes the batches.
+    /// Creates a batcher. Must be called within a runtime, which executes the batches.
     pub(crate) fn new(config: BatchConfig, capacity: Capacity, work: W) -> Self {
         let queue = Queue { calls: VecDeque::new(), batches: 0, is_about_to_take: false };
         let (runtime, queue) = (Handle::current(), Mutex::new(queue));
         Self(Arc::new(Shared { config, capacity, work, runtime, queue }))
     }
 
-    /// Executes `items` with the next batch, whose span is under `parent`.
+    /// Executes `items` in the next batch, whose span is a child of `parent`.
     ///
     /// # Errors
-    /// When too many calls wait already, or the batch was aborted.
+    /// Fails if too many calls wait, or if the batch was aborted.
     pub(crate) async fn submit(
         &self,
         moment: Moment,
@@ -128,7 +128,7 @@ impl<W: BatchWork> Shared<W> {
         Ok(())
     }
 
-    /// Begins a batch, if there are calls for one and a slot is free. It runs in a task of its own,
+    /// Starts a batch if calls are queued and a slot is free. The batch runs in its own task,
     /// because a caller that disconnects must not abort the calls of others.
     fn begin_batch(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue<W>>) {
         let is_full = queue.batches >= self.capacity.batches.max(1);
@@ -138,12 +138,12 @@ impl<W: BatchWork> Shared<W> {
         queue.batches += 1;
         queue.is_about_to_take = true;
         let is_lone = queue.calls.len() == 1;
-        // A runtime that ends drops the batch at once, which locks the queue.
+        // A runtime that shuts down drops the batch at once, which locks the queue.
         drop(queue);
         let batch = Batch(Arc::clone(self));
         self.runtime.spawn(async move {
             if is_lone {
-                // Callers that are ready submit first, and share the batch.
+                // Callers that are ready submit first and share the batch.
                 yield_now().await;
             }
             let calls = batch.0.take_calls();
@@ -172,7 +172,7 @@ impl<W: BatchWork> Shared<W> {
     }
 }
 
-/// A running batch. However it ends, its slot is free for the next one then.
+/// A running batch. Its slot becomes free when it is dropped, however it ends.
 struct Batch<W: BatchWork>(Arc<Shared<W>>);
 
 impl<W: BatchWork> Drop for Batch<W> {
@@ -184,7 +184,7 @@ impl<W: BatchWork> Drop for Batch<W> {
 }
 
 async fn execute<W: BatchWork>(calls: Vec<QueuedCall<W>>, work: &W) {
-    // The time of the latest call: for the earlier ones the batch is a moment late.
+    // The time of the latest call. For earlier calls, the batch is a moment late.
     let Some(moment) = calls.iter().map(|call| call.moment).max_by_key(|moment| moment.now) else {
         return;
     };
@@ -291,7 +291,7 @@ mod tests {
         assert_eq!(*sizes.lock(), [1, 10]);
     }
 
-    /// Returns the sizes of the batches of calls that have all come while another one runs.
+    /// Returns the sizes of the batches into which `calls` are gathered while another batch runs.
     async fn sizes_of_batches(max_items: usize, calls: Vec<Vec<usize>>) -> Vec<usize> {
         let (batcher, Gated { sizes, started, permits }) = gated(max_items, config(100));
         let submit = |items| submit_to(&batcher, items);
@@ -316,7 +316,7 @@ mod tests {
     #[tokio::test]
     async fn a_batch_has_no_more_bytes_than_get_through() {
         let calls = vec![vec![600], vec![300, 100], vec![1], vec![5_000], vec![2], vec![3]];
-        // A call that is larger goes alone.
+        // A larger call is a batch of its own.
         assert_eq!(sizes_of_batches(100, calls).await, [3, 1, 1, 2]);
     }
 
@@ -324,7 +324,7 @@ mod tests {
     async fn a_batch_has_no_more_items_than_the_store_takes_at_once() {
         let items = |count: usize| vec![1; count];
         let calls = vec![items(3), items(6), items(2), items(11), items(10), items(1)];
-        // A call that is larger goes alone.
+        // A larger call is a batch of its own.
         assert_eq!(sizes_of_batches(10, calls).await, [9, 2, 11, 10, 1]);
     }
 

@@ -1,4 +1,4 @@
-//! The store's calls that take a batch.
+//! The store calls that are made in batches.
 
 use futures_util::future::BoxFuture;
 
@@ -11,16 +11,15 @@ use crate::{
 /// Approximate size of an element without long texts.
 const SMALL_ITEM_BYTES: usize = 512;
 
-/// A call of the store that takes a batch.
+/// A store call that is made in batches.
 pub(crate) trait BatchedCall: Sized + 'static {
     /// An element of a batch.
     type Item: Send + 'static;
     /// The answer to an element.
     type Answer: Send + 'static;
 
-    /// The name in metrics and traces.
+    /// The name of the call in metrics and traces.
     const NAME: &'static str;
-    /// Its kind.
     const KIND: CallKind;
 
     /// Returns the approximate size of an element in the call, in bytes.
@@ -31,16 +30,15 @@ pub(crate) trait BatchedCall: Sized + 'static {
     /// Makes the call. Returns one result for each item, in order.
     fn call(store: &dyn Store, moment: Moment, items: Vec<Self::Item>) -> Results<'_, Self>;
 
-    /// Returns whether gathering calls into batches gains nothing.
+    /// Returns true if gathering calls into batches gains nothing.
     fn skips_batches(_store: &dyn Store) -> bool {
         false
     }
 }
 
-/// The results of a batch, as the store's own future: a batch needs no other box.
+/// The results of a batch, as the store's own future, so that no other box is needed.
 pub(crate) type Results<'a, C> = BoxFuture<'a, Vec<Result<<C as BatchedCall>::Answer, StoreError>>>;
 
-/// Records occurrences.
 pub(crate) enum RecordCall {}
 
 impl BatchedCall for RecordCall {
@@ -64,7 +62,7 @@ pub(crate) enum StatsCall {}
 impl BatchedCall for StatsCall {
     type Item = Judged;
     type Answer = Option<AnomalyStats>;
-    // The name that metrics and traces have had from the start.
+    // Metrics and traces have always had this name.
     const NAME: &'static str = "tally";
     const KIND: CallKind = CallKind::Read;
 
@@ -77,7 +75,6 @@ impl BatchedCall for StatsCall {
     }
 }
 
-/// Records repair attempts.
 pub(crate) enum RepairCall {}
 
 impl BatchedCall for RepairCall {

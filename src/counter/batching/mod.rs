@@ -1,6 +1,6 @@
 //! Batches: concurrent calls share a call to the store. `batcher.rs` gathers calls, `calls.rs`
-//! names the store's calls that take a batch, and `sharded.rs` has a batcher for each shard of the
-//! store.
+//! names the store calls that are made in batches, and `sharded.rs` has a batcher for each shard of
+//! the store.
 #![cfg_attr(doc, doc = include_str!("../../../docs/design/batching.md"))]
 
 mod batcher;

@@ -19,7 +19,7 @@ use crate::{
     traces::{ItemsSpan, Parent, Parents, StoreSpan},
 };
 
-/// One of the store's calls, with the batches that wait for it.
+/// One of the store's calls, with a batcher for each shard.
 pub(crate) struct ShardedBatcher<C: BatchedCall> {
     config: BatchConfig,
     caller: Arc<Caller<C>>,
@@ -42,10 +42,10 @@ impl<C: BatchedCall> ShardedBatcher<C> {
         Self { config, caller, skips_batches, by_shard: RwLock::default() }
     }
 
-    /// Executes `items`, all of one shard, with its next batch.
+    /// Executes `items`, which are all of one shard, in its next batch.
     ///
     /// # Errors
-    /// When too many calls wait already, or the batch was aborted.
+    /// Fails if too many calls wait, or if the batch was aborted.
     pub(crate) async fn submit(
         &self,
         moment: Moment,
@@ -68,10 +68,10 @@ impl<C: BatchedCall> ShardedBatcher<C> {
         })
     }
 
-    /// Executes one item with the next batch of its shard.
+    /// Executes one item in the next batch of its shard.
     ///
     /// # Errors
-    /// As for [`ShardedBatcher::submit`].
+    /// Fails as [`ShardedBatcher::submit`] does.
     pub(crate) async fn submit_one(
         &self,
         moment: Moment,
@@ -128,7 +128,7 @@ impl<C: BatchedCall> BatchWork for ShardCaller<C> {
     }
 }
 
-/// Makes a batched call, and reports how it ends. Nothing else reports on batches.
+/// Makes a batched call and reports its outcome to the health. Nothing else reports on batches.
 struct Caller<C> {
     store: Arc<dyn Store>,
     health: Arc<Health>,
@@ -138,8 +138,8 @@ struct Caller<C> {
 }
 
 impl<C: BatchedCall> Caller<C> {
-    /// Calls that have queued while their shard became unavailable are answered at once: if each
-    /// batch ran into the command timeout, the last ones would wait for many times that long.
+    /// Calls that were queued when their shard became unavailable are answered at once. If each
+    /// batch ran into the command timeout, the last ones would wait for many timeouts.
     async fn call(
         &self,
         shard: Shard,
@@ -165,11 +165,11 @@ impl<C: BatchedCall> Caller<C> {
         }
         let may_be_too_large = self.call_sizes.note(shard, bytes, took, fault);
         if may_be_too_large && self.store.check(shard).await.is_ok() {
-            // The way to the server is too slow for so much at once: other calls go on.
+            // The link to the server is too slow for a call of this size. Other calls continue.
             self.health.count_faults(&results);
             return results;
         }
-        // Before the slot of this batch is free for the next one.
+        // Reported before the slot of this batch is free for the next one.
         if let Some(fault) = fault {
             self.health.observe(moment.now, shard, Observation::BatchFault(fault));
         }
@@ -180,7 +180,7 @@ impl<C: BatchedCall> Caller<C> {
     }
 }
 
-/// Returns the first fault, where every result is one.
+/// Returns the first fault if every result is a fault.
 fn fault_of_all<R>(results: &[Result<R, StoreError>]) -> Option<&StoreError> {
     let fault = results.first()?.as_ref().err();
     fault.filter(|_| results.iter().all(Result::is_err))

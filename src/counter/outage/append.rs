@@ -1,5 +1,5 @@
-//! Appends batches of writes to the spool. Where its disk does not answer in time, the outcome of
-//! an append comes later.
+//! Appends batches of writes to the spool. If the disk does not answer in time, the outcome of an
+//! append is known later.
 
 use futures_util::future::{BoxFuture, FutureExt as _, Shared};
 
@@ -16,15 +16,15 @@ const APPENDED_BYTES: usize = 8 << 20;
 /// Appends batches to the spool.
 pub(crate) struct SpoolAppend(pub(crate) Spool);
 
-/// The outcome of a batch, once it is known.
+/// The outcome of a batch, when it becomes known.
 pub(crate) type LateOutcome = Shared<BoxFuture<'static, Result<(), SpoolError>>>;
 
-/// Why a write was not appended.
+/// The reason why a write was not appended.
 #[derive(Clone)]
 pub(crate) enum AppendError {
-    /// It has failed, and does not wait.
+    /// The append has failed. The write does not wait.
     Failed(SpoolError),
-    /// The disk has not answered in time. It waits if the outcome says so.
+    /// The disk has not answered in time. The write waits if the outcome is a success.
     Late(SpoolError, LateOutcome),
 }
 

@@ -1,5 +1,6 @@
-//! Applies operations of one kind with one call to the store, and keeps what the replies tell of
-//! their anomalies: once they wait no longer, an estimate without it would take back an answer.
+//! Applies operations of one kind with one call to the store, and keeps the state of their
+//! anomalies from the replies. Without it, an estimate after the operations are removed would
+//! contradict an earlier answer.
 
 use super::{fallback::Fallback, reported::Source, stale_entry::CallTimes};
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
 /// The store's answer to one write.
 #[derive(Debug)]
 pub(super) enum Applied {
-    /// It is a repair, or it is a fix, which does not tell whether it was applied before.
+    /// It is a repair, or it is a fix, whose reply does not say whether it was applied before.
     Yes {
         is_new: bool,
     },
@@ -28,7 +29,7 @@ pub(super) struct Applier<'a> {
     pub(super) fallback: Option<&'a Fallback>,
     pub(super) rules: &'a Rules,
     pub(super) source: Source,
-    /// True if they may have been applied before.
+    /// True if the operations may have been applied before.
     pub(super) is_again: bool,
 }
 
@@ -120,8 +121,8 @@ impl Applier<'_> {
         }
     }
 
-    /// Returns the fallback, if replies update it. While writes are sent again the counts are still
-    /// rising to what they were: they are no news, and no loss.
+    /// Returns the fallback, if replies update it. While writes are sent again, the counts are
+    /// still rising to their earlier values: they are neither news nor a loss.
     fn updated(&self) -> Option<&Fallback> {
         self.fallback.filter(|_| self.source != Source::Resend)
     }
@@ -132,7 +133,7 @@ impl Applier<'_> {
 }
 
 /// Returns the result of an operation that may have been applied before: a second copy of an alert
-/// that has counted is of an episode that was heard of.
+/// that counted belongs to a known episode.
 fn as_copy(result: &Result<Recorded, StoreError>) -> Result<Recorded, StoreError> {
     let mut recorded = result.clone()?;
     if recorded.outcome == RecordOutcome::Ongoing {

@@ -13,16 +13,17 @@ use serde::Deserialize;
 pub struct DegradedConfig {
     /// Interval between probes of a shard that does not answer, in milliseconds.
     pub probe_interval_ms: NonZeroU64,
-    /// Maximum size in memory of what was last read of anomalies, in bytes.
+    /// Maximum memory for the last known state of anomalies, in bytes.
     pub known_bytes: usize,
-    /// Maximum number of waiting operations that are applied per second once the store answers.
+    /// Maximum number of waiting operations that are applied per second after the store answers.
     pub replay_per_second: NonZeroU32,
-    /// Time for which acknowledged writes are kept, to be sent again after a failover, in seconds.
+    /// Time for which acknowledged writes are kept so that they can be sent again after a failover,
+    /// in seconds.
     pub remember_seconds: u32,
     /// Maximum number of acknowledged writes that are kept.
     pub remember_operations: usize,
-    /// Maximum size of acknowledged writes in memory, in bytes. Those that were acknowledged before
-    /// an outage that lasts take as much again.
+    /// Maximum memory of acknowledged writes, in bytes. Writes that were acknowledged before an
+    /// ongoing outage may take the same amount again.
     pub remember_bytes: usize,
 }
 

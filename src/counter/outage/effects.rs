@@ -10,14 +10,14 @@ pub(super) enum Effect {
     Repaired {
         at: Timestamp,
         success: bool,
-        /// True if the store may have had it before.
+        /// True if the store may already have it.
         is_doubtful: bool,
-        /// Absent where there was no room for it.
+        /// Absent if there was no memory for it.
         action: Option<Arc<str>>,
     },
     Marked {
         at: Timestamp,
-        /// Absent where there was no room for them.
+        /// Absent if there was no memory for them.
         texts: Option<Box<Texts>>,
     },
     Unmarked,
@@ -51,7 +51,7 @@ impl Effect {
         Self::Marked { at: mark.at, texts: has_room.then(texts) }
     }
 
-    /// Returns the size of the texts that are kept for it alone.
+    /// Returns the size of the texts that only this operation holds.
     pub(super) fn text_bytes(&self) -> usize {
         match self {
             Self::Repaired { action: Some(action), .. } if Arc::strong_count(action) == 1 => {
@@ -65,7 +65,7 @@ impl Effect {
     }
 }
 
-/// Effects in the order in which they wait.
+/// Effects in the order of their operations.
 #[derive(Debug, Default)]
 pub(super) struct Effects {
     by_id: BTreeMap<u64, u64>,
@@ -82,7 +82,7 @@ impl Effects {
         self.by_id.is_empty()
     }
 
-    /// Returns them, the newest first.
+    /// Returns the effects, newest first.
     pub(super) fn newest(&self) -> impl Iterator<Item = &Effect> {
         self.by_position.values().rev()
     }

@@ -1,4 +1,4 @@
-//! The outcome of a write that was executed.
+//! The outcome of an executed write.
 
 use super::{applying::Applied, reported::Source};
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     store::{RecordOutcome, StoreError},
 };
 
-/// The reason of a write that only an operator can decide about.
+/// The reason of a write that only an operator can decide.
 const UNRECOGNISABLE: &str = "it may have been counted before, and its id is not stored any more: \
                               a retry counts it in any case, so drop it if it was counted";
 
@@ -14,30 +14,30 @@ const UNRECOGNISABLE: &str = "it may have been counted before, and its id is not
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Execution {
     Applied {
-        /// False if it had been applied before.
+        /// False if it was applied before.
         is_new: bool,
     },
-    /// It was not applied, and never will be by itself.
+    /// It was not applied, and never will be without an operator.
     Rejected {
         reason: String,
-        /// True if it counts when an operator tries it again, even if it may have counted before.
+        /// True if it counts when an operator retries it, even if it may have counted before.
         retry_counts: bool,
     },
-    /// Its shard does not answer; it waits on.
+    /// Its shard does not answer. It continues to wait.
     Deferred {
         /// True if it may have taken effect.
         maybe_sent: bool,
     },
-    /// Its anomaly is being moved, or an earlier write of it waits; it waits on. Says nothing of
-    /// its shard.
+    /// Its anomaly is being moved, or an earlier write of the anomaly waits. It continues to wait.
+    /// Says nothing about its shard.
     Held {
         /// True if it may have taken effect.
         maybe_sent: bool,
     },
-    /// The store has refused a call with nothing but this write, though it takes others or answers
-    /// probes; it waits on.
+    /// The store has refused a call with only this write, although it takes others or answers
+    /// probes. It continues to wait.
     RefusedAlone(StoreError),
-    /// It was not tried alone, because its shard has refused so many others; it waits on.
+    /// It was not tried alone, because its shard has refused so many others. It continues to wait.
     NotTried {
         /// True if it may have taken effect.
         maybe_sent: bool,
@@ -60,7 +60,8 @@ pub(super) fn execution(source: Source, operation: &Operation, applied: &Applied
             | RecordOutcome::SameIncident
             | RecordOutcome::Resolved
             | RecordOutcome::Stale => Execution::Applied { is_new: false },
-            // It was counted, and would have left every window since; or it was never to count.
+            // The event was counted, and would have left every window since; or it was never to be
+            // counted.
             RecordOutcome::TooOld if source == Source::Resend || was_too_old(operation) => {
                 Execution::Applied { is_new: false }
             }
@@ -72,7 +73,7 @@ pub(super) fn execution(source: Source, operation: &Operation, applied: &Applied
     }
 }
 
-/// Returns whether it is an alert that was older than 30 days when it was delivered.
+/// Returns true for an alert that was older than 30 days when it was delivered.
 fn was_too_old(operation: &Operation) -> bool {
     let Operation::Occurrence(Occurrence { at, episode: Some(told), .. }) = operation else {
         return false;

@@ -1,7 +1,7 @@
-//! Executes writes on the store, past the breaker: those that have waited, and those that the store
+//! Executes writes on the store, past the breaker: writes that waited, and writes that the store
 //! may have forgotten. Their ids make a second execution harmless. A call that the store refuses as
-//! a whole says nothing about its writes: it is halved, until a write that is at fault itself is
-//! alone and all others are applied.
+//! a whole says nothing about its writes: it is halved until a faulty write is alone and all others
+//! are applied.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -38,16 +38,15 @@ pub(crate) use super::execution::Execution;
 /// Maximum number of operations that are executed at once.
 pub(crate) const BATCH_OPERATIONS: usize = 256;
 
-/// Number of writes refused alone, and none taken, from which a run is no longer halved: a write
-/// that the shard takes is looked for elsewhere in it.
+/// Number of writes refused alone, with none taken, after which a run is no longer halved. A write
+/// that the shard takes is then searched for elsewhere in the run.
 const LONE_REFUSALS: usize = 3;
-/// The same for a shard whose breaker is closed: it takes other writes, as far as is known.
+/// The same limit for a shard whose breaker is closed: it takes other writes, as far as is known.
 const LONE_REFUSALS_OF_AVAILABLE: usize = 64;
-/// Maximum number of anomalies of a run that are tried alone to find one whose write is taken,
-/// where there are too many to try them all.
+/// Maximum number of anomalies of a run that are tried alone to find a write that is taken, if
+/// there are too many to try them all.
 const SAMPLES: usize = 5;
 
-/// Executes writes.
 #[derive(Debug)]
 pub(crate) struct Executor {
     pub(crate) store: Arc<dyn Store>,
@@ -55,38 +54,40 @@ pub(crate) struct Executor {
     pub(crate) health: Arc<Health>,
     pub(crate) fallback: Option<Arc<Fallback>>,
     pub(crate) rules: Arc<Rules>,
-    /// Number of searches for a write that is taken. Each takes other samples than the one before.
+    /// Number of searches for a write that is taken. Each search takes other samples than the one
+    /// before.
     searches: AtomicUsize,
     pub(crate) call_sizes: Arc<CallSizes>,
 }
 
-/// The writes of a run, and what has become of them so far.
+/// The writes of a run, and their outcomes so far.
 struct Run<'a> {
     writes: &'a [SpoolWrite],
     source: Source,
     executions: Vec<Execution>,
-    /// Anomalies with a write that waits on though its shard answers: those behind it wait too.
+    /// Anomalies with a write that continues to wait although its shard answers. Later writes of
+    /// these anomalies wait too.
     held: HashSet<AnomalyKey>,
-    /// Shards that have answered.
+    /// Shards that answered.
     answered: BTreeSet<Shard>,
     /// Shards that do not answer.
     failed: BTreeSet<Shard>,
-    /// Shards that have refused all that was tried, so that no more is.
+    /// Shards that refused everything that was tried. Nothing more is tried on them.
     refusing: BTreeSet<Shard>,
-    /// The writes that were tried alone in the search for one that is taken.
+    /// The writes that were tried alone in the search for a write that is taken.
     samples: HashSet<usize>,
     /// The writes that were refused alone, by shard, with the fault.
     alone: BTreeMap<Shard, Vec<(usize, StoreError)>>,
-    /// The writes of calls that were too late: they may have been recorded.
+    /// The writes of calls that timed out: they may have been recorded.
     late: HashSet<usize>,
 }
 
-/// The writes of a call that has to be divided.
+/// The writes of a call that must be divided.
 #[derive(Debug, Default)]
 struct Undecided {
-    /// Those whose call was refused as a whole.
+    /// Writes of a call that was refused as a whole.
     refused: Vec<(usize, StoreError)>,
-    /// Those whose call was too large to end in time.
+    /// Writes of a call that was too large to complete in time.
     late: Vec<usize>,
 }
 
@@ -106,7 +107,8 @@ impl Executor {
         self.store.shard(operation.key())
     }
 
-    /// Executes writes in order: all of one kind, and either all maybe sent before or none.
+    /// Executes writes in order. All are of one kind, and either all or none may have been sent
+    /// before.
     pub(crate) async fn execute(&self, writes: &[SpoolWrite], source: Source) -> Vec<Execution> {
         let mut run = Run {
             writes,
@@ -144,7 +146,7 @@ impl Executor {
         run.executions
     }
 
-    /// Divides writes into those of one call each. The last part is the next.
+    /// Divides writes into the parts of one call each. The last part is executed next.
     fn parts(&self, writes: &[SpoolWrite]) -> Vec<Vec<usize>> {
         let max_elements = match writes.first().map(|write| &write.operation) {
             Some(Operation::Mark(_) | Operation::Unmark(_)) => 1,
@@ -173,7 +175,7 @@ impl Executor {
             && !run.refusing.contains(&shard)
     }
 
-    /// Executes a part of a run with one call. Returns the writes that it has not decided about.
+    /// Executes a part of a run with one call. Returns the writes whose outcome is still undecided.
     async fn execute_part(&self, run: &mut Run<'_>, part: &[usize]) -> Undecided {
         let mut undecided = Undecided::default();
         if part.is_empty() {
@@ -200,7 +202,7 @@ impl Executor {
             if too_large.contains(&shard) {
                 run.late.insert(*index);
                 match part {
-                    // The others go on without it.
+                    // The other writes continue without it.
                     [_] => drop(run.held.insert(key)),
                     _ => undecided.late.push(*index),
                 }
@@ -219,8 +221,8 @@ impl Executor {
         undecided
     }
 
-    /// Notes how the call of a part has ended. Returns the shards that answer, though not in time
-    /// for so much at once.
+    /// Notes the outcome of the call of a part. Returns the shards that answer, but not in time for
+    /// a call of this size.
     async fn too_large(
         &self,
         run: &Run<'_>,
@@ -259,7 +261,8 @@ impl Executor {
         part: &[usize],
     ) -> Vec<Result<Applied, StoreError>> {
         let operations: Vec<_> = part.iter().map(|index| &run.writes[*index].operation).collect();
-        // All of a part are alike: it is divided into those that were late, and the others.
+        // The writes of a part must be alike: it is divided into those that timed out, and the
+        // others.
         let is_again = part
             .first()
             .is_some_and(|index| run.writes[*index].maybe_sent || run.late.contains(index));
@@ -282,11 +285,11 @@ impl Executor {
         shard
     }
 
-    /// Looks for a write that a shard takes, which has refused several alone: if there is one, the
-    /// others are at fault, and halving goes on. To halve all of a run would be two calls for each
-    /// write, again and again, where it is the server that refuses.
+    /// Searches for a write that a shard takes after it has refused several alone. If there is one,
+    /// the refused writes are faulty, and halving continues. Halving the whole run would take two
+    /// calls for each write, again and again, if the server itself refuses.
     async fn search(&self, run: &mut Run<'_>, shard: Shard, parts: &[Vec<usize>]) {
-        // The first write of each anomaly, so that its writes are applied in order.
+        // The first write of each anomaly, so that the anomaly's writes are applied in order.
         let mut anomalies = HashSet::new();
         let mut heads: Vec<usize> = parts.iter().flatten().copied().collect();
         heads.sort_unstable();
@@ -308,8 +311,8 @@ impl Executor {
         run.refusing.insert(shard);
     }
 
-    /// Returns the writes to try: the last one first, because writes at fault have often come
-    /// together. All of them where they are few enough to be at fault themselves.
+    /// Returns the writes to try: the last one first, because faulty writes often arrived together.
+    /// Returns all of them if they are few enough to be faulty themselves.
     fn samples(&self, heads: &[usize], refused: usize) -> Vec<usize> {
         if heads.len() <= SAMPLES || refused + heads.len() <= MAX_UNWITNESSED {
             return heads.iter().rev().copied().collect();
@@ -320,7 +323,7 @@ impl Executor {
         (0..SAMPLES).map(|number| heads[sample(number)]).collect()
     }
 
-    /// Returns whether a shard that refuses has writes of anomalies that were not tried alone.
+    /// Returns true if a refusing shard has writes of anomalies that were not tried alone.
     fn has_untried(&self, run: &Run<'_>, shard: Shard) -> bool {
         let mut keys = run.writes.iter().map(|write| write.operation.key());
         run.refusing.contains(&shard)
@@ -328,15 +331,15 @@ impl Executor {
     }
 
     /// Decides whether writes or their shard are at fault. A shard that takes any other write is
-    /// not; where there was no other, it may be one that answers a probe, and whoever has sent the
-    /// writes decides ([`Refusals`](super::refusals::Refusals)).
+    /// not at fault. If there was no other write, the shard may still answer a probe, and the
+    /// sender of the writes decides ([`Refusals`](super::refusals::Refusals)).
     async fn judge_refusals(&self, run: &mut Run<'_>) {
         for (shard, alone) in mem::take(&mut run.alone) {
             let Some((_, fault)) = alone.first() else { continue };
             if run.failed.contains(&shard) && !run.answered.contains(&shard) {
                 continue;
             }
-            // Whoever sends writes again has no later pages in which another write may be taken.
+            // A resend has no later pages in which another write may be taken.
             let has_tried_enough = run.source == Source::Replay || !self.has_untried(run, shard);
             let takes_others = run.answered.contains(&shard)
                 || has_tried_enough && self.store.check(shard).await.is_ok();
@@ -363,14 +366,14 @@ impl Executor {
     }
 }
 
-/// Returns the halves of a part, the second one first.
+/// Returns the halves of a part, the second half first.
 fn halves(mut part: Vec<usize>) -> impl Iterator<Item = Vec<usize>> {
     let second = part.split_off(part.len().div_ceil(2));
     [second, part].into_iter().filter(|half| !half.is_empty())
 }
 
-/// Logs a write that the store refuses for good, unless a minute has had enough of such lines: an
-/// outage may end with many thousands of them.
+/// Logs a write that the store refuses for good, unless the limit of such lines per minute is
+/// reached: an outage may end with many thousands of them.
 pub(crate) fn log_refusal(operation: &Operation, reason: &str) {
     if may_log("the store refuses a write", LogSource::Anyone, Instant::now()) {
         let (kind, key) = (operation.kind(), operation.key());
@@ -378,7 +381,7 @@ pub(crate) fn log_refusal(operation: &Operation, reason: &str) {
     }
 }
 
-/// Returns whether the server has refused a whole call in words that name no state of the server.
+/// Returns true if the server refused a whole call with an error that names no state of the server.
 fn is_refusal(fault: &StoreError) -> bool {
     fault.class() == FaultClass::Indeterminate && fault.cause() == Cause::Refused
 }

@@ -1,4 +1,4 @@
-//! Tests of the executor, on a store that refuses.
+//! Tests of the executor, on a store that refuses writes.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -87,7 +87,7 @@ async fn a_server_that_answers_no_probe_is_at_fault_and_not_its_writes() {
     }
 }
 
-/// Writes of different anomalies, for a shard whose breaker is open.
+/// Creates writes of different anomalies, for a shard whose breaker is open.
 fn on_trial(executor: &Executor, count: u64) -> Vec<SpoolWrite> {
     let fault = StoreError::unavailable();
     executor.health.observe(SystemClock.now(), Shard::default(), Observation::BatchFault(&fault));
@@ -150,7 +150,7 @@ async fn writes_behind_one_whose_anomaly_is_being_moved_wait_for_it() {
     let moving_ids = vec!["1-0".to_owned()];
     let store = Arc::new(RefusingStore { moving_ids, ..RefusingStore::default() });
     let executor = store.executor();
-    // Removals are sent one by one.
+    // Each removal is a call of its own.
     let removal = |key, id| {
         let (id, at) = (EventId::parse(id).unwrap(), SystemClock.now());
         let removal = FixRemoval {
@@ -207,7 +207,7 @@ async fn a_call_that_is_too_large_to_end_in_time_is_halved_and_no_outage() {
     let store = Arc::new(RefusingStore { late_from: Some(250_000), ..RefusingStore::default() });
     let executor = store.executor();
     let mut writes: Vec<_> = (0..64).map(|n| large_write(n as u64 % 8, n, 30_000)).collect();
-    // Alone it is too large: it waits, and those of its anomaly behind it.
+    // It is too large even alone: it waits, and so do later writes of its anomaly.
     writes[10] = large_write(99, 10, 400_000);
     writes[20] = large_write(99, 20, 10);
     let executions = executor.execute(&writes, Source::Replay).await;
@@ -220,7 +220,7 @@ async fn a_call_that_is_too_large_to_end_in_time_is_halved_and_no_outage() {
     }
     assert!(!is_unavailable(&executor));
     assert!(*store.calls.lock() < 40, "{}", store.calls.lock());
-    // The next run begins with what gets through.
+    // The next run starts with the size that succeeded.
     let calls = *store.calls.lock();
     let writes: Vec<_> = (100..116).map(|n| large_write(n as u64, n, 30_000)).collect();
     let executions = executor.execute(&writes, Source::Replay).await;
@@ -232,7 +232,7 @@ async fn a_call_that_is_too_large_to_end_in_time_is_halved_and_no_outage() {
 async fn writes_that_were_never_sent_are_no_copies_after_a_call_that_was_late() {
     let store = Arc::new(RefusingStore { late_from: Some(250_000), ..RefusingStore::default() });
     let executor = store.executor();
-    // The first call takes 34 of the large ones; the rest goes in time.
+    // The first call takes 34 of the large writes; the rest completes in time.
     let mut writes: Vec<_> = (0..36).map(|n| large_write(n as u64, n, 30_000)).collect();
     writes.extend((36..60).map(|n| write(n as u64, n)));
     let executions = executor.execute(&writes, Source::Replay).await;

@@ -1,5 +1,5 @@
 //! The fallback while the store does not answer: writes go to the durable spool, and answers are
-//! estimated from the last known state and the operations that wait.
+//! estimates from the last known state and the waiting operations.
 
 use std::{
     path::Path,
@@ -42,7 +42,8 @@ use crate::{
 
 /// Maximum number of estimates that are made under one lock.
 const ESTIMATES_AT_ONCE: usize = 500;
-/// Maximum number of anomalies whose news of an outage are remembered, some 100 bytes each.
+/// Maximum number of anomalies whose reported news are remembered in an outage, some 100 bytes
+/// each.
 const REPORTED_ANOMALIES: usize = 100_000;
 /// Maximum number of operations that are appended to the spool with one fsync.
 const APPENDED_OPERATIONS: usize = 1_000;
@@ -54,32 +55,32 @@ pub(crate) struct Fallback {
     /// Concurrent appends share one commit.
     appends: Batcher<SpoolAppend>,
     memory: Mutex<Memory>,
-    /// Number of operations that wait. Every write reads it without the lock while the store is
-    /// healthy.
+    /// Number of waiting operations. While the store is healthy, every write reads only this
+    /// number, without the lock.
     waiting: AtomicUsize,
     /// Wakes the replay.
     filled: Notify,
     lost_writes: LostWrites,
-    /// The hour in which dead letters were last dropped because of their age.
+    /// The hour in which expired dead letters were last dropped.
     expired_in_hour: AtomicI64,
 }
 
-/// The operations that wait.
+/// The operations that wait in the spool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SpoolDepth {
     /// Number of operations.
     pub operations: usize,
-    /// Bytes of their records.
+    /// Size of their records in bytes.
     pub bytes: u64,
     /// Time since the spool was last empty, in seconds.
     pub age_seconds: i64,
 }
 
 impl Fallback {
-    /// Opens the spool in `dir`. Must be called within a runtime; blocks while it reads the spool.
+    /// Opens the spool in `dir`. Must be called within a runtime. Blocks while it reads the spool.
     ///
     /// # Errors
-    /// When the spool can't be opened.
+    /// Fails if the spool can't be opened.
     pub(crate) fn open(
         dir: &Path,
         now: Timestamp,
@@ -104,7 +105,7 @@ impl Fallback {
         let stale = StaleCache::new(degraded.known_bytes);
         let reported = Reported::new(REPORTED_ANOMALIES);
         let memory = Mutex::new(Memory::new(pending, stale, reported, catalogue));
-        // Nothing has expired before the horizon of a process's first minutes.
+        // In the first minutes of a process, the horizon is not known, and nothing has expired.
         let expired_in_hour = AtomicI64::new(Timestamp::MIN.as_micros() / 3_600_000_000);
         Ok(Self {
             spool,
@@ -117,14 +118,16 @@ impl Fallback {
         })
     }
 
-    /// Writes operations to the spool. Each that is answered `Ok` is on disk. One whose append has
-    /// not ended in time keeps its place in the order until it is known whether it is.
+    /// Writes operations to the spool. An operation that is answered `Ok` is on disk. An operation
+    /// whose append has not ended in time keeps its position until it is known whether it is on
+    /// disk.
     pub(crate) async fn accept(
         self: &Arc<Self>,
         now: Timestamp,
         writes: Vec<SpoolWrite>,
     ) -> Vec<Result<Accepted, SpoolError>> {
-        // In memory first, so that from here on other writes of the same anomalies queue behind.
+        // Added to memory first, so that from here on other writes of the same anomalies queue
+        // behind them.
         let accepted: Vec<Accepted> = {
             let mut memory = self.memory.lock();
             let reserved = writes.iter().map(|write| memory.reserve(now, write)).collect();
@@ -161,7 +164,7 @@ impl Fallback {
         settled
     }
 
-    /// Takes operations that do not wait after all out of memory, once that is known.
+    /// Removes operations from memory that do not wait after all, when that becomes known.
     async fn end_late(self: Arc<Self>, late: Vec<(Operation, LateOutcome)>) {
         for (operation, outcome) in late {
             match outcome.await {
@@ -174,7 +177,7 @@ impl Fallback {
         self.wake_replay();
     }
 
-    /// Returns an estimate for an anomaly; `None` where nothing is known of its occurrences.
+    /// Returns an estimate for an anomaly; `None` if nothing is known about its occurrences.
     pub(crate) fn estimate(
         &self,
         key: AnomalyKey,
@@ -184,13 +187,13 @@ impl Fallback {
         self.memory.lock().estimate(key, now, rule.extra_windows())
     }
 
-    /// Returns the object that an anomaly was first posted with, where it was seen.
+    /// Returns the object of the anomaly's first post, if it was seen.
     pub(crate) fn signature_json(&self, key: AnomalyKey) -> Option<String> {
         self.memory.lock().stale.get(key)?.details().1.signature_json
     }
 
-    /// Returns estimates for all anomalies of which operations wait. Holds up others for no longer
-    /// than some hundred of them take.
+    /// Returns estimates for all anomalies with waiting operations. Holds the lock only for some
+    /// hundred anomalies at a time.
     pub(crate) fn estimates(&self, now: Timestamp) -> Estimates {
         let mut estimates = Estimates::new();
         let mut after = None;
@@ -210,7 +213,8 @@ impl Fallback {
         estimates
     }
 
-    /// Returns an estimate for an anomaly with the details that are known; `None` as above.
+    /// Returns an estimate for an anomaly with the known details; `None` if nothing is known about
+    /// its occurrences.
     pub(crate) fn details(
         &self,
         key: AnomalyKey,
@@ -227,19 +231,19 @@ impl Fallback {
         Some((estimate, details))
     }
 
-    /// Returns the repairs as they are once everything that waits is applied; `None` where those
-    /// that the store has were not seen.
+    /// Returns the repairs as they will be after all waiting operations are applied; `None` if the
+    /// repairs in the store were not seen.
     pub(crate) fn repairs(&self, key: AnomalyKey, now: Timestamp) -> Option<Seen<RepairHistory>> {
         self.memory.lock().repairs(key, now)
     }
 
-    /// Returns whether a mark is known to hold once everything that waits is applied.
+    /// Returns the mark as it will be after all waiting operations are applied.
     pub(crate) fn mark(&self, key: AnomalyKey, now: Timestamp) -> KnownMark {
         self.memory.lock().known(key, now, &[]).stats.mark
     }
 
-    /// Adds the operations that wait to the stats that the store has just returned; `None` where it
-    /// knows none, and no occurrence waits. Nothing is counted twice.
+    /// Adds the waiting operations to the stats that the store has just returned; `None` if the
+    /// store knows none, and no occurrence waits. Nothing is counted twice.
     pub(crate) fn with_waiting(
         &self,
         key: AnomalyKey,
@@ -250,13 +254,13 @@ impl Fallback {
         self.memory.lock().with_waiting(key, now, rule.extra_windows(), returned)
     }
 
-    /// Returns true if an occurrence waits that makes an anomaly known.
+    /// Returns true if a waiting occurrence makes an anomaly known.
     pub(crate) fn is_known(&self, key: AnomalyKey, now: Timestamp) -> bool {
         self.memory.lock().with_waiting(key, now, &[], None).is_some()
     }
 
-    /// Adds the operations that wait to the details that the store has just returned; `None` as
-    /// above.
+    /// Adds the waiting operations to the details that the store has just returned; `None` as in
+    /// [`Fallback::with_waiting`].
     pub(crate) fn details_with_waiting(
         &self,
         key: AnomalyKey,
@@ -278,12 +282,12 @@ impl Fallback {
         operations.for_each(|operation| memory.pending.mark_sent(operation));
     }
 
-    /// Returns whether an operation of this anomaly waits.
+    /// Returns true if an operation of this anomaly waits.
     pub(crate) fn holds(&self, key: AnomalyKey) -> bool {
         self.waiting() > 0 && self.memory.lock().pending.holds(key)
     }
 
-    /// Updates the last known stats by the results of occurrences.
+    /// Updates the last known stats from the results of occurrences.
     pub(crate) fn update_recorded<'a>(
         &self,
         times: CallTimes,
@@ -301,8 +305,8 @@ impl Fallback {
         self.lost_writes.note(times.arrived_at, &falls);
     }
 
-    /// Updates the last known stats of an anomaly; `None` if the store does not know it. They are
-    /// those after a write of this instance if it `is_written`.
+    /// Updates the last known stats of an anomaly; `None` if the store does not know it.
+    /// `is_written` says that they follow a write of this instance.
     pub(crate) fn update_stats(
         &self,
         key: AnomalyKey,
@@ -314,8 +318,8 @@ impl Fallback {
         self.note_fall(key, times, fall);
     }
 
-    /// Updates the last known stats of an anomaly and its alerts that fire, as a list has read them
-    /// with what its rule asks for; `None` if the store does not know it.
+    /// Updates the last known stats of an anomaly and its firing alerts, as a list has read them
+    /// with the counts of its rule; `None` if the store does not know it.
     pub(crate) fn update_row(
         &self,
         key: AnomalyKey,
@@ -344,8 +348,8 @@ impl Fallback {
         }
     }
 
-    /// Reports what was lost, and drops dead letters that are too old, once an hour. To
-    /// be called about once a second.
+    /// Reports lost writes and, once an hour, drops dead letters that are too old. Must be called
+    /// about once a second.
     pub(crate) async fn maintain(&self, moment: Moment) {
         self.lost_writes.report(moment.now);
         self.spool.maintain();
@@ -361,7 +365,7 @@ impl Fallback {
         &self.lost_writes
     }
 
-    /// Notes news that an estimate has reported.
+    /// Notes the news that an estimate has reported.
     pub(crate) fn note_reported(&self, occurrence: &Occurrence, news: News) {
         if news != News::default() {
             self.memory.lock().reported.note(occurrence, news);
@@ -369,7 +373,7 @@ impl Fallback {
     }
 
     /// Reports the news of occurrences that were applied again, unless they were reported before.
-    /// Each has its rule. To be called before the last known stats are updated.
+    /// Each occurrence has its rule. Must be called before the last known stats are updated.
     pub(crate) fn report_news(
         &self,
         source: Source,
@@ -394,7 +398,7 @@ impl Fallback {
         }
     }
 
-    /// Forgets what is known of an anomaly.
+    /// Forgets the known state of an anomaly.
     pub(crate) fn forget(&self, key: AnomalyKey) {
         let mut memory = self.memory.lock();
         memory.stale.remove(key);
@@ -402,7 +406,7 @@ impl Fallback {
         memory.reported.remove(key);
     }
 
-    /// Forgets what was reported, because the outage is over.
+    /// Forgets which news were reported, because the outage is over.
     pub(crate) fn end_outage(&self) {
         self.memory.lock().reported.clear();
     }
@@ -424,14 +428,14 @@ impl Fallback {
         memory.stale.update_fix(key, times, fix);
     }
 
-    /// Number of operations that wait.
+    /// Returns the number of waiting operations.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Acquire)
     }
 
     pub(crate) fn depth(&self, now: Timestamp) -> SpoolDepth {
         let memory = self.memory.lock();
-        // A clock that was set back makes no age negative.
+        // If the clock was set back, the age is still not negative.
         let age_seconds = |since: Timestamp| (now.as_micros() - since.as_micros()) / 1_000_000;
         SpoolDepth {
             operations: memory.pending.operations(),
@@ -448,7 +452,7 @@ impl Fallback {
         self.filled.notify_one();
     }
 
-    /// Completes when operations were written to the spool since the last time.
+    /// Completes when operations were written to the spool since the last call.
     pub(crate) async fn filled(&self) {
         self.filled.notified().await;
     }
@@ -459,8 +463,8 @@ impl Fallback {
         self.update_waiting(&memory);
     }
 
-    /// Removes operations from memory that the spool has no longer, and takes over the stats that
-    /// the store has returned for them.
+    /// Removes operations from memory that have left the spool, and adopts the stats that the store
+    /// has returned for them.
     pub(crate) fn remove_settled(&self, now: Timestamp, settled: &[Spooled]) {
         let mut memory = self.memory.lock();
         let mut falls = Vec::new();

@@ -26,7 +26,7 @@ pub(super) fn degraded() -> DegradedConfig {
     }
 }
 
-/// A fallback whose spool may have this size.
+/// Opens a fallback whose spool may have this size.
 pub(super) fn open(dir: &TempDir, max_bytes: u64) -> Arc<Fallback> {
     let spool = (SpoolConfig { max_bytes }, Duration::from_secs(10));
     let batch = BatchConfig { max_waiting_calls: NonZeroU16::MAX };
@@ -46,7 +46,7 @@ fn operation(key: u64) -> Operation {
     })
 }
 
-/// The disk has failed in the course of a commit that puts back letters.
+/// The disk fails during a commit that puts letters back.
 #[tokio::test]
 async fn the_file_says_which_letters_wait_where_that_was_not_confirmed() {
     let dir = TempDir::new().unwrap();
@@ -58,7 +58,7 @@ async fn the_file_says_which_letters_wait_where_that_was_not_confirmed() {
     fallback.revive_dead(now, Some(2)).await.unwrap();
     fallback.spool().bury(vec![refused(3)], now).await.unwrap();
     let dead = fallback.spool().last_dead_letter().await.unwrap().unwrap();
-    // In memory, as of a letter that is put back.
+    // In memory, as an operation of a letter that is put back.
     fallback.accept(now, vec![write(3)]).await.remove(0).unwrap();
     assert_eq!(fallback.waiting(), 3);
     let letters = vec![(2, operation(2)), (dead, operation(3))];

@@ -1,5 +1,5 @@
-//! The writes that a shard had acknowledged last when it became unavailable. They are held apart,
-//! because writes of other shards would push them out of the buffer, and on disk, because the
+//! The last acknowledged writes of shards that have become unavailable. They are kept apart,
+//! because writes of other shards would push them out of the buffer; and on disk, because the
 //! process may end before the shard answers again.
 
 use std::{cmp::Reverse, collections::BTreeMap, mem, time::Duration};
@@ -17,30 +17,30 @@ use crate::{
 pub(crate) struct Piece {
     operations: usize,
     bytes: usize,
-    /// The newest are the likeliest to be forgotten, and time may run out.
+    /// The newest writes are the most likely to be forgotten, and time may run out.
     newest_first: bool,
 }
 
-/// While the service runs: writes that callers wait for are stored in between.
+/// While the service runs: writes that callers wait for are stored between two pieces.
 pub(crate) const LIVE: Piece = Piece { operations: 1_000, bytes: 256 << 10, newest_first: false };
-/// When it ends, in a few seconds on a disk that may be slow.
+/// At shutdown, within a few seconds on a disk that may be slow.
 pub(crate) const CLOSING: Piece = Piece { operations: 50_000, bytes: 8 << 20, newest_first: true };
-/// When it ends, and there is no room for more.
+/// At shutdown, if there is no space for a larger piece.
 pub(crate) const CLOSING_SMALL: Piece = Piece { newest_first: true, ..LIVE };
 
-/// Pause before writes are stored that the disk had no room for.
+/// Pause before writes are stored again after the disk had no space for them.
 const STORE_RETRY_PAUSE: Duration = Duration::from_secs(30);
 
-/// Pause before writes are sent again that could neither be sent nor spooled.
+/// Pause before writes are sent again that could be neither sent nor spooled.
 const SEND_RETRY_PAUSE: Duration = Duration::from_secs(5);
 
-/// How likely the store has forgotten writes.
+/// The likelihood that the store has forgotten writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Doubt {
-    /// Nothing speaks for it.
+    /// There is no sign of it.
     #[default]
     None,
-    /// It has, unless the identity of its server is as before.
+    /// The store has forgotten them, unless its server has the same identity as before.
     Suspected,
     Certain,
 }
@@ -50,13 +50,14 @@ pub(crate) enum Doubt {
 pub(crate) struct HeldWrites {
     pub(crate) writes: Vec<HeldWrite>,
     pub(crate) doubt: Doubt,
-    /// The identity of the server that has acknowledged them; `None` where it is not known.
+    /// The identity of the server that acknowledged them; `None` if it is not known.
     pub(crate) identity: Option<String>,
-    /// The number of `writes` that are not on disk.
+    /// Number of `writes` that are not on disk.
     unstored: usize,
-    /// Until when they are not stored, because there was no room for them.
+    /// The time until which writes are not stored, because there was no space for them.
     paused_until: Option<Instant>,
-    /// Until when they are not sent again, because some could neither be sent nor spooled.
+    /// The time until which writes are not sent again, because some could be neither sent nor
+    /// spooled.
     sending_paused_until: Option<Instant>,
 }
 
@@ -65,7 +66,7 @@ pub(crate) struct HeldWrites {
 pub(crate) struct HeldWrite {
     pub(crate) acknowledged_at: Timestamp,
     pub(crate) operation: Operation,
-    /// True if it is on disk, as held by the same shard.
+    /// True if it is on disk, held by the same shard.
     pub(crate) is_stored: bool,
 }
 
@@ -80,22 +81,22 @@ impl HeldWrite {
 }
 
 impl HeldWrites {
-    /// Holds nothing yet.
+    /// Creates an empty collection.
     pub(crate) fn of(identity: Option<String>) -> Self {
         Self { identity, ..Self::default() }
     }
 
-    /// The writes that an earlier process has left on disk.
+    /// Creates the collection of writes that an earlier process left on disk.
     pub(crate) fn of_earlier_run(held: HeldOnDisk) -> Self {
         let write = |write| HeldWrite { is_stored: true, ..HeldWrite::new(write) };
         let mut writes: Vec<HeldWrite> = held.writes.into_iter().map(write).collect();
-        // At its end a process stores the newest first.
+        // At shutdown, a process stores the newest writes first.
         writes.sort_by_key(|write| write.acknowledged_at);
         let doubt = Doubt::Suspected;
         Self { writes, doubt, identity: held.identity, ..Self::default() }
     }
 
-    /// Notes that the store may have forgotten them. After that nothing waits.
+    /// Notes that the store may have forgotten them. Sending is then no longer paused.
     pub(crate) fn note_doubt(&mut self, doubt: Doubt) {
         if doubt > Doubt::None {
             self.doubt = self.doubt.max(doubt);
@@ -103,29 +104,29 @@ impl HeldWrites {
         }
     }
 
-    /// Notes that some could neither be sent nor spooled.
+    /// Notes that some writes could be neither sent nor spooled.
     pub(crate) fn pause_sending(&mut self, now: Instant) {
         self.sending_paused_until = Some(now + SEND_RETRY_PAUSE);
     }
 
-    /// Returns whether they are not to be sent again at `now`.
+    /// Returns true if writes must not be sent again at `now`.
     pub(crate) fn are_paused(&self, now: Instant) -> bool {
         self.sending_paused_until.is_some_and(|until| now < until)
     }
 
-    /// Adds a write that `identity` has acknowledged.
+    /// Adds a write that `identity` acknowledged.
     pub(crate) fn push(&mut self, identity: Option<&str>, write: HeldWrite) {
         if self.writes.is_empty() {
             self.identity = identity.map(str::to_owned);
         } else if self.identity.as_deref() != identity {
-            // Of two servers: neither identity says enough.
+            // The writes are from two servers, so that neither identity is sufficient.
             self.identity = None;
         }
         self.unstored += 1;
         self.writes.push(HeldWrite { is_stored: false, ..write });
     }
 
-    /// Takes all of the writes.
+    /// Takes all writes.
     pub(crate) fn take(&mut self) -> Vec<HeldWrite> {
         self.unstored = 0;
         mem::take(&mut self.writes)
@@ -144,7 +145,7 @@ impl HeldWrites {
         self.put_back(writes);
     }
 
-    /// Returns whether writes are to be stored at `now`.
+    /// Returns true if writes must be stored at `now`.
     pub(crate) fn must_store(&self, now: Instant) -> bool {
         self.unstored > 0 && self.paused_until.is_none_or(|until| now >= until)
     }
@@ -153,10 +154,10 @@ impl HeldWrites {
         self.unstored == 0
     }
 
-    /// Stores the next piece of the writes that are not on disk.
+    /// Stores the next piece of the writes that are not on disk yet.
     ///
     /// # Errors
-    /// When there is no room for them, or the disk fails.
+    /// Fails if there is no space for them, or if the disk fails.
     pub(crate) async fn store(
         &mut self,
         spool: &Spool,
@@ -166,7 +167,7 @@ impl HeldWrites {
         let indexes = self.next_piece(piece);
         let write = |index: &usize| self.writes[*index].clone().into_parts();
         let writes = indexes.iter().map(write).collect();
-        // Where slots have moved or counts fell, the identity tells nothing.
+        // If slots have moved or counts fell, the identity does not tell whether writes were lost.
         let identity = self.identity.clone().filter(|_| self.doubt != Doubt::Certain);
         spool.hold(HeldOnDisk { shard: shard.0, identity, writes }).await?;
         self.unstored -= indexes.len();
@@ -176,7 +177,7 @@ impl HeldWrites {
         Ok(())
     }
 
-    /// Returns the positions of the next writes to be stored, oldest first.
+    /// Returns the indexes of the next writes to store, oldest first.
     fn next_piece(&self, piece: Piece) -> Vec<usize> {
         let mut bytes = 0;
         let mut is_next = |index: &usize| {
@@ -195,12 +196,12 @@ impl HeldWrites {
         }
     }
 
-    /// Notes that there was no room on disk, or the disk has failed. Returns whether that is news.
+    /// Notes that the disk had no space or failed. Returns true if that was not noted yet.
     pub(crate) fn pause_storing(&mut self, now: Instant) -> bool {
         self.paused_until.replace(now + STORE_RETRY_PAUSE).is_none()
     }
 
-    /// Notes that none of them is on disk.
+    /// Notes that none of the writes is on disk.
     pub(crate) fn mark_dropped(&mut self, now: Instant) {
         self.writes.iter_mut().for_each(|write| write.is_stored = false);
         self.unstored = self.writes.len();
@@ -231,7 +232,7 @@ pub(crate) async fn release_on_disk(spool: &Spool, shards: impl Iterator<Item = 
     if !shards.is_empty()
         && let Err(error) = spool.release(shards).await
     {
-        // They are sent again after the next start, which changes nothing.
+        // They are sent again after the next start, which has no effect.
         tracing::warn!(%error, "held writes can't be removed from the disk");
     }
 }

@@ -1,6 +1,7 @@
-//! Reports that the store has lost writes: the count of an anomaly is lower than an earlier reply
-//! said. Some of them may be too old to be sent again. All falls of a minute are one incident: one
-//! line in the log with the number of anomalies, and one reason to send again what is remembered.
+//! Reports that the store has lost writes: the count of an anomaly is lower than in an earlier
+//! reply. Some of them may be too old to be sent again. All falls within a minute are one incident:
+//! one line in the log with the number of anomalies, and one reason to send the remembered writes
+//! again.
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -11,7 +12,7 @@ use crate::{
     telemetry,
 };
 
-/// The falls of this time after the first one are one incident, in seconds.
+/// Time after the first fall in which further falls belong to the same incident, in seconds.
 const INCIDENT_SECONDS: i64 = 60;
 /// Time for which an incident is collected before it is logged, in seconds.
 const COLLECTED_SECONDS: i64 = 1;
@@ -20,7 +21,7 @@ const COLLECTED_SECONDS: i64 = 1;
 #[derive(Debug, Default)]
 pub(crate) struct LostWrites {
     incident: Mutex<Option<Incident>>,
-    /// Number of incidents.
+    /// Number of incidents so far.
     incidents: watch::Sender<u64>,
 }
 
@@ -33,15 +34,15 @@ struct Incident {
 }
 
 impl Incident {
-    /// Returns true if a fall at `now` belongs to it. One before it does not: the clock was set
-    /// back since.
+    /// Returns true if a fall at `now` belongs to this incident. A time before the incident does
+    /// not: the clock was set back.
     fn lasts(&self, now: Timestamp) -> bool {
         (self.began_at..self.began_at.plus_seconds(INCIDENT_SECONDS)).contains(&now)
     }
 }
 
 impl LostWrites {
-    /// Changes with each incident.
+    /// Returns a receiver that changes with each incident.
     pub(crate) fn incidents(&self) -> watch::Receiver<u64> {
         self.incidents.subscribe()
     }
@@ -64,7 +65,7 @@ impl LostWrites {
         }
     }
 
-    /// Logs an incident once it has been collected for a second.
+    /// Logs an incident after it was collected for a second.
     pub(crate) fn report(&self, now: Timestamp) {
         let mut incident = self.incident.lock();
         let Some(incident) = incident.as_mut().filter(|incident| !incident.is_logged) else {

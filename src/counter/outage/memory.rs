@@ -1,10 +1,10 @@
-//! The memory for answers while the store gives none: the operations that wait, the last known
-//! state of anomalies, and the way in which the two make an estimate.
+//! The memory for answers while the store does not answer: the waiting operations, the last known
+//! state of anomalies, and how the two make an estimate.
 //!
-//! An estimate is a lower bound of what is true once everything that waits is applied. Operations
-//! that the store can't have had are added to what is known. One with an id that a caller gave may
-//! be a second copy, and one that was sent may have been applied: of those, and of what is known,
-//! the larger number counts.
+//! An estimate is a lower bound of the state after all waiting operations are applied. Operations
+//! that the store can't have are added to the known state. An operation whose id a caller gave may
+//! be a second copy, and an operation that was sent may have been applied: of these and the known
+//! state, the larger number counts.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -31,25 +31,25 @@ pub(super) struct Memory {
     pub(super) pending: Pending,
     pub(super) stale: StaleCache,
     pub(super) reported: Reported,
-    /// Has what the store has last said of all anomalies.
+    /// Contains the last known counts of all anomalies.
     pub(super) catalogue: Arc<Catalogue>,
-    /// The newest stats of anomalies of which operations that were sent still wait: which of them
-    /// are counted in the stats is not known.
+    /// The newest stats of anomalies for which operations that were sent still wait. It is not
+    /// known which of these operations the stats include.
     applied: BTreeMap<AnomalyKey, (CallTimes, AnomalyStats)>,
 }
 
-/// Stats made of the last known ones and the operations that wait.
+/// Stats from the last known ones and the waiting operations.
 #[derive(Clone, Debug)]
 pub(crate) struct Estimate {
-    /// When the last known stats were current; `None` where there are none.
+    /// The time at which the last known stats were current; `None` if there are none.
     pub(crate) as_of: Option<Timestamp>,
     pub(crate) stats: KnownStats,
 }
 
-/// An operation that waits durably.
+/// A waiting operation, once it is durable.
 #[derive(Clone, Debug)]
 pub(crate) struct Accepted {
-    /// False when another copy of it waits already.
+    /// False if another copy of it already waits.
     pub(crate) is_first: bool,
     /// The stats that were known just before it.
     pub(crate) before: KnownStats,
@@ -66,8 +66,8 @@ impl Memory {
         Self { pending, stale, reported, catalogue, applied: BTreeMap::new() }
     }
 
-    /// Returns an estimate for an anomaly; `None` where nothing is known of its occurrences.
-    /// `windows` are those of its rule beside the four.
+    /// Returns an estimate for an anomaly; `None` if nothing is known about its occurrences.
+    /// `windows` are the additional windows of its rule.
     pub(super) fn estimate(
         &mut self,
         key: AnomalyKey,
@@ -79,7 +79,7 @@ impl Memory {
         (!is_partial || counts.month > 0).then_some(estimate)
     }
 
-    /// Returns what is known of an anomaly's stats: lower bounds of what will be true.
+    /// Returns the known stats of an anomaly: lower bounds of the later state.
     pub(super) fn known(
         &mut self,
         key: AnomalyKey,
@@ -94,14 +94,14 @@ impl Memory {
         let row = if is_partial { self.catalogue.known(key, now) } else { None };
         let mut estimate = if let Some((as_of, mut base)) = row {
             base.mark = entry.and_then(|entry| entry.mark_after(as_of)).unwrap_or(base.mark);
-            // It may have been read later than operations were sent.
+            // The stats may have been read after operations were sent.
             Estimate { as_of: Some(as_of), stats: raised(base, windows, summary.unsent, &summary) }
         } else {
             let (as_of, base) = stale.map(|Seen { as_of, value }| (as_of, value)).unzip();
             let base = base.unwrap_or_else(KnownStats::unknown);
             Estimate { as_of, stats: raised(base, windows, summary.fresh, &summary) }
         };
-        // Where operations were sent again, the newest reply may have some of them.
+        // If operations were sent again, the newest reply may include some of them.
         if let Some((times, stats)) = self.applied.get(&key) {
             let newest = KnownStats::from(stats.clone()).aged(times.began_at, now);
             let mut stats = raised(newest, windows, summary.unsent, &summary);
@@ -116,7 +116,7 @@ impl Memory {
         estimate
     }
 
-    /// Returns the number of repair attempts by the history that was seen last, if one was.
+    /// Returns the number of repair attempts in the last known history, if there is one.
     fn listed_attempts(&mut self, key: AnomalyKey, waiting: &Summary) -> Option<u64> {
         match waiting.fresh.repairs + waiting.doubtful.repairs {
             0 => Some(self.stale.get(key)?.repairs()?.value.total),
@@ -130,13 +130,14 @@ impl Memory {
         Some(seen)
     }
 
-    /// Adds an operation before it is durable. One that may have been sent was sent after `now`.
+    /// Adds an operation before it is durable. An operation that may have been sent was sent after
+    /// `now`.
     pub(super) fn reserve(&mut self, now: Timestamp, write: &SpoolWrite) -> Accepted {
         let SpoolWrite { operation, maybe_sent } = write;
         let key = operation.key();
         let windows = operation.rule().map(RuleRef::extra_windows).unwrap_or_default();
         let mut before = self.known(key, now, windows).stats;
-        // A row says when it was read, and not when the reply arrived.
+        // A row has the time of the read, and not that of the reply.
         let may_hold = self.stale.get(key).map(|entry| entry.may_hold(now));
         let may_be_known = *maybe_sent && may_hold.unwrap_or_else(|| self.catalogue.has(key));
         let is_doubtful = !operation.id().is_made_up() || may_be_known;
@@ -150,23 +151,24 @@ impl Memory {
         let mut estimate = self.known(key, now, windows);
         if let Operation::Occurrence(Occurrence { at, episode: Some(_), .. }) = operation {
             if !self.is_count_known(key, now) {
-                // A zero would be a lie: it is an occurrence, or of an incident that has one.
+                // A zero would be wrong: this is an occurrence, or belongs to an incident that has
+                // one.
                 estimate.stats.counts = estimate.stats.counts.max(counts_of_one(*at, now));
             }
-            // Whether it is an occurrence is not decided: it is no step.
+            // It is not decided whether this is an occurrence, so it is no step.
             before = estimate.stats.clone();
         }
         Accepted { is_first, before, estimate }
     }
 
-    /// Returns true if it is known how often an anomaly has happened.
+    /// Returns true if the number of an anomaly's occurrences is known.
     fn is_count_known(&mut self, key: AnomalyKey, now: Timestamp) -> bool {
         let stale = self.stale.get(key).map(|entry| entry.stats(now).value);
         stale.is_some_and(|stats| !stats.is_partial) || self.catalogue.has(key)
     }
 
-    /// Adds the operations that wait to the stats that the store has just returned; `None` where it
-    /// knows none, and no occurrence waits. Nothing is counted twice.
+    /// Adds the waiting operations to the stats that the store has just returned; `None` if the
+    /// store knows none, and no occurrence waits. Nothing is counted twice.
     pub(super) fn with_waiting(
         &mut self,
         key: AnomalyKey,
@@ -186,8 +188,8 @@ impl Memory {
         Some(stats)
     }
 
-    /// Returns the repairs of an anomaly as they are once everything that waits is applied, and
-    /// when their last known part was current; `None` where they were not seen.
+    /// Returns the repairs of an anomaly as they will be after all waiting operations are applied,
+    /// and the time at which their last known part was current; `None` if they were not seen.
     pub(super) fn repairs(
         &mut self,
         key: AnomalyKey,
@@ -199,7 +201,8 @@ impl Memory {
         Some(seen)
     }
 
-    /// Updates the last known repairs of an anomaly. Of those that wait any may be in the history.
+    /// Updates the last known repairs of an anomaly. The history may include any of the waiting
+    /// ones.
     pub(super) fn update_repairs(
         &mut self,
         key: AnomalyKey,
@@ -211,7 +214,7 @@ impl Memory {
         self.stale.update_repairs(key, times, history, are_in_stats);
     }
 
-    /// Completes details by the operations that wait, given the stats that result of them.
+    /// Completes details with the waiting operations, given the resulting stats.
     pub(super) fn complete(
         &self,
         key: AnomalyKey,
@@ -223,7 +226,7 @@ impl Memory {
             repairs.total = repairs.total.max(stats.repair_attempts.unwrap_or_default());
             stats.repair_attempts = Some(repairs.total);
         }
-        // An alert that waits may change it.
+        // A waiting alert may change it.
         details.firing = None;
         details.fix = match stats.mark {
             KnownMark::Unknown | KnownMark::Absent => None,
@@ -266,9 +269,9 @@ impl Memory {
         self.catalogue.note(&noted, || signature_of(occurrence));
     }
 
-    /// Updates the last known stats of an anomaly, unless one of its operations may be in them that
-    /// waits too; `None` if the store does not know it. They are news for other instances if this
-    /// one has written.
+    /// Updates the last known stats of an anomaly, unless they may include one of its waiting
+    /// operations; `None` if the store does not know it. If this instance has written, they are
+    /// announced to other instances.
     pub(super) fn update_stats(
         &mut self,
         key: AnomalyKey,
@@ -290,13 +293,14 @@ impl Memory {
         };
         self.catalogue.note(&noted, || None);
         if is_written {
-            // Also if nothing differs: the mark is known here already, as of an earlier time.
+            // Announced even without a difference: this instance knows the mark already, as of an
+            // earlier time.
             self.catalogue.announce(key);
         }
         self.stale.update_stats(key, times, stats)
     }
 
-    /// Updates what a list has read of an anomaly, as [`Memory::update_stats`].
+    /// Updates the row of an anomaly that a list has read, as [`Memory::update_stats`] does.
     pub(super) fn update_row(
         &mut self,
         key: AnomalyKey,
@@ -317,7 +321,7 @@ impl Memory {
         self.stale.update_stats(key, times, stats)
     }
 
-    /// Updates the last known details of an anomaly, as [`Memory::update_stats`].
+    /// Updates the last known details of an anomaly, as [`Memory::update_stats`] does.
     pub(super) fn update_details(
         &mut self,
         key: AnomalyKey,
@@ -346,8 +350,8 @@ impl Memory {
         self.stale.note_unknown(key, times)
     }
 
-    /// Removes an operation that waits no longer. Once none that was sent waits, takes over what
-    /// the store has returned for them.
+    /// Removes an operation that no longer waits. If no other operation that was sent waits, adopts
+    /// the stats that the store has returned for them.
     pub(super) fn remove(&mut self, operation: &Operation) -> Option<Fall> {
         let key = operation.key();
         self.pending.remove(operation);
@@ -385,8 +389,8 @@ pub(super) fn signature_of(occurrence: &Occurrence) -> Option<Signature> {
     Signature::from_stored(&occurrence.signature_json.to_stored())
 }
 
-/// Returns lower bounds for what is true once the operations that wait are applied. `base` has none
-/// of those in `surely_new`, and may have any of the others.
+/// Returns lower bounds of the state after the waiting operations are applied. `base` includes none
+/// of the operations in `surely_new`, and may include any of the others.
 fn raised(
     base: KnownStats,
     windows: &[ExtraWindow],

@@ -1,4 +1,4 @@
-//! Tests of estimates: what was last known, and what waits.
+//! Tests of estimates from the last known state and the waiting operations.
 
 use super::{
     memory::Memory, pending::Pending, refusing_store::catalogue, reported::Reported,
@@ -141,7 +141,8 @@ fn a_write_on_a_later_page_that_was_sent_before_counts_once() {
     memory.reserve(at(1), &second);
     memory.reserve(at(1), &write(EventId::unique(), false));
     assert_eq!(count(&mut memory), 3);
-    // The first is applied, and the reply has the second too, which had been applied before.
+    // The first operation is applied, and the reply includes the second too, which was applied
+    // before.
     let Operation::Occurrence(occurrence) = &first.operation else { unreachable!() };
     memory.update_recorded(occurrence, times(2, 3), &stats(2));
     assert_eq!(count(&mut memory), 3);

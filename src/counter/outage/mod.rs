@@ -1,15 +1,16 @@
 //! The parts that serve calls while the store, or a shard of it, does not answer, and that bring
 //! the store up to date afterwards. `fallback.rs` takes writes, which `append.rs` appends to the
-//! spool, and estimates answers from `memory.rs`: what waits (`pending.rs`; `waiting.rs`: for one
-//! anomaly, with its `occurrences.rs`, `effects.rs`, `repair_copies.rs` and `waiting_id.rs`) and
-//! what was last known (`stale_cache.rs`; `stale_entry.rs`: of one anomaly). `revival.rs` puts dead
-//! letters back. `probe.rs` notices that a shard answers again, `resend.rs` decides what a failover
-//! may have forgotten (of `resend_buffer.rs` and `held_writes.rs`), which `sending.rs` sends again,
-//! and `replay.rs` applies the spool (`pass.rs`, `progress.rs`: how far it is; `unsettled.rs`: what
-//! may have left it; `trials.rs`: which shards may take it; `refusals.rs`: which operations are at
-//! fault themselves), both by `executor.rs` (`applying.rs`: one call; `execution.rs`: the outcome
-//! of a write). `reported.rs` knows which news were reported, `lost_writes.rs` reports counts that
-//! fell. The replay is a `vital_task.rs`.
+//! spool, and estimates answers from `memory.rs`: the waiting operations (`pending.rs`;
+//! `waiting.rs`: those of one anomaly, with `occurrences.rs`, `effects.rs`, `repair_copies.rs` and
+//! `waiting_id.rs`) and the last known state (`stale_cache.rs`; `stale_entry.rs`: that of one
+//! anomaly). `revival.rs` puts dead letters back. `probe.rs` notices that a shard answers again.
+//! `resend.rs` decides which writes of `resend_buffer.rs` and `held_writes.rs` a failover may have
+//! lost, and `sending.rs` sends them again. `replay.rs` applies the spool (`pass.rs`,
+//! `progress.rs`: its progress; `unsettled.rs`: the operations that may have left the spool;
+//! `trials.rs`: the shards that may take operations; `refusals.rs`: the operations that are at
+//! fault themselves). Both use `executor.rs` (`applying.rs`: one call; `execution.rs`: the outcome
+//! of a write). `reported.rs` knows which news were reported, and `lost_writes.rs` reports counts
+//! that fell. The replay runs as a `vital_task.rs`.
 //!
 //! Order of imports: config, append, occurrences, effects, repair_copies, waiting_id, stale_entry →
 //! waiting → pending, stale_cache, reported, resend_buffer, held_writes, trials, refusals, pass,
@@ -75,19 +76,18 @@ pub(super) use memory::{Accepted, Estimate};
 pub(super) use resend_buffer::ResendBuffer;
 pub(super) use stale_entry::{CallTimes, Seen};
 
-/// Time for writing to disk what a later process may have to send again.
+/// Time limit for writing to disk the writes that a later process may have to send again.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The tasks that end outages.
 #[derive(Debug)]
 pub(super) struct Outages {
     closing: mpsc::Sender<oneshot::Sender<()>>,
-    /// The last acknowledged writes; absent where the store forgets no write.
+    /// The last acknowledged writes; absent if the store never forgets a write.
     pub(super) resend_buffer: Option<Arc<ResendBuffer>>,
 }
 
 impl Outages {
-    /// Starts the tasks.
     pub(super) fn start(executor: Executor, config: DegradedConfig) -> Self {
         let resender = Resender::new(&executor, config);
         let resend_buffer = resender.as_ref().map(Resender::buffer);
@@ -97,7 +97,7 @@ impl Outages {
         Self { closing, resend_buffer }
     }
 
-    /// Ends the replay, and stores what a later process may have to send again.
+    /// Ends the replay, and stores the writes that a later process may have to send again.
     pub(super) async fn close(&self) {
         let (closed, is_closed) = oneshot::channel();
         let closing = async {

@@ -12,10 +12,10 @@ pub(super) fn counts_of_one(at: Timestamp, now: Timestamp) -> WindowCounts {
     WindowCounts { hour, day, week, month }
 }
 
-/// Numbers of occurrences in the windows of a rule beside the four, in the order of its windows.
+/// The numbers of occurrences in the additional windows of a rule, in the order of the windows.
 pub(super) type ExtraNumbers = [u64; MAX_EXTRA_WINDOWS];
 
-/// Returns in which of a rule's `windows` one occurrence is.
+/// Returns the numbers of one occurrence: 1 for each of a rule's `windows` that contains it.
 pub(super) fn extra_of_one(at: Timestamp, now: Timestamp, windows: &[ExtraWindow]) -> ExtraNumbers {
     by_window(windows, |window| u64::from(at >= window.start(now)))
 }
@@ -33,8 +33,8 @@ fn by_window(windows: &[ExtraWindow], number: impl Fn(&ExtraWindow) -> u64) -> E
 pub(super) struct Occurrences {
     by_id: BTreeMap<u64, Timestamp>,
     by_time: BTreeMap<Timestamp, u32>,
-    /// For each window its start, and the number of occurrences from there on. An event leaves a
-    /// window once, so that moving the starts costs little.
+    /// The start of each window, and the number of occurrences since then. An event leaves a window
+    /// only once, so that moving the starts is cheap.
     counted: [(Timestamp, u64); 4],
 }
 
@@ -54,13 +54,13 @@ impl Occurrences {
         self.by_id.contains_key(&id)
     }
 
-    /// Returns the counts of those that have one of `ids`.
+    /// Returns the counts of the occurrences with one of `ids`.
     pub(super) fn counts_of(&self, now: Timestamp, ids: impl Iterator<Item = u64>) -> WindowCounts {
         ids.filter_map(|id| self.by_id.get(&id))
             .fold(WindowCounts::default(), |counts, at| counts.plus(counts_of_one(*at, now)))
     }
 
-    /// Returns the numbers of those that have one of `ids` in a rule's `windows`.
+    /// Returns the numbers of the occurrences with one of `ids` in a rule's `windows`.
     pub(super) fn extra_of(
         &self,
         now: Timestamp,
@@ -75,8 +75,8 @@ impl Occurrences {
         numbers
     }
 
-    /// Returns the numbers in a rule's `windows`. It goes through the newest ones, and no further
-    /// than the rule counts.
+    /// Returns the numbers in a rule's `windows`. Reads the newest occurrences, and only as many as
+    /// the rule counts.
     pub(super) fn extra(&self, now: Timestamp, windows: &[ExtraWindow]) -> ExtraNumbers {
         by_window(windows, |window| {
             let mut number = 0;
@@ -102,7 +102,7 @@ impl Occurrences {
         true
     }
 
-    /// Removes an occurrence, and returns whether there was one.
+    /// Removes an occurrence. Returns true if there was one.
     pub(super) fn remove(&mut self, id: u64) -> bool {
         let Some(at) = self.by_id.remove(&id) else { return false };
         if let Some(same) = self.by_time.get_mut(&at) {
@@ -123,7 +123,7 @@ impl Occurrences {
             let between = |from, to| -> u64 {
                 self.by_time.range(from..to).map(|(_, same)| u64::from(*same)).sum()
             };
-            // A clock that was set back moves it back.
+            // If the clock was set back, the start moves back too.
             *count += if moved_to < *start { between(moved_to, *start) } else { 0 };
             *count -= if *start < moved_to { between(*start, moved_to) } else { 0 };
             *start = moved_to;

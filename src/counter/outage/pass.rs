@@ -13,18 +13,19 @@ use crate::{domain::AnomalyKey, spool::SpoolError, store::Shard};
 #[derive(Debug)]
 pub(crate) struct Pass {
     pub(crate) begun_at: Instant,
-    /// Its duration; absent before its end.
+    /// The duration of the pass; absent before its end.
     pub(crate) took: Option<Duration>,
     /// The sequence of the next operation.
     pub(crate) next: u64,
-    /// Anomalies with an operation before `next` that waits on: those that follow wait too.
+    /// Anomalies with an operation before `next` that continues to wait. Their later operations
+    /// wait too.
     pub(crate) held: HashSet<AnomalyKey>,
-    /// True if another pass may find more to do: a shard has come back, slots have moved, or an
-    /// operation had to wait though its shard answers.
+    /// True if another pass may find more to do: a shard answers again, slots have moved, or an
+    /// operation had to wait although its shard answers.
     pub(crate) must_repeat: bool,
-    /// Number of writes that shards had taken when it began.
+    /// The number of writes that each shard had taken when the pass began.
     pub(crate) taken: BTreeMap<Shard, u64>,
-    /// True if the spool has failed, so that the pass has not seen all of it.
+    /// True if the spool has failed, so that the pass has not read all of it.
     pub(crate) has_failed: bool,
 }
 
@@ -41,15 +42,16 @@ impl Pass {
         }
     }
 
-    /// Lets the operations of an anomaly wait for another pass, though its shard answers.
+    /// Makes the operations of an anomaly wait for another pass, although its shard answers.
     pub(crate) fn hold(&mut self, key: AnomalyKey) {
         self.held.insert(key);
         self.must_repeat = true;
     }
 
-    /// Notes that the spool has failed: nothing is settled.
+    /// Notes that the spool has failed. Returns `None`, because nothing is settled.
     pub(crate) fn fail(&mut self, error: &SpoolError) -> Option<usize> {
-        // Of a disk that can't be used the spool has two lines, at the beginning and at the end.
+        // The spool itself logs the beginning and the end of a time in which its disk can't be
+        // used.
         if matches!(error, SpoolError::Full | SpoolError::Failed(_)) {
             tracing::error!(%error, "the spool can't be replayed; the replay is retried");
         }

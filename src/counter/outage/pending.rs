@@ -1,6 +1,6 @@
 //! The operations in the spool, in memory: just enough of each to include it in answers while the
-//! store gives none, and to know that a write must queue behind another of its anomaly. A waiting
-//! occurrence takes about 40 bytes, so that all that a full spool holds fits into little memory.
+//! store does not answer, and to know that a write must queue behind another of its anomaly. A
+//! waiting occurrence takes about 40 bytes, so that a full spool fits into little memory.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -18,29 +18,30 @@ use crate::domain::{
     RepairHistory, Timestamp,
 };
 
-/// Maximum size of the texts of repairs and marks. Those of further ones are not in estimates.
+/// Maximum memory for the texts of repairs and marks, in bytes. Estimates lack the texts of further
+/// ones.
 const MAX_TEXT_BYTES: usize = 16 << 20;
-/// Maximum number of names of actions that are kept once for all their repairs.
+/// Maximum number of distinct action names that repairs share.
 const MAX_ACTIONS: usize = 1_000;
 
-/// Maximum number of operations that are noted as sent one by one, 64 bytes each. Beyond, all that
-/// wait count as sent.
+/// Maximum number of operations that are noted individually as sent, 64 bytes each. Above it, all
+/// waiting operations count as sent.
 const MAX_SENT: usize = 65_536;
 
-/// The operations that wait, by anomaly.
+/// The waiting operations, by anomaly.
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
-    /// A hash map would double its memory all at once.
+    /// Not a hash map, which would double its memory at once.
     by_key: BTreeMap<AnomalyKey, Waiting>,
     operations: usize,
-    /// Since when there has been at least one.
+    /// The time since which at least one operation has waited.
     since: Option<Timestamp>,
-    /// The operations that may have been sent, so that the store may have applied them already.
+    /// The operations that may have been sent, so that the store may already have applied them.
     sent: HashMap<AnomalyKey, HashSet<Id>>,
     sent_operations: usize,
-    /// True if that may be any of them, because they are too many to note.
+    /// True if any operation may have been sent, because there are too many to note.
     are_all_sent: bool,
-    /// Names of actions, which are mostly the same.
+    /// Names of actions, most of which are the same.
     actions: HashSet<Arc<str>>,
     text_bytes: usize,
 }
@@ -54,24 +55,24 @@ impl Pending {
         self.since
     }
 
-    /// Returns whether an operation of this anomaly waits.
+    /// Returns true if an operation of this anomaly waits.
     pub(crate) fn holds(&self, key: AnomalyKey) -> bool {
         self.by_key.contains_key(&key)
     }
 
-    /// Returns up to `limit` anomalies of which an operation waits, after a key.
+    /// Returns up to `limit` anomalies with a waiting operation, after a key.
     pub(crate) fn keys_after(&self, after: Option<AnomalyKey>, limit: usize) -> Vec<AnomalyKey> {
         let after = after.map_or(Bound::Unbounded, Bound::Excluded);
         let waiting = self.by_key.range((after, Bound::Unbounded));
         waiting.take(limit).map(|(key, _)| *key).collect()
     }
 
-    /// Returns whether the store may have applied an operation of this anomaly that waits.
+    /// Returns true if the store may have applied a waiting operation of this anomaly.
     pub(crate) fn is_uncertain(&self, key: AnomalyKey) -> bool {
         self.sent.contains_key(&key) || self.are_all_sent && self.holds(key)
     }
 
-    /// Notes that an operation that waits may have been sent to the store.
+    /// Notes that a waiting operation may have been sent to the store.
     pub(crate) fn mark_sent(&mut self, operation: &Operation) {
         let key = operation.key();
         if self.are_all_sent || !self.holds(key) {
@@ -86,8 +87,8 @@ impl Pending {
         }
     }
 
-    /// Adds an operation, and returns whether it is the first of its id. `is_doubtful`: the store
-    /// may have had it before it began to wait.
+    /// Adds an operation. Returns true if it is the first with its id. `is_doubtful` says that the
+    /// store may already have had it before it began to wait.
     pub(crate) fn add(&mut self, now: Timestamp, operation: &Operation, is_doubtful: bool) -> bool {
         self.operations += 1;
         self.since.get_or_insert(now);
@@ -125,7 +126,7 @@ impl Pending {
         Effect::marked(mark, self.has_room(bytes))
     }
 
-    /// Takes room for texts, if there is enough.
+    /// Reserves memory for texts. Returns false if there is not enough.
     fn has_room(&mut self, bytes: usize) -> bool {
         let has_room = self.text_bytes + bytes <= MAX_TEXT_BYTES;
         if has_room {
@@ -157,8 +158,8 @@ impl Pending {
         }
     }
 
-    /// Returns what an estimate needs of the operations of an anomaly, with the windows of its rule
-    /// beside the four.
+    /// Returns the summary of an anomaly's operations that an estimate needs. `windows` are the
+    /// additional windows of its rule.
     pub(crate) fn summary(
         &mut self,
         key: AnomalyKey,
@@ -170,14 +171,15 @@ impl Pending {
         waiting.map(|waiting| waiting.summary(now, windows, sent)).unwrap_or_default()
     }
 
-    /// Adds the repairs of an anomaly to its `history`, which may have any of those that were sent.
+    /// Adds the repairs of an anomaly to its `history`, which may already include any of those that
+    /// were sent.
     pub(crate) fn add_repairs(&self, key: AnomalyKey, history: &mut RepairHistory) {
         if let Some(waiting) = self.by_key.get(&key) {
             waiting.add_repairs(history, sent_of(&self.sent, self.are_all_sent, key));
         }
     }
 
-    /// Returns the fix as it is once everything that waits is applied.
+    /// Returns the fix as it will be after all waiting operations are applied.
     pub(crate) fn fix_after(
         &self,
         key: AnomalyKey,

@@ -1,5 +1,5 @@
-//! Probes the shards whose breakers are open. Until one answers, an open breaker lets nothing else
-//! through.
+//! Probes the shards whose breakers are open. Until a probe is answered, an open breaker lets no
+//! other call through.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,10 +14,11 @@ use crate::{
     store::{Shard, Store},
 };
 
-/// Maximum number of answered probes that wait to be handled.
+/// Maximum number of answered probes that wait for the replay.
 const MAX_ANSWERED: usize = 64;
 
-/// Probes for as long as the service runs. Returns the shards that have answered a probe.
+/// Starts a task that probes for as long as the service runs. Returns the receiver of the shards
+/// that answered.
 pub(crate) fn start(
     store: &Arc<dyn Store>,
     health: &Arc<Health>,
@@ -49,7 +50,7 @@ async fn run(
             let (store, health, answered) = (&store, &health, &answered);
             async move {
                 if health.observe_probe(shard, &store.check(shard).await) {
-                    // If the channel is full, this shard is probed again.
+                    // If the channel is full, this shard is probed again later.
                     let _ = answered.try_send(shard);
                 }
             }

@@ -1,12 +1,12 @@
-//! Decides which operations are at fault themselves: those that were refused alone several times,
-//! while their server took others. An error that comes and goes must not condemn an operation, so
+//! Decides which operations are at fault themselves: operations that were refused alone several
+//! times while their server took others. An intermittent error must not condemn an operation, so
 //! refusals count only with some time between them, and with a write in between that was taken.
 //!
-//! Where nothing but refused operations waits, the probe is such a write, but only for a few
-//! anomalies. A proxy may pass the probe, which has one key, and refuse all calls that have
-//! several: then it refuses every anomaly, while data that break a call are rare. Above
-//! [`MAX_UNWITNESSED`] anomalies, and no other write taken, it is the server that is at fault:
-//! its writes wait, and the state is degraded.
+//! If only refused operations wait, an answered probe counts as such a write, but only for a few
+//! anomalies. A proxy may pass the probe, which has one key, and refuse all calls with several
+//! keys: it then refuses every anomaly, while data that break a call are rare. If more than
+//! [`MAX_UNWITNESSED`] anomalies are refused and no other write is taken, the server is at fault:
+//! its writes wait, and the state is Degraded.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -21,20 +21,19 @@ use crate::{
     store::{Shard, StoreError},
 };
 
-/// Maximum number of anomalies that may be at fault themselves on a server that takes nothing but
-/// probes.
+/// Maximum number of anomalies that may be at fault themselves on a server that takes only probes.
 pub(crate) const MAX_UNWITNESSED: usize = 32;
 
-/// Number of operations that a shard may refuse alone before it is judged, though the pass has not
-/// ended: a server that refuses everything must not be asked about all that waits.
+/// Number of operations that a shard may refuse alone before it is judged, although the pass has
+/// not ended: all waiting operations must not be sent to a server that refuses everything.
 const MAX_REFUSED: usize = 256;
 
-/// Number of refusals from which an operation is at fault itself.
+/// Number of refusals after which an operation is at fault itself.
 const ENOUGH: u32 = 3;
 /// Minimum time between two refusals that count.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The operations that were refused alone, and the shards that have refused some in this pass.
+/// The operations that were refused alone, and the shards that refused some of them in this pass.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
     /// The refused operations, by sequence.
@@ -47,7 +46,7 @@ pub(crate) struct Refusals {
 struct Refused {
     count: u32,
     last_at: Instant,
-    /// Number of writes that its shard had taken by then.
+    /// Number of writes that its shard had taken at that time.
     taken: u64,
 }
 
@@ -55,15 +54,15 @@ struct Refused {
 #[derive(Debug)]
 pub(crate) struct Refusing {
     pub(crate) fault: StoreError,
-    /// Number of operations.
+    /// Number of refused operations.
     refused: usize,
-    /// Anomalies that it has refused, and those that were not tried; one more than the maximum at
-    /// most.
+    /// Anomalies that it refused, and anomalies that were not tried; at most one more than the
+    /// maximum.
     anomalies: HashSet<AnomalyKey>,
 }
 
 impl Refusing {
-    /// Returns whether so few anomalies were refused that a probe may speak for their shard.
+    /// Returns true if so few anomalies were refused that a probe counts as a write of their shard.
     pub(crate) fn are_few(&self) -> bool {
         self.anomalies.len() <= MAX_UNWITNESSED
     }
@@ -76,8 +75,8 @@ impl Refusing {
 }
 
 impl Refusals {
-    /// Counts a refusal at `now`, after its shard has taken `taken` writes, and returns whether
-    /// there were enough.
+    /// Counts a refusal at `now`, after the shard has taken `taken` writes. Returns true if there
+    /// were enough refusals.
     pub(crate) fn are_enough(&mut self, now: Instant, sequence: u64, taken: u64) -> bool {
         let first = Refused { count: 1, last_at: now, taken };
         let refused = self.operations.entry(sequence).or_insert(first);
@@ -87,12 +86,12 @@ impl Refusals {
         refused.count >= ENOUGH
     }
 
-    /// Forgets an operation that waits no longer.
+    /// Forgets an operation that no longer waits.
     pub(crate) fn forget(&mut self, sequence: u64) {
         self.operations.remove(&sequence);
     }
 
-    /// Notes in this pass that a shard has refused an operation of an anomaly alone.
+    /// Notes that a shard has refused an operation of an anomaly alone in this pass.
     pub(crate) fn note_refused(&mut self, shard: Shard, key: AnomalyKey, fault: &StoreError) {
         let new = || Refusing { fault: fault.clone(), refused: 0, anomalies: HashSet::new() };
         let refusing = self.shards.entry(shard).or_insert_with(new);
@@ -100,19 +99,19 @@ impl Refusals {
         refusing.add(key);
     }
 
-    /// Notes in this pass that an operation was not tried, because its shard has refused others.
+    /// Notes that an operation was not tried in this pass, because its shard has refused others.
     pub(crate) fn note_untried(&mut self, shard: Shard, key: AnomalyKey) {
         if let Some(refusing) = self.shards.get_mut(&shard) {
             refusing.add(key);
         }
     }
 
-    /// Returns whether shards are to be judged before the pass ends.
+    /// Returns true if shards must be judged before the pass ends.
     pub(crate) fn are_many(&self) -> bool {
         self.shards.values().any(|refusing| refusing.refused >= MAX_REFUSED)
     }
 
-    /// Returns the shards that have refused operations in this pass, to be judged.
+    /// Removes and returns the shards that refused operations in this pass, to be judged.
     pub(crate) fn take_shards(&mut self) -> BTreeMap<Shard, Refusing> {
         mem::take(&mut self.shards)
     }

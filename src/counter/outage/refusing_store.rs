@@ -1,4 +1,4 @@
-//! A store of the tests of this folder.
+//! A store for the tests in this folder.
 
 use std::{
     collections::HashMap,
@@ -25,7 +25,7 @@ use crate::{
     },
 };
 
-/// A catalogue that knows nothing.
+/// Creates an empty catalogue.
 pub(crate) fn catalogue() -> Arc<Catalogue> {
     let config =
         CatalogueConfig { max_anomalies: NonZeroUsize::MIN, reconcile_minutes: NonZeroU32::MIN };
@@ -33,18 +33,18 @@ pub(crate) fn catalogue() -> Arc<Catalogue> {
     Arc::new(Catalogue::new(Arc::new(RefusingStore::default()), rules, config))
 }
 
-/// A store in memory that refuses every call with an event of certain ids, and does not answer in
-/// time if a call is large.
+/// A store in memory that refuses every call with an event of certain ids, and times out if a call
+/// is large.
 #[derive(Debug, Default)]
 pub(crate) struct RefusingStore {
     pub(crate) refused_ids: Vec<String>,
     /// Ids of removals whose anomaly is being moved.
     pub(crate) moving_ids: Vec<String>,
     pub(crate) fails_checks: bool,
-    /// The size of a call in bytes from which it is late.
+    /// The minimum size of a call that times out, in bytes.
     pub(crate) late_from: Option<usize>,
     pub(crate) counted: Mutex<HashMap<AnomalyKey, Vec<String>>>,
-    /// The ids of events that came as ones that may have been sent before.
+    /// The ids of events that arrived as ones that may have been sent before.
     pub(crate) came_again: Mutex<Vec<String>>,
     pub(crate) calls: Mutex<usize>,
     pub(crate) resets: watch::Sender<Resets>,
@@ -113,7 +113,7 @@ impl Store for RefusingStore {
         occurrences.into_iter().map(&mut record).collect()
     }
 
-    /// Recognises no id, unless calls can be late.
+    /// Recognises no id, unless calls can time out.
     async fn record_again(
         &self,
         moment: Moment,

@@ -1,19 +1,19 @@
-//! Tells which repair attempts that wait may be in the anomaly's history already. A history has no
-//! ids, so that one of which another copy may have been recorded is compared by what it says.
+//! Finds out which waiting repair attempts may already be in the anomaly's history. A history has
+//! no ids, so an attempt that may have been recorded is compared by its content.
 
 use crate::domain::{RecentAttempt, RepairHistory};
 
-/// A repair attempt that waits.
+/// A waiting repair attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct WaitingAttempt {
     pub(super) attempt: RecentAttempt,
-    /// True if the store may have had it before. A caller's second report of an attempt may have
+    /// True if the store may already have had it. A caller's second report of an attempt may have
     /// another time than the first.
     pub(super) is_doubtful: bool,
 }
 
-/// Returns the attempts that wait, in their order, without those that may be in the history: each
-/// attempt of the history is taken for one copy.
+/// Returns the waiting attempts in their order, without those that may be in the history: each
+/// attempt in the history matches one copy.
 pub(super) fn without_copies(
     history: &RepairHistory,
     mut waiting: Vec<WaitingAttempt>,
@@ -23,7 +23,7 @@ pub(super) fn without_copies(
         let found = unmatched.iter().position(|attempt| is_copy(attempt));
         found.map(|index| unmatched.swap_remove(index)).is_some()
     };
-    // The same ones first, or another may be taken for them.
+    // Identical attempts match first; otherwise, another one could match in their place.
     waiting.retain(|waits| !take(&|known| *known == waits.attempt));
     waiting.retain(|WaitingAttempt { attempt, is_doubtful }| {
         let is_like = |known: &RecentAttempt| {
@@ -61,7 +61,7 @@ mod tests {
             waits(true, true, 1),
             waits(true, false, 5),
         ];
-        // The second is in the history, the first may be the other that is.
+        // The second one is in the history, and the first one may be the other one in it.
         let left = vec![fresh, waits(true, true, 1), waits(true, false, 5)];
         assert_eq!(without_copies(&history, waiting), left);
     }

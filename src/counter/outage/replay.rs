@@ -1,9 +1,9 @@
-//! Applies the operations of the spool once the store answers again: in order, in batches, at a
-//! bounded pace. Those of a shard that is still unavailable are passed over. If the process dies in
-//! between, the last page is applied again, which the operations' ids make harmless.
+//! Applies the operations of the spool when the store answers again: in order, in batches, at a
+//! limited rate. Operations of a shard that is still unavailable are skipped. If the process ends
+//! in between, the last page is applied again, which the ids of the operations make harmless.
 //!
 //! A shard that answers a probe is on trial: its breaker stays open until one of the writes that
-//! wait for it was applied.
+//! wait for it is applied.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -37,21 +37,21 @@ use crate::{
     telemetry,
 };
 
-/// Maximum pause between two passes. A pass takes long when it replays much at a bounded pace,
-/// which is no reason to wait.
+/// Maximum pause between two passes. Without it, a long pass that only the rate limit makes long
+/// would cause a long pause.
 const MAX_PASS_PAUSE: Duration = Duration::from_secs(5);
 
 /// The task that replays the spool and ends outages.
 #[derive(Debug)]
 pub(crate) struct Replay {
     executor: Executor,
-    /// Absent where the store forgets no write.
+    /// Absent if the store never forgets a write.
     resender: Option<Resender>,
     /// Changes whenever a breaker opens.
     outages: watch::Receiver<u64>,
     /// Shards that have answered a probe.
     probes: mpsc::Receiver<Shard>,
-    /// Those received from `probes` that are not handled yet.
+    /// The shards received from `probes` that are not handled yet.
     answered: BTreeSet<Shard>,
     trials: Trials,
     refusals: Refusals,
@@ -67,7 +67,7 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
-    /// Replays until it is asked to end. `probes` has the shards that have answered a probe.
+    /// Replays until it is asked to end. `probes` receives the shards that have answered a probe.
     pub(crate) fn start(
         executor: Executor,
         resender: Option<Resender>,
@@ -124,11 +124,11 @@ impl Replay {
             self.update_state(waiting);
             if let Some(settled) = settled {
                 self.progress.log(waiting);
-                // A store that has just come back must not be overloaded.
+                // A store that has just recovered must not be overloaded.
                 let pace = f64::from(self.config.replay_per_second.get());
                 sleep_until(began_at + Duration::from_secs_f64(settled as f64 / pace)).await;
             } else if stores_more {
-                // Live appends come between two pieces.
+                // New appends run between two pieces.
                 tokio::task::yield_now().await;
             } else if waiting == 0 {
                 if let Some(closed) = self.wait_for_work().await {
@@ -138,7 +138,8 @@ impl Replay {
             } else if (pass.must_repeat || self.executor.health.unavailable().is_empty())
                 && Instant::now() >= repeat_at
             {
-                // A store that answers probes and accepts no write must not cause constant reading.
+                // A store that answers probes but takes no write must not cause constant reads of
+                // the spool.
                 let took = pass.took.unwrap_or_else(|| pass.begun_at.elapsed());
                 let pause = (took * 4).min(MAX_PASS_PAUSE).max(probe_interval);
                 repeat_at = Instant::now() + pause;
@@ -185,7 +186,7 @@ impl Replay {
         }
     }
 
-    /// Completes when there may be something to do. Returns the request to end, if that is it.
+    /// Completes when there may be work. Returns the request to end, if there is one.
     async fn wait_for_work(&mut self) -> Option<oneshot::Sender<()>> {
         let filled = async {
             match &self.executor.fallback {
@@ -193,7 +194,7 @@ impl Replay {
                 None => pending().await,
             }
         };
-        // Stragglers are looked for while writes are held.
+        // Stragglers are searched for while writes are held.
         let holds = self.resender.as_ref().is_some_and(Resender::holds);
         let straggler = async {
             match holds {
@@ -218,9 +219,9 @@ impl Replay {
         None
     }
 
-    /// Ends the outages of the shards that answer again, once the writes that they may have
-    /// forgotten were sent again: those come before the writes that they have never had. Returns
-    /// whether operations may now be applied that could not be before.
+    /// Ends the outages of the shards that answer again. Before that, the writes that they may have
+    /// forgotten are sent again, because these precede the writes that they never had. Returns true
+    /// if operations may now be applied that could not be applied before.
     async fn end_outages(&mut self) -> bool {
         while let Ok(shard) = self.probes.try_recv() {
             self.answered.insert(shard);
@@ -257,8 +258,8 @@ impl Replay {
         }
     }
 
-    /// Decides whether the shards that have refused operations in this pass, and taken nothing, are
-    /// at fault: not if they take a probe, and have refused few anomalies.
+    /// Decides whether the shards that refused operations in this pass and took none are at fault.
+    /// A shard is not at fault if it takes a probe and has refused few anomalies.
     async fn judge_refusals(&mut self, pass: &Pass) {
         let health = &self.executor.health;
         for (shard, refusing) in self.refusals.take_shards() {
@@ -282,8 +283,9 @@ impl Replay {
         self.executor.fallback.as_ref().is_none_or(|fallback| fallback.spool().is_usable())
     }
 
-    /// Ends the trials of shards that nothing waits for, at the end of a pass; all of them where
-    /// the spool can't be used: what waits can't be tried, and is no reason to refuse the rest.
+    /// Ends the trials of shards that no operation waits for, at the end of a pass. If the spool
+    /// can't be used, ends all trials: the waiting operations can't be tried, which is no reason to
+    /// refuse other calls.
     fn end_trials(&mut self, waiting: usize, pass: &mut Pass) {
         for shard in self.trials.end_pass(waiting == 0 || pass.has_failed) {
             self.recover(shard);
@@ -291,8 +293,8 @@ impl Replay {
         pass.must_repeat |= self.trials.must_repeat();
     }
 
-    /// Applies the next page of the spool, except for operations that must wait on. Returns how
-    /// many are settled; `None` at the end of the spool.
+    /// Applies the next page of the spool, except for operations that must continue to wait.
+    /// Returns the number of settled operations; `None` at the end of the spool.
     async fn replay_page(&mut self, pass: &mut Pass) -> Option<usize> {
         let fallback = self.executor.fallback.clone()?;
         self.progress.begin_page();
@@ -314,7 +316,7 @@ impl Replay {
         {
             return None;
         }
-        // At least four pages per second, however slow the pace: outages end between pages.
+        // At least four pages per second, even at a low rate: outages end between pages.
         let per_page = self.config.replay_per_second.get() as usize / 4;
         let limit = per_page.clamp(1, BATCH_OPERATIONS);
         let page = match fallback.spool().waiting(pass.next, limit, MAX_CALL_BYTES).await {
@@ -356,7 +358,7 @@ impl Replay {
         Some(count)
     }
 
-    /// Takes account of how a settlement has ended.
+    /// Notes the outcome of a settlement.
     fn note_settled(
         &mut self,
         fallback: &Fallback,
@@ -366,7 +368,7 @@ impl Replay {
         match result {
             Ok(marked_up_to) => self.marked_up_to = marked_up_to,
             Err(error) => {
-                // They are applied again, which changes nothing.
+                // They are applied again, which has no effect.
                 self.sent.extend(settled.all.iter().map(|spooled| spooled.sequence));
                 if matches!(error, SpoolError::Unconfirmed(_)) {
                     self.unsettled.doubt(settled.all);
@@ -389,7 +391,7 @@ impl Replay {
         spooled.maybe_sent || self.sent.contains(&spooled.sequence)
     }
 
-    /// Applies operations of one kind. `last` is the sequence of the last one of the page.
+    /// Applies operations of one kind. `last` is the sequence of the page's last operation.
     async fn replay_run(
         &mut self,
         run: &[Spooled],
@@ -432,7 +434,7 @@ impl Replay {
         Ok(())
     }
 
-    /// Decides what the outcome of an operation means.
+    /// Decides what follows from the outcome of an operation.
     fn settle(
         &mut self,
         spooled: &Spooled,

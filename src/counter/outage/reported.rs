@@ -1,6 +1,6 @@
-//! The news that were reported in this outage, by anomaly. Writes that have waited are judged again
-//! by what comes back when they are applied: only what nobody has heard of is reported then.
-//! Bounded in number.
+//! The news that were reported in this outage, by anomaly. Writes that waited are judged again by
+//! the replies when they are applied; only news that were not reported before are reported then.
+//! The number of anomalies is bounded.
 
 use lru::LruCache;
 
@@ -12,12 +12,12 @@ use crate::{
     store::{RecordOutcome, Recorded},
 };
 
-/// Why an occurrence is applied again.
+/// The reason why an occurrence is applied again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// It has waited in the spool.
+    /// It waited in the spool.
     Replay,
-    /// The store had acknowledged it, and may have forgotten it.
+    /// The store acknowledged it, and may have forgotten it.
     Resend,
 }
 
@@ -30,17 +30,17 @@ pub(crate) struct Reported {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Entry {
-    /// The highest level.
+    /// The highest reported level.
     level: Option<EscalationLevel>,
-    /// The time of the occurrence by which it regressed last.
+    /// The time of the occurrence with the last reported regression.
     regressed_at: Option<Timestamp>,
-    /// Nothing was known of the anomaly when its writes began to be sent again, as after a restart:
-    /// another process has answered them, and reported their steps.
+    /// True if nothing was known of the anomaly when its writes began to be sent again, as after a
+    /// restart: another process has answered them, and reported their steps.
     is_blind: bool,
 }
 
 impl Reported {
-    /// Creates one that knows the news of at most `limit` anomalies, the last ones.
+    /// Creates an empty memory for the news of the last `limit` anomalies.
     pub(crate) fn new(limit: usize) -> Self {
         Self { entries: LruCache::unbounded(), limit }
     }
@@ -61,8 +61,8 @@ impl Reported {
         self.entries.get_or_insert_mut(key, Entry::default)
     }
 
-    /// Judges an occurrence that was applied again, given the frequency after it. Returns what
-    /// nobody has heard of. `known` are the stats that a caller got last.
+    /// Judges an occurrence that was applied again, given the frequency after it. Returns the news
+    /// that were not reported before. `known` are the last stats that a caller got.
     pub(crate) fn judge(
         &mut self,
         source: Source,
@@ -80,7 +80,7 @@ impl Reported {
         news
     }
 
-    /// Returns whether it is the first after the mark, and that is news.
+    /// Returns true if it is the first occurrence after the mark, and that was not reported before.
     fn judge_regression(
         &self,
         source: Source,
@@ -89,13 +89,13 @@ impl Reported {
         recorded: &Recorded,
     ) -> bool {
         let (fixed_at, stats) = (recorded.stats.fixed_at, KnownStats::from(recorded.stats.clone()));
-        // The process that got the acknowledgement has reported it.
+        // The process that received the acknowledgement has reported it.
         if source == Source::Resend || stats.regressed() != Some(true) {
             return false;
         }
         let is_first = match recorded.outcome {
             RecordOutcome::Counted => stats.has_just_regressed(recorded.previous_last_seen),
-            // Counted by a call whose answer was lost, and with it what was before.
+            // A call whose reply was lost has counted it. The state before it is lost too.
             RecordOutcome::Duplicate => {
                 let was_known = known.is_some_and(|known| known.last_seen <= fixed_at);
                 was_known && Some(occurrence.at) > fixed_at
@@ -103,11 +103,11 @@ impl Reported {
             _ => false,
         };
         let reported = self.entries.peek(&occurrence.key).and_then(|entry| entry.regressed_at);
-        // What was reported before this mark was about an earlier one.
+        // News that were reported before this mark were about an earlier mark.
         is_first && reported <= fixed_at
     }
 
-    /// Returns the level that an anomaly has reached, if that is news.
+    /// Returns the level that an anomaly has reached, if it was not reported before.
     fn judge_step(
         &mut self,
         source: Source,
@@ -118,7 +118,7 @@ impl Reported {
         let (key, rule) = (frequency.key, frequency.rule.rule());
         let known_level = known.and_then(|known| rule.level(known.as_counts()));
         if source == Source::Resend {
-            // Its step was in the answer to its first copy.
+            // The answer to its first copy has reported its step.
             let entry = self.entry(key);
             entry.is_blind |= known.is_none();
             entry.level = entry.level.max(known_level);
@@ -128,7 +128,7 @@ impl Reported {
         }
         let is_step = match outcome {
             RecordOutcome::Counted => frequency.new_step,
-            // Counted by a call whose answer was lost, and with it the count before.
+            // A call whose reply was lost has counted it. The count before it is lost too.
             RecordOutcome::Duplicate => match (known, self.reported_level(key)) {
                 (None, None) => return None,
                 _ => frequency.level > known_level,
@@ -147,12 +147,12 @@ impl Reported {
         self.entries.get(&key).and_then(|entry| entry.level)
     }
 
-    /// Forgets what was reported of an anomaly.
+    /// Forgets which news of an anomaly were reported.
     pub(crate) fn remove(&mut self, key: AnomalyKey) {
         self.entries.pop(&key);
     }
 
-    /// Forgets all of it, because the outage is over.
+    /// Forgets everything, because the outage is over.
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
     }
@@ -232,7 +232,7 @@ mod tests {
         let mut reported = reported();
         for day in 1..=7 {
             let counted = recorded(RecordOutcome::Counted, day - 1, day);
-            // The count that callers got last falls with the first reply of the new server.
+            // The last count that callers got falls with the first reply of the new server.
             let known = if day == 1 { 7 } else { day - 1 };
             assert_eq!(judge(&mut reported, Source::Resend, Some(known), &counted), None, "{day}");
         }
@@ -260,7 +260,7 @@ mod tests {
         );
     }
 
-    /// Judges an occurrence at `second` that was applied, where a mark of `fixed` holds.
+    /// Judges an occurrence at `second` that was applied while a mark of `fixed` holds.
     fn has_regressed(
         reported: &mut Reported,
         (source, outcome): (Source, RecordOutcome),

@@ -1,6 +1,6 @@
-//! Resends acknowledged writes that the store may have forgotten, once it answers again. A reset is
-//! suspected by what connections go through; the identity of the server decides. Where it is the
-//! same as before, nothing was forgotten, and nothing is sent again.
+//! Resends acknowledged writes that the store may have forgotten, when it answers again. The state
+//! of the connections shows that a reset is possible; the identity of the server decides. If the
+//! identity is the same as before, nothing was forgotten, and nothing is sent again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,50 +30,50 @@ use crate::{
     telemetry,
 };
 
-/// Interval of looking for stragglers: writes that were acknowledged just before their shard became
-/// unavailable, and whose answer came just after that was noticed.
+/// Interval of searching for stragglers: writes that were acknowledged just before their shard
+/// became unavailable, and whose reply arrived just after that was noticed.
 const STRAGGLER_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Pause before the held writes on disk are read again, if that has failed.
+/// Pause before the held writes on disk are read again after a failed read.
 const LOAD_RETRY_PAUSE: Duration = Duration::from_secs(30);
 
 /// Maximum number and size of dead letters that are written with one fsync.
 const BURIED_OPERATIONS: usize = 1_000;
 const BURIED_BYTES: usize = 256 << 10;
 
-/// The last acknowledged writes, and those of them that are to be sent again.
+/// The last acknowledged writes, and the writes among them that must be sent again.
 #[derive(Debug)]
 pub(crate) struct Resender {
     buffer: Arc<ResendBuffer>,
-    /// Changes when the store may have forgotten writes of `buffer`.
+    /// Changes when the store may have forgotten writes in `buffer`.
     resets: watch::Receiver<Resets>,
     resets_seen: Resets,
     /// Changes when counts show that the store has forgotten writes.
     lost_writes: Option<watch::Receiver<u64>>,
-    /// The identities of the servers that have acknowledged what is in `buffer`.
+    /// The identities of the servers that acknowledged the writes in `buffer`.
     identities: BTreeMap<Shard, Option<String>>,
     /// The last writes of the shards that are unavailable, taken from `buffer`.
     held: BTreeMap<Shard, HeldWrites>,
-    /// Maximum size of all that is in `held`.
+    /// Maximum size of all writes in `held`, in bytes.
     max_held_bytes: usize,
     held_at: Instant,
-    /// The shards whose held writes are to be sent now, and whether they are unavailable.
+    /// The shards whose held writes must be sent now, and whether each is unavailable.
     due_held: BTreeMap<Shard, bool>,
-    /// The writes of other shards that are to be sent now.
+    /// The writes of other shards that must be sent now.
     due: Vec<HeldWrite>,
-    /// Shards whose writes on disk are not needed any more.
+    /// Shards whose writes on disk are no longer needed.
     released: BTreeSet<Shard>,
     spool: Option<Spool>,
-    /// Number of times that the spool has dropped all held writes, as last seen.
+    /// The last seen number of times that the spool has dropped all held writes.
     drops_seen: u64,
-    /// True once what an earlier process has left on disk is in `held`.
+    /// True after the writes that an earlier process left on disk were added to `held`.
     is_loaded: bool,
-    /// When that is tried next.
+    /// The time of the next attempt to load them.
     load_at: Instant,
 }
 
 impl Resender {
-    /// Returns `None` where the store forgets no write.
+    /// Returns `None` if the store never forgets a write.
     pub(crate) fn new(executor: &Executor, config: DegradedConfig) -> Option<Self> {
         let mut resets = executor.store.resets()?;
         let resets_seen = *resets.borrow_and_update();
@@ -106,8 +106,8 @@ impl Resender {
         Arc::clone(&self.buffer)
     }
 
-    /// Loads the writes that an earlier process has held. Nothing is stored before, because their
-    /// server would be taken for that of the new ones.
+    /// Loads the writes that an earlier process held. Nothing is stored before, because the server
+    /// of the loaded writes would be taken for that of the new ones.
     pub(crate) async fn load(&mut self) {
         let Some(spool) = &self.spool else { return };
         let earlier = match spool.held().await {
@@ -139,7 +139,7 @@ impl Resender {
         self.buffer.push(executor.clock.now(), std::iter::once(acknowledged));
     }
 
-    /// Returns whether writes of a shard that is unavailable are held.
+    /// Returns true if writes of an unavailable shard are held.
     pub(crate) fn holds(&self) -> bool {
         !self.held.is_empty()
     }
@@ -170,9 +170,9 @@ impl Resender {
         }
     }
 
-    /// Holds the writes of shards that are unavailable, and decides which writes of the others are
-    /// to be sent again. `back` are the unavailable shards that answer again. Returns whether the
-    /// store may have forgotten writes.
+    /// Holds the writes of unavailable shards, and decides which writes of the others must be sent
+    /// again. `back` are the unavailable shards that answer again. Returns true if the store may
+    /// have forgotten writes.
     pub(crate) async fn update(
         &mut self,
         executor: &Executor,
@@ -182,9 +182,9 @@ impl Resender {
         let doubt = self.new_doubt();
         let away = unavailable - back;
         self.hold(executor, unavailable);
-        // Writes that were acknowledged just before a breaker opened may have come into the buffer
-        // since: they are decided together with those that are held. So are those of a shard that
-        // is available, of which some are held because they could not be sent.
+        // Writes that were acknowledged just before a breaker opened may have been added to the
+        // buffer since. They are decided together with the held writes. So are the writes of an
+        // available shard of which some are held because they could not be sent.
         let mut together = back.clone();
         if doubt > Doubt::None {
             together.extend(self.held.keys());
@@ -241,7 +241,7 @@ impl Resender {
 
     fn hold_buffered(&mut self, executor: &Executor, is_held: impl Fn(Shard) -> bool) {
         for write in self.buffer.take(|operation| is_held(executor.shard(operation))) {
-            // Slots may have moved since.
+            // Slots may have moved since then.
             let shard = executor.shard(&write.1);
             let identity = self.identities.get(&shard).and_then(Option::as_deref);
             let held = self.held.entry(shard).or_default();
@@ -250,8 +250,8 @@ impl Resender {
         forget_oldest(&mut self.held, self.max_held_bytes);
     }
 
-    /// Decides about the held writes of a shard that answers again, or has never failed in this
-    /// process.
+    /// Decides about the held writes of a shard that answers again, or that has never failed in
+    /// this process.
     async fn decide_held(&mut self, executor: &Executor, shard: Shard, was_unavailable: bool) {
         let identity = executor.store.identity(shard).await;
         let Some(held) = self.held.get_mut(&shard) else { return };
@@ -262,13 +262,13 @@ impl Resender {
             return;
         }
         held.doubt = Doubt::None;
-        // A shard that was unavailable may not take writes yet: its writes stay held until it does.
+        // A shard that was unavailable may not take writes yet. Its writes stay held until it does.
         if !was_unavailable {
             self.release(shard);
         }
     }
 
-    /// Decides about the writes in the buffer of a shard that is available.
+    /// Decides about the buffered writes of an available shard.
     async fn decide_buffered(&mut self, executor: &Executor, shard: Shard, doubt: Doubt) {
         let before = self.identities.get(&shard);
         if doubt == Doubt::None && before.is_some() {
@@ -280,13 +280,14 @@ impl Resender {
             let taken = self.buffer.take(|operation| executor.shard(operation) == shard);
             self.due.extend(taken.into_iter().map(HeldWrite::new));
         }
-        // An identity that a reset has overtaken is of another server than the first writes.
+        // If a reset happened in the meantime, the identity belongs to another server than that of
+        // the first writes.
         if doubt > Doubt::None || *self.resets.borrow() == self.resets_seen {
             self.identities.insert(shard, identity);
         }
     }
 
-    /// Puts the held writes of a shard back into the buffer, because it takes writes again.
+    /// Puts the held writes of a shard back into the buffer, because the shard takes writes again.
     pub(crate) fn release(&mut self, shard: Shard) {
         if let Some(held) = self.held.remove(&shard) {
             self.buffer.put_back(held.writes.into_iter().map(HeldWrite::into_parts));
@@ -340,7 +341,7 @@ impl Resender {
         held.put_back(kept);
         if !failed.contains(&shard) {
             held.doubt = Doubt::None;
-            // This server has acknowledged all of them by now.
+            // This server has acknowledged all of them.
             held.identity = self.identities.get(&shard).cloned().flatten();
             if !was_unavailable {
                 self.release(shard);
@@ -355,8 +356,8 @@ impl Resender {
         for write in sent {
             let shard = executor.shard(&write.operation);
             if failed.contains(&shard) {
-                // All of its writes, because a shard that fails may forget those that it has
-                // applied. The server that has acknowledged them first is another one.
+                // All of its writes are held, because a failing shard may forget the writes that it
+                // has applied. Another server acknowledged them first.
                 let held = self.held.entry(shard).or_default();
                 held.push(None, write);
                 held.doubt = held.doubt.max(Doubt::Suspected);
@@ -367,7 +368,7 @@ impl Resender {
         self.buffer.put_back(kept.into_iter());
     }
 
-    /// Holds writes that could neither be sent nor spooled: they are sent again after a pause.
+    /// Holds writes that could be neither sent nor spooled. They are sent again after a pause.
     fn keep_left(&mut self, executor: &Executor, left: Vec<Operation>) {
         let now = executor.clock.now();
         let shards: BTreeSet<Shard> =
@@ -381,7 +382,7 @@ impl Resender {
     }
 
     /// Makes dead letters of writes that the store refuses for good. Returns those that could not
-    /// be written.
+    /// be stored.
     async fn bury(
         &self,
         executor: &Executor,
@@ -402,7 +403,7 @@ impl Resender {
         let Some(spool) = &self.spool else { return Vec::new() };
         let (mut refused, mut left) = (refused, Vec::new());
         while !refused.is_empty() {
-            // Writes that callers wait for are stored in between.
+            // Writes that callers wait for are stored between two pieces.
             let sizes = refused.iter().map(|(write, _)| write.operation.bytes());
             let rest = refused.split_off(fitting(sizes, BURIED_OPERATIONS, BURIED_BYTES));
             let piece = mem::replace(&mut refused, rest);
@@ -417,8 +418,8 @@ impl Resender {
         left
     }
 
-    /// Makes writes wait that were refused alone: the replay finds out whether they are at fault.
-    /// Returns those that can't wait.
+    /// Spools writes that were refused alone: the replay finds out whether they are at fault.
+    /// Returns those that can't be spooled.
     async fn spool(&self, executor: &Executor, suspects: Vec<SpoolWrite>) -> Vec<Operation> {
         let mut left = Vec::new();
         let Some(fallback) = executor.fallback.as_ref().filter(|_| !suspects.is_empty()) else {
@@ -434,7 +435,7 @@ impl Resender {
         left
     }
 
-    /// Brings the held writes on disk a piece further. Returns whether there is more to do.
+    /// Stores the next piece of the held writes on disk. Returns true if there is more to store.
     pub(crate) async fn store_piece(&mut self) -> bool {
         let now = Instant::now();
         if !self.is_loaded && now >= self.load_at {
@@ -444,7 +445,7 @@ impl Resender {
         if spool.held_drops() != self.drops_seen {
             self.drops_seen = spool.held_drops();
             self.held.values_mut().for_each(|held| held.mark_dropped(now));
-            // Some may have been stored since.
+            // Some of them may have been stored since.
             release_on_disk(&spool, self.held.keys()).await;
         }
         if let Some((shard, held)) = self.held.iter_mut().find(|(_, held)| held.must_store(now)) {
@@ -455,7 +456,7 @@ impl Resender {
             }
             return true;
         }
-        // Only when what has moved to another shard is on disk there.
+        // Released only when the writes that moved to another shard are stored there.
         if self.held.values().all(HeldWrites::are_stored) {
             let mut released = mem::take(&mut self.released);
             released.retain(|shard| !self.held.contains_key(shard));
@@ -464,13 +465,13 @@ impl Resender {
         false
     }
 
-    /// Stores what would have to be sent again if Redis is another one at the next start.
+    /// Stores the writes that must be sent again if Redis is another server at the next start.
     pub(crate) async fn close(&mut self, executor: &Executor) {
         self.buffer.expire(executor.clock.now());
         self.hold_buffered(executor, |_| true);
         let Some(spool) = self.spool.clone().filter(|_| self.is_loaded) else { return };
         for (shard, held) in &mut self.held {
-            // What is on disk may have the identity of a server that has changed since.
+            // The writes on disk may have the identity of a server that was replaced since.
             let mut must_rewrite = held.doubt == Doubt::Certain;
             while !held.are_stored() || mem::take(&mut must_rewrite) {
                 let Err(error) = held.store(&spool, *shard, CLOSING).await else { continue };
@@ -483,8 +484,9 @@ impl Resender {
     }
 }
 
-/// Decides whether writes are sent again to a server with the identity `now`, of which another one
-/// or the same, with the identity `before`, has acknowledged them. `None` is not known.
+/// Returns true if writes must be sent to a server with the identity `now`. They were acknowledged
+/// by the same or another server, which had the identity `before`. `None` stands for an unknown
+/// identity.
 fn must_send(doubt: Doubt, now: Option<&str>, before: Option<&str>) -> bool {
     match (doubt, now, before) {
         (Doubt::Certain, _, _) => true,

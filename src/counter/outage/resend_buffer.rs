@@ -1,6 +1,6 @@
-//! The writes that the store has acknowledged last. Replication is asynchronous: a failed master
+//! The last writes that the store has acknowledged. Replication is asynchronous: a failed master
 //! may lose writes that it had not replicated yet. So the last writes are sent again after a
-//! reconnection; because of their ids that changes nothing where nothing was lost.
+//! reconnection. Because of their ids, that has no effect if nothing was lost.
 
 use std::{collections::VecDeque, mem, time::Instant};
 
@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 
 use crate::domain::{Operation, Timestamp};
 
-/// Maximum difference between the elapsed time and a clock that is corrected, in microseconds.
-/// Above it the clock was set.
+/// Maximum difference between the elapsed time and a clock that was only corrected, in
+/// microseconds. With a larger difference, the clock was set.
 const CORRECTION_MICROS: i64 = 60 * 1_000_000;
 
 /// The acknowledged writes of the last seconds.
@@ -19,7 +19,7 @@ pub(crate) struct ResendBuffer {
     remembered: Mutex<Remembered>,
 }
 
-/// The limits of what is remembered.
+/// The limits of the remembered writes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RememberLimits {
     pub(crate) seconds: i64,
@@ -32,17 +32,17 @@ pub(crate) type Acknowledged = (Timestamp, Operation);
 
 #[derive(Debug, Default)]
 struct Remembered {
-    /// Oldest first.
+    /// The oldest first.
     operations: VecDeque<Acknowledged>,
-    /// Approximate size of `operations`.
+    /// Approximate size of `operations` in bytes.
     bytes: usize,
     /// The time of the last change, by both clocks.
     changed: Option<(Timestamp, Instant)>,
 }
 
 impl Remembered {
-    /// Moves the times with a clock that was set in between: whatever it shows, writes expire by
-    /// the time that has elapsed since their acknowledgement.
+    /// Shifts the times if the clock was set in between: whatever it shows, writes expire by the
+    /// time that has elapsed since their acknowledgement.
     fn follow(&mut self, now: Timestamp) {
         let at = Instant::now();
         let Some((last_now, last_at)) = self.changed.replace((now, at)) else { return };
@@ -90,27 +90,27 @@ impl ResendBuffer {
         Self { limits, remembered: Mutex::default() }
     }
 
-    /// Adds writes that were acknowledged just now. These are copies of what the store has, so that
-    /// they may be forgotten by `now`, also while nothing that it has may be.
+    /// Adds writes that were just acknowledged. They are copies of what the store has, so they may
+    /// expire by `now`, even while nothing in the store may.
     pub(crate) fn push(&self, now: Timestamp, acknowledged: impl Iterator<Item = Operation>) {
         let mut remembered = self.remembered.lock();
         remembered.follow(now);
         for operation in acknowledged {
             remembered.push((now, operation));
         }
-        // In an outage nothing is acknowledged, and the writes before it stay.
+        // In an outage nothing is acknowledged, and the earlier writes stay.
         remembered.remove_before(now.minus_seconds(self.limits.seconds));
         remembered.remove_beyond(self.limits);
     }
 
-    /// Removes what is too old.
+    /// Removes the writes that are too old.
     pub(crate) fn expire(&self, now: Timestamp) {
         let mut remembered = self.remembered.lock();
         remembered.follow(now);
         remembered.remove_before(now.minus_seconds(self.limits.seconds));
     }
 
-    /// Removes the writes that are `wanted`, and returns them, oldest first, with the time of their
+    /// Removes the `wanted` writes and returns them, oldest first, with the times of their
     /// acknowledgement.
     pub(crate) fn take(&self, wanted: impl Fn(&Operation) -> bool) -> Vec<Acknowledged> {
         let mut remembered = self.remembered.lock();
@@ -121,12 +121,12 @@ impl ResendBuffer {
         taken
     }
 
-    /// Puts back writes that were taken; they expire as if they had not been.
+    /// Puts back writes that were taken. They expire as if they had not been taken.
     pub(crate) fn put_back(&self, taken: impl Iterator<Item = Acknowledged>) {
         let mut remembered = self.remembered.lock();
         let newer = remembered.take_all();
         let mut by_time: Vec<_> = taken.chain(newer).collect();
-        // Writes of the same time keep their order.
+        // Writes with the same time keep their order.
         by_time.sort_by_key(|(acknowledged_at, _)| *acknowledged_at);
         by_time.into_iter().for_each(|write| remembered.push(write));
         remembered.remove_beyond(self.limits);

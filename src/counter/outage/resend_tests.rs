@@ -1,4 +1,4 @@
-//! Tests of the resend, on a store that refuses, with a spool that is full.
+//! Tests of the resend, on a store that refuses writes, with a full spool.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -22,7 +22,7 @@ fn event(key: u64, id: &str) -> Operation {
     Operation::Occurrence(Occurrence { key, id, at, signature_json, episode, rule })
 }
 
-/// Sends what is due, as after each look of the replay.
+/// Sends the writes that are due, as the replay does.
 async fn look(resender: &mut Resender, executor: &Executor) {
     let none = BTreeSet::new();
     resender.update(executor, &none, &none).await;

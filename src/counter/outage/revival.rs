@@ -1,4 +1,4 @@
-//! Dead letters that are put back into the spool.
+//! Puts dead letters back into the spool.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,12 +13,12 @@ use crate::{
 /// Maximum number and size of dead letters that are put back with one fsync.
 const REVIVED_LETTERS: usize = 256;
 const REVIVED_BYTES: usize = 1 << 20;
-/// Pause before the file is asked again which letters are dead.
+/// Pause before the file is read again to find out which letters are dead.
 const REVIVAL_RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 impl Fallback {
-    /// Puts the dead letter of a sequence back into the spool, or all of them. Returns how many
-    /// there were.
+    /// Puts the dead letter with a sequence back into the spool, or all dead letters. Returns their
+    /// number.
     pub(crate) async fn revive_dead(
         self: &Arc<Self>,
         now: Timestamp,
@@ -27,7 +27,7 @@ impl Fallback {
         let (mut next, limit) = only.map_or((0, REVIVED_LETTERS), |sequence| (sequence, 1));
         let last = match only {
             Some(sequence) => sequence,
-            // Those that die again meanwhile come later.
+            // Letters that die again in the meantime have later sequences.
             None => self.spool().last_dead_letter().await?.unwrap_or_default(),
         };
         let mut revived = 0;
@@ -38,7 +38,7 @@ impl Fallback {
             let letters = letters.into_iter().filter(|letter| letter.sequence <= last);
             let (sequences, operations): (Vec<u64>, Vec<Operation>) =
                 letters.filter_map(|letter| Some((letter.sequence, letter.operation?))).unzip();
-            // In memory first, as in `accept`.
+            // Added to memory first, as in `accept`.
             self.change(|memory| {
                 for operation in &operations {
                     memory.pending.add(now, operation, true);
@@ -46,7 +46,7 @@ impl Fallback {
             });
             let result = match self.spool().revive_dead(sequences.clone()).await {
                 Err(CallError::Failed(error)) => Err(error),
-                // What has waited for it waits on: its caller no longer does.
+                // Operations that wait behind it continue to wait. Its caller does not.
                 Err(CallError::Late(late)) => late.result().await,
                 Ok(revived) => Ok(revived),
             };
@@ -64,7 +64,7 @@ impl Fallback {
         Ok(revived)
     }
 
-    /// Takes letters that are dead all the same out of memory, once the file says which.
+    /// Removes letters from memory that are still dead, when the file shows which.
     pub(super) async fn end_revival(self: Arc<Self>, letters: Vec<(u64, Operation)>) {
         let sequences: Vec<u64> = letters.iter().map(|(sequence, _)| *sequence).collect();
         let dead = loop {
@@ -77,7 +77,7 @@ impl Fallback {
         self.wake_replay();
     }
 
-    /// Takes letters out of memory, except for those that wait.
+    /// Removes letters from memory, except for those that wait.
     fn remove_unless(&self, letters: &[(u64, Operation)], waits: impl Fn(u64) -> bool) {
         self.change(|memory| {
             for (_, operation) in letters.iter().filter(|(sequence, _)| !waits(*sequence)) {

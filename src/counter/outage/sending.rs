@@ -1,4 +1,4 @@
-//! Sends acknowledged writes again, batch by batch, and notes what has become of each.
+//! Sends acknowledged writes again, batch by batch, and notes the outcome of each.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -14,24 +14,24 @@ use crate::{
     store::Shard,
 };
 
-/// The shards that have answered writes that were sent again, and those that have not.
+/// The shards that have answered writes that were sent again, and the shards that have not.
 #[derive(Debug, Default)]
 pub(crate) struct Resent {
     pub(crate) answered: BTreeSet<Shard>,
     pub(crate) failed: BTreeSet<Shard>,
 }
 
-/// A resend that is under way.
+/// A resend in progress.
 pub(crate) struct Sending<'a> {
     executor: &'a Executor,
-    /// Returns whether the process ends: what is not sent yet is left to the next one.
+    /// Returns true if the process ends. Writes that are not sent yet are left to the next process.
     is_closing: &'a (dyn Fn() -> bool + Sync),
     pub(crate) resent: Resent,
     /// Number of writes that were applied.
     pub(crate) count: usize,
-    /// Writes that the store refuses for good, with reasons.
+    /// Writes that the store refuses for good, with the reasons.
     pub(crate) refused: Vec<(SpoolWrite, String)>,
-    /// Those whose call was refused with nothing else in it, and those of the same anomalies that
+    /// Writes whose call was refused with nothing else in it, and writes of the same anomalies that
     /// wait behind them.
     pub(crate) suspects: Vec<SpoolWrite>,
     suspected: HashSet<AnomalyKey>,
@@ -50,10 +50,10 @@ impl<'a> Sending<'a> {
         }
     }
 
-    /// Sends writes, unless their shard has failed. Returns those that the store may forget again,
-    /// with the time from which they are remembered: one that it had forgotten is as new as any
-    /// other, and one that it still knows keeps its time, because it would never expire if it were
-    /// sent again and again.
+    /// Sends writes, unless their shard has failed. Returns the writes that the store may forget
+    /// again, with the time from which they are remembered: a write that it had forgotten is as new
+    /// as any other; a write that it still had keeps its time, because otherwise it would never
+    /// expire when it is sent again and again.
     pub(crate) async fn send(&mut self, mut due: Vec<HeldWrite>) -> Vec<HeldWrite> {
         let mut are_kept = Vec::with_capacity(due.len());
         for mut run in due.chunk_by_mut(|a, b| a.operation.kind() == b.operation.kind()) {
@@ -81,7 +81,7 @@ impl<'a> Sending<'a> {
         let (mut sent, mut writes) = (Vec::new(), Vec::new());
         for (held, is_kept) in batch.iter_mut().zip(&mut are_kept) {
             if self.suspected.contains(&held.operation.key()) {
-                // The one before it waits in the spool: it must not overtake it.
+                // The write before it waits in the spool, and must not be overtaken.
                 let operation = held.operation.clone();
                 self.suspects.push(SpoolWrite { operation, maybe_sent: true });
                 *is_kept = false;
@@ -101,7 +101,7 @@ impl<'a> Sending<'a> {
         are_kept
     }
 
-    /// Notes the outcome of a write. Returns whether the store may forget it again.
+    /// Notes the outcome of a write. Returns true if the store may forget it again.
     fn note(&mut self, write: SpoolWrite, execution: Execution) -> bool {
         let key = write.operation.key();
         let shard = self.executor.shard(&write.operation);
@@ -112,8 +112,8 @@ impl<'a> Sending<'a> {
                 self.count += 1;
                 true
             }
-            // It is too large to be sent in time, its anomaly is being moved, or it is at fault:
-            // the replay finds out, and the others go on.
+            // It is too large to be sent in time, its anomaly is being moved, or it is at fault.
+            // The replay finds out which, and the others continue.
             Execution::RefusedAlone(_) | Execution::Held { .. } => {
                 self.suspected.insert(key);
                 self.suspects.push(write);

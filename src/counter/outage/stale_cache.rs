@@ -1,6 +1,6 @@
-//! The last known state of anomalies, for answers while the store gives none: repairs and marks,
-//! and the counts of those that were asked for lately. (The catalogue has the counts of all.)
-//! Bounded in bytes. A count that is lower than an earlier reply said shows here: the store has
+//! The last known state of anomalies, for answers while the store does not answer: repairs and
+//! marks, and the counts of recently requested anomalies. (The catalogue has the counts of all.)
+//! Bounded in bytes. A count that is lower than in an earlier reply is detected here: the store has
 //! lost events.
 
 use lru::LruCache;
@@ -15,14 +15,14 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct StaleCache {
     entries: LruCache<AnomalyKey, StaleEntry>,
-    /// Approximate size of `entries`.
+    /// Approximate size of `entries` in bytes.
     bytes: usize,
     max_bytes: usize,
 }
 
 impl StaleCache {
     pub(crate) fn new(max_bytes: usize) -> Self {
-        // A cache with a capacity would allocate all of its memory at once.
+        // Not created with a capacity, which would allocate all of its memory at once.
         Self { entries: LruCache::unbounded(), bytes: 0, max_bytes }
     }
 
@@ -59,7 +59,7 @@ impl StaleCache {
         fall
     }
 
-    /// Updates the repairs of an anomaly. `are_in_stats`: none of them waits as well.
+    /// Updates the repairs of an anomaly. `are_in_stats` says that none of them also waits.
     pub(crate) fn update_repairs(
         &mut self,
         key: AnomalyKey,
@@ -70,7 +70,7 @@ impl StaleCache {
         self.change(key, times, |entry| entry.update_repairs(times, history, are_in_stats));
     }
 
-    /// Adds the repairs of an anomaly to its stats, now that none of them waits as well.
+    /// Adds the repairs of an anomaly to its stats, after none of them waits any more.
     pub(crate) fn settle_repairs(&mut self, key: AnomalyKey) {
         if let Some(entry) = self.entries.peek_mut(&key) {
             entry.settle_repairs();
@@ -106,7 +106,7 @@ impl StaleCache {
         let entry = self.entries.get_or_insert_mut(key, || StaleEntry::new(times.arrived_at));
         let bytes_before = entry.bytes();
         let result = change(entry);
-        // One must not evict all others.
+        // A single anomaly must not evict all others.
         entry.limit_details(self.max_bytes / 4);
         self.bytes = self.bytes - bytes_before + entry.bytes();
         self.evict();
@@ -165,7 +165,7 @@ mod tests {
         let mut cache = cache();
         cache.update_stats(KEY, times(0, 2), &stats(7, at(0)));
         assert_eq!(cache.update_stats(KEY, times(1, 3), &stats(6, at(0))), None);
-        // The one that was not overlapped still bounds the next.
+        // The reply that did not overlap still bounds the next one.
         let fall = Some(Fall { from: 7, to: 6 });
         assert_eq!(cache.update_stats(KEY, times(3, 4), &stats(6, at(0))), fall);
     }
@@ -195,8 +195,8 @@ mod tests {
     }
 
     proptest! {
-        /// Two instances share a store, from which the one whose clock is ahead removes what has
-        /// expired for it. Calls are executed with any time up to the reply.
+        /// Two instances share a store, and the instance whose clock is ahead removes events that
+        /// have expired by its clock. Calls are executed with any time up to the reply.
         #[test]
         fn events_that_expire_for_an_instance_whose_clock_is_ahead_are_no_fall(
             ages in vec(0..90_i64, 1..30),

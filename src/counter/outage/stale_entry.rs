@@ -1,4 +1,4 @@
-//! The last known state of one anomaly, of which some parts may not have been seen.
+//! The last known state of one anomaly. Parts of it may not have been seen.
 
 use crate::{
     domain::{
@@ -8,32 +8,34 @@ use crate::{
     store::AnomalyDetails,
 };
 
-/// Approximate size of an entry without details, with what the cache needs for it.
+/// Approximate size of an entry without details, including its overhead in the cache, in bytes.
 pub(super) const ENTRY_BYTES: usize = size_of::<StaleEntry>() + 96;
 
-/// Lead of an entry over a new reply from which the clock was set back in between, in seconds.
+/// If an entry is ahead of a new reply by more than this, the clock was set back in between, in
+/// seconds.
 const SET_BACK_SECONDS: i64 = 60;
 
-/// Maximum difference of the clocks of instances, in seconds: events that have left for one of
-/// them are gone for all.
+/// Maximum difference between the clocks of instances, in seconds: an event that has expired for
+/// one of them is gone for all.
 pub(super) const SKEW_SECONDS: i64 = 60;
 
-/// Maximum difference between two times of one mark, in seconds: that of an older writer's is
-/// derived from the mark's remaining life.
+/// Maximum difference between two times of one mark, in seconds: the time of an older writer's mark
+/// is derived from its remaining TTL.
 const MARK_TOLERANCE_SECONDS: i64 = 2;
 
-/// The last known state of an anomaly. What was not seen is absent.
+/// The last known state of an anomaly. Parts that were not seen are absent.
 #[derive(Clone, Debug)]
 pub(crate) struct StaleEntry {
     stats: Option<Seen<AnomalyStats>>,
     details: Option<Box<SeenDetails>>,
-    /// When the last reply of which it is made arrived: writes that were sent before may be in it.
+    /// The time at which the last reply that it is based on arrived. It may include writes that
+    /// were sent before.
     arrived_at: Timestamp,
-    /// Absent where the last reply does not bound later ones.
+    /// Absent if the last reply does not bound later ones.
     floor: Option<Floor>,
 }
 
-/// A value, and when it was current.
+/// A value, and the time at which it was current.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen<T> {
     pub(crate) as_of: Timestamp,
@@ -49,8 +51,8 @@ struct SeenDetails {
     repairs: Option<Seen<RepairHistory>>,
 }
 
-/// A bound for the replies to later calls: they have no lower count for as long as all of these
-/// events are inside 30 days.
+/// A bound for the replies to later calls: their count is not lower while all of these events are
+/// inside 30 days.
 #[derive(Clone, Copy, Debug)]
 struct Floor {
     count: u64,
@@ -59,7 +61,7 @@ struct Floor {
     arrived_at: Timestamp,
 }
 
-/// A count of 30 days that fell, although none of its events had left.
+/// A 30-day count that fell although none of its events had expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fall {
     pub(crate) from: u64,
@@ -85,24 +87,24 @@ impl StaleEntry {
         Self { stats: None, details: None, arrived_at, floor: None }
     }
 
-    /// Returns its approximate size in memory.
+    /// Returns its approximate size in memory, in bytes.
     pub(super) fn bytes(&self) -> usize {
         let extra = self.stats.as_ref().map_or(0, |stats| size_of_val(&*stats.value.extra));
         ENTRY_BYTES + extra + self.details.as_deref().map_or(0, SeenDetails::bytes)
     }
 
-    /// Returns whether a write that was sent at this time may be part of it.
+    /// Returns true if it may include a write that was sent at this time.
     pub(crate) fn may_hold(&self, sent_at: Timestamp) -> bool {
         self.arrived_at >= sent_at
     }
 
-    /// Returns the stats that were seen last, as they were then.
+    /// Returns the last seen stats, as they were then.
     pub(crate) fn last_stats(&self) -> Option<&AnomalyStats> {
         self.stats.as_ref().map(|stats| &stats.value)
     }
 
-    /// Returns what is known of the stats at `now`, and as of when. Where none were seen, the
-    /// number of repairs is that of [`repairs`](Self::repairs).
+    /// Returns the known stats at `now`, and the time at which they were current. If none were
+    /// seen, the number of repairs is that of [`repairs`](Self::repairs).
     pub(crate) fn stats(&self, now: Timestamp) -> Seen<KnownStats> {
         if let Some(Seen { as_of, value }) = &self.stats {
             let value = KnownStats::from(value.clone()).aged(*as_of, now);
@@ -115,7 +117,7 @@ impl StaleEntry {
         Seen { as_of: times.into_iter().flatten().min().unwrap_or(self.arrived_at), value }
     }
 
-    /// Returns the repairs, where they have been seen.
+    /// Returns the repairs, if they were seen.
     pub(crate) fn repairs(&self) -> Option<&Seen<RepairHistory>> {
         self.details.as_ref()?.repairs.as_ref()
     }
@@ -124,14 +126,14 @@ impl StaleEntry {
         self.details.as_ref()?.fix.as_ref()
     }
 
-    /// Returns the mark, if it was seen later than at this time.
+    /// Returns the mark, if it was seen after this time.
     pub(crate) fn mark_after(&self, time: Timestamp) -> Option<KnownMark> {
         let fix = self.seen_fix().filter(|fix| fix.as_of > time)?;
         Some(mark_of(fix).into())
     }
 
-    /// Returns the details as far as they have been seen, and the time of the oldest of them. The
-    /// fix is without the marks that wait.
+    /// Returns the details that were seen, and the time of the oldest of them. The fix does not
+    /// include waiting marks.
     pub(crate) fn details(&self) -> (Option<Timestamp>, KnownDetails) {
         let Some(details) = &self.details else { return Default::default() };
         let fix = details.fix.as_ref().map(|fix| fix.as_of);
@@ -147,7 +149,7 @@ impl StaleEntry {
         (times.into_iter().flatten().min(), known)
     }
 
-    /// Notes a reply. Returns whether its call began after all earlier replies.
+    /// Notes a reply. Returns true if its call began after all earlier replies.
     fn arrive(&mut self, times: CallTimes) -> bool {
         if self.arrived_at > times.arrived_at.plus_seconds(SET_BACK_SECONDS) {
             self.arrived_at = times.arrived_at;
@@ -170,7 +172,7 @@ impl StaleEntry {
         if known_at > times.arrived_at.plus_seconds(SET_BACK_SECONDS) {
             (known_at, self.floor) = (Timestamp::MIN, None);
         }
-        // Batches may come back in another order than they were sent.
+        // Replies may arrive in another order than their batches were sent.
         if known_at <= as_of {
             self.set_stats(as_of, stats.clone());
         }
@@ -199,7 +201,7 @@ impl StaleEntry {
         self.update_stats(times, &details.stats)
     }
 
-    /// Updates the repairs. `are_in_stats`: none of them waits as well.
+    /// Updates the repairs. `are_in_stats` says that none of them also waits.
     pub(super) fn update_repairs(
         &mut self,
         times: CallTimes,
@@ -208,8 +210,8 @@ impl StaleEntry {
     ) {
         let is_later = self.arrive(times);
         let repairs = &mut self.details.get_or_insert_default().repairs;
-        // Calls may come back in another order than they were made: of two that overlap, the one
-        // that has more attempts was executed later.
+        // Replies may arrive in another order than their calls: of two that overlap, the one with
+        // more attempts was executed later.
         if is_later || repairs.as_ref().is_none_or(|seen| seen.value.total <= history.total) {
             *repairs = Some(Seen { as_of: times.began_at, value: history.clone() });
         }
@@ -218,7 +220,7 @@ impl StaleEntry {
         }
     }
 
-    /// Takes the number of repairs over into the stats, where it is higher.
+    /// Raises the number of repairs in the stats to that of the history, if that is higher.
     pub(super) fn settle_repairs(&mut self) {
         let Some(attempts) = self.repairs().map(|seen| seen.value.total) else { return };
         if let Some(stats) = &mut self.stats {
@@ -226,8 +228,8 @@ impl StaleEntry {
         }
     }
 
-    /// Updates the mark, which was just set or removed. It is current when the reply arrives, so
-    /// that it wins over a read that was under way at the same time.
+    /// Updates the mark, which was just set or removed. It is current when the reply arrives, so it
+    /// wins over a read that ran at the same time.
     pub(super) fn update_fix(&mut self, times: CallTimes, fix: Option<&PermanentFix>) {
         self.set_fix(times.arrived_at, times, fix);
     }
@@ -247,19 +249,19 @@ impl StaleEntry {
         }
     }
 
-    /// Forgets the details, if they are larger than this.
+    /// Forgets the details if they are larger than this.
     pub(super) fn limit_details(&mut self, max_bytes: usize) {
         self.details.take_if(|details| details.bytes() > max_bytes);
     }
 
-    /// Returns the fall of the count that an unknown anomaly is, if it had any, and whether the
-    /// store was asked after the last reply, so that nothing of it is true.
+    /// Returns the fall of the count, if it had one, because the store does not know the anomaly;
+    /// and whether the call began after the last reply, so that the whole entry is obsolete.
     pub(super) fn note_unknown(&mut self, times: CallTimes) -> (Option<Fall>, bool) {
         let is_later = self.arrive(times);
         (self.compare(times, &AnomalyStats::default()), is_later)
     }
 
-    /// Forgets the details that newer stats have shown to be out of date.
+    /// Forgets details that newer stats have shown to be out of date.
     fn forget_outdated(&mut self) {
         let (Some(stats), Some(details)) = (&self.stats, &mut self.details) else { return };
         let attempts = stats.value.repair_attempts;
@@ -270,20 +272,20 @@ impl StaleEntry {
         });
     }
 
-    /// Compares the count of a reply with the earlier ones, and remembers it for later ones.
+    /// Compares the count of a reply with earlier ones, and remembers it for later ones.
     fn compare(&mut self, times: CallTimes, stats: &AnomalyStats) -> Option<Fall> {
         let CallTimes { began_at, arrived_at } = times;
         let Some(floor) = self.floor else {
             self.floor = Floor::of(arrived_at, stats);
             return None;
         };
-        // A reply to a call that overlapped the earlier one says nothing, and must not push the
-        // floor's time ahead: under load one call would always overlap the next.
+        // A reply to a call that overlapped the earlier one says nothing. It must not advance the
+        // time of the floor: under load, one call would always overlap the next.
         if began_at <= floor.arrived_at {
             return None;
         }
         self.floor = Floor::of(arrived_at, stats);
-        // Calls are executed in batches, with the time of the latest of them.
+        // Calls are executed in batches, with the time of the latest call.
         let may_have_left = RETENTION.start(arrived_at).plus_seconds(SKEW_SECONDS);
         let are_inside = floor.first_seen >= may_have_left;
         let (from, to) = (floor.count, stats.counts.month);
@@ -292,7 +294,7 @@ impl StaleEntry {
 }
 
 impl SeenDetails {
-    /// Returns its approximate size in memory.
+    /// Returns the approximate size in memory, in bytes.
     fn bytes(&self) -> usize {
         let Self { signature_json, fix, repairs, .. } = self;
         let fix = fix.as_ref().and_then(|fix| fix.value.as_ref()).map_or(0, |fix| {
@@ -310,7 +312,7 @@ fn mark_of(fix: &Seen<Option<PermanentFix>>) -> Option<Timestamp> {
     fix.value.as_ref().map(|fix| fix.marked_at)
 }
 
-/// Returns whether a fix is the one whose mark holds since `marked_at`.
+/// Returns true if a fix belongs to the mark that was set at `marked_at`.
 pub(crate) fn is_mark_of(fix: Option<&PermanentFix>, marked_at: Option<Timestamp>) -> bool {
     match (fix, marked_at) {
         (None, None) => true,

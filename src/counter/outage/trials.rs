@@ -1,4 +1,5 @@
-//! Shards on trial: they have answered a probe, but whether they take what waits is not known yet.
+//! Shards on trial: they have answered a probe, but it is not known yet whether they take the
+//! waiting writes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +13,7 @@ pub(crate) struct Trials {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Trial {
-    /// True if the current pass through the spool has begun after it.
+    /// True if the current pass through the spool began after the trial.
     is_covered: bool,
     /// True if a write was refused alone.
     has_refused: bool,
@@ -23,8 +24,8 @@ impl Trials {
         self.by_shard.entry(shard).or_default();
     }
 
-    /// Returns whether operations of any of these shards may be applied. If not, reading millions
-    /// of them would be in vain.
+    /// Returns true if operations of any of these shards may be applied. Otherwise, reading
+    /// millions of operations would be useless.
     pub(crate) fn allow_any(&self, shards: &[Shard], unavailable: &BTreeSet<Shard>) -> bool {
         shards.iter().any(|shard| !unavailable.contains(shard) || self.contains(*shard))
     }
@@ -33,7 +34,7 @@ impl Trials {
         self.by_shard.contains_key(&shard)
     }
 
-    /// Ends a trial. One that has failed begins again with the next answered probe.
+    /// Ends a trial. A shard whose trial failed is on trial again after the next answered probe.
     pub(crate) fn end(&mut self, shard: Shard) {
         self.by_shard.remove(&shard);
     }
@@ -48,9 +49,9 @@ impl Trials {
         self.by_shard.values_mut().for_each(|trial| trial.is_covered = true);
     }
 
-    /// Ends the trials of shards of which a whole pass has applied nothing. Returns those that have
-    /// passed: nothing that waits is theirs. One that has refused a write passes only once nothing
-    /// waits at all.
+    /// Ends the trials of shards for which a whole pass has applied nothing. Returns the shards
+    /// that have passed: no waiting operation is theirs. A shard that has refused a write passes
+    /// only when nothing waits at all.
     pub(crate) fn end_pass(&mut self, nothing_waits: bool) -> Vec<Shard> {
         let mut passed = Vec::new();
         self.by_shard.retain(|shard, trial| {
@@ -62,7 +63,7 @@ impl Trials {
         passed
     }
 
-    /// Returns whether another pass is needed for a decision.
+    /// Returns true if another pass is needed for a decision.
     pub(crate) fn must_repeat(&self) -> bool {
         !self.by_shard.is_empty()
     }

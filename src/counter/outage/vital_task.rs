@@ -1,11 +1,11 @@
-//! A task without which the service must not go on: nothing would apply what waits, and writes
-//! would be accepted all the same.
+//! A task without which the service must not continue: nothing would apply the waiting operations,
+//! while writes would still be accepted.
 
 use std::{future::Future, panic::AssertUnwindSafe, process};
 
 use futures_util::FutureExt as _;
 
-/// Starts a task. If it panics, the process ends: a new one begins with what is on disk.
+/// Starts a task. If it panics, the process ends: a new process starts with the data on disk.
 pub(super) fn spawn(what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(or_else(task, move || {
         tracing::error!(task = what, "the {what} panicked; the process exits");

@@ -1,5 +1,5 @@
-//! The operations that wait for one anomaly, in as few bytes as an estimate needs: a full spool has
-//! millions of them. Their number changes no cost by more than its logarithm.
+//! The waiting operations of one anomaly, in as few bytes as an estimate needs: a full spool has
+//! millions of them. The cost of each call grows only with the logarithm of their number.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -17,24 +17,24 @@ use crate::domain::{
     Timestamp, WindowCounts,
 };
 
-/// The operations that wait for one anomaly. Most anomalies have just one, an occurrence.
+/// The waiting operations of one anomaly. Most anomalies have only one, an occurrence.
 #[derive(Debug)]
 pub(super) enum Waiting {
-    /// With 56 bits of its id. The sizes make the whole 16 bytes.
+    /// An occurrence with 56 bits of its id. With these sizes, the enum takes 16 bytes.
     One {
         at: Timestamp,
         id: [u8; 7],
     },
-    /// One that the store may have had before.
+    /// An occurrence that the store may already have.
     OneDoubtful {
         at: Timestamp,
         id: [u8; 7],
     },
-    /// An alert, of which the store decides whether it counts: it has no effect that is known.
+    /// An alert. The store decides whether it counts, so its effect is not known.
     OneAlert {
         id: [u8; 7],
     },
-    /// A repair, a mark or a removal of one.
+    /// A repair, a mark or the removal of a mark.
     OneOther(Box<(u64, Effect)>),
     Many(Box<Many>),
 }
@@ -42,17 +42,17 @@ pub(super) enum Waiting {
 /// Several operations, or several copies of one.
 #[derive(Debug, Default)]
 pub(super) struct Many {
-    /// Those that the store can't have had before they began to wait.
+    /// Occurrences that the store can't have had before they began to wait.
     fresh: Occurrences,
-    /// Those that it may have had: a caller has given their ids, or they were sent.
+    /// Occurrences that the store may have had: a caller gave their ids, or they were sent.
     doubtful: Occurrences,
     repairs: Effects,
-    /// Number of `repairs` that it may have had.
+    /// Number of `repairs` that the store may have had.
     doubtful_repairs: u64,
     fixes: Effects,
     alerts: BTreeSet<u64>,
-    /// Number of further copies of an operation, where there are any: a client's retry is accepted
-    /// once it is durable itself, and not because the first copy may become so.
+    /// Number of further copies of an operation, if there are any: a client's retry is accepted
+    /// when it is durable itself, and not because the first copy may become durable.
     copies: BTreeMap<Id, u32>,
 }
 
@@ -81,7 +81,7 @@ impl Many {
         is_first
     }
 
-    /// Returns what it took away; `None` if there was no copy.
+    /// Returns what was removed; `None` if there was no copy.
     fn remove(&mut self, id: Id) -> Option<Removed> {
         if let Some(more) = self.copies.get_mut(&id) {
             *more -= 1;
@@ -131,7 +131,7 @@ pub(super) struct Removal {
     pub(super) is_last: bool,
     /// True if no copy of the operation waits any more.
     pub(super) is_gone: bool,
-    /// The size of the texts that went.
+    /// The size of the removed texts in bytes.
     pub(super) text_bytes: usize,
 }
 
@@ -140,38 +140,38 @@ pub(super) struct Removal {
 pub(super) enum New {
     Occurrence {
         at: Timestamp,
-        /// True if the store may have had it before.
+        /// True if the store may already have it.
         is_doubtful: bool,
     },
     Alert,
     Other(Effect),
 }
 
-/// The operations that wait for one anomaly, as far as an estimate needs them.
+/// The waiting operations of one anomaly, as far as an estimate needs them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Summary {
-    /// Those that the store can't have had before they began to wait.
+    /// Operations that the store can't have had before they began to wait.
     pub(super) fresh: Amounts,
-    /// Those of them that it was not sent since.
+    /// Those of `fresh` that were not sent since.
     pub(super) unsent: Amounts,
-    /// Those that it may have had before.
+    /// Operations that the store may have had before.
     pub(super) doubtful: Amounts,
-    /// The times of the oldest and of the newest occurrence inside 30 days.
+    /// The times of the oldest and the newest occurrence inside 30 days.
     pub(super) span: Option<(Timestamp, Timestamp)>,
-    /// The mark once they are applied; absent where they leave it as it is.
+    /// The mark after they are applied; absent if they leave it as it is.
     pub(super) mark: Option<KnownMark>,
 }
 
-/// Occurrences and repairs.
+/// The numbers of occurrences and repairs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Amounts {
     pub(super) counts: WindowCounts,
-    /// In the windows of the anomaly's rule beside the four.
+    /// Occurrences in the additional windows of the anomaly's rule.
     pub(super) extra: ExtraNumbers,
     pub(super) repairs: u64,
 }
 
-/// The operations that may have been sent to the store since they wait.
+/// The operations that may have been sent to the store since they began to wait.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Sent<'a> {
     None,
@@ -194,7 +194,7 @@ impl Waiting {
         }
     }
 
-    /// Adds an operation, and returns whether it is the first of its id.
+    /// Adds an operation. Returns true if it is the first with its id.
     pub(super) fn insert(&mut self, id: Id, new: New) -> bool {
         if let Self::Many(many) = self {
             return many.insert(id, new);
@@ -249,8 +249,8 @@ impl Waiting {
         Some(Removal { is_last, is_gone, text_bytes })
     }
 
-    /// Returns what an estimate needs of the operations. `windows` are those of the anomaly's rule
-    /// beside the four.
+    /// Returns the summary of the operations that an estimate needs. `windows` are the additional
+    /// windows of the anomaly's rule.
     pub(super) fn summary(
         &mut self,
         now: Timestamp,
@@ -289,7 +289,7 @@ impl Waiting {
                 let ids = || ids.iter().filter(|id| id.of == IdOf::Occurrence).map(|id| id.short);
                 (many.fresh.counts_of(now, ids()), many.fresh.extra_of(now, windows, ids()))
             }
-            // All, or there is but one.
+            // All operations, or the only one.
             _ => (summary.fresh.counts, summary.fresh.extra),
         };
         let mut extra = summary.fresh.extra;
@@ -314,14 +314,15 @@ impl Waiting {
                 let sent = ids.iter().filter(is_fresh).count() as u64;
                 self.fresh_repairs().saturating_sub(sent)
             }
-            // All were sent, or there is but one.
+            // All were sent, or there is only one.
             _ => 0,
         }
     }
 
-    /// Adds the repairs to the anomaly's `history`, the newest of them one by one. One that may be
-    /// in it already is added only if it is not the like of one that is. The total is a lower
-    /// bound, because the history may also have any that were sent and are not in its list.
+    /// Adds the repairs to the anomaly's `history`, the newest of them individually. A repair that
+    /// may already be in the history is added only if it differs from all in it. The total is a
+    /// lower bound, because the history may also include any repairs that were sent and are not in
+    /// its list.
     pub(super) fn add_repairs(&self, history: &mut RepairHistory, sent: Sent<'_>) {
         let newest: Vec<&Effect> = match self {
             Self::One { .. } | Self::OneDoubtful { .. } | Self::OneAlert { .. } => Vec::new(),
@@ -378,7 +379,7 @@ impl Waiting {
         }
     }
 
-    /// Returns the fix as it is once everything that waits is applied.
+    /// Returns the fix as it will be after all waiting operations are applied.
     pub(super) fn fix_after(&self, before: Option<PermanentFix>) -> Option<PermanentFix> {
         match self.last_fix() {
             Some(Effect::Marked { at, texts }) => {

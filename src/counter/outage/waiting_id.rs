@@ -1,8 +1,9 @@
-//! The ids of the operations that wait for one anomaly, by which copies are recognised.
+//! The ids of one anomaly's waiting operations, by which copies are recognised.
 
 use crate::domain::{Occurrence, Operation};
 
-/// Occurrences and alerts have ids of their own, apart from those of all other operations.
+/// The id of a waiting operation. Occurrences and alerts have ids of their own, separate from those
+/// of all other operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Id {
     pub(super) of: IdOf,
@@ -26,7 +27,7 @@ impl Id {
         Self { of, short: operation.id().digest().short() }
     }
 
-    /// The id of an occurrence or an alert, from its 56 bits.
+    /// Creates the id of an occurrence or an alert from its 56 bits.
     pub(super) fn of_one(of: IdOf, [a, b, c, d, e, f, g]: [u8; 7]) -> Self {
         Self { of, short: u64::from_be_bytes([0, a, b, c, d, e, f, g]) }
     }
