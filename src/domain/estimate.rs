@@ -52,7 +52,7 @@ pub struct KnownDetails {
     pub known_since: Option<Timestamp>,
     /// The permanent fix that holds; [`KnownStats::mark`] says whether that is known.
     pub fix: Option<PermanentFix>,
-    /// The repairs, newest first.
+    /// The repair history.
     pub repairs: Option<RepairHistory>,
     /// The firing alerts. Absent from an estimate, because each waiting alert may change them.
     pub firing: Option<Firing>,

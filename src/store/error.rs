@@ -1,11 +1,11 @@
-//! The faults of a store: in classes, by which callers decide what to do next, and with a cause,
+//! The faults of a store: their class, by which callers decide what to do next, and their cause,
 //! which operators see.
 
 use std::sync::Arc;
 
 use crate::telemetry::Label;
 
-/// Why a store did not answer. The text is for the log; clients see only what is meant for them.
+/// The fault of a store. The text is for the log; clients see only the text that is meant for them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub struct StoreError {
@@ -18,18 +18,19 @@ pub struct StoreError {
 /// The class of a [`StoreError`], as metrics and traces name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultClass {
-    /// It did not happen; the same call may succeed later.
+    /// The call did not take effect. The same call may succeed later.
     Transient,
-    /// It did not happen, because this anomaly is just being moved to another server: the same call
-    /// may succeed later, and says nothing about other anomalies.
+    /// The call did not take effect, because this anomaly is being moved to another server. The
+    /// same call may succeed later, and the fault says nothing about other anomalies.
     Moving,
-    /// It did not happen, because the store holds as many anomalies as it may. The same call may
-    /// succeed once some have expired, and it says nothing about known anomalies.
+    /// The call did not take effect, because the store has reached its maximum number of anomalies.
+    /// The same call may succeed when some have expired, and the fault says nothing about known
+    /// anomalies.
     Full,
-    /// It may or may not have happened. The same call with the same id is safe.
+    /// The call may have taken effect. Repeating it with the same id is safe.
     Indeterminate,
-    /// It did not happen, and will not for as long as the data of this anomaly are as they are. A
-    /// verdict on one element, never on a whole call.
+    /// The call did not take effect, and will not while the data of this anomaly stay as they are.
+    /// A verdict on one element, never on a whole call.
     Permanent,
 }
 
@@ -48,13 +49,13 @@ impl Label for FaultClass {
     }
 }
 
-/// The cause of a fault, as `/readyz` and metrics name it. It names no server and no data, because
-/// everybody may read it.
+/// The cause of a fault, as `/readyz` and metrics report it. It contains no server and no data,
+/// because everybody may read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// The server has not replied in time.
     Timeout,
-    /// No connection can be made, or it has broken.
+    /// No connection can be established, or it was lost.
     Unreachable,
     /// The server refuses the user or the password.
     Auth,
@@ -113,53 +114,53 @@ impl Label for Cause {
 }
 
 impl StoreError {
-    /// A fault of the class [`FaultClass::Transient`].
+    /// Creates a fault of the class [`FaultClass::Transient`].
     pub fn transient(cause: Cause, text: impl Into<String>) -> Self {
         Self::new(FaultClass::Transient, cause, text.into())
     }
 
-    /// A fault of the class [`FaultClass::Moving`].
+    /// Creates a fault of the class [`FaultClass::Moving`].
     pub fn moving(text: impl Into<String>) -> Self {
         Self::new(FaultClass::Moving, Cause::Cluster, text.into())
     }
 
-    /// A fault of the class [`FaultClass::Full`], of a store with room for so many anomalies.
+    /// Creates a fault of the class [`FaultClass::Full`], for a store with this maximum.
     pub fn full(max_anomalies: usize) -> Self {
         let text =
             format!("the limit of {max_anomalies} anomalies (`store.max_anomalies`) is reached");
         Self::new(FaultClass::Full, Cause::Memory, text)
     }
 
-    /// A fault of the class [`FaultClass::Indeterminate`].
+    /// Creates a fault of the class [`FaultClass::Indeterminate`].
     pub fn indeterminate(cause: Cause, text: impl Into<String>) -> Self {
         let text = text.into() + " (it may have taken effect)";
         Self::new(FaultClass::Indeterminate, cause, text)
     }
 
-    /// A fault of the class [`FaultClass::Permanent`].
+    /// Creates a fault of the class [`FaultClass::Permanent`].
     pub fn permanent(text: impl Into<String>) -> Self {
         Self::new(FaultClass::Permanent, Cause::Refused, text.into())
     }
 
-    /// The fault of a shard that is known to be unavailable, and was not called.
+    /// Creates the fault of a shard that is known to be unavailable and was not called.
     pub fn unavailable() -> Self {
         Self::transient(Cause::Unreachable, "the store is unavailable")
     }
 
-    /// A fault of the disk of this service, of the class [`FaultClass::Transient`]. Clients see the
-    /// text, because it is their way to the file.
+    /// Creates a fault of this service's disk, of the class [`FaultClass::Transient`]. Clients see
+    /// the text, which names the path of the file.
     pub fn own_disk(text: impl Into<String>) -> Self {
         let text = text.into();
         Self::transient(Cause::Disk, text.clone()).shown_as(&text)
     }
 
-    /// The same fault with a text that clients may see.
+    /// Returns the same fault with a text that clients may see.
     #[must_use]
     pub fn shown_as(self, text: &str) -> Self {
         Self { for_clients: Some(text.into()), ..self }
     }
 
-    /// The fault of a call that is not made, because its shard has failed with `fault`.
+    /// Creates the fault of a call that is not made because its shard has failed with `fault`.
     pub fn unavailable_since(fault: &Self) -> Self {
         let for_clients = fault.for_clients.clone();
         Self { cause: fault.cause, for_clients, ..Self::unavailable() }
@@ -169,32 +170,32 @@ impl StoreError {
         Self { class, cause, text, for_clients: None }
     }
 
-    /// The fault of a call whose result is missing.
+    /// Creates the fault of a call whose result is missing.
     pub fn no_result() -> Self {
         Self::indeterminate(Cause::Timeout, "no result was returned")
     }
 
-    /// The class of the fault.
+    /// Returns the class of the fault.
     pub fn class(&self) -> FaultClass {
         self.class
     }
 
-    /// The cause of the fault.
+    /// Returns the cause of the fault.
     pub fn cause(&self) -> Cause {
         self.cause
     }
 
-    /// The text that clients may see: the way to a file of this service.
+    /// Returns the text that clients may see: the path of a file of this service.
     pub fn for_clients(&self) -> Option<&str> {
         self.for_clients.as_deref()
     }
 
-    /// Returns whether the same call may succeed later.
+    /// Returns true if the same call may succeed later.
     pub fn is_temporary(&self) -> bool {
         self.class != FaultClass::Permanent
     }
 
-    /// Returns whether the shard that returned it is at fault, and not the call.
+    /// Returns true if the shard that returned it is at fault, and not the call.
     pub fn is_outage(&self) -> bool {
         matches!(self.class, FaultClass::Transient | FaultClass::Indeterminate)
     }

@@ -1,4 +1,4 @@
-//! The names of the keys in Redis, which no other file knows. Other programs share them: see
+//! The names of the keys in Redis, which no other file knows. Other programs use the same keys: see
 //! docs/design/redis.md before changing one.
 
 use crate::domain::AnomalyKey;
@@ -9,12 +9,12 @@ const KINDS: [&str; 11] = [
     "timeline",
     // String: the number of repair attempts.
     "repair_count",
-    // String: `1` while the mark of a permanent fix holds.
+    // String: `1` while a mark of a permanent fix holds.
     "permanent_fix",
-    // Hash: the signature as first posted, its first time, and the details of the fix.
+    // Hash: the object of the first post, its time, and the details of the fix.
     "metadata",
-    // The rest is this service's own, except the history. The older events, rolled up: see
-    // rollup.lua.
+    // The remaining keys belong to this service only, except the history. The older events, rolled
+    // up: see rollup.lua.
     "folded",
     "folded_counts",
     "folded_ids",
@@ -28,23 +28,23 @@ const KINDS: [&str; 11] = [
     "incidents",
 ];
 
-/// The names of the keys of one deployment.
+/// The names of one deployment's keys.
 #[derive(Clone, Debug)]
 pub(super) struct KeyNames {
-    /// The part before an anomaly's key, by kind.
+    /// The part before the anomaly's key, by kind.
     prefixes: [String; KINDS.len()],
-    /// The part after it.
+    /// The part after the anomaly's key.
     suffix: &'static str,
-    /// String: written by the probe, which makes other types of it in between.
+    /// String: written by the probe, which turns it into other types in between.
     probe: String,
-    /// Stream: what has changed, for the catalogues of other instances.
+    /// Stream: the changes, for the catalogues of other instances.
     changes: String,
-    /// String: the instance that goes through all keys for the others.
+    /// String: the instance that scans all keys for the others.
     walker: String,
 }
 
 impl KeyNames {
-    /// Creates names. With `in_braces` the anomaly's key stands in braces, by which a cluster puts
+    /// Creates names. With `in_braces`, the anomaly's key is in braces, which make a cluster put
     /// all of its keys into one slot.
     pub(super) fn new(prefix: &str, in_braces: bool) -> Self {
         let brace = if in_braces { "{" } else { "" };
@@ -59,23 +59,23 @@ impl KeyNames {
         }
     }
 
-    /// Returns the key of the probe. On a cluster `tag` decides which slot it is in.
+    /// Returns the key of the probe. On a cluster, `tag` determines its slot.
     pub(super) fn probe(&self, tag: Option<&str>) -> String {
         tag.map_or_else(|| self.probe.clone(), |tag| format!("{}:{{{tag}}}", self.probe))
     }
 
-    /// Returns the stream of changes.
+    /// Returns the key of the stream of changes.
     pub(super) fn changes(&self) -> &str {
         &self.changes
     }
 
-    /// Returns the key of the lease to go through all keys.
+    /// Returns the key of the lease for scanning all keys.
     pub(super) fn walker(&self) -> &str {
         &self.walker
     }
 
-    /// Returns a pattern for SCAN, which the timelines, metadata and marks of all anomalies match:
-    /// of each there is one of these at least.
+    /// Returns a pattern for SCAN that the timelines, metadata and marks of all anomalies match:
+    /// every anomaly has at least one of these.
     pub(super) fn pattern(&self) -> String {
         let prefix = self.probe.strip_suffix("probe").unwrap_or_default();
         let is_special = |character: char| "*?[]\\^".contains(character);
@@ -100,7 +100,7 @@ impl KeyNames {
         keys.next()
     }
 
-    /// Returns the first `count` of an anomaly's keys, each in parts. `key` is the anomaly's.
+    /// Returns the first `count` keys of an anomaly, each in parts. `key` is the anomaly's key.
     pub(super) fn first<'a>(
         &'a self,
         count: usize,

@@ -1,5 +1,5 @@
-//! What a store that several programs write to offers to the catalogues of its instances: to go
-//! through all of its anomalies, and to say to each other what has changed.
+//! The interface of a store that several programs write to, for the catalogues of its instances:
+//! they scan all of its anomalies, and announce changes to each other.
 
 use std::{fmt, time::Duration};
 
@@ -8,18 +8,18 @@ use async_trait::async_trait;
 use super::{Judged, Shard, StoreError};
 use crate::domain::{AnomalyKey, AnomalyStats, Firing, Moment};
 
-/// A store of which no process sees all anomalies. A fault of any of this is no outage: counting
-/// goes on without it.
+/// A store in which no process sees all anomalies. A fault of these calls is not an outage:
+/// counting continues without them.
 #[async_trait]
 pub trait SharedRows: fmt::Debug + Send + Sync {
-    /// Finds anomalies of a shard, some at a time: from the beginning with an empty cursor. One may
-    /// be found twice; none is missed that is there throughout.
+    /// Finds anomalies of a shard, some at a time; an empty cursor starts at the beginning. An
+    /// anomaly may be found twice, and none that is present throughout is missed.
     ///
     /// # Errors
-    /// When the store does not answer, or does not permit it.
+    /// Fails if the store does not answer, or if it denies permission.
     async fn find(&self, shard: Shard, cursor: &str) -> Result<Found, StoreError>;
 
-    /// Returns the rows of anomalies, with the counts that their rules ask for; `None` for unknown
+    /// Returns the rows of anomalies, with the counts that their rules need; `None` for unknown
     /// ones.
     async fn read_rows(
         &self,
@@ -27,53 +27,53 @@ pub trait SharedRows: fmt::Debug + Send + Sync {
         anomalies: &[Judged],
     ) -> Vec<Result<Option<StoredRow>, StoreError>>;
 
-    /// Takes or renews the lease to go through the store for all instances. Returns false if
-    /// another one has it.
+    /// Takes or renews the lease for scanning the store for all instances. Returns false if another
+    /// instance has it.
     ///
     /// # Errors
-    /// As above.
+    /// Fails as [`SharedRows::find`] does.
     async fn take_lease(&self, holder: &str, time: Duration) -> Result<bool, StoreError>;
 
-    /// Announces changes to the other instances, which hear them for five minutes.
+    /// Announces changes to the other instances, which can read them for five minutes.
     ///
     /// # Errors
-    /// As above.
+    /// Fails as [`SharedRows::find`] does.
     async fn announce(&self, changes: &[u8]) -> Result<(), StoreError>;
 
-    /// Returns what was announced after a place, from now on without one.
+    /// Returns the announcements after a position; without one, those from now on.
     ///
     /// # Errors
-    /// As above.
+    /// Fails as [`SharedRows::find`] does.
     async fn announced(&self, after: Option<&str>) -> Result<Announced, StoreError>;
 }
 
-/// Anomalies that were found.
+/// A part of the anomalies of a shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// Their keys.
+    /// The keys of the anomalies.
     pub keys: Vec<AnomalyKey>,
-    /// The cursor to go on from; `None` at the end.
+    /// The cursor to continue from; `None` at the end.
     pub next: Option<String>,
 }
 
-/// What a store keeps of an anomaly, as far as a list needs it.
+/// The stored data of an anomaly that a list needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoredRow {
-    /// Its occurrences.
+    /// The stats: occurrences, repairs and mark.
     pub stats: AnomalyStats,
-    /// The object as it was first posted; absent where none was left.
+    /// The object of the first post; absent if none was stored.
     pub signature_json: Option<String>,
-    /// Its alerts that fire; `None` if there are none.
+    /// The firing alerts; `None` if there are none.
     pub firing: Option<Firing>,
 }
 
-/// What other instances have announced.
+/// The announcements of other instances.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Announced {
     /// The announcements, oldest first.
     pub changes: Vec<Vec<u8>>,
-    /// The place to go on from.
+    /// The position to continue from.
     pub next: String,
-    /// True if there may be more.
+    /// True if there may be more announcements.
     pub has_more: bool,
 }

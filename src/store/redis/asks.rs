@@ -1,11 +1,11 @@
-//! What the rules of occurrences ask the scripts for beside the four windows.
+//! The data that the rules of occurrences request from the scripts, besides the four windows.
 
 use std::fmt::Write as _;
 
 use super::time::to_unix_seconds;
 use crate::domain::{Occurrence, RuleRef, Timestamp, Window};
 
-/// What the rules of the occurrences of a batch ask for.
+/// The requests of the rules of a batch's occurrences.
 #[derive(Debug)]
 pub(super) struct Asks(Vec<(Option<RuleRef>, String)>);
 
@@ -23,19 +23,19 @@ impl Asks {
         Self(asked)
     }
 
-    /// Returns what most ask for, as the first one does.
+    /// Returns the most frequent request. The request of the first occurrence is taken for it.
     pub(super) fn of_most(&self) -> &str {
         self.0.first().map_or("0;;", |(_, text)| text)
     }
 
-    /// Returns what the rule of an occurrence asks for; empty where that is what most ask for.
+    /// Returns the request of an occurrence's rule; empty if it is the most frequent one.
     pub(super) fn of_one(&self, occurrence: &Occurrence) -> &str {
         let index = self.0.iter().position(|(rule, _)| *rule == occurrence.rule);
         index.filter(|index| *index > 0).map_or("", |index| &self.0[index].1)
     }
 }
 
-/// What a rule asks for beside the four windows, as record.lua takes it.
+/// Returns the request of a rule, in the form that record.lua takes.
 fn asks(rule: Option<&RuleRef>, now: Timestamp) -> String {
     let Some(rule) = rule else { return "0;;".to_owned() };
     let windows = rule.extra_windows();
@@ -54,15 +54,16 @@ fn asks(rule: Option<&RuleRef>, now: Timestamp) -> String {
     text + ";" + &rule_windows(Some(rule), now)
 }
 
-/// What may be a step to a level by any of some rules, and how many of the newest events tell
-/// whether it is new. That a rule has no such step is seen when it judges.
+/// The counts that may be a step to a level by any of several rules, and the number of newest
+/// events that show whether the step is new. A rule without such a step is recognised when it
+/// judges.
 #[derive(Debug)]
 pub(super) struct Steps<'a> {
     pub(super) newest_wanted: usize,
     /// The counts, each between blanks.
     pub(super) text: String,
     pub(super) largest: u64,
-    /// One of the rules.
+    /// Any one of the rules.
     pub(super) rule: Option<&'a RuleRef>,
 }
 
@@ -87,7 +88,7 @@ impl<'a> Steps<'a> {
     }
 }
 
-/// The windows of a rule beside the four, as the scripts take them.
+/// Returns the additional windows of a rule, in the form that the scripts take.
 pub(super) fn rule_windows(rule: Option<&RuleRef>, now: Timestamp) -> String {
     let windows = rule.map(RuleRef::extra_windows).unwrap_or_default();
     let text = windows.iter().map(|window| {
@@ -99,5 +100,5 @@ pub(super) fn rule_windows(rule: Option<&RuleRef>, now: Timestamp) -> String {
     text.collect::<Vec<_>>().join(" ")
 }
 
-/// The four windows in the order in which the scripts have them.
+/// The four windows, in the order that the scripts use.
 pub(super) const BY_LENGTH: [Window; 4] = [Window::Month, Window::Week, Window::Day, Window::Hour];

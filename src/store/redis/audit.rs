@@ -1,17 +1,17 @@
-//! The entries of `anomaly:audit:<key>`.
+//! The stored form of the entries in `anomaly:audit:<key>`.
 
 use serde::{Deserialize, Serialize};
 
 use super::time::{from_iso8601, to_iso8601};
 use crate::domain::{Actor, AuditEntry, AuditEvent};
 
-/// An entry as JSON.
+/// The JSON form of an entry.
 #[derive(Debug, Serialize, Deserialize)]
 struct Entry {
     timestamp: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     by: Option<String>,
-    /// Absent in entries of older versions.
+    /// Absent in the entries of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     token: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -20,7 +20,7 @@ struct Entry {
     event: StoredEvent,
 }
 
-/// The tag is `deed`, and not `event` as in the API, because deployments hold entries with it.
+/// The tag is `deed` rather than `event` as in the API, because deployments hold entries with it.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "deed", rename_all = "snake_case")]
 enum StoredEvent {

@@ -1,5 +1,5 @@
-//! The calls of the scripts: which KEYS and ARGV each one gets. The header of a script names the
-//! same in the same order, and a test checks their numbers.
+//! The calls of the scripts, with their KEYS and ARGV. The header of each script lists these in the
+//! same order, and a test checks their numbers.
 
 use fred::{bytes::Bytes, types::Value};
 
@@ -20,12 +20,12 @@ use crate::{
     store::{Judged, KEPT_SECONDS, RecordingConfig, SeriesSpan, keys::KeyNames},
 };
 
-/// The seconds for which the probe's key is kept.
+/// Time for which the probe's key is kept, in seconds.
 const PROBE_SECONDS: i64 = 60;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 
-/// Makes calls for one deployment.
+/// Makes the calls for one deployment.
 #[derive(Clone, Debug)]
 pub(super) struct Calls {
     pub(super) names: KeyNames,
@@ -33,10 +33,11 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    /// Without an occurrence yet; `has_alerts` says that alerts are among them. If they
-    /// `may_be_copies` of recorded ones, those that can't be recognised are not recorded.
+    /// Returns a call without occurrences. `has_alerts` says that some of the later occurrences are
+    /// alerts. If they `may_be_copies` of recorded ones, those that can't be recognised are not
+    /// recorded.
     ///
-    /// `most_ask` is what the rules of most occurrences ask for.
+    /// `most_ask` is the most frequent request of the occurrences' rules.
     pub(super) fn record(
         &self,
         moment: Moment,
@@ -68,8 +69,9 @@ impl Calls {
         call
     }
 
-    /// Adds an occurrence. If it `renews` the lives of its anomaly's keys, what is kept with the
-    /// anomaly goes along. `asks` is what its rule asks for, empty where that is what most ask for.
+    /// Adds an occurrence. If it `renews` the TTLs of its anomaly's keys, the object that is kept
+    /// with the anomaly is included. `asks` is the request of its rule; empty if it is the most
+    /// frequent one.
     pub(super) fn add_occurrence(
         &self,
         call: &mut Call,
@@ -92,8 +94,8 @@ impl Calls {
         }
     }
 
-    /// Without an occurrence yet. `occurrences` are those that follow, whose rules all have the
-    /// same windows beside the four.
+    /// Returns a call without occurrences. `occurrences` are those that follow. Their rules all
+    /// have the same additional windows.
     pub(super) fn record_known<'a>(
         &self,
         now: Timestamp,
@@ -130,20 +132,20 @@ impl Calls {
         }
     }
 
-    /// Without an anomaly yet.
+    /// Returns a call without anomalies.
     pub(super) fn stats(&self, now: Timestamp) -> Call {
         let mut call = Call::new(Script::Stats);
         call.arguments(window_starts(now));
         call
     }
 
-    /// Adds an anomaly whose stats are read, at the time of the call.
+    /// Adds an anomaly whose stats are read at the time of the call.
     pub(super) fn add_judged(&self, call: &mut Call, now: Timestamp, anomaly: &Judged) {
         self.add_keys(call, anomaly.key);
         call.argument(rule_windows(anomaly.rule.as_ref(), now));
     }
 
-    /// Without an anomaly yet.
+    /// Returns a call without anomalies.
     pub(super) fn rows(&self, now: Timestamp) -> Call {
         let mut call = Call::new(Script::Rows);
         call.arguments(window_starts(now));
@@ -152,7 +154,7 @@ impl Calls {
         call
     }
 
-    /// Without an anomaly yet.
+    /// Returns a call without anomalies.
     pub(super) fn series(&self, now: Timestamp, span: SeriesSpan) -> Call {
         let mut call = Call::new(Script::Series);
         let ago = (1..=i64::from(span.buckets)).rev();
@@ -161,7 +163,7 @@ impl Calls {
         call
     }
 
-    /// Adds an anomaly by its keys alone.
+    /// Adds an anomaly that needs only its keys.
     pub(super) fn add_keys(&self, call: &mut Call, key: AnomalyKey) {
         let key = key.to_string();
         for parts in self.names.first(call.script.keys_each(), &key) {
@@ -186,7 +188,7 @@ impl Calls {
         call
     }
 
-    /// Without an attempt yet.
+    /// Returns a call without attempts.
     pub(super) fn repair(&self, moment: Moment) -> Call {
         let mut call = Call::new(Script::Repair);
         call.argument(KEPT_SECONDS);
@@ -221,12 +223,12 @@ impl Calls {
         call
     }
 
-    /// On a cluster, `tag` decides which slot it is for.
+    /// Returns a call of the probe. On a cluster, `tag` determines its slot.
     pub(super) fn probe(&self, tag: Option<&str>) -> Call {
         self.probe_that(true, tag)
     }
 
-    /// A probe that leaves nothing behind, for a Redis that is only looked at.
+    /// Returns a call of the probe that leaves nothing behind, for a Redis that is only examined.
     pub(super) fn probe_once(&self) -> Call {
         self.probe_that(false, None)
     }
@@ -245,7 +247,7 @@ impl Calls {
         call
     }
 
-    /// `times` rise.
+    /// Returns a call that counts the events since each of `times`, which rise.
     pub(super) fn history(&self, key: AnomalyKey, times: &[Timestamp]) -> Call {
         let mut call = Call::new(Script::History);
         self.add_keys(&mut call, key);
@@ -260,7 +262,7 @@ impl Calls {
         call
     }
 
-    /// The first ARGV of the scripts that change a permanent fix.
+    /// Returns the first ARGV of the scripts that change a permanent fix.
     fn fix_change(
         &self,
         moment: Moment,
@@ -279,15 +281,15 @@ impl Calls {
         change.into_iter().chain(self.operation_limits())
     }
 
-    /// The maximum number of ids of operations, that of entries in an audit, and how long an audit
-    /// is kept: as long as a mark may hold.
+    /// Returns the maximum number of ids of operations, the maximum number of entries in an audit,
+    /// and the time for which an audit is kept: as long as a mark may hold.
     fn operation_limits(&self) -> [Value; 3] {
         let ids = self.recording.timeline.operation_ids() as i64;
         [ids.into(), (AUDIT_ENTRIES as i64).into(), FIX_VALIDITY_SECONDS.into()]
     }
 }
 
-/// The ARGV of what an alert tells; all are empty for an occurrence that is none.
+/// Returns the ARGV of an alert. All are empty for an occurrence that is not an alert.
 fn alert_arguments(told: Option<&AlertEpisode>) -> [Value; 5] {
     let nothing = || Value::from("");
     let Some(told) = told else { return [(); 5].map(|()| nothing()) };
@@ -301,7 +303,7 @@ fn alert_arguments(told: Option<&AlertEpisode>) -> [Value; 5] {
     ]
 }
 
-/// The first ARGV of every script that reads stats.
+/// Returns the first ARGV of every script that reads stats.
 fn window_starts(now: Timestamp) -> [Value; 4] {
     BY_LENGTH.map(|window| to_unix_seconds(window.start(now)).into())
 }
@@ -313,13 +315,13 @@ pub(super) struct Known<'a> {
     pub(super) oldest: OldestEvent,
 }
 
-/// The times by which the ids of operations are kept: from when on, and now.
+/// Returns the times that bound the kept ids of operations: the earliest kept time, and now.
 fn id_times(moment: Moment) -> [Value; 2] {
     [moment.horizon.minus_seconds(KEPT_SECONDS), moment.now]
         .map(|time| to_unix_seconds(time).into())
 }
 
-/// Returns the seconds that a mark made at `at` still holds; never 0, which `SET` refuses.
+/// Returns the seconds for which a mark made at `at` still holds; never 0, which `SET` refuses.
 fn remaining_validity_seconds(horizon: Timestamp, at: Timestamp) -> i64 {
     let age_seconds = (horizon.as_micros() - at.as_micros()) / 1_000_000;
     (FIX_VALIDITY_SECONDS - age_seconds).clamp(1, FIX_VALIDITY_SECONDS)
@@ -334,8 +336,8 @@ mod tests {
 
     const KEY: AnomalyKey = AnomalyKey::from_bits(7);
 
-    /// The numbers that a script names at its head: keys and arguments of each element, and
-    /// arguments before those.
+    /// The numbers that a script states in its first lines: the keys and arguments of each element,
+    /// and the arguments before them.
     struct Widths {
         keys_each: usize,
         fixed_arguments: usize,
@@ -351,7 +353,7 @@ mod tests {
         Widths { keys_each, fixed_arguments, arguments_each }
     }
 
-    /// Returns a call with that many elements, or with one if the script takes only one.
+    /// Returns a call with this number of elements, or with one if the script takes only one.
     fn call(script: Script, elements: usize) -> Call {
         let recording = RecordingConfig::smallest();
         let calls = Calls { names: KeyNames::new("anomaly:", false), recording };
@@ -448,7 +450,7 @@ mod tests {
             });
             quoted.collect::<BTreeSet<_>>()
         };
-        // Words of the arguments.
+        // Words in arguments that are not commands.
         let others = ["LIMIT", "WITHSCORES"].map(str::to_owned);
         let (_, probe) = Script::Probe.source().rsplit_once("\nlocal KEYS_EACH").unwrap();
         for script in Script::ALL {

@@ -1,5 +1,6 @@
-//! The connections to one server, or to the master that a Sentinel names. Keeps trying to connect,
-//! replaces a connection that does not answer, and loads a script that the server has forgotten.
+//! The connections to one server, or to the master that a Sentinel names. It keeps trying to
+//! connect, replaces a connection that does not answer, and loads a script that the server has
+//! forgotten.
 
 use std::{future::Future, mem, sync::Arc};
 
@@ -23,43 +24,44 @@ use super::{
 };
 use crate::store::{Cause, FaultClass, Resets, StoreError};
 
-/// Minimum time between two reconnections of a connection that does not answer, or that leads to
-/// the wrong server.
+/// Minimum time between two reconnections because a connection does not answer or leads to the
+/// wrong server.
 const RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
-/// The time after which all connections are replaced, if reconnecting does not help.
+/// Time after which all connections are replaced, if reconnecting does not help.
 const REPLACE_AFTER: Duration = Duration::from_secs(3);
 
 pub(super) struct Client {
     config: ClientConfig,
     link: Mutex<Arc<Link>>,
-    /// Grows with each reconnection, when the server has forgotten a script, and when it turns out
-    /// to be the wrong one.
+    /// Grows with each reconnection, when the server has forgotten a script, and when the server
+    /// turns out to be the wrong one.
     resets: Arc<watch::Sender<Resets>>,
     /// The error of the last connection that failed.
     last_error: LastError,
     silence: Mutex<Option<Silence>>,
     detour: Mutex<Detour>,
-    /// The ids of the server, as of a number of resets.
+    /// The ids of the server, with the number of resets at which they were read.
     identity: Mutex<Option<(Resets, Option<String>)>>,
     seen: SeenScripts,
 }
 
-/// The state of connections that are up and do not answer.
+/// The state of connections that are up but do not answer.
 struct Silence {
     since: Instant,
     reconnected_at: Option<Instant>,
 }
 
-/// The state of connections that lead to a server that takes no writes, since another one does.
+/// The state of connections that lead to a server that takes no writes, because another server is
+/// the master.
 #[derive(Default)]
 struct Detour {
-    /// True if the last write has met it.
+    /// True if the last write reached such a server.
     lasts: bool,
     reconnected_at: Option<Instant>,
 }
 
 impl Client {
-    /// Begins to connect. `resets` grows when the server may have forgotten something.
+    /// Starts to connect. `resets` grows when the server may have forgotten data.
     pub(super) fn start(config: ClientConfig, resets: Arc<watch::Sender<Resets>>) -> Self {
         let last_error = LastError::default();
         let link = Mutex::new(Arc::new(Link::open(&config, &resets, &last_error)));
@@ -75,14 +77,14 @@ impl Client {
         }
     }
 
-    /// Waits until it is connected, but no longer than a command may take.
+    /// Waits until it is connected, but no longer than the timeout of a command.
     pub(super) async fn connected(&self) {
         let link = self.link();
         let _ =
             tokio::time::timeout(self.config.command_timeout, link.pool.wait_for_connect()).await;
     }
 
-    /// Runs a script.
+    /// Runs a script within the timeout of a command.
     pub(super) async fn run(&self, call: Call) -> Result<Value, Declined> {
         let connection = self.connection().map_err(Declined::Fault)?;
         self.run_on(&connection, call).await
@@ -140,7 +142,7 @@ impl Client {
         Ok(self.in_time(send(&connection, words)).await?)
     }
 
-    /// Runs a command with its arguments on one connection.
+    /// Runs a command with arguments on one connection.
     pub(super) async fn send(
         &self,
         name: &'static str,
@@ -152,7 +154,7 @@ impl Client {
 
     /// Runs a script on every connection that is up, and returns the first fault, if any. A
     /// connection that does not answer is reconnected: the other end may have dropped it silently,
-    /// and fred does not notice.
+    /// which fred does not notice.
     pub(super) async fn probe(&self, call: &Call) -> Result<(), Declined> {
         let link = self.link();
         let probes = link.connected().map(|connection| async move {
@@ -175,8 +177,8 @@ impl Client {
         first_fault
     }
 
-    /// Returns the ids of the server. `None` if it does not tell them, or the connections lead to
-    /// different ones. Asks again only after a reset.
+    /// Returns the ids of the server; `None` if it does not report them, or if the connections lead
+    /// to different servers. They are read again only after a reset.
     pub(super) async fn identity(&self) -> Option<String> {
         let resets = *self.resets.borrow();
         if let Some((as_of, identity)) = &*self.identity.lock()
@@ -197,8 +199,8 @@ impl Client {
         self.link().close().await;
     }
 
-    /// Returns a connection that is up. Without one the call fails at once: fred would keep the
-    /// command, and run it long after its caller got an error.
+    /// Returns a connection that is up. Fails at once if there is none: fred would keep the
+    /// command, and run it long after its caller received an error.
     fn connection(&self) -> Result<Connection, StoreError> {
         let link = self.link();
         let connection = link.pool.next_connected();
@@ -215,8 +217,8 @@ impl Client {
         StoreError::transient(cause, format!("there is no connection to Redis ({shown}){why}"))
     }
 
-    /// Waits for an answer no longer than a command may take: two commands are sent for a script
-    /// that the server has forgotten, and no caller is to wait for two timeouts.
+    /// Waits for a reply no longer than the timeout of a command. If the server has forgotten a
+    /// script, two commands are sent, and no caller should wait for two timeouts.
     async fn in_time(
         &self,
         answer: impl Future<Output = Result<Value, Error>> + Send,
@@ -231,7 +233,7 @@ impl Client {
         }
     }
 
-    /// Reconnects the silent connections or, if that has not helped, replaces all.
+    /// Reconnects the silent connections or, if that has not helped, replaces all connections.
     fn unstick(&self, silent: Vec<Connection>) {
         let mut silence = self.silence.lock();
         if silent.is_empty() {
@@ -251,7 +253,7 @@ impl Client {
     }
 
     /// Reconnects all connections, at most once a second: the server is a replica, and the name of
-    /// the master leads to another one by now, or Sentinel names it.
+    /// the master now leads to another server, or Sentinel names another one.
     fn begin_detour(&self) {
         let mut detour = self.detour.lock();
         if !mem::replace(&mut detour.lasts, true) {
@@ -266,8 +268,8 @@ impl Client {
         }
     }
 
-    /// Notes that a write has succeeded. A replica may have taken over its master's data before it
-    /// was promoted.
+    /// Notes that a write has succeeded. The server may have been promoted, and may have taken over
+    /// its master's data before that.
     fn end_detour(&self) {
         if mem::take(&mut self.detour.lock().lasts) {
             self.suspect_reset();
@@ -291,7 +293,7 @@ impl Client {
     }
 }
 
-/// Returns whether a connection is up and has not answered in time, or has broken.
+/// Returns true if a connection is up and has not answered in time, or was lost.
 fn is_silence(declined: &Declined) -> bool {
     matches!(
         declined,
@@ -301,8 +303,8 @@ fn is_silence(declined: &Declined) -> bool {
     )
 }
 
-/// Connects anew: the name is resolved again, and Sentinel asked again. A connection that hangs
-/// here is replaced later.
+/// Connects again: the name is resolved again, and Sentinel is asked again. A connection that hangs
+/// in this step is replaced later.
 fn reconnect(connection: Connection, timeout: Duration) {
     tokio::spawn(async move {
         let _ = tokio::time::timeout(timeout, connection.force_reconnection()).await;

@@ -1,9 +1,9 @@
-//! A Redis Cluster: a client for each master, and the map of the slots that they serve.
+//! A Redis Cluster: a client for each master, and the map of the slots that the masters serve.
 //!
-//! fred's own cluster client is not used. One task of it serves all masters: when one was killed,
-//! calls to all others stalled for 2.8 s, and when one was paused, its replica's promotion went
-//! unnoticed for as long as the pause. With a client for each, an unavailable master stalls no
-//! other.
+//! fred's own cluster client is not used, because one of its tasks serves all masters: when one
+//! master was killed, calls to all others stalled for 2.8 s, and when one was paused, the promotion
+//! of its replica went unnoticed during the whole pause. With a client for each master, an
+//! unavailable master delays no other.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -30,38 +30,38 @@ use super::{
 };
 use crate::store::{Cause, Resets, Shard, StoreError};
 
-/// The shard of slots that no known master serves: all of them until a server was reached.
+/// The shard of slots that no known master serves: all slots, until a server was reached.
 const NOBODY: Shard = Shard(0);
 
-/// The pause between two tries of a call that servers redirect to each other.
+/// Pause between two attempts of a call that servers redirect to each other.
 const MOVED_PAUSE: Duration = Duration::from_millis(20);
 
 const SLOTS_COMMAND: &[&str] = &["CLUSTER", "SLOTS"];
 const STATE_COMMAND: &[&str] = &["CLUSTER", "INFO"];
 const STATE_OK: &str = "cluster_state:ok";
 
-/// Maximum number of times that a probe follows slots that have moved.
+/// Maximum number of times that a probe follows moved slots.
 const MAX_MOVES_OF_CHECK: usize = 3;
-/// The probe's keys are tagged with numbers below this one; so many hit each slot.
+/// The keys of probes are tagged with numbers below this one, of which some 60 fall into each slot.
 const MAX_TAG: u32 = 1_000_000;
-/// The probe's keys that are tried at the most, if their slots are moving.
+/// Maximum number of probe keys that are tried if their slots are moving.
 const MAX_TAGS_TRIED: usize = 8;
 
 pub(super) struct Cluster {
     config: ClientConfig,
-    /// The servers that the configuration names.
+    /// The servers named in the configuration.
     seeds: Vec<Server>,
     map: RwLock<Arc<SlotMap>>,
-    /// Held while the map is asked for, by one caller at a time. Contains the last failure.
+    /// Held while the map is read, by one caller at a time. Contains the last failure.
     refreshing: tokio::sync::Mutex<Option<FailedRefresh>>,
-    /// Servers that slots are moving to and that serve none of their own yet.
+    /// Servers that slots are moving to and that do not serve any slots yet.
     newcomers: tokio::sync::Mutex<HashMap<Server, Arc<Master>>>,
-    /// The number of each server that has ever been a master; it stays the same.
+    /// The number of each server that has ever been a master. It never changes.
     numbers: Mutex<HashMap<Server, Shard>>,
     resets: Arc<watch::Sender<Resets>>,
 }
 
-/// Which master serves which slot.
+/// The master of each slot.
 struct SlotMap {
     owners: Vec<Shard>,
     masters: BTreeMap<Shard, Arc<Master>>,
@@ -77,17 +77,17 @@ struct FailedRefresh {
     fault: StoreError,
 }
 
-/// The servers to ask for the map.
+/// The servers to read the map from.
 #[derive(Clone, Copy)]
 enum Ask<'a> {
-    /// One that has redirected a call, and so knows the new server.
+    /// A server that has redirected a call, and therefore knows the new master.
     Only(&'a Master),
-    /// Any that answers first, except one that may be cut off from the rest.
+    /// The first one that answers, except for one that may be isolated from the cluster.
     AllBut(Shard),
 }
 
 impl Cluster {
-    /// Asks the first of the seeds that answers for the map, or goes on without one.
+    /// Reads the map from the first of the seeds that answers, or starts without a map.
     pub(super) async fn start(
         config: ClientConfig,
         seeds: Vec<Server>,
@@ -109,8 +109,8 @@ impl Cluster {
         cluster
     }
 
-    /// Runs a script whose keys are all in `slot`, on whichever server that is or moves to, within
-    /// the timeout of a command.
+    /// Runs a script whose keys are all in `slot`, on the server that has the slot or that the slot
+    /// moves to, within the timeout of a command.
     pub(super) async fn run(&self, slot: u16, call: Call) -> Result<Value, StoreError> {
         let timeout = self.config.command_timeout;
         time::timeout(timeout, self.follow(slot, call)).await.unwrap_or_else(|_| {
@@ -139,8 +139,8 @@ impl Cluster {
                     }
                     self.refresh(&map, Ask::Only(master)).await?;
                 }
-                // While the keys of a call are in part on either server, neither takes it. A key
-                // that does not exist counts as missing.
+                // While the keys of a call are split between two servers, neither server takes it.
+                // A key that does not exist counts as missing.
                 Err(Declined::TryAgain(text) | Declined::Ask(text)) => {
                     return Err(StoreError::moving(format!("slot {slot} is being moved: {text}")));
                 }
@@ -149,8 +149,8 @@ impl Cluster {
         }
     }
 
-    /// Runs a command on one master. If its slot has moved, the map is asked for again, and the
-    /// call fails: for what it is used, the next one is soon enough.
+    /// Runs a command on one master. If its slot has moved, the map is read again, and the call
+    /// fails: for the uses of this call, the next attempt is soon enough.
     pub(super) async fn send(
         &self,
         shard: Shard,
@@ -182,7 +182,7 @@ impl Cluster {
         if map.masters.is_empty() { vec![NOBODY] } else { map.masters.keys().copied().collect() }
     }
 
-    /// Checks that a master takes writes. One that serves no slot any more is fine.
+    /// Checks that a master takes writes. A master that no longer serves a slot passes.
     pub(super) async fn check(&self, shard: Shard, calls: &Calls) -> Result<(), StoreError> {
         let mut moves = 0;
         let (map, fault) = loop {
@@ -193,7 +193,8 @@ impl Cluster {
             };
             match master.check(map.tags(shard), calls).await {
                 Ok(()) => return Ok(()),
-                // It answers: the map is out of date, as after a resharding without a write since.
+                // The server answers: the map is out of date, as after a resharding without a write
+                // since.
                 Err(Declined::Moved(_)) if moves < MAX_MOVES_OF_CHECK => {
                     if moves > 0 {
                         time::sleep(MOVED_PAUSE).await;
@@ -247,7 +248,7 @@ impl Cluster {
         newcomer.client.run_asking(call).await
     }
 
-    /// Asks for the map again, unless another call has done so since `seen`.
+    /// Reads the map again, unless another call has done so since `seen`.
     async fn refresh(&self, seen: &Arc<SlotMap>, whom: Ask<'_>) -> Result<(), StoreError> {
         let asked_at = Instant::now();
         let mut last_failure = self.refreshing.lock().await;
@@ -255,7 +256,7 @@ impl Cluster {
         if !Arc::ptr_eq(&map, seen) {
             return Ok(());
         }
-        // Another call has failed at it while this one waited.
+        // Another call has failed to read it while this one waited.
         if let Some(failed) = last_failure.as_ref().filter(|failed| failed.at >= asked_at) {
             return Err(failed.fault.clone());
         }
@@ -269,7 +270,7 @@ impl Cluster {
                 Ok(())
             }
             Err(fault) => {
-                // Whatever the fault is, the call that needs the map was not run.
+                // Whatever the fault is, the call that needs the map was not made.
                 let fault = StoreError::transient(fault.cause(), fault.to_string());
                 *last_failure = Some(FailedRefresh { at: Instant::now(), fault: fault.clone() });
                 Err(fault)
@@ -290,7 +291,7 @@ impl Cluster {
         {
             return Ok(ranges);
         }
-        // All at once: unavailable ones must not delay the start one after the other.
+        // All at once, because unavailable seeds must not delay the start one after the other.
         let answers = join_all(self.seeds.iter().map(|seed| async {
             let seed = self.connect(seed.clone()).await;
             let answer = seed.slots_if_connected().await;
@@ -301,7 +302,7 @@ impl Cluster {
         answers.await.into_iter().fold(none, Result::or)
     }
 
-    /// Makes `ranges` the map. Masters that remain keep their connections.
+    /// Installs `ranges` as the map. Masters that remain keep their connections.
     async fn adopt(&self, old: &SlotMap, ranges: Vec<SlotRange>) {
         let mut owners = vec![NOBODY; SLOTS];
         let mut servers = BTreeMap::new();
@@ -321,7 +322,7 @@ impl Cluster {
             }
         }));
         let masters: BTreeMap<_, _> = masters.await.into_iter().collect();
-        // A new master of a slot may lack what the one before it has acknowledged.
+        // A new master of a slot may lack writes that the previous one acknowledged.
         let have_moved = !old.masters.is_empty() && old.owners != owners;
         let map = Arc::new(SlotMap { owners, masters: masters.clone() });
         *self.map.write() = map;
@@ -363,7 +364,7 @@ impl SlotMap {
 }
 
 impl Master {
-    /// Checks that it takes writes.
+    /// Checks that the master takes writes.
     async fn check(
         &self,
         tags: impl Iterator<Item = String>,
@@ -376,14 +377,14 @@ impl Master {
                 answer => return answer,
             }
         }
-        // It answers, and has no slot in which it could take a new key.
+        // The master answers, but has no slot in which it could take a new key.
         Ok(())
     }
 
     async fn slots(&self) -> Result<Vec<SlotRange>, StoreError> {
         let ranges = read_slots(self.client.ask(SLOTS_COMMAND).await?, &self.server)?;
         if ranges.is_empty() {
-            // A server that was restarted without its nodes.conf belongs to no cluster any more.
+            // A server that was restarted without its nodes.conf no longer belongs to a cluster.
             let server = &self.server;
             return Err(StoreError::transient(
                 Cause::Cluster,
@@ -393,14 +394,14 @@ impl Master {
         Ok(ranges)
     }
 
-    /// Returns the slots, unless the server is cut off from the others: its map would be out of
+    /// Returns the slots, unless the server is isolated from the others: its map would be out of
     /// date.
     async fn slots_if_connected(&self) -> Result<Vec<SlotRange>, StoreError> {
         self.state().await?;
         self.slots().await
     }
 
-    /// Checks that it is not cut off from the rest of the cluster, if it tells.
+    /// Checks that the server is not isolated from the rest of the cluster, if it reports that.
     async fn state(&self) -> Result<(), StoreError> {
         let info = match self.client.ask(STATE_COMMAND).await {
             Ok(info) => info.into_string().unwrap_or_default(),

@@ -1,4 +1,5 @@
-//! Commands as fred takes them: by their names, since its own functions ignore options.
+//! Commands in the form that fred takes. They are sent by name, because fred's own functions ignore
+//! options.
 
 use fred::{
     clients::Client as Connection,
@@ -11,7 +12,7 @@ pub(super) fn command(name: &'static str) -> CustomCommand {
     CustomCommand::new_static(name, ClusterHash::Random, false)
 }
 
-/// Runs a command of these words.
+/// Runs the command with these words.
 pub(super) async fn send(
     connection: &Connection,
     words: &'static [&'static str],

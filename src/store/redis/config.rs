@@ -27,15 +27,15 @@ pub struct RedisConfig {
     pub concurrent_batches: NonZeroU8,
     /// Maximum number of elements in a batch, unless a single call has more.
     pub batch_items: NonZeroU16,
-    /// Timeout of a command.
+    /// Timeout of a command, in milliseconds.
     pub command_timeout_ms: NonZeroU32,
-    /// Timeout of connecting.
+    /// Timeout of connecting, in milliseconds.
     pub connect_timeout_ms: NonZeroU32,
     /// The section `redis.tls`.
     pub tls: RedisTlsConfig,
 }
 
-/// A checked URL of Redis. It prints without its passwords.
+/// A checked URL of Redis. Its printed form has no passwords.
 #[derive(Clone, Deserialize)]
 #[serde(try_from = "String")]
 pub struct RedisUrl {
@@ -47,19 +47,19 @@ pub struct RedisUrl {
 /// The error for a text that is not a URL of Redis.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidRedisUrl {
-    /// It does not parse.
+    /// It is not a valid URL.
     #[error(
         "the URL can't be read ({0}): write it like redis://127.0.0.1:6379 or \
          redis://user:password@host:6379/0"
     )]
     Malformed(String),
-    /// It names a database, which a cluster does not have.
+    /// It names a database, which a cluster does not support.
     #[error(
         "the URL names a database, but a Redis Cluster has only one: remove the number after the \
          port"
     )]
     Database,
-    /// The scheme is that of another kind of server.
+    /// The scheme belongs to another kind of server.
     #[error(
         "the URL has the scheme `{0}`, which is not supported: use redis://, rediss:// (TLS), \
          redis+unix:///path, redis-sentinel://, redis-cluster://, or the last two with rediss"
@@ -83,7 +83,7 @@ impl RedisUrl {
         &self.server
     }
 
-    /// Returns true if connections are to be encrypted.
+    /// Returns true if connections must be encrypted.
     pub(super) fn is_tls(&self) -> bool {
         self.is_tls
     }
@@ -103,7 +103,7 @@ impl FromStr for RedisUrl {
         if is_cluster && !matches!(url.path(), "" | "/" | "/0") {
             return Err(InvalidRedisUrl::Database);
         }
-        // With the scheme of TLS, fred would load the system's certificates in any case.
+        // With the scheme for TLS, fred would always load the system's certificates.
         let plain = if is_tls { text.replacen("rediss", "redis", 1) } else { text.to_owned() };
         let server = Config::from_url(&plain)
             .map_err(|e| InvalidRedisUrl::Malformed(e.details().to_owned()))?;
@@ -111,10 +111,10 @@ impl FromStr for RedisUrl {
     }
 }
 
-/// Returns the URL without passwords. A single word before the `@` may be one too.
+/// Returns the URL without passwords. A single word before the `@` may also be a password.
 fn without_secrets(mut url: Url) -> String {
     const HIDDEN: &str = "***";
-    // Both fail only for URLs that can have no such part.
+    // Both calls fail only for URLs that can't have such a part.
     if url.password().is_some() {
         let _ = url.set_password(Some(HIDDEN));
     } else if !url.username().is_empty() {

@@ -1,6 +1,6 @@
-//! Looks at Redis once, by a connection of its own: whether it can be reached, is of the kind that
-//! the URL names, and takes the service's writes. For the start, which says at once what is wrong,
-//! and for the command `check-config --connect`.
+//! Examines Redis once, with a connection of its own: whether it is reachable, is of the kind that
+//! the URL names, and takes the service's writes. Used at the start, which reports problems at
+//! once, and by the command `check-config --connect`.
 
 use std::{fmt, time::Duration};
 
@@ -29,10 +29,10 @@ use crate::store::{Cause, RecordingConfig, StoreError, keys::KeyNames};
 
 const INFO: &[&str] = &["INFO"];
 
-/// Time that is left of the connect timeout for what follows an examination.
+/// Part of the connect timeout that is reserved for the time after an examination.
 const MARGIN: Duration = Duration::from_millis(200);
 
-/// The configuration with which Redis is examined.
+/// The configuration for examining Redis.
 pub struct RedisExamination {
     config: ClientConfig,
     calls: Calls,
@@ -42,7 +42,7 @@ pub struct RedisExamination {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisReport {
     server: String,
-    /// The reply of INFO; absent where the user may not ask.
+    /// The reply of INFO; absent if the user may not run it.
     info: Option<Info>,
 }
 
@@ -62,7 +62,7 @@ impl fmt::Debug for RedisExamination {
 }
 
 impl RedisReport {
-    /// Returns which server it is, without what else was found.
+    /// Returns the server's name and version, without the other findings.
     pub fn brief(&self) -> String {
         let server = &self.server;
         let Some(Info { version, mode, role, .. }) = &self.info else { return server.clone() };
@@ -89,10 +89,10 @@ impl fmt::Display for RedisReport {
 }
 
 impl RedisExamination {
-    /// Reads what a connection needs.
+    /// Reads the configuration of a connection.
     ///
     /// # Errors
-    /// When the files for TLS can't be used.
+    /// Fails if the files for TLS can't be used.
     pub fn new(
         config: &RedisConfig,
         recording: RecordingConfig,
@@ -104,17 +104,17 @@ impl RedisExamination {
         Ok(Self { config: config_of_client, calls: Calls { names, recording } })
     }
 
-    /// Looks at the server, or at those of a cluster that the URL names until one can be used. Ends
-    /// before the connect timeout.
+    /// Examines the server. For a cluster, examines the servers in the URL until one can be used.
+    /// Ends before the connect timeout.
     ///
     /// # Errors
-    /// When Redis can't be used, with the cause in plain words.
+    /// Fails if Redis can't be used. The error explains the cause in plain words.
     pub async fn run(&self) -> Result<RedisReport, StoreError> {
         let ServerConfig::Clustered { hosts, .. } = self.config.servers() else {
             return self.look_at(&self.config, false).await;
         };
         let mut first_fault = None;
-        // The first host of the URL comes last there.
+        // fred puts the first host of the URL last.
         for server in hosts.iter().rev() {
             match self.look_at(&self.node(server), true).await {
                 Ok(report) => return Ok(report),
@@ -150,7 +150,7 @@ impl RedisExamination {
             let late = format!("no answer within {} ms", limit.as_millis());
             Err(self.unusable(config, &Error::new(ErrorKind::Timeout, late)))
         });
-        // Nothing waits for its end.
+        // No code waits for the end of this task.
         tokio::spawn(async move { connection.quit().await });
         looked
     }

@@ -1,9 +1,9 @@
-//! Says in plain words why there is no connection to Redis, and what to do about it. fred and the
-//! system say it in words of their own, which follow in parentheses.
+//! Explains in plain words why there is no connection to Redis, and what to do about it. The
+//! original texts of fred and the system follow in parentheses.
 
 use fred::error::{Error, ErrorKind};
 
-/// Explains an error of connecting to a server; `is_tls` where the URL asks for TLS.
+/// Explains an error of connecting to a server. `is_tls` says that the URL requires TLS.
 pub(super) fn explain(error: &Error, is_tls: bool) -> String {
     let details = error.details();
     let text = details.to_ascii_lowercase();
@@ -46,7 +46,7 @@ pub(super) fn explain(error: &Error, is_tls: bool) -> String {
     format!("{why} ({}). {what_to_do}", system_words(details))
 }
 
-/// Returns the system's words of an error that fred shows in the form that Rust has for it.
+/// Returns the system's text for an error that fred formats in Rust's debug form.
 fn system_words(details: &str) -> &str {
     let after = |mark: &str| details.split_once(mark).map(|(_, rest)| rest);
     let words = match details.split_once(' ') {
@@ -57,7 +57,7 @@ fn system_words(details: &str) -> &str {
     words.unwrap_or(details).trim_end_matches([' ', '}']).trim_matches('"')
 }
 
-/// Explains what a server has answered.
+/// Explains a server's reply.
 fn explain_answer(text: &str) -> Option<(&'static str, &'static str)> {
     let has = |part: &str| text.contains(part);
     Some(if has("wrongpass") {

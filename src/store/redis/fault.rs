@@ -1,17 +1,17 @@
-//! Maps fred's errors, and those that the server returns, to the classes of [`StoreError`].
+//! Maps the errors of fred and of the server to the classes of [`StoreError`].
 
 use fred::error::{Error, ErrorKind};
 
 use crate::store::{Cause, StoreError};
 
-/// Why a server did not run a call.
+/// The reason why a server did not run a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Declined {
     /// The slot of its keys is on another server of the cluster.
     Moved(String),
-    /// The slot is moving to another server, and this call is to be sent there, to `host:port`.
+    /// The slot is moving to another server, and this call must be sent there, to `host:port`.
     Ask(String),
-    /// The slot is moving, and its keys are in part on either server.
+    /// The slot is moving, and its keys are split between two servers.
     TryAgain(String),
     /// Any other fault.
     Fault(StoreError),
@@ -30,7 +30,7 @@ impl From<&Error> for Declined {
     }
 }
 
-/// For a single server, which has no slots to follow: nothing was run.
+/// For a single server, which has no slots to follow: the call was not run.
 impl From<Declined> for StoreError {
     fn from(declined: Declined) -> Self {
         match declined {
@@ -48,12 +48,12 @@ impl From<Declined> for StoreError {
     }
 }
 
-/// Classifies a call's error. Whatever the server replies to a whole call says nothing about its
-/// elements: some of them may have taken effect.
+/// Classifies the error of a call. An error reply to a whole call says nothing about its elements:
+/// some of them may have taken effect.
 fn classify(error: &Error) -> StoreError {
     let text = error.details();
     match error.kind() {
-        // Finding the server: nothing was run.
+        // The server was not found, so the call was not run.
         ErrorKind::Routing
         | ErrorKind::Url
         | ErrorKind::Sentinel
@@ -66,8 +66,8 @@ fn classify(error: &Error) -> StoreError {
             None if is_code(text.split(' ').next().unwrap_or_default()) => {
                 StoreError::indeterminate(Cause::Refused, text)
             }
-            // The command was in flight when the connection broke. fred reports that in many ways,
-            // "Unknown" among them; none of them says that it has not run.
+            // The command was in flight when the connection was lost. fred reports that in many
+            // ways, including "Unknown"; none of them means that the command was not run.
             None => StoreError::indeterminate(Cause::Unreachable, error.to_string()),
         },
     }
@@ -77,7 +77,7 @@ fn classify(error: &Error) -> StoreError {
 pub(super) fn cause_of_connecting(error: &Error) -> Cause {
     match error.kind() {
         ErrorKind::Auth => Cause::Auth,
-        // Sentinel names a server that finds that it is a replica.
+        // Sentinel names a server that reports that it is a replica.
         ErrorKind::Sentinel if error.details().starts_with("Invalid role") => Cause::Readonly,
         _ => cause(error.details()).unwrap_or(Cause::Unreachable),
     }
@@ -87,7 +87,7 @@ fn is_code(word: &str) -> bool {
     word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_uppercase())
 }
 
-/// Returns the state of the server that an error names. Redis 6.2, and proxies, put other words
+/// Returns the state of the server that an error names. Redis 6.2 and proxies put other words
 /// before the code, as in "@user_script: 113: -OOM command not allowed".
 fn cause(text: &str) -> Option<Cause> {
     let mut words = text.split([' ', ':']).map(|word| word.trim_start_matches('-'));
@@ -106,7 +106,7 @@ fn cause(text: &str) -> Option<Cause> {
         })
     });
     by_code.or_else(|| {
-        // Redis reports these without a code of their own from within a script.
+        // Within a script, Redis reports these without a code of their own.
         let is_denied = text.contains("can't run this command") || text.contains("can't access");
         if is_denied {
             Some(Cause::Permission)
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
     use crate::store::FaultClass;
 
-    /// What fred makes of an error reply.
+    /// Returns the fault for an error reply, as fred reports it.
     fn reply(text: &'static str) -> StoreError {
         let kind = match text.split(' ').next() {
             Some("WRONGTYPE") => ErrorKind::InvalidArgument,

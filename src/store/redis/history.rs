@@ -10,7 +10,7 @@ use crate::{
     store::{AnomalyHistory, StoreError, is_audited},
 };
 
-/// Reads what follows the tag of a reply that was asked for at `moment`, with the counts since
+/// Reads the values after the tag of a reply. The call was made at `moment` for the counts since
 /// `times`.
 pub(super) fn read(
     moment: Moment,
@@ -35,7 +35,7 @@ pub(super) fn read(
     Ok(AnomalyHistory { known_since, counts, audit })
 }
 
-/// Reads the roll-up; `None` if there is none, or a text that is not of its form.
+/// Reads the roll-up; `None` if there is none, or if the text has another form.
 fn running_totals(reply: &mut Reply) -> Result<Option<RunningTotals>, StoreError> {
     let folded = reply.text()?.unwrap_or_default();
     let before = reply.text()?.map_or(Ok(0), |text| count(&text))?;

@@ -1,5 +1,5 @@
-//! What a server tells about itself by INFO: the ids by which it is known to be the same as before,
-//! and whether it may evict keys. A server that does not tell it is not at fault.
+//! Information about a server from INFO: the ids that show whether it is the same server as before,
+//! and whether it may evict keys. A server that does not report it is not at fault.
 
 use fred::{clients::Client as Connection, types::Value};
 
@@ -9,18 +9,18 @@ const SERVER: &[&str] = &["INFO", "server"];
 const REPLICATION: &[&str] = &["INFO", "replication"];
 const MEMORY: &[&str] = &["INFO", "memory"];
 
-/// The one policy by which Redis never evicts a key.
+/// The only policy with which Redis never evicts keys.
 const NO_EVICTION: &str = "noeviction";
 
 /// Returns the ids of a process and of its data's history, which a replica takes over from its
-/// master. `None` if the server does not tell both.
+/// master; `None` if the server does not report both.
 pub(super) async fn identity(connection: &Connection) -> Option<String> {
     let run_id = ask(connection, SERVER, "run_id").await?;
     let history = ask(connection, REPLICATION, "master_replid").await?;
     Some(format!("{run_id} {history}"))
 }
 
-/// Returns the policy by which the server may evict keys, if it is one.
+/// Returns the policy by which the server may evict keys, if it may.
 pub(super) async fn eviction_policy(connection: &Connection) -> Option<String> {
     ask(connection, MEMORY, "maxmemory_policy").await.filter(|policy| policy != NO_EVICTION)
 }
@@ -34,7 +34,7 @@ async fn ask(
     value(&info, field)
 }
 
-/// Returns a field of INFO's text.
+/// Returns the value of a field in the text of INFO.
 pub(super) fn value(info: &str, field: &str) -> Option<String> {
     let value = info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?.trim();
     (!value.is_empty()).then(|| value.to_owned())

@@ -1,5 +1,4 @@
-//! fred's connections to one server, and the tasks that keep them connected and count what happens
-//! to them.
+//! fred's connections to one server, and the tasks that keep them connected and count their resets.
 
 use std::{collections::BTreeSet, mem, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -28,14 +27,14 @@ use super::{
 };
 use crate::store::Resets;
 
-/// The pause between two attempts to connect grows from the minimum to the maximum.
+/// The pause between two attempts to connect grows from this minimum to the maximum.
 const RECONNECT_MIN_MS: u32 = 50;
 const RECONNECT_MAX_MS: u32 = 1_000;
 
-/// The time after which a socket whose data are not acknowledged is dead.
+/// Time after which a socket with unacknowledged data is considered dead.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Timeout of QUIT, because the server may be unavailable.
+/// Timeout of QUIT. It is short, because the server may be unavailable.
 const QUIT_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The settings of all connections to one server.
@@ -47,7 +46,7 @@ pub(super) struct ClientConfig {
     connections: usize,
     pub(super) command_timeout: Duration,
     pub(super) connect_timeout: Duration,
-    /// The servers, with their policies, of which the log has said that they may evict keys.
+    /// The servers, with their policies, for which a warning about eviction was logged.
     evicting: Arc<Mutex<BTreeSet<(String, String)>>>,
 }
 
@@ -75,12 +74,12 @@ impl ClientConfig {
         config
     }
 
-    /// Returns the server, without further attempts after one that has failed.
+    /// Returns the server, without further attempts after a failed one.
     pub(super) fn for_one_attempt(&self) -> Config {
         Config { fail_fast: true, ..self.server.clone() }
     }
 
-    /// Returns whether connections are to be encrypted.
+    /// Returns true if connections must be encrypted.
     pub(super) fn is_tls(&self) -> bool {
         self.server.tls.is_some()
     }
@@ -90,7 +89,7 @@ impl ClientConfig {
         &self.server.server
     }
 
-    /// Warns of a server that may evict keys, once for each policy.
+    /// Warns about a server that may evict keys, once for each policy.
     fn warn_of_eviction(&self, policy: &str) {
         let server = &self.shown;
         if self.evicting.lock().insert((server.clone(), policy.to_owned())) {
@@ -122,7 +121,7 @@ impl Link {
         let pool = pool(config);
         let mut tasks = Vec::new();
         for connection in pool.clients() {
-            // Before it connects, so that no reconnection is missed.
+            // Started before it connects, so that no reconnection is missed.
             tasks.push(tokio::spawn(count_resets(connection.reconnect_rx(), Arc::clone(resets))));
             tasks.push(tokio::spawn(keep_error(connection.error_rx(), Arc::clone(last_error))));
         }
@@ -160,8 +159,8 @@ impl Drop for Link {
     }
 }
 
-/// fred's task of a connection. Unless it is aborted, it may connect for ever: it handles a QUIT
-/// only between two attempts.
+/// fred's task of a connection. It must be aborted, because it may otherwise connect for ever: it
+/// handles a QUIT only between two attempts.
 struct ConnectionTask(ConnectHandle);
 
 impl Drop for ConnectionTask {
@@ -179,10 +178,10 @@ pub(super) fn connection_settings(config: &ClientConfig) -> (PerformanceConfig, 
     let connection = ConnectionConfig {
         connection_timeout: config.connect_timeout,
         internal_command_timeout: config.connect_timeout,
-        // A command whose connection broke may have run: the caller, who knows its id, decides
+        // A command whose connection was lost may have run. The caller, who knows its id, decides
         // whether to send it again.
         max_command_attempts: 1,
-        // The client decides itself, at most once a second, and for all connections.
+        // The client decides this itself, at most once a second and for all connections.
         reconnect_errors: Vec::new(),
         tcp: TcpConfig {
             nodelay: Some(true),
@@ -214,7 +213,7 @@ fn milliseconds(number: NonZeroU32) -> Duration {
     Duration::from_millis(number.get().into())
 }
 
-/// Connects again whenever fred gives up, as it does on some errors of the server.
+/// Connects again whenever fred gives up, as it does after some errors of the server.
 async fn stay_connected(connection: Connection) {
     loop {
         let mut task = ConnectionTask(connection.connect());
@@ -226,8 +225,8 @@ async fn stay_connected(connection: Connection) {
     }
 }
 
-/// Counts reconnections, each of which may be to a server that was restarted or promoted. fred
-/// reports the first connection too, before which there was nothing to forget.
+/// Counts reconnections, each of which may lead to a restarted or promoted server. fred also
+/// reports the first connection, before which nothing could be forgotten.
 async fn count_resets(
     mut connected: broadcast::Receiver<Server>,
     resets: Arc<watch::Sender<Resets>>,
@@ -240,8 +239,8 @@ async fn count_resets(
     }
 }
 
-/// Keeps the last of fred's errors for our own log. fred's is off: an outage would be many lines of
-/// it.
+/// Keeps the last of fred's errors for our own log. fred's log is off, because an outage would
+/// produce many lines.
 async fn keep_error(mut errors: broadcast::Receiver<(Error, Option<Server>)>, last: LastError) {
     loop {
         match errors.recv().await {
@@ -252,7 +251,7 @@ async fn keep_error(mut errors: broadcast::Receiver<(Error, Option<Server>)>, la
     }
 }
 
-/// Looks at each server that it is connected to, whether it may evict keys.
+/// Checks for each connected server whether it may evict keys.
 async fn watch_eviction(
     mut connected: broadcast::Receiver<Server>,
     connection: Connection,

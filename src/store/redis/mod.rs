@@ -1,6 +1,6 @@
 //! The store on Redis, shared by any number of instances and by older writers: the key layout is
-//! fixed, see docs/design/redis.md. Each batch is one call of one Lua script; on a cluster one for
-//! each slot, which are sent together. fred's types do not leave this folder.
+//! fixed, see docs/design/redis.md. Each batch is one call of one Lua script; on a cluster, it is
+//! one call for each slot, sent concurrently. fred's types are not used outside this folder.
 #![cfg_attr(doc, doc = include_str!("../../../docs/design/redis.md"))]
 
 mod asks;
@@ -66,11 +66,11 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// Begins to connect, and keeps trying for as long as the store lives: without Redis each call
-    /// fails as transient, at once. Returns when it is connected, or has tried for about a second.
+    /// Starts to connect, and keeps trying while the store exists: without Redis, each call fails
+    /// as transient, at once. Returns when it is connected, or after about a second.
     ///
     /// # Errors
-    /// When the files for TLS can't be used.
+    /// Fails if the files for TLS can't be used.
     pub async fn connect(
         config: &RedisConfig,
         recording: RecordingConfig,
@@ -93,9 +93,9 @@ impl RedisStore {
         })
     }
 
-    /// Runs a script that takes any number of elements: `begin`, which sees all of them, and then
-    /// `add` make a call of those that share a slot, and `read` is given each one's index and
-    /// reply. Returns one result for each of `elements`, in their order.
+    /// Runs a script that takes any number of elements. For the elements of each slot, `begin`,
+    /// which gets all of them, and then `add` make a call. `read` gets each element's index and
+    /// reply. Returns one result for each of `elements`, in order.
     async fn run_batch<T: Sync, R>(
         &self,
         elements: &[T],
@@ -109,7 +109,7 @@ impl RedisStore {
             .enumerate()
             .map(|(index, element)| (self.servers.slot(key_of(element)), index))
             .collect();
-        // By slot, and within each in the order of the elements.
+        // Sorted by slot, and in the order of the elements within each slot.
         by_slot.sort_unstable();
         let calls = by_slot.chunk_by(|(slot, _), (other, _)| slot == other).map(|group| {
             let group_elements: Vec<&T> =
@@ -344,7 +344,7 @@ impl Store for RedisStore {
     }
 
     async fn maintain(&self, _moment: Moment) -> Result<(), StoreError> {
-        // Redis expires keys by itself, and the scripts remove expired events as they go.
+        // Redis expires keys by itself, and the scripts remove expired events when they write.
         Ok(())
     }
 

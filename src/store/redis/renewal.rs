@@ -1,5 +1,5 @@
-//! Which anomalies need the TTL of their keys renewed. Once a minute is enough for keys that live
-//! for 35 days, and a check in the script would take a sixth of its time.
+//! The anomalies whose keys need their TTL renewed. Once a minute is enough for keys that live for
+//! 35 days; a check in the script would take a sixth of its time.
 
 use std::collections::HashSet;
 
@@ -14,10 +14,10 @@ use crate::{
 /// Maximum number of anomalies tracked; others are renewed on every write.
 const MAX_TRACKED: usize = 100_000;
 
-/// The anomalies whose keys this process has renewed within the minute.
+/// The anomalies whose keys this process has renewed within the last minute.
 pub(super) struct Renewals {
     renewed: Mutex<Renewed>,
-    /// Grows when Redis may have forgotten something, and so a key's TTL too.
+    /// Grows when Redis may have forgotten data, which includes a key's TTL.
     resets: watch::Receiver<Resets>,
 }
 
@@ -33,15 +33,15 @@ impl Renewals {
         Self { renewed: Mutex::default(), resets }
     }
 
-    /// Returns for each occurrence whether the lives of its anomaly's keys are renewed with it, if
-    /// that is due: with the first of a batch, and with the first that is older than 30 days, which
-    /// may not be kept. They are renewed with every alert, because one that does not count renews
-    /// only some of them.
+    /// Returns for each occurrence whether it renews the TTLs of its anomaly's keys. If a renewal
+    /// is due, this is the first occurrence of a batch, and the first one that is older than 30
+    /// days, which may not be kept. Every alert renews them, because an alert that does not count
+    /// renews only some of them.
     pub(super) fn due(&self, now: Timestamp, occurrences: &[Occurrence]) -> Vec<bool> {
         let renewed = self.renewed(now);
         let start = RETENTION.start(now);
         let mut due = vec![false; occurrences.len()];
-        // Only the server knows whether one that is older is kept.
+        // Only the server knows whether an older occurrence is kept.
         for is_old in [false, true] {
             let mut seen = HashSet::new();
             for (occurrence, is_due) in occurrences.iter().zip(&mut due) {
@@ -61,7 +61,7 @@ impl Renewals {
         }
     }
 
-    /// Takes back what was noted of an anomaly whose keys are gone.
+    /// Forgets the renewal of an anomaly whose keys are gone.
     pub(super) fn remove(&self, now: Timestamp, key: AnomalyKey) {
         self.renewed(now).keys.remove(&key);
     }

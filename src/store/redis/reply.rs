@@ -16,22 +16,22 @@ use crate::{
     store::{Cause, StoreError},
 };
 
-/// The place of the newest event before a recorded one among the words after the tag.
+/// The index of the newest event before a recorded one, among the words after the tag.
 const PREVIOUS_NEWEST: usize = 7;
 
-/// One script result: a text that begins with a word, or a number in its place, and other values
-/// after it, which are read from front to back. `''` stands for a missing value.
+/// One result of a script: a text that begins with a word, or a number in its place, followed by
+/// other values, which are read from front to back. `''` stands for a missing value.
 #[derive(Clone, Debug)]
 pub(super) struct Reply {
     head: Head,
     values: std::vec::IntoIter<Value>,
 }
 
-/// What a result begins with.
+/// The beginning of a result.
 #[derive(Clone, Debug)]
 enum Head {
     Text(Str),
-    /// "counted", the number of events in each window, and nothing else.
+    /// Stands for "counted", with the same number of events in each window, and nothing else.
     Counted(u64),
 }
 
@@ -41,7 +41,7 @@ impl Reply {
         list(value)?.into_iter().map(Self::one).collect()
     }
 
-    /// Parses a single result: a list, or the text that it would begin with.
+    /// Parses a single result: a list, or only its first text.
     pub(super) fn one(value: Value) -> Result<Self, StoreError> {
         let mut values = match value {
             Value::Array(values) => values.into_iter(),
@@ -49,7 +49,7 @@ impl Reply {
         };
         let head = match values.next() {
             Some(Value::String(text)) => Head::Text(text),
-            // Part of it is a foreign key's text that is not UTF-8.
+            // It contains a foreign key's text that is not UTF-8.
             Some(Value::Bytes(text)) => {
                 Head::Text(String::from_utf8_lossy(&text).into_owned().into())
             }
@@ -68,10 +68,11 @@ impl Reply {
         }
     }
 
-    /// Returns the word that a result begins with.
+    /// Returns the first word of a result.
     ///
     /// # Errors
-    /// The script's own, if the word is `error`: only the data of this anomaly are at fault.
+    /// Returns the script's own error if the word is `error`: only the data of this anomaly are at
+    /// fault.
     pub(super) fn tag(&self) -> Result<&str, StoreError> {
         match self.head_text().split_once(' ') {
             Some(("error", message)) => Err(StoreError::permanent(message)),
@@ -80,7 +81,7 @@ impl Reply {
         }
     }
 
-    /// Reads on if the tag is `known_tag`. Returns `None` if it is `unknown`.
+    /// Continues reading if the tag is `known_tag`. Returns `None` if it is `unknown`.
     pub(super) fn if_known<R>(
         &mut self,
         known_tag: &str,
@@ -93,8 +94,8 @@ impl Reply {
         }
     }
 
-    /// Parses what follows the tag: the form is that of `encode_stats` in `library.lua`. `span` are
-    /// the times of the oldest and newest event, where the script leaves them out.
+    /// Parses the stats after the tag, in the form of `encode_stats` in `library.lua`. `span` are
+    /// the times of the oldest and newest event, used if the script leaves them out.
     pub(super) fn stats(
         &self,
         now: Timestamp,
@@ -133,8 +134,8 @@ impl Reply {
         Ok(stats)
     }
 
-    /// Parses the oldest event of the timeline, where the script tells its id. `None` too where its
-    /// time is finer than a microsecond, which only a foreign writer's is.
+    /// Parses the oldest event of the timeline, if the script returns its id. `None` also if its
+    /// time is finer than a microsecond, which only a foreign writer's time is.
     pub(super) fn oldest_event(&self) -> Option<OldestEvent> {
         let (_, id) = self.head_text().rsplit_once('\n')?;
         let time = self.stats_words().nth(1)?;
@@ -143,12 +144,12 @@ impl Reply {
             .then(|| OldestEvent { id: id.into(), at })
     }
 
-    /// Parses the time of the newest event before the recorded one, where a mark holds.
+    /// Parses the time of the newest event before the recorded one, if a mark holds.
     pub(super) fn previous_last_seen(&self) -> Result<Option<Timestamp>, StoreError> {
         score(self.stats_words().nth(PREVIOUS_NEWEST).filter(|word| *word != "-"))
     }
 
-    /// Reads the times of the newest events, if there are any: as many as are `wanted`, or fewer.
+    /// Reads the times of the newest events, if there are any: at most as many as are `wanted`.
     pub(super) fn newest_times(&mut self, wanted: usize) -> Result<Vec<Timestamp>, StoreError> {
         let Some(times) = self.values.next() else { return Ok(Vec::new()) };
         let times = list(times)?;
@@ -158,7 +159,8 @@ impl Reply {
         Ok(times.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
     }
 
-    /// Parses the numbers of events from each of `expected` times on, and returns those between.
+    /// Parses the numbers of events since each of `expected` times, and returns the numbers in
+    /// between.
     pub(super) fn series(&self, expected: usize) -> Result<Vec<u64>, StoreError> {
         let counts = self.head_text().split(' ').skip(1).map(count);
         let mut counts = counts.collect::<Result<Vec<u64>, _>>()?;
@@ -171,7 +173,7 @@ impl Reply {
         Ok(counts)
     }
 
-    /// Returns the words that follow the tag. The last one, a mark's time, may be two words.
+    /// Returns the words after the tag. The last value, a mark's time, may be two words.
     fn stats_words(&self) -> impl Iterator<Item = &str> {
         let text = self.head_text();
         text.split_once('\n').map_or(text, |(stats, _)| stats).splitn(10, ' ').skip(1)
@@ -191,7 +193,7 @@ impl Reply {
         Ok(self.text()?.and_then(|text| from_iso8601(&text)))
     }
 
-    /// Reads the alerts that fire.
+    /// Reads the firing alerts.
     pub(super) fn firing(&mut self) -> Result<Option<Firing>, StoreError> {
         let Some(text) = self.text()? else { return Ok(None) };
         let (episodes, since) = text
@@ -224,8 +226,8 @@ impl Reply {
     }
 }
 
-/// Parses the events by window: one number if all are equal, else from the longest on, and then
-/// those of a rule's windows, as far as they were counted.
+/// Parses the number of events in each window: one number if all are equal; otherwise, from the
+/// longest window on, followed by the counted windows of a rule.
 fn window_counts(
     text: Option<&str>,
     windows: &[ExtraWindow],
@@ -252,13 +254,13 @@ pub(super) fn count(text: &str) -> Result<u64, StoreError> {
     text.parse().map_err(|_| unexpected("a count that is not a number"))
 }
 
-/// Parses a number that other programs write too. One that can't be read counts as missing, because
-/// what was recorded has to be answered.
+/// Parses a number that other programs write too. An unreadable number counts as missing, because a
+/// recorded occurrence must be answered.
 fn count_or_zero(text: &str) -> u64 {
     text.parse().unwrap_or(0)
 }
 
-/// Parses the score of an event; `None` where it is missing.
+/// Parses the score of an event; `None` if it is missing.
 pub(super) fn score(text: Option<&str>) -> Result<Option<Timestamp>, StoreError> {
     text.map_or(Ok(None), |text| {
         let score: f64 = text.parse().map_err(|_| unexpected("a score without a number"))?;
@@ -267,9 +269,9 @@ pub(super) fn score(text: Option<&str>) -> Result<Option<Timestamp>, StoreError>
 }
 
 /// Returns the time of a mark whose time is missing (an older writer's metadata expire before its
-/// mark does) or can't be read: it follows from the mark's remaining TTL. One that never expires
-/// was not made by this service or its predecessor, and is taken as made 90 days ago: a recurrence
-/// is better reported once too often than not at all.
+/// mark does) or unreadable: it follows from the mark's remaining TTL. A mark that never expires
+/// was not made by this service or its predecessor, and counts as made 90 days ago: reporting a
+/// recurrence once too often is better than not at all.
 fn mark_time_from_remaining(now: Timestamp, remaining_ms: Option<i64>) -> Timestamp {
     let remaining_ms = remaining_ms.filter(|ms| *ms >= 0).unwrap_or(0);
     now.minus_seconds(FIX_VALIDITY_SECONDS - remaining_ms / 1_000)
@@ -298,8 +300,8 @@ pub(super) fn repair_attempt_json(attempt: &RepairAttempt) -> String {
     serde_json::to_string(&entry).unwrap_or_default()
 }
 
-/// Returns the fault of a reply that none of our scripts gives, as a proxy may. What the call has
-/// done is not known.
+/// Returns the fault of a reply that none of our scripts returns, but a proxy may. It is not known
+/// what the call has done.
 pub(super) fn unexpected(what: &str) -> StoreError {
     let text = format!("Redis sent an unexpected reply: {what}");
     StoreError::indeterminate(Cause::Refused, text)

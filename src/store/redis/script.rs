@@ -1,5 +1,5 @@
-//! The Lua scripts, and a call of one. `EVALSHA` and `EVAL` are sent by hand rather than through
-//! fred's script functions, which ignore options and hash the wrong argument on a cluster.
+//! The Lua scripts, and a call of one. `EVALSHA` and `EVAL` are sent by hand instead of with fred's
+//! script functions, which ignore options and hash the wrong argument on a cluster.
 
 use std::sync::{
     LazyLock,
@@ -9,8 +9,8 @@ use std::sync::{
 use bytes::BytesMut;
 use fred::types::Value;
 
-/// One row for each script: its name, how many keys of an anomaly it takes, and its files after
-/// `frame.lua`. What it takes and returns is in the header of the last file.
+/// One row for each script: its name, its number of keys per anomaly, and its files after
+/// `frame.lua`. The header of the last file describes its arguments and result.
 macro_rules! scripts {
     ($($script:ident, $keys_each:literal keys, [$($file:literal),+];)+) => {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ macro_rules! scripts {
         }
 
         impl Script {
-            /// In the order of their numbers.
+            /// All scripts, in the order of their numbers.
             pub(super) const ALL: &[Self] = &[$(Self::$script),+];
 
             pub(super) const fn source(self) -> &'static str {
@@ -31,7 +31,7 @@ macro_rules! scripts {
                 }
             }
 
-            /// The number of keys that it takes for each anomaly.
+            /// Returns the number of keys that it takes for each anomaly.
             pub(super) const fn keys_each(self) -> usize {
                 match self {
                     $(Self::$script => $keys_each),+
@@ -62,13 +62,14 @@ scripts! {
 }
 
 impl Script {
-    /// Returns true if it writes, unless there is nothing to change.
+    /// Returns true if it writes when there is anything to change.
     pub(super) const fn is_write(self) -> bool {
         use Script::{Audit, Details, History, Rows, Series, Signature, Stats};
         !matches!(self, Stats | Series | Rows | Details | Signature | Audit | History)
     }
 
-    /// The SHA-1 of the source in hex, by which a server that has run it knows it.
+    /// Returns the SHA-1 of the source in hex, by which a server identifies a script that it has
+    /// run.
     pub(super) fn sha(self) -> &'static str {
         static SHAS: LazyLock<Vec<String>> = LazyLock::new(|| {
             Script::ALL.iter().map(|script| fred::util::sha1_hash(script.source())).collect()
@@ -77,8 +78,8 @@ impl Script {
     }
 }
 
-/// The scripts that a server has run by their SHA. If it does not know one of them any more, it has
-/// been restarted or replaced; that it does not know another one is no sign of that.
+/// The scripts that a server has run. If the server no longer knows one of them, it was restarted
+/// or replaced; if it does not know another script, that means nothing.
 pub(super) struct SeenScripts([AtomicBool; Script::ALL.len()]);
 
 impl Default for SeenScripts {
@@ -93,7 +94,7 @@ impl SeenScripts {
     }
 
     /// Forgets all scripts if `script` was one of them, because a server forgets all of them at
-    /// once. Returns whether it was.
+    /// once. Returns true if it was.
     pub(super) fn forget(&self, script: Script) -> bool {
         let was_seen = self.0[script as usize].load(Ordering::Relaxed);
         if was_seen {
@@ -105,7 +106,7 @@ impl SeenScripts {
     }
 }
 
-/// The bytes that a call takes at once for its texts: those of the keys of some occurrences.
+/// The initial size of a call's buffer in bytes: enough for the keys of some occurrences.
 const BUFFER_BYTES: usize = 2 << 10;
 
 /// A script with its KEYS and ARGV.
@@ -114,7 +115,7 @@ pub(super) struct Call {
     pub(super) script: Script,
     keys: Vec<Value>,
     arguments: Vec<Value>,
-    /// Where texts are written, so that many of them share an allocation.
+    /// The buffer for texts, so that many of them share an allocation.
     buffer: BytesMut,
 }
 
@@ -123,7 +124,7 @@ impl Call {
         Self { script, keys: Vec::new(), arguments: Vec::new(), buffer: BytesMut::new() }
     }
 
-    /// Adds a key that has these parts.
+    /// Adds a key that consists of these parts.
     pub(super) fn key(&mut self, parts: [&str; 3]) {
         let length = parts.iter().map(|part| part.len()).sum();
         if self.buffer.capacity() < length {
@@ -143,7 +144,7 @@ impl Call {
         self.arguments.extend(values);
     }
 
-    /// Returns what follows the command's name: the script by `handle`, numkeys, KEYS, ARGV.
+    /// Returns the words after the command's name: the script by `handle`, numkeys, KEYS, ARGV.
     pub(super) fn command_line(&self, handle: &'static str) -> Vec<Value> {
         let mut line = Vec::with_capacity(2 + self.keys.len() + self.arguments.len());
         line.push(Value::from_static_str(handle));

@@ -1,5 +1,5 @@
-//! The servers behind a URL: one (or the master that a Sentinel names), or the masters of a
-//! cluster.
+//! The servers behind a URL: a single server (or the master that a Sentinel names), or the masters
+//! of a cluster.
 
 use std::sync::Arc;
 
@@ -26,20 +26,20 @@ pub(super) enum Servers {
 }
 
 impl Servers {
-    /// Begins to connect. `resets` grows when a server may have forgotten something.
+    /// Starts to connect. `resets` grows when a server may have forgotten data.
     pub(super) async fn connect(config: ClientConfig, resets: Arc<watch::Sender<Resets>>) -> Self {
         if let ServerConfig::Clustered { hosts, .. } = config.servers() {
-            // The first host of the URL comes last there.
+            // fred puts the first host of the URL last.
             let seeds = hosts.iter().rev().cloned().collect();
             return Self::Cluster(Cluster::start(config, seeds, resets).await);
         }
         let client = Client::start(config, resets);
-        // If Redis is available, the first call finds a connection. If not, nobody waits for long.
+        // If Redis is available, the first call finds a connection. Otherwise, the wait is short.
         client.connected().await;
         Self::One(client)
     }
 
-    /// Returns the slot of an anomaly's keys. All keys of one call must be of one slot.
+    /// Returns the slot of an anomaly's keys. All keys of one call must be in one slot.
     pub(super) fn slot(&self, key: AnomalyKey) -> u16 {
         match self {
             Self::One(_) => 0,
@@ -54,7 +54,8 @@ impl Servers {
         }
     }
 
-    /// Returns the slot of a key of the whole deployment, whose name has no braces.
+    /// Returns the slot of a key that belongs to the whole deployment and has no braces in its
+    /// name.
     pub(super) fn slot_of_name(&self, name: &str) -> u16 {
         match self {
             Self::One(_) => 0,
@@ -62,7 +63,7 @@ impl Servers {
         }
     }
 
-    /// Runs a command, all of whose keys are in `slot`.
+    /// Runs a command whose keys are all in `slot`.
     pub(super) async fn send(
         &self,
         slot: u16,

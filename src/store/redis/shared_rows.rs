@@ -1,8 +1,8 @@
-//! The anomalies of a Redis that others write to, for the catalogues of its instances: found by
-//! SCAN, and what has changed announced in a stream, `<prefix>changes`.
+//! The anomalies of a Redis that other programs write to, for the catalogues of its instances: they
+//! are found by SCAN, and changes are announced in the stream `<prefix>changes`.
 //!
-//! These commands are not those of the scripts that count: without the permission for them all else
-//! works, and no probe tries them.
+//! The scripts that count do not use these commands: without the permission for them, everything
+//! else works, and no probe tries them.
 
 use std::time::Duration;
 
@@ -19,16 +19,16 @@ use crate::{
     store::{Announced, Found, Judged, Shard, SharedRows, StoreError, StoredRow},
 };
 
-/// Number of keys that a SCAN looks at: it takes some 0.3 ms of Redis.
+/// Number of keys that one SCAN visits: it takes some 0.3 ms of Redis.
 const SCAN_COUNT: i64 = 200;
-/// Maximum number of anomalies of one call of `rows.lua`, which takes some 1.5 ms of Redis.
+/// Maximum number of anomalies in one call of `rows.lua`, which takes some 1.5 ms of Redis.
 const ROWS_OF_CALL: usize = 50;
-/// For how long an announcement is heard, and its key lives.
+/// Time for which an announcement can be received and its key exists, in milliseconds.
 const HEARD_MS: i64 = 5 * 60_000;
 const KEPT_MS: i64 = 2 * HEARD_MS;
-/// Maximum number of announcements that are read at once.
+/// Maximum number of announcements that are read by one call.
 const ANNOUNCEMENTS_AT_ONCE: usize = 20;
-/// The one field of an announcement.
+/// The name of the only field of an announcement.
 const FIELD: &str = "c";
 
 impl RedisStore {
@@ -112,14 +112,14 @@ impl SharedRows for RedisStore {
         if has.as_str().as_deref() != Some(holder) {
             return Ok(false);
         }
-        // Between the two it may have run out, and another one has taken it: then two go through
-        // the store at the same time, which costs time and no more.
+        // The lease may have expired between the two calls, and another instance may have taken it.
+        // Two instances then scan the store at the same time, which is only a waste of time.
         Ok(is_ok(&self.send(name, "SET", set("XX")).await?))
     }
 
     async fn announce(&self, changes: &[u8]) -> Result<(), StoreError> {
         let name = self.calls.names.changes();
-        // By the server's time, which the ids in the stream are made of.
+        // By the server's time, from which the ids in the stream are made.
         let oldest = self.server_ms(name).await? - HEARD_MS;
         let arguments = vec![
             name.into(),
@@ -139,7 +139,7 @@ impl SharedRows for RedisStore {
         let name = self.calls.names.changes();
         let after = match after {
             Some(after) => after.to_owned(),
-            // The first entry of a millisecond has the number 0, and comes after this.
+            // The first entry of a millisecond has the number 0, and comes after this id.
             None => format!("{}-0", self.server_ms(name).await? - 1),
         };
         let arguments = vec![
@@ -154,7 +154,7 @@ impl SharedRows for RedisStore {
         if answer.is_null() {
             return Ok(announced);
         }
-        // A list of streams: the name, and its entries.
+        // The reply is a list of streams: the name, and its entries.
         let stream = list(answer)?.into_iter().next().unwrap_or(Value::Null);
         let entries = list(list(stream)?.into_iter().nth(1).unwrap_or(Value::Null))?;
         announced.has_more = entries.len() == ANNOUNCEMENTS_AT_ONCE;
@@ -162,7 +162,7 @@ impl SharedRows for RedisStore {
             let mut entry = list(entry)?.into_iter();
             let id = entry.next().and_then(|id| id.as_str().map(|id| id.to_string()));
             announced.next = id.ok_or_else(|| unexpected("an entry without an id"))?;
-            // A field and its value; another program may have written others.
+            // A field and its value. Other programs may have written other fields.
             let fields = list(entry.next().unwrap_or(Value::Null))?;
             let change = fields.get(1).and_then(Value::as_bytes).map(<[u8]>::to_vec);
             announced.changes.extend(change);
@@ -171,7 +171,7 @@ impl SharedRows for RedisStore {
     }
 }
 
-/// Returns true for the reply `OK`; that of a SET whose condition does not hold is none.
+/// Returns true for the reply `OK`. A SET whose condition does not hold has another reply.
 fn is_ok(answer: &Value) -> bool {
     answer.as_str().as_deref() == Some("OK")
 }

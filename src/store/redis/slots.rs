@@ -9,18 +9,18 @@ use crate::{domain::AnomalyKey, store::StoreError};
 /// The number of slots of a cluster.
 pub(super) const SLOTS: usize = 16_384;
 
-/// Returns the slot of an anomaly. Its key stands in braces in the names of its keys in Redis, and
-/// so decides alone.
+/// Returns the slot of an anomaly. Its key is in braces in the names of its keys in Redis, and
+/// alone determines the slot.
 pub(super) fn slot(key: AnomalyKey) -> u16 {
     fred::util::redis_keyslot(key.to_string().as_bytes())
 }
 
-/// Returns the slot of a key in whose name this stands in braces.
+/// Returns the slot of a key whose name contains this text in braces.
 pub(super) fn slot_of_tag(tag: &str) -> u16 {
     fred::util::redis_keyslot(tag.as_bytes())
 }
 
-/// Neighbouring slots with the same master.
+/// Consecutive slots with the same master.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SlotRange {
     pub(super) first: u16,
@@ -28,8 +28,8 @@ pub(super) struct SlotRange {
     pub(super) master: Server,
 }
 
-/// Parses the reply of `asked` to `CLUSTER SLOTS`: for each range the first and last slot, the
-/// master and its replicas, and of each of those the host, the port and more.
+/// Parses the reply of `asked` to `CLUSTER SLOTS`: for each range, the first and last slot, the
+/// master and its replicas; for each of these, the host, the port and more.
 pub(super) fn read_slots(answer: Value, asked: &Server) -> Result<Vec<SlotRange>, StoreError> {
     list(answer)?.into_iter().map(|range| read_range(range, asked)).collect()
 }
@@ -60,7 +60,8 @@ pub(super) fn server_at(address: &str, asked: &Server) -> Option<Server> {
     Some(server(Some(host), port.parse().ok()?, asked))
 }
 
-/// Returns a server by its address. One that does not know its own host is where it was asked.
+/// Returns a server by its address. A server that does not know its own host has the address at
+/// which it was asked.
 fn server(host: Option<&str>, port: u16, asked: &Server) -> Server {
     match host {
         None | Some("" | "?") => Server::new(asked.host.to_string(), port),

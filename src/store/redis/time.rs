@@ -1,5 +1,5 @@
-//! Times in the key layout: scores in Unix seconds, texts in ISO 8601, some of them by an older
-//! writer in local time without a zone.
+//! Times in the key layout: scores are Unix seconds, texts are ISO 8601. An older writer wrote
+//! texts in local time without a zone.
 
 use chrono::{Local, NaiveDateTime, SecondsFormat, TimeZone as _, Utc};
 
@@ -7,8 +7,8 @@ use crate::domain::Timestamp;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 
-/// Returns Unix seconds with six decimals. As text, because Redis then rounds it to the same double
-/// wherever it comes from; a difference of doubles would miss a window's edge by a bit.
+/// Returns Unix seconds with six decimals, as a text: Redis then rounds equal times to the same
+/// double, wherever they come from. A difference of doubles would miss a window's edge by a bit.
 pub(super) fn to_unix_seconds(time: Timestamp) -> String {
     let micros = time.as_micros();
     let sign = if micros < 0 { "-" } else { "" };
@@ -16,19 +16,19 @@ pub(super) fn to_unix_seconds(time: Timestamp) -> String {
     format!("{sign}{seconds}.{fraction:06}")
 }
 
-/// Returns the time of a score, to the nearest microsecond (a double of this size is finer).
+/// Returns the time of a score, to the nearest microsecond (a double of this size is more precise).
 pub(super) fn from_unix_seconds(score: f64) -> Timestamp {
-    // A float cast saturates, and the constructor clamps.
+    // The cast saturates, and the constructor clamps.
     Timestamp::from_micros((score * MICROS_PER_SECOND as f64).round() as i64)
 }
 
-/// Returns ISO 8601 with `+00:00`: Python's `datetime.fromisoformat` reads `Z` only since 3.11.
+/// Returns ISO 8601 with `+00:00`: Python's `datetime.fromisoformat` accepts `Z` only since 3.11.
 pub(super) fn to_iso8601(time: Timestamp) -> String {
     time.to_datetime().to_rfc3339_opts(SecondsFormat::Micros, false)
 }
 
 /// Parses ISO 8601. A time without a zone is in the time zone of this machine, as Python's
-/// `datetime.now().isoformat()` wrote it.
+/// `datetime.now().isoformat()` writes it.
 pub(super) fn from_iso8601(text: &str) -> Option<Timestamp> {
     if let Ok(time) = Timestamp::parse_rfc3339(text) {
         return Some(time);
@@ -36,8 +36,8 @@ pub(super) fn from_iso8601(text: &str) -> Option<Timestamp> {
     let naive = ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f"]
         .into_iter()
         .find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())?;
-    // In an hour that the end of summer time repeats, the first one is taken; a time that the
-    // beginning skips is taken as UTC rather than lost.
+    // In the hour that is repeated when summer time ends, the first time is taken. A time that is
+    // skipped when it begins is taken as UTC rather than lost.
     let local = Local.from_local_datetime(&naive).earliest();
     Some(local.map_or_else(|| naive.and_utc(), |time| time.with_timezone(&Utc)).into())
 }

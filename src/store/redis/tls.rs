@@ -1,5 +1,5 @@
-//! TLS to Redis by rustls (ring): the system's certificates or a private CA, and a client
-//! certificate if the server asks for one.
+//! TLS to Redis with rustls (ring): with the system's certificates or a private CA, and a client
+//! certificate if the server requires one.
 
 use std::path::PathBuf;
 
@@ -15,13 +15,13 @@ use crate::tls::{self, PemFileError, pair, provider};
 pub struct RedisTlsConfig {
     /// PEM file of the CA that signed the server's certificate; absent for the system's CAs.
     pub ca_file: Option<PathBuf>,
-    /// PEM file of this service's certificate, if the server asks for one.
+    /// PEM file of this service's certificate, if the server requires one.
     pub certificate_file: Option<PathBuf>,
     /// PEM file of that certificate's private key.
     pub key_file: Option<PathBuf>,
 }
 
-/// Why TLS to Redis can't be used as configured.
+/// The reason why TLS to Redis can't be used as configured.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisTlsError {
     /// A file is missing, can't be read, or holds nothing usable.

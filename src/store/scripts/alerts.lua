@@ -1,14 +1,14 @@
--- Records alerts of deliveries, and occurrences between them, one after the other, and returns the
--- stats of each one's anomaly after it.
+-- Records alerts of deliveries, and occurrences between them, in order, and returns the stats of
+-- each one's anomaly after it.
 --
 -- KEYS     for each element: timeline, repair_count, permanent_fix, metadata, folded,
 --          folded_counts, folded_ids, repair_history, operation_ids, audit, incidents
 -- ARGV     1-11  as record.lua takes them
 --          12   the unit that counts: "incident", "episode" or "delivery"
---          13   microseconds after which an alert that was not heard of has ended
+--          13   microseconds without a delivery after which an alert has ended
 --          14   microseconds after an incident's last counted start from which an episode that
 --               begins is a new incident
---          15   1 if an alert counts of which only the end was delivered
+--          15   1 if an alert counts although only its end was delivered
 --          16   now (Unix microseconds)
 --          then for each element: the five arguments of record.lua, always with the object if it
 --          is an alert; its fingerprint (8 bytes), or '' if it is no alert;
@@ -18,8 +18,8 @@
 -- Returns  for each element a text, as record.lua does. The outcome of an alert may also be
 --          "ongoing", "same_incident", "resolved" or "stale"
 --
--- A script and not MULTI: whether an alert counts depends on what was heard of the others, also by
--- another instance of the service.
+-- A script and not MULTI: whether an alert counts depends on the deliveries of the others, which
+-- another instance of the service may have received.
 
 local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 11, 16, 10
 
@@ -31,7 +31,7 @@ local function told_by(a)
   local told = { fingerprint = ARGV[a + 6], starts_at = tonumber(ARGV[a + 7]),
     delivered_at = tonumber(ARGV[a + 8]), ends_at = tonumber(ARGV[a + 9]),
     is_interrupted = ARGV[a + 10] == '1' }
-  -- Nothing begins after its end, or after it is told.
+  -- An alert does not begin after its end or after its delivery.
   local latest = told.ends_at or told.delivered_at
   told.start = math.min(told.starts_at or latest, latest)
   return told
@@ -44,7 +44,7 @@ function hear(k, a, stats, is_kept)
   local is_counted = false
   if outcome == 'count' then
     outcome = is_kept and add(k, stats, id, at, at_number) or make_known(k, stats)
-    -- One that was not known, and whose id is, was counted before alerts were heard of, or by a
+    -- If the alert was not known but its id was, it was counted before alerts were tracked, or by a
     -- call that failed half-way.
     is_counted = outcome == 'counted' or outcome == 'too_old'
       or outcome == 'duplicate' and change.is_first
@@ -52,7 +52,8 @@ function hear(k, a, stats, is_kept)
     make_known(k, stats)
     stats.is_made_known = true
   end
-  -- What can't be recognised changes nothing, so that it counts when it is told again.
+  -- An alert that can't be recognised changes nothing, so that it counts when it is delivered
+  -- again.
   local is_change = is_counted or outcome == 'duplicate' or not change.is_empty
   if is_change and outcome ~= 'unrecognisable' then
     change_incidents(k, told, change, is_counted, kept_seconds)

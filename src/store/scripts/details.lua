@@ -6,13 +6,13 @@
 --          5    maximum number of repair attempts to return
 --          6    the windows of its rule (`rule_windows` in library.lua)
 --          7    now (Unix microseconds)
---          8    microseconds after which an alert that was not heard of has ended
+--          8    microseconds without a delivery after which an alert has ended
 -- Returns  {"known" and the stats (`encode_stats` in library.lua), signature, first_seen, fix
 --          description, fixed by, alerts that fire (`firing_of` in incidents.lua), {repair history,
 --          newest first}}, where '' stands for a missing value; {"unknown"}; or {"error" and a
 --          message}
 --
--- A script and not single commands: all figures of an answer are of the same moment.
+-- A script and not single commands: all figures of an answer are from the same moment.
 
 local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 11, 8, 0
 

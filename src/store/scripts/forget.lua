@@ -5,8 +5,8 @@
 -- ARGV     none
 -- Returns  {"forgotten"}, {"unknown"}, or {"error" and a message}
 --
--- A script and not DEL: whether the anomaly was known is of the same moment, and what is left of an
--- unknown one goes too.
+-- A script and not DEL: whether the anomaly was known is read at the same moment, and the remaining
+-- keys of an unknown anomaly are removed too.
 
 local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 11, 0, 0
 

@@ -1,10 +1,10 @@
--- What every script begins with: it is put in front of each of them, because a script can't load
--- another one. A script's body is run by `run`, and each element by `protected`.
+-- The beginning of every script: this file is inserted before each of them, because a script can't
+-- load another one. `run` runs the body of a script, and `protected` runs each element.
 --
 -- `k` is the index of an anomaly's first key in KEYS. Its keys follow in the order below, and a
--- script takes the first few of them. (Indices, because making a table of names for each anomaly
--- takes longer than many a command.) Numbers go to Redis as texts where they can: Lua prints one
--- each time anew.
+-- script takes the first few of them. (Indices are used because creating a table of names for each
+-- anomaly takes longer than many commands.) Numbers are passed to Redis as texts if possible,
+-- because Lua would format a number again for each command.
 
 local TIMELINE, REPAIR_COUNT, PERMANENT_FIX, METADATA = 0, 1, 2, 3
 local FOLDED, FOLDED_COUNTS, FOLDED_IDS = 4, 5, 6
@@ -13,8 +13,8 @@ local REPAIR_HISTORY, OPERATION_IDS, AUDIT = 7, 8, 9
 local KEYS, ARGV = KEYS, ARGV
 local call, tonumber = redis.call, tonumber
 
--- Returns the number of elements of a call. Fails unless it has `keys_each` keys for each of them,
--- and `fixed_arguments` arguments and `arguments_each` more for each of them.
+-- Returns the number of elements of a call. Fails unless the call has `keys_each` keys for each of
+-- them, and `fixed_arguments` arguments followed by `arguments_each` for each of them.
 local function elements(keys_each, fixed_arguments, arguments_each)
   local count = #KEYS / keys_each
   if count ~= math.floor(count) or #ARGV ~= fixed_arguments + count * arguments_each then
@@ -23,8 +23,8 @@ local function elements(keys_each, fixed_arguments, arguments_each)
   return count
 end
 
--- Returns the text of an error that is about the data of one anomaly: a key of a foreign type, a
--- text that is no number, or an error of Lua itself. Returns nil if it is about the server: no
+-- Returns the text of an error about the data of one anomaly: a key of a foreign type, a text that
+-- is not a number, or an error of Lua itself. Returns nil if the error is about the server: no
 -- anomaly is at fault then, and the next one would fail too.
 local function data_error(text)
   if string.find(text, '^user_script:%d+: ') then
@@ -39,8 +39,8 @@ local function data_error(text)
   return nil
 end
 
--- Returns the text of a raised error with its code first. Redis 6.2 puts its place before it, as in
--- "@user_script: 113: -OOM command not allowed".
+-- Returns the text of a raised error with its code first. Redis 6.2 puts the position before it, as
+-- in "@user_script: 113: -OOM command not allowed".
 local function code_first(raised)
   local text, places = tostring(type(raised) == 'table' and raised.err or raised), 1
   while places > 0 do
@@ -49,8 +49,8 @@ local function code_first(raised)
   return text
 end
 
--- Returns what `work` returns. If it fails by the data of its anomaly, returns "error" and the
--- message, so that the anomaly fails alone; any other error is raised again.
+-- Returns the result of `work`. If it fails because of its anomaly's data, returns "error" and the
+-- message, so that the anomaly fails alone. Any other error is raised again.
 local function protected(work, ...)
   local ok, result = pcall(work, ...)
   if ok then
@@ -63,8 +63,8 @@ local function protected(work, ...)
   error(text, 0)
 end
 
--- Returns what `main` returns, or the error that it raises as that of the script, with its code
--- first: READONLY, OOM, and so on. (Raised to the server, it would begin with ERR.)
+-- Returns the result of `main`, or the error that it raises as the error of the script, with its
+-- code first: READONLY, OOM, and so on. (If it were raised to the server, it would begin with ERR.)
 local function run(main)
   local ok, result = pcall(main)
   if ok then

@@ -8,12 +8,12 @@
 --          number, score, number, score, …}, {audit, newest first}}, where '' stands for a missing
 --          value; {"unknown"}; or {"error" and a message}
 --
--- A script and not single commands: all figures of an answer are of the same moment.
+-- A script and not single commands: all figures of an answer are from the same moment.
 
 local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 10, 1, 0
 
 -- Up to this length, reading all scores of a timeline costs less than a ZCOUNT for each time. (In
--- the encoding of short ones a ZCOUNT goes through all of them.)
+-- the encoding of short timelines, a ZCOUNT reads all of them.)
 local MAX_READ = 512
 
 -- Counts the events of the timeline since each of the times.

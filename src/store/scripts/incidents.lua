@@ -1,11 +1,11 @@
--- When an alert counts as an occurrence: the episodes of an anomaly's alerts. domain/incidents.rs
--- does the same in memory and explains the rules; tests compare both.
+-- Decides when an alert counts as an occurrence, by the episodes of an anomaly's alerts.
+-- domain/incidents.rs does the same in memory and explains the rules; tests compare both.
 --
--- `incidents` is a hash. A field of 8 bytes, the fingerprint, has the newest episode of an alert:
--- `EPISODE` of its start as it was delivered last, its earliest start, the time until which it is
--- known to have fired, the newest delivery, and flags. The field `state` is "<start of the last
--- episode that counted> <until when alerts fire that were too many>", where 0 stands for none. All
--- times are microseconds, which a double holds exactly until the year 2255.
+-- `incidents` is a hash. A field whose name is the fingerprint of 8 bytes holds the newest episode
+-- of an alert: `EPISODE` of its start in the last delivery, its earliest start, the time until
+-- which it is known to have fired, the newest delivery, and flags. The field `state` is "<start of
+-- the last episode that counted> <time until which alerts fire that were too many>", where 0 stands
+-- for none. All times are microseconds, which a double represents exactly until the year 2255.
 
 local INCIDENTS = 10
 
@@ -14,11 +14,12 @@ local IS_OPEN, IS_COUNTED, IS_INTERRUPTED = 1, 2, 4
 local MAX_FINGERPRINTS = 1000
 local SECOND = 1000000
 local PEER = 600 * SECOND
--- How long a mark holds.
+-- The time for which a mark holds.
 local MARK_SECONDS = 90 * 86400
 
--- How alerts are counted: the unit, the time after which one that was not heard of has ended, the
--- time after which an episode begins a new incident, and whether an end alone counts; and the time.
+-- The rules for counting alerts: the unit, the time without a delivery after which an alert has
+-- ended, the time after which an episode begins a new incident, and whether an end alone counts;
+-- and the current time.
 local policy = {}
 
 local function unpack_episode(text)
@@ -34,20 +35,20 @@ local function pack_episode(episode)
   return struct.pack(EPISODE, episode.told_start, episode.start, episode.last, episode.heard, flags)
 end
 
--- Returns whether an episode fires at a time, as far as is known.
+-- Returns true if an episode fires at a time, as far as is known.
 local function fires(episode, at)
   return episode.is_open and at <= episode.last + policy.stale_after
 end
 
--- Returns until when an episode is known to have fired, as of the time `at`.
+-- Returns the time until which an episode is known to have fired, as of the time `at`.
 local function fired_until(episode, at)
   return fires(episode, at) and math.max(episode.last, at) or episode.last
 end
 
--- The episodes of anomalies that were all read by this call, by key.
+-- The episodes of anomalies for which this call has read all of them, by key.
 local all_episodes = {}
 
--- Returns all episodes of an anomaly by fingerprint, which are read once a call.
+-- Returns all episodes of an anomaly by fingerprint. They are read once per call.
 local function episodes_of(k)
   local name = KEYS[k + INCIDENTS]
   if not all_episodes[name] then
@@ -77,8 +78,8 @@ local function is_covered(k, told, at, overflow_until)
   return false
 end
 
--- Returns the time of the mark of a permanent fix, or nil if there is none. Other writers leave no
--- time of their own that is a number: then it follows from the mark's remaining life.
+-- Returns the time of the mark of a permanent fix, or nil if there is none. If another writer left
+-- no time that is a number, it follows from the mark's remaining TTL.
 local function fixed_at(k, stats)
   if stats.mark ~= '1' then
     return nil
@@ -109,19 +110,19 @@ local function count_episode(k, stats, told, at, state)
   return 'count', counted_start
 end
 
--- Returns an episode that begins as it is told.
+-- Creates an episode that begins as it was delivered.
 local function begin_episode(told)
   return { told_start = told.starts_at or told.start, start = told.start,
     last = told.ends_at or told.delivered_at, heard = told.delivered_at,
     is_open = told.ends_at == nil, is_counted = true, is_interrupted = told.is_interrupted }
 end
 
--- Returns whether `a` was heard of before `b`.
+-- Returns true if the newest delivery of `a` is before that of `b`.
 local function is_older(a, b)
   return a.heard < b.heard or a.heard == b.heard and a.fingerprint < b.fingerprint
 end
 
--- Adds an alert that has ended to the list of them, the oldest last.
+-- Adds an ended alert to their list, in which the oldest is last.
 local function list_ended(episodes, fingerprint, episode)
   local entry, low, high = { fingerprint = fingerprint, heard = episode.heard }, 1,
     #episodes.ended + 1
@@ -136,9 +137,9 @@ local function list_ended(episodes, fingerprint, episode)
   table.insert(episodes.ended, low, entry)
 end
 
--- Returns the alert that has ended by the time `at` and was not heard of for longest, or nil if all
--- of them fire. They are listed once a second one is wanted for the same time: a delivery may have
--- thousands of alerts.
+-- Returns the ended alert with the oldest delivery as of the time `at`, or nil if all alerts fire.
+-- They are listed when a second one is requested for the same time: a delivery may have thousands
+-- of alerts.
 local function oldest_ended(episodes, at)
   local is_wanted_again = episodes.wanted_at == at
   if not (is_wanted_again and episodes.ended) then
@@ -169,8 +170,8 @@ local function oldest_ended(episodes, at)
   return nil
 end
 
--- Decides what becomes of the episode of an alert that is not known. At the limit, an alert that
--- does not fire makes room; if all of them fire, only the time is remembered.
+-- Decides about the episode of an unknown alert. At the limit, the ended alert with the oldest
+-- delivery is forgotten; if all alerts fire, only the time is remembered.
 local function put_episode(k, told, episode, state, change)
   local all = all_episodes[KEYS[k + INCIDENTS]]
   if (all and all.count or call('HLEN', KEYS[k + INCIDENTS])) >= MAX_FINGERPRINTS
@@ -187,7 +188,7 @@ local function put_episode(k, told, episode, state, change)
   change.episode = episode
 end
 
--- Decides about an alert that fires. `known` is its episode, which is changed. Returns the verdict.
+-- Decides about a firing alert. `known` is its episode, which is changed. Returns the verdict.
 local function decide_firing(k, stats, told, known, state, change)
   local at, delivered_at, starts_at = told.start, told.delivered_at, told.starts_at
   local function count(episode)
@@ -204,7 +205,7 @@ local function decide_firing(k, stats, told, known, state, change)
   known.is_open = fires(known, delivered_at)
   change.episode = known
   if not starts_at then
-    -- Without a start, it is the same episode while that is open.
+    -- Without a start, it belongs to the same episode while that is open.
     if known.is_open then
       known.last = math.max(known.last, delivered_at)
       known.heard = math.max(known.heard, delivered_at)
@@ -273,7 +274,7 @@ local function decide_ended(k, stats, told, known, state, change)
 end
 
 -- Decides about an alert. Returns the verdict ("count", "ongoing", "same_incident", "resolved" or
--- "stale") and what it changes, which `change_incidents` writes.
+-- "stale") and the change, which `change_incidents` writes.
 local function decide(k, stats, told)
   local texts = call('HMGET', KEYS[k + INCIDENTS], told.fingerprint, STATE)
   local counted_start, overflow_until = string.match(texts[2] or '0 0', '^(%d+) (%d+)$')
@@ -281,8 +282,8 @@ local function decide(k, stats, told)
     overflow_until = tonumber(overflow_until) }
   local known = texts[1] and unpack_episode(texts[1])
   if known then
-    -- What another instance has heard of it by a clock that is ahead must not make the next
-    -- deliveries older than it.
+    -- Times that another instance applied with a clock that is ahead must not make the next
+    -- deliveries look older.
     known.start, known.last = math.min(known.start, policy.now), math.min(known.last, policy.now)
     known.heard = math.min(known.heard, policy.now)
   end
@@ -300,10 +301,10 @@ local function decide(k, stats, told)
   return verdict, change
 end
 
--- The keys whose lives were renewed by this call.
+-- The keys whose TTLs this call has renewed.
 local renewed = {}
 
--- Writes what an alert changes. `is_counted` says that it was counted.
+-- Writes the change of an alert. `is_counted` says that the alert was counted.
 local function change_incidents(k, told, change, is_counted, kept_seconds)
   local name, state = KEYS[k + INCIDENTS], change.state
   local episodes = all_episodes[name]
@@ -335,7 +336,7 @@ local function change_incidents(k, told, change, is_counted, kept_seconds)
   end
 end
 
--- Returns the alerts that fire at a time as "<number> <the first start>", or '' if there are none.
+-- Returns the alerts that fire at a time as "<number> <first start>", or '' if there are none.
 local function firing_of(k, now)
   local number, since = 0, math.huge
   for _, episode in pairs(episodes_of(k).by_fingerprint) do

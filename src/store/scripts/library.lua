@@ -1,11 +1,11 @@
--- Functions that most scripts share, put between frame.lua and them. Only `read_stats` (if it
--- prunes), `extend_ttl`, `remember_id`, `audit` and `change_fix` write.
+-- Functions that most scripts share, inserted between frame.lua and the scripts. Only `read_stats`
+-- (if it prunes), `extend_ttl`, `remember_id`, `audit` and `change_fix` write.
 
--- The widths of the buckets of rolled-up events: of the last day, and older ones.
+-- The widths of the buckets of rolled-up events, in seconds: of the last day, and older ones.
 local FINE_SECONDS, COARSE_SECONDS = 120, 3600
 
 -- Returns ARGV 1-4, the earliest times inside the windows of 30 days, 7 days, 24 hours and 1 hour:
--- as texts, which carry the microseconds, and then the same as numbers.
+-- first as texts, which include the microseconds, and then as numbers.
 local function window_starts()
   local starts = { ARGV[1], ARGV[2], ARGV[3], ARGV[4] }
   for window = 1, 4 do
@@ -14,15 +14,15 @@ local function window_starts()
   return starts
 end
 
--- How long an event is kept, how long the bucket of a rolled-up one is a fine one, and how far
--- clocks may differ.
+-- The time for which an event is kept, the age up to which the bucket of a rolled-up event is fine,
+-- and the maximum difference between clocks.
 local MONTH_SECONDS, DAY_SECONDS, MINUTE_SECONDS = 30 * 86400, 86400, 60
 
 local server_now
 
--- Returns a time (as text and as number), or the server's own time less `seconds` if that is
--- earlier: a caller whose clock is ahead must not remove what others still count. To be called only
--- if something would go, so that most calls do not ask for the time.
+-- Returns a time (as text and as number), or the server's own time minus `seconds` if that is
+-- earlier: a caller whose clock is ahead must not remove data that others still count. Must be
+-- called only if something would be removed, so that most calls do not read the time.
 local function not_ahead(time, seconds)
   if not server_now then
     local now = call('TIME')
@@ -35,8 +35,8 @@ local function not_ahead(time, seconds)
   return string.format('%.6f', latest), latest
 end
 
--- Returns true if what is of the time `at` must stay. `kept_from` is the earliest time that is kept
--- for the caller, and `seconds` how long things are kept.
+-- Returns true if data with the time `at` must stay. `kept_from` is the earliest time that the
+-- caller keeps, and `seconds` is the time for which data are kept.
 local function must_stay(at, kept_from, seconds)
   if at >= tonumber(kept_from) then
     return true
@@ -46,8 +46,8 @@ local function must_stay(at, kept_from, seconds)
 end
 
 -- Reads the key `folded`: the oldest rolled-up event, the newest (later events are in the
--- timeline), their number, and the time before which buckets are coarse. Returns nil if the text is
--- not of that form.
+-- timeline), their number, and the time before which buckets are coarse. Returns nil if the text
+-- has another form.
 local function read_rollup(text)
   local first, edge, total, coarse_before = string.match(text, '^(%S+) (%S+) (%S+) (%S+)$')
   local first_at, edge_at = tonumber(first), tonumber(edge)
@@ -59,8 +59,8 @@ local function read_rollup(text)
     first_at = first_at, edge_at = edge_at }
 end
 
--- Returns the list that `work` returns; if it fails by the data of its anomaly, a list of "error"
--- and the message.
+-- Returns the list that `work` returns. If it fails because of its anomaly's data, returns a list
+-- of "error" and the message.
 local function protected_list(work, ...)
   local result = protected(work, ...)
   return type(result) == 'table' and result or { result }
@@ -85,7 +85,7 @@ local function rolled_up_before(k, time)
   return tonumber(before[1]) or 0
 end
 
--- Adds the rolled-up events to the stats.
+-- Adds the rolled-up events to stats.
 local function add_rollup(k, starts, stats)
   local rollup = stats.rollup
   for window = 1, 4 do
@@ -99,23 +99,23 @@ local function add_rollup(k, starts, stats)
   end
   local oldest = rollup.first
   if starts[5] > rollup.first_at then
-    -- Its bucket may be a coarse one, and cut.
+    -- Its bucket may be coarse, and cut by the start.
     local bucket = call('ZRANGEBYSCORE', KEYS[k + FOLDED_COUNTS], starts[1], '+inf', 'WITHSCORES',
       'LIMIT', '0', '1')
     local ends_at = tonumber(bucket[2]) or rollup.edge_at
     oldest = string.format('%.6f', math.max(ends_at - ends_at % COARSE_SECONDS, starts[5]))
   end
-  -- Late events are in the timeline.
+  -- Late events are still in the timeline.
   if not stats.oldest or tonumber(oldest) < tonumber(stats.oldest) then
     stats.oldest = oldest
   end
 end
 
--- Maximum number of elements whose texts are read by one command: Lua's stack takes some thousands.
+-- Maximum number of elements whose texts one command reads: Lua's stack holds some thousands.
 local ELEMENTS_AT_ONCE = 500
 
--- Reads the keys that hold texts, three for each element, of many elements by one command: a
--- command costs more than what it does.
+-- Reads the keys that hold texts, three per element, with one command for many elements: the
+-- overhead of a command is larger than its work.
 local function read_texts(count, keys_each)
   local texts = {}
   for first = 1, count, ELEMENTS_AT_ONCE do
@@ -133,12 +133,12 @@ local function read_texts(count, keys_each)
   return texts
 end
 
--- Number of expired events that the call may still remove, a third of a microsecond each: a
--- timeline of an older writer may have a million.
+-- Number of expired events that the call may still remove, which takes a third of a microsecond
+-- each: a timeline of an older writer may have a million.
 local prunable_events = 5000
 
--- Removes the events of a timeline before `earliest`, as many as the call still may. Returns true
--- if there are more.
+-- Removes the events of a timeline before `earliest`, up to the number that the call may still
+-- remove. Returns true if there are more.
 local function prune(timeline, earliest)
   local expired = call('ZCOUNT', timeline, '-inf', '(' .. earliest)
   local count = math.min(expired, prunable_events)
@@ -150,11 +150,11 @@ local function prune(timeline, earliest)
 end
 
 -- Reads the stats of an anomaly: its events by window as members 1 to 4, and the rest by name,
--- where `length` is that of the timeline, and `has_more` says that there are older
--- events than `oldest_id`, or rolled-up ones. If `kept_from` is set, removes expired events (see
+-- where `length` is the length of the timeline, and `has_more` says that there are events older
+-- than `oldest_id`, or rolled-up ones. If `kept_from` is set, removes expired events (see
 -- `must_stay`), but only if there are any: after any write, even one that removes nothing, Redis
--- lets a script exceed maxmemory. `has_expired` says that there are still some. `texts` are those
--- of all elements, of which this is the `i`th.
+-- lets a script exceed maxmemory. `has_expired` says that some expired events remain. `texts` are
+-- the texts of all elements, and this one is the `i`th.
 local function read_stats(k, starts, kept_from, texts, i)
   local timeline = KEYS[k]
   local first = call('ZRANGE', timeline, '0', '0', 'WITHSCORES')
@@ -177,7 +177,7 @@ local function read_stats(k, starts, kept_from, texts, i)
   end
   if oldest then
     month = has_older and call('ZCOUNT', timeline, starts[1], '+inf') or length
-    -- A window that begins before the oldest event holds them all, and need not be counted.
+    -- A window that begins before the oldest event contains all events, and need not be counted.
     week = oldest_at >= starts[6] and month or call('ZCOUNT', timeline, starts[2], '+inf')
     day = oldest_at >= starts[7] and week or call('ZCOUNT', timeline, starts[3], '+inf')
     hour = oldest_at >= starts[8] and day or call('ZCOUNT', timeline, starts[4], '+inf')
@@ -197,9 +197,9 @@ end
 
 local windows_by_text = {}
 
--- Reads the windows of a rule beside the four, "start:upper:N" each: its start (Unix seconds), the
--- number of the shortest of the four that is longer (1 for 30 days to 4 for 1 hour), and the count
--- below which the window decides nothing. Many elements have the same text.
+-- Reads the additional windows of a rule, "start:upper:N" each: its start (Unix seconds), the
+-- number of the shortest of the four windows that is longer (1 for 30 days to 4 for 1 hour), and
+-- the count below which the window decides nothing. Many elements have the same text.
 local function rule_windows(text)
   local windows = windows_by_text[text]
   if not windows then
@@ -213,14 +213,15 @@ local function rule_windows(text)
   return windows
 end
 
--- Returns true if the events of a rule's window have to be counted: their number does not follow
--- from the four, and may be large enough to decide.
+-- Returns true if the events of a rule's window must be counted: their number does not follow from
+-- the four windows, and may be large enough to decide.
 local function must_count(stats, window)
   local upper = stats[window.upper]
   return upper >= window.least and upper > (stats[window.upper + 1] or 0)
 end
 
--- Returns the events of a rule's window that have to be counted, which is done once for an anomaly.
+-- Returns the number of events in a rule's window that must be counted. They are counted once per
+-- anomaly.
 local function count_window(k, stats, window)
   stats.extra, stats.cut = stats.extra or {}, stats.cut or {}
   local count, rollup = stats.extra[window.start], stats.rollup
@@ -248,13 +249,13 @@ end
 
 -- Returns stats as one text, which costs Redis and its reader less than a list of values: `word`,
 -- the events of 30 days and, if they differ or the rule has `windows`, ",7 days,24 hours,1 hour";
--- then those of its windows, "-" for one that need not be counted, "~" before one that cuts a
--- bucket of rolled-up events; the oldest and the newest event. If there is more, "approximate" or
+-- then those of the rule's windows, "-" for one that need not be counted, "~" before one that cuts
+-- a bucket of rolled-up events; the oldest and the newest event. If there is more, "approximate" or
 -- "exact" follows, and the number of repair attempts; if there is a mark, "marked", its remaining
 -- milliseconds, the newest event before the recorded one (`previous`, which record.lua sets), and
 -- the mark's time. `-` stands for a missing value. The milliseconds are for marks without a
--- readable time: an older writer's metadata expire before its mark does. What a foreign writer has
--- left and can't be read counts as missing, because an event that is counted has to be answered.
+-- readable time: an older writer's metadata expire before its mark does. A foreign writer's
+-- unreadable value counts as missing, because a counted event must be answered.
 local function encode_stats(k, word, stats, windows)
   local text = word .. ' ' .. stats[1]
   if stats[4] ~= stats[1] or windows[1] then
@@ -284,7 +285,7 @@ local function is_known(k)
     KEYS[k + REPAIR_COUNT], KEYS[k + REPAIR_HISTORY]) > 0
 end
 
--- Makes the TTL of a key at least `seconds`. (EXPIRE's own GT is not in Redis 6.2.)
+-- Raises the TTL of a key to at least `seconds`. (EXPIRE's own option GT is not in Redis 6.2.)
 local function extend_ttl(name, seconds)
   if call('TTL', name) < tonumber(seconds) then
     call('EXPIRE', name, seconds)
@@ -298,17 +299,18 @@ local function is_remembered(k, id, kept_from, kept_seconds)
   return remembered_at and must_stay(remembered_at, kept_from, kept_seconds)
 end
 
--- Fails if an id could not be remembered afterwards, and changes nothing: no id is a line feed.
+-- Fails if an id could not be remembered afterwards, without changing anything: no id is a line
+-- feed.
 local function check_memory_of_ids(k, now)
   call('ZADD', KEYS[k + OPERATION_IDS], 'XX', now, '\n')
 end
 
--- Maximum number of ids of operations that a call drops for each that it adds: an older writer may
--- have left any number.
+-- Maximum number of ids of operations that a call drops for each id that it adds: an older writer
+-- may have left any number.
 local IDS_AT_ONCE = 100
 
--- Remembers the id of an operation as one of the last `max_ids`, and forgets those that have
--- expired. To be called last: one that fails half-way must not count as done.
+-- Remembers the id of an operation as one of the last `max_ids`, and forgets expired ids. Must be
+-- called last: an operation that fails half-way must not count as done.
 local function remember_id(k, id, now, kept_from, kept_seconds, max_ids)
   local ids = KEYS[k + OPERATION_IDS]
   call('ZADD', ids, now, id)
@@ -332,19 +334,19 @@ local function audit(k, entry, max_entries, seconds)
   call('EXPIRE', entries, seconds)
 end
 
--- Returns true if a mark or removal of the time `at` has waited and comes after a later one: what
--- has waited at one instance of the service must not undo what was done through another meanwhile.
+-- Returns true if a mark or removal of the time `at` has waited and comes after a later one: a
+-- write that has waited at one instance of the service must not undo a later write through another.
 local function is_outdated(k, at, now)
   local changed_at = call('HGET', KEYS[k + METADATA], 'permanent_fix_changed')
   if not changed_at or tonumber(at) >= tonumber(now) or tonumber(at) >= tonumber(changed_at) then
     return false
   end
-  -- One that lies ahead was made under a wrong clock, and says nothing about the order.
+  -- A change that lies ahead was made with a wrong clock, and says nothing about the order.
   local _, latest = not_ahead(changed_at, -MINUTE_SECONDS)
   return latest == tonumber(changed_at)
 end
 
--- Changes the permanent fix of the one anomaly of a call by `apply`, which is given the name of the
+-- Changes the permanent fix of the one anomaly of a call with `apply`, which gets the name of the
 -- metadata and returns true if it had an effect. Returns `effective`, or `ineffective` if `apply`
 -- had no effect, the id is known, or a later change was made; or "unknown".
 --
@@ -368,7 +370,7 @@ local function change_fix(apply, effective, ineffective)
   end
   local has_effect = false
   if not is_outdated(1, at, now) then
-    -- Before anything is written, so that keys of a foreign type fail without a change.
+    -- Called before anything is written, so that keys of a foreign type fail without a change.
     call('LLEN', KEYS[1 + AUDIT])
     check_memory_of_ids(1, now)
     has_effect = apply(KEYS[1 + METADATA])

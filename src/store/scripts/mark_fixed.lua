@@ -7,7 +7,7 @@
 --          11   seconds for which the mark holds from now on
 --          12   the description of the fix
 --          13   who reports it; '' if unknown
--- Returns  {"marked"}, also if nothing has changed because the id is known or a later change was
+-- Returns  {"marked"}, even if nothing has changed because the id is known or a later change was
 --          made; {"unknown"}; or {"error" and a message}
 --
 -- A script and not MULTI: a mark on an unknown anomaly is refused, and the metadata must not expire

@@ -1,13 +1,13 @@
--- Checks that the server takes what the other scripts call: each of their commands, on a key of
--- this script's own. A replica, a full server, one without enough replicas, or a user without a
--- permission fails it, as it fails them.
+-- Checks that the server accepts the calls of the other scripts: runs each of their commands on a
+-- key of its own. It fails on a replica, on a full server, on one without enough replicas, and for
+-- a user without a permission, as the other scripts do.
 --
 -- KEYS     the probe's key
 -- ARGV     1  seconds to keep it
 --          2  1 if it stays after the call, 0 if nothing does
 -- Returns  "ok"
 --
--- A script and not single commands: permissions and memory are judged differently in one.
+-- A script and not single commands: Redis checks permissions and memory differently in a script.
 
 local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 1, 2, 0
 

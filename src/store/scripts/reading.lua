@@ -1,4 +1,5 @@
--- What the scripts that read anomalies have in common; put between library.lua and them.
+-- Functions that the scripts that read anomalies share, inserted between library.lua and these
+-- scripts.
 
 -- Returns the stats of the `i`th element as a text that begins with "known", with the counts of its
 -- rule's `windows`; nil if nothing is kept about the anomaly.
@@ -11,8 +12,8 @@ local function known_stats(k, starts, texts, i, windows)
   return encode_stats(k, 'known', stats, rule_windows(windows))
 end
 
--- Returns what `read` returns for each of `count` elements, whose texts are read at once. It is
--- given the index of the element's first key, the texts, and its number.
+-- Returns the result of `read` for each of `count` elements, whose texts are read at once. `read`
+-- gets the index of the element's first key, the texts, and its number.
 local function read_each(count, keys_each, read)
   local texts, results = read_texts(count, keys_each), {}
   for i = 1, count do

@@ -1,4 +1,4 @@
--- Adds repair attempts to the histories of known anomalies, one after the other.
+-- Adds repair attempts to the histories of known anomalies, in order.
 --
 -- KEYS     for each attempt: timeline, repair_count, permanent_fix, metadata, folded,
 --          folded_counts, folded_ids, repair_history, operation_ids, audit
@@ -13,7 +13,7 @@
 -- Returns  for each attempt: {"counted" or "duplicate", number of attempts, {repair history, newest
 --          first}}, {"unknown"}, or {"error" and a message}
 --
--- A script and not MULTI: whether the anomaly is known and the id is new decides about the writes.
+-- A script and not MULTI: the writes depend on whether the anomaly is known and the id is new.
 
 local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 10, 7, 3
 
@@ -26,7 +26,7 @@ local function add(k, id, attempt, entry)
     return { 'unknown' }
   end
   local repair_count, repair_history = KEYS[k + REPAIR_COUNT], KEYS[k + REPAIR_HISTORY]
-  -- Read before anything is written, so that lists of a foreign type fail without a change.
+  -- Called before anything is written, so that lists of a foreign type fail without a change.
   call('LLEN', repair_history)
   call('LLEN', KEYS[k + AUDIT])
   local outcome = 'duplicate'

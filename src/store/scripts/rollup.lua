@@ -1,13 +1,13 @@
--- Keeps timelines bounded; put between library.lua and record.lua. The newest events of an anomaly
--- are in its timeline, each with its id. Older ones are rolled up, oldest first, into running
--- totals: a member of `folded_counts` is the number of all rolled-up events up to the end of a
--- bucket, its score is the time of the newest event in the bucket. So any window takes a look-up or
--- two, whatever the volume. domain/rollup.rs does the same in memory, and rollup_vectors.json in
--- tests/data has what both must do.
+-- Keeps timelines bounded; inserted between library.lua and record.lua. The newest events of an
+-- anomaly are in its timeline, each with its id. Older events are rolled up, oldest first, into
+-- running totals: a member of `folded_counts` is the number of all rolled-up events up to the end
+-- of a bucket, and its score is the time of the newest event in the bucket. So any window takes one
+-- or two look-ups, whatever the volume. domain/rollup.rs does the same in memory, and
+-- rollup_vectors.json in tests/data has the expected results of both.
 --
--- A late event, older than the newest that is rolled up, is in the timeline like any other until it
--- is rolled up with the oldest: adding one to a bucket of the past changes all totals after it, and
--- so is done for many at once.
+-- A late event, which is older than the newest rolled-up event, stays in the timeline like any
+-- other until it is rolled up with the oldest: adding an event to a past bucket changes all totals
+-- after it, so it is done for many events at once.
 --
 -- `folded`         "<oldest> <newest> <number> <coarse before>", the last is the start of an hour
 -- `folded_counts`  the running totals
@@ -17,14 +17,15 @@
 --                  later events were never dropped, as of that number in `folded`
 
 local ID_FIELDS, ID_BYTES, DROPPED = 64, 10, 'dropped'
--- The room of a field: its share of the ids, that many standard deviations (a hash spreads them),
--- and some more. So no field overflows before the limit is reached, but once in ten million times.
+-- The size of a field: its share of the ids, this many standard deviations (ids are spread by a
+-- hash), and some more. So a field overflows before the limit is reached only once in ten million
+-- times.
 local DEVIATIONS, MORE_ROOM = 6, 8
--- The ids that a field had room for at least before there was `dropped`.
+-- The minimum number of ids per field in versions that did not write `dropped`.
 local ONCE_PER_FIELD = 8
--- Maximum number of arguments of one command: Lua's stack takes some thousands.
+-- Maximum number of arguments of one command: Lua's stack holds some thousands.
 local MAX_ARGUMENTS = 2000
--- Maximum number of buckets that are made coarse at once. A roll-up has some 1,500.
+-- Maximum number of buckets that one call makes coarse. A roll-up has some 1,500.
 local MAX_TIDIED = 2000
 
 -- Returns the width of the bucket of an event that is rolled up now.
@@ -45,7 +46,7 @@ local function id_field(id)
     struct.pack('>I6', tonumber(string.sub(hex, 3, 14), 16))
 end
 
--- Returns the ids of a field, which is read once a call.
+-- Returns the ids of a field, which is read once per call.
 local function ids_of(k, rollup, field)
   rollup.ids = rollup.ids or {}
   local ids = rollup.ids[field] or call('HGET', KEYS[k + FOLDED_IDS], field) or ''
@@ -53,8 +54,8 @@ local function ids_of(k, rollup, field)
   return ids
 end
 
--- Returns the time after which no id was dropped. Where the field is missing, or events were rolled
--- up since it was written, an older writer may have dropped the id of any event.
+-- Returns the time after which no id was dropped. If the field is missing, or events were rolled up
+-- since it was written, an older writer may have dropped the id of any event.
 local function dropped_until(k, rollup)
   if not rollup.dropped then
     local text = call('HGET', KEYS[k + FOLDED_IDS], DROPPED) or ''
@@ -67,13 +68,13 @@ local function dropped_until(k, rollup)
   return rollup.dropped
 end
 
--- Returns true if an id is remembered, of an event that must stay.
+-- Returns true if the id of an event that must stay is remembered.
 local function has_recent_id(k, rollup, id, kept_from)
   local field, bytes = id_field(id)
   local ids = ids_of(k, rollup, field)
   local index = string.find(ids, bytes, 1, true)
   while index do
-    -- Seconds were rounded down there, and here up.
+    -- Seconds were rounded down when they were stored, and are rounded up here.
     if index % ID_BYTES == 1
       and must_stay(struct.unpack('>I4', ids, index + 6) + 1, kept_from, MONTH_SECONDS) then
       return true
@@ -83,7 +84,7 @@ local function has_recent_id(k, rollup, id, kept_from)
   return false
 end
 
--- Takes account of the id of an event that is rolled up; `write_ids` writes it.
+-- Adds the id of a rolled-up event to `new_ids`, which `write_ids` writes.
 local function add_recent_id(new_ids, id, at)
   local field, bytes = id_field(id)
   local ids = new_ids[field] or {}
@@ -92,7 +93,7 @@ local function add_recent_id(new_ids, id, at)
   new_ids[field] = ids
 end
 
--- Adds ids to their fields, and drops the oldest of a field that is full.
+-- Adds ids to their fields, and drops the oldest ids of a full field.
 local function write_ids(k, rollup, new_ids, limit, kept_seconds)
   local share = limit / ID_FIELDS
   local max_bytes = math.ceil(share + DEVIATIONS * math.sqrt(share) + MORE_ROOM) * ID_BYTES
@@ -100,7 +101,7 @@ local function write_ids(k, rollup, new_ids, limit, kept_seconds)
   for field, added in pairs(new_ids) do
     local ids = ids_of(k, rollup, field) .. table.concat(added)
     for entry = 1, #ids - max_bytes, ID_BYTES do
-      -- Seconds are rounded down there, and here up.
+      -- Seconds are rounded down when they are stored, and rounded up here.
       dropped = math.max(dropped, struct.unpack('>I4', ids, entry + 6) + 1)
     end
     rollup.ids[field] = string.sub(ids, -max_bytes)
@@ -113,9 +114,9 @@ local function write_ids(k, rollup, new_ids, limit, kept_seconds)
   call('EXPIRE', KEYS[k + FOLDED_IDS], kept_seconds)
 end
 
--- Returns the end of the base (as text and as number), if there is one: the first bucket, where
--- those before it were removed. It holds the number of their events too. So it takes all events
--- before its end, and no later one: all of them would count again for a window that begins before
+-- Returns the end of the base (as text and as number), if there is one: the first bucket, after
+-- earlier buckets were removed. Its total includes their events. So it takes all events before its
+-- end, and no later one: otherwise, all of them would count again for a window that begins before
 -- its new end.
 local function base_of(k, rollup)
   local ends = call('ZRANGE', KEYS[k + FOLDED_COUNTS], '0', '0', 'WITHSCORES')[2]
@@ -125,8 +126,8 @@ local function base_of(k, rollup)
   end
 end
 
--- Adds events, oldest first, to their buckets, and so to all totals after them. Returns the number
--- of buckets that it went through.
+-- Adds events, oldest first, to their buckets, and thereby to all totals after them. Returns the
+-- number of buckets that were read.
 local function add_to_buckets(k, rollup, events, starts)
   local counts, count = KEYS[k + FOLDED_COUNTS], #events / 2
   local first_at = tonumber(events[2])
@@ -135,7 +136,7 @@ local function add_to_buckets(k, rollup, events, starts)
   if base and first_at <= base_at then
     from = base
   end
-  -- The first of these may be a bucket before the oldest event that takes it.
+  -- The first of these buckets may be before the oldest event that belongs to it.
   local total = rolled_up_before(k, from)
   local after = call('ZRANGEBYSCORE', counts, from, '+inf', 'WITHSCORES')
   local ends, added, newest = {}, 0, -math.huge
@@ -149,7 +150,8 @@ local function add_to_buckets(k, rollup, events, starts)
       added = added + 1
       if ends_at ~= base_at
         and (ends_at == math.huge or ends_at - ends_at % seconds > start) then
-        -- It is not for the bucket that ends next: a bucket of its own, or the one before.
+        -- The event does not belong to the bucket that ends next, but to a new bucket or to the one
+        -- before.
         if start > newest then
           table.insert(ends, 0)
           table.insert(ends, 0)
@@ -163,22 +165,22 @@ local function add_to_buckets(k, rollup, events, starts)
         table.insert(ends, 0)
         table.insert(ends, 0)
       end
-      -- Else an older version has made more than one bucket for two minutes, which become one.
+      -- Otherwise, an older version has created several buckets for two minutes, which become one.
       ends[#ends - 1], ends[#ends] = after[i + 1], total + added
       newest = ends_at ~= base_at and ends_at or -math.huge
     end
   end
-  -- Without an effect, as no total is a line feed: a full Redis, or one that denies it to the user,
-  -- must refuse it before totals are taken out.
+  -- Has no effect, because no total is a line feed: a full Redis, or one that denies the command to
+  -- the user, must refuse it before totals are removed.
   call('ZADD', counts, 'XX', '0', '\n')
   call('ZREMRANGEBYSCORE', counts, from, '+inf')
   call_in_parts('ZADD', counts, ends)
   return #ends / 2
 end
 
--- Makes the buckets of more than a day ago coarse, once an hour, and removes the expired ones but
--- for the newest, which becomes the base. (Where the base is of one hour with the next bucket, and
--- so they become one, both have expired: hours expire as a whole, and a base when it is made.)
+-- Makes the buckets of more than a day ago coarse, once an hour, and removes the expired ones
+-- except the newest, which becomes the base. (If the base and the next bucket are in the same hour
+-- and become one, both have expired: hours expire as a whole, and so does a base when it is made.)
 local function tidy(k, rollup, starts)
   local counts = KEYS[k + FOLDED_COUNTS]
   local coarse_before = starts[7] - starts[7] % COARSE_SECONDS
@@ -200,23 +202,23 @@ local function tidy(k, rollup, starts)
     call('ZREMRANGEBYRANK', counts, '0', expired - 2)
   end
   if #buckets == MAX_TIDIED * 2 then
-    -- There may be more, also in the hour of the last one; the next call goes on.
+    -- There may be more, even in the hour of the last one. The next call continues.
     local last_at = tonumber(buckets[#buckets])
     coarse_before = math.max(last_at - last_at % COARSE_SECONDS, rollup.coarse_before)
   end
   rollup.coarse_before = coarse_before
 end
 
--- Rolls up the `count` oldest events of a timeline, and returns the work that it was: the number of
--- events and of buckets.
+-- Rolls up the `count` oldest events of a timeline. Returns the work that was done: the number of
+-- events and buckets.
 local function roll_up_oldest(k, stats, count, starts, recent_ids, kept_seconds)
   local timeline, counts = KEYS[k], KEYS[k + FOLDED_COUNTS]
-  -- Without an effect: a user who may not call it must not leave events in both places.
+  -- Has no effect: a user who may not run the command must not leave events in both places.
   call('ZREMRANGEBYRANK', timeline, '1', '0')
   local events = call('ZRANGE', timeline, '0', count - 1, 'WITHSCORES')
   local rollup = stats.rollup
   if not rollup then
-    -- Everything that is still in these keys has expired.
+    -- Everything that remains in these keys has expired.
     call('DEL', counts, KEYS[k + FOLDED_IDS])
     rollup = { first = events[2], first_at = tonumber(events[2]), edge_at = -math.huge, total = 0,
       coarse_before = 0, dropped = 0 }
@@ -225,7 +227,7 @@ local function roll_up_oldest(k, stats, count, starts, recent_ids, kept_seconds)
   for i = 1, #events, 2 do
     add_recent_id(new_ids, events[i], tonumber(events[i + 1]))
   end
-  -- First the commands that fail if a key is of a foreign type.
+  -- Runs the commands that fail on keys of a foreign type first.
   for field in pairs(new_ids) do
     ids_of(k, rollup, field)
   end
@@ -243,7 +245,7 @@ local function roll_up_oldest(k, stats, count, starts, recent_ids, kept_seconds)
   call('EXPIRE', counts, kept_seconds)
   call('SET', KEYS[k + FOLDED], rollup.first .. ' ' .. rollup.edge .. ' ' .. rollup.total .. ' '
     .. string.format('%d', rollup.coarse_before), 'EX', kept_seconds)
-  -- After the counts: an event whose id is remembered must be counted.
+  -- Written after the counts: an event whose id is remembered must be counted.
   write_ids(k, rollup, new_ids, recent_ids, kept_seconds)
   call('ZREMRANGEBYRANK', timeline, '0', count - 1)
   return #events / 2 + buckets

@@ -4,13 +4,13 @@
 --          folded_counts, folded_ids, repair_history, operation_ids, audit, incidents
 -- ARGV     1-4  the starts of the windows of 30 days, 7 days, 24 hours, 1 hour (Unix seconds)
 --          5    now (Unix microseconds)
---          6    microseconds after which an alert that was not heard of has ended
+--          6    microseconds without a delivery after which an alert has ended
 --          then for each anomaly the windows of its rule (`rule_windows` in library.lua)
 -- Returns  for each anomaly {"known" and its stats (`encode_stats` in library.lua), signature,
 --          alerts that fire (`firing_of` in incidents.lua)}, where '' stands for a missing value;
 --          "unknown", or "error" and a message
 --
--- A script and not single commands: all figures of an anomaly are of the same moment.
+-- A script and not single commands: all figures of an anomaly are from the same moment.
 
 local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 11, 6, 1
 

@@ -1,4 +1,4 @@
--- Counts the events of anomalies from several times on, without changing anything.
+-- Counts the events of anomalies since several times, without changing anything.
 --
 -- KEYS     for each anomaly: timeline, repair_count, permanent_fix, metadata, folded,
 --          folded_counts, folded_ids, repair_history
@@ -6,7 +6,7 @@
 -- Returns  for each anomaly a text: "known" and for each time the number of events from it on,
 --          "unknown", or "error" and a message
 --
--- A script and not single commands: an anomaly takes two dozen of them.
+-- A script and not single commands: an anomaly would take two dozen of them.
 
 local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 8, 1, 0
 
@@ -33,7 +33,7 @@ local function read(k, texts, i)
   local counts = {}
   for j = 1, #starts do
     local count = 0
-    -- Most anomalies are quiet, and need not be asked again for each time.
+    -- Most anomalies are quiet, and need no command for each time.
     if oldest and starts_at[j] <= oldest then
       count = length
     elseif newest and starts_at[j] <= newest then

@@ -1,10 +1,10 @@
--- Reads the object that an anomaly was first posted with.
+-- Reads the object of an anomaly's first post.
 --
 -- KEYS     timeline, repair_count, permanent_fix, metadata
 -- ARGV     none
--- Returns  {"signature", the object (JSON) or '' where there is none}; or {"error" and a message}
+-- Returns  {"signature", the object (JSON) or '' if there is none}; or {"error" and a message}
 --
--- A script and not a single command: all calls go the same way.
+-- A script and not a single command: all calls take the same path.
 
 local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 4, 0, 0
 

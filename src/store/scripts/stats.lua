@@ -7,7 +7,7 @@
 -- Returns  for each anomaly a text: "known" and its stats (`encode_stats` in library.lua),
 --          "unknown", or "error" and a message
 --
--- A script and not single commands: all figures of an answer are of the same moment.
+-- A script and not single commands: all figures of an answer are from the same moment.
 
 local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 8, 4, 1
 

@@ -3,10 +3,10 @@
 -- KEYS     timeline, repair_count, permanent_fix, metadata, folded, folded_counts, folded_ids,
 --          repair_history, operation_ids, audit
 -- ARGV     1-9  as `change_fix` in library.lua takes them
--- Returns  {"unmarked"}; {"not_marked"}, also if nothing has changed because the id is known or a
+-- Returns  {"unmarked"}; {"not_marked"}, even if nothing has changed because the id is known or a
 --          later change was made; {"unknown"}; or {"error" and a message}
 --
--- A script and not MULTI: an unknown anomaly differs from one without a mark.
+-- A script and not MULTI: an unknown anomaly must be distinguished from one without a mark.
 
 local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 10, 9, 0
 
