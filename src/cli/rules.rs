@@ -98,7 +98,7 @@ pub(super) fn listed(set: &RuleSet) -> String {
         text += &format!("#   {}\n", Printable(line));
     }
     for rule in set.rules() {
-        for (condition, reason) in rule.untold_steps(set.rearm_seconds()) {
+        for (condition, reason) in rule.undecidable_steps(set.rearm_seconds()) {
             text += &format!(
                 "# rule \"{}\": the service can't tell whether a step by \"{condition}\" is new, \
                  because {reason}: each such step counts as new\n",

@@ -17,7 +17,8 @@ use super::{
     alert::{AlertEpisode, AlertState, Fingerprint},
 };
 
-/// Maximum number of alerts of an anomaly that are remembered.
+/// Maximum number of alerts of an anomaly that are remembered: 29 bytes each in Redis, and some 56
+/// in memory.
 pub const MAX_FINGERPRINTS: usize = 1_000;
 
 /// Time after an end within which another instance of Alertmanager, or Grafana after a rule was
@@ -66,13 +67,13 @@ pub struct Incidents {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Episode {
     /// Its start in the last delivery.
-    told_start: Timestamp,
+    delivered_start: Timestamp,
     /// Its earliest start in any delivery.
     start: Timestamp,
     /// The time until which it is known to have fired.
     last: Timestamp,
     /// The time of the newest delivery that was applied.
-    heard: Timestamp,
+    delivered_at: Timestamp,
     is_open: bool,
     /// False if only its end was delivered, which does not count.
     is_counted: bool,
@@ -148,24 +149,25 @@ impl IncidentChange {
 }
 
 impl Episode {
-    fn begin(told: &AlertEpisode) -> Self {
-        let start = told.start();
+    fn begin(alert: &AlertEpisode) -> Self {
+        let start = alert.start();
         Self {
-            told_start: told.starts_at.unwrap_or(start),
+            delivered_start: alert.starts_at.unwrap_or(start),
             start,
-            last: told.end().unwrap_or(told.delivered_at),
-            heard: told.delivered_at,
-            is_open: told.state == AlertState::Firing,
+            last: alert.end().unwrap_or(alert.delivered_at),
+            delivered_at: alert.delivered_at,
+            is_open: alert.state == AlertState::Firing,
             is_counted: true,
-            is_interrupted: matches!(told.state, AlertState::Interrupted { .. }),
+            is_interrupted: matches!(alert.state, AlertState::Interrupted { .. }),
         }
     }
 
     /// Returns the episode without times after `now`: times that another instance applied with a
     /// clock that is ahead must not make the next deliveries look older.
     fn by(self, now: Timestamp) -> Self {
-        let Self { start, last, heard, .. } = self;
-        Self { start: start.min(now), last: last.min(now), heard: heard.min(now), ..self }
+        let Self { start, last, delivered_at, .. } = self;
+        let delivered_at = delivered_at.min(now);
+        Self { start: start.min(now), last: last.min(now), delivered_at, ..self }
     }
 
     /// Returns true if it fires at a time, as far as is known.
@@ -185,19 +187,19 @@ impl Incidents {
     pub fn decide(
         &self,
         now: Timestamp,
-        told: &AlertEpisode,
+        alert: &AlertEpisode,
         fixed_at: Option<Timestamp>,
         policy: AlertPolicy,
     ) -> Decision {
-        let stored = self.episode(told.fingerprint);
+        let stored = self.episode(alert.fingerprint);
         let known = stored.map(|stored| stored.by(now));
-        let mut decision = match told.end() {
-            None => self.decide_firing(told, known, fixed_at, policy),
-            Some(end) => self.decide_ended(told, known, end, fixed_at, policy),
+        let mut decision = match alert.end() {
+            None => self.decide_firing(alert, known, fixed_at, policy),
+            Some(end) => self.decide_ended(alert, known, end, fixed_at, policy),
         };
         let is_as_stored = |(_, episode): &(Fingerprint, Episode)| stored == Some(episode);
         decision.change.episode = decision.change.episode.filter(|it| !is_as_stored(it));
-        if policy.count == CountBy::Delivery && told.state == AlertState::Firing {
+        if policy.count == CountBy::Delivery && alert.state == AlertState::Firing {
             decision.verdict = AlertVerdict::Count;
         }
         decision
@@ -205,29 +207,29 @@ impl Incidents {
 
     fn decide_firing(
         &self,
-        told: &AlertEpisode,
+        alert: &AlertEpisode,
         known: Option<Episode>,
         fixed_at: Option<Timestamp>,
         policy: AlertPolicy,
     ) -> Decision {
-        let (at, delivered_at) = (told.start(), told.delivered_at);
+        let (at, delivered_at) = (alert.start(), alert.delivered_at);
         let Some(known) = known else {
-            let mut decision = self.count(told, at, fixed_at, policy);
+            let mut decision = self.count(alert, at, fixed_at, policy);
             decision.change.is_first = true;
-            self.put(&mut decision.change, told, Episode::begin(told), policy);
+            self.put(&mut decision.change, alert, Episode::begin(alert), policy);
             return decision;
         };
         let mut now = Episode { is_open: known.fires(delivered_at, policy), ..known };
         let changed = |verdict, now: Episode| {
-            let episode = Some((told.fingerprint, now));
+            let episode = Some((alert.fingerprint, now));
             Decision { verdict, change: IncidentChange { episode, ..IncidentChange::default() } }
         };
         let counted = |now: Episode| {
-            let mut decision = self.count(told, at, fixed_at, policy);
-            decision.change.episode = Some((told.fingerprint, now));
+            let mut decision = self.count(alert, at, fixed_at, policy);
+            decision.change.episode = Some((alert.fingerprint, now));
             decision
         };
-        let Some(told_start) = told.starts_at.or_else(|| {
+        let Some(delivered_start) = alert.starts_at.or_else(|| {
             // Without a start, it belongs to the same episode while that is open.
             let is_new = !now.is_open && delivered_at > now.last;
             is_new.then_some(delivered_at)
@@ -236,10 +238,10 @@ impl Incidents {
                 return changed(AlertVerdict::Stale, now);
             }
             now.last = now.last.max(delivered_at);
-            now.heard = now.heard.max(delivered_at);
+            now.delivered_at = now.delivered_at.max(delivered_at);
             return changed(AlertVerdict::Ongoing, now);
         };
-        if delivered_at < known.heard {
+        if delivered_at < known.delivered_at {
             let is_missed = !now.is_counted && now.start <= at && at <= now.last;
             now.is_counted |= is_missed;
             return if is_missed { counted(now) } else { changed(AlertVerdict::Stale, now) };
@@ -249,29 +251,29 @@ impl Incidents {
             now.is_counted = true;
             return counted(now);
         }
-        if now.is_open && (at <= now.last || told_start == now.told_start) {
+        if now.is_open && (at <= now.last || delivered_start == now.delivered_start) {
             now.start = now.start.min(at);
             now.last = now.last.max(delivered_at);
-            now.heard = delivered_at;
+            now.delivered_at = delivered_at;
             return changed(AlertVerdict::Ongoing, now);
         }
         if !now.is_open && at < now.last {
-            if delivered_at <= now.heard.plus_seconds(PEER_SECONDS) {
+            if delivered_at <= now.delivered_at.plus_seconds(PEER_SECONDS) {
                 return changed(AlertVerdict::Stale, now);
             }
-            (now.is_open, now.last, now.heard) = (true, delivered_at, delivered_at);
+            (now.is_open, now.last, now.delivered_at) = (true, delivered_at, delivered_at);
             return changed(AlertVerdict::Ongoing, now);
         }
         if now.is_interrupted && now.is_counted && at <= now.last.plus_seconds(PEER_SECONDS) {
-            let begun = Episode::begin(told);
+            let begun = Episode::begin(alert);
             return changed(AlertVerdict::Ongoing, Episode { start: now.start, ..begun });
         }
-        counted(Episode::begin(told))
+        counted(Episode::begin(alert))
     }
 
     fn decide_ended(
         &self,
-        told: &AlertEpisode,
+        alert: &AlertEpisode,
         known: Option<Episode>,
         end: Timestamp,
         fixed_at: Option<Timestamp>,
@@ -281,35 +283,35 @@ impl Incidents {
         let Some(known) = known else {
             let mut decision = ended(AlertVerdict::Resolved);
             if policy.count_missed {
-                let counted = self.count(told, told.start(), fixed_at, policy);
+                let counted = self.count(alert, alert.start(), fixed_at, policy);
                 if counted.verdict == AlertVerdict::Count {
                     decision = counted;
                 }
             }
             let is_counted = policy.count_missed;
-            let episode = Episode { is_counted, ..Episode::begin(told) };
-            self.put(&mut decision.change, told, episode, policy);
+            let episode = Episode { is_counted, ..Episode::begin(alert) };
+            self.put(&mut decision.change, alert, episode, policy);
             return decision;
         };
-        if told.delivered_at < known.heard || end < known.start {
+        if alert.delivered_at < known.delivered_at || end < known.start {
             return ended(AlertVerdict::Stale);
         }
         let now = Episode {
             last: end,
-            heard: told.delivered_at,
+            delivered_at: alert.delivered_at,
             is_open: false,
-            is_interrupted: matches!(told.state, AlertState::Interrupted { .. }),
+            is_interrupted: matches!(alert.state, AlertState::Interrupted { .. }),
             ..known
         };
         let mut decision = ended(AlertVerdict::Resolved);
-        decision.change.episode = Some((told.fingerprint, now));
+        decision.change.episode = Some((alert.fingerprint, now));
         decision
     }
 
     /// Decides whether an episode that begins at `at` counts.
     fn count(
         &self,
-        told: &AlertEpisode,
+        alert: &AlertEpisode,
         at: Timestamp,
         fixed_at: Option<Timestamp>,
         policy: AlertPolicy,
@@ -326,7 +328,7 @@ impl Incidents {
         let is_same = policy.count != CountBy::Episode
             && !is_long
             && !is_first_after_fix
-            && self.is_covered(told, at, policy);
+            && self.is_covered(alert, at, policy);
         if is_same {
             decision.verdict = AlertVerdict::SameIncident;
             decision.change.counted_start = None;
@@ -335,11 +337,11 @@ impl Incidents {
     }
 
     /// Returns whether another alert was firing at a time.
-    fn is_covered(&self, told: &AlertEpisode, at: Timestamp, policy: AlertPolicy) -> bool {
+    fn is_covered(&self, alert: &AlertEpisode, at: Timestamp, policy: AlertPolicy) -> bool {
         let fired = |(fingerprint, episode): &(Fingerprint, Episode)| {
-            *fingerprint != told.fingerprint
+            *fingerprint != alert.fingerprint
                 && episode.start <= at
-                && at <= episode.until(told.delivered_at, policy)
+                && at <= episode.until(alert.delivered_at, policy)
         };
         Some(at) <= self.overflow_until || self.episodes.iter().any(fired)
     }
@@ -349,15 +351,15 @@ impl Incidents {
     fn put(
         &self,
         change: &mut IncidentChange,
-        told: &AlertEpisode,
+        alert: &AlertEpisode,
         episode: Episode,
         policy: AlertPolicy,
     ) {
         if self.episodes.len() >= MAX_FINGERPRINTS {
-            let at = told.delivered_at;
+            let at = alert.delivered_at;
             let ended = self.episodes.iter().filter(|(_, known)| known.until(at, policy) < at);
             let Some((oldest, _)) =
-                ended.min_by_key(|(fingerprint, known)| (known.heard, *fingerprint))
+                ended.min_by_key(|(fingerprint, known)| (known.delivered_at, *fingerprint))
             else {
                 if episode.is_open {
                     change.overflow_until = self.overflow_until.max(Some(at));
@@ -366,7 +368,7 @@ impl Incidents {
             };
             change.forgotten = Some(*oldest);
         }
-        change.episode = Some((told.fingerprint, episode));
+        change.episode = Some((alert.fingerprint, episode));
     }
 
     /// Applies a change. `counted` says which delivery counted the alert.

@@ -86,9 +86,9 @@ impl Applier<'_> {
             false => self.store.record(moment, occurrences.clone()).await,
         };
         if let Some(fallback) = self.fallback {
-            let told = self.is_again.then(|| results.iter().map(as_copy).collect::<Vec<_>>());
-            let told = told.as_deref().unwrap_or(&results);
-            fallback.report_news(self.source, &occurrences, told);
+            let reported = self.is_again.then(|| results.iter().map(as_copy).collect::<Vec<_>>());
+            let reported = reported.as_deref().unwrap_or(&results);
+            fallback.report_news(self.source, &occurrences, reported);
         }
         if let Some(fallback) = self.updated() {
             fallback.update_recorded(self.times(moment), occurrences.iter(), &results);

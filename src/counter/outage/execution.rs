@@ -75,8 +75,8 @@ pub(super) fn execution(source: Source, operation: &Operation, applied: &Applied
 
 /// Returns true for an alert that was older than 30 days when it was delivered.
 fn was_too_old(operation: &Operation) -> bool {
-    let Operation::Occurrence(Occurrence { at, episode: Some(told), .. }) = operation else {
+    let Operation::Occurrence(Occurrence { at, episode: Some(alert), .. }) = operation else {
         return false;
     };
-    *at < RETENTION.start(told.delivered_at)
+    *at < RETENTION.start(alert.delivered_at)
 }

@@ -55,7 +55,7 @@ impl Rule {
         let start = now.minus_seconds(rearm_seconds.into());
         // A level begins to be held at an event. A level that is held at the start began before it.
         let moments = times.iter().copied().filter(|at| *at > start).chain([start]);
-        let conditions = self.levels().conditions_from(level).filter(|c| can_be_told(c));
+        let conditions = self.levels().conditions_from(level).filter(|c| is_decidable(c));
         let conditions: Vec<&Condition> = conditions.collect();
         moments
             .into_iter()
@@ -64,7 +64,7 @@ impl Rule {
 
     /// Returns the conditions for which it can't be decided whether they were held, each with the
     /// reason.
-    pub fn untold_steps(&self, rearm_seconds: u32) -> Vec<(&Condition, String)> {
+    pub fn undecidable_steps(&self, rearm_seconds: u32) -> Vec<(&Condition, String)> {
         if rearm_seconds == 0 {
             return Vec::new();
         }
@@ -83,7 +83,7 @@ impl Rule {
     }
 }
 
-fn can_be_told(condition: &Condition) -> bool {
+fn is_decidable(condition: &Condition) -> bool {
     condition.terms().iter().all(|term| term.count <= MAX_STEP_COUNT)
 }
 
@@ -168,13 +168,13 @@ mod tests {
     }
 
     #[test]
-    fn conditions_whose_steps_can_not_be_told_are_named() {
+    fn conditions_whose_steps_can_not_be_decided_are_named() {
         let rule = rule(&json!({
             "REPEAT": ["3 in 24h", "5 in 30d"], "PERMANENT_FIX": ["32 in 7d and 2 in 1h"],
         }));
         let named = |rearm| {
-            let untold = rule.untold_steps(rearm);
-            untold.into_iter().map(|(condition, _)| condition.to_string()).collect::<Vec<_>>()
+            let undecided = rule.undecidable_steps(rearm);
+            undecided.into_iter().map(|(condition, _)| condition.to_string()).collect::<Vec<_>>()
         };
         assert_eq!(named(24 * HOUR), ["5 in 30d", "32 in 7d and 2 in 1h"]);
         assert_eq!(named(0), Vec::<String>::new());
@@ -229,16 +229,16 @@ mod tests {
             let source = json!({"name": "r", "levels": levels});
             let source: RuleSource = serde_json::from_str(&source.to_string()).unwrap();
             let Ok(rule) = Rule::parse(1, &source, &Levels::default()) else { return Ok(()) };
-            let told = |events: &[i64]| {
+            let was_held = |events: &[i64]| {
                 let times: Vec<Timestamp> = events.iter().copied().map(minute).collect();
                 rule.was_held(level, (rearm * MINUTE) as u32, minute(0), &times)
             };
             let held = held_in_any_minute(&rule, level, rearm, &events);
-            prop_assert_eq!(told(&events), held);
+            prop_assert_eq!(was_held(&events), held);
             events.sort_unstable();
             for count in 0..events.len() {
                 let newest = &events[events.len() - count..];
-                prop_assert!(held || !told(newest), "by the newest {}", count);
+                prop_assert!(held || !was_held(newest), "by the newest {}", count);
             }
         }
 
@@ -263,9 +263,9 @@ mod tests {
             // One of the events is the occurrence itself.
             let newest: Vec<Timestamp> =
                 events.iter().rev().take(wanted.saturating_sub(1)).map(|at| minute(*at)).collect();
-            let told = rearm > 0 && rule.was_held(level, rearm_seconds, minute(0), &newest);
+            let was_held = rearm > 0 && rule.was_held(level, rearm_seconds, minute(0), &newest);
             let held = rearm > 0 && held_in_any_minute(&rule, level, rearm, &events);
-            prop_assert_eq!(told, held);
+            prop_assert_eq!(was_held, held);
         }
     }
 }

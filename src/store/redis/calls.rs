@@ -290,16 +290,16 @@ impl Calls {
 }
 
 /// Returns the ARGV of an alert. All are empty for an occurrence that is not an alert.
-fn alert_arguments(told: Option<&AlertEpisode>) -> [Value; 5] {
+fn alert_arguments(alert: Option<&AlertEpisode>) -> [Value; 5] {
     let nothing = || Value::from("");
-    let Some(told) = told else { return [(); 5].map(|()| nothing()) };
+    let Some(alert) = alert else { return [(); 5].map(|()| nothing()) };
     let micros = |time: Option<Timestamp>| time.map_or_else(nothing, |at| at.as_micros().into());
     [
-        Bytes::copy_from_slice(&told.fingerprint.to_bytes()).into(),
-        micros(told.starts_at.map(|start| start.min(AlertEpisode::LATEST_START))),
-        told.delivered_at.as_micros().into(),
-        micros(told.end()),
-        i64::from(matches!(told.state, AlertState::Interrupted { .. })).into(),
+        Bytes::copy_from_slice(&alert.fingerprint.to_bytes()).into(),
+        micros(alert.starts_at.map(|start| start.min(AlertEpisode::LATEST_START))),
+        alert.delivered_at.as_micros().into(),
+        micros(alert.end()),
+        i64::from(matches!(alert.state, AlertState::Interrupted { .. })).into(),
     ]
 }
 
@@ -362,13 +362,13 @@ mod tests {
         match script {
             Script::Record | Script::Alerts => {
                 let has_alerts = script == Script::Alerts;
-                let told = || AlertEpisode {
+                let alert = || AlertEpisode {
                     fingerprint: Fingerprint::of("f"),
                     starts_at: None,
                     delivered_at: at,
                     state: AlertState::Firing,
                 };
-                let episode = has_alerts.then(|| Box::new(told()));
+                let episode = has_alerts.then(|| Box::new(alert()));
                 let (signature_json, rule) = ("{}".into(), None);
                 let occurrence = Occurrence { key: KEY, id, at, signature_json, episode, rule };
                 let mut call = calls.record(at.into(), false, has_alerts, "0;;");

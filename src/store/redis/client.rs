@@ -188,8 +188,8 @@ impl Client {
         }
         let link = self.link();
         let asked = join_all(link.connected().map(identity::identity));
-        let told = tokio::time::timeout(self.config.command_timeout, asked).await.ok()?;
-        let (first, others) = told.split_first()?;
+        let identities = tokio::time::timeout(self.config.command_timeout, asked).await.ok()?;
+        let (first, others) = identities.split_first()?;
         let identity = first.clone().filter(|_| others.iter().all(|other| other == first));
         *self.identity.lock() = Some((resets, identity.clone()));
         identity

@@ -27,20 +27,20 @@ policy.unit, policy.counts_missed = ARGV[12], ARGV[15] == '1'
 policy.stale_after, policy.incident_max = tonumber(ARGV[13]), tonumber(ARGV[14])
 policy.now = tonumber(ARGV[16])
 
-local function told_by(a)
-  local told = { fingerprint = ARGV[a + 6], starts_at = tonumber(ARGV[a + 7]),
+local function alert_of(a)
+  local alert = { fingerprint = ARGV[a + 6], starts_at = tonumber(ARGV[a + 7]),
     delivered_at = tonumber(ARGV[a + 8]), ends_at = tonumber(ARGV[a + 9]),
     is_interrupted = ARGV[a + 10] == '1' }
   -- An alert does not begin after its end or after its delivery.
-  local latest = told.ends_at or told.delivered_at
-  told.start = math.min(told.starts_at or latest, latest)
-  return told
+  local latest = alert.ends_at or alert.delivered_at
+  alert.start = math.min(alert.starts_at or latest, latest)
+  return alert
 end
 
 function hear(k, a, stats, is_kept)
   local id, at, at_number = ARGV[a + 1], ARGV[a + 2], tonumber(ARGV[a + 2])
-  local told = told_by(a)
-  local outcome, change = decide(k, stats, told)
+  local alert = alert_of(a)
+  local outcome, change = decide(k, stats, alert)
   local is_counted = false
   if outcome == 'count' then
     outcome = is_kept and add(k, stats, id, at, at_number) or make_known(k, stats)
@@ -56,7 +56,7 @@ function hear(k, a, stats, is_kept)
   -- again.
   local is_change = is_counted or outcome == 'duplicate' or not change.is_empty
   if is_change and outcome ~= 'unrecognisable' then
-    change_incidents(k, told, change, is_counted, kept_seconds)
+    change_incidents(k, alert, change, is_counted, kept_seconds)
   end
   return outcome
 end

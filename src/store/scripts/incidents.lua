@@ -23,8 +23,9 @@ local MARK_SECONDS = 90 * 86400
 local policy = {}
 
 local function unpack_episode(text)
-  local told_start, start, last, heard, flags = struct.unpack(EPISODE, text)
-  return { told_start = told_start, start = start, last = last, heard = heard,
+  local delivered_start, start, last, delivered_at, flags = struct.unpack(EPISODE, text)
+  return { delivered_start = delivered_start, start = start, last = last,
+    delivered_at = delivered_at,
     is_open = flags % 2 >= IS_OPEN, is_counted = flags % 4 >= IS_COUNTED,
     is_interrupted = flags >= IS_INTERRUPTED }
 end
@@ -32,7 +33,8 @@ end
 local function pack_episode(episode)
   local flags = (episode.is_open and IS_OPEN or 0) + (episode.is_counted and IS_COUNTED or 0)
     + (episode.is_interrupted and IS_INTERRUPTED or 0)
-  return struct.pack(EPISODE, episode.told_start, episode.start, episode.last, episode.heard, flags)
+  return struct.pack(EPISODE, episode.delivered_start, episode.start, episode.last,
+    episode.delivered_at, flags)
 end
 
 -- Returns true if an episode fires at a time, as far as is known.
@@ -65,13 +67,13 @@ local function episodes_of(k)
 end
 
 -- Returns true if another alert was firing at a time.
-local function is_covered(k, told, at, overflow_until)
+local function is_covered(k, alert, at, overflow_until)
   if at <= overflow_until then
     return true
   end
   for fingerprint, episode in pairs(episodes_of(k).by_fingerprint) do
-    if fingerprint ~= told.fingerprint and episode.start <= at
-      and at <= fired_until(episode, told.delivered_at) then
+    if fingerprint ~= alert.fingerprint and episode.start <= at
+      and at <= fired_until(episode, alert.delivered_at) then
       return true
     end
   end
@@ -96,14 +98,14 @@ end
 
 -- Decides whether an episode that begins at `at` counts. Returns the verdict and, if it counts, the
 -- start of the last episode that counted.
-local function count_episode(k, stats, told, at, state)
+local function count_episode(k, stats, alert, at, state)
   local counted_start = math.max(state.counted_start, at)
   if state.counted_start > 0 and policy.unit ~= 'episode'
     and at < state.counted_start + policy.incident_max then
     local fixed = fixed_at(k, stats)
     -- The mark has ended the incident, unless an episode after it has counted.
     local is_first_after_fix = fixed and state.counted_start <= fixed and fixed < at
-    if not is_first_after_fix and is_covered(k, told, at, state.overflow_until) then
+    if not is_first_after_fix and is_covered(k, alert, at, state.overflow_until) then
       return 'same_incident'
     end
   end
@@ -111,20 +113,21 @@ local function count_episode(k, stats, told, at, state)
 end
 
 -- Creates an episode that begins as it was delivered.
-local function begin_episode(told)
-  return { told_start = told.starts_at or told.start, start = told.start,
-    last = told.ends_at or told.delivered_at, heard = told.delivered_at,
-    is_open = told.ends_at == nil, is_counted = true, is_interrupted = told.is_interrupted }
+local function begin_episode(alert)
+  return { delivered_start = alert.starts_at or alert.start, start = alert.start,
+    last = alert.ends_at or alert.delivered_at, delivered_at = alert.delivered_at,
+    is_open = alert.ends_at == nil, is_counted = true, is_interrupted = alert.is_interrupted }
 end
 
 -- Returns true if the newest delivery of `a` is before that of `b`.
 local function is_older(a, b)
-  return a.heard < b.heard or a.heard == b.heard and a.fingerprint < b.fingerprint
+  return a.delivered_at < b.delivered_at
+    or a.delivered_at == b.delivered_at and a.fingerprint < b.fingerprint
 end
 
 -- Adds an ended alert to their list, in which the oldest is last.
 local function list_ended(episodes, fingerprint, episode)
-  local entry, low, high = { fingerprint = fingerprint, heard = episode.heard }, 1,
+  local entry, low, high = { fingerprint = fingerprint, delivered_at = episode.delivered_at }, 1,
     #episodes.ended + 1
   while low < high do
     local middle = math.floor((low + high) / 2)
@@ -147,7 +150,7 @@ local function oldest_ended(episodes, at)
     episodes.wanted_at, episodes.ended = at, is_wanted_again and {} or nil
     for fingerprint, episode in pairs(episodes.by_fingerprint) do
       if fired_until(episode, at) < at then
-        local entry = { fingerprint = fingerprint, heard = episode.heard }
+        local entry = { fingerprint = fingerprint, delivered_at = episode.delivered_at }
         oldest = oldest and is_older(oldest, entry) and oldest or entry
         if episodes.ended then
           table.insert(episodes.ended, entry)
@@ -162,7 +165,8 @@ local function oldest_ended(episodes, at)
   while #episodes.ended > 0 do
     local oldest = episodes.ended[#episodes.ended]
     local episode = episodes.by_fingerprint[oldest.fingerprint]
-    if episode and episode.heard == oldest.heard and fired_until(episode, at) < at then
+    if episode and episode.delivered_at == oldest.delivered_at
+      and fired_until(episode, at) < at then
       return oldest.fingerprint
     end
     table.remove(episodes.ended)
@@ -172,14 +176,14 @@ end
 
 -- Decides about the episode of an unknown alert. At the limit, the ended alert with the oldest
 -- delivery is forgotten; if all alerts fire, only the time is remembered.
-local function put_episode(k, told, episode, state, change)
+local function put_episode(k, alert, episode, state, change)
   local all = all_episodes[KEYS[k + INCIDENTS]]
   if (all and all.count or call('HLEN', KEYS[k + INCIDENTS])) >= MAX_FINGERPRINTS
     and episodes_of(k).count >= MAX_FINGERPRINTS then
-    local oldest = oldest_ended(episodes_of(k), told.delivered_at)
+    local oldest = oldest_ended(episodes_of(k), alert.delivered_at)
     if not oldest then
       if episode.is_open then
-        change.overflow_until = math.max(state.overflow_until, told.delivered_at)
+        change.overflow_until = math.max(state.overflow_until, alert.delivered_at)
       end
       return
     end
@@ -189,17 +193,17 @@ local function put_episode(k, told, episode, state, change)
 end
 
 -- Decides about a firing alert. `known` is its episode, which is changed. Returns the verdict.
-local function decide_firing(k, stats, told, known, state, change)
-  local at, delivered_at, starts_at = told.start, told.delivered_at, told.starts_at
+local function decide_firing(k, stats, alert, known, state, change)
+  local at, delivered_at, starts_at = alert.start, alert.delivered_at, alert.starts_at
   local function count(episode)
-    local verdict, counted_start = count_episode(k, stats, told, at, state)
+    local verdict, counted_start = count_episode(k, stats, alert, at, state)
     change.counted_start, change.episode = counted_start, episode
     return verdict
   end
   if not known then
     local verdict = count(nil)
     change.is_first = true
-    put_episode(k, told, begin_episode(told), state, change)
+    put_episode(k, alert, begin_episode(alert), state, change)
     return verdict
   end
   known.is_open = fires(known, delivered_at)
@@ -208,14 +212,14 @@ local function decide_firing(k, stats, told, known, state, change)
     -- Without a start, it belongs to the same episode while that is open.
     if known.is_open then
       known.last = math.max(known.last, delivered_at)
-      known.heard = math.max(known.heard, delivered_at)
+      known.delivered_at = math.max(known.delivered_at, delivered_at)
       return 'ongoing'
     elseif delivered_at <= known.last then
       return 'stale'
     end
     starts_at = delivered_at
   end
-  if delivered_at < known.heard then
+  if delivered_at < known.delivered_at then
     if known.is_counted or at < known.start or known.last < at then
       return 'stale'
     end
@@ -227,20 +231,20 @@ local function decide_firing(k, stats, told, known, state, change)
     known.is_counted = true
     return count(known)
   end
-  if known.is_open and (at <= known.last or starts_at == known.told_start) then
+  if known.is_open and (at <= known.last or starts_at == known.delivered_start) then
     known.start = math.min(known.start, at)
     known.last = math.max(known.last, delivered_at)
-    known.heard = delivered_at
+    known.delivered_at = delivered_at
     return 'ongoing'
   end
   if not known.is_open and at < known.last then
-    if delivered_at <= known.heard + PEER then
+    if delivered_at <= known.delivered_at + PEER then
       return 'stale'
     end
-    known.is_open, known.last, known.heard = true, delivered_at, delivered_at
+    known.is_open, known.last, known.delivered_at = true, delivered_at, delivered_at
     return 'ongoing'
   end
-  local begun = begin_episode(told)
+  local begun = begin_episode(alert)
   if known.is_interrupted and known.is_counted and at <= known.last + PEER then
     begun.start = known.start
     change.episode = begun
@@ -250,33 +254,33 @@ local function decide_firing(k, stats, told, known, state, change)
 end
 
 -- Decides about an alert that has ended. Returns the verdict.
-local function decide_ended(k, stats, told, known, state, change)
+local function decide_ended(k, stats, alert, known, state, change)
   if not known then
     local verdict = 'resolved'
-    local episode = begin_episode(told)
+    local episode = begin_episode(alert)
     episode.is_counted = policy.counts_missed
     if policy.counts_missed then
-      local counted, counted_start = count_episode(k, stats, told, told.start, state)
+      local counted, counted_start = count_episode(k, stats, alert, alert.start, state)
       if counted == 'count' then
         verdict, change.counted_start = counted, counted_start
       end
     end
-    put_episode(k, told, episode, state, change)
+    put_episode(k, alert, episode, state, change)
     return verdict
   end
-  if told.delivered_at < known.heard or told.ends_at < known.start then
+  if alert.delivered_at < known.delivered_at or alert.ends_at < known.start then
     return 'stale'
   end
-  known.last, known.heard, known.is_open = told.ends_at, told.delivered_at, false
-  known.is_interrupted = told.is_interrupted
+  known.last, known.delivered_at, known.is_open = alert.ends_at, alert.delivered_at, false
+  known.is_interrupted = alert.is_interrupted
   change.episode = known
   return 'resolved'
 end
 
 -- Decides about an alert. Returns the verdict ("count", "ongoing", "same_incident", "resolved" or
 -- "stale") and the change, which `change_incidents` writes.
-local function decide(k, stats, told)
-  local texts = call('HMGET', KEYS[k + INCIDENTS], told.fingerprint, STATE)
+local function decide(k, stats, alert)
+  local texts = call('HMGET', KEYS[k + INCIDENTS], alert.fingerprint, STATE)
   local counted_start, overflow_until = string.match(texts[2] or '0 0', '^(%d+) (%d+)$')
   local state = { counted_start = tonumber(counted_start),
     overflow_until = tonumber(overflow_until) }
@@ -285,12 +289,12 @@ local function decide(k, stats, told)
     -- Times that another instance applied with a clock that is ahead must not make the next
     -- deliveries look older.
     known.start, known.last = math.min(known.start, policy.now), math.min(known.last, policy.now)
-    known.heard = math.min(known.heard, policy.now)
+    known.delivered_at = math.min(known.delivered_at, policy.now)
   end
   local change = { state = state, before = texts[1] }
-  local decide_told = told.ends_at and decide_ended or decide_firing
-  local verdict = decide_told(k, stats, told, known, state, change)
-  if policy.unit == 'delivery' and not told.ends_at then
+  local decide_alert = alert.ends_at and decide_ended or decide_firing
+  local verdict = decide_alert(k, stats, alert, known, state, change)
+  if policy.unit == 'delivery' and not alert.ends_at then
     verdict = 'count'
   end
   change.text = change.episode and pack_episode(change.episode)
@@ -305,7 +309,7 @@ end
 local renewed = {}
 
 -- Writes the change of an alert. `is_counted` says that the alert was counted.
-local function change_incidents(k, told, change, is_counted, kept_seconds)
+local function change_incidents(k, alert, change, is_counted, kept_seconds)
   local name, state = KEYS[k + INCIDENTS], change.state
   local episodes = all_episodes[name]
   if change.forgotten then
@@ -314,14 +318,14 @@ local function change_incidents(k, told, change, is_counted, kept_seconds)
     episodes.count = episodes.count - 1
   end
   if change.episode then
-    call('HSET', name, told.fingerprint, change.text)
+    call('HSET', name, alert.fingerprint, change.text)
     if episodes then
-      if not episodes.by_fingerprint[told.fingerprint] then
+      if not episodes.by_fingerprint[alert.fingerprint] then
         episodes.count = episodes.count + 1
       end
-      episodes.by_fingerprint[told.fingerprint] = change.episode
+      episodes.by_fingerprint[alert.fingerprint] = change.episode
       if episodes.ended and not change.episode.is_open then
-        list_ended(episodes, told.fingerprint, change.episode)
+        list_ended(episodes, alert.fingerprint, change.episode)
       end
     end
   end
