@@ -258,10 +258,10 @@ impl Counter {
     /// Returns false if the store did not answer for all of them.
     async fn read_rows(&self, moment: Moment, anomalies: Vec<Judged>, read: &mut RowsRead) -> bool {
         let Some(shared_rows) = self.store.shared_rows() else { return false };
-        let is_away = |key| self.health.is_unavailable(self.store.shard(key));
-        let (away, others): (Vec<_>, Vec<_>) =
-            anomalies.into_iter().partition(|anomaly| is_away(anomaly.key));
-        let mut all_are_read = away.is_empty();
+        let is_unavailable = |key| self.health.is_unavailable(self.store.shard(key));
+        let (unavailable, others): (Vec<_>, Vec<_>) =
+            anomalies.into_iter().partition(|anomaly| is_unavailable(anomaly.key));
+        let mut all_are_read = unavailable.is_empty();
         let results = shared_rows.read_rows(moment, &others).await;
         for (anomaly, result) in others.into_iter().zip(results) {
             let Ok(row) = result else {

@@ -261,7 +261,7 @@ impl Executor {
         part: &[usize],
     ) -> Vec<Result<Applied, StoreError>> {
         let operations: Vec<_> = part.iter().map(|index| &run.writes[*index].operation).collect();
-        // The writes of a part must be alike: it is divided into those that timed out, and the
+        // All writes of a part are alike: a part is divided into those that timed out, and the
         // others.
         let is_again = part
             .first()

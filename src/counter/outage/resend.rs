@@ -180,7 +180,7 @@ impl Resender {
         back: &BTreeSet<Shard>,
     ) -> bool {
         let doubt = self.new_doubt();
-        let away = unavailable - back;
+        let still_unavailable = unavailable - back;
         self.hold(executor, unavailable);
         // Writes that were acknowledged just before a breaker opened may have been added to the
         // buffer since. They are decided together with the held writes. So are the writes of an
@@ -195,7 +195,8 @@ impl Resender {
         }
         let now = Instant::now();
         let is_decided = |(shard, held): &(&Shard, &HeldWrites)| {
-            !away.contains(shard) && (unavailable.contains(shard) || !held.are_paused(now))
+            !still_unavailable.contains(shard)
+                && (unavailable.contains(shard) || !held.are_paused(now))
         };
         let held: Vec<Shard> = self.held.iter().filter(is_decided).map(|(s, _)| *s).collect();
         for shard in &held {

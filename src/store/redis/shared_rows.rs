@@ -23,7 +23,7 @@ use crate::{
 const SCAN_COUNT: i64 = 200;
 /// Maximum number of anomalies in one call of `rows.lua`, which takes some 1.5 ms of Redis.
 const ROWS_OF_CALL: usize = 50;
-/// Time for which an announcement can be received and its key exists, in milliseconds.
+/// Time for which announcements can be received, and for which their key exists, in milliseconds.
 const HEARD_MS: i64 = 5 * 60_000;
 const KEPT_MS: i64 = 2 * HEARD_MS;
 /// Maximum number of announcements that are read by one call.
