@@ -37,8 +37,7 @@ use crate::{
     telemetry,
 };
 
-/// Maximum pause between two passes. Without it, a long pass that only the rate limit makes long
-/// would cause a long pause.
+/// Maximum pause between two passes, even after a pass that the rate limit made long.
 const MAX_PASS_PAUSE: Duration = Duration::from_secs(5);
 
 /// The task that replays the spool and ends outages.
@@ -138,8 +137,7 @@ impl Replay {
             } else if (pass.must_repeat || self.executor.health.unavailable().is_empty())
                 && Instant::now() >= repeat_at
             {
-                // A store that answers probes but takes no write must not cause constant reads of
-                // the spool.
+                // A store that takes no write must not cause constant reads of the spool.
                 let took = pass.took.unwrap_or_else(|| pass.begun_at.elapsed());
                 let pause = (took * 4).min(MAX_PASS_PAUSE).max(probe_interval);
                 repeat_at = Instant::now() + pause;
@@ -283,9 +281,8 @@ impl Replay {
         self.executor.fallback.as_ref().is_none_or(|fallback| fallback.spool().is_usable())
     }
 
-    /// Ends the trials of shards that no operation waits for, at the end of a pass. If the spool
-    /// can't be used, ends all trials: the waiting operations can't be tried, which is no reason to
-    /// refuse other calls.
+    /// Ends the trials of shards that no operation waits for, at the end of a pass. Ends all trials
+    /// if the spool can't be used, because that alone must not make other calls fail.
     fn end_trials(&mut self, waiting: usize, pass: &mut Pass) {
         for shard in self.trials.end_pass(waiting == 0 || pass.has_failed) {
             self.recover(shard);
