@@ -30,8 +30,8 @@ use crate::{
     traces::{Traces, TracesError},
 };
 
-/// Interval of [`Counter::maintain`]. It also reads the clock, often enough to notice that the clock
-/// was set.
+/// Interval of [`Counter::maintain`], which also reads the clock: often enough to notice that the
+/// clock was set.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Minimum time for closing the store and the spool, even if requests have used all of
