@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use mimalloc::MiMalloc;
 
 /// mimalloc takes a fifth less time than the system's allocator for the allocations of a request:
-/// see "Measured" in ARCHITECTURE.md.
+/// see docs/design/measurements.md.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

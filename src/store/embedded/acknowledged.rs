@@ -1,7 +1,7 @@
-//! The sequence of the last batch that was made durable, in a small file beside the store's. It is
-//! not synced, so it survives the process and not a power failure: after which a commit that can't
-//! be read may be one that was never complete. A disk that fails leaves such a commit too, so the
-//! run of the system alone does not tell them from damage.
+//! The sequence of the last batch that was made durable, in a small file next to that of the store.
+//! The file is not synced, so it survives the end of the process but not a power failure. After a
+//! power failure, an unreadable commit may never have been complete. A failing disk leaves such a
+//! commit too, so knowing that the system was restarted is not enough to tell the two from damage.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use crate::commit_witness::CommitWitness;
 
 const FILE_NAME: &str = "anomalies.acknowledged";
 
-/// The open file, a witness of the run of the system. Where that is not known, nothing is known
+/// The open file, a witness of the run of the system. If the run is not known, nothing is known
 /// after the end of the process, as after a power failure.
 #[derive(Debug)]
 pub(super) struct Acknowledged(Option<CommitWitness>);
@@ -22,7 +22,7 @@ impl Acknowledged {
         Self(current_boot().map(|boot| CommitWitness::open(&path(data_dir), boot)))
     }
 
-    /// Nothing is noted of a file that is not the store's yet.
+    /// Creates one that notes nothing, for a file that is not in the place of the store's file yet.
     pub(super) fn nowhere() -> Self {
         Self(None)
     }
@@ -34,7 +34,7 @@ impl Acknowledged {
     }
 }
 
-/// Returns the last sequence that was noted in this run of the system. The first one is 1.
+/// Returns the last sequence that was noted in this run of the system. The first sequence is 1.
 pub(super) fn last(data_dir: &Path) -> Option<u64> {
     let witness = CommitWitness::at(&path(data_dir), current_boot()?);
     Some(witness.commits()).filter(|sequence| *sequence > 0)
@@ -44,8 +44,8 @@ fn path(data_dir: &Path) -> PathBuf {
     data_dir.join(FILE_NAME)
 }
 
-/// Identifies the run of the system, which ends when it is shut down or loses power. `None` where
-/// the system does not tell.
+/// Identifies the run of the system, which ends when it is shut down or loses power; `None` if the
+/// system does not report it.
 fn current_boot() -> Option<u64> {
     let id = fs::read("/proc/sys/kernel/random/boot_id").ok()?;
     Some(crc32fast::hash(&id).into())

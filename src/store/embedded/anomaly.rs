@@ -1,5 +1,5 @@
-//! One anomaly as the embedded store keeps it, and how each change alters it. Pure: the same
-//! changes in the same order give the same anomaly, which is what the journal rests on.
+//! One anomaly as the embedded store keeps it, and the effect of each change on it. Pure: the same
+//! changes in the same order give the same anomaly, which the journal relies on.
 
 use std::sync::Arc;
 
@@ -14,9 +14,9 @@ use crate::{
     store::{AnomalyDetails, AnomalyHistory, KEPT_SECONDS},
 };
 
-/// Everything that is kept about one anomaly, except its signature once that is on disk. Most
-/// anomalies are quiet, and there may be a million of them: what few of them have is boxed. The
-/// order of the fields is part of the file format.
+/// Everything that is kept about one anomaly, except its signature when that is on disk. Most
+/// anomalies are quiet, and there may be a million of them, so rare parts are boxed. The order of
+/// the fields is part of the file format.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Anomaly {
     known_since: Timestamp,
@@ -24,10 +24,11 @@ pub(super) struct Anomaly {
     timeline: Timeline,
     remediation: Option<Box<Remediation>>,
     incidents: Option<Box<Incidents>>,
-    /// Present until a checkpoint has written it to the file. Boxed, because most have none.
+    /// Present until a checkpoint has written it to the file. Boxed, because most anomalies have
+    /// none.
     #[serde(skip)]
     new_signature_json: Option<Box<Arc<str>>>,
-    /// The identifying fields, by which lists find it; absent where they are not known.
+    /// The identifying fields, which lists use; absent if they are not known.
     #[serde(skip)]
     fields: Option<FieldIds>,
 }
@@ -38,12 +39,12 @@ struct Remediation {
     repairs: RepairHistory,
     repairs_kept_until: Timestamp,
     fix: Option<PermanentFix>,
-    /// The ids of repairs, marks and removals, and the time at which each came.
+    /// The ids of repairs, marks and removals, with the time at which each arrived.
     #[serde(with = "operation_ids")]
     operation_ids: RecentIds,
 }
 
-/// An anomaly as rows before version 4 have it: without alerts.
+/// An anomaly in rows before version 4, without alerts.
 #[derive(Debug, Deserialize)]
 pub(super) struct AnomalyV2 {
     known_since: Timestamp,
@@ -67,7 +68,7 @@ impl From<AnomalyV2> for Anomaly {
     }
 }
 
-/// The form in which the ids of operations are stored: pairs of an id and its time.
+/// The stored form of the ids of operations: pairs of an id and its time.
 mod operation_ids {
     use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
 
@@ -86,7 +87,7 @@ mod operation_ids {
     ) -> Result<RecentIds, D::Error> {
         let pairs = Vec::<(EventDigest, Timestamp)>::deserialize(deserializer)?;
         let mut ids: Vec<_> = pairs.into_iter().map(|(id, at)| (at, id)).collect();
-        // They may have been written in no order.
+        // They may have been written in any order.
         ids.sort_by_key(|(at, _)| *at);
         Ok(RecentIds::from(std::collections::VecDeque::from(ids)))
     }
@@ -104,8 +105,8 @@ impl Default for Remediation {
 }
 
 impl Remediation {
-    /// Remembers an id as one of the last `limit`, and forgets those that have expired. Returns
-    /// false, and changes nothing, if it is known.
+    /// Remembers an id as one of the last `limit`, and forgets expired ones. Returns false and
+    /// changes nothing if the id is known.
     fn remember_id(&mut self, moment: Moment, id: EventDigest, limit: usize) -> bool {
         let start = moment.horizon.minus_seconds(KEPT_SECONDS);
         if self.operation_ids.time_of(id).is_some_and(|at| at > start) {
@@ -147,8 +148,8 @@ impl Anomaly {
         self.fields = fields;
     }
 
-    /// Returns the number of events in each of `buckets` neighbouring stretches of time, of
-    /// `step_seconds` each, oldest first. The last one ends now, and has what lies ahead too.
+    /// Returns the number of events in each of `buckets` consecutive intervals of `step_seconds`,
+    /// oldest first. The last one ends now, and includes events that lie ahead.
     pub(super) fn series(&self, now: Timestamp, step_seconds: i64, buckets: u16) -> Vec<u64> {
         let since = |ago: i64| self.timeline.count_since(now.minus_seconds(ago * step_seconds));
         let counts: Vec<u64> = (1..=i64::from(buckets)).rev().map(since).chain([0]).collect();
@@ -170,28 +171,28 @@ impl Anomaly {
         self.timeline.forget_expired(moment.horizon);
         let insertion = self.timeline.insert(moment.horizon, at, id, config);
         if insertion == Insertion::Inserted {
-            // The time of an event may be right while the clock is behind.
+            // The time of an event may be right even if the clock is behind.
             self.keep_for(moment.now.max(at), KEPT_SECONDS);
         }
         insertion
     }
 
-    /// Keeps the anomaly as after an occurrence, without an event.
+    /// Extends the time for which the anomaly is kept as an occurrence does, without an event.
     pub(super) fn keep_without_event(&mut self, moment: Moment) {
         self.keep_for(moment.now, KEPT_SECONDS);
     }
 
-    /// Decides about an alert of an anomaly, which may not be known.
+    /// Decides about an alert of an anomaly that may be unknown.
     pub(super) fn decide(
         known: Option<&Self>,
         now: Timestamp,
-        told: &AlertEpisode,
+        alert: &AlertEpisode,
         policy: AlertPolicy,
     ) -> Decision {
         let fixed_at = known.and_then(|known| known.fix(now)).map(|fix| fix.marked_at);
         match known.and_then(|known| known.incidents.as_deref()) {
-            Some(incidents) => incidents.decide(now, told, fixed_at, policy),
-            None => Incidents::default().decide(now, told, fixed_at, policy),
+            Some(incidents) => incidents.decide(now, alert, fixed_at, policy),
+            None => Incidents::default().decide(now, alert, fixed_at, policy),
         }
     }
 
@@ -259,7 +260,7 @@ impl Anomaly {
         self.timeline.counts(now).day
     }
 
-    /// Returns the stats, with the counts that a rule asks for.
+    /// Returns the stats, with the counts that a rule needs.
     pub(super) fn stats(&self, now: Timestamp, rule: Option<&RuleRef>) -> AnomalyStats {
         let span = self.timeline.span(now);
         let mut stats = AnomalyStats {
@@ -281,8 +282,7 @@ impl Anomaly {
         stats
     }
 
-    /// Returns the times of the newest events that a rule asks for, if `stats` may be those of a
-    /// step.
+    /// Returns the times of the newest events that a rule needs, if `stats` may be those of a step.
     pub(super) fn newest(&self, stats: &AnomalyStats, rule: &RuleRef) -> Vec<Timestamp> {
         if !rule.rule().may_step(stats.as_counts()) {
             return Vec::new();
@@ -296,7 +296,7 @@ impl Anomaly {
         self.timeline.span(now).map(|(_, last)| last)
     }
 
-    /// Returns everything, without the signature if that is on disk.
+    /// Returns all details, without the signature if that is on disk.
     pub(super) fn details(
         &self,
         now: Timestamp,
@@ -322,7 +322,7 @@ impl Anomaly {
         }
     }
 
-    /// Returns the alerts that fire.
+    /// Returns the firing alerts.
     pub(super) fn firing(&self, now: Timestamp, policy: AlertPolicy) -> Option<Firing> {
         self.incidents.as_ref()?.firing(now, policy)
     }
@@ -345,7 +345,7 @@ impl Anomaly {
         self.timeline.has_expired(moment.horizon)
     }
 
-    /// Returns true if it has events, and all of them have expired.
+    /// Returns true if it has events and all of them have expired.
     pub(super) fn has_only_expired_events(&self, moment: Moment) -> bool {
         self.timeline.has_only_expired(moment.horizon)
     }

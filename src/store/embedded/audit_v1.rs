@@ -1,6 +1,5 @@
-//! The audit entry of rows of version 1, which commit 8c08e13 wrote too. It is only read. postcard
-//! numbers variants by their position, and writes fields in their order, so that neither may change
-//! here.
+//! The audit entry in rows of version 1, which commit 8c08e13 wrote too. It is only read. postcard
+//! numbers variants by their position and writes fields in their order, so neither may change here.
 
 use serde::Deserialize;
 
@@ -13,7 +12,7 @@ pub(super) struct AuditEntryV1 {
     event: AuditEventV1,
 }
 
-/// `by` is the name of the token, or else the one that the caller gave.
+/// `by` is the name of the token or, without a token, the name that the caller gave.
 #[derive(Debug, Deserialize)]
 struct ActorV1 {
     by: Option<String>,

@@ -1,6 +1,6 @@
-//! Checkpoints: write the anomalies that the journal has changed, and remove its rows, in steps
-//! small enough to go between two batches. So the file does not grow for ever, and a start has
-//! little to replay.
+//! Checkpoints: they write the anomalies that the journal has changed, and remove the journal's
+//! rows, in steps that are small enough to run between two batches. So the file does not grow for
+//! ever, and a start has little to replay.
 
 use std::{
     collections::BTreeSet,
@@ -13,45 +13,46 @@ use super::{
 };
 use crate::domain::AnomalyKey;
 
-/// When a checkpoint begins, and the maximum work of one step.
+/// The size of the journal at which a checkpoint begins, and the maximum work of one step.
 #[derive(Clone, Copy, Debug)]
 pub struct CheckpointLimits {
     /// Bytes by which the journal grows before the next checkpoint.
     pub journal_bytes: usize,
-    /// Maximum bytes of anomalies that a step writes, unless a single one is larger.
+    /// Maximum size of the anomalies that a step writes in bytes, unless a single one is larger.
     pub step_bytes: usize,
-    /// Maximum rows of the journal that a step removes.
+    /// Maximum number of journal rows that a step removes.
     pub step_journal_rows: usize,
 }
 
 impl Default for CheckpointLimits {
-    /// Replaying that much of a journal takes well under a second, and a step some milliseconds.
+    /// With these limits, replaying a journal takes well under a second, and a step some
+    /// milliseconds.
     fn default() -> Self {
         Self { journal_bytes: 8 << 20, step_bytes: 512 << 10, step_journal_rows: 500 }
     }
 }
 
-/// The time that a step should take, because a batch may wait for it.
+/// Target duration of a step, because a batch may wait for it.
 const STEP_TIME: Duration = Duration::from_millis(10);
 /// Minimum and maximum number of anomalies that a step writes.
 const STEP_ROWS: RangeInclusive<usize> = 32..=8_192;
 
-/// The anomalies that have changed since their row was written, and the checkpoint under way.
+/// The anomalies that have changed since their row was written, and the checkpoint in progress.
 #[derive(Debug)]
 pub(super) struct Checkpoint {
     limits: CheckpointLimits,
     changed: BTreeSet<AnomalyKey>,
     journal_bytes: usize,
     running: Option<Running>,
-    /// The number of anomalies that the next step writes, adjusted to the time that steps take:
-    /// neighbours share a page, and each other one has a page of its own to write.
+    /// The number of anomalies that the next step writes. It adapts to the duration of steps:
+    /// neighbouring rows share a page, and each other row has a page of its own to write.
     step_rows: usize,
 }
 
 #[derive(Debug)]
 struct Running {
     to_write: BTreeSet<AnomalyKey>,
-    /// Once all of `to_write` is written, the journal is not needed before this sequence.
+    /// After all of `to_write` is written, the journal is needed only from this sequence on.
     first_kept: u64,
 }
 
@@ -70,13 +71,13 @@ impl Checkpoint {
         self.limits
     }
 
-    /// Takes account of a row of the journal.
+    /// Notes a row of the journal.
     pub(super) fn journalled(&mut self, keys: impl Iterator<Item = AnomalyKey>, bytes: usize) {
         self.changed.extend(keys);
         self.journal_bytes += bytes;
     }
 
-    /// Takes account of anomalies that were removed.
+    /// Notes that anomalies were removed.
     pub(super) fn removed(&mut self, keys: &[AnomalyKey]) {
         for key in keys {
             self.changed.remove(key);
@@ -104,7 +105,7 @@ impl Checkpoint {
         if running.to_write.is_empty() {
             if !file.trim_journal(running.first_kept, self.limits.step_journal_rows)? {
                 self.running = None;
-                // Of the rows before, none is missing from now on.
+                // From now on, none of the rows before is missing.
                 let should_hold = file.should_hold(state.read().size());
                 file.append(&JournalRow::empty(should_hold), &[])?;
             }

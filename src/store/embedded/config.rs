@@ -11,8 +11,8 @@ use serde::Deserialize;
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoreConfig {
-    /// Maximum number of anomalies, all of which are in memory. At the limit, occurrences of new
-    /// ones are refused.
+    /// Maximum number of anomalies. All of them are in memory. At the limit, occurrences of new
+    /// anomalies are refused.
     pub max_anomalies: NonZeroUsize,
     /// Maximum time that a call waits for the disk of the embedded store or of the spool, in
     /// milliseconds.
@@ -20,7 +20,7 @@ pub struct StoreConfig {
 }
 
 impl StoreConfig {
-    /// Maximum time that a call waits for the disk.
+    /// Returns the maximum time that a call waits for the disk.
     pub fn write_timeout(self) -> Duration {
         Duration::from_millis(self.write_timeout_ms.get())
     }

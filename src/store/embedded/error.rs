@@ -1,4 +1,4 @@
-//! The faults of the embedded store's file.
+//! The errors of the embedded store's file.
 
 use std::{
     io,
@@ -7,7 +7,7 @@ use std::{
 
 use crate::redb_file::{OpenFault, folder_text, in_use_text};
 
-/// Why the store's file could not be opened.
+/// The reason why the store's file could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The folder can't be created or used.
@@ -15,16 +15,16 @@ pub enum OpenError {
     DataDir {
         /// The configured folder.
         dir: PathBuf,
-        /// The system's error.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// Another process has it open.
     #[error("{}", in_use_text(file))]
     InUse {
-        /// The file.
+        /// The path of the file.
         file: PathBuf,
     },
-    /// It holds tables of a format that is not read any more, or not the store's at all.
+    /// It holds tables of a format that is no longer read, or tables of another program.
     #[error(
         "{} has a format that this version can't read (its tables: {}). If a version before commit \
          8c08e13 wrote it, start that commit on it once, which converts it; or move it away to \
@@ -33,7 +33,7 @@ pub enum OpenError {
         tables.join(", ")
     )]
     UnknownFormat {
-        /// The file.
+        /// The path of the file.
         file: PathBuf,
         /// The names of its tables.
         tables: Vec<String>,
@@ -46,7 +46,7 @@ pub enum OpenError {
         file.display()
     )]
     NewerVersion {
-        /// The file.
+        /// The path of the file.
         file: PathBuf,
         /// The version of the first such row.
         found: u8,
@@ -59,22 +59,22 @@ pub enum OpenError {
         file.display()
     )]
     Missing {
-        /// The file.
+        /// The path of the file.
         file: PathBuf,
     },
-    /// It is damaged, and no row in it reads well that has a checksum of its own.
+    /// It is damaged, and no row with a checksum of its own is intact.
     #[error(
         "{} can't be recovered ({source}): nothing in it is readable. It is unchanged. Restore it \
          from a backup, or move it away to start empty",
         file.display()
     )]
     NothingFound {
-        /// The file.
+        /// The path of the file.
         file: PathBuf,
-        /// The damage.
+        /// The error that shows the damage.
         source: FileError,
     },
-    /// It is damaged.
+    /// Its content is damaged.
     #[error(
         "{} can't be used: {source}. Restore it from a backup; or run `anomaly-counter recover`, \
          which renames it and copies every readable row to a new file; or move it away to start \
@@ -82,7 +82,7 @@ pub enum OpenError {
         file.display()
     )]
     Unreadable {
-        /// The file.
+        /// The path of the file.
         file: PathBuf,
         /// The error of redb or of the decoder.
         source: FileError,
@@ -126,22 +126,22 @@ impl OpenError {
     }
 }
 
-/// Why a row can't be read.
+/// The reason why a row can't be read.
 #[derive(Debug, thiserror::Error)]
 pub enum RowError {
-    /// Its frame is not whole.
+    /// Its frame is incomplete.
     #[error("it is too short, or not a row")]
     Torn,
-    /// It is not as it was written.
+    /// Its content has changed since it was written.
     #[error("its checksum does not match")]
     Checksum,
-    /// It is intact, and is that of another key or table.
+    /// It is intact, but belongs to another key or table.
     #[error("it belongs to another key")]
     Misplaced,
     /// Its value can't be decoded.
     #[error("it can't be decoded: {0}")]
     Content(#[from] postcard::Error),
-    /// It is intact, and of a version that this program does not know.
+    /// It is intact, but its version is not known to this program.
     #[error("it is of version {found}, written by a newer version of this program")]
     Newer {
         /// The row's version.
@@ -154,22 +154,22 @@ pub enum RowError {
 /// A fault of the open file.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// redb reports it.
+    /// redb reports an error.
     #[error(transparent)]
     Database(#[from] redb::Error),
-    /// redb has panicked, which it does on pages that are damaged.
+    /// redb has panicked, as it does on damaged pages.
     #[error("redb failed on it, which means that it is damaged")]
     Panicked,
-    /// Its last commit can't be read, and was acknowledged.
+    /// Its last commit can't be read, although it was acknowledged.
     #[error("its last commit is damaged")]
     LastCommit,
-    /// It has no content, which no file of this program is ever without.
+    /// It has no content, which never happens to a file of this program.
     #[error("it is empty")]
     Empty,
     /// A row can't be read.
     #[error("a row is damaged: {0}")]
     Row(RowError),
-    /// A row is of a version that this program does not know.
+    /// The version of a row is not known to this program.
     #[error("a row is of version {found}, written by a newer version of this program")]
     NewerVersion {
         /// The row's version.
@@ -177,13 +177,13 @@ pub enum FileError {
         /// The newest version that is read.
         known: u8,
     },
-    /// The tables are not those of this format, nor of one that can be converted.
+    /// The tables belong neither to this format nor to one that can be converted.
     #[error("the file's format is unknown; its tables: {}", tables.join(", "))]
     UnknownFormat {
         /// The names of the tables.
         tables: Vec<String>,
     },
-    /// It lacks what this process has written.
+    /// It lacks data that this process has written.
     #[error("the file is not the one that was open before, or is an older copy of it")]
     Older,
 }

@@ -1,5 +1,5 @@
-//! The redb file of the embedded store: a row for each anomaly as of some journal sequence, and
-//! the journal of batches since. Each change is one durable commit.
+//! The redb file of the embedded store: a row for each anomaly as of some journal sequence, and the
+//! journal of the batches since then. Each change is one durable commit.
 
 use std::{
     fs::{self, File},
@@ -35,17 +35,18 @@ pub const FILE_NAME: &str = "anomalies.redb";
 /// The name of a new file until it is complete.
 const NEW_FILE_NAME: &str = "anomalies.new";
 
-/// All anomalies are in memory anyway: the cache serves the journal and the checkpoints.
+/// Small, because all anomalies are in memory anyway: the cache serves the journal and the
+/// checkpoints.
 const PAGE_CACHE_BYTES: usize = 8 << 20;
 
-/// The treatment of a last commit that can't be read: refused, or taken back.
+/// The treatment of an unreadable last commit: it is refused, or rolled back.
 #[derive(Clone, Copy, Debug)]
 enum Rollback {
     Refused,
     Permitted,
 }
 
-/// The open file.
+/// The open file with its journal's sequences.
 #[derive(Debug)]
 pub(super) struct StoreFile {
     database: Database,
@@ -55,14 +56,14 @@ pub(super) struct StoreFile {
 }
 
 impl StoreFile {
-    /// Opens the file, and creates it if it is missing. One that is there and empty is damaged: a
-    /// new file gets its name when it is complete.
+    /// Opens the file, and creates it if it is missing. An existing empty file is damaged: a new
+    /// file gets its name only when it is complete.
     pub(super) fn open(data_dir: &Path) -> Result<Self, OpenError> {
         let in_data_dir = |source| OpenError::DataDir { dir: data_dir.to_owned(), source };
         fs::create_dir_all(data_dir).map_err(in_data_dir)?;
         if !fs::exists(Self::path(data_dir)).map_err(in_data_dir)? {
-            // Of two first starts the second waits for the file of the first. A folder that can't
-            // be locked is one on which redb can't lock its files either.
+            // If two processes start for the first time, the second one waits for the file of the
+            // first. On a folder that can't be locked, redb can't lock its files either.
             let folder = File::open(data_dir).map_err(in_data_dir)?;
             let _ = folder.lock();
             if !fs::exists(Self::path(data_dir)).map_err(in_data_dir)? {
@@ -74,10 +75,10 @@ impl StoreFile {
         Self::open_existing(data_dir)
     }
 
-    /// Opens the file again after a fault. It must be there and hold the sequence `last`: a disk
-    /// that has forgotten what this process has written is no reason to begin with less.
+    /// Opens the file again after a fault. It must exist and contain the sequence `last`: if a disk
+    /// has lost data that this process wrote, starting with less would be wrong.
     pub(super) fn reopen(data_dir: &Path, last: u64) -> Result<Self, OpenError> {
-        // Here it is known what was acknowledged.
+        // At this point, it is known which sequence was acknowledged.
         let file = Self::open_at_its_place(data_dir, Rollback::Permitted)?;
         if file.last_sequence() < last {
             return Err(Self::unreadable(data_dir, FileError::Older));
@@ -85,12 +86,12 @@ impl StoreFile {
         Ok(file)
     }
 
-    /// The file, as it is known by its path.
+    /// Returns the file as identified at its path.
     pub(super) fn opened(&self) -> &OpenedFile {
         &self.opened
     }
 
-    /// Opens a file that is there, and verifies all of it: redb trusts one that was closed well.
+    /// Opens an existing file and verifies all of it: redb trusts a file that was closed properly.
     pub(super) fn open_existing(data_dir: &Path) -> Result<Self, OpenError> {
         let path = Self::path(data_dir);
         if fs::metadata(&path).is_ok_and(|file| file.len() == 0) {
@@ -110,8 +111,8 @@ impl StoreFile {
         }
     }
 
-    /// Does what opening does with the file, which stays as it is: opening it may convert it. A
-    /// file that is missing or in use passes.
+    /// Tries to open the file without changing it; opening normally may convert it. Succeeds if the
+    /// file is missing or in use.
     pub(super) fn try_open(data_dir: &Path) -> Result<(), OpenError> {
         let path = Self::path(data_dir);
         let in_data_dir = |source| OpenError::DataDir { dir: data_dir.to_owned(), source };
@@ -141,8 +142,8 @@ impl StoreFile {
         Ok(Self { acknowledged: Acknowledged::open(data_dir), ..file })
     }
 
-    /// Opens a file whose last commit can't be read. If it was acknowledged it is damaged. Else it
-    /// was not complete when the system lost power, or when the disk failed.
+    /// Opens a file whose last commit can't be read. If the commit was acknowledged, the file is
+    /// damaged. Otherwise, the commit was incomplete when the system lost power or the disk failed.
     fn roll_back(data_dir: &Path) -> Result<Self, OpenError> {
         let file = Self::path(data_dir);
         if let Some(acknowledged) = acknowledged::last(data_dir) {
@@ -161,13 +162,13 @@ impl StoreFile {
         Self::open_at_its_place(data_dir, Rollback::Permitted)
     }
 
-    /// Creates a file beside that of the store, in place of one that was left unfinished.
+    /// Creates a file next to that of the store, and replaces one that was left incomplete.
     fn create(data_dir: &Path) -> Result<PathBuf, OpenError> {
         Self::create_with(data_dir, |_| Ok(()))
     }
 
-    /// As [`StoreFile::create`], with what `fill` writes. The file is removed if that fails, so
-    /// that a full disk is not full of it.
+    /// Creates a file as [`StoreFile::create`] does, with the content that `fill` writes. The file
+    /// is removed if that fails, so that it does not fill a full disk.
     pub(super) fn create_with(
         data_dir: &Path,
         fill: impl FnOnce(&mut Self) -> Result<(), FileError>,
@@ -188,7 +189,7 @@ impl StoreFile {
                 })
             });
         if created.is_err() {
-            // The error that is returned says more than one of this.
+            // The returned error is more useful than one of this call.
             let _ = remove();
         }
         created.map(|()| path)
@@ -214,22 +215,22 @@ impl StoreFile {
         Ok(Self { database, opened, sequences, acknowledged: Acknowledged::nowhere() })
     }
 
-    /// The path of the store's file.
+    /// Returns the path of the store's file.
     pub(super) fn path(data_dir: &Path) -> PathBuf {
         data_dir.join(FILE_NAME)
     }
 
-    /// The error of a file in `data_dir` that was opened and can't be read.
+    /// Returns the error of a file in `data_dir` that was opened but can't be read.
     pub(super) fn unreadable(data_dir: &Path, fault: FileError) -> OpenError {
         OpenError::of_file(&Self::path(data_dir), fault)
     }
 
-    /// Closes a file that has failed, in which redb may panic again.
+    /// Closes a failed file, on which redb may panic again.
     pub(super) fn discard(self) {
         let _ = without_panic(|| drop(self));
     }
 
-    /// Passes every anomaly's row to `take`.
+    /// Calls `take` with every anomaly's row.
     pub(super) fn read_anomalies(
         &self,
         mut take: impl FnMut(AnomalyKey, AnomalyRow<Anomaly>),
@@ -240,8 +241,7 @@ impl StoreFile {
         })
     }
 
-    /// Passes every row of the journal to `take`, with its sequence and its size in bytes, in
-    /// order.
+    /// Calls `take` with every row of the journal, its sequence and its size in bytes, in order.
     pub(super) fn read_journal(
         &self,
         mut take: impl FnMut(u64, usize, JournalRow),
@@ -252,7 +252,7 @@ impl StoreFile {
         })
     }
 
-    /// Passes every anomaly's signature to `take`, in the order of the keys.
+    /// Calls `take` with every anomaly's signature, in the order of the keys.
     pub(super) fn read_signatures(
         &self,
         mut take: impl FnMut(AnomalyKey, &str),
@@ -280,7 +280,8 @@ impl StoreFile {
         let forgotten: Vec<_> = row.changes.iter().filter_map(Change::forgotten).collect();
         self.transact(|transaction| {
             transaction.open_table(JOURNAL)?.insert(sequence, bytes.as_slice())?;
-            // With the change itself, because the journal is trimmed: what is left would come back.
+            // Removed together with the change itself, because the journal is trimmed: remaining
+            // rows would come back.
             remove(transaction, &forgotten)?;
             if entries.is_empty() {
                 return Ok(());
@@ -297,22 +298,23 @@ impl StoreFile {
         Ok(bytes.len())
     }
 
-    /// Returns the sequence of the journal's newest row; 0 before the first.
+    /// Returns the sequence of the journal's newest row; 0 before the first row.
     pub(super) fn last_sequence(&self) -> u64 {
         self.sequences.next - 1
     }
 
-    /// Returns what the journal's next row says of the file, beside so many anomalies.
+    /// Returns the expected content of the file for the journal's next row, given the size of the
+    /// store.
     pub(super) fn should_hold(&self, size: StoreSize) -> ShouldHold {
         ShouldHold { oldest: self.sequences.oldest, anomalies: size.anomalies as u64 }
     }
 
-    /// Writes anomalies' rows, and their signatures with them.
+    /// Writes anomalies' rows and their signatures.
     pub(super) fn write_anomalies(&self, rows: &AnomalyRows) -> Result<(), FileError> {
         self.transact(|transaction| insert(transaction, rows))
     }
 
-    /// Writes entries of audits.
+    /// Writes entries of several audits.
     pub(super) fn write_audit(&self, entries: &[(AuditKey, AuditEntry)]) -> Result<(), FileError> {
         let row = |(key, entry): &(AuditKey, AuditEntry)| {
             encode(Kind::Audit, *key, entry).map(|row| (*key, row))
@@ -327,7 +329,7 @@ impl StoreFile {
         })
     }
 
-    /// Lets the journal of a new file begin after a sequence.
+    /// Makes the journal of a new file begin after a sequence.
     pub(super) fn continue_after(&mut self, sequence: u64) {
         self.sequences = Sequences { oldest: sequence + 1, next: sequence + 1 };
     }
@@ -356,14 +358,13 @@ impl StoreFile {
         })
     }
 
-    /// Removes anomalies' rows.
+    /// Removes the rows of anomalies.
     pub(super) fn remove_anomalies(&self, keys: &[AnomalyKey]) -> Result<(), FileError> {
         self.transact(|transaction| remove(transaction, keys))
     }
 
     /// Removes up to `limit` of the journal's oldest rows before `first_kept`. Returns true if
-    /// there may be more. The newest row must always be kept, because the next sequence follows
-    /// from it.
+    /// there may be more. The newest row is always kept, because the next sequence follows from it.
     pub(super) fn trim_journal(
         &mut self,
         first_kept: u64,
@@ -411,15 +412,15 @@ impl StoreFile {
         unless_panicked(|| {
             let transaction = self.database.begin_write().map_err(Error::from)?;
             change(&transaction)?;
-            // The default durability is immediate: this returns after fsync.
+            // The default durability is immediate: this returns after the fsync.
             transaction.commit().map_err(Error::from)?;
             Ok(())
         })
     }
 }
 
-/// Returns the newest sequence of the journal in a file without its last commit. The file stays as
-/// it is, although going back writes.
+/// Returns the newest sequence of the journal in a file without its last commit. The file does not
+/// change, although rolling back writes.
 fn last_after_rollback(file: &Path) -> Result<u64, FileError> {
     unless_panicked(|| {
         let database = without_change(Overlay::of(file)?)?;
@@ -437,15 +438,15 @@ fn last_after_rollback(file: &Path) -> Result<u64, FileError> {
     })
 }
 
-/// Opens a file that stays as it is.
+/// Opens a file without changing it.
 fn without_change(file: Overlay) -> Result<Database, Error> {
     let mut builder = Builder::new();
     builder.set_check_integrity_on_open(true).set_cache_size(PAGE_CACHE_BYTES);
     Ok(builder.create_with_backend(file)?)
 }
 
-/// Runs a call of redb, which may panic on a page that was damaged after the file was verified. The
-/// file must then be opened anew.
+/// Runs a call of redb, which may panic on a page that was damaged after the file was verified.
+/// After a panic, the file must be opened again.
 pub(super) fn unless_panicked<T>(
     call: impl FnOnce() -> Result<T, FileError>,
 ) -> Result<T, FileError> {
@@ -480,7 +481,7 @@ fn remove(transaction: &redb::WriteTransaction, keys: &[AnomalyKey]) -> Result<(
     Ok(())
 }
 
-/// Removes all but the newest of an anomaly's entries.
+/// Removes all entries of an anomaly except the newest ones.
 fn trim_audit(audit: &mut Table<'_, AuditKey, &'static [u8]>, key: u64) -> Result<(), Error> {
     let oldest = audit.range(audit_of(key))?.rev().nth(AUDIT_ENTRIES).transpose()?;
     let Some(oldest) = oldest.map(|(key, _)| key.value()) else { return Ok(()) };

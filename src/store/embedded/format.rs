@@ -1,9 +1,9 @@
-//! The tables of the embedded store's file, their verification, and the conversion of those that
-//! commit 8c08e13 wrote.
+//! The tables of the embedded store's file, their verification, and the conversion of the tables
+//! that commit 8c08e13 wrote.
 //!
-//! That commit would take a file that lacks its table `anomalies_v2` for an empty one. So a table
-//! of this name, but with another type of values, is in every file: redb then refuses to open it as
-//! the old one, and that commit refuses the file.
+//! A program of that commit would treat a file without its table `anomalies_v2` as empty. So every
+//! file has a table of this name with another type of values: redb refuses to open it as the old
+//! one, and the old program refuses the file.
 
 use std::ops::RangeInclusive;
 
@@ -19,24 +19,25 @@ use super::{
 };
 use crate::{domain::AuditEntry, redb_file::table_names};
 
-/// Anomaly key → [`AnomalyRow`].
+/// A table from an anomaly's key to its [`AnomalyRow`].
 pub(super) const ANOMALIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("anomalies");
-/// Anomaly key → [`row::SignatureRow`], the object as first posted. It has a row of its own,
-/// because it never changes, and is not kept in memory.
+/// A table from an anomaly's key to its [`row::SignatureRow`], the object of the first post. It has
+/// a row of its own, because it never changes and is not kept in memory.
 pub(super) const SIGNATURES: TableDefinition<'_, u64, &[u8]> =
     TableDefinition::new("signatures_v1");
-/// [`AuditKey`] → [`AuditEntry`]. On disk only, because entries are few and seldom asked for.
+/// A table from an [`AuditKey`] to its [`AuditEntry`]. It is only on disk, because entries are few
+/// and rarely read.
 pub(super) const AUDIT: TableDefinition<'_, AuditKey, &[u8]> = TableDefinition::new("audit");
-/// Sequence → [`JournalRow`].
+/// A table from a sequence to its [`JournalRow`].
 pub(super) const JOURNAL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("journal");
 
 /// A table of rows.
 pub(super) type Rows<'a, K> = TableDefinition<'a, K, &'static [u8]>;
 
-/// Anomaly key, journal sequence and index in its batch.
+/// The key of an anomaly, the sequence in the journal, and the index in the batch.
 pub(super) type AuditKey = (u64, u64, u32);
 
-/// Keeps commit 8c08e13 from opening the file.
+/// Prevents a program of commit 8c08e13 from opening the file.
 const BARRIER: TableDefinition<'_, &str, &str> = TableDefinition::new("anomalies_v2");
 
 /// The tables of commit 8c08e13, whose rows have no version.
@@ -48,14 +49,14 @@ pub(super) const OLD_JOURNAL: TableDefinition<'_, u64, &[u8]> = TableDefinition:
 /// The sequences of the journal.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sequences {
-    /// That of its oldest row.
+    /// The sequence of its oldest row.
     pub(super) oldest: u64,
-    /// That of the next row.
+    /// The sequence of its next row.
     pub(super) next: u64,
 }
 
-/// Creates the tables of an empty file, converts those of commit 8c08e13, and returns the
-/// sequences of the journal. All of it is one transaction, and nothing changes if it fails.
+/// Creates the tables of an empty file, converts those of commit 8c08e13, and returns the sequences
+/// of the journal. All of it is one transaction, and nothing changes if it fails.
 pub(super) fn prepare(database: &Database) -> Result<Result<Sequences, FileError>, Error> {
     let transaction = database.begin_write()?;
     let prepared = prepare_tables(&transaction);
@@ -97,8 +98,8 @@ fn open<K: Key + 'static, V: redb::Value + 'static>(
     Ok(())
 }
 
-/// Anomalies and the journal are read at every start, which fails if they are damaged. The rows
-/// that are not read then are verified here.
+/// Verifies the rows that a start does not read. Anomalies and the journal are read at every start,
+/// which fails if they are damaged.
 fn verify_unread(transaction: &WriteTransaction) -> Result<(), FileError> {
     let audit = transaction.open_table(AUDIT).map_err(Error::from)?;
     for entry in audit.iter().map_err(Error::from)? {
@@ -126,8 +127,8 @@ fn convert(transaction: &WriteTransaction) -> Result<(), FileError> {
     Ok(())
 }
 
-/// Moves the rows of a table to a new one, each in its frame. They are moved one by one, because
-/// there may be a million, and a damaged one has to fail before anything is changed. Returns their
+/// Moves the rows of a table to a new one, each in a frame. They are moved one by one, because
+/// there may be a million, and a damaged one must fail before anything changes. Returns their
 /// number.
 fn convert_table<K, Old, New>(
     transaction: &WriteTransaction,
@@ -157,7 +158,7 @@ where
     Ok(count)
 }
 
-/// The keys of an anomaly's entries in the audit.
+/// Returns the range of keys of an anomaly's entries in the audit.
 pub(super) fn audit_of(key: u64) -> RangeInclusive<AuditKey> {
     (key, 0, 0)..=(key, u64::MAX, u32::MAX)
 }

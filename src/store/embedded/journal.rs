@@ -1,5 +1,5 @@
-//! The journal of the embedded store: one row a batch, with the changes that had an effect. It is
-//! written before the batch is answered. Replaying the rows in order gives the state again.
+//! The journal of the embedded store: one row per batch, with the changes that had an effect. It is
+//! written before the batch is answered. Replaying the rows in order reproduces the state.
 
 use std::sync::Arc;
 
@@ -15,14 +15,14 @@ use crate::domain::{
 pub(super) struct JournalRow {
     /// The time at which the batch was applied.
     now: Timestamp,
-    /// The time as of which expired data may have been forgotten.
+    /// The time up to which expired data may have been forgotten.
     horizon: Timestamp,
     pub(super) changes: Vec<Change>,
-    /// The expected contents of the file, from which the recovery knows what is missing.
+    /// The expected content of the file, which shows a recovery what is missing.
     pub(super) should_hold: ShouldHold,
 }
 
-/// The expected contents of a file beside a row of its journal.
+/// The expected content of a file when a row of its journal was written.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(super) struct ShouldHold {
     /// The sequence of the oldest row of the journal.
@@ -31,7 +31,7 @@ pub(super) struct ShouldHold {
     pub(super) anomalies: u64,
 }
 
-/// A row of version 1, whose horizon was its time.
+/// A row of version 1, whose horizon was equal to its time.
 #[derive(Debug, Deserialize)]
 pub(super) struct JournalRowV1 {
     now: Timestamp,
@@ -50,7 +50,7 @@ impl JournalRow {
         Self { now, horizon, changes, should_hold }
     }
 
-    /// A row that changes nothing.
+    /// Creates a row without changes.
     pub(super) fn empty(should_hold: ShouldHold) -> Self {
         Self::new(Timestamp::MIN.into(), Vec::new(), should_hold)
     }
@@ -69,7 +69,8 @@ pub(super) type Audit = Vec<(AnomalyKey, AuditEntry)>;
 pub(super) enum Change {
     Occurred {
         key: AnomalyKey,
-        /// If it is older than 30 days at the horizon, the anomaly becomes known without an event.
+        /// The time of the occurrence. If it is older than 30 days at the horizon, the anomaly
+        /// becomes known without an event.
         at: Timestamp,
         id: EventDigest,
         /// Present if this occurrence made the anomaly known.
@@ -93,12 +94,12 @@ pub(super) enum Change {
     EventsExpired {
         key: AnomalyKey,
     },
-    /// Everything about it is removed, from the other tables too.
+    /// Everything about it is removed, including its rows in the other tables.
     Forgotten {
         key: AnomalyKey,
     },
-    /// An alert was delivered. The journal has its effect and not the alert, so that neither the
-    /// configuration nor the rules of another version change it.
+    /// An alert was delivered. The journal has the alert's effect and not the alert, so that
+    /// neither another configuration nor the rules of another version change the effect.
     Alerted {
         key: AnomalyKey,
         at: Timestamp,
@@ -124,7 +125,7 @@ impl Change {
         }
     }
 
-    /// Returns the anomaly that it removes, if it does.
+    /// Returns the anomaly that it removes, if it removes one.
     pub(super) fn forgotten(&self) -> Option<AnomalyKey> {
         matches!(self, Self::Forgotten { .. }).then(|| self.key())
     }

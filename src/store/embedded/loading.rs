@@ -1,5 +1,5 @@
-//! The state as the rows of a file give it: the anomalies as of some sequence each, and the changes
-//! in the journal since.
+//! Builds the state from the rows of a file: the anomalies, each as of some sequence, and the
+//! changes in the journal since then.
 
 use std::collections::HashMap;
 
@@ -11,8 +11,8 @@ use super::{
 };
 use crate::domain::AnomalyKey;
 
-/// A state in the making. Rows of anomalies come first, then those of the journal in their order,
-/// and then the signatures.
+/// A state under construction. The rows of anomalies come first, then those of the journal in
+/// order, and then the signatures.
 #[derive(Debug)]
 pub(super) struct Loading {
     state: State,
@@ -20,7 +20,7 @@ pub(super) struct Loading {
 }
 
 impl Loading {
-    /// Begins with a state that has no anomalies.
+    /// Starts with a state that has no anomalies.
     pub(super) fn into(state: State) -> Self {
         Self { state, as_of: HashMap::new() }
     }
@@ -30,7 +30,7 @@ impl Loading {
         self.state.restore(key, row.anomaly);
     }
 
-    /// Applies the changes that are not in the anomalies' rows.
+    /// Applies the changes that the anomalies' rows do not include.
     pub(super) fn journal(&mut self, sequence: u64, row: &JournalRow) {
         let is_missing =
             |change: &&Change| self.as_of.get(&change.key()).is_none_or(|as_of| *as_of < sequence);

@@ -1,8 +1,8 @@
 //! The store that needs nothing installed. All anomalies are in memory, except for their
 //! signatures, and every change is in a redb file before it is acknowledged. One writer thread
-//! turns each batch into one commit (one fsync). Reads come from memory and wait for no disk, so
-//! they may see a batch a moment before it is durable. While the file fails, or the disk does not
-//! answer in time, they are refused.
+//! turns each batch into one commit (one fsync). Reads use memory and do not wait for the disk, so
+//! they may see a batch a moment before it is durable. While the file fails or the disk does not
+//! answer in time, reads are refused.
 #![cfg_attr(doc, doc = include_str!("../../../docs/design/embedded-store.md"))]
 
 mod acknowledged;
@@ -48,8 +48,8 @@ pub use error::OpenError as EmbeddedOpenError;
 pub use file::FILE_NAME as EMBEDDED_FILE_NAME;
 pub use recover::{Recovery, recover};
 
-/// Maximum number of anomalies that a scan sees under one lock: well below a millisecond, because a
-/// batch waits meanwhile.
+/// Maximum number of anomalies that a scan reads under one lock: this takes well below a
+/// millisecond, because a batch waits meanwhile.
 const SCANNED_ANOMALIES: usize = 1_000;
 
 /// A store in one file of `data_dir`, owned by one process.
@@ -64,8 +64,8 @@ impl EmbeddedStore {
     /// Blocks until that is done. A file of commit 8c08e13 is converted.
     ///
     /// # Errors
-    /// When the folder can't be written, another process has the file, or the file is damaged or of
-    /// a format that this version can't read.
+    /// Fails if the folder can't be written, another process has the file open, or the file is
+    /// damaged or has a format that this version can't read.
     pub fn open(
         data_dir: &Path,
         recording: RecordingConfig,
@@ -74,19 +74,19 @@ impl EmbeddedStore {
         Self::open_with(data_dir, recording, config, CheckpointLimits::default())
     }
 
-    /// Reads the file in `data_dir`, if there is one that no other process has open, as opening it
-    /// would, and changes nothing.
+    /// Reads the file in `data_dir` as [`EmbeddedStore::open`] does, without changing it. Succeeds
+    /// if there is no file, or if another process has it open.
     ///
     /// # Errors
-    /// When opening it would fail.
+    /// Fails if opening it would fail.
     pub fn try_open(data_dir: &Path) -> Result<(), EmbeddedOpenError> {
         StoreFile::try_open(data_dir)
     }
 
-    /// As [`EmbeddedStore::open`], with other limits than the default ones.
+    /// Opens the store as [`EmbeddedStore::open`] does, with other limits of checkpoints.
     ///
     /// # Errors
-    /// As there.
+    /// Fails as [`EmbeddedStore::open`] does.
     pub fn open_with(
         data_dir: &Path,
         recording: RecordingConfig,
@@ -98,7 +98,7 @@ impl EmbeddedStore {
         Ok(Self { state, writer: writer.start(config.write_timeout()) })
     }
 
-    /// Returns the state, which holds what is durable.
+    /// Returns the state, if it holds only durable data.
     fn state(&self) -> Result<RwLockReadGuard<'_, State>, StoreError> {
         self.writer.is_reliable()?;
         Ok(self.state.read())
@@ -112,12 +112,12 @@ impl Store for EmbeddedStore {
     }
 
     fn concurrent_batches(&self) -> usize {
-        // One file, one writer: a second batch would only wait in another queue.
+        // One file has one writer: a second batch would only wait in another queue.
         1
     }
 
     fn batch_items(&self) -> usize {
-        // Each batch waits for the disk once, whatever its size.
+        // A batch waits for the disk once, whatever its size.
         2_000
     }
 

@@ -1,6 +1,6 @@
-//! The rows of version 1 and of commit 8c08e13 in a damaged file. They have no frame by which they
-//! could be found, nor a checksum: redb reads them as far as it gets, which is nowhere in a file
-//! that was not closed.
+//! The rows of version 1 and of commit 8c08e13 in a damaged file. They have neither a frame, by
+//! which they could be found, nor a checksum: redb reads them as far as possible, which is not at
+//! all in a file that was not closed.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::domain::AnomalyKey;
 
-/// Adds what can be read of such rows. Returns their number.
+/// Adds the readable rows of these versions. Returns their number.
 pub(super) fn add_to(salvage: &mut Salvage, file: &Path) -> u64 {
     let Ok(database) = unless_panicked(|| {
         Ok(Builder::new().set_cache_size(8 << 20).open_read_only(file).map_err(Error::from)?)
@@ -61,7 +61,7 @@ pub(super) fn add_to(salvage: &mut Salvage, file: &Path) -> u64 {
     found
 }
 
-/// The value in a row of the version, or of commit 8c08e13, whose rows have none.
+/// Returns the value in a row of the version, or of commit 8c08e13, whose rows have no version.
 fn value(row: &[u8], version: Option<u8>) -> Option<&[u8]> {
     match version {
         Some(version) => row.split_first().filter(|(first, _)| **first == version).map(|it| it.1),
@@ -69,13 +69,13 @@ fn value(row: &[u8], version: Option<u8>) -> Option<&[u8]> {
     }
 }
 
-/// Passes the rows of a table on, up to the first that redb can't read.
+/// Passes on the rows of a table, up to the first row that redb can't read.
 fn for_each<K: Key + 'static>(
     database: &ReadOnlyDatabase,
     table: Rows<'_, K>,
     mut take: impl for<'k> FnMut(K::SelfType<'k>, &[u8]),
 ) {
-    // What it ends with is the damage that is known already, or a table that is not there.
+    // An error here is the already known damage, or a missing table.
     let _ = unless_panicked(|| {
         let transaction = database.begin_read().map_err(Error::from)?;
         let table = transaction.open_table(table).map_err(Error::from)?;

@@ -1,7 +1,7 @@
-//! The recovery of a damaged file: sets it aside, and puts a new one in its place with every row
-//! that reads well. The new file is complete before it gets the name, and the damaged one has
-//! another name before it loses its own: so a recovery that is interrupted, or for which there is
-//! no room, leaves everything as it was, and can be run again.
+//! The recovery of a damaged file: renames it, and puts a new file with every intact row in its
+//! place. The new file is complete before it gets the name, and the damaged file has another name
+//! before it loses its own: so a recovery that is interrupted, or for which there is no space,
+//! leaves everything as it was, and can be run again.
 
 use std::{
     fmt,
@@ -28,23 +28,23 @@ use crate::{
     store::RecordingConfig,
 };
 
-/// Bytes of anomalies, and number of entries of audits, that one transaction writes.
+/// Size of anomalies in bytes, and number of audit entries, that one transaction writes.
 const TRANSACTION_BYTES: usize = 8 << 20;
 const TRANSACTION_ENTRIES: usize = 10_000;
 
 /// The outcome of a recovery.
 #[derive(Debug)]
 pub enum Recovery {
-    /// The file reads well, and is as it was.
+    /// The file is intact, and was not changed.
     Intact {
-        /// The file.
+        /// The path of the file.
         file: PathBuf,
     },
-    /// The file was damaged, and is replaced.
+    /// The file was damaged and was replaced.
     Replaced(Box<Replaced>),
 }
 
-/// A file that is replaced.
+/// The result of replacing a file.
 #[derive(Debug)]
 pub struct Replaced {
     file: PathBuf,
@@ -53,14 +53,14 @@ pub struct Replaced {
     reason: FileError,
     taken: Taken,
     damaged_rows: Vec<(Option<Kind>, u64)>,
-    /// Rows that have no checksum of their own.
+    /// The number of rows without a checksum of their own.
     old_rows: u64,
-    /// Blocks of 4 KiB that the disk could not read.
+    /// The number of blocks of 4 KiB that the disk could not read.
     unreadable_blocks: usize,
     missing: Missing,
 }
 
-/// The numbers of rows that were taken over.
+/// The numbers of rows that the new file received.
 #[derive(Clone, Copy, Debug, Default)]
 struct Taken {
     anomalies: usize,
@@ -69,20 +69,20 @@ struct Taken {
     batches: usize,
 }
 
-/// The contents that the newest row of the journal expects, and that were not found.
+/// The data that the newest row of the journal expects and that were not found.
 #[derive(Clone, Copy, Debug)]
 struct Missing {
     anomalies: u64,
     batches: u64,
-    /// True if not even one row of the journal was found.
+    /// True if no row of the journal was found.
     is_journal: bool,
 }
 
 /// Recovers the store's file in `data_dir` if it is damaged.
 ///
 /// # Errors
-/// When it is missing, in use or of another version, when nothing in it reads well, or when the
-/// disk fails or is full. The file is then as it was.
+/// Fails if it is missing, in use or of another version, if nothing in it is intact, or if the disk
+/// fails or is full. The file then stays as it was.
 pub fn recover(
     data_dir: &Path,
     recording: RecordingConfig,
@@ -100,7 +100,7 @@ pub fn recover(
     };
     let mut old = Salvage::default();
     let old_rows = old_rows::add_to(&mut old, &file);
-    // No service may start on it meanwhile.
+    // Locked, so that no service starts with it meanwhile.
     let damaged = ReadableFile::open(&file).map_err(in_data_dir)?;
     match damaged.file().try_lock() {
         Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { file }),
@@ -120,7 +120,7 @@ pub fn recover(
     })?;
     let unreadable_blocks = damaged.unreadable_blocks();
     let damaged = set_aside(&file, now).map_err(|fault| {
-        // The disk may be full of it.
+        // This file itself may have filled the disk.
         let _ = fs::remove_file(&new);
         in_data_dir(fault)
     })?;
@@ -145,14 +145,14 @@ fn verify(data_dir: &Path) -> Result<(), OpenError> {
     read.map_err(|fault| StoreFile::unreadable(data_dir, fault))
 }
 
-/// Returns what the newest row of the journal knows of, less the batches that were found.
+/// Returns the data that the newest row of the journal expects, minus what was found.
 fn missing(salvage: &Salvage) -> Missing {
     let Some((&(newest, _), row)) = salvage.journal.last_key_value() else {
         return Missing { anomalies: 0, batches: 0, is_journal: true };
     };
     let oldest = row.should_hold.oldest;
     if oldest == 0 {
-        // Of version 1, which does not say.
+        // A row of version 1, which does not contain this information.
         return Missing { anomalies: 0, batches: 0, is_journal: false };
     }
     let mut found: Vec<u64> =
@@ -162,7 +162,7 @@ fn missing(salvage: &Salvage) -> Missing {
     Missing { anomalies: row.should_hold.anomalies, batches, is_journal: false }
 }
 
-/// Writes what was found to a new file.
+/// Writes the rows that were found to a new file.
 fn fill(
     file: &mut StoreFile,
     salvage: Salvage,
@@ -174,7 +174,7 @@ fn fill(
     let as_of = newest_row.max(newest_batch);
     let mut taken = Taken { batches: journal.len(), ..Taken::default() };
 
-    // What has expired stays: the service forgets it, by a clock that it trusts.
+    // Expired data stay: the service forgets them by a clock that it trusts.
     let mut loading = Loading::into(State::new(recording, NonZeroUsize::MAX));
     for (key, row) in anomalies {
         loading.anomaly(key, row);
@@ -211,26 +211,26 @@ fn fill(
     Ok(taken)
 }
 
-/// Gives the file another name beside its own. Returns the new name.
+/// Gives the file another name next to its own. Returns the new name.
 fn set_aside(file: &Path, now: Timestamp) -> io::Result<PathBuf> {
     let mut second = now.as_micros() / 1_000_000;
     loop {
         let aside = file.with_extension(format!("damaged-{second}"));
         match fs::hard_link(file, &aside) {
-            // Of a recovery that was interrupted.
+            // Left by an interrupted recovery.
             Err(fault) if fault.kind() == io::ErrorKind::AlreadyExists => second += 1,
             Ok(()) => {
                 sync_folder(file)?;
                 return Ok(aside);
             }
-            // Not every file system has hard links.
+            // Some file systems have no hard links.
             Err(_) if aside.try_exists()? => second += 1,
             Err(_) => return copy(file, &aside).map(|()| aside),
         }
     }
 }
 
-/// Copies a file durably. A copy for which there is no room is removed.
+/// Copies a file durably. A copy for which there is no space is removed.
 fn copy(file: &Path, to: &Path) -> io::Result<()> {
     let copied = fs::copy(file, to).and_then(|_| File::open(to)?.sync_all());
     if copied.is_err() {
@@ -315,7 +315,7 @@ mod tests {
         fs::write(&file, "content").unwrap();
         copy(&file, &to).unwrap();
         assert_eq!(fs::read(&to).unwrap(), b"content");
-        // Its copy fails after it was begun, as on a full disk.
+        // The copy fails after it was begun, as on a full disk.
         let half = dir.path().join("half");
         assert!(copy(Path::new("/proc/self/mem"), &half).is_err());
         assert!(!half.exists());

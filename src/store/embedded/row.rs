@@ -1,16 +1,16 @@
-//! The rows of the embedded store's file, framed so that each can be trusted by itself, and found
-//! in a file that is otherwise damaged.
+//! The rows of the embedded store's file. Each has a frame, so that it can be verified by itself,
+//! and found in a file that is otherwise damaged.
 //!
 //! A row is its version, a mark, its kind, the payload's length, a CRC-32 of version, kind and
 //! payload (both numbers of 4 bytes, little-endian), and the payload in postcard: the row's key and
 //! its value. redb has checksums too, but verifies them only when the file is opened, and computes
-//! them anew for a page that it copies. The frame is the same in all versions from 2 on, so that an
-//! intact row of a newer version is distinguished from a damaged one. Rows of version 2 have no
+//! them again for a page that it copies. The frame is the same in all versions from 2 on, so that
+//! an intact row of a newer version is distinguished from a damaged one. Rows of version 2 have no
 //! alerts; there is no version 3, because one flipped bit would make it version 1. A row of version
 //! 1 is the version and the value; a signature of that version is its JSON.
 //!
-//! postcard writes fields in their order and numbers variants by their position. A change of
-//! either, in a type that a row holds, is a new version, whose reader keeps the old types.
+//! postcard writes fields in their order and numbers variants by their position. A change of either
+//! in a type of a row needs a new version, whose reader keeps the old types.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -22,24 +22,24 @@ use super::{
 };
 use crate::domain::{AnomalyKey, AuditEntry};
 
-/// The version that is written, and the newest that is read.
+/// The version that is written, which is also the newest that is read.
 pub(super) const VERSION: u8 = 4;
 /// The first version with a frame.
 const VERSION_2: u8 = 2;
-/// The oldest version that is read. Commit 8c08e13 wrote the same values without a byte in front.
+/// The oldest version that is read. Commit 8c08e13 wrote the same values without a version byte.
 pub(super) const VERSION_1: u8 = 1;
 
-/// Bytes that can't stand in a text, and are unlikely to stand anywhere else.
+/// Bytes that can't occur in a text, and are unlikely to occur elsewhere.
 pub(super) const MARK: [u8; 4] = *b"\xACrow";
-/// The version and the mark, as they stand at the beginning of a row.
+/// The version and the mark at the beginning of a row.
 pub(super) const BEGINNING: [u8; 5] = *b"\x04\xACrow";
-/// The beginning, the kind, the length and the checksum.
+/// Size of the beginning, the kind, the length and the checksum.
 pub(super) const HEADER_BYTES: usize = BEGINNING.len() + 1 + 4 + 4;
-/// No row is larger: a batch has a limited number of elements, which came in bodies of limited
+/// No row is larger: a batch has a limited number of elements, which arrived in bodies of limited
 /// size.
 const MAX_PAYLOAD_BYTES: usize = 1 << 30;
 
-/// The table that a row is in.
+/// The kind of a row: the table that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     Anomaly,
@@ -51,7 +51,7 @@ pub(super) enum Kind {
 impl Kind {
     pub(super) const ALL: [Self; 4] = [Self::Anomaly, Self::Signature, Self::Audit, Self::Journal];
 
-    /// Returns the name of what such rows hold.
+    /// Returns the name for the content of such rows.
     pub(super) const fn plural(self) -> &'static str {
         match self {
             Self::Anomaly => "anomalies",
@@ -61,7 +61,7 @@ impl Kind {
         }
     }
 
-    /// The byte in the frame.
+    /// Returns its byte in the frame.
     const fn byte(self) -> u8 {
         match self {
             Self::Anomaly => b'A',
@@ -72,7 +72,7 @@ impl Kind {
     }
 }
 
-/// The beginning of a row, of version 2 or newer.
+/// The header of a row of version 2 or newer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Header {
     pub(super) version: u8,
@@ -100,7 +100,7 @@ impl Header {
         }
     }
 
-    /// Checks the payload of the row and its version.
+    /// Verifies the payload of the row and the row's version.
     pub(super) fn verify(self, payload: &[u8]) -> Result<(), RowError> {
         if payload.len() != self.payload_bytes {
             return Err(RowError::Torn);
@@ -115,7 +115,7 @@ impl Header {
     }
 }
 
-/// An anomaly with all changes up to and including a journal sequence.
+/// An anomaly including all changes up to a journal sequence.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct AnomalyRow<A> {
     pub(super) as_of: u64,
@@ -131,13 +131,13 @@ impl From<AnomalyRow<AnomalyV2>> for AnomalyRow<Anomaly> {
 /// The object that made an anomaly known, as JSON.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct SignatureRow<S> {
-    /// The sequence of the journal when it was written: an anomaly that has expired may begin again
-    /// with another object.
+    /// The sequence of the journal when it was written: an expired anomaly may start again with
+    /// another object.
     pub(super) as_of: u64,
     pub(super) json: S,
 }
 
-/// Rows of anomalies, and the signatures of those that have none on disk yet.
+/// Rows of anomalies, and the signatures of those without one on disk.
 #[derive(Debug, Default)]
 pub(super) struct AnomalyRows {
     pub(super) rows: Vec<(AnomalyKey, Vec<u8>)>,
@@ -178,7 +178,7 @@ impl AnomalyRows {
     }
 }
 
-/// Returns the row of a value, for its key in the table of `kind`.
+/// Encodes a value as a row, for its key in the table of `kind`.
 pub(super) fn encode(
     kind: Kind,
     key: impl Serialize,
@@ -232,7 +232,7 @@ where
 
 /// Returns the JSON of a signature's row.
 pub(super) fn decode_signature(key: u64, row: &[u8]) -> Result<String, RowError> {
-    // Version 1 has no frame: no row of a later one begins so.
+    // Version 1 has no frame. No row of a later version begins with this byte.
     if row.first() == Some(&b'{') {
         return String::from_utf8(row.to_vec()).map_err(|_| RowError::Torn);
     }
@@ -258,7 +258,7 @@ pub(super) fn decode_journal(sequence: u64, row: &[u8]) -> Result<JournalRow, Ro
     }
 }
 
-/// Reads the value that `bytes` hold, and no more.
+/// Decodes the value in `bytes`, which must contain nothing else.
 pub(super) fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RowError> {
     match postcard::take_from_bytes(bytes)? {
         (value, []) => Ok(value),

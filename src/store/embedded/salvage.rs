@@ -1,6 +1,6 @@
-//! The rows that stand intact anywhere in a file, whatever redb makes of it. A page that redb has
-//! replaced keeps its rows until it is used again, so that older copies are found too: the newest
-//! of each anomaly and signature is taken.
+//! The rows that are intact anywhere in a file, whatever redb can read. A page that redb has
+//! replaced keeps its rows until it is used again, so older copies are found too: the newest row of
+//! each anomaly and signature is taken.
 
 use std::{collections::BTreeMap, io, path::Path};
 
@@ -16,7 +16,7 @@ use crate::{
     redb_file::ReadableFile,
 };
 
-/// The part of the file that is searched at a time.
+/// The size of the part of the file that is searched at a time.
 const CHUNK_BYTES: usize = 4 << 20;
 
 /// The rows that were found.
@@ -25,19 +25,19 @@ pub(super) struct Salvage {
     pub(super) anomalies: BTreeMap<AnomalyKey, AnomalyRow<Anomaly>>,
     pub(super) signatures: BTreeMap<AnomalyKey, SignatureRow<String>>,
     pub(super) audit: BTreeMap<AuditKey, AuditEntry>,
-    /// The rows of the journal by sequence and checksum: a commit that failed may have left another
-    /// row of its sequence, which may have taken effect. Its changes count once by their ids.
+    /// The rows of the journal by sequence and checksum: a failed commit may have left another row
+    /// with its sequence, which may have taken effect. Ids prevent its changes from counting twice.
     pub(super) journal: BTreeMap<(u64, u32), JournalRow>,
-    /// Damaged rows by what they were, if that can be read.
+    /// Damaged rows by their kind, if that can be read.
     pub(super) damaged: BTreeMap<Option<Kind>, u64>,
 }
 
-/// Why a file can't be searched.
+/// The reason why a file can't be searched.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SalvageError {
     #[error(transparent)]
     Disk(#[from] io::Error),
-    /// It holds an intact row of a version that this program does not know.
+    /// It holds an intact row whose version is not known to this program.
     #[error("it holds rows of version {found}")]
     Newer { found: u8, known: u8 },
 }
@@ -58,12 +58,12 @@ impl SalvageError {
 }
 
 impl Salvage {
-    /// Adds the rows in a file. None of them is looked for within another.
+    /// Adds the rows in a file. Rows are not searched for inside other rows.
     pub(super) fn add(self, file: &ReadableFile) -> Result<Self, SalvageError> {
         let mut salvage = self;
         let mut chunk = vec![0; CHUNK_BYTES];
         let mut begin = 0;
-        // Where the last intact row has ended.
+        // The end of the last intact row.
         let mut searched_to = 0;
         loop {
             let length = file.read_at_most(&mut chunk, begin)?;
@@ -77,7 +77,7 @@ impl Salvage {
             if length < chunk.len() {
                 return Ok(salvage);
             }
-            // A mark may lie across the end of the chunk.
+            // A mark may cross the end of the chunk.
             begin += (length - (MARK.len() - 1)) as u64;
         }
     }
@@ -86,7 +86,7 @@ impl Salvage {
         self.anomalies.is_empty() && self.journal.is_empty()
     }
 
-    /// Takes the row at `offset`. Returns its length, or 0 if it is not intact.
+    /// Adds the row at `offset`. Returns its length, or 0 if it is not intact.
     fn take_at(&mut self, file: &ReadableFile, offset: u64) -> Result<u64, SalvageError> {
         let mut bytes = vec![0; HEADER_BYTES];
         let length = file.read_at_most(&mut bytes, offset)?;

@@ -1,6 +1,6 @@
-//! All anomalies in memory. A call is checked first (duplicate? too old? unknown?), and what has an
-//! effect becomes a [`Change`], which is applied here and written to the journal by the writer.
-//! Replaying the journal goes through the same [`State::apply`].
+//! All anomalies in memory. A call is checked first (is it a duplicate, too old, or unknown?). If
+//! it has an effect, it becomes a [`Change`], which is applied here and written to the journal by
+//! the writer. Replaying the journal uses the same [`State::apply`].
 
 use std::{collections::BTreeMap, num::NonZeroUsize, ops::Bound, sync::Arc};
 
@@ -35,7 +35,7 @@ pub(super) struct State {
     texts: Texts,
     /// Changes since [`State::take_changes`].
     changes: Vec<Change>,
-    /// Their entries for the audit.
+    /// The audit entries of the changes.
     audit: Audit,
 }
 
@@ -53,7 +53,7 @@ impl State {
         }
     }
 
-    /// Returns a state with the same limits and no anomalies.
+    /// Returns a state with the same limits and without anomalies.
     pub(super) fn emptied(&self) -> Self {
         let recording = RecordingConfig { timeline: self.timeline, alerts: self.alerts };
         Self::new(recording, self.max_anomalies)
@@ -68,7 +68,7 @@ impl State {
         self.anomalies.insert(key, anomaly);
     }
 
-    /// Sets the identifying fields of an anomaly that was read from the file, by its signature.
+    /// Sets the identifying fields of an anomaly that was read from the file, from its signature.
     pub(super) fn restore_fields(&mut self, key: AnomalyKey, signature_json: &str) {
         if let Some(anomaly) = self.anomalies.get_mut(&key)
             && anomaly.fields().is_none()
@@ -78,8 +78,8 @@ impl State {
         }
     }
 
-    /// Passes up to `max_seen` anomalies after `cursor` to `visit`, in the order of their keys.
-    /// Returns the cursor to go on from; `None` at the end.
+    /// Calls `visit` with up to `max_seen` anomalies after `cursor`, in the order of their keys.
+    /// Returns the cursor to continue from; `None` at the end.
     pub(super) fn scan(
         &self,
         moment: Moment,
@@ -105,7 +105,7 @@ impl State {
         last.filter(|_| anomalies.next().is_some())
     }
 
-    /// Returns the number of an anomaly's events in neighbouring stretches of time.
+    /// Returns the number of an anomaly's events in consecutive intervals.
     pub(super) fn series(
         &self,
         moment: Moment,
@@ -135,7 +135,7 @@ impl State {
         }
     }
 
-    /// Returns the changes since the last call, in order.
+    /// Removes and returns the changes since the last call, in order.
     pub(super) fn take_changes(&mut self) -> (Vec<Change>, Audit) {
         (std::mem::take(&mut self.changes), std::mem::take(&mut self.audit))
     }
@@ -168,15 +168,15 @@ impl State {
         self.known(moment, key).map(|anomaly| anomaly.history(moment.now, times))
     }
 
-    /// Records an occurrence or an alert, unless it would make one anomaly more than is permitted
-    /// known.
+    /// Records an occurrence or an alert, unless it would make a new anomaly known above the
+    /// permitted number.
     pub(super) fn record(
         &mut self,
         moment: Moment,
         occurrence: &Occurrence,
     ) -> Result<Recorded, StoreError> {
-        if let Some(told) = &occurrence.episode {
-            return self.hear(moment, occurrence, told);
+        if let Some(alert) = &occurrence.episode {
+            return self.hear(moment, occurrence, alert);
         }
         let key = occurrence.key;
         let known = self.known(moment, key);
@@ -184,7 +184,7 @@ impl State {
         let previous_last_seen = known.and_then(|known| known.last_seen_of_marked(moment.now));
         let signature_json = known.is_none().then(|| occurrence.signature_json.to_stored());
 
-        // A duplicate also removes expired events, which the file would still have.
+        // A duplicate also removes expired events, which would otherwise stay in the file.
         let prunes = known.is_some_and(|anomaly| anomaly.has_expired_events(moment));
         let has_room = !self.is_full() || self.anomalies.contains_key(&key);
         let (at, id) = (occurrence.at, occurrence.id.digest());
@@ -208,8 +208,8 @@ impl State {
         Ok(self.recorded(moment, occurrence, outcome, before))
     }
 
-    /// Returns the outcome of an occurrence, with the count of 24 hours and the newest event of a
-    /// marked anomaly before it.
+    /// Returns the outcome of an occurrence, with the 24-hour count before it and, for a marked
+    /// anomaly, the newest event before it.
     fn recorded(
         &self,
         moment: Moment,
@@ -229,19 +229,19 @@ impl State {
         Recorded { outcome, now, previous_count_24h, previous_last_seen, stats, newest }
     }
 
-    /// Records what an alert tells, if that is an occurrence too.
+    /// Applies an alert, and records an occurrence if the alert is one.
     fn hear(
         &mut self,
         moment: Moment,
         occurrence: &Occurrence,
-        told: &AlertEpisode,
+        alert: &AlertEpisode,
     ) -> Result<Recorded, StoreError> {
         let (key, at) = (occurrence.key, occurrence.at);
         let known = self.known(moment, key);
         let previous_count_24h = known.map_or(0, |anomaly| anomaly.count_24h(moment.now));
         let previous_last_seen = known.and_then(|known| known.last_seen_of_marked(moment.now));
         let signature_json = known.is_none().then(|| occurrence.signature_json.to_stored());
-        let decision = Anomaly::decide(known, moment.now, told, self.alerts);
+        let decision = Anomaly::decide(known, moment.now, alert, self.alerts);
         let has_room = !self.is_full() || self.anomalies.contains_key(&key);
 
         let counts = decision.verdict == AlertVerdict::Count;
@@ -308,7 +308,7 @@ impl State {
         Some(removed)
     }
 
-    /// Forgets an anomaly. Returns whether it was known.
+    /// Forgets an anomaly. Returns true if it was known.
     pub(super) fn forget(&mut self, moment: Moment, key: AnomalyKey) -> bool {
         self.known(moment, key).is_some() && self.commit(moment, Change::Forgotten { key })
     }
@@ -365,10 +365,10 @@ impl State {
         }
     }
 
-    /// Looks at up to `max_seen` anomalies after `cursor`, and removes up to `max_removed` that
-    /// have expired. Of others it removes the events, as a change, if all of them have expired (one
-    /// by one would be a change for every event). Returns the removed anomalies, and the cursor to
-    /// go on from; `None` at the end.
+    /// Checks up to `max_seen` anomalies after `cursor`, and removes up to `max_removed` expired
+    /// ones. If all events of another anomaly have expired, removes these events with one change
+    /// (removing them one by one would be a change for every event). Returns the removed anomalies,
+    /// and the cursor to continue from; `None` at the end.
     pub(super) fn remove_expired(
         &mut self,
         moment: Moment,
@@ -410,7 +410,7 @@ impl State {
         effective
     }
 
-    /// Makes an anomaly known, also in place of one that has expired: it begins again.
+    /// Makes an anomaly known, even in place of an expired one, which starts again.
     fn begin(&mut self, key: AnomalyKey, signature_json: &Arc<str>, at: Timestamp) {
         let signature = Signature::from_stored(signature_json);
         let fields = signature.and_then(|signature| self.texts.add(&signature));
@@ -429,7 +429,7 @@ impl State {
         removed.is_some()
     }
 
-    /// Gives up the texts of an anomaly that is not there any more.
+    /// Releases the texts of a removed anomaly.
     fn release(&mut self, anomaly: &Anomaly) {
         if let Some(fields) = anomaly.fields() {
             self.texts.remove(fields);
@@ -449,7 +449,7 @@ impl State {
     }
 }
 
-/// Returns true if an occurrence makes its anomaly known, and is not kept itself.
+/// Returns true if an occurrence makes its anomaly known but is not kept itself.
 fn is_too_old(moment: Moment, at: Timestamp) -> bool {
     at < RETENTION.start(moment.horizon)
 }

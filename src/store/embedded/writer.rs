@@ -1,7 +1,7 @@
 //! The only thread that changes anything: it applies a batch to the state, writes it to the journal
-//! in one commit, and only then answers. After a fault of the file it opens it again and reads the
-//! state from it, because it is not known what the failed commit has left behind. Until then, and
-//! while it is not known how a commit ends that takes too long, nothing is read from the state.
+//! in one commit, and only then answers. After a fault of the file, it opens the file again and
+//! reads the state from it, because it is not known what the failed commit has left. Until then,
+//! and while the outcome of a slow commit is not known, the state is not read.
 
 use std::{
     path::{Path, PathBuf},
@@ -25,23 +25,23 @@ use crate::{
     store::{Cause, StoreError, StoreSize},
 };
 
-/// Maximum number of anomalies that one call of house-keeping looks at.
+/// Maximum number of anomalies that one maintenance call checks.
 const SWEEP_ANOMALIES: usize = 10_000;
-/// Maximum number of them that it removes from the file: each is on a page of its own, and a batch
-/// waits meanwhile.
+/// Maximum number of anomalies that one maintenance call removes from the file: each is on a page
+/// of its own, and a batch waits meanwhile.
 const SWEEP_REMOVALS: usize = 500;
-/// Minimum time between two attempts to open a file that has failed.
+/// Minimum time between two attempts to open a failed file.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The state of the thread.
 pub(super) struct Writer {
     data_dir: PathBuf,
-    /// Absent after a fault, until it could be opened again.
+    /// Absent after a fault, until the file is opened again.
     file: Option<StoreFile>,
     opened: OpenedFile,
     condition: Arc<Condition>,
     reopen_tried_at: Instant,
-    /// The newest sequence before the fault, and the size.
+    /// The newest sequence before the fault, and the size of the store.
     last_sequence: u64,
     last_size: StoreSize,
     /// The damage of a file that only a new process can open again.
@@ -81,11 +81,11 @@ impl Writer {
         Handle { disk: DiskThread::start(self, timeout), condition, opened, timeout }
     }
 
-    /// Replaces the state by that of the file.
+    /// Replaces the state with that of the file.
     fn load(&mut self, file: StoreFile) -> Result<(), OpenError> {
         let unreadable = |fault| StoreFile::unreadable(&self.data_dir, fault);
         if self.condition.fault().is_some() {
-            // Nothing is read from it, and there may be no room for two.
+            // The old state is not read, and there may be no memory for two.
             let emptied = self.state.read().emptied();
             *self.state.write() = emptied;
         }
@@ -106,7 +106,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Returns the file, opened again if it has failed. It is the one at its path.
+    /// Returns the file at its path, and opens it again if it has failed.
     fn file(&mut self) -> Result<&mut StoreFile, StoreError> {
         if let Err(fault) = self.find_file() {
             self.condition.fail(fault.clone());
@@ -130,7 +130,7 @@ impl Writer {
             return Err(self.failed(damage));
         }
         let reopened = self.reopen();
-        // From its end, because an attempt may take long.
+        // Measured from the end of the attempt, because it may take long.
         self.reopen_tried_at = Instant::now();
         reopened.map_err(|fault| {
             let text = fault.to_string();
@@ -142,13 +142,14 @@ impl Writer {
         })
     }
 
-    /// The fault of a file that can't be opened again.
+    /// Returns the fault of a file that can't be opened again.
     fn failed(&self, text: &str) -> StoreError {
         let shown = format!("{} has failed (the log says why)", self.opened.path().display());
         StoreError::transient(Cause::Disk, text).shown_as(&shown)
     }
 
-    /// Opens the file again, and writes a row as a test: on a full disk, reading proves nothing.
+    /// Opens the file again, and writes a row as a test: on a full disk, a successful read proves
+    /// nothing.
     fn reopen(&mut self) -> Result<(), OpenError> {
         let mut file = StoreFile::reopen(&self.data_dir, self.last_sequence)?;
         let should_hold = file.should_hold(self.last_size);
@@ -162,15 +163,15 @@ impl Writer {
         self.close_failed(&fault.to_string(), condition)
     }
 
-    /// Notes that the file was deleted, moved or replaced in the course of a commit: if it comes
-    /// back, it may have it.
+    /// Notes that the file was deleted, moved or replaced during a commit: if it comes back, it may
+    /// contain the commit.
     fn lose(&mut self, absence: &Absence) -> StoreError {
         let condition = StoreError::own_disk(absence.to_string());
         self.close_failed(&absence.to_string(), condition)
     }
 
-    /// Closes the file after a fault. Returns the fault of the commit, and keeps `condition` as
-    /// that of the calls to come.
+    /// Closes the file after a fault. Returns the fault of the commit, and keeps `condition` as the
+    /// fault of later calls.
     fn close_failed(&mut self, text: &str, condition: StoreError) -> StoreError {
         tracing::error!(
             error = text,
@@ -194,7 +195,7 @@ impl Writer {
         moment: Moment,
         change: impl FnOnce(&mut State) -> R,
     ) -> Result<R, StoreError> {
-        // Before anything is changed, so that a file that is not there is no fault of the commit.
+        // Checked before anything changes, so that a missing file is not a fault of the commit.
         self.file()?;
         let (result, (changes, audit), size) = {
             let mut state = self.state.write();
@@ -220,7 +221,7 @@ impl Writer {
         self.file()?.signature_json(key).map_err(|fault| self.fail(&fault))
     }
 
-    /// Removes what has expired, from memory and from the file alike.
+    /// Removes expired data, from memory as well as from the file.
     fn forget_expired(&mut self, moment: Moment) -> Result<(), StoreError> {
         let swept_to = self.swept_to;
         let (expired, swept_to) = self.commit(moment, |state| {
@@ -249,8 +250,8 @@ impl DiskWork for Writer {
         }
     }
 
-    /// The state in memory is not reliable, and no write can succeed any more. A new process reads
-    /// the file, which holds everything that was acknowledged.
+    /// Closes the store for good: the state in memory is not reliable, and no write can succeed any
+    /// more. A new process reads the file, which holds everything that was acknowledged.
     fn recover_from_panic(&mut self) {
         tracing::error!("the embedded store's writer panicked; the process exits");
         process::exit(1);
@@ -267,10 +268,10 @@ pub(super) struct Handle {
 }
 
 impl Handle {
-    /// Checks whether the state holds what is durable and nothing else. Waits for nothing.
+    /// Checks that the state holds exactly the durable data. Does not wait.
     ///
     /// # Errors
-    /// While the file fails, and while it is not known how a commit ends.
+    /// Fails while the file fails, and while the outcome of a commit is not known.
     pub(super) fn is_reliable(&self) -> Result<(), StoreError> {
         if self.disk.is_stalled() {
             return Err(self.stalled());
@@ -309,16 +310,16 @@ impl Handle {
         self.read(move |writer| writer.audit(key)).await
     }
 
-    /// Checks whether the file takes writes, as far as that is known, and has it looked after.
-    /// Waits for nothing.
+    /// Checks whether the file takes writes, as far as that is known, and requests a check of the
+    /// file on the thread. Does not wait.
     pub(super) fn check(&self) -> Result<(), StoreError> {
-        // How that ends is in the condition.
+        // The result is noted in the condition.
         self.disk.request(|writer| drop(writer.file().map(|_| ())));
         self.is_reliable()
     }
 
     pub(super) async fn forget_expired(&self, moment: Moment) -> Result<(), StoreError> {
-        // What has expired is known to nobody, whether or not its removal is durable.
+        // Nobody sees expired data, whether or not their removal is durable.
         self.read(move |writer| writer.forget_expired(moment)).await
     }
 
@@ -330,7 +331,7 @@ impl Handle {
         }
     }
 
-    /// Does a job that changes nothing that anybody could see.
+    /// Does a job that changes nothing that callers could see.
     async fn read<R: Send + 'static>(
         &self,
         job: impl FnOnce(&mut Writer) -> Result<R, StoreError> + Send + 'static,
@@ -361,7 +362,8 @@ mod tests {
     use super::*;
     use crate::store::RecordingConfig;
 
-    /// Where redb could not close it, another attempt would say that another process has it open.
+    /// If redb could not close the file, another attempt would report that another process has it
+    /// open.
     #[test]
     fn damage_that_is_known_is_not_looked_for_again() {
         let dir = TempDir::new().unwrap();
@@ -373,7 +375,7 @@ mod tests {
         let whole = fs::read(&path).unwrap();
         let mut damaged = whole.clone();
         damaged.iter_mut().skip(4_096).step_by(512).for_each(|byte| *byte ^= 1);
-        // In its place, so that it is the same file.
+        // Written in place, so that it is the same file.
         fs::write(&path, damaged).unwrap();
         let mut attempt = || {
             writer.reopen_tried_at = Instant::now() - REOPEN_INTERVAL;

@@ -8,14 +8,14 @@ use parking_lot::Mutex;
 
 use crate::domain::{AnomalyKey, Timestamp};
 
-/// Maximum number of anomalies; others are read in full with every write.
+/// Maximum number of anomalies. The timelines of others are read in full with every write.
 const MAX_ANOMALIES: usize = 100_000;
-/// Maximum length of an id, so that the bytes are bounded too. Those that the service makes up have
-/// 12.
+/// Maximum length of an id, so that memory is bounded in bytes too. Generated ids have 12
+/// characters.
 const MAX_ID_BYTES: usize = 40;
 
-/// The oldest event of a timeline without older ones than 30 days, rolled-up ones, and more than
-/// are kept exactly.
+/// The oldest event of a timeline that has no events older than 30 days, no rolled-up events, and
+/// no more events than are kept exactly.
 #[derive(Clone, Debug)]
 pub(super) struct OldestEvent {
     pub(super) id: Arc<str>,
@@ -26,13 +26,13 @@ pub(super) struct KnownTimelines(Mutex<LruCache<AnomalyKey, OldestEvent>>);
 
 impl Default for KnownTimelines {
     fn default() -> Self {
-        // By hand, because one with a capacity takes its memory at once.
+        // Bounded by hand, because a cache with a capacity would allocate its memory at once.
         Self(Mutex::new(LruCache::unbounded()))
     }
 }
 
 impl KnownTimelines {
-    /// Returns for each anomaly its oldest event, where that is known.
+    /// Returns the oldest event of each anomaly, if it is known.
     pub(super) fn oldest(
         &self,
         anomalies: impl Iterator<Item = AnomalyKey>,

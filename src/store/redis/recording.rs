@@ -17,7 +17,7 @@ use crate::{
     store::{RecordOutcome, Recorded, StoreError},
 };
 
-/// What became of an occurrence; `None` if it has to be recorded in another way.
+/// The outcome of an occurrence; `None` if it must be recorded in another way.
 type Attempt = Result<Option<Recorded>, StoreError>;
 
 impl RedisStore {
@@ -36,7 +36,7 @@ impl RedisStore {
         for (index, attempt) in indices.zip(of_known.into_iter().chain(of_others)) {
             attempts[index] = attempt;
         }
-        // The timelines of some are not as they were known.
+        // The timelines of some anomalies are not as they were known.
         let left: Vec<_> = known
             .into_iter()
             .filter(|(index, _)| matches!(attempts[*index], Ok(None)))
@@ -45,7 +45,8 @@ impl RedisStore {
         for (other, attempt) in left.iter().zip(self.try_record(moment, &left, false).await) {
             attempts[other.index] = attempt;
         }
-        // Somebody has deleted their keys within the minute, and they are to be renewed after all.
+        // Another program has deleted their keys within the last minute, so they must be renewed
+        // after all.
         let wanted = occurrences.iter().enumerate();
         let wanted = wanted.filter(|(index, _)| matches!(attempts[*index], Ok(None)));
         let wanted: Vec<_> =
@@ -59,8 +60,8 @@ impl RedisStore {
         attempts.into_iter().map(|done| done.and_then(|r| r.map_or_else(nothing, Ok))).collect()
     }
 
-    /// Divides occurrences into those that `record_known.lua` takes, each with its index, and the
-    /// others. All of one anomaly stay together, and so in their order.
+    /// Divides occurrences into those for `record_known.lua`, each with its index, and the others.
+    /// All occurrences of one anomaly stay together, and therefore in order.
     fn divide<'a>(
         &self,
         moment: Moment,
@@ -165,7 +166,7 @@ impl RedisStore {
         self.run_batch(others, |other| other.occurrence.key, begin, add, read).await
     }
 
-    /// Returns true if a timeline is not to be rolled up by the next write: `record.lua` does that.
+    /// Returns true if the next write will not roll up a timeline, which only `record.lua` does.
     fn may_stay_known(&self, stats: &AnomalyStats) -> bool {
         stats.counts.month < self.calls.recording.timeline.exact_events() as u64
     }
@@ -175,17 +176,17 @@ impl RedisStore {
 struct Other<'a> {
     index: usize,
     occurrence: &'a Occurrence,
-    /// True if the lives of its anomaly's keys are renewed with it.
+    /// True if it renews the TTLs of its anomaly's keys.
     is_due: bool,
 }
 
-/// Returns the lengths of the windows that the rule of an occurrence has beside the four.
+/// Returns the lengths of the additional windows of an occurrence's rule.
 fn windows_of(occurrence: &Occurrence) -> impl Iterator<Item = u32> {
     let windows = occurrence.rule.as_ref().map(RuleRef::extra_windows).unwrap_or_default();
     windows.iter().map(|window| window.seconds)
 }
 
-/// Returns what the store answers for an occurrence.
+/// Returns the store's answer to an occurrence.
 fn recorded(
     moment: Moment,
     occurrence: &Occurrence,

@@ -1,4 +1,4 @@
--- Records occurrences, one after the other, and returns the stats of each one's anomaly after it.
+-- Records occurrences in order, and returns the stats of each one's anomaly after it.
 --
 -- KEYS     for each occurrence: timeline, repair_count, permanent_fix, metadata, folded,
 --          folded_counts, folded_ids
@@ -14,18 +14,18 @@
 --               newest events that tell whether a step to a level is new, the counts that may be
 --               steps ("window:count" each, the windows 1 to 4 as above and then those of the
 --               rule), and its windows (`rule_windows` in library.lua)
---          then for each occurrence: event id, its time (Unix seconds); if the lives of its
+--          then for each occurrence: event id, its time (Unix seconds); if the TTLs of its
 --          anomaly's keys are renewed with it, its time (ISO 8601) and the posted object (JSON),
 --          else '' and ''; and what its rule asks for, '' if that is the 11th
 -- Returns  for each occurrence a text: "counted", "duplicate", "too_old" or "unrecognisable", and
---          the stats after it (`encode_stats` in library.lua), and, where it was counted and no
+--          the stats after it (`encode_stats` in library.lua), and, if it was counted and no
 --          event is older than 30 days or rolled up, a line feed and the id of the oldest event;
 --          if it may be a step, that text and the times of the newest events; "wanted", without an
 --          effect, if no object came, and the anomaly has no timeline or, if the event is too old,
 --          no signature; or "error" and a message
 --
--- A script and not MULTI: whether an id is new decides about the writes that follow, and all
--- figures of an answer are of the same moment.
+-- A script and not MULTI: the writes that follow depend on whether an id is new, and all figures of
+-- an answer are from the same moment.
 
 local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 7, 11, 5
 

@@ -1,5 +1,5 @@
--- Records occurrences of anomalies of which the caller knows the oldest event, and returns the
--- stats of each one's anomaly after it: what record.lua does, where nothing else is to be done.
+-- Records occurrences of anomalies whose oldest event the caller knows, and returns the stats of
+-- each one's anomaly after it. It does the same as record.lua in the cases that need nothing more.
 --
 -- KEYS     for each occurrence: timeline, repair_count, permanent_fix, metadata, folded; no
 --          timeline may come twice
@@ -9,7 +9,7 @@
 --          7    those of the further windows of the anomalies' rules, which have the same, a blank
 --               after each
 --          then for each occurrence: event id, its time (Unix seconds), the id of the oldest event
---          of the timeline, all of which are inside of 30 days; and for each window "1" if its
+--          of the timeline, all of which are inside 30 days; and for each window "1" if its
 --          events are to be counted, "0" if it has all of them, '' if all windows have
 -- Returns  for each occurrence the number of events of 30 days, if all windows have all of them,
 --          the event is the newest, and there is nothing else; else a text as record.lua does, with
@@ -17,23 +17,23 @@
 --          step, the number or text is followed by the times of the newest events. "more", without
 --          an effect, if record.lua has to do it.
 --
--- A script and not MULTI: whether an event is added depends on what is there.
+-- A script and not MULTI: whether an event is added depends on the content of the timeline.
 --
--- Since the oldest event is still the one that the caller knows, the length of the timeline is the
--- number of its events of 30 days, whoever else has written to it. It is a script of its own, and
--- not a branch of record.lua, because making the functions there for each call takes longer than
--- this one does altogether.
+-- If the oldest event is still the one that the caller knows, the length of the timeline is the
+-- number of its events of 30 days, whoever else has written to it. This is a script of its own
+-- rather than a branch of record.lua, because creating the functions of record.lua for each call
+-- takes longer than this whole script.
 
 local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 5, 7, 4
 
--- Maximum number of keys that one command reads: Lua's stack takes some thousands.
+-- Maximum number of keys that one command reads: Lua's stack holds some thousands.
 local KEYS_AT_ONCE = 2000
 
 local newest_wanted, steps, largest_step = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local starts
 
--- Reads all keys that hold texts. The others come back as missing, which takes less than making a
--- list without them.
+-- Reads all keys that hold texts. The other keys are returned as missing, which is faster than
+-- creating a list without them.
 local function read_texts()
   if #KEYS <= KEYS_AT_ONCE then
     return call('MGET', unpack(KEYS))
@@ -48,8 +48,8 @@ local function read_texts()
   return texts
 end
 
--- Returns the mark, as record.lua does, where one holds, '' where none does, and nil where
--- record.lua has to read it.
+-- Returns the mark in the form of record.lua if one holds, '' if none does, and nil if record.lua
+-- must read it.
 local function read_mark(k, texts)
   if texts[k + PERMANENT_FIX] ~= '1' then
     return ''
@@ -67,7 +67,7 @@ local function may_be_step(count)
   return count <= largest_step and string.find(steps, ' ' .. count .. ' ', 1, true)
 end
 
--- Returns the starts of the windows but that of 30 days.
+-- Returns the starts of the windows, except that of 30 days.
 local function window_starts()
   if not starts then
     starts = { ARGV[4], ARGV[5], ARGV[6] }
@@ -78,8 +78,8 @@ local function window_starts()
   return starts
 end
 
--- Returns the events of 30 days, and then those of the other windows, and whether one of them may
--- be a step.
+-- Returns the numbers of events in 30 days and in the other windows, and whether one of them may be
+-- a step.
 local function count_windows(timeline, length, windows)
   local text, is_step = length, may_be_step(length)
   for window = 1, #windows do
@@ -93,7 +93,7 @@ local function count_windows(timeline, length, windows)
   return text, is_step
 end
 
--- Returns the result for an event that has been added to a timeline.
+-- Returns the result for an event that was added to a timeline.
 local function answer(timeline, id, at, repairs, mark, windows)
   local length = call('ZCARD', timeline)
   unpack_timeline(timeline, length, at)
@@ -122,7 +122,7 @@ return run(function()
     local k, a = (i - 1) * KEYS_EACH + 1, FIXED_ARGUMENTS + (i - 1) * ARGUMENTS_EACH
     local timeline, id, at = KEYS[k], ARGV[a + 1], ARGV[a + 2]
     results[i] = 'more'
-    -- An error has no first member.
+    -- An error reply has no first member.
     if not texts[k + FOLDED] and redis.pcall('ZRANGE', timeline, '0', '0')[1] == ARGV[a + 3] then
       local mark = read_mark(k, texts)
       if mark and call('ZADD', timeline, 'NX', at, id) == 1 then

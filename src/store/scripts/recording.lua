@@ -1,28 +1,29 @@
--- Adds events to timelines; put between rollup.lua, timeline.lua and a script
--- that records. ARGV 1-11 are as in
--- record.lua, and each element's arguments begin as there; `a` is the index of the one before them.
--- A script that takes alerts too has the function `hear`.
+-- Adds events to timelines; inserted after rollup.lua and timeline.lua, before a script that
+-- records. ARGV 1-11 are as in record.lua, and the arguments of each element begin as there; `a` is
+-- the index of the argument before them. A script that takes alerts too defines the function
+-- `hear`.
 --
--- If several elements of a batch are of one anomaly, it is read once, and its stats are kept up to
--- date in Lua, because a command costs more than most of what it does.
+-- If several elements of a batch are of one anomaly, it is read once, and its stats are updated in
+-- Lua, because a command costs more than most of its work.
 
 local starts = window_starts()
 local kept_seconds = ARGV[5]
 local exact_events, rollup_batch = tonumber(ARGV[6]), tonumber(ARGV[7])
 local recent_ids, may_be_copies, kept_from = tonumber(ARGV[8]), ARGV[9] == '1', ARGV[10]
--- Events and buckets that a call rolls up beyond the number of its occurrences, some 5 us each: so
--- a timeline that is too long gets shorter, and others who use Redis wait for some milliseconds.
--- Only the first anomaly's buckets, up to some 1,500, may be beyond it: none may wait for ever.
+-- Maximum number of events and buckets that a call rolls up beyond the number of its occurrences,
+-- some 5 us each: so a timeline that is too long becomes shorter, and other users of Redis wait for
+-- some milliseconds. Only the first anomaly's buckets, up to some 1,500, may exceed it: no anomaly
+-- may wait for ever.
 local MORE_WORK = 500
 
 local texts
 local asked_by_text, most_asked = {}, nil
 local stats_by_timeline = {}
--- Of these all further elements are to be sent again too, so that they stay in order.
+-- All further elements of these anomalies must be sent again too, so that they stay in order.
 local wanted_timelines = {}
 
--- Returns the starts of the windows, but those of 30 days and of 24 hours so that nothing expires
--- or becomes coarse too early.
+-- Returns the starts of the windows; those of 30 days and of 24 hours are moved so that nothing
+-- expires or becomes coarse too early.
 local function safe_starts()
   local limits = { unpack(starts) }
   limits[1], limits[5] = not_ahead(kept_from, MONTH_SECONDS)
@@ -30,8 +31,8 @@ local function safe_starts()
   return limits
 end
 
--- Rolls up the surplus of an anomaly, if its buckets can be rewritten within `work`, and returns
--- the work that it was. `is_first` says that nothing else was rolled up.
+-- Rolls up the surplus of an anomaly if its buckets can be rewritten within `work`. Returns the
+-- work that was done. `is_first` says that nothing else was rolled up.
 local function bound_timeline(stats, work, is_first, limits)
   local oldest = call('ZRANGE', KEYS[stats.k], '0', '0', 'WITHSCORES')[2]
   local room = work - call('ZCOUNT', KEYS[stats.k + FOLDED_COUNTS], oldest, '+inf')
@@ -44,13 +45,13 @@ local function bound_timeline(stats, work, is_first, limits)
     kept_seconds)
 end
 
--- Rolls up the surplus of the anomalies' events as far as the call may take, the largest first:
--- what is left over is rolled up with later writes.
+-- Rolls up the surplus of the anomalies' events as far as the call may, the largest first. The rest
+-- is rolled up by later writes.
 local function bound_timelines(count)
   local too_long = {}
   for _, stats in pairs(stats_by_timeline) do
     stats.surplus = stats.length - exact_events
-    -- Expired events go first, and not into the roll-up.
+    -- Expired events are removed first, and not rolled up.
     if stats.is_pruned and not stats.has_expired and stats.surplus > rollup_batch then
       table.insert(too_long, stats)
     end
@@ -62,19 +63,19 @@ local function bound_timelines(count)
     if work > 0 then
       local done = tonumber(protected(bound_timeline, stats, work, is_first, limits))
       is_first = is_first and (done or 0) == 0
-      -- One that fails is left as it is: its events are in the timeline.
+      -- If it fails, it is left as it is: its events are still in the timeline.
       work = work - (done or 1)
     end
   end
 end
 
--- Adds an event to the timeline itself. Returns false if its id is there already.
+-- Adds an event to the timeline itself. Returns false if its id is already there.
 local function insert_member(timeline, stats, id, at)
   if call('ZADD', timeline, 'NX', at, id) == 1 then
     stats.length = stats.length + 1
     return true
   end
-  -- A copy that has expired, and is still to be removed, is none.
+  -- A copy that has expired but is not removed yet does not count.
   if stats.has_expired
     and not must_stay(tonumber(call('ZSCORE', timeline, id)), kept_from, MONTH_SECONDS) then
     call('ZADD', timeline, at, id)
@@ -83,8 +84,8 @@ local function insert_member(timeline, stats, id, at)
   return false
 end
 
--- Adds an event to the timeline, and renews the lives of its keys if that is due. Returns false if
--- its id is there already.
+-- Adds an event to the timeline, and renews the TTLs of its keys if that is due. Returns false if
+-- its id is already there.
 local function insert(k, stats, id, at)
   local timeline, metadata = KEYS[k], KEYS[k + METADATA]
   local is_due = stats.renewed_by and not stats.is_renewed
@@ -130,12 +131,12 @@ local function add(k, stats, id, at, at_number)
   return 'counted'
 end
 
--- Makes an anomaly known without an event, and returns the outcome of one that is too old.
+-- Makes an anomaly known without an event, and returns the outcome of an event that is too old.
 local function make_known(k, stats)
   local metadata = KEYS[k + METADATA]
   local has_signature = call('HEXISTS', metadata, 'signature') == 1
   if not stats.renewed_by then
-    -- They were renewed within the minute.
+    -- They were renewed within the last minute.
     return has_signature and 'too_old' or 'wanted'
   end
   if not has_signature then
@@ -146,7 +147,7 @@ local function make_known(k, stats)
   return 'too_old'
 end
 
--- Reads what a rule asks for, which many elements have in common.
+-- Reads the request of a rule, which many elements share.
 local function asked_for(text)
   local asked = asked_by_text[text]
   if not asked then
@@ -165,8 +166,8 @@ local function asked_for(text)
   return asked
 end
 
--- Returns the events of a rule's window: where they need not be counted, as many as are in the next
--- shorter window, which are all of them, or too few.
+-- Returns the number of events in a rule's window. If they need not be counted, returns that of the
+-- next shorter window: it has all of these events, or the number is too small to matter.
 local function events_of(k, stats, window)
   if must_count(stats, window) then
     return count_window(k, stats, window)
@@ -190,7 +191,7 @@ end
 -- The widths of the script that records.
 local keys_each, fixed_arguments, arguments_each
 
--- Records an element that is an alert, where a script takes alerts, and returns its outcome.
+-- Records an element that is an alert, in a script that takes alerts, and returns its outcome.
 local hear
 
 -- Records the `i`th element, and returns its outcome and the stats after it.
@@ -207,10 +208,10 @@ local function record(i)
     stats.k, stats.is_pruned = k, is_kept
     stats_by_timeline[KEYS[k]] = stats
   end
-  -- The object came with the anomaly's first event of the call, which may be a duplicate.
+  -- The object was sent with the anomaly's first event in the call, which may be a duplicate.
   stats.renewed_by = stats.renewed_by or ARGV[a + 4] ~= '' and a
   if stats.mark == '1' then
-    -- Whether this occurrence is the first one after the mark follows from the one before it.
+    -- Whether this occurrence is the first after the mark follows from the event before it.
     if not stats.newest and stats[1] > 0 then
       stats.newest = newest_event(k, stats)
       stats.newest_at = tonumber(stats.newest)
@@ -262,7 +263,7 @@ local function record(i)
   return text
 end
 
--- Records `count` elements, and returns their results. Timelines that are too long get shorter.
+-- Records `count` elements, and returns their results. Timelines that are too long become shorter.
 local function record_all(count, ...)
   keys_each, fixed_arguments, arguments_each = ...
   texts = read_texts(count, keys_each)
