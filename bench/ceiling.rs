@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, runtime::Runtime};
 use tower::ServiceExt as _;
 
-/// The service's own.
+/// The same allocator as the service's.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
@@ -70,7 +70,7 @@ impl Routes for Ceiling {
     }
 }
 
-/// The members of the service's answer, in values of the same size.
+/// The members of the service's answer, with values of the same size.
 #[derive(Debug, Serialize)]
 struct FrequencyBody {
     anomaly_key: AnomalyKey,
@@ -86,7 +86,7 @@ struct FrequencyBody {
     previous_level: Option<&'static str>,
     regressed: bool,
     degraded: bool,
-    /// Only in the answer to a POST.
+    /// Present only in the answer to a POST.
     #[serde(skip_serializing_if = "Option::is_none")]
     counted: Option<bool>,
 }
@@ -135,7 +135,7 @@ async fn frequency(Path(key): Path<String>) -> Result<Json<FrequencyBody>, Unrea
     Ok(Json(FrequencyBody::of(key.parse()?, SystemClock.now(), None)))
 }
 
-/// The benchmark sends no bad requests, so a bare status is enough.
+/// A request that can't be read. The benchmark sends none, so a bare status is enough.
 #[derive(Debug)]
 struct Unreadable;
 

@@ -12,7 +12,7 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use mimalloc::MiMalloc;
 use serde_json::{Map, Value};
 
-/// The service's own.
+/// The same allocator as the service's.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
@@ -49,7 +49,7 @@ fn parsing(criterion: &mut Criterion) {
     });
 }
 
-/// A timeline of `events` over the last 29 days, and the time after them.
+/// Returns a timeline of `events` over the last 29 days, and the time after them.
 fn timeline_of(events: i64, config: TimelineConfig) -> (Timeline, Timestamp) {
     let now = Timestamp::parse_rfc3339(NOW).unwrap();
     let mut timeline = Timeline::default();
@@ -62,14 +62,14 @@ fn timeline_of(events: i64, config: TimelineConfig) -> (Timeline, Timestamp) {
 
 fn timelines(criterion: &mut Criterion) {
     let config = LoadedConfig::load(None).unwrap().config.timeline;
-    // As many as are kept exactly by default, and so many that nearly all are rolled up.
+    // As many events as are kept exactly by default, and so many that nearly all are rolled up.
     for (name, events) in [("10,000", 10_000), ("1,000,000", 1_000_000)] {
         let (timeline, now) = timeline_of(events, config);
         criterion.bench_function(&format!("timeline of {name}: counts"), |bencher| {
             bencher.iter(|| black_box(&timeline).counts(now));
         });
         let mut growing = timeline;
-        // The timeline grows and rolls up events, so each insertion has a share of that.
+        // The timeline grows and rolls up events, so each insertion includes a share of that work.
         criterion.bench_function(&format!("timeline of {name}: insert at the end"), |bencher| {
             let next = || EventId::unique().digest();
             let insert = |id| growing.insert(now, now, id, config);
@@ -78,7 +78,7 @@ fn timelines(criterion: &mut Criterion) {
     }
 }
 
-/// A week in hours, of timelines with the events of 29 days.
+/// Measures histories of a week in hours, of timelines with the events of 29 days.
 fn histories(criterion: &mut Criterion) {
     let config = LoadedConfig::load(None).unwrap().config.timeline;
     for (name, events) in

@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use crate::{Outcome, stats::Samples, table::Line};
 
-/// A contestant runs for this time before it is measured, to have its connections, caches and
-/// scripts.
+/// Time for which a contestant runs before it is measured, so that its connections are open, its
+/// caches full and its scripts loaded.
 const WARM_UP: Duration = Duration::from_secs(1);
 
 /// The options of the command line.
@@ -67,7 +67,7 @@ pub(crate) struct Contestant<'a, T> {
 }
 
 impl<'a, T> Contestant<'a, T> {
-    /// `measure` gets the time that it may take.
+    /// Creates a contestant. `measure` receives the time that it may take.
     pub(crate) fn new(
         name: impl Into<String>,
         measure: impl FnMut(Duration) -> Outcome<T> + 'a,
@@ -85,11 +85,11 @@ impl Bench {
 
     pub(crate) fn begin(&mut self, row: String) {
         self.row = row;
-        self.tell("begins");
+        self.report("begins");
     }
 
     /// Prints a line of progress.
-    pub(crate) fn tell(&self, what: impl Display) {
+    pub(crate) fn report(&self, what: impl Display) {
         let minutes =
             |time: Duration| format!("{}:{:02}", time.as_secs() / 60, time.as_secs() % 60);
         let (elapsed, estimated) = (minutes(self.begun.elapsed()), minutes(self.estimated));
@@ -104,14 +104,14 @@ impl Bench {
     ) -> Outcome<Vec<Vec<T>>> {
         for Contestant { name, measure } in &mut contestants {
             let figures = measure(WARM_UP)?;
-            self.tell(format!("warm-up, {name}: {figures}"));
+            self.report(format!("warm-up, {name}: {figures}"));
         }
         let rounds = self.settings.rounds;
         let mut found: Vec<Vec<T>> = contestants.iter().map(|_| Vec::new()).collect();
         for round in 1..=rounds {
             for (Contestant { name, measure }, found) in contestants.iter_mut().zip(&mut found) {
                 let figures = measure(window)?;
-                self.tell(format!("round {round} of {rounds}, {name}: {figures}"));
+                self.report(format!("round {round} of {rounds}, {name}: {figures}"));
                 found.push(figures);
             }
         }

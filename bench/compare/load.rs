@@ -13,11 +13,12 @@ use crate::{
     markdown::grouped,
 };
 
-/// Enough to give the service its next batch at all times; more would only compete with it.
+/// Number of connections: enough that the service always has a next batch. More would only compete
+/// with it.
 const CONNECTIONS: usize = 4;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Posts `count` arrays of `length` occurrences, which `array` makes, about in order.
+/// Posts `count` arrays of `length` occurrences, made by `array`, roughly in order.
 pub(crate) fn fill(
     bench: &Bench,
     what: &str,
@@ -44,7 +45,7 @@ pub(crate) fn fill(
             if reported_at.elapsed() > PROGRESS_INTERVAL {
                 reported_at = Instant::now();
                 let share = next.load(Ordering::Relaxed).min(count) * 100 / count;
-                bench.tell(format!("loading {what}: {share} %"));
+                bench.report(format!("loading {what}: {share} %"));
             }
         }
         loaders.into_iter().try_for_each(|loader| match loader.join() {
@@ -54,6 +55,6 @@ pub(crate) fn fill(
     })?;
     let (seconds, events) = (begun.elapsed().as_secs_f64(), (count * length) as f64);
     let (total, rate) = (grouped(events), grouped(events / seconds));
-    bench.tell(format!("loaded {what}: {total} in {seconds:.1} s, {rate}/s"));
+    bench.report(format!("loaded {what}: {total} in {seconds:.1} s, {rate}/s"));
     Ok(())
 }

@@ -1,5 +1,6 @@
-//! `make bench`: the speed of the service, each row beside what it is measured against, in one run
-//! on one machine. bench/README.md explains each row and what flatters or hurts it.
+//! `make bench`: the speed of the service. Each row is measured beside its reference, in one run on
+//! one machine. bench/README.md explains each row, and what makes its figure better or worse than
+//! it should be.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what can't be set up ends the run")]
 
 #[path = "../support/mod.rs"]

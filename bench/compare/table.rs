@@ -1,5 +1,4 @@
-//! The results as one table, each line with its ratio to what it is measured against, and with its
-//! goal.
+//! The results as one table, each line has its ratio to its reference, and its goal.
 
 use std::fmt;
 
@@ -28,10 +27,10 @@ pub(crate) struct Line {
 /// A goal for a measurement.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) enum Goal {
-    /// For the ratio to the other measurement.
+    /// The minimum of the ratio to the other measurement.
     RatioAtLeast(f64),
     RatioAtMost(f64),
-    /// For the value itself.
+    /// The maximum of the value itself.
     AtMost(f64),
 }
 
@@ -65,7 +64,7 @@ impl Line {
         Self { row, what, unit, measured, against: None, goal: None, judged: None, met: None }
     }
 
-    /// Beside `other`, which is called `name`.
+    /// Adds the measurement `other`, named `name`, as the reference.
     pub(crate) fn against(mut self, name: impl Into<String>, other: &Samples) -> Self {
         self.judged = Some(self.measured.ratio_to(other));
         self.against = Some((name.into(), other.clone()));
@@ -81,7 +80,7 @@ impl Line {
         self
     }
 
-    /// Its cells, in the order of [`HEADINGS`].
+    /// Returns its cells, in the order of [`HEADINGS`].
     fn cells(&self) -> [String; 7] {
         let Self { row, what, unit, measured, against, goal, judged, met } = self;
         let ratio = judged.as_ref().filter(|_| against.is_some());
@@ -100,7 +99,7 @@ impl Line {
     }
 }
 
-/// The median, and the range if there were several rounds.
+/// Formats the median, and the range if there were several rounds.
 fn with_spread(samples: &Samples, written: impl Fn(f64) -> String) -> String {
     let [median, min, max] = [samples.median(), samples.min(), samples.max()].map(written);
     if samples.are_many() { format!("{median} ({min}–{max})") } else { median }
@@ -109,7 +108,7 @@ fn with_spread(samples: &Samples, written: impl Fn(f64) -> String) -> String {
 const HEADINGS: [&str; 7] =
     ["row", "what", "median (min–max)", "against", "ratio (min–max)", "goal", ""];
 
-/// All lines as a table in Markdown.
+/// Formats all lines as a table in Markdown.
 pub(crate) fn render(lines: &[Line]) -> String {
     let mut rows = vec![HEADINGS.map(str::to_owned)];
     rows.extend(lines.iter().map(Line::cells));

@@ -1,12 +1,13 @@
--- Sends requests that were rendered before the clock runs, in random order, and prints the figures
--- as one line of JSON, which is easier to read for a program than what wrk prints.
--- Arguments: the method, and a file that has a path (GET) or a body for /anomalies (POST) a line.
--- In a body, @ID stands for an id that is new in each request, and @TIME for the time now.
+-- Sends requests that are rendered before the clock starts, in random order, and prints the figures
+-- as one line of JSON, which is easier for a program to read than wrk's own report. Arguments: the
+-- method, and a file with a path (GET) or a body for /anomalies (POST) on each line. In a body, @ID
+-- stands for an id that is new in each request, and @TIME for the current time.
 
 local requests = {}
 local sent, second, time = 0, 0, ""
 
--- As long as what it puts in, so that the length of the request stays true.
+-- Placeholders. The wide ones are as long as their values, so that the length of the request stays
+-- the same.
 local ID, TIME = "@ID", "@TIME"
 local WIDE_ID, WIDE_TIME = string.rep("@", 20), string.rep("#", 27)
 
@@ -14,7 +15,7 @@ local function widened(body)
   return (body:gsub(ID, WIDE_ID):gsub(TIME, WIDE_TIME))
 end
 
--- Puts an id and the time into a request that has places for them.
+-- Returns a request with an id and the time in place of its placeholders, if it has any.
 local function stamped(request)
   local first, last = request:find(WIDE_ID, 1, true)
   if not first then
@@ -41,7 +42,7 @@ function init(args)
       requests[#requests + 1] = wrk.format("POST", "/anomalies", headers, widened(line))
     end
   end
-  -- The same order each time.
+  -- A fixed seed, so that the order is the same in each run.
   math.randomseed(7)
 end
 

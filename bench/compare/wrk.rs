@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::{Outcome, markdown::grouped, process::data_dir, servers::process::ending_with_parent};
 
-/// One thread saturates the servers on a small machine, and leaves them the most of it.
+/// Number of threads: one saturates the servers on a small machine, and leaves them most of it.
 const THREADS: &str = "1";
 const SCRIPT: &str = include_str!("wrk.lua");
 
@@ -25,12 +25,12 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
-    /// `POST /anomalies` with each of `bodies`.
+    /// Creates requests to `POST /anomalies`, one with each of `bodies`.
     pub(crate) fn post(bodies: impl IntoIterator<Item = String>) -> Outcome<Self> {
         Self::write("POST", bodies)
     }
 
-    /// `GET` of each of `paths`.
+    /// Creates requests to `GET` each of `paths`.
     pub(crate) fn get(paths: impl IntoIterator<Item = String>) -> Outcome<Self> {
         Self::write("GET", paths)
     }
@@ -43,12 +43,12 @@ impl Requests {
         Ok(Self { method, dir })
     }
 
-    /// Sends them over a number of connections for a window of whole seconds.
+    /// Sends the requests over a number of connections for a window of whole seconds.
     pub(crate) fn send(&self, port: u16, connections: u16, window: Duration) -> Outcome<Load> {
         self.begin(port, connections, window)?.end()
     }
 
-    /// Starts to send them, and does not wait for the end.
+    /// Starts to send the requests, and does not wait for the end.
     pub(crate) fn begin(&self, port: u16, connections: u16, window: Duration) -> Outcome<UnderWay> {
         let (connections, seconds) = (connections.to_string(), window.as_secs());
         let mut command = Command::new("wrk");
@@ -73,7 +73,7 @@ impl Requests {
 pub(crate) struct UnderWay(Child);
 
 impl UnderWay {
-    /// Waits for its results.
+    /// Waits for the results of the run.
     ///
     /// # Errors
     /// If any request has failed: a refusal is cheap, and would count as speed.

@@ -19,14 +19,14 @@ use crate::{
 /// The maximum length of an array.
 const FILL_ARRAY_LENGTH: usize = 1_000;
 const FILLERS: usize = 2;
-/// If the service keeps up, a million anomalies are known within a minute.
+/// Pace of the fill-up: if the service keeps up, a million anomalies are known within a minute.
 const FILL_PER_SECOND: f64 = 20_000.0;
 
 const CALLERS: usize = 4;
 const ARRAY_LENGTH: usize = 100;
 /// The number of anomalies with repairs and fixes: few, because each takes more memory than a quiet
 /// one.
-const CARED_FOR: usize = 100;
+const REPAIRED: usize = 100;
 
 /// Calls for each 1,000 occurrences, which are half single and half in arrays.
 const MIX: [(Call, u32); 7] = [
@@ -41,7 +41,7 @@ const MIX: [(Call, u32); 7] = [
 const OCCURRENCES: f64 = 1_000.0;
 
 const STORM_CALLERS: usize = 2;
-/// A storm has the pace times this.
+/// Factor by which a storm exceeds the pace.
 const STORM_FACTOR: f64 = 10.0;
 /// The beginning and the end of a storm within each minute.
 const STORM_BEGIN_SECONDS: u64 = 20;
@@ -84,7 +84,7 @@ impl<'a> Load<'a> {
         Ending(self.targets)
     }
 
-    /// Records new anomalies until there are enough or `deadline` has passed.
+    /// Records new anomalies until there are enough, or until `deadline`.
     pub(crate) fn fill<'s>(
         self,
         scope: &'s Scope<'s, '_>,
@@ -154,7 +154,7 @@ fn make(call: Call, target: &Target, caller: &mut Caller<'_>, random: &mut StdRn
     let mut any = || random.random_range(0..known);
     let number = any();
     let key = anomaly(number).key();
-    let cared_for = anomaly(number % CARED_FOR).key();
+    let repaired = anomaly(number % REPAIRED).key();
     let request = match call {
         Call::Record => return target.record(caller, Occurrences::Spread(&[number])),
         Call::RecordArray => {
@@ -166,14 +166,14 @@ fn make(call: Call, target: &Target, caller: &mut Caller<'_>, random: &mut StdRn
         Call::Repair => {
             let success = number % 2 == 0;
             let body =
-                json!({"anomaly_key": cared_for, "action": "restart_pod", "success": success});
+                json!({"anomaly_key": repaired, "action": "restart_pod", "success": success});
             post("/repairs", &body.to_string())
         }
         Call::MarkFixed => {
-            let body = json!({"anomaly_key": cared_for, "fix_description": "raised the limit"});
+            let body = json!({"anomaly_key": repaired, "fix_description": "raised the limit"});
             send("PUT", "/permanent-fix", &body.to_string())
         }
-        Call::UnmarkFixed => send("DELETE", &format!("/permanent-fix/{cared_for}"), ""),
+        Call::UnmarkFixed => send("DELETE", &format!("/permanent-fix/{repaired}"), ""),
     };
     caller.call(&request, true);
 }
@@ -193,7 +193,7 @@ fn storms(target: &Target, occurrences_per_second: f64, begun: Instant) {
     }
 }
 
-/// Whether there is a storm at this time after the start of the steady load.
+/// Returns true during a storm. `elapsed` is the time since the start of the steady load.
 fn is_storm(elapsed: Duration) -> bool {
     (STORM_BEGIN_SECONDS..STORM_END_SECONDS).contains(&(elapsed.as_secs() % 60))
 }

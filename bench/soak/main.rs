@@ -38,9 +38,9 @@ const STORES: [Store; 2] = [Store::Embedded, Store::Redis];
 /// A short run is sampled more often, so that a quarter of it has enough samples for a median.
 const SAMPLE_INTERVAL_SECONDS: f64 = 10.0;
 const LEAST_SAMPLES: f64 = 24.0;
-/// The fill-up takes at most the whole time divided by this.
+/// Divisor of the whole time, for the maximum time of the fill-up.
 const FILL_SHARE: u32 = 5;
-/// How often the main thread checks whether a sample is due.
+/// Interval at which the main thread checks whether a sample is due.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Loads the service on both stores steadily, and checks whether memory, files or latencies grow.

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Turns that are later than this are skipped: catching up on all of them would be a storm.
+/// Maximum delay of a turn. Later ones are skipped: to catch up on all of them would be a storm.
 const MOST_LATE: Duration = Duration::from_secs(1);
 
 /// The time of the next turn.

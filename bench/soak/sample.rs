@@ -115,7 +115,8 @@ impl fmt::Display for Sample {
     }
 }
 
-/// The share of the planned occurrences that were recorded in the steady time, if there was one.
+/// Returns the share of the planned occurrences that were recorded in the steady time, if there was
+/// one.
 pub(crate) fn share_of_pace(store: Store, samples: &[Sample], pace: u32) -> Option<f64> {
     let is_steady =
         |sample: &&Sample| sample.store == store.name() && sample.phase == Phase::Steady;
@@ -125,7 +126,7 @@ pub(crate) fn share_of_pace(store: Store, samples: &[Sample], pace: u32) -> Opti
     Some((last.spread - first.spread) as f64 / expected)
 }
 
-/// A percentile of sorted microseconds, or 0 without calls.
+/// Returns a percentile of sorted microseconds in milliseconds; 0 without calls.
 fn percentile_ms(sorted_us: &[u32], share: f64) -> f64 {
     let index = (sorted_us.len().saturating_sub(1) as f64 * share).round() as usize;
     sorted_us.get(index).map_or(0.0, |us| f64::from(*us) / 1e3)

@@ -67,7 +67,7 @@ impl Target {
         }
     }
 
-    /// Takes numbers of anomalies that are not recorded yet; none when there are enough.
+    /// Takes numbers of anomalies that are not recorded yet; none if there are enough.
     pub(crate) fn take_unknown(&self, count: usize) -> Vec<usize> {
         let first = self.known.fetch_add(count, Relaxed);
         (first..(first + count).min(self.ledger.len())).collect()
@@ -249,7 +249,7 @@ fn hot_anomaly() -> Anomaly {
     Anomaly::new("hot")
 }
 
-/// A panic leaves nothing half-done under these locks.
+/// Locks a mutex, also after a panic: none leaves anything half-done under these locks.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

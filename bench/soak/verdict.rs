@@ -26,12 +26,12 @@ const MIB: f64 = 1_048_576.0;
 struct Series {
     what: &'static str,
     of: fn(&Sample) -> Option<f64>,
-    /// The share of each occurrence.
+    /// Growth that each occurrence of the load causes by itself.
     own: f64,
-    /// Smaller changes are no growth.
+    /// Smallest change that counts as growth.
     least: f64,
-    /// Latencies of a development build depend on what else the machine does: they are printed
-    /// only.
+    /// False for latencies: in a development build they depend on the machine's other work, so they
+    /// are only printed.
     is_judged: bool,
     /// The unit in which it is printed.
     unit: (&'static str, f64),
@@ -46,7 +46,7 @@ pub(crate) struct Verdict {
     /// The medians of the first and the last quarter.
     first: f64,
     last: f64,
-    /// The load's own share between them.
+    /// The growth between them that the load causes by itself.
     own: f64,
     has_grown: bool,
     is_judged: bool,

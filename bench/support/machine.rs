@@ -25,7 +25,7 @@ const QUIET_PERCENT: f64 = 5.0;
 const LOOK: Duration = Duration::from_secs(1);
 
 impl Machine {
-    /// Whether other programs use it.
+    /// Returns true if other programs use the machine.
     pub(crate) fn is_busy(&self) -> bool {
         self.busy_percent > QUIET_PERCENT
     }
@@ -62,7 +62,7 @@ pub(crate) fn facts() -> Outcome<Machine> {
     })
 }
 
-/// The share of the time of all cores that was not idle in one [`LOOK`].
+/// Measures the share of all cores' time that is not idle in one [`LOOK`].
 fn busy_percent() -> Outcome<f64> {
     let before = CoreTime::read()?;
     thread::sleep(LOOK);

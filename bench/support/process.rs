@@ -47,7 +47,7 @@ impl Listening {
     }
 }
 
-/// The output of a program; an error where it fails.
+/// Returns the output of a program; an error if it fails.
 pub(crate) fn output(program: impl AsRef<OsStr>, arguments: &[&str]) -> Outcome<String> {
     let program = program.as_ref();
     let output = ending_with_parent(Command::new(program).args(arguments)).output()?;
@@ -59,8 +59,8 @@ pub(crate) fn output(program: impl AsRef<OsStr>, arguments: &[&str]) -> Outcome<
     Ok(text)
 }
 
-/// A folder for one program's data. It is beside the build and not in /tmp, which may be memory,
-/// where an fsync costs nothing.
+/// Creates a folder for one program's data, beside the build. In /tmp, which may be memory, an
+/// fsync could cost nothing.
 pub(crate) fn data_dir() -> io::Result<TempDir> {
     TempDir::with_prefix_in("bench-", env!("CARGO_TARGET_TMPDIR"))
 }

@@ -21,8 +21,9 @@ use crate::{
 /// Enough commands and clients to keep Redis busy.
 const PIPELINE: &str = "32";
 const CLIENTS: &str = "16";
-/// A score and a member that are new nearly every time, on a thousand keys: each `__rand_int__` is
-/// another of a thousand numbers. Whole scores, which Redis takes faster than the service's.
+/// A ZADD of a score and a member that are nearly always new, on a thousand keys: each
+/// `__rand_int__` stands for one of a thousand numbers. The scores are whole numbers, which Redis
+/// reads faster than the service's.
 const RANDOM_ZADD: [&str; 4] = [
     "ZADD",
     "anomaly:timeline:__rand_int__",

@@ -55,19 +55,19 @@ impl Store {
 /// A running instance of the service with its own defaults.
 #[derive(Debug)]
 pub(crate) struct Service {
-    // Dropped before the store.
+    // Declared first, so that it is dropped before the store.
     server: Listening,
     redis: Option<Rc<RedisServer>>,
     dir: TempDir,
 }
 
 impl Service {
-    /// On an empty store of its own.
+    /// Starts an instance on an empty store of its own.
     pub(crate) fn on(store: Store) -> Outcome<Self> {
         Self::with(store.start()?, data_dir()?)
     }
 
-    /// The same with a configuration file.
+    /// Starts an instance on an empty store of its own, with a configuration file.
     pub(crate) fn configured(store: Store, config: &str) -> Outcome<Self> {
         let dir = data_dir()?;
         let folder = dir.path().join("config");
@@ -76,7 +76,7 @@ impl Service {
         Self::with(store.start()?, dir)
     }
 
-    /// Another instance on the same Redis.
+    /// Starts another instance on the same Redis.
     pub(crate) fn sibling(&self) -> Outcome<Self> {
         Self::with(self.redis.clone(), data_dir()?)
     }

@@ -12,7 +12,7 @@ impl Samples {
         Self(rounds)
     }
 
-    /// One value of each of `rounds`.
+    /// Takes one value of each of `rounds`.
     pub(crate) fn of<T>(rounds: &[T], figure: impl Fn(&T) -> f64) -> Self {
         Self::new(rounds.iter().map(figure).collect())
     }
@@ -33,12 +33,13 @@ impl Samples {
         self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max)
     }
 
-    /// The ratios by round: a disturbance of the machine is in both values, and cancels out.
+    /// Returns the ratios by round: a disturbance of the machine is in both values, and cancels
+    /// out.
     pub(crate) fn ratio_to(&self, other: &Self) -> Self {
         Self::new(self.0.iter().zip(&other.0).map(|(own, other)| own / other).collect())
     }
 
-    /// The sums by round.
+    /// Returns the sums by round.
     pub(crate) fn plus(&self, other: &Self) -> Self {
         Self::new(self.0.iter().zip(&other.0).map(|(own, other)| own + other).collect())
     }
@@ -55,7 +56,7 @@ impl Serialize for Samples {
     }
 }
 
-/// The middle value, or the mean of the two in the middle; NaN without values.
+/// Returns the middle value, or the mean of the two in the middle; NaN without values.
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -25,12 +25,12 @@ impl Anomaly {
         Self { alert_name: alert_name.into(), service: service.into() }
     }
 
-    /// This many different anomalies.
+    /// Returns `count` different anomalies.
     pub(crate) fn many(count: usize) -> Vec<Self> {
         (0..count).map(|number| Self::new(format!("svc-{number}"))).collect()
     }
 
-    /// An occurrence: four identifying fields and two others, as an alert has them.
+    /// Returns an occurrence: four identifying fields and two others, as an alert has them.
     pub(crate) fn body(&self) -> String {
         let Self { alert_name, service } = self;
         format!(
@@ -38,7 +38,7 @@ impl Anomaly {
         )
     }
 
-    /// The same with its time.
+    /// Returns an occurrence with its time.
     pub(crate) fn body_at(&self, at: Timestamp) -> String {
         let mut body = self.body();
         body.pop();
@@ -47,7 +47,8 @@ impl Anomaly {
         body
     }
 
-    /// The same with an id and a time, in whose places `wrk.lua` puts those of each request.
+    /// Returns an occurrence with placeholders for an id and a time, which `wrk.lua` replaces in
+    /// each request.
     pub(crate) fn body_with_id(&self) -> String {
         let mut body = self.body();
         body.pop();
@@ -71,18 +72,18 @@ impl Anomaly {
     }
 }
 
-/// The time that was so many hours ago.
+/// Returns the time that was this many hours ago.
 pub(crate) fn hours_ago(hours: i64) -> Timestamp {
     SystemClock.now().minus_seconds(hours * 3_600)
 }
 
-/// An array of occurrences as a body.
+/// Joins occurrences into an array, as a body.
 pub(crate) fn array(bodies: impl IntoIterator<Item = String>) -> String {
     let bodies: Vec<String> = bodies.into_iter().collect();
     format!("[{}]", bodies.join(","))
 }
 
-/// `count` arrays of `length` occurrences of anomalies at random; the same ones each time.
+/// Returns `count` arrays of `length` occurrences of random anomalies; the same ones in each run.
 pub(crate) fn random_arrays(anomalies: &[Anomaly], count: usize, length: usize) -> Vec<String> {
     let mut random = StdRng::seed_from_u64(7);
     let mut any = || anomalies[random.random_range(0..anomalies.len())].body();

@@ -1,5 +1,5 @@
-//! Any body as a delivery of Alertmanager: an occurrence that is read from an alert fits the
-//! service's limits and does not depend on the alerts beside it, and a malformed alert fails alone.
+//! Reads any body as a delivery of Alertmanager: an occurrence that is read from an alert is within
+//! the service's limits and does not depend on the other alerts, and a malformed alert fails alone.
 #![no_main]
 
 use anomaly_counter::{
@@ -36,7 +36,8 @@ fn stored(occurrence: &Occurrence) -> Map<String, Value> {
     serde_json::from_str(&occurrence.signature_json.to_stored()).expect("an object")
 }
 
-/// The same alert posted in another spelling is stored in that spelling, with the same values.
+/// Brings stored fields into one spelling: the same alert in another spelling is stored in that
+/// one, with the same values.
 fn in_one_spelling(mut read: ReadAlerts) -> ReadAlerts {
     for occurrence in read.iter_mut().flatten() {
         let fields = Value::from(stored(occurrence));
@@ -51,7 +52,7 @@ fuzz_target!(|body: &[u8]| {
         check(occurrence);
     }
 
-    // Counted by deliveries, one that fires has another id and time; nothing else differs.
+    // If deliveries are counted, a firing alert has another id and time; nothing else differs.
     let by_delivery = read_delivery(body, CountBy::Delivery, now()).expect("the same delivery");
     assert_eq!(by_delivery.len(), read.len());
     for (incident, delivery) in read.iter().zip(&by_delivery) {
@@ -59,8 +60,8 @@ fuzz_target!(|body: &[u8]| {
             (Ok(incident), Ok(delivery)) => {
                 check(delivery);
                 let is_same = delivery.at == incident.at && delivery.id == incident.id;
-                let fires = |told: &Occurrence| {
-                    told.episode.as_ref().is_some_and(|told| told.state == AlertState::Firing)
+                let fires = |alert: &Occurrence| {
+                    alert.episode.as_ref().is_some_and(|it| it.state == AlertState::Firing)
                 };
                 assert!(is_same || fires(delivery) && delivery.at == now());
                 assert_eq!(delivery.episode, incident.episode);
@@ -71,7 +72,7 @@ fuzz_target!(|body: &[u8]| {
         }
     }
 
-    // A delivery is read although it holds what a tree of it can't.
+    // A delivery that holds what a tree of values can't hold is not compared any further.
     let Ok(delivery) = serde_json::from_slice::<Value>(body) else { return };
     let no_alerts = Vec::new();
     let alerts = delivery["alerts"].as_array().unwrap_or(&no_alerts);

@@ -1,5 +1,5 @@
-//! Any object as an anomaly's signature: the canonical form is printable ASCII that reads back as
-//! the same four fields, and aliases stand in just where the canonical name is absent.
+//! Reads any object as an anomaly's signature: the canonical form is printable ASCII that reads
+//! back as the same four fields, and an alias is used only if the canonical name is absent.
 #![no_main]
 
 use anomaly_counter::domain::{AnomalyKey, InvalidSignature, Signature};
@@ -13,7 +13,7 @@ const FIELDS: [(&str, &str); 4] = [
     ("error_type", "reason"),
 ];
 
-/// What identifies the anomaly: each field with the name under which it was posted.
+/// Returns the identifying fields, each with the name under which it was posted.
 fn identifying(posted: &Map<String, Value>) -> [(&'static str, Option<&Value>); 4] {
     FIELDS.map(|(name, alias)| match posted.get(name) {
         Some(value) => (name, Some(value)),
@@ -58,7 +58,7 @@ fn check_refused(posted: &Map<String, Value>, error: InvalidSignature) {
     }
 }
 
-/// A field identifies the anomaly, or it is told beside it.
+/// Checks that each field either identifies the anomaly or is among its other fields.
 fn check_others(posted: &Map<String, Value>) {
     let others = Signature::other_fields(posted);
     let identifying: Vec<&str> = identifying(posted).map(|(name, _)| name).to_vec();

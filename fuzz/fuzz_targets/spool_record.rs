@@ -1,5 +1,5 @@
-//! Any bytes as the spool's file: reading and salvaging never panic, what is written reads back,
-//! and salvage finds exactly the records that were written, wherever they are.
+//! Reads any bytes as the spool's file: reading and salvaging never panic, written records read
+//! back, and salvage finds exactly the records that were written, wherever they are.
 #![no_main]
 
 use anomaly_counter::{
@@ -12,7 +12,7 @@ use anomaly_counter::{
 use arbitrary::{Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
 
-/// As in existing files: it must not change. The version follows.
+/// The mark of a record. It must not change, because existing files have it. The version follows.
 const MARK: &[u8] = b"\xACspool";
 
 #[derive(Arbitrary, Debug)]
@@ -33,7 +33,7 @@ enum Kind {
     Unmark,
 }
 
-/// A text of a caller, which may spell a record.
+/// A text of a caller, which may contain a record.
 #[derive(Arbitrary, Debug)]
 enum Text<'a> {
     Plain(&'a str),
@@ -55,7 +55,7 @@ impl Text<'_> {
                         actor: Actor::default(),
                     }),
                 );
-                // The mark's first byte is the last of a euro sign; the checksum may be no text.
+                // The mark's first byte completes a euro sign. The checksum may be invalid UTF-8.
                 String::from_utf8([b"\xE2\x82", &record[..]].concat()).ok()
             }
         }
@@ -119,7 +119,7 @@ fn holds_mark(bytes: &[u8]) -> bool {
     bytes.windows(MARK.len()).any(|window| window == MARK)
 }
 
-/// Operations between arbitrary bytes are found, and nothing else.
+/// Checks that operations between arbitrary bytes are found, and nothing else.
 fn check_salvage(mut parts: Unstructured<'_>) -> arbitrary::Result<()> {
     let mut file = Vec::new();
     let mut operations = Vec::new();
@@ -138,8 +138,8 @@ fn check_salvage(mut parts: Unstructured<'_>) -> arbitrary::Result<()> {
     Ok(())
 }
 
-/// An intact record of any version with any payload: it is refused, or can be written and read
-/// again.
+/// Checks an intact record of any version with any payload: it is refused, or can be written and
+/// read again.
 fn check_content(payload: &[u8]) {
     let length = (payload.len() as u32).to_le_bytes();
     for version in [b'1', b'2', b'3', b'4', b'5'] {
@@ -157,12 +157,12 @@ fn check_content(payload: &[u8]) {
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(operation) = decode(bytes) {
-        // What follows may say that it is settled.
+        // The bytes that follow may mark the record as settled.
         let salvaged = salvage(bytes);
         assert!(salvaged.is_none_or(|all| all.is_empty() || all.contains(&operation)));
     }
     salvage(bytes);
     check_content(bytes);
-    // Fails where the bytes end early.
+    // An error only means that the bytes end early.
     let _ = check_salvage(Unstructured::new(bytes));
 });

@@ -1,6 +1,6 @@
-//! A timeline that rolls up early, beside two plain lists: after each of any operations its counts,
-//! its span and the ids that it knows are right, within what "Bounded timelines" of ARCHITECTURE.md
-//! allows.
+//! Compares a timeline that rolls up early with two plain lists: after each of any operations, its
+//! counts, its span and the ids that it knows are right, within the limits that "Bounded timelines"
+//! of ARCHITECTURE.md allows.
 #![no_main]
 
 use anomaly_counter::domain::{
@@ -11,7 +11,7 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 
 const WINDOWS: [Window; 4] = [Window::Hour, Window::Day, Window::Week, Window::Month];
-/// From such a number on, several are rolled up at once.
+/// Number of events from which several are rolled up at once.
 const MANY: u32 = 200;
 const MAX_STEPS: usize = 100;
 
@@ -50,7 +50,7 @@ enum Step {
     Reread,
 }
 
-/// The time before now.
+/// The age of an event.
 #[derive(Arbitrary, Debug)]
 enum Age {
     Now,
@@ -80,7 +80,8 @@ impl Age {
 
 type Event = (Timestamp, EventDigest);
 
-/// The newest events, and all older ones in the order in which they were rolled up.
+/// The naive model: the newest events, and all older ones in the order in which they were rolled
+/// up.
 #[derive(Default)]
 struct Naive {
     exact: Vec<Event>,
@@ -90,7 +91,7 @@ struct Naive {
 impl Naive {
     fn forget_expired(&mut self, now: Timestamp) {
         let start = RETENTION.start(now);
-        // Rolled-up events expire together; until then they are right for any window.
+        // Rolled-up events expire together; until then they may count in any window.
         if self.rolled_up.iter().all(|(at, _)| *at < start) {
             self.rolled_up.clear();
         }
@@ -182,7 +183,7 @@ struct Both {
 
 impl Both {
     fn insert(&mut self, now: Timestamp, at: Timestamp, id: &str) {
-        // The stores refuse what is older.
+        // The stores refuse older events.
         if at < RETENTION.start(now) {
             return;
         }
@@ -213,7 +214,7 @@ fuzz_target!(|run: Run| {
     let exact_events = exact_events.try_into().expect("not zero");
     let config = TimelineConfig { exact_events, operation_ids: exact_events };
     let mut both = Both { timeline: Timeline::default(), naive: Naive::default(), config };
-    // Anywhere within an hour, to the microsecond.
+    // A random microsecond within an hour.
     let mut now =
         Timestamp::from_micros(1_774_796_400_000_000 + i64::from(run.start) % 3_600_000_000);
     let mut latest = now;

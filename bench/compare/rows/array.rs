@@ -17,7 +17,7 @@ use crate::{
 
 const ARRAYS: usize = 300;
 const ARRAY_LENGTH: usize = 100;
-/// ZADDs a second, until the first window has measured them.
+/// Assumed number of ZADDs a second, until the first window has measured it.
 const FIRST_GUESS: f64 = 100_000.0;
 
 fn goal(store: Store) -> Goal {

@@ -1,5 +1,5 @@
-//! Throughput against latency: the same storm of POSTs over one connection to many. It has no goal,
-//! but its plot shows where the other goals lie.
+//! Throughput against latency: the same storm of POSTs over one to many connections. It has no
+//! goal, but its plot shows where the other goals lie.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{
 };
 
 const CONNECTIONS: [u16; 5] = [1, 4, 16, 64, 256];
-/// Short, because there are fifteen of them and a plot tolerates some noise.
+/// Length of a window: short, because there are fifteen and a plot tolerates some noise.
 const WINDOW: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(bench: &mut Bench, stores: &[Store]) -> Outcome<()> {

@@ -22,13 +22,13 @@ use crate::{
     workload::{Anomaly, array},
 };
 
-/// The others are measured against the first one.
+/// Numbers of occurrences of a key. The first is the reference of the others.
 const DEPTHS: [u64; 4] = [10, 10_000, 1_000_000, 10_000_000];
 /// The number of calls that a round times, one after the other, and of those before the first
 /// round. Each shallow key is recorded only once, because it would not stay shallow.
 const CALLS: usize = 300;
 const ARRAY_LENGTH: u64 = 1_000;
-/// The occurrences of a key are spread over this time.
+/// Time over which the occurrences of a key are spread.
 const SPREAD_SECONDS: u64 = 29 * 86_400;
 
 const TIME_GOAL: Goal = Goal::RatioAtMost(1.3);
@@ -68,7 +68,7 @@ struct Depth {
 
 impl Depth {
     fn new(events: u64, rounds: u64) -> Self {
-        // A deep key stays deep, whatever is added.
+        // A few more occurrences do not change a deep key, so one is enough.
         let keys = if events <= DEPTHS[0] { CALLS * (rounds as usize + 1) } else { 1 };
         let keys = (0..keys).map(|number| Anomaly::new(format!("deep-{events}-{number}")));
         Self { events, keys: keys.collect(), calls: 0 }
@@ -160,7 +160,8 @@ fn depths(bench: &mut Bench, store: Store, service: &Service) -> Outcome<()> {
     Ok(())
 }
 
-/// Compares the memory of an anomaly with three events with the layout of the older Python service.
+/// Compares the memory of an anomaly with three events to that in the layout of the older Python
+/// service.
 fn memory(bench: &mut Bench, service: &Service) -> Outcome<()> {
     let (own, older) = (Anomaly::new("three-own"), Anomaly::new("three-old"));
     let mut connection = Connection::open(service.port())?;
@@ -180,7 +181,7 @@ fn memory(bench: &mut Bench, service: &Service) -> Outcome<()> {
     Ok(())
 }
 
-/// Writes three events as that service does: members are the time as text, times have no zone.
+/// Writes three events as that service does: members are times as text, and times have no zone.
 fn record_as_older_service(client: &mut Client, anomaly: &Anomaly) -> Outcome<()> {
     const TTL_SECONDS: &str = "3024000";
     let timeline = format!("anomaly:timeline:{}", anomaly.key());
@@ -195,7 +196,7 @@ fn record_as_older_service(client: &mut Client, anomaly: &Anomaly) -> Outcome<()
     Ok(())
 }
 
-/// All Redis keys of an anomaly, whatever they are called.
+/// Returns a pattern that matches all Redis keys of an anomaly.
 fn all_of(anomaly: &Anomaly) -> String {
     format!("*{}*", anomaly.key())
 }

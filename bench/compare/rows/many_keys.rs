@@ -26,18 +26,19 @@ const ARRAY_LENGTH: u64 = 1_000;
 /// takes the load generator longer than the window.
 const SAMPLE: u64 = 50_000;
 const WINDOW: Duration = Duration::from_secs(2);
-/// The service catches up with deferred work in this time.
+/// Pause in which the service catches up with deferred work.
 const REST: Duration = Duration::from_secs(3);
 
-/// Number of names of alerts, each of which every service has.
+/// Number of alert names. Every service has an anomaly of each.
 const NAMES: u64 = 500;
-/// Number of times that each list is asked for.
+/// Number of requests for each list.
 const LISTS: usize = 10;
 
-/// At most a fifth slower.
+/// Goal of a rate: at most a fifth slower.
 const RATE_GOAL: Goal = Goal::RatioAtLeast(1.0 / 1.2);
 const MEMORY_GOAL_BYTES: Goal = Goal::AtMost(300.0);
-/// The embedded store is gone through; on Redis there is a row for each anomaly.
+/// Goals of a list, by store: the embedded store is scanned; on Redis, the catalogue has a row for
+/// each anomaly.
 const LIST_GOAL_MS: [Goal; 2] = [Goal::AtMost(250.0), Goal::AtMost(20.0)];
 const RESTART_GOAL_SECONDS: Goal = Goal::AtMost(5.0);
 
@@ -47,7 +48,7 @@ pub(crate) fn run(bench: &mut Bench, stores: &[Store]) -> Outcome<()> {
         record_each(bench, FEW, few.port())?;
         let mut many = Service::on(*store)?;
         let count = bench.settings.many_keys;
-        // The allocations of the first record do not belong to a key.
+        // The first array also causes allocations that belong to no key, so it is not measured.
         record_each(bench, ARRAY_LENGTH, many.port())?;
         let before = many.resident_bytes()?;
         record_each(bench, count, many.port())?;
@@ -75,7 +76,7 @@ fn anomaly(number: u64) -> Anomaly {
     Anomaly::named(format!("Alert{}", number % NAMES), format!("quiet-{}", number / NAMES))
 }
 
-/// One occurrence of each of `count` anomalies.
+/// Records one occurrence of each of `count` anomalies.
 fn record_each(bench: &Bench, count: u64, port: u16) -> Outcome<()> {
     let array_of = |number: u64| {
         let first = number * ARRAY_LENGTH;
@@ -85,7 +86,7 @@ fn record_each(bench: &Bench, count: u64, port: u16) -> Outcome<()> {
     fill(bench, &format!("{} keys", grouped(count as f64)), port, size, array_of)
 }
 
-/// The time of a list and of a summary, one after the other.
+/// Measures the time of a list and of a summary, one after the other.
 fn lists(bench: &mut Bench, store: Store, service: &Service) -> Outcome<()> {
     let mut connection = Connection::open(service.port())?;
     let keys = format!("{} keys", grouped(bench.settings.many_keys as f64));

@@ -24,13 +24,13 @@ use crate::{
     wrk::{Load, Requests},
 };
 
-/// The connections of alert pipelines in a storm.
+/// Number of connections of alert pipelines in a storm.
 const CONNECTIONS: u16 = 64;
 /// The default number of anomalies that are recorded and read.
 const ANOMALIES: usize = 1_000;
 const RESTARTS: usize = 5;
 
-/// Rows of one kind, which are measured against the same thing.
+/// Rows of one kind, which have the same reference.
 #[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) name: &'static str,
@@ -188,12 +188,12 @@ fn storm(
     bench.take_turns(bench.settings.window, contestants)
 }
 
-/// The time of each of some restarts, until the service is ready.
+/// Restarts the service several times, and returns the times until it is ready.
 fn restart_seconds(bench: &Bench, service: &mut Service) -> Outcome<Samples> {
     let mut seconds = Vec::new();
     for _ in 0..RESTARTS {
         let took = service.restart()?.as_secs_f64();
-        bench.tell(format!("ready again after {took:.2} s"));
+        bench.report(format!("ready again after {took:.2} s"));
         seconds.push(took);
     }
     Ok(Samples::new(seconds))

@@ -1,5 +1,5 @@
 //! `POST /anomalies` with one occurrence a request, the storm for which the service is built:
-//! plain, with an id and a time in each body, and about anomalies that have a past.
+//! plain, with an id and a time in each body, and about anomalies with a history.
 
 use super::{ANOMALIES, beside_ceiling, per_second, row, services, storm};
 use crate::{
@@ -18,7 +18,7 @@ const P99_GOAL: Goal = Goal::RatioAtMost(4.0);
 /// The ages of the occurrences that an anomaly has before it is measured: each window begins
 /// between two of them.
 const HOURS: [i64; 5] = [20 * 24, 5 * 24, 20, 2, 0];
-/// One in so many anomalies has a repair, and another one a mark.
+/// One in this many anomalies has a repair, and another one has a mark.
 const EVERY: usize = 5;
 
 fn plain_goal(store: Store) -> Goal {
@@ -46,7 +46,7 @@ pub(crate) fn run(bench: &mut Bench, stores: &[Store]) -> Outcome<()> {
     Ok(())
 }
 
-/// Each body has an `event_id` of its own and the time at which it is sent.
+/// Measures bodies with an `event_id` of their own and the time at which they are sent.
 pub(crate) fn run_with_ids(bench: &mut Bench, stores: &[Store]) -> Outcome<()> {
     let anomalies = Anomaly::many(ANOMALIES);
     let requests = Requests::post(anomalies.iter().map(Anomaly::body_with_id))?;
@@ -56,7 +56,7 @@ pub(crate) fn run_with_ids(bench: &mut Bench, stores: &[Store]) -> Outcome<()> {
     Ok(())
 }
 
-/// The anomalies have occurrences in each window, some have repairs, and some a mark.
+/// Measures anomalies with occurrences in each window, some of which also have repairs or a mark.
 pub(crate) fn run_aged(bench: &mut Bench, stores: &[Store]) -> Outcome<()> {
     let anomalies = Anomaly::many(ANOMALIES);
     let requests = Requests::post(anomalies.iter().map(Anomaly::body))?;

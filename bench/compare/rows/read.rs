@@ -11,7 +11,8 @@ use crate::{
     wrk::Requests,
 };
 
-/// Recorded before the reads: about a hundred occurrences of each anomaly.
+/// Number of arrays that are recorded before the reads: about a hundred occurrences of each
+/// anomaly.
 const ARRAYS: usize = 1_000;
 const ARRAY_LENGTH: usize = 100;
 

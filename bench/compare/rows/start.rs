@@ -1,5 +1,5 @@
-//! How long the service takes until it is ready: on a store that is nearly empty, and on an
-//! embedded store with a million events.
+//! The time from the start of the service until it is ready: on a store that is nearly empty, and
+//! on an embedded store with a million events.
 
 use super::{restart_seconds, row};
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
 };
 
 const EVENTS: u64 = 1_000_000;
-/// As many as a large deployment has at a time, with 200 events each.
+/// Number of keys, of 200 events each: as many as a large deployment has at a time.
 const KEYS: u64 = 5_000;
 const ARRAY_LENGTH: u64 = 1_000;
 

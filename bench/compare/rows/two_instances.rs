@@ -39,7 +39,7 @@ pub(crate) fn run(bench: &mut Bench, stores: &[Store]) -> Outcome<()> {
     for store in stores {
         let first = Service::on(*store)?;
         let second = first.sibling()?;
-        // The same number of connections in all.
+        // The total number of connections is the same.
         let contestants = vec![
             Contestant::new("one", |window| {
                 Ok(Total(vec![requests.send(first.port(), CONNECTIONS, window)?]))
