@@ -15,15 +15,15 @@ use rustls::{
     },
 };
 
-/// Why files are of no use.
+/// The reason for which files can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PemFileError {
-    /// One can't be read, or has not what it must have.
+    /// A file can't be read, or lacks what it must contain.
     #[error("{}: {source}. It must be a PEM file that this user can read", file.display())]
     Unusable {
-        /// Which one.
+        /// Its path.
         file: PathBuf,
-        /// What is wrong with it.
+        /// The error of the PEM reader.
         source: pem::Error,
     },
     /// One of certificate and key is missing.
@@ -31,21 +31,21 @@ pub enum PemFileError {
     HalfAPair,
 }
 
-/// A certificate, with those between it and its CA, and its private key.
+/// A certificate with the intermediate ones, and its private key.
 pub type Pair = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
-/// What all TLS here is made of.
+/// Returns the cryptography of all TLS in the service.
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// Has all TLS that names no provider use [`provider`].
+/// Makes [`provider`] the default for all TLS in the process that names no provider.
 pub fn install_provider() {
     // An error means that another one is installed, which serves as well.
     let _ = ring::default_provider().install_default();
 }
 
-/// The certificates of a file, of which there is one at the least.
+/// Returns the certificates of a file: at least one.
 ///
 /// # Errors
 /// When it can't be read or has none.
@@ -56,7 +56,7 @@ pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, PemFile
     if found.is_empty() { Err(unusable(pem::Error::NoItemsFound)) } else { Ok(found) }
 }
 
-/// The private key of a file.
+/// Returns the private key of a file.
 ///
 /// # Errors
 /// When it can't be read or has none.
@@ -65,10 +65,10 @@ pub fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, PemFileError> 
         .map_err(|source| PemFileError::Unusable { file: file.to_owned(), source })
 }
 
-/// A certificate and its key; `None` where neither is configured.
+/// Returns a certificate and its key; `None` if neither is configured.
 ///
 /// # Errors
-/// When just one of them is, or they can't be read.
+/// If only one of them is configured, or they can't be read.
 pub fn pair(
     certificate_file: Option<&Path>,
     key_file: Option<&Path>,
@@ -82,7 +82,7 @@ pub fn pair(
     }
 }
 
-/// The CAs of a file, as far as they are any.
+/// Returns the CAs of a file, without certificates that can't be parsed as CAs.
 ///
 /// # Errors
 /// When it can't be read or has no certificate.

@@ -25,9 +25,9 @@ fn read_again(alerts: Vec<Value>) -> ReadAlerts {
 fn check(occurrence: &Occurrence) {
     assert_eq!(EventId::parse(occurrence.id.as_str()).as_ref(), Ok(&occurrence.id));
     assert!(occurrence.at <= now());
-    let told = occurrence.episode.as_ref().expect("it is an alert");
-    assert_eq!(told.delivered_at, now());
-    assert!(told.start() <= told.end().unwrap_or(now()));
+    let episode = occurrence.episode.as_ref().expect("it is an alert");
+    assert_eq!(episode.delivered_at, now());
+    assert!(episode.start() <= episode.end().unwrap_or(now()));
     let signature = Signature::from_fields(&stored(occurrence)).expect("a signature");
     assert_eq!(signature.key(), occurrence.key);
 }

@@ -88,13 +88,13 @@ impl Fields<'_> {
                     Some(ends_at) if is_interrupted => AlertState::Interrupted { ends_at },
                     Some(ends_at) => AlertState::Resolved { ends_at },
                 };
-                let told = AlertEpisode {
+                let episode = AlertEpisode {
                     fingerprint: Fingerprint::of(id.as_str()),
                     starts_at: starts.map(Timestamp::from_micros),
                     delivered_at: at,
                     state,
                 };
-                occurrence(key, id, at, text, Some(told))
+                occurrence(key, id, at, text, Some(episode))
             }
             Kind::Repair => {
                 let action = Action::parse(&text).ok()?;

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{domain::Timestamp, telemetry::LogSource};
 
-/// A caller that was let in.
+/// An admitted caller.
 #[derive(Clone, Debug, Default)]
 pub struct Caller {
     /// `None` where no token is required.
@@ -28,7 +28,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Returns a caller of whom no token is required.
+    /// Returns a caller without a token, where none is required.
     pub fn without_token(address: Option<Arc<str>>) -> Self {
         Self { token: None, address }
     }
@@ -50,7 +50,7 @@ impl Caller {
     /// Takes `count` events from the token's quota.
     ///
     /// # Errors
-    /// The time to wait, when the quota is used up.
+    /// The time to wait, if the quota is used up.
     pub fn admit_events(&self, count: usize) -> Result<(), RetryAfter> {
         self.token.as_ref().map_or(Ok(()), |token| token.admit_events(count))
     }
@@ -58,13 +58,13 @@ impl Caller {
     /// Takes a request from the token's quota.
     ///
     /// # Errors
-    /// The time to wait, when the quota is used up.
+    /// The time to wait, if the quota is used up.
     pub fn admit_request(&self) -> Result<(), RetryAfter> {
         self.token.as_ref().map_or(Ok(()), |token| token.admit_request())
     }
 }
 
-/// Name of the file in the data directory that exists once tokens were in force there.
+/// Name of the file in the data directory that exists once tokens have been in force there.
 const MARKER: &str = "auth.seen";
 const MARKER_TEXT: &str = "The service had tokens. Without tokens, a service on this data \
                            directory refuses every call, because a lost file of tokens must not \
@@ -75,9 +75,9 @@ const MARKER_TEXT: &str = "The service had tokens. Without tokens, a service on 
 struct Policy {
     tokens: Vec<Arc<Token>>,
     grafana_secret: Option<WebhookSecret>,
-    /// No token is required.
+    /// True if no token is required.
     is_open: bool,
-    /// There is a token or the secret, or was once.
+    /// True if there is a token or the secret, or was one earlier.
     has_had_entries: bool,
 }
 
@@ -93,7 +93,7 @@ pub struct Authenticator {
     config: AuthConfig,
     /// The addresses at which the service can be reached.
     listen: Vec<SocketAddr>,
-    /// The file that tells a later process that tokens were in force.
+    /// The file that shows a later process that tokens were in force.
     marker: PathBuf,
     policy: RwLock<Arc<Policy>>,
 }
@@ -102,7 +102,7 @@ impl Authenticator {
     /// Reads the tokens for a service that listens on one of `listen`.
     ///
     /// # Errors
-    /// When there are none and other machines could connect, or a file or an entry can't be used.
+    /// If there are none and other machines could connect, or if a file or an entry can't be used.
     pub fn open(
         config: AuthConfig,
         listen: Vec<SocketAddr>,
@@ -123,7 +123,7 @@ impl Authenticator {
     }
 
     /// Reads the files again, and returns the number of tokens. An unchanged token keeps the state
-    /// of its quotas. Where tokens were in force and there are none, nobody gets in.
+    /// of its quotas. If tokens were in force and there are none now, all callers are refused.
     ///
     /// # Errors
     /// As in [`Authenticator::open`]; the tokens in use stay.
@@ -133,7 +133,7 @@ impl Authenticator {
         Ok(tokens)
     }
 
-    /// Notes in the data directory, which must exist, that there are tokens.
+    /// Creates the marker in the data directory, which must exist, if there are tokens.
     pub fn remember_tokens(&self) {
         if self.policy.read().is_empty() || self.marker.exists() {
             return;
@@ -219,7 +219,7 @@ impl Authenticator {
         self.policy.read().is_open
     }
 
-    /// Lets the caller at `address` in if its token `secret` has the scope.
+    /// Admits the caller at `address` if its token `secret` has the scope.
     ///
     /// # Errors
     /// The reason for a refusal, which is counted and logged.
@@ -263,8 +263,8 @@ impl Authenticator {
         self.config.grafana_timestamp_header.as_deref()
     }
 
-    /// Returns a delivery whose signature is to be checked with its body; `None` where no secret is
-    /// configured, or the time that has to be signed is missing.
+    /// Returns a delivery whose signature is to be checked with its body; `None` if no secret is
+    /// configured, or if the time that has to be signed is missing.
     pub fn signed_delivery(&self, signature: &str, time: Option<&str>) -> Option<SignedDelivery> {
         let secret = self.policy.read().grafana_secret.clone()?;
         if self.config.grafana_timestamp_header.is_some() != time.is_some() {
@@ -308,7 +308,7 @@ impl Authenticator {
         let secret = secret.ok_or_else(|| refused(AuthFailure::Missing, ""))?;
         let policy = Arc::clone(&self.policy.read());
         let digest = TokenDigest::of(secret);
-        // All of them, so that the time does not reveal how near a guess was.
+        // All tokens are compared, so that the time does not reveal how close a guess was.
         let mut found = None;
         for token in &policy.tokens {
             if bool::from(token.config.sha256.ct_eq(&digest)) {

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::{token::TokenConfig, webhook::WebhookSecret};
 use crate::options;
 
-/// The permission of everybody to write, and that to remove only one's own files of a folder.
+/// Mode bits of files: others may write; and, for folders, users may remove only their own files.
 const WRITABLE_BY_OTHERS: u32 = 0o002;
 const STICKY: u32 = 0o1000;
 
@@ -21,7 +21,7 @@ const STICKY: u32 = 0o1000;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuthConfig {
-    /// No token is required, on any address.
+    /// True if no token is required, on any address.
     pub disabled: bool,
     /// The tokens of callers.
     pub tokens: Vec<TokenConfig>,
@@ -55,7 +55,7 @@ pub enum AuthConfigError {
         /// The option that names it.
         option: &'static str,
     },
-    /// Two tokens can't be distinguished, or one has no use.
+    /// Two tokens can't be distinguished, or one can't be used.
     #[error("{0}")]
     Entry(String),
 }
@@ -105,7 +105,7 @@ impl AuthConfig {
     }
 }
 
-/// Checks what is wrong with the entries together. `place` names where the one of an index is.
+/// Checks each entry, also against the others. `place` names the source of the entry with an index.
 fn check<'a>(
     tokens: &[TokenConfig],
     place: impl Fn(usize) -> &'a str,

@@ -12,7 +12,7 @@ pub fn register_metrics() {
     LazyLock::force(&FAILURES);
 }
 
-/// The reason why a caller is refused.
+/// The reason for which a caller is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthFailure {
     /// The request has no token.

@@ -13,7 +13,7 @@ use subtle::{Choice, ConstantTimeEq};
 
 use crate::domain::Timestamp;
 
-/// The smallest burst of events that a quota allows: as many as one array holds.
+/// Minimum burst of events that a quota allows: as many as one array holds.
 const EVENTS_BURST: NonZeroU32 = NonZeroU32::new(1_000).unwrap();
 
 /// A permission of a token. None includes another.
@@ -29,7 +29,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// Its name in configurations and answers.
+    /// Returns its name in configurations and answers.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ingest => "ingest",
@@ -45,7 +45,7 @@ impl fmt::Display for Scope {
     }
 }
 
-/// A text is no scope.
+/// A text that is no scope.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("is not a scope: the scopes are ingest, read and operate")]
 pub struct InvalidScope;
@@ -70,7 +70,7 @@ impl TokenDigest {
     }
 }
 
-/// 64 hex digits.
+/// Writes 64 hex digits.
 impl fmt::Display for TokenDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -93,7 +93,7 @@ impl<'de> Deserialize<'de> for TokenDigest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let invalid = || {
-            // Without the text, which may be the token itself.
+            // The error does not repeat the text, which may be the token itself.
             D::Error::custom(
                 "is not a SHA-256 in 64 hex digits: `anomaly-counter token new` prints an entry \
                  with the right one",
@@ -132,7 +132,8 @@ pub struct TokenConfig {
 pub struct NewToken(String);
 
 impl NewToken {
-    /// Makes 256 random bits behind a prefix by which scanners for leaked secrets recognise them.
+    /// Generates 256 random bits after a prefix by which scanners for leaked secrets recognise
+    /// them.
     pub fn generate() -> Self {
         Self(format!("anc_{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())))
     }
@@ -149,7 +150,7 @@ impl fmt::Debug for NewToken {
     }
 }
 
-/// The time until as much is allowed again.
+/// The time until the same number is allowed again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryAfter(pub Duration);
 
@@ -178,7 +179,8 @@ impl Token {
             .map_err(|error| RetryAfter(error.wait_time_from(DefaultClock::default().now())))
     }
 
-    /// More events than the burst count as the burst.
+    /// Takes events from the quota. More than the burst count as the burst, because they would
+    /// never pass.
     pub(super) fn admit_events(&self, count: usize) -> Result<(), RetryAfter> {
         let Some((events, burst)) = &self.events else { return Ok(()) };
         let count = u32::try_from(count).unwrap_or(u32::MAX).min(burst.get());

@@ -1,5 +1,6 @@
-//! The signature of Grafana's deliveries: an HMAC-SHA256 of the body, which a time against replay
-//! may precede. Source: Grafana's documentation of webhook contact points, "HMAC signature".
+//! The signature of Grafana's deliveries: an HMAC-SHA256 of the body, optionally preceded by a time
+//! that prevents replay. Source: Grafana's documentation of webhook contact points, "HMAC
+//! signature".
 
 use std::{fmt, fs, io, path::Path};
 
@@ -33,7 +34,7 @@ impl WebhookSecret {
     }
 }
 
-/// A delivery with a signature that is checked when its body is there.
+/// A delivery with a signature that is checked once its body has arrived.
 #[derive(Clone, Debug)]
 pub struct SignedDelivery {
     pub(super) secret: WebhookSecret,
@@ -57,7 +58,7 @@ impl SignedDelivery {
             mac.update(b":");
         }
         mac.update(body);
-        // In constant time.
+        // Compares in constant time.
         mac.verify_slice(&signature).is_ok()
     }
 }
@@ -95,7 +96,7 @@ mod tests {
 
     #[test]
     fn the_signature_of_the_body_is_accepted_and_no_other() {
-        // The example of Wikipedia's "HMAC", which is made by other implementations too.
+        // The example of Wikipedia's article "HMAC", which other implementations confirm.
         let signed =
             delivery("f7bc83f430538424b13298e6aa6fb143ef4d59a14946175997479dbc2d1a3cd8", None);
         let body = "The quick brown fox jumps over the lazy dog";

@@ -1,12 +1,12 @@
 //! An announcement: rows that an instance has changed, for the catalogues of the others.
 //!
-//! A byte for the version, eight for the instance, eight for the number of the announcement, by
-//! which it shows that one was missed, and then for each row 72 bytes: its key, the
-//! times as of which it is, of the oldest and the newest event, of the mark and of the first alert
-//! that fires, in microseconds (the lowest number stands for none), four counts from the hour on,
-//! the number of repair attempts, and that of alerts that fire (the highest number stands for one
-//! that is not known). All numbers are little-endian. What is not of this form is ignored: an
-//! instance of a later version may have written it.
+//! It begins with a byte for the version, eight for the instance, and eight for the number of the
+//! announcement, by which others notice that they have missed one. Each row follows in 72 bytes:
+//! its key; the times of its stats, of the oldest and the newest event, of the mark and of the
+//! first firing alert, in microseconds (the lowest number stands for none); four counts, from that
+//! of an hour on; the number of repair attempts; and the number of firing alerts (the highest
+//! number means that it is not known). All numbers are little-endian. Anything of another form is
+//! ignored: an instance of a later version may have written it.
 
 use crate::domain::{AnomalyKey, AnomalyStats, Firing, Timestamp, WindowCounts};
 
@@ -22,7 +22,7 @@ pub(super) struct AnnouncedRow {
     pub(super) key: AnomalyKey,
     pub(super) as_of: Timestamp,
     pub(super) stats: AnomalyStats,
-    /// The alerts that fire; `None` where that is not known.
+    /// The firing alerts; `None` if they are not known.
     pub(super) firing: Option<Option<Firing>>,
 }
 
@@ -30,7 +30,7 @@ pub(super) struct AnnouncedRow {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Announcement {
     pub(super) instance: u64,
-    /// One more than that of the last.
+    /// The number of the announcement: one more than that of the instance's last one.
     pub(super) number: u64,
     pub(super) rows: Vec<AnnouncedRow>,
 }
@@ -62,7 +62,8 @@ pub(super) fn encode(instance: u64, number: u64, rows: &[AnnouncedRow]) -> Vec<u
     bytes
 }
 
-/// Returns what another instance has announced; `None` for what this one has.
+/// Returns the announcement of another instance; `None` for one of this instance, or of another
+/// form.
 pub(super) fn decode(own_instance: u64, bytes: &[u8]) -> Option<Announcement> {
     let (head, rows) = bytes.split_first_chunk::<HEAD_BYTES>()?;
     let (version, numbers) = head.split_first()?;
@@ -149,7 +150,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn others_hear_what_is_announced(rows in vec(any_row(), 0..5)) {
+        fn other_instances_read_what_is_announced(rows in vec(any_row(), 0..5)) {
             let bytes = encode(7, 9, &rows);
             prop_assert_eq!(bytes.len(), HEAD_BYTES + rows.len() * ROW_BYTES);
             prop_assert_eq!(decode(7, &bytes), None, "and not who has said it");
@@ -158,13 +159,13 @@ mod tests {
         }
 
         #[test]
-        fn whatever_others_write_is_no_fault(bytes in vec(any::<u8>(), 0..200)) {
+        fn arbitrary_bytes_are_no_fault(bytes in vec(any::<u8>(), 0..200)) {
             decode(7, &bytes);
         }
     }
 
     #[test]
-    fn what_is_of_another_form_is_ignored() {
+    fn an_announcement_of_another_form_is_ignored() {
         let row = AnnouncedRow {
             key: AnomalyKey::from_bits(7),
             as_of: Timestamp::MIN,

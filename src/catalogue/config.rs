@@ -11,10 +11,10 @@ use serde::Deserialize;
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CatalogueConfig {
-    /// Maximum number of anomalies of a Redis of which an instance knows for lists. Of more the
+    /// Maximum number of anomalies on Redis that an instance keeps for lists. Beyond it, the
     /// quietest are left out, and lists say so.
     pub max_anomalies: NonZeroUsize,
-    /// Interval, in minutes, at which one instance goes through Redis for what others have written.
+    /// Interval, in minutes, at which one instance scans Redis for changes by other programs.
     pub reconcile_minutes: NonZeroU32,
 }
 

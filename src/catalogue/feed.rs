@@ -1,5 +1,6 @@
-//! Keeps the rows true between two walks: announces what this instance has written, hears what
-//! others have, and reads again the counts that change as time passes.
+//! Keeps the rows current between two walks through the store: announces the writes of this
+//! instance, reads the announcements of others, and reads again the counts that change as time
+//! passes.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -17,39 +18,39 @@ use crate::{
 
 /// Time between two announcements.
 const TICK: Duration = Duration::from_secs(2);
-/// Maximum number of rows that are announced in a tick, and together.
+/// Maximum number of rows that are announced in a tick, and in one announcement.
 const NEWS_OF_TICK: usize = 10_000;
 const NEWS_AT_ONCE: usize = 1_000;
-/// Time without an answer after which announcements may have left the stream unheard.
+/// Time without an answer after which announcements may have left the stream unread.
 const MISSED_AFTER: Duration = Duration::from_secs(4 * 60);
 /// Maximum number of anomalies that are read again in a tick: 200 a second.
 const READ_OF_TICK: usize = 400;
-/// Parts of the rows that are looked at in a tick, so that all are within 64 seconds.
+/// Number of segments that are checked in a tick, so that all are checked within 64 seconds.
 const PARTS_OF_TICK: usize = SEGMENTS / 32;
-/// Pauses between calls, in times of what a call took.
+/// Length of the pause after a call, as a multiple of the call's duration.
 const PAUSES: u32 = 4;
-/// Ticks before the next try, where the store has not permitted it.
+/// Number of ticks before the next try, if the store has not permitted the last one.
 const DENIED_TICKS: u32 = 30;
 
-/// Maximum number of instances of which it is known how far they were heard: of more, those that
-/// were known are forgotten.
+/// Maximum number of instances whose last announcement is remembered. Beyond it, all of them are
+/// forgotten.
 const MAX_HEARD: usize = 1_000;
-/// Ticks for which a connection that was made again is asked for the identity of its server.
+/// Number of ticks for which the identity of a server is asked for after a reconnection.
 const MAX_IDENTITY_TICKS: u32 = 15;
 
 pub(super) struct Feed {
     reader: Reader,
-    /// The name by which it knows its own announcements.
+    /// The name by which this instance recognises its own announcements.
     instance: u64,
-    /// The number of announcements that it has made.
+    /// The number of announcements so far.
     announced: u64,
-    /// The place up to which announcements are heard.
+    /// The position in the stream up to which announcements were read.
     place: Option<String>,
     /// The number of the last announcement of each other instance.
     heard: HashMap<u64, u64>,
     /// The number of times that the store may have forgotten writes, as of `identities`.
     resets: Resets,
-    /// Which server each shard had then.
+    /// The identity of each shard's server at that time.
     identities: HashMap<Shard, String>,
     has_looked: bool,
     identity_ticks: u32,
@@ -92,7 +93,7 @@ impl Feed {
 
     async fn tick(&mut self, number: usize) -> Result<(), StoreError> {
         if self.reader.shared.rows.judge_by(self.reader.rules.in_force().set()) {
-            // Rows lack what the new rules count.
+            // Rows lack the counts of the new rules' windows.
             self.reader.shared.walk_wanted.notify_one();
         }
         self.read_alerts().await?;
@@ -107,8 +108,7 @@ impl Feed {
         self.reader.read(&due, PAUSES, false).await
     }
 
-    /// Has the store gone through where another server has taken over: it may lack writes that rows
-    /// have.
+    /// Requests a walk if another server has taken over: it may lack writes that rows have.
     async fn look_for_failover(&mut self) {
         let store = &self.reader.store;
         let Some(resets) = store.resets() else { return };
@@ -123,21 +123,21 @@ impl Feed {
             is_other |= identity.is_none() || identity.as_ref() != self.identities.get(&shard);
             identities.extend(identity.map(|identity| (shard, identity)));
         }
-        let is_told = identities.len() == store.shards().len();
+        let are_all_known = identities.len() == store.shards().len();
         self.identity_ticks += 1;
-        if !is_told && self.identity_ticks < MAX_IDENTITY_TICKS {
+        if !are_all_known && self.identity_ticks < MAX_IDENTITY_TICKS {
             return;
         }
         (self.resets, self.identities, self.identity_ticks) = (resets, identities, 0);
         if is_other && self.has_looked {
-            // Also its announcements may begin anew, with earlier ids.
+            // Its stream may also begin anew, with earlier ids.
             self.place = None;
             self.reader.shared.note_missed();
         }
         self.has_looked = true;
     }
 
-    /// Reads which alerts fire, of anomalies whose alerts were delivered to this instance.
+    /// Reads the firing alerts of anomalies whose alerts were delivered to this instance.
     async fn read_alerts(&self) -> Result<(), StoreError> {
         let unread = self.reader.shared.rows.take_unread(READ_OF_TICK);
         let read = self.reader.read(&unread, PAUSES, true).await;
@@ -186,17 +186,17 @@ impl Feed {
                 break;
             }
         }
-        // The names of an anomaly that is new here.
+        // Anomalies that are new here are read for their names, which announcements lack.
         unknown.truncate(READ_OF_TICK);
         self.reader.read(&unknown, PAUSES, false).await
     }
 
-    /// Has the store gone through where an announcement of an instance was missed.
+    /// Requests a walk if an announcement of an instance was missed.
     fn note_number(&mut self, instance: u64, number: u64) {
         if self.heard.len() >= MAX_HEARD && !self.heard.contains_key(&instance) {
             self.heard.clear();
         }
-        // One whose answer was lost is made again, under the same number.
+        // An announcement whose reply was lost is sent again with the same number.
         let last = self.heard.insert(instance, number);
         if last.is_some_and(|last| number > last + 1) {
             self.reader.shared.note_missed();

@@ -1,13 +1,13 @@
-//! The rules that judge the anomalies of one query. A rule is a function of the four identifying
-//! fields, and of each distinct text it is found out once which rules it permits: a million
-//! anomalies have a few thousand distinct texts. So nothing is kept with an anomaly that could be
-//! wrong by other rules.
+//! Finds the rules that judge the anomalies of one query. Whether a rule matches depends only on
+//! the four identifying fields, and the rules that a text permits are determined once for each
+//! distinct text: a million anomalies have a few thousand of them. So nothing is stored with an
+//! anomaly that other rules would make wrong.
 
 use std::{cell::RefCell, sync::Arc};
 
 use crate::domain::{FieldIds, RuleRef, RuleSet, Signature, TextId, Texts};
 
-/// Number of rules whose verdicts are together in a number.
+/// Number of rules whose verdicts fit into one number.
 const RULES_OF_WORD: usize = u64::BITS as usize;
 
 /// Maximum number of texts whose verdicts are kept for the next query.
@@ -17,27 +17,27 @@ const MAX_KEPT_TEXTS: usize = 100_000;
 #[derive(Debug)]
 pub(super) struct Judge {
     set: Arc<RuleSet>,
-    /// In the order of the set.
+    /// The rules, in the order of the set.
     rules: Vec<RuleRef>,
     of_unknown: RuleRef,
     permits: RefCell<Permits>,
 }
 
-/// Which rules each value of a field permits, for one set of rules and of texts.
+/// The rules that each value of a field permits, for one set of rules and one of texts.
 #[derive(Debug)]
 pub(super) struct Permits {
     set: Arc<RuleSet>,
-    /// The fields that rules look at, by their place in [`Signature::FIELDS`].
+    /// The fields that rules match, as indices into [`Signature::FIELDS`].
     fields: Vec<usize>,
     words: usize,
-    /// By the number of the text, the version of the number; 0 where nothing is known.
+    /// The version of each text's number, indexed by that number; 0 if nothing is known of it.
     versions: Vec<u32>,
     /// For each text, and each of the fields, a bit for each rule.
     bits: Vec<u64>,
 }
 
 impl Judge {
-    /// Creates the judge of a query, with what an earlier one has found out.
+    /// Creates the judge of a query. `known` is the result of an earlier one.
     pub(super) fn new(set: Arc<RuleSet>, known: Option<Permits>) -> Self {
         let known = known.filter(|known| Arc::ptr_eq(&known.set, &set));
         let rule = |index| RuleRef::new(Arc::clone(&set), index);
@@ -59,7 +59,7 @@ impl Judge {
         self.rules.get(index).unwrap_or(&self.of_unknown)
     }
 
-    /// Returns what it has found out, unless that is too much to keep.
+    /// Returns its results for the next query, unless they are too many to keep.
     pub(super) fn into_known(self) -> Option<Permits> {
         let known = self.permits.into_inner();
         (known.versions.len() <= MAX_KEPT_TEXTS).then_some(known)
@@ -94,12 +94,12 @@ impl Permits {
         self.set.rules().len() - 1
     }
 
-    /// Returns where the bits of a text begin.
+    /// Returns the index at which the bits of a text begin.
     fn start(&self, id: TextId) -> usize {
         id.index() * self.fields.len() * self.words
     }
 
-    /// Finds out what a text permits, unless that is known.
+    /// Determines the rules that a text permits, unless they are known.
     fn look_at(&mut self, texts: &Texts, id: TextId) {
         let (index, version) = (id.index(), texts.version(id));
         if self.versions.get(index) == Some(&version) {
@@ -153,7 +153,8 @@ mod tests {
     }
 
     proptest! {
-        /// Also where a number comes to stand for another text, and with more rules than bits.
+        /// Includes numbers that come to stand for another text, and more rules than a number has
+        /// bits.
         #[test]
         fn the_rule_is_the_first_that_matches(
             matchers in vec(vec(any_matcher(), 1..4), 0..100),
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_other_rules_permit_is_not_taken_over() {
+    fn the_results_of_other_rules_are_not_reused() {
         let of_a = json!([{"name": "a", "match": ["alert_name=\"A\""]}]);
         let none = json!([{"name": "b", "match": ["alert_name=\"B\""]}]);
         let mut texts = Texts::default();

@@ -12,19 +12,19 @@ use crate::domain::{AnomalyKey, Cursor, Firing, KnownStats, RuleRef, Signature, 
 pub struct Listed {
     /// The anomaly.
     pub key: AnomalyKey,
-    /// Its identifying fields; `None` where they are not known.
+    /// Its identifying fields; `None` if they are not known.
     pub signature: Option<Signature>,
-    /// Its stats, by which it is where it is in the list.
+    /// Its stats, which decide its position in the list.
     pub stats: KnownStats,
     /// The time at which they were read; `None` if they never were.
     pub as_of: Option<Timestamp>,
     /// True if they are an estimate.
     pub is_estimate: bool,
-    /// True if it was read so lately that it need not be read again.
+    /// True if it was read so recently that it need not be read again.
     pub is_settled: bool,
     /// The rule that it is judged by.
     pub rule: RuleRef,
-    /// Its alerts that fire, as far as that is known.
+    /// Its firing alerts, as far as they are known.
     pub firing: Option<Firing>,
 }
 
@@ -37,7 +37,7 @@ pub struct Page {
     pub total: u64,
     /// True if the total is exact.
     pub total_is_exact: bool,
-    /// Where the next page begins; `None` at the end.
+    /// The position at which the next page begins; `None` at the end.
     pub next: Option<Cursor>,
 }
 
@@ -52,13 +52,13 @@ pub(super) struct ListPass<'q> {
     verdicts: Verdicts<'q>,
     top: Top<Listed>,
     total: u64,
-    /// True if a count by which an anomaly is in the list, or not, may be too high.
+    /// True if a count that decides whether an anomaly is in the list may be too high.
     is_uncertain: bool,
 }
 
 impl<'q> ListPass<'q> {
-    /// If it `takes_doubtful` ones, an anomaly that may match once it is read again is taken to
-    /// match.
+    /// Creates the pass. If it `takes_doubtful` anomalies, one that may match once it is read again
+    /// counts as a match.
     pub(super) fn new(query: &'q ListQuery, now: Timestamp, takes_doubtful: bool) -> Self {
         Self {
             query,

@@ -1,18 +1,19 @@
-//! The catalogue of all anomalies, from which lists and summaries are made. Where the store shows
-//! all anomalies in memory (`Store::scan`), it is the catalogue, and nothing is kept twice.
+//! The catalogue of all anomalies, from which lists and summaries are made. If the store has all
+//! anomalies in memory (`Store::scan`), it is the catalogue itself, and nothing is kept twice.
 //!
-//! A query is one pass over all of them (`listing.rs`, `summary.rs`), on a thread that may be kept
-//! busy; `permits.rs` limits how many there are at once, and `verdicts.rs` judges each distinct
-//! text once. What matches, in which order, and where the next page begins is decided in
-//! `domain/selection/`.
+//! A query is one pass over all of them (`listing.rs`, `summary.rs`), on a blocking thread;
+//! `permits.rs` limits the number of concurrent queries, and `verdicts.rs` judges each distinct
+//! text once. `domain/selection/` decides which anomalies match, their order, and the beginning of
+//! the next page.
 //!
-//! Where it does not, as on Redis, `rows/` has what this instance knows of each anomaly: of its own
-//! writes by the replies to them, of those of other instances by what they announce (`feed.rs`,
-//! `announcement.rs`), and of all else because it goes through the store (`walker.rs`). `shared.rs`
-//! knows how complete that is.
+//! If it has not, as on Redis, `rows/` has what this instance knows of each anomaly: its own writes
+//! from the replies to them, those of other instances from their announcements (`feed.rs`,
+//! `announcement.rs`), and all others from walks through the store (`walker.rs`). `shared.rs` knows
+//! how complete the rows are.
 //!
-//! A level is not kept but judged when it is asked for (`judge.rs`), so that other rules make no
-//! row wrong; but for the levels of rules with windows of their own, whose counts rows lack.
+//! Levels are not stored but judged by each query (`judge.rs`), so that new rules make no row
+//! wrong. Only the levels of rules with windows of their own are stored, because rows lack their
+//! counts.
 //!
 //! Order of imports: config, query, announcement, permits, judge, noted → visited → verdicts, rows
 //! → listing, summary, shared → feed, walker → mod.
@@ -73,7 +74,7 @@ pub struct Catalogue {
     store: Arc<dyn Store>,
     rules: Arc<Rules>,
     permits: Permits,
-    /// The rows; absent where the store shows all anomalies.
+    /// The rows; absent if the store shows all anomalies.
     shared: Option<Arc<Shared>>,
 }
 
@@ -94,7 +95,7 @@ impl Drop for CatalogueTasks {
     }
 }
 
-/// Why a query has no answer.
+/// The reason for which a query has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
     /// More queries run and wait than are permitted.
@@ -129,19 +130,19 @@ impl Catalogue {
         self.shared.as_ref().map_or(Completeness::Complete, |shared| shared.completeness())
     }
 
-    /// Returns the time since it was last heard what others have written; nothing where nobody else
+    /// Returns the time since the announcements of others were last read; zero if nobody else
     /// writes.
     pub fn age(&self) -> Duration {
         self.shared.as_ref().map_or(Duration::ZERO, |shared| shared.age())
     }
 
-    /// Returns true if nothing is known yet, and so a list would say nothing.
+    /// Returns true if nothing is known yet, so that a list would be empty by mistake.
     pub fn is_empty(&self) -> bool {
         self.shared.as_ref().is_some_and(|shared| !shared.is_loaded() && shared.rows.len() == 0)
     }
 
-    /// Notes what was learnt of an anomaly. `signature` is asked for the identifying fields where
-    /// they are not known.
+    /// Notes news of an anomaly. `signature` is called for the identifying fields if they are not
+    /// known.
     pub(crate) fn note(&self, noted: &Noted<'_>, signature: impl FnOnce() -> Option<Signature>) {
         if let Some(shared) = &self.shared {
             shared.rows.note(noted, signature);
@@ -162,7 +163,7 @@ impl Catalogue {
         }
     }
 
-    /// Notes the identifying fields of an anomaly of which a write waits for the store.
+    /// Notes the identifying fields of an anomaly with a write that waits for the store.
     pub(crate) fn note_waiting(
         &self,
         key: AnomalyKey,
@@ -173,35 +174,35 @@ impl Catalogue {
         }
     }
 
-    /// Forgets an anomaly of which no write waits any more, if nothing else is known of it.
+    /// Forgets an anomaly whose last waiting write is settled, if nothing else is known of it.
     pub(crate) fn forget_waiting(&self, key: AnomalyKey) {
         if let Some(shared) = &self.shared {
             shared.rows.forget_waiting(key);
         }
     }
 
-    /// Notes that other alerts of an anomaly may fire than is known.
+    /// Notes that the firing alerts of an anomaly may differ from the known ones.
     pub(crate) fn doubt_firing(&self, key: AnomalyKey) {
         if let Some(shared) = &self.shared {
             shared.rows.doubt_firing(key);
         }
     }
 
-    /// Has an anomaly announced to other instances at once.
+    /// Marks an anomaly as one to be announced to other instances at once.
     pub(crate) fn announce(&self, key: AnomalyKey) {
         if let Some(shared) = &self.shared {
             shared.rows.announce(key);
         }
     }
 
-    /// Returns what is known of an anomaly's stats at `now`, and as of when: no count is too low.
-    /// `None` also where the store shows all anomalies.
+    /// Returns the known stats of an anomaly at `now`, and their time: no count is too low. `None`
+    /// also if the store shows all anomalies.
     pub(crate) fn known(&self, key: AnomalyKey, now: Timestamp) -> Option<(Timestamp, KnownStats)> {
         self.shared.as_ref()?.rows.stats_at(key, now)
     }
 
-    /// Returns the identifying fields of an anomaly, as far as they are known of the store. `None`
-    /// also where that shows all anomalies.
+    /// Returns the identifying fields of an anomaly, if they are known from the store. `None` also
+    /// if the store shows all anomalies.
     pub(crate) fn signature(&self, key: AnomalyKey) -> Option<Signature> {
         self.shared.as_ref()?.rows.signature(key)
     }
@@ -209,7 +210,7 @@ impl Catalogue {
     /// Returns the rule of an anomaly, as far as its fields are known here.
     pub(crate) fn rule(&self, key: AnomalyKey) -> RuleRef {
         let rules = self.rules.in_force();
-        // Most are known by their key, which needs no texts.
+        // Most rules are known by the anomaly's key, which needs no texts.
         let by_fields = || rules.rule_of_fields(key, self.signature(key).as_ref());
         rules.known_rule(key).unwrap_or_else(by_fields)
     }
@@ -233,11 +234,12 @@ impl Catalogue {
         }
     }
 
-    /// Returns a page of a list. Of anomalies with an estimate that counts, and not what was read.
-    /// If it `takes_doubtful` ones, it has anomalies too that may match once they are read again.
+    /// Returns a page of a list. An estimate in `estimates` replaces the stats that were read. If
+    /// it `takes_doubtful` anomalies, the page includes those that may match once they are read
+    /// again.
     ///
     /// # Errors
-    /// When too many queries run, or the store does not answer.
+    /// If too many queries run, or the store does not answer.
     pub async fn list(
         self: &Arc<Self>,
         moment: Moment,
@@ -256,7 +258,7 @@ impl Catalogue {
     /// Returns a summary, with estimates as above.
     ///
     /// # Errors
-    /// When too many queries run, or the store does not answer.
+    /// If too many queries run, or the store does not answer.
     pub async fn summary(
         self: &Arc<Self>,
         moment: Moment,
@@ -271,7 +273,7 @@ impl Catalogue {
         .await
     }
 
-    /// Runs a query on a thread that may be kept busy.
+    /// Runs a query on a blocking thread.
     async fn run<R: Send + 'static>(
         self: &Arc<Self>,
         query: impl FnOnce(&Self) -> Result<R, QueryError> + Send + 'static,
@@ -279,14 +281,14 @@ impl Catalogue {
         let permit = self.permits.take().await.ok_or(QueryError::Overloaded)?;
         let catalogue = Arc::clone(self);
         let running = tokio::task::spawn_blocking(move || {
-            // It runs to its end also if its caller goes away.
+            // The query runs to its end also if its caller disconnects.
             let _permit = permit;
             query(&catalogue)
         });
         running.await.unwrap_or_else(|_| Err(StoreError::no_result().into()))
     }
 
-    /// Shows all anomalies to a pass, some at a time.
+    /// Shows all anomalies to a pass, in slices.
     fn scan(
         &self,
         moment: Moment,

@@ -7,25 +7,25 @@ use crate::domain::{AnomalyKey, AnomalyStats, Firing, RuleRef, Timestamp};
 pub(crate) struct Noted<'a> {
     /// The anomaly.
     pub(crate) key: AnomalyKey,
-    /// The time as of which it is.
+    /// The time of the news.
     pub(crate) as_of: Timestamp,
     /// Its stats.
     pub(crate) stats: &'a AnomalyStats,
-    /// Its rule, if the stats have the counts that it asks for.
+    /// Its rule, if the stats have the counts that the rule needs.
     pub(crate) rule: Option<&'a RuleRef>,
-    /// Its alerts that fire.
+    /// The news of its alerts.
     pub(crate) firing: NotedFiring,
-    /// True if what differs is announced to other instances.
+    /// True if differences are announced to other instances.
     pub(crate) is_news: bool,
 }
 
 /// News of the alerts of an anomaly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotedFiring {
-    /// Nothing.
+    /// There are none.
     Unchanged,
-    /// That others may fire.
+    /// Other alerts may fire than before: they are to be read.
     Unread,
-    /// That these fire.
+    /// These fire.
     Read(Option<Firing>),
 }

@@ -39,7 +39,7 @@ fn stats(day: u64) -> AnomalyStats {
     AnomalyStats { counts, first_seen: seen, last_seen: seen, ..AnomalyStats::default() }
 }
 
-/// An anomaly is noted, or removed.
+/// A step: key, names, count of 24 hours, and whether the anomaly is noted or removed.
 type Step = (u64, (String, String), u64, bool);
 
 fn any_step() -> impl Strategy<Value = Step> {

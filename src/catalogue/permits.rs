@@ -1,5 +1,5 @@
-//! The limit of queries at the same time: each keeps a core busy for as long as it takes to look at
-//! all anomalies.
+//! Limits the number of concurrent queries: each keeps a core busy until it has visited all
+//! anomalies.
 
 use std::{
     sync::{
@@ -16,8 +16,8 @@ use tokio::{
 
 /// Number of queries that run at the same time.
 const RUNNING: usize = 2;
-/// Number of queries that wait for them, and for how long. A dashboard sends one for each panel at
-/// the same time, and each takes some milliseconds.
+/// Maximum number of queries that wait for them, and the maximum time. A dashboard sends one for
+/// each panel at the same time, and each takes some milliseconds.
 const WAITING: usize = 32;
 const MAX_WAIT: Duration = Duration::from_millis(800);
 
@@ -27,7 +27,7 @@ pub(super) struct Permits {
     waiting: AtomicUsize,
 }
 
-/// Gives up its place among those that wait, also when its future is dropped.
+/// Counts a waiting query until it is dropped, also with its cancelled future.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl Drop for Waiting<'_> {
@@ -43,7 +43,8 @@ impl Default for Permits {
 }
 
 impl Permits {
-    /// Returns a permit for one query; `None` if too many run and wait.
+    /// Returns a permit for one query; `None` if too many run and wait, or if it would wait for too
+    /// long.
     pub(super) async fn take(&self) -> Option<OwnedSemaphorePermit> {
         if let Ok(permit) = Arc::clone(&self.running).try_acquire_owned() {
             return Some(permit);

@@ -7,22 +7,22 @@ use crate::domain::{AnomalyKey, KnownStats, Position, Ranking, Selection, Timest
 /// The question for a page of a list.
 #[derive(Clone, Debug)]
 pub struct ListQuery {
-    /// Which anomalies.
+    /// The anomalies to select.
     pub selection: Selection,
-    /// In which order.
+    /// Their order.
     pub ranking: Ranking,
     /// Maximum number of anomalies on a page.
     pub limit: usize,
-    /// The place after which the page begins; at the first anomaly without it.
+    /// The position after which the page begins; without it, at the first anomaly.
     pub after: Option<Position>,
 }
 
 /// The question for a summary.
 #[derive(Clone, Debug)]
 pub struct SummaryQuery {
-    /// Which anomalies.
+    /// The anomalies to select.
     pub selection: Selection,
-    /// The fields by whose values they are grouped, by their place in
+    /// The fields by whose values they are grouped, as indices into
     /// [`Signature::FIELDS`](crate::domain::Signature::FIELDS).
     pub by: Vec<usize>,
     /// Maximum number of values of a field; the rest is one group.
@@ -32,28 +32,27 @@ pub struct SummaryQuery {
 /// The completeness of an answer: it is about all anomalies, or about some.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Completeness {
-    /// It is.
+    /// It is about all anomalies.
     Complete,
     /// It is about those that are known so far.
     Partial {
-        /// Why.
+        /// The reason.
         reason: PartialReason,
         /// Number of anomalies that are known so far.
         loaded: u64,
     },
 }
 
-/// Why an answer is not about all anomalies.
+/// The reason for which an answer is not about all anomalies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PartialReason {
-    /// The store has not been gone through yet since the start.
+    /// No walk through the store has completed since the start.
     Loading,
-    /// The store does not permit to go through it.
+    /// The store does not permit walks or announcements.
     Denied,
-    /// There are more anomalies, or changes, than could be taken in.
+    /// There are more anomalies than may be kept, or changes that were missed.
     Behind,
 }
 
-/// The estimates of the anomalies of which writes wait, each with the time at which its stats were
-/// read.
+/// The estimates of anomalies with waiting writes, each with the time at which its stats were read.
 pub type Estimates = HashMap<AnomalyKey, (Option<Timestamp>, KnownStats)>;

@@ -1,4 +1,4 @@
-//! The rows of a store that others write to, and how far they are complete.
+//! The rows of a store that others write to, and their completeness.
 
 use std::{
     sync::{
@@ -30,27 +30,27 @@ const READ_AT_ONCE: usize = 50;
 /// Maximum time between two calls.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 
-/// The rows, and what is known of them.
+/// The rows, and their completeness.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) rows: Rows,
-    /// True once the store was gone through.
+    /// True once a walk through the store has completed.
     is_loaded: AtomicBool,
-    /// True while the store does not permit to go through it.
+    /// True while the store does not permit walks.
     walk_is_denied: AtomicBool,
-    /// True while the store does not permit to announce, or to listen.
+    /// True while the store does not permit this instance to write or read announcements.
     feed_is_denied: AtomicBool,
-    /// The number of times that announcements were missed, and of those after which the store was
-    /// gone through again.
+    /// The number of times that announcements were missed, and how many of them a later walk has
+    /// made up for.
     missed: AtomicU64,
     caught_up: AtomicU64,
-    /// Wakes who goes through the store.
+    /// Wakes the walker.
     pub(super) walk_wanted: Notify,
-    /// The time at which the announcements of others were last heard.
+    /// The time at which the announcements of others were last read.
     heard_at: Mutex<Instant>,
 }
 
-/// The store, and the time: what the tasks need to read rows.
+/// The parts that the tasks need to read rows.
 #[derive(Clone)]
 pub(super) struct Reader {
     pub(super) store: Arc<dyn Store>,
@@ -91,17 +91,18 @@ impl Shared {
         self.is_loaded.load(Ordering::Relaxed)
     }
 
-    /// Notes that it was heard what others have written. Returns the time since the last time.
+    /// Notes that the announcements of others were read. Returns the time since they were last
+    /// read.
     pub(super) fn note_heard(&self) -> Duration {
         std::mem::replace(&mut *self.heard_at.lock(), Instant::now()).elapsed()
     }
 
-    /// Returns the time since it was heard what others have written.
+    /// Returns the time since the announcements of others were last read.
     pub(super) fn age(&self) -> Duration {
         self.heard_at.lock().elapsed()
     }
 
-    /// Notes that the store was gone through, or why it could not be.
+    /// Notes the outcome of a walk.
     pub(super) fn note_walk(&self, outcome: &Result<(), StoreError>) {
         if outcome.is_ok() {
             self.is_loaded.store(true, Ordering::Relaxed);
@@ -109,7 +110,7 @@ impl Shared {
         note_outcome(&self.walk_is_denied, outcome);
     }
 
-    /// Notes that other instances were heard, or why they could not be.
+    /// Notes the outcome of a tick of the feed.
     pub(super) fn note_feed(&self, outcome: &Result<(), StoreError>) {
         note_outcome(&self.feed_is_denied, outcome);
     }
@@ -118,12 +119,12 @@ impl Shared {
         self.missed() > self.caught_up.load(Ordering::Relaxed)
     }
 
-    /// Returns how often announcements were missed.
+    /// Returns the number of times that announcements were missed.
     pub(super) fn missed(&self) -> u64 {
         self.missed.load(Ordering::Relaxed)
     }
 
-    /// Notes that the store was gone through since announcements were missed for this time.
+    /// Notes that a walk has made up for this many missed announcements.
     pub(super) fn note_caught_up(&self, missed: u64) {
         self.caught_up.store(missed, Ordering::Relaxed);
     }
@@ -135,7 +136,7 @@ impl Shared {
     }
 }
 
-/// Notes whether a task is permitted. Of a fault counting goes on, and no breaker hears.
+/// Notes whether a task is permitted. A fault here neither stops counting nor opens a breaker.
 fn note_outcome(is_denied: &AtomicBool, outcome: &Result<(), StoreError>) {
     let Err(fault) = outcome else { return is_denied.store(false, Ordering::Relaxed) };
     if fault.cause() == Cause::Permission && !is_denied.swap(true, Ordering::Relaxed) {
@@ -155,8 +156,8 @@ impl Reader {
         self.store.shared_rows()
     }
 
-    /// Reads the rows of anomalies, with pauses of so many times as long as a call takes. What
-    /// differs is announced if it `is_news`.
+    /// Reads the rows of anomalies. The pause after each call is `pauses` times as long as the
+    /// call. If they are news (`is_news`), differences are announced.
     pub(super) async fn read(
         &self,
         keys: &[AnomalyKey],
@@ -164,7 +165,7 @@ impl Reader {
         is_news: bool,
     ) -> Result<(), StoreError> {
         for keys in keys.chunks(READ_AT_ONCE) {
-            // Whose fields were not known may have a rule that asks for more.
+            // An anomaly whose fields were not known may have a rule that needs more counts.
             let again = self.read_some(keys, pauses, is_news).await?;
             if !again.is_empty() {
                 self.read_some(&again, pauses, is_news).await?;
@@ -173,7 +174,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Reads the rows of some anomalies. Returns those of which more is to be counted.
+    /// Reads the rows of some anomalies. Returns those whose rules need more counts.
     async fn read_some(
         &self,
         keys: &[AnomalyKey],
@@ -208,7 +209,7 @@ impl Reader {
                 }
                 Ok(None) => rows.remove_known_until(key, moment.now),
                 Err(fault) if fault.is_temporary() => return Err(fault),
-                // Its own data are at fault: all others go on.
+                // Only the data of this anomaly are at fault: the others go on.
                 Err(_) => {}
             }
         }
@@ -216,8 +217,8 @@ impl Reader {
     }
 }
 
-/// Makes a call, and then waits for so many times as long as it took: so the server spends no more
-/// than that share of its time on such calls.
+/// Makes a call, and then waits `pauses` times as long as it took. This limits the share of the
+/// server's time that such calls take.
 pub(super) async fn paced<T>(pauses: u32, call: impl Future<Output = T>) -> T {
     let begun = Instant::now();
     let result = call.await;

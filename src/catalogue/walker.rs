@@ -1,6 +1,6 @@
-//! Goes through all anomalies of a store that others write to: at the start to know them, and then
-//! now and again for what programs have written that announce nothing. One instance does the latter
-//! for all, by a lease, and announces what differs.
+//! Walks through all anomalies of a store that others write to: at the start to learn them, and
+//! then at intervals to find the writes of programs that announce nothing. One instance does the
+//! latter for all, under a lease, and announces the differences.
 
 use std::time::{Duration, Instant};
 
@@ -15,14 +15,14 @@ use crate::{
     store::{Cause, Shard, StoreError},
 };
 
-/// Pauses, in times of what a call took: at the start, so that Redis spends at most a fifth of its
-/// time on it, and later at most a thirtieth.
+/// Length of the pause after a call, as a multiple of its duration: at the start, so that Redis
+/// spends at most a fifth of its time on the walk, and later at most a thirtieth.
 const START_PAUSES: u32 = 4;
 const LATER_PAUSES: u32 = 30;
 /// Pauses after a fault: at the start they grow from the first to the second.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 const MAX_RETRY_PAUSE: Duration = Duration::from_secs(30);
-/// Pause after the store has not permitted it.
+/// Pause after the store has not permitted a walk.
 const DENIED_PAUSE: Duration = Duration::from_secs(60);
 /// The length of the lease, and the age at which it is renewed.
 const LEASE: Duration = Duration::from_secs(60);
@@ -38,7 +38,8 @@ pub(super) struct Walker {
 impl Walker {
     pub(super) async fn run(self) {
         let shared = &self.reader.shared;
-        // Of all tries at the start the same: what the first has read, the next need not read.
+        // The same for all tries at the start: a try does not read again what an earlier one has
+        // read.
         let (begun, mut pause) = (self.now(), RETRY_PAUSE);
         loop {
             let walked = self.walk(begun, START_PAUSES, false).await;
@@ -69,7 +70,7 @@ impl Walker {
         }
     }
 
-    /// Goes through the store unless another instance does.
+    /// Walks through the store unless another instance has the lease.
     async fn walk_for_all(&self) -> Result<(), StoreError> {
         match self.take_lease().await? {
             true => self.walk(self.now(), LATER_PAUSES, true).await,
@@ -77,8 +78,9 @@ impl Walker {
         }
     }
 
-    /// Goes through the store once, but for what is known since `begun`. With the lease, it is
-    /// renewed, and what differs is announced. A shard that does not answer holds up no other.
+    /// Walks through the store once, without anomalies that are known since `begun`. If it
+    /// `is_leased`, the walk renews the lease and announces the differences. A shard that does not
+    /// answer delays no other.
     async fn walk(&self, begun: Timestamp, pauses: u32, is_leased: bool) -> Result<(), StoreError> {
         let mut outcome = Ok(());
         for shard in self.reader.store.shards() {
@@ -86,7 +88,7 @@ impl Walker {
             outcome = outcome.and(walked);
         }
         outcome?;
-        // What was not found has expired, or is forgotten: it is asked for.
+        // Anomalies that were not found may have expired or been forgotten: reading them shows it.
         for part in 0..SEGMENTS {
             let unseen = self.reader.shared.rows.known_before(part, begun);
             self.reader.read(&unseen, pauses, is_leased).await?;
@@ -107,7 +109,7 @@ impl Walker {
         while let Some(from) = cursor {
             let found = paced(pauses, shared_rows.find(shard, &from)).await?;
             cursor = found.next;
-            // What has come by itself meanwhile, or was found before, is known already.
+            // Anomalies that were announced meanwhile, or found before, are known already.
             let mut unread = found.keys;
             unread.retain(|key| !self.reader.shared.rows.is_known_since(*key, begun));
             self.reader.read(&unread, pauses, is_leased).await?;

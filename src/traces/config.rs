@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::Deserialize;
 use url::{Host, Url};
 
-/// Whether requests are traced, and where the traces go.
+/// The section `traces` of the configuration.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TracesConfig {
@@ -20,7 +20,8 @@ pub struct TracesConfig {
 #[serde(try_from = "String")]
 pub struct TracesEndpoint(Url);
 
-/// Why a text is not the URL of a collector. The text may hold a secret, and is not repeated.
+/// The reason for which a text is not the URL of a collector. The text may hold a secret, and is
+/// not repeated.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidEndpoint {
     /// It can't be parsed, or is not an HTTP URL.
@@ -70,7 +71,7 @@ impl FromStr for TracesEndpoint {
 }
 
 impl TracesEndpoint {
-    /// Whether it is on this machine, which is not reached through a proxy.
+    /// Returns true if it is on this machine, which is not reached through a proxy.
     pub(super) fn is_local(&self) -> bool {
         match self.0.host() {
             Some(Host::Ipv4(address)) => address.is_loopback(),

@@ -1,6 +1,6 @@
 //! Sends spans to a collector, in batches, from a thread of its own behind a bounded queue: no call
 //! waits for it. The SDK's own log is left out, because an unreachable collector would cause a line
-//! for each batch; an outage is two lines here, one at its begin and one at its end.
+//! for each batch; an outage is two lines here, one at its beginning and one at its end.
 
 use std::{
     error::Error,
@@ -34,13 +34,13 @@ const SERVICE_NAME: &str = "anomaly-counter";
 /// The SDK's name for a service without one.
 const UNKNOWN_SERVICE: &str = "unknown_service";
 
-/// Limit of the time for sending a batch of spans.
+/// Timeout for sending a batch of spans.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
-/// Limit of what is read of an answer. Nothing in it is of use, but a connection is reused only
-/// when all of it was read.
+/// Maximum part of an answer that is read. Its content is not used, but a connection is reused only
+/// if all of it was read.
 const MAX_ANSWER_BYTES: u64 = 64 * 1024;
 
-/// Limit of the time that a stop waits until the last spans are sent.
+/// Maximum time that a shutdown waits for the last spans to be sent.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The export of traces to a collector.
@@ -48,11 +48,11 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Traces(Option<SdkTracerProvider>);
 
 impl Traces {
-    /// Starts tracing, where an endpoint is configured. To be called, and ended, outside of a
-    /// runtime, because the exporter has one of its own.
+    /// Starts tracing, if an endpoint is configured. To be called, and ended, outside of a runtime,
+    /// because the exporter has one of its own.
     ///
     /// # Errors
-    /// When spans can't be sent as configured. An unreachable collector is no error.
+    /// If spans can't be sent as configured. An unreachable collector is no error.
     pub fn start(config: &TracesConfig) -> Result<Self, TracesError> {
         let Some(endpoint) = &config.endpoint else { return Ok(Self(None)) };
         let provider = provider(endpoint, config.sample_ratio)?;
@@ -64,7 +64,7 @@ impl Traces {
         Ok(Self(Some(provider)))
     }
 
-    /// Sends the spans that have not been sent, as far as the collector takes them in time.
+    /// Sends the spans that have not been sent, as far as the collector accepts them in time.
     pub fn end(self) {
         let Some(provider) = self.0 else { return };
         if provider.shutdown_with_timeout(FLUSH_TIMEOUT).is_err() {
@@ -77,7 +77,7 @@ impl Traces {
     }
 }
 
-/// Why traces can't be exported.
+/// The reason for which traces can't be exported.
 #[derive(Debug, thiserror::Error)]
 pub enum TracesError {
     /// The HTTP client can't be built, because the system's certificates are missing.
@@ -140,8 +140,8 @@ fn resource() -> Resource {
     Resource::builder().with_attributes(own).build()
 }
 
-/// The collector's HTTP client. It keeps why a request has failed, which the SDK writes to its own
-/// log only.
+/// The collector's HTTP client. It keeps the reason of a failed request, which the SDK writes to
+/// its own log only.
 #[derive(Debug)]
 struct Collector {
     client: Client,
@@ -150,7 +150,7 @@ struct Collector {
 
 #[async_trait]
 impl HttpClient for Collector {
-    /// Blocks, which is allowed on the SDK's own thread.
+    /// Sends a batch. It blocks, which is allowed on the SDK's own thread.
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         self.send(request)
             .inspect_err(|error| *self.last_error.lock() = with_causes(error.as_ref()))

@@ -22,7 +22,7 @@ use tokio::task_local;
 pub use config::{InvalidEndpoint, SampleRatio, TracesConfig, TracesEndpoint};
 pub use export::{Traces, TracesError};
 
-/// The tracer; set where traces are on. One per process.
+/// The tracer of the process; set if traces are on.
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
 task_local! {
@@ -34,18 +34,18 @@ task_local! {
 const GONE: &str = "gone";
 
 const MAX_TRACESTATE_BYTES: usize = 512;
-/// Limit of a text in a span.
+/// Maximum length of a text in a span.
 const MAX_TEXT_CHARS: usize = 1_024;
 
 /// The attribute for the number of items of a call.
 const ITEMS: &str = "anomaly_counter.items";
 
-/// Whether requests are traced.
+/// Returns true if requests are traced.
 pub fn are_on() -> bool {
     TRACER.get().is_some()
 }
 
-/// The span of a request. When it is dropped before the answer, there is none: the client has
+/// The span of a request. If it is dropped before the answer, there is none: the client has
 /// disconnected, or the service ends.
 #[derive(Debug)]
 pub struct RequestSpan {
@@ -56,7 +56,7 @@ pub struct RequestSpan {
 /// The attributes of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestHead<'a> {
-    /// The method, where it is a standard one.
+    /// The method, if it is a standard one.
     pub method: Option<&'static str>,
     /// The route of the router's table.
     pub route: Option<&'static str>,
@@ -92,7 +92,7 @@ fn truncated(text: &str) -> String {
 }
 
 impl RequestSpan {
-    /// Begins the span of a request; `None` where traces are off.
+    /// Begins the span of a request; `None` if traces are off.
     pub fn begin(head: RequestHead<'_>) -> Option<Self> {
         let tracer = TRACER.get()?;
         let RequestHead { method, route, path, client, id, headers } = head;
@@ -133,7 +133,7 @@ impl RequestSpan {
         self.is_answered = true;
     }
 
-    /// The header by which the caller finds the trace: `traceresponse` of
+    /// Returns the header by which the caller finds the trace: `traceresponse` of
     /// <https://w3c.github.io/trace-context/#traceresponse-header>.
     pub fn traceresponse(&self) -> String {
         let span = self.context.span();
@@ -154,7 +154,7 @@ impl Drop for RequestSpan {
     }
 }
 
-/// The trace of the request that this task works on, sampled or not.
+/// Returns the trace of the request that this task works on, sampled or not.
 pub fn trace_id() -> Option<TraceId> {
     TRACER.get()?;
     REQUEST.try_with(|request| request.span().span_context().trace_id()).ok()
@@ -165,7 +165,7 @@ pub fn trace_id() -> Option<TraceId> {
 pub struct Parent(Option<Context>);
 
 impl Parent {
-    /// The request that this task works on.
+    /// Returns the request that this task works on.
     pub fn request() -> Self {
         if !are_on() {
             return Self(None);
@@ -204,12 +204,12 @@ impl ItemsSpan {
         Self(Parent(Some(Context::new().with_span(span))))
     }
 
-    /// The parent of the span of the call to the store.
+    /// Returns the parent of the span of the call to the store.
     pub fn parent(&self) -> Parent {
         self.0.clone()
     }
 
-    /// Ends the span; with an `error` where none of the items was executed.
+    /// Ends the span; with an `error` if none of the items was executed.
     pub fn end(self, error: impl FnOnce() -> Option<&'static str>) {
         if let Some(context) = &self.0.0 {
             let span = context.span();
@@ -227,7 +227,7 @@ impl ItemsSpan {
 pub struct Parents(Vec<Context>);
 
 impl Parents {
-    /// Adds one.
+    /// Adds a parent.
     pub fn add(&mut self, parent: Parent) {
         self.0.extend(parent.0);
     }
@@ -252,7 +252,7 @@ pub struct StoreSpan {
 }
 
 impl StoreSpan {
-    /// Begins the span; `None` where no parent is traced.
+    /// Begins the span; `None` if no parent is traced.
     pub fn begin(
         parents: Parents,
         store: &'static str,
@@ -263,7 +263,7 @@ impl StoreSpan {
         (!parents.is_empty()).then(|| Self { parents, begun: now(), store, call, items })
     }
 
-    /// Ends the span; with an `error` where nothing of the call was executed.
+    /// Ends the span; with an `error` if nothing of the call was executed.
     pub fn end(mut self, error: Option<&'static str>) {
         self.export(error);
     }
@@ -296,7 +296,7 @@ impl StoreSpan {
             attributes.push(KeyValue::new("db.operation.name", self.call));
             (format!("{} {}", self.store, self.call), SpanKind::Internal)
         };
-        // The conventions have no batch of one.
+        // The conventions do not define a batch of one.
         if self.items > 1 {
             attributes.push(count("db.operation.batch.size", self.items));
         }
@@ -305,7 +305,7 @@ impl StoreSpan {
 }
 
 impl Drop for StoreSpan {
-    /// The caller has disconnected, or waits no longer.
+    /// Ends the span: the caller has disconnected, or waits no longer.
     fn drop(&mut self) {
         if !self.parents.is_empty() {
             self.export(Some(GONE));
