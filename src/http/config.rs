@@ -31,7 +31,7 @@ pub struct HttpConfig {
     pub response_timeout_seconds: NonZeroU16,
     /// Timeout for a client that does not read its answer, in seconds.
     pub send_timeout_seconds: NonZeroU16,
-    /// Time that requests in progress have to end when the service stops, in seconds.
+    /// Maximum time for requests in progress when the service stops, in seconds.
     pub shutdown_timeout_seconds: u64,
 }
 
@@ -39,7 +39,7 @@ pub struct HttpConfig {
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PageConfig {
-    /// Browsers get the page at `/`, and may log in to it.
+    /// True if browsers get the page at `/`, and may log in to it.
     pub enabled: bool,
 }
 
@@ -51,19 +51,19 @@ pub struct AlertmanagerConfig {
     pub count: CountBy,
     /// True if the preset for Kubernetes finds the workload of an alert of kube-state-metrics.
     pub kubernetes: bool,
-    /// Time after which an alert that was not delivered again has ended.
+    /// Time after which an alert that was not delivered again is considered ended.
     pub stale_after: Period,
-    /// Time after the last counted start of an incident from which an episode that begins is a new
-    /// incident.
+    /// Maximum time after the last counted start of an incident: an episode that begins later is a
+    /// new incident.
     pub incident_max: Period,
-    /// True if an alert counts of which only the end was delivered.
+    /// True if an alert counts although only its end was delivered.
     pub count_missed: bool,
     /// Maximum size of a delivery, in bytes.
     pub max_body_bytes: NonZeroUsize,
 }
 
 impl AlertmanagerConfig {
-    /// How alerts are counted.
+    /// Returns the policy by which alerts are counted.
     pub fn alerts(self) -> AlertPolicy {
         AlertPolicy {
             count: self.count,

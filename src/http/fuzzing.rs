@@ -3,15 +3,15 @@
 use super::{endpoints::DeliveryRequest, extract::delivery_text, problem::Problem};
 use crate::domain::{AnomalyConfig, CountBy, KeyMapping, Occurrence, Timestamp};
 
-/// The result of each alert of a delivery, a problem as its JSON.
+/// The result of each alert of a delivery; problems are in JSON.
 pub type ReadAlerts = Vec<Result<Occurrence, String>>;
 
 /// Reads the body of a delivery that arrives at `now`.
 ///
 /// # Errors
-/// When it is refused as a whole.
+/// If it is refused as a whole.
 pub fn read_delivery(body: &[u8], count: CountBy, now: Timestamp) -> Result<ReadAlerts, String> {
-    // What is left out depends on the spelling.
+    // Nothing is left out of the metadata, because that would depend on their spelling.
     let config = AnomalyConfig { max_metadata_bytes: usize::MAX };
     let text = delivery_text(body);
     let delivery = DeliveryRequest::parse(&text).map_err(json)?;

@@ -12,8 +12,8 @@ pub(super) const GRAFANA_SIGNATURE: HeaderName =
 /// The span of the request, by which the caller finds its trace.
 pub(super) const TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 
-/// The id of the request, as it came or as it was made.
+/// The id of the request, as it was sent or generated.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The store that does not answer, on every response while it does not.
+/// The store that does not answer; on every response while that lasts.
 pub(super) const X_DEGRADED: HeaderName = HeaderName::from_static("x-degraded");

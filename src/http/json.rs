@@ -11,14 +11,14 @@ use serde::Serialize;
 #[derive(Debug)]
 pub(super) struct Json<T>(pub(super) T);
 
-/// Most answers are shorter.
+/// Initial capacity of an answer; most are shorter.
 const USUAL_BYTES: usize = 512;
 
 impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
         let mut text = Vec::with_capacity(USUAL_BYTES);
         if let Err(error) = serde_json::to_writer(&mut text, &self.0) {
-            // Only of a map whose keys are no texts, which no answer has.
+            // Only a map with keys that are no texts has no JSON form, and no answer has one.
             tracing::error!(%error, "a response can't be written as JSON");
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();
         }

@@ -1,11 +1,11 @@
 //! The cookie in which a browser keeps a token. It holds the token itself, so that it is valid at
-//! every instance, and ends where the token ends.
+//! every instance, and becomes invalid with the token.
 
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, HeaderValue, header};
 
-/// The token that a request to `/session` presents, which checks it itself.
+/// The token that a request to `/session` presents. The endpoint checks it itself.
 #[derive(Clone)]
 pub(super) struct PresentedToken {
     /// The token in the header `Authorization` or in the cookie.
@@ -19,9 +19,10 @@ pub(super) struct PresentedToken {
 /// The name of the cookie, by the scheme of the request.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum SessionCookie {
-    /// By plain HTTP.
+    /// The name over plain HTTP.
     Plain,
-    /// By TLS. Browsers take a cookie of this name only by TLS, for this host and for all paths.
+    /// The name over TLS. Browsers accept a cookie of this name only over TLS, for this host and
+    /// for all paths.
     Secure,
 }
 
@@ -80,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn the_token_is_found_among_other_cookies_by_the_name_of_the_scheme() {
+    fn the_token_is_found_among_other_cookies_by_the_name_for_the_scheme() {
         let both = "a=b; anomaly_counter=one; __Host-anomaly_counter=two; c";
         assert_eq!(token(SessionCookie::Plain, both).as_deref(), Some("one"));
         assert_eq!(token(SessionCookie::Secure, both).as_deref(), Some("two"));
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_end_the_value_is_no_token_of_a_cookie() {
+    fn a_token_with_characters_that_a_cookie_can_not_hold_is_not_stored() {
         for unfit in ["a b", "a;Path=/x", "a\r\nb", "\u{e9}", "a,b", "\"a\""] {
             assert!(SessionCookie::Plain.set(unfit, 1).is_none(), "{unfit:?}");
         }

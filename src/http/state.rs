@@ -1,4 +1,4 @@
-//! The state that handlers share, and what each gets of its request.
+//! The state that handlers share, and the parts of its request that each of them gets.
 
 use std::{ops::Deref, sync::Arc};
 
@@ -52,8 +52,8 @@ impl Deref for AppState {
     }
 }
 
-/// What a handler gets beside the head of its request. It is handed over as axum's state: the
-/// extensions of a request would take a map, and a box for each.
+/// The parts of a request that a handler gets beside the head. They are passed as axum's state: the
+/// extensions of a request would take a map, and a box for each part.
 #[derive(Clone, Debug)]
 pub(super) struct RequestState {
     pub(super) app: AppState,
@@ -67,7 +67,7 @@ pub(super) struct RequestState {
     pub(super) body: Bytes,
 }
 
-/// The value of a parameter of a path without percent-encoding; `None` where it is not UTF-8.
+/// The value of a parameter of a path without percent-encoding; `None` if it is not UTF-8.
 pub(super) type PathValue = Option<Box<str>>;
 
 impl FromRef<RequestState> for AppState {

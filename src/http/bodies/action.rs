@@ -33,7 +33,7 @@ impl ActionBody {
         }
     }
 
-    /// The figures of each action of a history, the most tried first.
+    /// Returns the figures of each action of a history, the most tried first.
     pub(in crate::http) fn of_history(history: &RepairHistory) -> Vec<Self> {
         let figures = history.statistics_by_action();
         figures.into_iter().map(|(action, figures)| Self::new(action, figures)).collect()

@@ -1,5 +1,4 @@
-//! Answers to those who ask again and again: with a tag by which an answer that has not changed is
-//! not sent again.
+//! Answers for clients that poll: an entity tag saves sending an unchanged answer again.
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -13,19 +12,20 @@ use crate::{
     http::{extract::IfNoneMatch, json::Json},
 };
 
-/// A body with the time as of which it is, which changes although nothing else does.
+/// A body with the time of its figures, which changes even if nothing else does.
 pub(in crate::http) trait Dated: Serialize {
     /// Sets the time.
     fn set_as_of(&mut self, as_of: Timestamp);
 }
 
-/// Returns the answer with the tag of all but its time; or only the tag, if the caller has it.
+/// Returns the answer with the entity tag of all but its time; 304 with the tag if the caller has
+/// it.
 pub(in crate::http) fn conditional(
     has: &IfNoneMatch,
     mut undated: impl Dated,
     as_of: Timestamp,
 ) -> Response {
-    // It has a JSON form, as every answer.
+    // Every answer has a JSON form.
     let essence = serde_json::to_vec(&undated).unwrap_or_default();
     let digest = Sha256::digest(essence);
     let digits: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();

@@ -34,7 +34,7 @@ pub(in crate::http) struct CountedBody {
 }
 
 impl CountedBody {
-    /// `mapped` says whether the key mapping has changed one of the four fields.
+    /// Creates the answer. `mapped` is true if the key mapping has changed one of the four fields.
     pub(in crate::http) fn new(answered: Answered<Counted>, mapped: bool) -> Self {
         let Answered { value, degraded } = answered;
         let Counted { outcome, frequency } = value;
@@ -115,13 +115,13 @@ pub(in crate::http) async fn record_each(
         .collect()
 }
 
-/// The first problem after which the client may retry, if any.
+/// Returns the first problem after which the client may retry, if any.
 pub(in crate::http) fn temporary_problem(results: &[Recorded]) -> Option<&Problem> {
     let problems = results.iter().filter_map(|result| result.as_ref().err());
     problems.into_iter().find(|problem| problem.is_temporary())
 }
 
-/// The status of many writes: 202 where any of them waits in the spool.
+/// Returns the status of many writes: 202 if any of them waits in the spool.
 pub(in crate::http) fn write_status_of(results: &[Recorded]) -> StatusCode {
     let waits = |result: &Recorded| matches!(result, Ok(Answered { degraded: Some(_), .. }));
     if results.iter().any(waits) { StatusCode::ACCEPTED } else { StatusCode::OK }

@@ -21,7 +21,7 @@ pub(in crate::http) struct DegradedBody {
 }
 
 impl DegradedBody {
-    /// Of an answer made of several: an estimate where one of them is, as of the oldest.
+    /// Combines several answers: the result is an estimate if one of them is, as of the oldest.
     pub(in crate::http) fn of_all(answers: impl Iterator<Item = Option<Degraded>>) -> Self {
         // An unknown time is the oldest.
         answers.flatten().min_by_key(|degraded| degraded.as_of).into()
@@ -35,7 +35,7 @@ impl From<Option<Degraded>> for DegradedBody {
     }
 }
 
-/// The status of a write: 202 where it waits in the spool.
+/// Returns the status of a write: 202 if it waits in the spool.
 pub(in crate::http) fn write_status(degraded: Option<Degraded>) -> StatusCode {
     if degraded.is_some() { StatusCode::ACCEPTED } else { StatusCode::OK }
 }

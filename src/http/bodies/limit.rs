@@ -2,8 +2,8 @@
 
 use std::str::FromStr;
 
-/// Maximum number of things that an answer lists: `USUAL` without the parameter, and never more
-/// than `MOST`.
+/// Maximum number of items that an answer lists: `USUAL` without the parameter, and never more than
+/// `MOST`.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::http) struct Limit<const USUAL: usize, const MOST: usize>(usize);
 

@@ -71,7 +71,7 @@ pub(in crate::http) struct OccurrenceRequest<'a> {
 }
 
 impl<'a> OccurrenceRequest<'a> {
-    /// The slot of the field `name`, if it is one that the service reads.
+    /// Returns the slot of the field `name`, if it is one that the service reads.
     fn slot(&mut self, name: &str) -> Option<&mut Option<JsonValue<'a>>> {
         Some(match name {
             "alert_name" => &mut self.alert_name,
@@ -217,7 +217,7 @@ impl<'de> Visitor<'de> for PostedVisitor {
         f.write_str("a JSON value")
     }
 
-    // Not derived: of two fields of one name the last counts, as in the stored text.
+    // Not derived: of two fields with the same name the last one counts, as in the stored text.
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Posted<'de>, A::Error> {
         let mut request = OccurrenceRequest::default();
         while let Some(MemberName(name)) = members.next_key()? {
@@ -295,7 +295,7 @@ impl<'a> PostedArray<'a> {
     /// Maximum number of elements.
     pub(in crate::http) const MAX_LENGTH: usize = 1_000;
 
-    /// Parses a body; `None` where it is no array.
+    /// Parses a body; `None` if it is no array.
     pub(in crate::http) fn parse(text: &'a str) -> Result<Option<Self>, Problem> {
         if !text.trim_ascii_start().starts_with('[') {
             return Ok(None);

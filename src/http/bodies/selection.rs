@@ -163,7 +163,7 @@ pub(in crate::http) use selection_parameters;
 /// Maximum number of patterns of a query: each is tried on each distinct text.
 const MAX_PATTERNS: usize = 16;
 
-/// Checks that there are not too many patterns. The fault is that of the last field that has one.
+/// Checks that there are not too many patterns. The problem names the last field that has one.
 pub(in crate::http) fn check_patterns(
     fields: [(&str, &Vec<TextPattern>); 7],
 ) -> Result<(), Problem> {

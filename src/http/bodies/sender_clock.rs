@@ -1,15 +1,15 @@
 //! Senders whose clocks are behind. Their occurrences count too early: before a mark of a permanent
 //! fix that they follow, and outside of windows that they belong to.
 //!
-//! One time that is old on arrival says nothing, because an alert may have fired for long before it
-//! is delivered first, and what is delivered late is old too. But what *counts* has mostly just
-//! begun: from a sender whose clock is right, something is less than a minute old now and then. So
-//! a clock is taken as behind after [`LATE_CALLS`] calls in a row whose newest times were all old,
-//! by about the same. Alerts that have fired for long, as a new instance is told them, differ by
-//! more. A sender that always delivers minutes late looks the same, and the warning says so: its
-//! occurrences count too early all the same.
+//! A single time that is old on arrival proves nothing: an alert may have fired for long before its
+//! first delivery, and the times of a late delivery are old too. But occurrences that *count* have
+//! mostly just begun, so that a sender whose clock is right sends something less than a minute old
+//! now and then. Therefore a clock is considered behind after [`LATE_CALLS`] calls in a row whose
+//! newest times were all old by about the same amount. The ages of alerts that have fired for long,
+//! as a new instance receives them, differ by more. A sender that always delivers minutes late
+//! looks the same, and the warning says so: its occurrences count too early as well.
 //!
-//! Only times that a sender gives, of occurrences that count from the call on, are looked at:
+//! Only times that the sender gives are considered, of occurrences that count from the call on:
 //! neither re-sent alerts nor those that wait in an outage.
 
 use std::{num::NonZeroUsize, sync::LazyLock};
@@ -25,31 +25,32 @@ use crate::{
     telemetry,
 };
 
-/// Age of a time on arrival up to which a clock is right, in seconds.
+/// Maximum age of a time on arrival with which a clock is considered right, in seconds.
 const TOLERANCE_SECONDS: i64 = 60;
-/// Number of calls in a row after which a clock is taken as behind. Where groups of alerts are sent
-/// every five minutes, one in five brings something that is younger than a minute.
+/// Number of calls in a row after which a clock is considered behind. Where groups of alerts are
+/// sent every five minutes, one in five brings something that is younger than a minute.
 const LATE_CALLS: u32 = 10;
 /// Maximum difference of the ages of those calls, in seconds: the usual `group_interval` and
-/// `group_wait` of Alertmanager, and a bit.
+/// `group_wait` of Alertmanager, and a tolerance.
 const SPREAD_SECONDS: i64 = 360;
-/// Age from which a time says nothing about a clock, in seconds: a wrong time zone and a day.
+/// Age from which a time proves nothing about a clock, in seconds: the error of a wrong time zone,
+/// and a day.
 const FARTHEST_SECONDS: i64 = 48 * 3_600;
 /// Seconds between two warnings about a sender.
 const WARNING_SECONDS: i64 = 86_400;
-/// Maximum number of senders that are known at a time. Their names are those of tokens, or
+/// Maximum number of senders that are remembered at a time. Their names are those of tokens, or
 /// addresses.
 const SENDERS: NonZeroUsize = NonZeroUsize::new(256).expect("it is not 0");
 
 static CLOCKS: LazyLock<Mutex<SenderClocks>> = LazyLock::new(Mutex::default);
 
-/// Notes the times of a call's occurrences on their arrival `now`, each with its result.
+/// Notes the times of a call's occurrences, which arrive at `now`, each with its result.
 pub(in crate::http) fn note_times<'a>(
     caller: &Caller,
     now: Timestamp,
     results: impl Iterator<Item = (Timestamp, &'a Result<Answered<Counted>, CounterError>)>,
 ) {
-    // One without a time of its own has exactly that of its arrival.
+    // An occurrence without a time has exactly that of its arrival.
     let newest =
         results.filter(|(at, result)| *at != now && counts(result)).map(|(at, _)| at).max();
     let Some(newest) = newest else { return };
@@ -74,7 +75,7 @@ fn seconds_between(earlier: Timestamp, later: Timestamp) -> i64 {
     (later.as_micros() - earlier.as_micros()) / 1_000_000
 }
 
-/// The senders that were late last; the one that has not been for longest is forgotten first.
+/// The senders that were late; the one whose last late call is oldest is forgotten first.
 #[derive(Debug)]
 struct SenderClocks(LruCache<String, LateRun>);
 
@@ -94,8 +95,8 @@ impl Default for SenderClocks {
 }
 
 impl SenderClocks {
-    /// Notes that the newest time of a call was so many seconds old. Returns by how many seconds
-    /// the sender is late at least, if a warning about it is due.
+    /// Notes that the newest time of a call was `age` seconds old. Returns the minimum delay of the
+    /// sender in seconds, if a warning about it is due.
     fn note(&mut self, sender: &str, now: Timestamp, age: i64) -> Option<i64> {
         if age > FARTHEST_SECONDS {
             return None;
@@ -128,7 +129,7 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_micros(1_774_799_738_000_000);
 
-    /// The warnings about a sender whose calls come every second, with these ages.
+    /// Returns the warnings about a sender whose calls come every second, with these ages.
     fn warnings(ages: impl IntoIterator<Item = i64>) -> Vec<i64> {
         let mut clocks = SenderClocks::default();
         let seconds = 0..;
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_whose_times_are_all_late_by_the_same_is_noted_once_a_day() {
+    fn a_sender_whose_times_are_all_equally_late_is_reported_once_a_day() {
         for behind in [61, 120, 8 * 3_600, 27 * 3_600] {
             let ages = |calls: i64| (0..calls).map(move |n| behind + n * 37 % 300);
             assert!(warnings(ages(9)).is_empty());
@@ -147,14 +148,14 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_in_time_now_and_then_is_right() {
+    fn a_sender_that_is_in_time_now_and_then_has_a_right_clock() {
         let ages = |n: i64| if n % 10 == 9 { 45 } else { 300 };
         assert!(warnings((0..1_000).map(ages)).is_empty());
         assert!(warnings((0..1_000).map(|n| 60 - n % 90)).is_empty(), "or ahead");
     }
 
     #[test]
-    fn alerts_that_have_fired_for_long_say_nothing() {
+    fn alerts_that_have_fired_for_long_prove_no_wrong_clock() {
         assert!(warnings((1..1_000).map(|n| n * 97 % 1_440 * 60)).is_empty());
         assert!(warnings((1..1_000).map(|_| 45 * 86_400)).is_empty());
     }

@@ -1,4 +1,4 @@
-//! `/anomalies`: records occurrences, and reads what is known of an anomaly.
+//! `/anomalies`: records occurrences, and reads an anomaly.
 
 use axum::{extract::State, http::StatusCode};
 use serde::Serialize;
@@ -192,7 +192,7 @@ async fn record_array(
         read.iter().map(|read| read.as_ref().is_ok_and(|read| read.is_mapped)).collect();
     let occurrences = read.into_iter().map(|read| read.map(|read| read.occurrence)).collect();
     let results = record_each(&state.counter, caller, moment, occurrences).await;
-    // Nothing was recorded, some of it for a reason that passes: the client is to retry the call.
+    // Nothing was recorded, partly for a temporary reason: the client has to retry the call.
     if let Some(problem) = temporary_problem(&results)
         && results.iter().all(Result::is_err)
     {

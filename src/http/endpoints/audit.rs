@@ -1,4 +1,4 @@
-//! `/anomalies/{key}/audit`: who has done what about an anomaly.
+//! `/anomalies/{key}/audit`: who has changed what about an anomaly.
 
 use axum::extract::State;
 use serde::Serialize;

@@ -26,8 +26,8 @@ pub(in crate::http) struct Endpoint {
     pub(in crate::http) description: Option<Description>,
 }
 
-/// A handler whatever its arguments are. axum's own `MethodRouter` would clone a box for each call,
-/// and its `Router` put the parameters of the path into the request's extensions.
+/// A handler of any arguments. axum's own `MethodRouter` would clone a box for each call, and its
+/// `Router` would put the parameters of the path into the request's extensions.
 pub(in crate::http) struct RouteHandler(Box<Handling>);
 
 type Handling = dyn Fn(Request, RequestState) -> BoxFuture<'static, Response> + Send + Sync;
@@ -76,21 +76,21 @@ pub(in crate::http) struct Description {
     pub(in crate::http) paths: Paths,
 }
 
-/// The callers who are let in.
+/// The callers who are admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::http) enum Access {
     /// Everybody.
     Public,
     /// Everybody. The endpoint checks the token itself.
     Session,
-    /// Callers whose token has the scope.
+    /// Callers with a token that has the scope.
     Scope(Scope),
-    /// Callers whose token has the scope, and Grafana by its signature.
+    /// Callers with a token that has the scope, and Grafana by its signature.
     ScopeOrSignature(Scope),
 }
 
 impl Access {
-    /// The scope that a token needs; `None` where no token is needed.
+    /// Returns the scope that a token needs; `None` if no token is needed.
     pub(in crate::http) const fn scope(self) -> Option<Scope> {
         match self {
             Self::Public | Self::Session => None,
@@ -102,28 +102,28 @@ impl Access {
 /// The kind of body that an endpoint takes, by which its size is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::http) enum BodyKind {
-    /// A call.
+    /// The body of a call.
     Call,
     /// A delivery of Alertmanager.
     Delivery,
-    /// A short one of a caller without a token.
+    /// A short body of a caller without a token.
     Login,
 }
 
 /// The treatment of calls that programs repeat every few seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::http) enum Routine {
-    /// As any other call.
+    /// They have none.
     No,
-    /// They have no trace.
+    /// They are not traced.
     Scrape,
-    /// They have no trace, and are answered also while the service is overloaded.
+    /// They are not traced, and are answered also while the service is overloaded.
     Probe,
 }
 
 impl Endpoint {
-    /// An endpoint with the method, the path and the description of its handler's attribute. `id`
-    /// is its operation id.
+    /// Creates an endpoint with the method, the path and the description of its handler's
+    /// attribute. `id` is its operation id.
     pub(in crate::http) fn new(id: &str, described: DescribedHandler) -> Self {
         let (mut description, handler) = described;
         let mut endpoint = Self::undescribed("", handler);
@@ -144,7 +144,7 @@ impl Endpoint {
         Self { description: Some(description), ..endpoint }
     }
 
-    /// An endpoint for GET that is no part of the API.
+    /// Creates an endpoint for GET that is no part of the API.
     pub(in crate::http) fn undescribed(path: &str, handler: RouteHandler) -> Self {
         Self {
             path: path.to_owned(),
@@ -191,7 +191,7 @@ mod tests {
     async fn replace() {}
 
     #[test]
-    fn what_a_row_does_not_name_takes_the_most() {
+    fn a_row_without_an_access_takes_the_scope_operate() {
         let endpoint = Endpoint::new("things.replace", routes!(replace));
         assert_eq!(endpoint.access, Access::Scope(Scope::Operate));
         assert_eq!(endpoint.routine, Routine::No);

@@ -1,5 +1,5 @@
-//! `/anomalies/{key}/history`: how often an anomaly has occurred over time, and what was done
-//! about it.
+//! `/anomalies/{key}/history`: the occurrences of an anomaly over time, and the changes of its
+//! state.
 
 use std::{fmt, str::FromStr};
 

@@ -1,4 +1,4 @@
-//! `/anomalies/lookup`: the anomaly that the labels of an alert identify, by no key.
+//! `/anomalies/lookup`: finds the anomaly that the labels of an alert identify, without its key.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +36,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 struct Labels(BTreeMap<String, String>);
 
 impl Labels {
-    /// Returns the signature by which the anomaly of these labels is known to a call.
+    /// Returns the signature that these labels have when they are posted to `to`.
     fn signature(&self, keys: &KeyMapping, to: PostedTo) -> Result<Signature, Problem> {
         let unreadable = |error| {
             Problem::new(ProblemKind::InvalidField, format!("the labels can't be read: {error}"))
@@ -107,8 +107,8 @@ async fn lookup(
     Err(Problem::unknown_labels(by_webhook, similar.as_deref()))
 }
 
-/// Says how many anomalies share the first of the fields, and how to list them; `None` where there
-/// are none, or it takes too long to find out.
+/// Returns a sentence that says how many anomalies share the first of the fields, and how to list
+/// them; `None` if there are none, or if the search takes too long.
 async fn similar(state: &AppState, moment: Moment, signature: &Signature) -> Option<String> {
     let mut fields = signature.named_fields().into_iter().enumerate();
     let (place, (name, text)) = fields.find(|(_, (_, text))| !text.is_empty())?;

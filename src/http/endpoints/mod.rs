@@ -1,5 +1,5 @@
-//! The API: one file a resource, each with its handlers, what they answer, and the rows by which
-//! they are routed, guarded and described.
+//! The API: one file a resource, each with its handlers, their answers, and the rows by which they
+//! are routed, protected and described.
 
 mod alertmanager;
 mod anomalies;

@@ -1,4 +1,4 @@
-//! `/repairs`: records repair attempts, and says which actions are worth trying.
+//! `/repairs`: records repair attempts, and advises which actions are worth trying.
 
 use axum::{extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};

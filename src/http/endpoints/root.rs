@@ -1,4 +1,4 @@
-//! `/`: the page in a browser, and for programs where to go from here.
+//! `/`: the page for browsers, and the paths of the service for programs.
 
 use axum::{
     extract::State,
@@ -62,7 +62,7 @@ async fn root(State(state): State<AppState>, headers: HeaderMap) -> Response {
     response
 }
 
-/// Only browsers name the type of pages. Programs accept anything, or JSON.
+/// Returns true for browsers: only they name the type of pages. Programs accept anything, or JSON.
 fn accepts_html(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::ACCEPT).iter();
     let mut types = values.flat_map(|value| value.to_str().unwrap_or_default().split(','));

@@ -1,4 +1,4 @@
-//! `GET /summary`: how many anomalies there are of each kind.
+//! `GET /summary`: the number of anomalies of each kind.
 
 use std::collections::BTreeMap;
 
@@ -45,7 +45,7 @@ selection_parameters! {
     }
 }
 
-/// Identifying fields, by their place in [`Signature::FIELDS`].
+/// Identifying fields, as indices into [`Signature::FIELDS`].
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "String")]
 struct Fields(Vec<usize>);
@@ -142,7 +142,7 @@ struct GroupBody {
 }
 
 impl From<[u64; 4]> for LevelsBody {
-    /// In the order of [`LevelSet::EACH`].
+    /// Takes the numbers in the order of [`LevelSet::EACH`].
     fn from([none, repeat, escalate, permanent_fix]: [u64; LevelSet::EACH.len()]) -> Self {
         Self { permanent_fix, escalate, repeat, none }
     }

@@ -21,7 +21,7 @@ use crate::http::{
 pub(in crate::http) struct JsonText(Bytes);
 
 impl JsonText {
-    /// The body's text.
+    /// Returns the body's text.
     pub(in crate::http) fn as_str(&self) -> Result<&str, Problem> {
         text(&self.0)
     }
@@ -42,12 +42,12 @@ impl FromRequestParts<RequestState> for JsonText {
 pub(in crate::http) struct DeliveryText(Bytes);
 
 impl DeliveryText {
-    /// The length in bytes.
+    /// Returns the length in bytes.
     pub(in crate::http) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// The body's text. What no text can hold is U+FFFD in it.
+    /// Returns the body's text, in which U+FFFD replaces what no text can hold.
     pub(in crate::http) fn text(&self) -> Cow<'_, str> {
         delivery_text(&self.0)
     }
@@ -89,7 +89,7 @@ impl<T: RequestBody> FromRequestParts<RequestState> for JsonBody<T> {
     }
 }
 
-/// As [`JsonBody`], for a body that may be left out; `null` is the same as none.
+/// Like [`JsonBody`], for a body that may be left out; `null` is the same as none.
 #[derive(Debug)]
 pub(in crate::http) struct OptionalJsonBody<T>(pub(in crate::http) T);
 
@@ -108,16 +108,16 @@ impl<T: RequestBody + Default> FromRequestParts<RequestState> for OptionalJsonBo
     }
 }
 
-/// A header's value is shown up to this length.
+/// Maximum length of a header's value in a problem.
 const SHOWN_CHARS: usize = 100;
 
-/// `is_accepted` gets the media type in lower case.
+/// Checks the content type. `is_accepted` receives the media type in lower case.
 fn check_content_type(
     headers: &HeaderMap,
     is_accepted: impl Fn(&str) -> bool,
 ) -> Result<(), Problem> {
     let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    // Nearly all, without a copy.
+    // Nearly all values are accepted here, without a copy.
     if given.is_some_and(&is_accepted) {
         return Ok(());
     }
@@ -158,7 +158,7 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
 
 const BYTE_ORDER_MARK: &str = "\u{feff}";
 
-/// The text of a body, without a byte order mark.
+/// Returns the text of a body, without a byte order mark.
 fn text(bytes: &[u8]) -> Result<&str, Problem> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         Problem::new(
@@ -169,8 +169,8 @@ fn text(bytes: &[u8]) -> Result<&str, Problem> {
     Ok(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text))
 }
 
-/// The text of a delivery, without a byte order mark. U+FFFD replaces what is not UTF-8, and
-/// halves of surrogate pairs, so that one odd byte does not fail the alerts of a whole group.
+/// Returns the text of a delivery, without a byte order mark. U+FFFD replaces what is not UTF-8,
+/// and halves of surrogate pairs, so that one odd byte does not fail the alerts of a whole group.
 pub(in crate::http) fn delivery_text(bytes: &[u8]) -> Cow<'_, str> {
     let without_mark = bytes.strip_prefix(BYTE_ORDER_MARK.as_bytes()).unwrap_or(bytes);
     without_lone_surrogates(String::from_utf8_lossy(without_mark))
@@ -201,7 +201,7 @@ fn without_lone_surrogates(text: Cow<'_, str>) -> Cow<'_, str> {
     String::from_utf8_lossy(&bytes).into_owned().into()
 }
 
-/// The UTF-16 code unit of the escape that `bytes` begins with, if any.
+/// Returns the UTF-16 code unit of the escape that `bytes` begins with, if any.
 fn escaped_unit(bytes: &[u8]) -> Option<u16> {
     let digits = std::str::from_utf8(bytes.strip_prefix(b"\\u")?.get(..4)?).ok()?;
     u16::from_str_radix(digits, 16).ok()
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_number_is_read_to_its_last_digit() {
-        // serde_json reads it otherwise without its feature `float_roundtrip`.
+        // Without its feature `float_roundtrip`, serde_json reads another number.
         let text = "98349.74407370955";
         assert_eq!(parse::<Value>(text).unwrap().to_string(), text);
     }

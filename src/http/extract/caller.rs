@@ -46,7 +46,7 @@ impl FromRequestParts<RequestState> for EventQuota {
 pub(in crate::http) struct Requester(Actor);
 
 impl Requester {
-    /// The actor of the write. Where the caller gives no name, the token's is taken.
+    /// Returns the actor of the write. If the caller gives no name, that of the token is used.
     pub(in crate::http) fn actor(self, given_name: Option<String>) -> Actor {
         let Actor { token, request_id, .. } = self.0;
         Actor { by: given_name.or_else(|| token.clone()), token, request_id }

@@ -35,7 +35,7 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
     }
 }
 
-/// Returns the id of the field `event_id` or of the header, or makes one up.
+/// Returns the id of the field `event_id` or of the header, or generates one.
 pub(in crate::http) fn event_id(
     from_field: Option<&str>,
     from_header: Option<EventId>,

@@ -40,7 +40,7 @@ pub(super) struct FieldError {
 enum Fault {
     /// The names of the known fields.
     Unknown(&'static [&'static str]),
-    /// It follows the name.
+    /// A text that follows the name of the field.
     Text(String),
 }
 
@@ -49,13 +49,13 @@ impl FieldError {
         Self { name: None, fault: Fault::Text(fault.into()) }
     }
 
-    /// Names the field where the error does not name it yet.
+    /// Names the field if the error does not name it yet.
     pub(super) fn at(mut self, name: &str) -> Self {
         self.name.get_or_insert_with(|| name.to_owned());
         self
     }
 
-    /// `unknown` makes the fault of a field that is not among the known ones.
+    /// Converts the error. `unknown` words the fault of a field that is not among the known ones.
     pub(super) fn into_problem(self, unknown: impl FnOnce(&str) -> String) -> Problem {
         let fault = match self.fault {
             Fault::Unknown(known) => unknown(&known.join(", ")),
@@ -106,7 +106,7 @@ impl Error for FieldError {
     }
 }
 
-/// The same names as those of `json_type_name`.
+/// Returns the name of a type, the same as `json_type_name` does.
 fn type_name(found: Unexpected<'_>) -> &'static str {
     match found {
         Unexpected::Unit | Unexpected::Option => "null",
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_is_named_by_its_type() {
+    fn a_value_that_is_no_object_is_named_by_its_type() {
         let problem = read(json!([])).unwrap_err();
         assert_eq!(problem["detail"], "a report must be a JSON object, not an array");
         assert_eq!(problem["field"], Value::Null);

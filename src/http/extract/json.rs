@@ -10,10 +10,10 @@ use serde_json::value::RawValue;
 
 use crate::{domain::for_each_member, http::problem::Problem};
 
-/// A JSON value that was checked and is not kept; it has the name of its type: "a number".
+/// A JSON value that was checked and is not kept, except for the name of its type: "a number".
 ///
-/// serde's `IgnoredAny` would pass over numbers that no reader can hold, over broken escapes and
-/// over any depth, which fail only when the stored text is read again.
+/// serde's `IgnoredAny` would accept numbers that no reader can hold, broken escapes and any depth,
+/// which fail only when the stored text is read again.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::http) struct CheckedJson(pub(in crate::http) &'static str);
 
@@ -25,7 +25,7 @@ pub(in crate::http) enum JsonValue<'a> {
 }
 
 impl JsonValue<'_> {
-    /// The text, or the name of another type.
+    /// Returns the text, or the name of another type.
     pub(in crate::http) fn text(&self) -> Result<&str, &'static str> {
         match self {
             Self::Text(text) => Ok(text),
@@ -33,7 +33,7 @@ impl JsonValue<'_> {
         }
     }
 
-    /// The text of the field `name`; `null` is the same as no field.
+    /// Returns the text of the field `name`; `null` is the same as no field.
     pub(in crate::http) fn optional_text(&self, name: &str) -> Result<Option<&str>, Problem> {
         match self.text() {
             Ok(text) => Ok(Some(text)),
@@ -181,8 +181,8 @@ impl<'de> Visitor<'de> for JsonValueVisitor {
     }
 }
 
-/// Returns the members of an object that `names` names, each as its text; where a name is there
-/// twice, the last one counts, as everywhere. `None` where `value` is no object.
+/// Returns the members of an object that `names` names, each as its text; if a name occurs twice,
+/// the last one counts, as everywhere. `None` if `value` is no object.
 pub(in crate::http) fn members<'a, const N: usize>(
     value: &'a RawValue,
     names: [&str; N],
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_tree_can_not_hold_is_no_checked_json() {
+    fn a_value_that_a_tree_can_not_hold_is_refused() {
         let deep = "[".repeat(200) + &"]".repeat(200);
         for text in ["1e999", r#""\ud800""#, r#"{"a": "\udc00"}"#, "[1,]", "{} {}", &deep] {
             let tree = serde_json::from_str::<Value>(text).unwrap_err().to_string();

@@ -10,11 +10,11 @@ use crate::{
     },
 };
 
-/// `{key}` of a path.
+/// The parameter `{key}` of a path.
 #[derive(Debug)]
 pub(in crate::http) struct KeyPath(pub(in crate::http) AnomalyKey);
 
-/// `{key}` and `{action}` of a path.
+/// The parameters `{key}` and `{action}` of a path.
 #[derive(Debug)]
 pub(in crate::http) struct ActionPath(pub(in crate::http) AnomalyKey, pub(in crate::http) String);
 
@@ -22,7 +22,7 @@ pub(in crate::http) struct ActionPath(pub(in crate::http) AnomalyKey, pub(in cra
 #[derive(Debug)]
 pub(in crate::http) struct TextPath(pub(in crate::http) String);
 
-/// The parameter at `index`; `None` where it is not UTF-8.
+/// Returns the parameter at `index`; `None` if it is not UTF-8.
 fn value(request: &RequestState, index: usize) -> Option<&str> {
     request.path_values.get(index)?.as_deref()
 }

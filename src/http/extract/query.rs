@@ -17,7 +17,7 @@ use super::fields::FieldError;
 use crate::http::problem::Problem;
 
 /// The parameters of a query. A field of type `Vec` takes a parameter that is repeated; all others
-/// are refused where they are repeated. A type with `deny_unknown_fields` refuses unknown ones.
+/// are refused if they are repeated. A type with `deny_unknown_fields` refuses unknown ones.
 #[derive(Debug)]
 pub(in crate::http) struct Query<T>(pub(in crate::http) T);
 
@@ -97,7 +97,7 @@ impl<'de> MapAccess<'de> for Parameters<'_> {
     }
 }
 
-/// The values of one parameter; there is one at least.
+/// The values of one parameter: at least one.
 struct Values<'a>(Vec<Cow<'a, str>>);
 
 impl<'a> Values<'a> {

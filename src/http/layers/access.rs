@@ -1,4 +1,4 @@
-//! Lets requests in or refuses them by their heads, before their bodies are read.
+//! Admits or refuses requests by their heads, before their bodies are read.
 
 use std::sync::Arc;
 
@@ -18,18 +18,18 @@ use crate::{
     telemetry::{self, Shed},
 };
 
-/// The conditions under which a request is let in.
+/// The conditions under which a request is admitted.
 #[derive(Debug)]
 pub(super) struct AccessPolicy {
     state: AppState,
     origin_policy: OriginPolicy,
 }
 
-/// A caller that was let in.
+/// An admitted caller.
 #[derive(Debug, Default)]
 pub(super) struct Admitted {
     pub(super) caller: Caller,
-    /// The signature of a delivery, which is checked when the body is there.
+    /// The signature of a delivery, which is checked once the body has arrived.
     pub(super) signed: Option<Box<SignedDelivery>>,
 }
 
@@ -38,8 +38,8 @@ impl AccessPolicy {
         Self { state, origin_policy }
     }
 
-    /// Lets a request from the address `client` in; `None` where everybody may send it. `cookie` is
-    /// that of its scheme.
+    /// Admits a request from the address `client`; returns `None` if everybody may send it.
+    /// `cookie` is the session cookie of its scheme.
     pub(super) fn admit<B>(
         &self,
         request: &mut Request<B>,
@@ -104,7 +104,7 @@ impl AccessPolicy {
     }
 }
 
-/// The token behind `Bearer`, or the password of `Basic`, whatever its user.
+/// Returns the token of `Bearer`, or the password of `Basic` with any user.
 fn shown_secret(headers: &HeaderMap) -> Option<String> {
     let text = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, credentials) = text.split_once(' ')?;

@@ -1,5 +1,5 @@
-//! Reads the bodies of requests: none too large or too slow, and not more at a time than there is
-//! memory for.
+//! Reads the bodies of requests, within limits of their size, their duration, and the memory for
+//! all of them.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -25,16 +25,16 @@ use crate::{
     telemetry::{self, Shed},
 };
 
-/// The part of a refused body that is still read, so that its sender reads the answer instead of a
-/// reset connection.
+/// Maximum part of a refused body that is still read, so that its sender reads the answer instead
+/// of a reset connection.
 const DRAIN_BYTES: usize = 32 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 
-/// The first bytes of a body of each connection are set aside from the memory for all: most calls
-/// are that small, and large bodies never keep them out.
+/// Number of bytes that are reserved for the body of each connection, outside of the shared memory:
+/// most calls are that small, so that large bodies never keep them out.
 const FREE_BYTES: usize = 4 << 10;
 
-/// The bodies of callers without a token are no larger, so that they take no memory of others.
+/// The limit of callers without a token: they take no more than the reserved bytes.
 const LOGINS: MaxSize = MaxSize { bytes: FREE_BYTES, remedy: "send the token, and nothing else" };
 
 /// The largest body that an endpoint takes.
@@ -84,13 +84,13 @@ impl BodyLimiter {
         }
     }
 
-    /// Reads the whole body of a request, and logs the refusal of a delivery. A body without a
-    /// meaning is dropped: otherwise callers without a token could have the service wait for
-    /// theirs, and hold them. `caller` is `None` where everybody may call. The body of a login is
+    /// Reads the whole body of a request, and logs the refusal of a delivery. A body that the call
+    /// does not use is not read: otherwise callers without a token could make the service wait for
+    /// theirs, and hold them. `caller` is `None` if everybody may call. The body of a login is
     /// short, and its caller has no token yet.
     ///
     /// # Errors
-    /// When the body is too large, too slow or incomplete, or there is no memory for it.
+    /// If the body is too large, too slow or incomplete, or if there is no memory for it.
     pub(super) async fn read(
         &self,
         kind: BodyKind,
@@ -139,7 +139,7 @@ impl BodyLimiter {
         read
     }
 
-    /// Returns `None` on a timeout.
+    /// Collects the body; returns `None` on a timeout.
     async fn collect_in_time(
         &self,
         body: &mut impl RequestBody,
@@ -177,7 +177,8 @@ impl BodyLimiter {
                 only = data;
                 continue;
             }
-            // Kept as they come, frames of a byte each would take a hundred times their length.
+            // Frames are joined: kept as they arrive, frames of a byte each would take a hundred
+            // times their length.
             if joined.capacity() < length {
                 let capacity = (2 * joined.capacity()).max(wanted).clamp(length, max.bytes);
                 self.enlarge(&mut permit, capacity).await?;
@@ -190,8 +191,8 @@ impl BodyLimiter {
         Ok((bytes, permit))
     }
 
-    /// Extends `permit` to a body of `bytes`. Only a body that has none yet waits for memory: of
-    /// several that wait with a part of it, none might ever get the rest.
+    /// Extends `permit` to a body of `bytes`. Only a body that has none yet waits for memory: if
+    /// several waited with a part of theirs, none might ever get the rest.
     async fn enlarge(&self, permit: &mut BodyPermit, bytes: usize) -> Result<(), Problem> {
         let counted = bytes.saturating_sub(FREE_BYTES);
         let held = permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
@@ -204,7 +205,8 @@ impl BodyLimiter {
             Some(_) => memory.try_acquire_many_owned(count).ok(),
             None => {
                 let turn = memory.acquire_many_owned(count);
-                // Before the body itself is too slow, so that its sender reads the right reason.
+                // This timeout is shorter than the body's own, so that its sender reads the right
+                // reason.
                 time::timeout(self.timeout / 2, turn).await.ok().and_then(Result::ok)
             }
         };
@@ -299,7 +301,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_without_a_meaning_is_not_waited_for() {
+    async fn the_service_does_not_wait_for_a_body_that_it_does_not_use() {
         let endless = || Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
         let caller = Caller::default();
         for (method, caller) in [(Method::GET, Some(&caller)), (Method::POST, None)] {
@@ -310,14 +312,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_limit_is_of_the_whole_body() {
+    async fn the_limit_applies_to_the_whole_body() {
         let half = vec![b' '; MAX_BODY_BYTES / 2];
         assert_eq!(read(&limiter(), &[&half, &half]).await.unwrap().0.len(), MAX_BODY_BYTES);
         assert!(read(&limiter(), &[&half, &half, b"x"]).await.is_err());
     }
 
     #[tokio::test]
-    async fn while_large_bodies_take_all_memory_small_ones_come_in() {
+    async fn small_bodies_are_read_while_large_ones_take_all_memory() {
         let limiter = limiter();
         let large = vec![b' '; MAX_BODY_BYTES];
         let first = read(&limiter, &[&large]).await.unwrap();

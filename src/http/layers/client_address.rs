@@ -38,8 +38,9 @@ impl ProxyConfig {
         if is_peer { Arc::clone(&peer.text) } else { client.to_string().into() }
     }
 
-    /// Returns the nearest address that is not a trusted proxy's. Each proxy adds its own peer on
-    /// the right; what is left of that address may be made up by the client.
+    /// Returns the nearest address that is not a trusted proxy's. Each proxy appends the address of
+    /// its peer on the right; anything to the left of the returned address may be forged by the
+    /// client.
     fn behind(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut nearest = peer;
         if !self.trusts(nearest) {
@@ -57,7 +58,7 @@ impl ProxyConfig {
         nearest
     }
 
-    /// Returns whether the client sent a request with these headers by TLS. `is_own` is true where
+    /// Returns whether the client sent a request with these headers over TLS. `is_own` is true if
     /// the connection to this service is TLS.
     pub(super) fn is_https(
         &self,
@@ -68,7 +69,7 @@ impl ProxyConfig {
         if !self.trusts(connection.peer.address) {
             return is_own;
         }
-        // The nearest proxy's is the last one.
+        // The last value is that of the nearest proxy.
         let said = headers.get_all(X_FORWARDED_PROTO).iter().next_back();
         let said = said.and_then(|said| said.to_str().ok()?.rsplit(',').next());
         said.map_or(is_own, |said| said.trim().eq_ignore_ascii_case("https"))
@@ -79,7 +80,7 @@ impl ProxyConfig {
     }
 }
 
-/// Some proxies add the port, and IPv6 addresses have brackets or not.
+/// Parses an address. Some proxies add the port, and some put IPv6 addresses into brackets.
 fn address(hop: &str) -> Option<IpAddr> {
     let bare = hop.trim_matches(['[', ']']).parse();
     let address = bare.or_else(|_| hop.parse().map(|hop: SocketAddr| hop.ip()));
@@ -98,7 +99,8 @@ fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D:
     text_list(deserializer)?.into_iter().map(network).collect()
 }
 
-/// Peers are compared as IPv4 where they are, also on an IPv6 socket.
+/// Returns a network of IPv4-mapped addresses as IPv4, because peers are compared as IPv4 also on
+/// an IPv6 socket.
 fn canonical(network: IpNet) -> IpNet {
     let IpNet::V6(mapped) = network else { return network };
     let prefix = mapped.prefix_len().checked_sub(IPV4_MAPPED_PREFIX);
@@ -123,13 +125,13 @@ mod tests {
     }
 
     #[test]
-    fn without_a_trusted_proxy_the_header_is_not_believed() {
+    fn without_a_trusted_proxy_the_header_is_ignored() {
         assert_eq!(client(&[], "10.0.0.1", &["198.51.100.7"]), "10.0.0.1");
         assert_eq!(client(&["10.0.0.0/8"], "192.0.2.1", &["198.51.100.7"]), "192.0.2.1");
     }
 
     #[test]
-    fn the_nearest_address_that_is_no_proxys_is_the_clients() {
+    fn the_client_has_the_nearest_address_that_is_no_proxys() {
         let proxies = ["10.0.0.0/8", "2001:db8::1"];
         let behind = |peer: &str, forwarded: &[&str]| client(&proxies, peer, forwarded);
         assert_eq!(behind("10.0.0.1", &["198.51.100.7"]), "198.51.100.7");
@@ -139,7 +141,7 @@ mod tests {
         assert_eq!(client(&["::ffff:10.0.0.0/104"], "10.0.0.1", &["192.0.2.7"]), "192.0.2.7");
         assert_eq!(client(&["::ffff:10.0.0.1"], "10.0.0.1", &["192.0.2.7"]), "192.0.2.7");
         assert_eq!(behind("::ffff:10.0.0.1", &["::ffff:198.51.100.7"]), "198.51.100.7");
-        // All of them proxies: the farthest.
+        // If all of them are proxies, the farthest one counts.
         assert_eq!(behind("10.0.0.1", &["10.0.0.3, 10.0.0.2"]), "10.0.0.3");
         assert_eq!(behind("10.0.0.1", &[]), "10.0.0.1");
     }

@@ -33,9 +33,9 @@ use crate::{
 };
 
 /// Maximum time that a request waits for a permit: in a burst, and in an overload. This is
-/// "controlled delay" as in Ben Maurer, "Fail at Scale", ACM Queue 13 (8), 2015. The first outlasts
-/// the timeout of a Redis command: one that hangs must not look like an overload, because the spool
-/// takes its write.
+/// "controlled delay" as in Ben Maurer, "Fail at Scale", ACM Queue 13 (8), 2015. The first is
+/// longer than the timeout of a Redis command: a command that hangs must not look like an overload,
+/// because the spool takes its write.
 const BURST_TIMEOUT: Duration = Duration::from_millis(800);
 const OVERLOAD_TIMEOUT: Duration = Duration::from_millis(10);
 /// An overload begins when no permit was free for this long, and ends when none was refused for
@@ -52,8 +52,8 @@ pub(super) struct ConcurrencyLimiter {
     /// The number of requests that wait for a permit.
     waiting: AtomicU64,
     started: Instant,
-    /// The last times at which a permit was free for a new request and was refused, in
-    /// milliseconds since `started`.
+    /// The last times at which a permit was free for a new request, and at which one was refused,
+    /// in milliseconds since `started`.
     last_free_ms: AtomicU64,
     last_refused_ms: AtomicU64,
 }
@@ -71,7 +71,7 @@ impl ConcurrencyLimiter {
         }
     }
 
-    /// Has `handle` answer a request with its whole body, or refuses it. `admitted` is `None` where
+    /// Lets `handle` answer a request with its whole body, or refuses it. `admitted` is `None` if
     /// everybody may call.
     pub(super) async fn answer<F: Future<Output = Response>>(
         &self,
@@ -85,7 +85,8 @@ impl ConcurrencyLimiter {
         if self.is_queue_full() {
             return self.refuse();
         }
-        // Before the request has a permit, so that a slow sender keeps it from nobody.
+        // The body is read before the request takes a permit, so that a slow sender keeps it from
+        // nobody.
         let caller = admitted.as_ref().map(|admitted| &admitted.caller);
         let read = self.bodies.read(kind, caller, &head, body).await;
         let (body, _body_permit) = match read {
@@ -93,7 +94,7 @@ impl ConcurrencyLimiter {
             Err(problem) => return problem.into_response(),
         };
         let Some(_busy) = connection.slot.begin_request() else {
-            // The connection closes, and a write now would have no answer.
+            // The connection is closing, so that a write would have no answer.
             return pending().await;
         };
         let Some(_permit) = self.permit().await else { return self.refuse() };
@@ -106,7 +107,7 @@ impl ConcurrencyLimiter {
         })
     }
 
-    /// Waits for a permit; `None` on a timeout.
+    /// Waits for a permit; returns `None` on a timeout.
     async fn permit(&self) -> Option<SemaphorePermit<'_>> {
         if let Ok(permit) = self.permits.try_acquire() {
             self.last_free_ms.store(self.now_ms(), Ordering::Relaxed);
@@ -148,7 +149,7 @@ impl ConcurrencyLimiter {
     }
 
     fn now_ms(&self) -> u64 {
-        // Enough for some five hundred million years.
+        // 64 bits are enough for some five hundred million years.
         self.started.elapsed().as_millis() as u64
     }
 }

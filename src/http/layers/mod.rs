@@ -1,9 +1,9 @@
 //! The layers around every request: its route, id, metrics, trace and log fields, who may send it,
 //! and the limits of bodies and concurrency.
 //!
-//! All of them are one future, in which the handler's is the only box. As layers of tower each
-//! would box its own, and pass on what it knows in the request's extensions: a quarter of the time
-//! of a request.
+//! All of them are one future, with only one box, that of the handler. As layers of tower, each
+//! would box its own future and pass its results on in the request's extensions, which would take a
+//! quarter of the time of a request.
 
 mod access;
 mod body_limiter;
@@ -55,16 +55,16 @@ pub use origin_policy::BrowserConfig;
 const NO_ROUTE: &str = "none";
 const OTHER_METHOD: &str = "other";
 
-/// The ways on which requests arrive.
+/// The ways in which requests arrive.
 #[derive(Clone, Debug)]
 pub struct Exposure {
     /// The section `browser` of the configuration.
     pub browser: BrowserConfig,
     /// The section `proxy` of the configuration.
     pub proxy: ProxyConfig,
-    /// Only programs of this machine reach the service.
+    /// True if only programs of this machine can reach the service.
     pub is_local: bool,
-    /// The service itself speaks TLS.
+    /// True if the service itself speaks TLS.
     pub has_tls: bool,
 }
 
@@ -73,15 +73,15 @@ pub struct HttpService {
     state: AppState,
     routes: RouteTable,
     proxy: ProxyConfig,
-    /// `None` where no page of another site may call.
+    /// `None` if no page of another site may call.
     cors: Option<CorsLayer>,
     access: AccessPolicy,
     limiter: ConcurrencyLimiter,
-    /// The service itself speaks TLS.
+    /// True if the service itself speaks TLS.
     has_tls: bool,
 }
 
-/// What is known of a request from its head.
+/// The facts about a request that its head gives.
 #[derive(Clone)]
 struct Arrival {
     connection: Arc<ClientConnection>,
@@ -112,8 +112,8 @@ impl HttpService {
         }
     }
 
-    /// Answers a request, also where its handler panics. It is measured, traced, and named by all
-    /// that is logged meanwhile.
+    /// Answers a request, also if its handler panics. The request is measured and traced, and all
+    /// log lines meanwhile have its fields.
     async fn answer(
         &self,
         connection: Arc<ClientConnection>,
@@ -145,8 +145,8 @@ impl HttpService {
         response
     }
 
-    /// A panic is a problem too. A line for each request is only at `debug`; errors are logged
-    /// where they are known, and an outage is not one line a request.
+    /// Answers a request; a panic becomes a problem. Requests have a log line at `debug` only:
+    /// errors are logged where they occur, and an outage must not be one line a request.
     async fn answer_or_problem(
         &self,
         arrival: Arrival,
@@ -161,7 +161,7 @@ impl HttpService {
         response
     }
 
-    /// Answers the pages of allowed origins as browsers ask for it.
+    /// Answers a request, with the CORS headers that browsers need for pages of allowed origins.
     async fn answer_to_origin(
         &self,
         arrival: Arrival,
@@ -177,7 +177,7 @@ impl HttpService {
                 response
             }
         };
-        // It only reads the state.
+        // This only reads the state of the store, and does not call it.
         if let Some(store) = self.state.counter.degraded_store() {
             response.headers_mut().insert(X_DEGRADED, HeaderValue::from_static(store));
         }
@@ -227,10 +227,10 @@ impl fmt::Debug for HttpService {
     }
 }
 
-/// The longest id of a caller that is taken over. It is kept in audits and operations.
+/// Maximum length of a caller's id of a request, because audits and operations store it.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
-/// The id that was sent, or else a new one: also in place of one that is too long or not printable.
+/// Returns the id that was sent; a new one if it is missing, too long or not printable.
 fn request_id(headers: &HeaderMap) -> RequestId {
     let is_fit = |id: &&HeaderValue| {
         let id = id.as_bytes();
@@ -241,8 +241,8 @@ fn request_id(headers: &HeaderMap) -> RequestId {
     sent.map_or_else(|| RequestId::New(Uuid::now_v7()), RequestId::Sent)
 }
 
-/// Begins the trace of a request; `None` where traces are off, and for requests that programs
-/// repeat every few seconds.
+/// Begins the trace of a request; `None` if traces are off, and for requests that programs repeat
+/// every few seconds.
 fn begin_span(
     request: &http::Request<Incoming>,
     route: RouteMatch,
@@ -271,7 +271,7 @@ async fn traced(span: RequestSpan, answering: impl Future<Output = Response>) ->
     response
 }
 
-/// Returns the name of a standard method; clients may make up others.
+/// Returns the name of a standard method; clients may send any other.
 fn standard_name(method: &Method) -> Option<&'static str> {
     Some(match *method {
         Method::GET => "GET",

@@ -13,7 +13,8 @@ use crate::http::{
     problem::{Problem, ProblemKind},
 };
 
-/// The relation between the site of the page that makes a request and the service's.
+/// The header with the relation between the service's site and that of the page that sends a
+/// request.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The section `browser` of the configuration.
@@ -23,8 +24,8 @@ pub struct BrowserConfig {
     /// The origins whose pages may call.
     #[serde(deserialize_with = "origins")]
     pub allowed_origins: Vec<HeaderValue>,
-    /// The names, beside addresses and `localhost`, by which the service is called where it
-    /// requires no token.
+    /// The names, beside addresses and `localhost`, by which the service is called if it requires
+    /// no token.
     #[serde(deserialize_with = "text_list")]
     pub allowed_hosts: Vec<String>,
 }
@@ -33,7 +34,7 @@ pub struct BrowserConfig {
 #[derive(Debug)]
 pub(super) struct OriginPolicy {
     config: BrowserConfig,
-    /// Only programs of this machine reach the service.
+    /// True if only programs of this machine can reach the service.
     is_local: bool,
 }
 
@@ -42,7 +43,7 @@ impl OriginPolicy {
         Self { config, is_local }
     }
 
-    /// Lets a request in, unless another site's page sends it. `is_open` where no token is
+    /// Admits a request, unless another site's page sends it. `is_open` is true if no token is
     /// required.
     pub(super) fn admit<B>(&self, request: &Request<B>, is_open: bool) -> Result<(), Problem> {
         let headers = request.headers();
@@ -61,13 +62,13 @@ impl OriginPolicy {
         Err(Problem::new(ProblemKind::CrossOrigin, detail))
     }
 
-    /// Lets a request in that its browser adds a cookie to, unless it changes something and does
-    /// not come from the service's own page.
+    /// Admits a request with a cookie, unless it changes something and does not come from the
+    /// service's own page: browsers add cookies to the requests of any page.
     pub(super) fn admit_cookie<B>(request: &Request<B>) -> Result<(), Problem> {
         let headers = request.headers();
         let is_own = match headers.get(SEC_FETCH_SITE) {
             Some(site) => site == "same-origin",
-            // Browsers send it only where they trust the connection, as by TLS.
+            // Browsers send this header only over connections that they trust, such as TLS.
             None => {
                 headers.get(header::ORIGIN).is_some_and(|origin| is_at(origin, host_of(request)))
             }
@@ -107,14 +108,15 @@ impl OriginPolicy {
         Some(layer)
     }
 
-    /// Only browsers send an origin.
+    /// Returns false if the request comes from a page of another site. Only browsers send an
+    /// origin, so a request without one comes from a program.
     fn is_own_page(&self, headers: &HeaderMap, host: Option<&str>) -> bool {
         let Some(origin) = headers.get(header::ORIGIN) else { return true };
         is_at(origin, host) || self.config.allowed_origins.contains(origin)
     }
 
     fn is_own_name(&self, host: &str) -> bool {
-        // Nearly all, and ten times faster.
+        // Nearly all hosts are addresses, which are checked ten times faster.
         if host.parse::<SocketAddr>().is_ok() || host.parse::<IpAddr>().is_ok() {
             return true;
         }
@@ -217,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_not_the_services_own_is_not_answered_without_a_token() {
+    fn without_tokens_a_host_name_that_is_not_the_services_own_is_refused() {
         for (host, is_own) in [
             ("127.0.0.1:8080", true),
             ("[::1]:8080", true),

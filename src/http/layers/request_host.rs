@@ -11,8 +11,8 @@ use crate::http::problem::{Problem, ProblemKind};
 const HTTP_PORT: u16 = 80;
 const HTTPS_PORT: u16 = 443;
 
-/// Returns the host that a request names, with its port if that is given: of its target, or else of
-/// its header `Host`.
+/// Returns the host that a request names, with its port if that is given: the host of its target
+/// or, without one, of its header `Host`.
 pub(super) fn host_of<B>(request: &Request<B>) -> Option<&str> {
     let in_header = || request.headers().get(header::HOST)?.to_str().ok();
     request.uri().authority().map(Authority::as_str).or_else(in_header)
@@ -35,7 +35,7 @@ pub(super) fn check_host<B>(request: &Request<B>) -> Result<(), Problem> {
     let Ok(host) = host.to_str() else {
         return malformed("the Host header is not text: send a name or an address");
     };
-    // Nearly all are addresses or plain names, which need no copy for being read.
+    // Nearly all hosts are addresses or plain names, which are checked without a copy.
     let is_simple = || host.parse::<SocketAddr>().is_ok() || is_plain_name(host);
     if request.uri().authority().is_none() && (host.is_empty() || is_simple()) {
         return Ok(());

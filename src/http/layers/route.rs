@@ -23,7 +23,8 @@ use crate::{
 /// A path of the service.
 #[derive(Debug)]
 pub(super) struct Route {
-    /// It has the names of the parameters: there are as many paths of requests as anomalies.
+    /// The path with the names of its parameters, because requests have as many paths as there are
+    /// anomalies.
     path: Box<str>,
     routine: Routine,
     body: BodyKind,
@@ -72,8 +73,8 @@ impl Route {
     }
 }
 
-/// Returns who may call what no endpoint names: callers with the scope `operate`, but for reads,
-/// which answer every reader that there is nothing.
+/// Returns who may call paths and methods without an endpoint: callers with the scope `operate`
+/// and, for reads, all readers, who learn that there is nothing.
 fn unnamed(method: &Method) -> Access {
     match *method {
         Method::GET | Method::HEAD => Access::Scope(Scope::Read),
@@ -102,7 +103,7 @@ impl RouteMatch {
         self.0.map_or(Routine::No, |route| route.routine)
     }
 
-    /// Has the handler of the request's method answer it.
+    /// Lets the handler of the request's method answer it.
     pub(super) async fn answer(self, request: Request, state: RequestState) -> Response {
         let Some(route) = self.0 else { return unknown_route(request.uri().path()) };
         let Some(taken) = route.method(request.method()) else {
@@ -119,7 +120,7 @@ fn unknown_route(path: &str) -> Response {
     Problem::new(ProblemKind::UnknownRoute, detail).into_response()
 }
 
-/// The answer to a HEAD: it has the length of the body that a GET would have had.
+/// Returns the answer to a HEAD, with the length of the body that a GET would have had.
 fn without_body(mut response: Response) -> Response {
     if let Some(length) = response.body().size_hint().exact() {
         response.headers_mut().entry(header::CONTENT_LENGTH).or_insert_with(|| length.into());
@@ -127,7 +128,7 @@ fn without_body(mut response: Response) -> Response {
     response.map(|_| Body::empty())
 }
 
-/// All paths of the service. Built once, and never freed.
+/// All paths of the service. They are built once and never freed.
 #[derive(Debug, Default)]
 pub(super) struct RouteTable(matchit::Router<&'static Route>);
 
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_takes_its_own_scope_and_operate_where_it_names_none() {
+    fn an_endpoint_takes_its_own_scope_or_operate_if_it_names_none() {
         assert_eq!(scope(&Method::GET, "/things"), Some(Scope::Ingest));
         assert_eq!(scope(&Method::HEAD, "/things"), Some(Scope::Ingest));
         assert_eq!(scope(&Method::PUT, "/things"), Some(Scope::Operate));
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_endpoint_names_is_read_by_readers_and_else_takes_the_most() {
+    fn a_path_without_an_endpoint_takes_the_scope_read_for_a_get_and_operate_otherwise() {
         assert_eq!(scope(&Method::GET, "/nothing"), Some(Scope::Read));
         assert_eq!(scope(&Method::POST, "/nothing"), Some(Scope::Operate));
         assert_eq!(scope(&Method::DELETE, "/things"), Some(Scope::Operate));

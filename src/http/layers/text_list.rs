@@ -7,7 +7,7 @@ use serde::{
     de::{Error, SeqAccess, Visitor, value::SeqAccessDeserializer},
 };
 
-/// A list, or one text with commas, as the environment gives it.
+/// Reads a list, or one text with commas, as the environment gives it.
 pub(super) fn text_list<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<String>, D::Error> {

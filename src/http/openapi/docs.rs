@@ -26,16 +26,17 @@ pub(in crate::http) fn endpoints() -> Vec<Endpoint> {
     ]
 }
 
-/// The page loads nothing from elsewhere, and asks nobody else.
+/// The policy of the page: it loads nothing from other sites, and sends nothing to them.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; connect-src 'self'; script-src 'self'; \
                                        style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
                                        base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// Made when it is first asked for, because most instances never are.
+/// Created at the first request, because most instances never get one.
 static DOCUMENT: LazyLock<Bytes> =
     LazyLock::new(|| format!("{}\n", describe(endpoints::all().chain(endpoints()))).into());
 
-/// The page's settings. Without them it would have swagger.io check the document.
+/// The page's settings. Without them, the page would send the document to swagger.io for
+/// validation.
 static PAGE_CONFIG: LazyLock<Arc<Config<'static>>> =
     LazyLock::new(|| Arc::new(Config::from("openapi.json").validator_url("none")));
 
@@ -72,7 +73,7 @@ async fn page() -> impl IntoResponse {
     (policy, Html(include_str!("docs.html")))
 }
 
-/// A part of the page.
+/// A file of the page.
 async fn part(TextPath(name): TextPath) -> Result<impl IntoResponse, Problem> {
     let file = utoipa_swagger_ui::serve(&name, Arc::clone(&PAGE_CONFIG)).ok().flatten();
     let file = file.ok_or_else(|| {

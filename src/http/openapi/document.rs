@@ -1,6 +1,5 @@
-//! The document that describes the API, as OpenAPI 3.1 has it. What a call takes and answers is
-//! described beside its handler; this adds what all of them share: who may call, the problems, the
-//! headers.
+//! The document of the API in OpenAPI 3.1. Handlers describe their own parameters and answers; this
+//! module adds the parts that all of them share: access, problems and headers.
 
 use std::collections::BTreeSet;
 
@@ -38,7 +37,7 @@ use crate::{
 )]
 struct Outline;
 
-/// Describes the API that `endpoints` make.
+/// Describes the API of `endpoints`.
 pub(super) fn describe(endpoints: impl Iterator<Item = Endpoint>) -> Value {
     let mut outline = Outline::openapi();
     let mut described = Vec::new();
@@ -102,7 +101,7 @@ fn reference(kind: &str, name: &str) -> Value {
     json!({"$ref": format!("#/components/{kind}/{name}")})
 }
 
-/// Adds to an operation who may call it, the headers of its answers, and its problems.
+/// Adds the access, the headers of answers, and the problems to an operation.
 fn complete(endpoint: &Endpoint, operation: &mut Value) {
     operation["security"] = security(endpoint.access);
     for (_, response) in members(&mut operation["responses"]) {
@@ -146,7 +145,7 @@ fn problem_statuses(endpoint: &Endpoint, has_body: bool) -> BTreeSet<StatusCode>
     kinds.into_iter().map(ProblemKind::status).collect()
 }
 
-/// A response for each status that problems have.
+/// Returns a response for each status that problems have.
 fn responses() -> Value {
     let mut responses = Map::new();
     for kind in ProblemKind::ALL {
@@ -170,7 +169,7 @@ fn responses() -> Value {
     responses.into()
 }
 
-/// A status in the manner of names: `NotFound`.
+/// Returns the name of a response with a status: `NotFound`.
 fn response_name(status: StatusCode) -> String {
     status.canonical_reason().unwrap_or_default().replace(' ', "")
 }
@@ -232,8 +231,8 @@ fn headers() -> Value {
     })
 }
 
-/// One of the identifying fields at least must not be empty; an alias counts where its name is not
-/// there.
+/// Returns the schema by which at least one of the identifying fields is not empty; an alias counts
+/// if its canonical name is absent.
 fn identified_by() -> Value {
     let filled =
         |field: &str| json!({"required": [field], "properties": {field: {"minLength": 1}}});
@@ -249,7 +248,8 @@ fn identified_by() -> Value {
     alternatives.into()
 }
 
-/// An alias must be a text where its name is not there, and is like any other field where it is.
+/// Returns the schema by which an alias is a text if its canonical name is absent, and otherwise
+/// like any other field.
 fn aliases() -> Value {
     let alternatives = |(name, alias): (&str, &str)| {
         let text = json!({"properties": {alias: {"type": "string"}}});

@@ -1,4 +1,4 @@
-// One anomaly: why it has its level, what happened, which repairs worked, who did what.
+// The view of one anomaly: its level with the reason, its history, its repairs, and its audit.
 
 import { read, tryRead } from "./api.js";
 import { bandsOf, chart, chartTable, stepName } from "./chart.js";
@@ -67,7 +67,7 @@ const withCurl = (isOpen, lines, isShown) =>
 const notKnown = () => h("p.quiet", NOT_KNOWN);
 
 /**
- * What scrolls by itself.
+ * Content that scrolls by itself.
  * @param {string} label
  * @param {Child} content
  */
@@ -181,7 +181,7 @@ function fix({ anomaly }, { isOpen, canOperate }) {
  * @param {import("./types").AuditEntry} entry
  * @returns {Child}
  */
-function deed({ event, fix_description, reason, action, success }) {
+function eventText({ event, fix_description, reason, action, success }) {
   if (event === "marked_fixed") return ["marked as fixed: ", h("bdi", fix_description)];
   if (event === "unmarked_fixed") return ["removed the mark", reason && [": ", h("bdi", reason)]];
   if (event !== "repair_attempted") return event;
@@ -197,7 +197,7 @@ function audit({ anomaly: { anomaly_key: key }, audit: found }, isOpen) {
   const rows = found.ok.entries.map((entry) => {
     const { at, by, token, request_id: id } = entry;
     const title = [token && `token ${token}`, id && `request ${id}`].filter(Boolean).join(", ");
-    return fact([timeAt(at), by && h("bdi", { title }, ` ${by}`)], deed(entry));
+    return fact([timeAt(at), by && h("bdi", { title }, ` ${by}`)], eventText(entry));
   });
   return card("Who did what", rows.length ? scrolled("Who did what", h("dl.fields", rows))
     : h("p.quiet", "No entries yet."),

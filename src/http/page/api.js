@@ -1,12 +1,12 @@
-// Calls of the service. What the page can do, curl can: there is no other way in.
+// Calls of the service. The page uses the public API only: curl can do whatever it can.
 
-/** Longer than the service's own limit for an answer. */
+/** Timeout of a call: longer than the service's own limit for an answer. */
 const TIMEOUT_MS = 35_000;
 
 /** Beyond this number of remembered answers, all are forgotten. */
 const MAX_REMEMBERED = 60;
 
-/** Why there is no answer: a problem of the service, or no connection (status 0). */
+/** The reason why there is no answer: a problem of the service, or no connection (status 0). */
 export class Problem extends Error {
   /**
    * @param {number} status
@@ -26,7 +26,7 @@ export class Problem extends Error {
  */
 const remembered = new Map();
 
-/** Forgets all answers, which may be those of another reader. */
+/** Forgets all answers, because they may be those of another reader. */
 export const forget = () => remembered.clear();
 
 /**
@@ -48,8 +48,8 @@ async function ask(path, init) {
 }
 
 /**
- * Reads a path, with the time of the answer by the service's clock. What has not changed is not
- * sent again.
+ * Reads a path, with the time of the answer by the service's clock. An unchanged answer is not sent
+ * again.
  * @param {string} path
  * @returns {Promise<{body: any, at: Date}>}
  */
@@ -66,7 +66,7 @@ export async function read(path) {
 }
 
 /**
- * Reads a path; a problem is a value.
+ * Reads a path, and returns a problem as a value instead of throwing it.
  * @param {string} path
  * @returns {Promise<import("./types").Outcome<any>>}
  */
@@ -80,7 +80,7 @@ export async function tryRead(path) {
 }
 
 /**
- * Makes a change, and returns the status of the answer: 202 where it waits for the store.
+ * Makes a change, and returns the status of the answer: 202 if the change waits for the store.
  * @param {string} method
  * @param {string} path
  * @param {object} [body]

@@ -10,7 +10,7 @@ import { dayMonth, hourMinute, moment, number, plural, weekday } from "./format.
 const HOUR = 3_600_000;
 const DAY = 24 * HOUR;
 
-/** Where the lanes begin and end, from above, in pixels. */
+/** The upper and lower ends of the lanes, from the top, in pixels. */
 const BARS_TOP = 34;
 const BARS_END = 98;
 const COUNT_TOP = 124;
@@ -19,7 +19,7 @@ const REPAIRS = 274;
 const LANES_END = 286;
 const HEIGHT = 310;
 
-/** The least distance of two lines of text. */
+/** Minimum distance between two lines of text. */
 const LINE = 14;
 
 const CROSS = "M-4-4 4 4M4-4-4 4";
@@ -27,7 +27,7 @@ const CIRCLE = "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0-9 0";
 
 /**
  * The number of occurrences in 24 hours at which each level begins, from the lowest. Conditions of
- * other windows, and those with several terms, are no line in this picture.
+ * other windows, and those with several terms, have no line in this picture.
  * @param {History} history
  */
 export function bandsOf({ bands }) {
@@ -43,7 +43,7 @@ export function bandsOf({ bands }) {
 }
 
 /**
- * A name as part of a line, whatever its length and the direction of its script.
+ * A name as part of a line: shortened, and isolated from the direction of the text around it.
  * @param {string} name
  */
 const isolated = (name) => `\u2068${name.slice(0, 40)}\u2069`;
@@ -80,7 +80,7 @@ const repairsOf = ({ events }) => events.filter(({ event }) => event === "repair
   }));
 
 /**
- * The times at which the axis has its words.
+ * The times at which the axis is labelled.
  * @param {number} from
  * @param {number} to
  * @param {number} width
@@ -96,7 +96,7 @@ function ticks(from, to, width) {
   for (let day = 0; at.getTime() <= to; day += 1) {
     const isShown = isHours ? at.getHours() % every === 0 : day % every === 0;
     if (isShown && at.getTime() >= from) found.push({ at: at.getTime(), text: words(at) });
-    // A day has 23 or 25 hours where clocks change.
+    // A day has 23 or 25 hours when clocks change.
     if (isHours) at.setTime(at.getTime() + HOUR);
     else at.setDate(at.getDate() + 1);
   }
@@ -104,7 +104,7 @@ function ticks(from, to, width) {
 }
 
 /**
- * What the picture says of one bucket.
+ * The text about one bucket.
  * @param {History} history
  * @param {number} index
  */
@@ -118,7 +118,7 @@ export function bucketText({ buckets, step_seconds }, index) {
 }
 
 /**
- * "15 min", "h", "6 h": behind "per".
+ * The width of a bucket for use after "per": "15 min", "h", "6 h".
  * @param {History} history
  */
 export function stepName({ step_seconds: seconds }) {
@@ -197,20 +197,20 @@ export function chart(history, regressed, width) {
     words(`band-name.${level}`, right + 8, above, `${name}≥ ${number(start)}`);
   });
   path("base", `M${left} ${COUNT_END}H${right}`);
-  // Without what is not known, which is the beginning.
+  // Counts that are not known, which are at the beginning, are left out.
   path("line", buckets.map(({ start, count_24h: day }) =>
     (day === null ? "" : `L${x(Date.parse(start) + step)} ${y(day)}`)).join("").replace("L", "M"));
   if (peak) scale(y(peak) + 4, peak);
   scale(COUNT_END + 4, 0);
 
-  // A form for each outcome, and not only a colour.
+  // Each outcome has a shape of its own, and not only a colour.
   for (const { at, success, text } of repairsOf(history).filter((repair) => repair.at >= from)) {
     parts.push(s(success ? "path.worked" : "path.failed",
       { d: success ? CIRCLE : CROSS, transform: `translate(${x(at)} ${REPAIRS})` },
       s("title", `${moment(new Date(at))}: ${text}`)));
   }
 
-  // Marks go across all lanes. Their words are in two rows, so that neighbours do not meet.
+  // Marks cross all lanes. Their words are in two rows, so that neighbours do not meet.
   const ends = [0, 0];
   for (const { at, kind, text } of marksOf(history, regressed).filter((mark) => mark.at >= from)) {
     const wide = text.length * 7.5 + 12;
@@ -237,7 +237,7 @@ export function chart(history, regressed, width) {
 }
 
 /**
- * The bucket at a distance from the left of the picture; -1 beside it.
+ * The bucket at a distance from the left of the picture; -1 outside of all buckets.
  * @param {Element} picture
  * @param {number} offset
  * @param {History} history
@@ -252,7 +252,7 @@ export function bucketAt(picture, offset, { buckets, to, step_seconds }) {
 }
 
 /**
- * The same in words, the newest first.
+ * The history as a table, the newest bucket first.
  * @param {History} history
  * @param {string | null} regressed
  */

@@ -1,5 +1,5 @@
-// What opens over the page: marking a fix, taking it back, and the help for the keyboard. Also the
-// form for a token, which stands in the place of the page.
+// Dialogs over the page: to mark a fix, to remove the mark, and the help for the keyboard. Also the
+// form for a token, which replaces the page.
 
 import { change, Problem } from "./api.js";
 import { byId, h } from "./dom.js";
@@ -8,7 +8,7 @@ import { copyable, opening, problemBox } from "./parts.js";
 
 /** @typedef {import("./types").Child} Child */
 
-/** The longest text that a mark takes. */
+/** Maximum length of a text of a mark. */
 const MAX_TEXT = 4000;
 
 /**
@@ -37,7 +37,7 @@ const cancel = (text) => h("button.cancel", { type: "button" }, text);
 const field = (label, control) => h("label.field", label, control);
 
 /**
- * A form that makes one call. It stays open and shows the problem where that fails.
+ * A form that makes one call. If the call fails, it stays open and shows the problem.
  * @param {string} title
  * @param {string} name of the anomaly
  * @param {[string, string, object?]} call method, path, and members of the body
@@ -112,7 +112,7 @@ export function showHelp(areOn, set) {
 export const tokenForm = (refusal) => h("form.login", { id: "login" },
   h("h1", "A token is required"),
   h("p", "It is stored in a cookie, which scripts can't read, until you log out."),
-  // Where others on the network could read the token.
+  // Over this connection, others on the network could read the token.
   !window.isSecureContext
     && h("p.problem", "Over plain HTTP, anyone who reads the network traffic can read the token."),
   field("Token", h("input",

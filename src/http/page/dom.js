@@ -1,5 +1,5 @@
-// Elements, and how a view on the screen becomes its next version. All text becomes text nodes:
-// names of alerts are hostile input, and the page's policy refuses HTML made of text.
+// Creates elements, and updates the view on the screen to its next version. All text becomes text
+// nodes: names of alerts are hostile input, and the page's policy refuses HTML made of text.
 
 /** @typedef {import("./types").Child} Child */
 /** @typedef {import("./types").Attributes} Attributes */
@@ -39,7 +39,7 @@ export function h(name, ...parts) {
 }
 
 /**
- * An SVG element, likewise.
+ * An SVG element by its tag and classes, with attributes and children.
  * @param {string} name
  * @param {...(Child | Attributes)} parts
  */
@@ -52,8 +52,8 @@ export function s(name, ...parts) {
 const keyOf = (node) => (node instanceof Element ? node.getAttribute("data-key") : null);
 
 /**
- * Makes `old` equal to `fresh` with as few changes as possible, so that focus, selection, scrolling
- * and opened parts survive a refresh.
+ * Makes `old` equal to `fresh` with as few changes as possible, so that a refresh keeps focus,
+ * selection, scroll position and opened parts.
  * @param {ChildNode} old
  * @param {ChildNode} fresh
  */
@@ -62,7 +62,7 @@ function morph(old, fresh) {
   else if (!(old instanceof Element && fresh instanceof Element)) {
     if (old.nodeValue !== fresh.nodeValue) old.nodeValue = fresh.nodeValue;
   } else {
-    // What the reader has opened stays open.
+    // Parts that the reader has opened stay open.
     const names = new Set([...old.getAttributeNames(), ...fresh.getAttributeNames()]);
     if (old.tagName === "DETAILS") names.delete("open");
     for (const name of names) {
@@ -100,7 +100,7 @@ function morphChildren(old, fresh) {
 }
 
 /**
- * Shows `children` in the place of what `target` has.
+ * Shows `children` in place of the present content of `target`.
  * @param {Element} target
  * @param {...Child} children
  */

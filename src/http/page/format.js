@@ -24,7 +24,7 @@ export const number = (value) => numbers.format(value);
 export const percent = (value) => value.toLocaleString(undefined, { style: "percent" });
 
 /**
- * "1 occurrence", "2 occurrences".
+ * A number with its noun: "1 occurrence", "2 occurrences".
  * @param {number} count
  * @param {string} noun
  */
@@ -36,7 +36,7 @@ export const plural = (count, noun) => `${number(count)} ${noun}${count === 1 ? 
  */
 export const spaced = (text) => text.replace(/\D+/, " $&");
 
-/** From the largest: seconds, and the name. @type {[number, string][]} */
+/** The units, from the largest: seconds, and the name. @type {[number, string][]} */
 const UNITS = [[86_400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
 
 /** @param {Date} date */
@@ -48,7 +48,8 @@ function ago(date) {
 }
 
 /**
- * "15:02" today, else "22 Nov, 15:02", with the year where it is another.
+ * A time in words: "15:02" if it is today, and otherwise "22 Nov, 15:02", with the year if it is
+ * another one.
  * @param {Date} date
  */
 export function moment(date) {
@@ -76,11 +77,11 @@ export const timeAt = (text) => time(text, moment);
 /** The words for what nobody knows. */
 export const NOT_KNOWN = "Unknown while the store is unavailable.";
 
-/** Stands for a value that nobody knows, which is no zero. */
+/** Stands for a value that is not known, and must not look like a zero. */
 export const unknown = () => h("span.unknown", { title: NOT_KNOWN }, "–");
 
 /**
- * A count of an anomaly; `exact` is false where it may be too high.
+ * A count of an anomaly; `exact` is false if it may be too high.
  * @param {number | null | undefined} value
  * @param {boolean} [exact]
  */
@@ -91,14 +92,14 @@ export function count(value, exact) {
 }
 
 /**
- * A text as one word of a shell.
+ * A text, quoted as one word for a shell.
  * @param {string} text
  */
 const quoted = (text) =>
   /^[\w./:=@%+,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 
 /**
- * The command that does what the page does.
+ * The curl command for a call of the page.
  * @param {string} method
  * @param {string} path
  * @param {boolean} isOpen no token is needed

@@ -1,5 +1,5 @@
-// The list: filters, the table, and what stands in its place where there is nothing to list.
-// A view is a link: the page's query is the query of `GET /anomalies`.
+// The list: filters, the table, and the text in its place if there is nothing to list. A view is a
+// link: the page's query is the query of `GET /anomalies`.
 
 import { read, tryRead } from "./api.js";
 import { h } from "./dom.js";
@@ -11,7 +11,7 @@ import {
 
 /** @typedef {import("./types").Summary | null} MaybeSummary */
 
-/** Filters of which one at a time is a chip in the first row. */
+/** Filters of the first row of chips. One of them can be set at a time. */
 const STATES = ["level", "firing", "regressed", "fixed"];
 
 /** Parameters that are no filters. */
@@ -20,17 +20,17 @@ const OTHERS = ["sort", "order", "limit", "cursor"];
 /** The windows of "seen in". */
 const WINDOWS = ["1h", "24h", "7d", "30d"];
 
-/** Of the 16 values that the service takes for fields, those for namespaces. */
+/** Maximum number of namespaces in a filter. The service takes 16 values of all fields. */
 const MAX_NAMESPACES = 12;
 
-/** The longest value, in characters; of a longer one its beginning is asked for. */
+/** Maximum length of a value, in characters. Longer ones are filtered by their beginning. */
 const MAX_VALUE = 256;
 
-/** The number of namespaces that have a chip at first, and at most. */
+/** Number of namespaces that have a chip at first, and maximum number. */
 export const FEW_NAMESPACES = 8;
 export const MANY_NAMESPACES = 100;
 
-/** Why anomalies may be missing. */
+/** The reasons why anomalies may be missing. */
 const PARTIAL = {
   loading: "The service is still reading the store.",
   denied: "The store permits no listing: only anomalies that this instance has seen are known.",
@@ -56,7 +56,7 @@ function without(params, ...names) {
 }
 
 /**
- * A copy with one parameter, from the first page; null takes it away.
+ * A copy with one parameter changed, from the first page on; null removes it.
  * @param {URLSearchParams} params
  * @param {string} name
  * @param {string | null} value
@@ -71,8 +71,9 @@ function changed(params, name, value) {
 const link = (params) => (params.size ? `?${params}` : "./");
 
 /**
- * Reads what the list shows. Each row of chips counts what a click on it would list, so each is
- * counted without its own filter. Chips without counts are better than no list.
+ * Reads the data of the list. Each row of chips counts the anomalies that a click on it would list,
+ * so each is counted without its own filter. A fault of the counts is ignored: chips without counts
+ * are better than no list.
  * @param {URLSearchParams} params
  * @param {number} top the most namespaces
  * @returns {Promise<{data: import("./types").ListData, at: Date}>}
@@ -129,7 +130,7 @@ function stateChips(params, summary) {
 }
 
 /**
- * A value as the filter takes it: equal to it, byte for byte.
+ * A filter for exactly this value, byte for byte.
  * @param {string} value
  */
 function exactly(value) {
@@ -146,8 +147,8 @@ function exactly(value) {
 function namespaceChips(params, summary) {
   const chosen = params.getAll("namespace");
   const facets = summary?.by.namespace ?? [];
-  // A rest may also be of anomalies of which it is not known. That of the most that the page asks
-  // for is found by searching.
+  // The last entry is the rest, which may also be anomalies without a known namespace. "more…" asks
+  // for the maximum number of namespaces; others are found by searching.
   const hasMore = facets.length === FEW_NAMESPACES + 1;
   /** Label and count of each filter. @type {Map<string, [string, number?]>} */
   const all = new Map();
@@ -174,7 +175,7 @@ const seenChips = (params) => chips("Seen in", h("span.label", "seen in"), WINDO
 }));
 
 /**
- * Filters that a link has and no chip shows, each with a way out of it.
+ * Filters of a link that no other chip shows, each as a chip that removes it.
  * @param {URLSearchParams} params
  */
 function otherChips(params) {
@@ -190,7 +191,7 @@ function head(params) {
   const isAscending = params.get("order") === "asc";
   const cells = COLUMNS.map(([name, kind, sort]) => {
     const isSorted = sort === (params.get("sort") ?? "count_24h");
-    // Only times go the other way too.
+    // Only times can be sorted in the other direction too.
     const turned = isSorted && sort === "last_seen" && !isAscending ? "asc" : null;
     const order = isSorted && (isAscending ? "ascending" : "descending");
     const href = sort && link(changed(changed(params, "sort", sort), "order", turned));
@@ -218,7 +219,7 @@ function rowOf(row) {
 }
 
 /**
- * Whether anomalies may be missing, and why.
+ * A note with the reason, if anomalies may be missing.
  * @param {import("./types").List} list
  */
 const partial = ({ complete, reason, loaded }) => !complete && h("p", PARTIAL[reason ?? "loading"],

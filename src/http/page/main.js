@@ -1,4 +1,4 @@
-// The page: which view is asked for, when it is read again, and what keys and buttons do.
+// The page: it selects the view, reads it again at intervals, and handles keys and buttons.
 
 import { WINDOWS, anomalyView, loadAnomaly } from "./anomaly.js";
 import { Problem, change, forget, read, tryRead } from "./api.js";
@@ -14,13 +14,13 @@ const MAX_POLL_MS = 60_000;
 const TYPING_MS = 250;
 const NEWS_MS = 6000;
 
-/** The name under which the browser remembers that single keys do nothing. */
+/** The name under which the browser remembers that keyboard shortcuts are off. */
 const KEYS_OFF = "anomaly-counter.keys-off";
 
 const main = byId("main");
 const input = byId("search").querySelector("input") ?? h("input");
 
-/** All that is shown comes from here. @type {import("./types").State} */
+/** The state from which everything is shown. @type {import("./types").State} */
 const state = {
   session: null, ready: null, list: null, anomaly: null, problem: null, refusal: null,
   needsToken: false, failures: 0, namespaces: FEW_NAMESPACES, back: "./", scroll: null,
@@ -32,7 +32,7 @@ const shownWindow = () => params().get("window") ?? WINDOWS[1];
 const isOpen = () => state.session?.open ?? true;
 const canOperate = () => state.session?.scopes.includes("operate") ?? false;
 
-/** What is known of the view that is asked for. */
+/** The data of the view that the address names, if they were read. */
 function current() {
   const known = shownKey() ? state.anomaly : state.list;
   return known?.query === location.search ? known : null;
@@ -79,7 +79,7 @@ async function refresh() {
 // Showing.
 
 /**
- * Whether the service refuses the view itself, and not for a reason that passes.
+ * True if the service refuses the view itself, and not for a temporary reason.
  * @param {Problem} problem
  */
 const isVerdict = ({ status }) => status >= 400 && status < 500 && status !== 429;
@@ -91,7 +91,7 @@ function render() {
   const known = current();
   main.setAttribute("aria-busy", String(!known && !problem));
   if (state.needsToken) {
-    // Not anew while somebody types.
+    // A form that is shown stays, because somebody may be typing.
     if (state.refusal || !document.getElementById("login")) show(main, tokenForm(state.refusal));
     main.querySelector("input")?.focus();
   } else if (problem && (!known || isVerdict(problem))) {
@@ -106,7 +106,7 @@ function render() {
   if (state.scroll === null) return;
   window.scrollTo(0, state.scroll);
   state.scroll = null;
-  // After a link, readers of screens begin at the view; after "back", at the row that was left.
+  // After a link, screen readers begin at the view; after "back", at the row that was left.
   const key = state.anomaly?.data.anomaly.anomaly_key;
   const left = main.querySelector(`tr[data-key="${key}"] a`);
   const target = left instanceof HTMLElement ? left : main;
@@ -140,7 +140,7 @@ function renderHead() {
       button("Log out", "logout"))));
 }
 
-/** What is wrong with the service, in words. */
+/** Shows the faults of the service, in words. */
 function renderBar() {
   const { ready, problem } = state;
   const lines = [];
@@ -161,13 +161,13 @@ function renderBar() {
   const bar = byId("bar");
   const wasEmpty = !bar.textContent;
   show(bar, lines);
-  // To readers of screens, when it begins and ends.
+  // Screen readers are informed when it begins and when it ends.
   if (wasEmpty && lines.length) say(bar.textContent ?? "", "unseen");
   if (!wasEmpty && !lines.length) say("The service is ready again.");
 }
 
 /**
- * Says something for a while, to readers of screens too.
+ * Shows a message for a while, to screen readers too.
  * @param {string} text
  * @param {string} kind "unseen" where it is on the screen already
  */
@@ -178,7 +178,7 @@ function say(text, kind = "") {
   setTimeout(() => news.textContent === text && news.replaceChildren(), NEWS_MS);
 }
 
-// Going from view to view.
+// Navigation.
 
 /**
  * @param {string} href
@@ -205,7 +205,7 @@ function search(text) {
   query.delete("cursor");
   if (text) query.set("q", text);
   else query.delete("q");
-  // Each letter is no step back, but the first one from an anomaly is.
+  // A search adds no step to the browser's history, except if it leaves the view of an anomaly.
   go(query.size ? `?${query}` : "./", { replace: !shownKey(), keep: true });
 }
 
@@ -230,7 +230,7 @@ async function copy({ previousElementSibling: source }) {
   try {
     await navigator.clipboard.writeText(source.textContent ?? "");
   } catch {
-    // Without TLS, browsers have only the older way.
+    // Without TLS, browsers have only the older interface for copying.
     getSelection()?.selectAllChildren(source);
     document.execCommand("copy");
   }

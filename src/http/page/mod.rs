@@ -11,8 +11,8 @@ use axum::{
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-/// The page loads its own files and calls its own service. Scripts can't make HTML of text, which
-/// is how a hostile name of an alert would become one.
+/// The page loads its own files and calls its own service. Scripts can't create HTML from text, so
+/// that a hostile name of an alert can't become a script.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
                                        connect-src 'self'; img-src 'self' data:; base-uri 'none'; \
                                        form-action 'none'; frame-ancestors 'none'; \
@@ -39,12 +39,13 @@ const SOURCES: [(&str, &str, &str); 12] = [
     ("parts.js", SCRIPT, include_str!("parts.js")),
 ];
 
-/// The files as they are sent. Made when the page is first asked for.
+/// The files as they are sent. Created at the first request for the page.
 static PAGE: LazyLock<Page> = LazyLock::new(Page::new);
 
 struct Page {
     files: Vec<PageFile>,
-    /// Changes with any file: a script of one version never meets a style of another.
+    /// The entity tag, which changes with any file: so a script of one version is never used with a
+    /// style of another.
     tag: HeaderValue,
 }
 
@@ -70,7 +71,7 @@ impl Page {
         }
         let mut tag = "\"".to_owned();
         for byte in &digest.finalize()[..8] {
-            // Writing to a text does not fail.
+            // Writing to a String can't fail.
             let _ = write!(tag, "{byte:02x}");
         }
         tag.push('"');
@@ -79,8 +80,8 @@ impl Page {
     }
 }
 
-/// Leaves out indentation and the comments that have lines of their own, which are for those who
-/// change the page.
+/// Removes indentation, and comments on lines of their own, which are for those who change the
+/// page.
 fn without_comments(source: &str) -> String {
     let mut kept = String::with_capacity(source.len());
     let mut is_comment = false;
@@ -95,18 +96,18 @@ fn without_comments(source: &str) -> String {
     kept
 }
 
-/// Leaves out the blanks of a style sheet that mean nothing. No text in it has such a pair.
+/// Removes the meaningless blanks of a style sheet. No string in it has such a pair.
 fn without_blanks(style: String) -> String {
     let pairs = [(": ", ":"), ("; ", ";"), (", ", ","), (" {", "{"), ("{ ", "{"), (" }", "}")];
     pairs.into_iter().fold(style, |style, (wide, narrow)| style.replace(wide, narrow))
 }
 
-/// Answers with the document, or with 304 where the reader has it.
+/// Answers with the document, or with 304 if the reader has it.
 pub(super) fn document(request: &HeaderMap) -> Response {
     answer(&PAGE.files[0], request)
 }
 
-/// Answers with a file of the page; `None` where there is none of this name.
+/// Answers with a file of the page; `None` if there is none with this name.
 pub(super) fn file(name: &str, request: &HeaderMap) -> Option<Response> {
     let file = PAGE.files.iter().skip(1).find(|file| file.name == name)?;
     Some(answer(file, request))

@@ -5,11 +5,11 @@ import { count, plural, spaced, timeAgo, timeAt, unknown } from "./format.js";
 
 /** @typedef {import("./types").Row} Row */
 
-/** From the highest. @type {import("./types").Level[]} */
+/** The levels, from the highest. @type {import("./types").Level[]} */
 export const LEVELS = ["PERMANENT_FIX", "ESCALATE", "REPEAT"];
 
 /**
- * The level, and why it is that.
+ * The level and its reason.
  * @param {import("./types").Frequency} frequency
  */
 export const level = ({ escalation_level: reached, count_24h, because }) => [
@@ -19,7 +19,7 @@ export const level = ({ escalation_level: reached, count_24h, because }) => [
 ];
 
 /**
- * The name of an anomaly; its key where the fields are not known.
+ * The name of an anomaly; its key if the fields are not known.
  * @param {Row} row
  */
 export function nameOf({ signature: known, anomaly_key }) {
@@ -41,7 +41,7 @@ export function placeOf(row) {
 }
 
 /**
- * A time of the last 30 days; null where there is none, and in an outage where it is not known.
+ * The time of the first or last occurrence; a dash if there is none, or if it is not known.
  * @param {import("./types").Frequency} frequency
  * @param {"first_seen" | "last_seen"} name
  * @param {(text: string) => Element} words
@@ -77,7 +77,7 @@ export function sparkline(series) {
   const total = series.reduce((sum, count) => sum + count, 0);
   const label = `${plural(total, "occurrence")} in ${series.length} hours, at most ${most} in one`;
   const bars = series.map((count, index) => {
-    // A single occurrence is no tall bar.
+    // A single occurrence must not be a tall bar.
     const tall = count ? Math.max(2, Math.round(count / Math.max(4, most) * height)) : 1;
     return s(count ? "rect.bar" : "rect.zero",
       { x: index * 5, y: height - tall, width: 4, height: tall });
@@ -105,7 +105,7 @@ export const copyButton = () => button("Copy", "copy", { class: "plain" });
 export const copyable = (text) => h("div.command", h("code", { tabindex: 0 }, text), copyButton());
 
 /**
- * What the reader may open.
+ * Content that the reader can open.
  * @param {string} title
  * @param {import("./types").Child} content
  * @param {boolean} [isShown] at first
@@ -125,7 +125,7 @@ export function counts(frequency) {
 }
 
 /**
- * Why there is no answer, in the service's own words.
+ * The reason why there is no answer, in the service's own words.
  * @param {import("./api.js").Problem} problem
  */
 export const problemBox = ({ status, title, message }) =>

@@ -5,7 +5,7 @@ export type Attributes = Record<string, string | number | boolean | null | undef
 
 export type Level = "REPEAT" | "ESCALATE" | "PERMANENT_FIX";
 
-/** What is not known while the store is unavailable is null. */
+/** A value that is null if it is not known because the store is unavailable. */
 export type Maybe<T> = T | null | undefined;
 
 export interface Signature {
@@ -83,7 +83,7 @@ export interface Ready {
 }
 
 export interface Session {
-  /** No token is required. */
+  /** True if no token is required. */
   open: boolean;
   name: string | null;
   scopes: string[];
@@ -118,7 +118,7 @@ export interface Anomaly extends Row {
 export interface Bucket {
   start: string;
   count: number;
-  /** Null where the 24 hours begin before what is kept. */
+  /** Null if the 24 hours begin before the events that are kept. */
   count_24h: number | null;
   exact?: boolean;
 }
@@ -148,7 +148,7 @@ export interface AuditEntry extends HistoryEvent {
   reason?: string | null;
 }
 
-/** An answer, or why there is none. */
+/** An answer, or the reason why there is none. */
 export type Outcome<T> = { ok: T } | { problem: import("./api.js").Problem };
 
 export interface ListData {
@@ -172,12 +172,12 @@ export interface AnomalyOptions {
   back: string;
   /** The width of the picture, in pixels. */
   width: number;
-  /** No token is needed. */
+  /** True if no token is required. */
   isOpen: boolean;
   canOperate: boolean;
 }
 
-/** What was read for a view, which the query names. */
+/** The data of a view, and the query that names it. */
 export interface Known<T> {
   query: string;
   data: T;
@@ -190,17 +190,17 @@ export interface State {
   ready: Ready | null;
   list: Known<ListData> | null;
   anomaly: Known<AnomalyData> | null;
-  /** Why the last reading has failed. */
+  /** The problem of the last read. */
   problem: import("./api.js").Problem | null;
-  /** Why the last token was refused. */
+  /** The problem for which the last token was refused. */
   refusal: import("./api.js").Problem | null;
   needsToken: boolean;
   failures: number;
-  /** The most namespaces that have a chip. */
+  /** Maximum number of namespaces with a chip. */
   namespaces: number;
   /** The list to go back to. */
   back: string;
-  /** Where to scroll to once the view is there; null stays. */
+  /** The position to scroll to once the view is shown; null keeps the present one. */
   scroll: number | null;
 }
 
@@ -208,10 +208,10 @@ export interface State {
 export interface Subject {
   key: string;
   name: string;
-  /** The name of the reader, where it is known. */
+  /** The name of the reader, if it is known. */
   who: string | null;
-  /** No token is needed. */
+  /** True if no token is required. */
   isOpen: boolean;
-  /** What follows a change, with the status of its answer. */
+  /** Called after a change, with the status of its answer. */
   done: (status: number) => void;
 }

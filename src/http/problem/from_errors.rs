@@ -10,16 +10,16 @@ use crate::{
     telemetry::{LogSource, may_log},
 };
 
-/// An invalid key is shown up to this length: a valid one is shorter.
+/// Maximum length of an invalid key in a problem; valid ones are shorter.
 const SHOWN_KEY_CHARS: usize = 40;
 
-/// Anomalies expire slowly, so that trying again sooner is in vain.
+/// `Retry-After` of a full store: anomalies expire slowly, so that an earlier retry would fail.
 const FULL_RETRY_AFTER: Duration = Duration::from_secs(60);
-/// The beginning of a detail where no more is to be said to clients.
+/// The beginning of a detail, if clients are not to learn the cause.
 const UNANSWERED: &str = "the store did not answer in time";
 
 impl Problem {
-    /// An anomaly that the store does not have.
+    /// Creates the problem of an anomaly that the store does not have.
     pub(in crate::http) fn unknown_anomaly(key: AnomalyKey) -> Self {
         let detail = format!(
             "no anomaly has the key {key}: check it for a typo; anomalies are deleted 35 days \
@@ -28,8 +28,8 @@ impl Problem {
         Self::new(ProblemKind::UnknownAnomaly, detail).of_anomaly(key)
     }
 
-    /// An anomaly that was looked up by its labels, which give this key. `similar` says which
-    /// others there are.
+    /// Creates the problem of an anomaly that was looked up by its labels, which give this key.
+    /// `similar` describes similar ones.
     pub(in crate::http) fn unknown_labels(key: AnomalyKey, similar: Option<&str>) -> Self {
         let remedy = similar.unwrap_or(
             "check them for a typo; anomalies are deleted 35 days after their last occurrence",
@@ -43,8 +43,8 @@ impl Problem {
         Self::new(ProblemKind::InvalidKey, format!("{shown:?} {error}"))
     }
 
-    /// A token's limit is reached. Alertmanager drops a delivery that is answered 429 and retries
-    /// after a 503, so writes get the latter.
+    /// Creates the problem of a token whose limit is reached. Alertmanager drops a delivery that is
+    /// answered 429 and retries after a 503, so writes get the latter.
     pub(in crate::http) fn token_limit(scope: Scope, RetryAfter(wait): RetryAfter) -> Self {
         let (kind, effect) = match scope {
             Scope::Ingest => (ProblemKind::Overloaded, "and nothing was recorded"),
@@ -150,7 +150,7 @@ impl From<AuthError> for Problem {
                 "the token {token_name:?} lacks the scope {needed}, which this call requires"
             ),
         };
-        // As RFC 6750 specifies it.
+        // The challenges are those of RFC 6750.
         let (kind, challenge) = match failure {
             AuthFailure::Missing => (ProblemKind::Unauthorized, String::new()),
             AuthFailure::Unknown | AuthFailure::Expired => {

@@ -28,7 +28,7 @@ pub(in crate::http) enum ProblemKind {
     TooManyRequests,
     Unavailable,
     Overloaded,
-    /// The last one; the length of `ALL` is checked by it.
+    /// The last one, by which the length of `ALL` is checked.
     Internal,
 }
 
@@ -43,7 +43,7 @@ pub(in crate::http) struct Explanation {
     pub(in crate::http) title: &'static str,
     /// The situation in which it is the answer.
     pub(in crate::http) meaning: &'static str,
-    /// The way out for the client.
+    /// The advice to the client.
     pub(in crate::http) remedy: &'static str,
 }
 
@@ -96,7 +96,7 @@ impl ProblemKind {
         matches!(self, Self::Unavailable | Self::Overloaded)
     }
 
-    /// The `type`, relative to the service.
+    /// Returns the `type`, relative to the service.
     pub(in crate::http) fn uri(self) -> String {
         format!("/problems/{}", self.explanation().name)
     }

@@ -74,12 +74,14 @@ impl Problem {
         }
     }
 
-    /// A field that is missing, of a wrong type or out of bounds. `fault` follows its name.
+    /// Creates the problem of a field that is missing, of a wrong type or out of bounds. `fault`
+    /// follows its name.
     pub(super) fn field(field: &str, fault: impl fmt::Display) -> Self {
         Self::new(ProblemKind::InvalidField, format!("`{field}` {fault}")).at_field(field)
     }
 
-    /// A field of the wrong JSON type. `expected` and `found` have their article: "a string".
+    /// Creates the problem of a field of the wrong JSON type. `expected` and `found` have their
+    /// article: "a string".
     pub(super) fn wrong_type(field: &str, expected: &str, found: &str) -> Self {
         Self::field(field, format!("must be {expected}, not {found}"))
     }

@@ -16,13 +16,14 @@ use tokio::sync::Notify;
 
 use crate::telemetry;
 
-/// A client between two requests keeps its connection for this long at least.
+/// Time for which a connection must be idle before it may be closed: a client between two requests
+/// keeps its connection.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
-/// Several are closed at once, so that not every new connection searches all: an eighth of the idle
-/// ones up to this number, as in nginx.
+/// Maximum number of connections that are closed at once: an eighth of the idle ones up to this
+/// number, as in nginx, so that not every new connection searches all of them.
 const MAX_CLOSED_AT_ONCE: usize = 32;
 
-/// Instead of the time since which a connection is idle, that is, has no complete request.
+/// Replaces the time since which a connection is idle, that is, has no complete request.
 const BUSY: u64 = u64::MAX;
 const CLOSING: u64 = u64::MAX - 1;
 
@@ -46,7 +47,7 @@ struct Open {
 
 /// The state of a connection.
 struct State {
-    /// Since when it is idle, in ms since `Slots::started`; [`BUSY`] or [`CLOSING`].
+    /// The time since which it is idle, in ms since `Slots::started`; [`BUSY`] or [`CLOSING`].
     idle_since_ms: AtomicU64,
     close: Notify,
 }
@@ -66,7 +67,7 @@ impl Connections {
         Self(Arc::new(Slots { max, started: Instant::now(), open: Mutex::default() }))
     }
 
-    /// Takes a slot; `None` while all are in use.
+    /// Takes a slot; returns `None` while all are in use.
     pub(super) fn slot(&self) -> Option<ConnectionSlot> {
         self.slot_at(self.0.now_ms())
     }
@@ -112,7 +113,7 @@ impl Open {
         }
         let mut to_close = (idle.len() / 8).clamp(1, MAX_CLOSED_AT_ONCE);
         for (since_ms, number) in idle {
-            // One that has just begun a request stays.
+            // A connection that has just begun a request stays.
             if self.by_number[&number].close(since_ms) {
                 self.by_number.remove(&number);
                 telemetry::idle_connection_closed();
@@ -126,14 +127,14 @@ impl Open {
 }
 
 impl State {
-    /// Returns whether the connection stays open.
+    /// Sets the time, unless the connection is closing. Returns whether it stays open.
     fn set_unless_closing(&self, idle_since_ms: u64) -> bool {
         let order = Ordering::Relaxed;
         let stays_open = |since_ms| (since_ms != CLOSING).then_some(idle_since_ms);
         self.idle_since_ms.fetch_update(order, order, stays_open).is_ok()
     }
 
-    /// Closes the connection if it has been idle since `since_ms`; returns whether.
+    /// Closes the connection if it has been idle since `since_ms`. Returns whether it has.
     fn close(&self, since_ms: u64) -> bool {
         let order = Ordering::Relaxed;
         let is_closing =
@@ -147,13 +148,13 @@ impl State {
 
 impl Slots {
     fn now_ms(&self) -> u64 {
-        // Enough for some five hundred million years.
+        // 64 bits are enough for some five hundred million years.
         self.started.elapsed().as_millis() as u64
     }
 }
 
 impl ConnectionSlot {
-    /// Is done when the connection has to close.
+    /// Completes when the connection has to close.
     pub(super) async fn closing(&self) {
         self.state.close.notified().await;
     }
@@ -163,11 +164,11 @@ impl ConnectionSlot {
         self.state.set_unless_closing(self.slots.now_ms());
     }
 
-    /// Notes that a request has arrived completely. `None` when it is too late, because the
-    /// connection closes.
+    /// Notes that a request has arrived completely. Returns `None` if it is too late, because the
+    /// connection is closing.
     pub(in crate::http) fn begin_request(&self) -> Option<BusyConnection<'_>> {
         let is_open = self.state.set_unless_closing(BUSY);
-        // Not `then_some`, which would drop what it does not return.
+        // Not `then_some`, which would create a `BusyConnection` in any case, and drop it.
         is_open.then(|| BusyConnection(self))
     }
 }
@@ -201,7 +202,7 @@ impl fmt::Debug for Connections {
 mod tests {
     use super::*;
 
-    /// Far from now, so that a connection that was just busy is as if it had always been idle.
+    /// A time far in the future, at which a connection that was just busy has been idle for long.
     const LATER_MS: u64 = 1_000_000;
 
     #[test]
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn many_idle_connections_are_closed_for_many() {
+    fn an_eighth_of_many_idle_connections_is_closed_at_once() {
         let connections = Connections::new(100);
         let slots: Vec<_> = (0..100).map(|_| connections.slot_at(0).unwrap()).collect();
         let newcomers: Vec<_> = (0..100).map_while(|_| connections.slot_at(1_000)).collect();

@@ -2,13 +2,13 @@
 
 use rlimit::Resource;
 
-/// The files that are no client's connection: those to Redis and a collector, the store's, the
-/// log's, and connections that are refused.
+/// Number of files that are no client's connection: those to Redis and a collector, the store's,
+/// the log's, and connections that are refused.
 const OTHER_FILES: u64 = 512;
 
-/// Raises the limit as far as needed and allowed, and returns how many of `connections` it is
-/// enough for. With more slots than files no connection could be accepted any more, not even to
-/// close an idle one for it.
+/// Raises the limit as far as needed and allowed. Returns the number of connections, up to
+/// `connections`, that it is enough for. If there were more slots than files, no connection could
+/// be accepted any more, not even to close an idle one for it.
 pub(super) fn max_connections(connections: u64) -> u64 {
     let Ok((soft, hard)) = Resource::NOFILE.get() else { return connections };
     let needed = connections + OTHER_FILES;

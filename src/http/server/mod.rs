@@ -1,5 +1,5 @@
-//! Accepts connections and serves them: a limited number, none of them slow to send its request,
-//! and at the end each gets its answer.
+//! Accepts and serves connections. Their number and the time to send a request are limited, and a
+//! shutdown answers the requests in progress.
 
 mod connections;
 mod files;
@@ -40,18 +40,19 @@ use crate::telemetry::{self, LogSource, Shed, may_log};
 pub use tls::{Tls, TlsConfig, TlsError};
 
 /// Maximum number of connections that are refused with an answer at the same time; others are just
-/// closed. And the timeout for the head of their request.
+/// closed; and the timeout for the head of their request.
 const MAX_REFUSALS: usize = 256;
 const REFUSAL_HEADER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Without file descriptors or memory no connection can be accepted: a pause lets others end.
+/// Pause after a failed `accept`: without file descriptors or memory no connection can be accepted
+/// until others have ended.
 const PAUSE_AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
 
-/// A longer head of a request is refused. hyper's own limit would hold 400 KB for each client that
-/// sends one without an end.
+/// Maximum size of the head of a request. With hyper's own limit, a client that sends an endless
+/// head would take 400 KB.
 const MAX_HEAD_BYTES: usize = 32 << 10;
 
-/// Maximum time and number of bytes that are read from a client after the last answer.
+/// Maximum time and number of bytes for reading from a client after the last answer.
 const LINGER_TIME: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 256 << 10;
 
@@ -68,8 +69,8 @@ pub trait Routes: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Response<Body>> + Send + use<Self>;
 }
 
-/// Serves `routes` until `stop` is done, then lets what was accepted be answered. Returns the end
-/// of the time that all of stopping may take.
+/// Serves `routes` until `stop` completes, and then answers the requests that were accepted.
+/// Returns the deadline of the whole shutdown.
 pub async fn serve<R: Routes>(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
@@ -145,7 +146,7 @@ struct Server<R> {
     send_timeout: Duration,
     connections: Connections,
     refusals: Arc<Semaphore>,
-    /// Changes when connections have to end; each has a receiver up to its last answer.
+    /// Changes when connections have to end; each connection has a receiver until its last answer.
     stop: watch::Sender<()>,
 }
 
@@ -153,9 +154,10 @@ impl<R: Routes> Server<R> {
     /// Serves a connection in a task of its own, or refuses it while all slots are in use.
     fn accept(&self, stream: TcpStream, peer: SocketAddr) {
         // An answer is small and complete: waiting to fill a segment only delays it. A stream that
-        // does not take the option serves all the same.
+        // refuses the option is served all the same.
         let _ = stream.set_nodelay(true);
-        // The answers to a client that does not read them would stay in memory for ever.
+        // Without this timeout, the answers to a client that does not read them would stay in
+        // memory for ever.
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(self.send_timeout));
         let Some(slot) = self.connections.slot() else {
             self.refuse(stream);
@@ -243,7 +245,7 @@ impl<R: Routes> Connection<R> {
 }
 
 /// Ends a connection so that a client that still sends can read its answer: a socket that is closed
-/// with bytes unread is reset, and a reset takes away what the client has not read (RFC 9112, 9.6).
+/// with bytes unread is reset, and a reset discards what the client has not read (RFC 9112, 9.6).
 async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let reading = async {
         let (mut buffer, mut read) = (vec![0; 4 << 10], 0);
@@ -255,7 +257,7 @@ async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
         }
         io::Result::Ok(())
     };
-    // Whether the client has closed it by then makes no difference.
+    // It makes no difference whether the client has closed it by then.
     let _ = time::timeout(LINGER_TIME, reading).await;
 }
 
@@ -263,11 +265,11 @@ fn connection_builder(header_timeout: Duration) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(header_timeout);
     builder.max_buf_size(MAX_HEAD_BYTES);
-    // Whether a client has left is not looked for while its request is handled: that would read
-    // ahead, into a buffer of its own for each request. A client that only sends no more reads its
-    // answer. Nothing relies on noticing one that has left: while a body arrives, its end is
-    // noticed; then the request holds its permit and its memory until its answer, for
-    // `http.response_timeout_seconds` at most.
+    // While a request is handled, the service does not check whether its client has disconnected:
+    // for that it would have to read ahead, into another buffer for each request. A client that has
+    // only closed its sending side reads its answer. Nothing relies on noticing a disconnect: while
+    // a body arrives, its end is noticed; after that, the request holds its permit and its memory
+    // until its answer, for `http.response_timeout_seconds` at most.
     builder.half_close(true);
     builder
 }

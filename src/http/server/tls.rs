@@ -1,4 +1,4 @@
-//! TLS for the listener. The certificate can be replaced while connections come.
+//! TLS for the listener. The certificate can be replaced while the service runs.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -21,7 +21,7 @@ pub struct TlsConfig {
     pub certificate_file: Option<PathBuf>,
     /// PEM file of its private key.
     pub key_file: Option<PathBuf>,
-    /// PEM file of the CAs of client certificates; clients need none where it is absent.
+    /// PEM file of the CAs of client certificates; clients need none if it is absent.
     pub client_ca_file: Option<PathBuf>,
 }
 
@@ -47,10 +47,10 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Reads the files; `None` where no certificate is configured.
+    /// Reads the files; `None` if no certificate is configured.
     ///
     /// # Errors
-    /// When they can't be used.
+    /// If they can't be used.
     pub fn load(config: &TlsConfig) -> Result<Option<Self>, TlsError> {
         let Some(current) = config.read()? else { return Ok(None) };
         Ok(Some(Self { config: config.clone(), current: RwLock::new(Arc::new(current)) }))
@@ -59,7 +59,7 @@ impl Tls {
     /// Reads the files again, for new connections.
     ///
     /// # Errors
-    /// When they can't be used; the certificate in use stays.
+    /// If they can't be used; the certificate in use stays.
     pub fn reload(&self) -> Result<(), TlsError> {
         if let Some(fresh) = self.config.read()? {
             *self.current.write() = Arc::new(fresh);

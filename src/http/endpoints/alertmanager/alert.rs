@@ -95,7 +95,7 @@ impl<'a> AlertRequest<'a> {
         }
         let labels = as_texts(labels)?;
         let fingerprint = self.fingerprint(&labels)?;
-        let told = AlertEpisode {
+        let episode = AlertEpisode {
             fingerprint: Fingerprint::of(&fingerprint),
             starts_at: time("startsAt", self.starts_at)?,
             delivered_at: now,
@@ -104,12 +104,12 @@ impl<'a> AlertRequest<'a> {
         let (id, at) = match count {
             CountBy::Delivery if state == AlertState::Firing => (EventId::unique(), now),
             CountBy::Incident | CountBy::Episode | CountBy::Delivery => {
-                (id_of(&fingerprint, &told)?, told.start())
+                (id_of(&fingerprint, &episode)?, episode.start())
             }
         };
         let ReadLabels { key, signature_json, notes } =
             labels::read(&labels, annotations, keys, config)?;
-        let episode = Some(Box::new(told));
+        let episode = Some(Box::new(episode));
         Ok((Occurrence { key, id, at, signature_json, episode, rule: None }, notes))
     }
 
@@ -127,7 +127,8 @@ impl<'a> AlertRequest<'a> {
         }
     }
 
-    /// Returns the annotations, which are for people only: odd ones fail nothing.
+    /// Returns the annotations, unless they can't be read: they are for people only, so that is no
+    /// fault.
     fn readable_annotations(&self) -> Option<&'a RawValue> {
         self.annotations.filter(|annotations| {
             is_object(annotations) && parse::<CheckedJson>(annotations.get()).is_ok()
@@ -138,7 +139,7 @@ impl<'a> AlertRequest<'a> {
         text_of(self.fingerprint)
     }
 
-    /// Returns the fingerprint: as it was given, or its digest where it does not fit into an id.
+    /// Returns the fingerprint: as it was given, or its digest if it does not fit into an id.
     fn fingerprint(&self, labels: &RawValue) -> Result<String, Problem> {
         let given = self.fingerprint.and_then(|given| match given.get().as_bytes() {
             [b'"', ..] => text_of(Some(given)),
@@ -154,8 +155,8 @@ impl<'a> AlertRequest<'a> {
     }
 }
 
-/// The annotation in which Grafana says why an alert has its state, and the reasons that are about
-/// its rule and not about its cause.
+/// The annotation in which Grafana gives the reason of an alert's state, and the reasons that are
+/// about its rule and not about its cause.
 const STATE_REASON: &str = "grafana_state_reason";
 const INTERRUPTIONS: [&str; 3] = ["Updated", "Paused", "RuleDeleted"];
 
@@ -166,14 +167,14 @@ fn is_interrupted(annotations: Option<&RawValue>) -> bool {
     reasons.split(',').any(|reason| INTERRUPTIONS.contains(&reason.trim()))
 }
 
-/// Returns the id of the occurrence that an episode may be: `<fingerprint>@<startsAt>`, the time in
-/// one spelling.
-fn id_of(fingerprint: &str, told: &AlertEpisode) -> Result<EventId, Problem> {
-    let id = format!("{fingerprint}@{}", told.starts_at.unwrap_or_else(|| told.start()));
+/// Returns the id of the occurrence that an episode may be: `<fingerprint>@<startsAt>`, with the
+/// time in one spelling.
+fn id_of(fingerprint: &str, episode: &AlertEpisode) -> Result<EventId, Problem> {
+    let id = format!("{fingerprint}@{}", episode.starts_at.unwrap_or_else(|| episode.start()));
     EventId::parse(&id).map_err(|error| Problem::field("fingerprint", error))
 }
 
-/// Reads a time; `None` where it is unset.
+/// Reads a time; `None` if it is unset.
 fn time(name: &'static str, given: Option<&RawValue>) -> Result<Option<Timestamp>, Problem> {
     let Some(given) = given.filter(|given| given.get() != "null") else { return Ok(None) };
     let fault = |error| Problem::field(name, error);
@@ -185,7 +186,7 @@ fn time(name: &'static str, given: Option<&RawValue>) -> Result<Option<Timestamp
     Ok(Some(at).filter(|at| *at >= EARLIEST_START))
 }
 
-/// With the time, an id has its 128 characters.
+/// Maximum length of a fingerprint: together with the time, an id has at most 128 characters.
 const MAX_FINGERPRINT_BYTES: usize = 100;
 
 /// The beginning of a time that was never set, as Go prints it in any form and zone.
@@ -222,7 +223,7 @@ fn as_texts(labels: &RawValue) -> Result<Cow<'_, RawValue>, Problem> {
     RawValue::from_string(object).map(Cow::Owned).map_err(unreadable)
 }
 
-/// Replaces the fingerprint that Alertmanager before 0.19 does not send: like the label set itself,
+/// Computes the fingerprint that Alertmanager before 0.19 does not send: like the label set itself,
 /// it distinguishes alerts.
 fn fingerprint_of(labels: &RawValue) -> Result<String, Problem> {
     let labels: Map<String, Value> = parse(labels.get())?;

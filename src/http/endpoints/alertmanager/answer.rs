@@ -23,8 +23,8 @@ pub(super) fn register_metrics() {
     LazyLock::force(&WEBHOOK_ALERTS);
 }
 
-/// Number of failed alerts whose problem the answer has: a short body may hold thousands of faulty
-/// ones.
+/// Maximum number of failed alerts whose problem is in the answer: a short body may hold thousands
+/// of faulty ones.
 const MAX_PROBLEMS: usize = 100;
 
 /// The response to a delivery.
@@ -152,7 +152,7 @@ impl From<Answered<Counted>> for HeardBody {
 }
 
 impl DeliveryBody {
-    /// Makes the answer of the result of each alert, and counts the results.
+    /// Creates the answer from the result of each alert, and counts the results.
     pub(super) fn new(heads: Vec<AlertHead>, results: Vec<Recorded>) -> Self {
         let alerts = Vec::with_capacity(results.len());
         let degraded = results.iter().map(|result| result.as_ref().ok()?.degraded);
@@ -206,11 +206,11 @@ impl AlertStatus {
     }
 }
 
-/// The outcome of an alert, as the answer counts it and the metric has it.
+/// The outcome of an alert, as the answer and the metric count it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AlertOutcome {
     Counted,
-    /// It fires, and is no new occurrence.
+    /// It fires, and is not a new occurrence.
     NotCounted,
     /// It waits for the store.
     Waiting,

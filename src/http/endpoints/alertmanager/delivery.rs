@@ -28,8 +28,8 @@ use crate::{
     },
 };
 
-/// A larger delivery is read by itself, because what is read takes several times its size, and off
-/// the threads that answer all others.
+/// Size in bytes above which deliveries are read one at a time, because they take several times
+/// their size in memory, and on a blocking thread, so that other requests are answered meanwhile.
 const LARGE_BYTES: usize = 1 << 20;
 
 /// Held by the one large delivery that is read and recorded.
@@ -65,7 +65,7 @@ fn alerts_schema() -> ArrayBuilder {
 
 impl<'a> DeliveryRequest<'a> {
     pub(in crate::http) fn parse(text: &'a str) -> Result<Self, Problem> {
-        // Only its syntax: what an alert holds fails the alert alone.
+        // Checks the syntax only: a fault in an alert fails that alert alone.
         let whole: &RawValue = parse(text)?;
         let names = ["alerts", "truncatedAlerts", "ruleId", "evalMatches"];
         let Some([alerts, truncated, rule_id, matches]) = members(whole, names) else {
@@ -128,7 +128,7 @@ impl<'a> DeliveryRequest<'a> {
 pub(super) struct ReadDelivery {
     /// The fields of each alert that the answer repeats beside its result.
     pub(super) heads: Vec<AlertHead>,
-    /// What each alert tells.
+    /// The occurrence that each alert describes.
     pub(super) alerts: Vec<Result<Occurrence, Problem>>,
     /// Number of alerts that the sender left out.
     pub(super) truncated: u64,

@@ -1,4 +1,5 @@
-//! The labels of an alert: which anomaly they identify, and what is kept of them.
+//! Reads the labels of an alert: the anomaly that they identify, and the object that is stored with
+//! it.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -12,7 +13,7 @@ use crate::{
 /// The anomaly that the labels of an alert identify.
 pub(super) struct ReadLabels {
     pub(super) key: AnomalyKey,
-    /// What is stored with the anomaly.
+    /// The object that is stored with the anomaly.
     pub(super) signature_json: SignatureJson,
     pub(super) notes: LabelNotes,
 }

@@ -4,7 +4,8 @@
 //! Alertmanager sends every alert of a group again and again for as long as it fires. The store
 //! decides which of them are occurrences ([`crate::domain::Incidents`]). Alertmanager repeats a
 //! delivery at once after a 5xx, and after a 4xx only at the next `group_interval`. So a 4xx is for
-//! what no repetition would fix, and what one would fix is never a 200.
+//! faults that no repetition would fix, and a fault that one would fix is never answered with a
+//! 200.
 
 mod alert;
 mod answer;
@@ -91,8 +92,8 @@ async fn deliver(
     let ReadDelivery { heads, alerts, truncated, turn: _turn } = delivery;
     note_truncated(&caller, truncated);
     let results = record_in_order(&state.counter, &caller, moment, alerts).await;
-    // Alertmanager sends the whole again, and what was heard of an alert counts once. (A delivery
-    // has no id: where each one counts, a part of it may count twice.)
+    // Alertmanager sends the whole delivery again, and alerts that were recorded count once. (A
+    // delivery has no id: if each delivery counts, a part of it may count twice.)
     if let Some(problem) = temporary_problem(&results) {
         return Err(problem.clone());
     }
@@ -101,9 +102,9 @@ async fn deliver(
     Ok((status, Json(DeliveryBody::new(heads, results))))
 }
 
-/// Records the alerts of a delivery, the ends first and then the beginnings, the earliest first: so
-/// one that began when another had ended is no longer hidden by it, and of several that began the
-/// first counts. Alertmanager delivers them in the order of their labels.
+/// Records the alerts of a delivery: first the ends, then the beginnings, the earliest first. So an
+/// alert that began after another had ended is not hidden by it, and of several that began the
+/// first one counts. Alertmanager delivers them in the order of their labels.
 async fn record_in_order(
     counter: &Counter,
     caller: &Caller,
@@ -136,7 +137,7 @@ fn note_truncated(caller: &Caller, truncated: u64) {
     }
 }
 
-/// Logs the alerts of a delivery that have failed, in one line, by the first of them.
+/// Logs the failed alerts of a delivery in one line, which describes the first of them.
 fn note_failed(caller: &Caller, heads: &[AlertHead], results: &[Recorded]) {
     let mut failed = heads.iter().zip(results).filter_map(|(head, result)| {
         let problem = result.as_ref().err()?;
@@ -152,5 +153,5 @@ fn note_failed(caller: &Caller, heads: &[AlertHead], results: &[Recorded]) {
     }
 }
 
-/// A fingerprint is shown up to this length in the log.
+/// Maximum length of a fingerprint in the log.
 const SHOWN_FINGERPRINT_CHARS: usize = 100;

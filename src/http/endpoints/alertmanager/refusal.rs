@@ -1,6 +1,6 @@
-//! Deliveries that are refused as a whole: counted, and a warning, because nobody else learns that
-//! their alerts do not count. Alertmanager sends them again at the next `group_interval`, and they
-//! are refused again.
+//! Deliveries that are refused as a whole. They are counted and logged as a warning, because nobody
+//! else notices that their alerts do not count. Alertmanager sends them again at the next
+//! `group_interval`, and they are refused again.
 
 use std::{sync::LazyLock, time::Instant};
 
@@ -37,8 +37,8 @@ enum DeliveryRefusal {
 }
 
 impl DeliveryRefusal {
-    /// `None` for a caller that is not let in, which is logged as such, and for what the sender
-    /// will try again.
+    /// Returns `None` for a caller that is not admitted, which has its own log line, and for a
+    /// delivery that the sender will retry.
     fn of(problem: &Problem) -> Option<Self> {
         match problem.kind() {
             ProblemKind::ContentTooLarge => Some(Self::TooLarge),
