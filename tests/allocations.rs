@@ -34,14 +34,14 @@ use self::servers::{
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// They post at the same time, so that a batch has several occurrences: the embedded store's file
-/// takes memory for each batch.
+/// Number of clients. They post at the same time, so that a batch has several occurrences: the
+/// embedded store's file allocates memory for each batch.
 const CLIENTS: usize = 64;
-/// The best of several tries counts: on a busy machine batches are small, and what the service does
-/// every second falls into some of them.
+/// Number of tries, of which the best counts: on a busy machine batches are small, and the
+/// service's periodic work falls into some tries.
 const TRIES: usize = 10;
 const ROUNDS: usize = 10;
-/// Until the maps that grow with use have their size.
+/// Rounds before the measurement, after which the maps that grow with use have their size.
 const WARM_UP_ROUNDS: usize = 10;
 
 /// The budget of a POST.
@@ -51,10 +51,10 @@ struct Budget {
 }
 
 const ON_EMBEDDED_STORE: Budget = Budget { allocations: 30, bytes: 8 << 10 };
-/// With the arguments of the script and its reply.
+/// The budget on Redis, which includes the arguments of the script and its reply.
 const ON_REDIS: Budget = Budget { allocations: 56, bytes: 12 << 10 };
 
-/// The parts of a body before and behind the number that makes it another one.
+/// The parts of a body before and after the number that makes each body different.
 struct Template {
     before: String,
     behind: String,

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs missing programs that the tests start from Debian packages, if this user is root.
-# Otherwise, prints what to install. With `bench`, `attack`, `fuzz` or `chaos`: the programs of
-# these instead. With `page`: only axe-core and TypeScript, which the tests use too.
+# Installs the missing programs that the tests start, from Debian's packages, if this user may. If
+# not, prints what to install. With `bench`, `attack`, `fuzz` or `chaos`: the programs of those
+# instead. With `page`: axe-core and TypeScript alone, which the tests have too.
 set -euo pipefail
 
 # From npm's registry, for the tests and lints of the page. Where npm or the registry is missing,
@@ -60,7 +60,7 @@ if [ "${1:-}" = attack ]; then
     python3 python3
   )
 fi
-# Beside those of the tests: the faults of disk and clock.
+# In addition to those of the tests, for the faults of disk and clock.
 if [ "${1:-}" = chaos ]; then
   needed=(faketime faketime cc gcc)
 fi
@@ -89,5 +89,5 @@ if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
 fi
 echo "installing ${missing[*]}"
 apt-get update
-# The tests start their own servers, whether or not a package has started one.
+# The tests start their own servers. Those that a package may start are not used.
 DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"

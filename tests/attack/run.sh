@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Schemathesis against the running service, on both stores: every call of /openapi.json with data
-# that fit it and data that do not, and sequences of calls. Nothing may end in a 5xx, or differ from
-# the description.
+# Runs Schemathesis against the service, on both stores: every call of /openapi.json with valid and
+# with invalid data, and sequences of calls. No answer may be a 5xx, or differ from the description.
 #
 #   tests/attack/run.sh CASES_EACH
 set -euo pipefail
 cd "$(dirname "$0")"
 cases=$1
 here=$PWD
-# Builds the service where needed, and becomes it with `exec`.
+# Builds the service if needed. `exec` replaces cargo by it, so that it can be ended by its process
+# id.
 service=(cargo run --quiet --locked --manifest-path "$here/../../Cargo.toml" --)
 version=4.32.5
 

@@ -23,10 +23,10 @@ pub(crate) enum Fault {
     /// Ended by SIGTERM, and started again later.
     ServiceStopped(usize),
     DiskFull(usize),
-    /// fsync waits.
+    /// fsync hangs.
     DiskHangs(usize),
     DataDirMoved(usize),
-    /// The wall clock jumps by this, and later back.
+    /// The wall clock jumps by this offset, and later back.
     ClockJumps(usize, &'static str),
 }
 
@@ -34,10 +34,10 @@ const DISK_FULL: &str = "disk full";
 const DISK_HANGS: &str = "disk hangs";
 const DATA_DIR_MOVED: &str = "data_dir moved";
 
-/// The names of the faults in which a write may be refused.
+/// The names of the faults during which a write may be refused.
 pub(crate) const REASONS_TO_REFUSE: [&str; 3] = [DISK_FULL, DISK_HANGS, DATA_DIR_MOVED];
 
-/// Why a Redis that answers refuses all writes.
+/// The reason for which a Redis that answers refuses all writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// It is demoted to a replica.
@@ -107,7 +107,7 @@ pub(crate) fn schedule(seed: u64, length: Duration, on: Topology) -> Vec<Planned
             Topology::Embedded => embedded(&mut random),
         };
         planned.push(Planned { at, lasts, fault });
-        // One in three begins while the last goes on.
+        // One in three begins while the last one still lasts.
         let share = if random.random_bool(0.33) { 0.5 } else { 1.0 };
         at += lasts.mul_f64(share) + Duration::from_millis(random.random_range(200..2_500));
     }
@@ -151,7 +151,7 @@ fn cluster(random: &mut impl Rng) -> Fault {
 }
 
 fn embedded(random: &mut impl Rng) -> Fault {
-    // Further than all that is kept, around an hour, and what NTP may do.
+    // Beyond all that is kept, by about an hour, and by as much as NTP may correct.
     const JUMPS: [&str; 6] = ["+40d", "-40d", "+70m", "-70m", "+2m", "-2m"];
     match random.random_range(0..10) {
         0 | 1 => Fault::ServiceKilled(0),

@@ -50,8 +50,8 @@ impl Ledger {
         change(self.0.lock().unwrap().entry(key.to_owned()).or_default());
     }
 
-    /// Compares the ledger with all instances, and with Redis itself or, where there is none, with
-    /// what the service says of each write that is sent again.
+    /// Compares the ledger with all instances, and with Redis itself or, if there is none, with the
+    /// service's answer to each write that is sent again.
     pub(crate) async fn compare(&self, stage: &Stage) -> Verdict {
         let accounts = self.0.lock().unwrap().clone();
         let mut verdict = Verdict::default();
@@ -91,7 +91,7 @@ impl Ledger {
             if stage.has_redis() {
                 continue;
             }
-            // A count that is right may be so by one that is lost and one from nowhere.
+            // A right count may hide a lost occurrence and an invented one.
             for id in unknown(&stage.service(0), &account).await {
                 verdict.lost += 1;
                 verdict.faults.push(format!("occurrence {id} of {key} is not recognised"));

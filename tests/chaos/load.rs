@@ -110,7 +110,7 @@ impl Caller {
             let instance = self.any_instance();
             let (answer, phases) =
                 self.try_until_acknowledged(Method::POST, "/anomalies", &body, instance).await;
-            // Of an array each element is answered by itself.
+            // Each element of an array has its own answer.
             let elements = answer.as_array().cloned().unwrap_or_else(|| vec![answer]);
             let mut are_all_taken = true;
             for ((name, id), element) in events.iter().zip(&elements) {
@@ -140,8 +140,8 @@ impl Caller {
         self.ledger.repaired(&key);
     }
 
-    /// Changes each anomaly's fix by one caller and through one instance only, because the order of
-    /// what two instances accept in an outage is the order of their clocks.
+    /// Changes the fix of an anomaly. Only one caller does, through one instance, because writes
+    /// that two instances accept in an outage are ordered by their clocks.
     async fn change_fix(&mut self) {
         let anomaly = self.number + CALLERS * self.random.random_range(0..ANOMALIES / CALLERS);
         let key = key_of(&name(anomaly)).to_string();
@@ -165,8 +165,8 @@ impl Caller {
             let status = answer.status();
             let body: Value = answer.json().await.unwrap_or_default();
             let is_known = status == StatusCode::OK && body["count_24h"].as_u64() > Some(0);
-            let is_told = is_known || status == StatusCode::SERVICE_UNAVAILABLE || body.is_null();
-            assert!(is_told, "a false zero: {status} {body}");
+            let is_honest = is_known || status == StatusCode::SERVICE_UNAVAILABLE || body.is_null();
+            assert!(is_honest, "a false zero: {status} {body}");
         }
     }
 
@@ -190,13 +190,13 @@ impl Caller {
             }
             let sent = request.send().await;
             if sent.is_err() {
-                // It is gone; if nobody has killed it, that is a fault.
+                // The instance has ended; if nobody has killed it, that is a fault.
                 self.stage.report().unanswered(begun);
             }
             if let Ok(answer) = sent {
                 let status = answer.status();
                 let phases = self.stage.report().answered(begun, !status.is_success());
-                // A service that dies within its answer has said nothing.
+                // An answer that breaks off, because its service was killed, does not count.
                 if let Ok(body) = answer.json::<Value>().await
                     && status.is_success()
                 {

@@ -1,6 +1,6 @@
-//! The disk and the clock of the machine that a service believes to run on: its fsync waits as long
-//! as it is told to, and its wall clock shows what it is told to. Both follow files, so that a new
-//! process of the service finds them as they are.
+//! The disk and the clock of the machine on which a service seems to run: its fsync can hang, and
+//! its wall clock can be wrong. Both follow files, so that a new process of the service finds the
+//! same state.
 
 use std::{
     fs,
@@ -33,7 +33,7 @@ impl Machine {
         machine
     }
 
-    /// The environment of its processes.
+    /// Returns the environment of its processes.
     pub(crate) fn environment(&self) -> Vec<(String, String)> {
         let stall = self.dir.path().join("stall.so");
         let preload = format!("{}:{}", self.faketime.display(), stall.display());
@@ -58,7 +58,7 @@ impl Machine {
 
     /// Sets the wall clock to the right time plus `offset`, such as `+40d`.
     pub(crate) fn set_clock(&self, offset: &str) {
-        // In one step, since it is read all the time.
+        // Replaces the file in one step, because it is read all the time.
         let new = self.dir.path().join("clock.new");
         fs::write(&new, format!("{offset}\n")).unwrap();
         fs::rename(new, self.dir.path().join("clock")).unwrap();

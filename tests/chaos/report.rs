@@ -18,7 +18,7 @@ pub(crate) struct Report(Mutex<Figures>);
 struct Figures {
     /// The number of active faults by name.
     active: BTreeMap<&'static str, usize>,
-    /// When the last of each name ended.
+    /// The time at which the last fault of each name ended.
     ended: BTreeMap<&'static str, Instant>,
     rows: BTreeMap<&'static str, Row>,
     refused_without_reason: u64,
@@ -80,7 +80,7 @@ impl Report {
         }
     }
 
-    /// The number of refusals while nothing was wrong with the disk.
+    /// Returns the number of refusals while nothing was wrong with the disk.
     pub(crate) fn refusals_without_reason(&self) -> u64 {
         self.figures().refused_without_reason
     }
@@ -123,8 +123,9 @@ impl Report {
 }
 
 impl Figures {
-    /// The names of the faults that were active at any time since `begun`. One that has begun or
-    /// ended since is to blame too: on a busy machine an answer is read long after it was given.
+    /// Returns the names of the faults that were active at any time since `begun`. One that has
+    /// begun or ended since is to blame too: on a busy machine an answer is read long after it was
+    /// given.
     fn phases_since(&self, begun: Instant) -> Vec<&'static str> {
         let ended = self.ended.iter().filter(|(_, ended)| **ended >= begun);
         let mut phases: Vec<_> =

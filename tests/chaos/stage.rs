@@ -24,7 +24,7 @@ use crate::{
     support::{Proxy, RedisCluster, RedisServer, Service, Weather},
 };
 
-/// How long the recovery at the end may take.
+/// Maximum time of the recovery at the end.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(120);
 /// Maximum time until the embedded store notices that its disk works again.
 const DISK_PATIENCE: Duration = Duration::from_secs(5);
@@ -45,10 +45,12 @@ type Node = Arc<AsyncMutex<RedisServer>>;
 #[derive(Clone)]
 struct Instance {
     service: Arc<Mutex<Arc<Service>>>,
-    /// Held for reading by the faults in which no process may be replaced: a dead one has no disk
-    /// to fill, and a new one would begin in an empty folder, or by a clock that it has to believe.
+    /// Held for reading by the faults in which no process may be replaced: a dead process has no
+    /// disk to fill, and a new one would begin in an empty folder, or with a wrong clock that it
+    /// has to trust.
     replacing: Arc<RwLock<()>>,
-    /// The faults of each of these exclude each other.
+    /// Locks for the faults of the disk's space, of a hanging disk and of the clock: those of one
+    /// kind exclude each other.
     space: Arc<AsyncMutex<()>>,
     hanging: Arc<AsyncMutex<()>>,
     clock: Arc<AsyncMutex<()>>,
@@ -204,7 +206,7 @@ impl Stage {
         }
     }
 
-    /// The ids of an anomaly's occurrences in Redis itself, if there is one.
+    /// Returns the ids of an anomaly's occurrences in Redis itself, if there is one.
     pub(crate) async fn timeline(&self, key: &str) -> Option<BTreeSet<String>> {
         if !self.has_redis() {
             return None;
@@ -261,8 +263,8 @@ impl Instance {
         self.service().data_dir().join(name)
     }
 
-    /// Waits until the embedded store has noticed that its disk works again, for as long as that
-    /// may take. The other store takes writes all the time.
+    /// Waits until the embedded store has noticed that its disk works again, up to the time that
+    /// this may take. A service on Redis accepts writes all the time.
     async fn takes_writes_again(&self) {
         if self.machine.is_none() {
             return;
@@ -307,10 +309,10 @@ async fn strike_node(node: &mut RedisServer, fault: Fault, lasts: Duration) {
     }
 }
 
-/// The commands that make a Redis refuse writes, and that make it take them again.
+/// Returns the commands that make a Redis refuse writes, and those that make it accept them again.
 fn commands(refusal: Refusal) -> [&'static [&'static str]; 2] {
     match refusal {
-        // Nothing listens there, so it keeps its data.
+        // Nothing listens on that port, so it keeps its data.
         Refusal::Readonly => [&["REPLICAOF", "127.0.0.1", "1"], &["REPLICAOF", "NO", "ONE"]],
         Refusal::Memory => {
             [&["CONFIG", "SET", "maxmemory", "1mb"], &["CONFIG", "SET", "maxmemory", "0"]]
@@ -333,7 +335,8 @@ async fn strike_space(instance: &Instance, fault: Fault, lasts: Duration) {
         tokio::time::sleep(lasts).await;
         fs::rename(&elsewhere, &data_dir).unwrap();
     } else {
-        // The embedded store seldom needs more than it has, so half of that is refused too.
+        // The embedded store seldom needs more space than its file has, so half of that is taken
+        // away too.
         let share = if instance.machine.is_some() { 2 } else { 1 };
         service.limit_file_size(Some(fs::metadata(instance.file()).unwrap().len() / share));
         tokio::time::sleep(lasts).await;

@@ -13,7 +13,7 @@ use crate::support::{
     Answer, DEADLINE, Ended, Service, anomaly_counter, eventually, key_of, wall_clock,
 };
 
-/// The entry of a token that is equal to its name.
+/// Returns the entry of a token that is equal to its name.
 pub(crate) fn entry(name: &str, more: &str) -> String {
     format!("[[tokens]]\nname = \"{name}\"\nsha256 = \"{}\"\n{more}\n", TokenDigest::of(name))
 }
@@ -36,7 +36,7 @@ fn delivery() -> serde_json::Value {
     }]})
 }
 
-/// The request for a call in the table of docs/security.md.
+/// Returns the request for a call in the table of docs/security.md.
 fn request(service: &Service, call: &str) -> RequestBuilder {
     let (method, path) = call.split_once(' ').unwrap();
     let key = key_of("HighCPU").to_string();
@@ -58,7 +58,7 @@ fn request(service: &Service, call: &str) -> RequestBuilder {
     }
 }
 
-/// The rows of the tables of a document whose first of so many columns is a call.
+/// Returns the rows of a document's tables with this many columns, the first of which is a call.
 fn rows(document: &'static str, columns: usize) -> Vec<Vec<&'static str>> {
     document
         .lines()
@@ -102,7 +102,7 @@ async fn every_call_answers_every_kind_of_caller_as_the_table_says() {
 }
 
 #[tokio::test]
-async fn whoever_is_turned_away_is_told_what_to_do_and_the_log_has_no_token() {
+async fn a_refused_caller_learns_what_to_do_and_the_log_has_no_token() {
     let service = guarded().await;
     let missing = service.post("/anomalies", &json!({"alert_name": "HighCPU"})).await;
     let challenge =
@@ -145,7 +145,7 @@ async fn tokens_are_read_again_on_sighup_and_a_broken_file_changes_nothing() {
 }
 
 #[tokio::test]
-async fn beyond_its_limits_a_token_waits() {
+async fn a_token_beyond_its_limits_has_to_wait() {
     let limited = |name: &str, scope: &str, limit: &str| {
         entry(name, &format!("scopes = [\"{scope}\"]\n{limit} = 1"))
     };
@@ -299,7 +299,7 @@ async fn without_a_token_the_audit_has_the_name_that_was_given() {
 }
 
 #[test]
-fn listening_elsewhere_without_tokens_is_refused_with_the_two_ways_out() {
+fn listening_on_other_addresses_without_tokens_is_refused_with_two_remedies() {
     let dir = TempDir::new().unwrap();
     let mut command = anomaly_counter(&[]);
     command.current_dir(dir.path()).env("ANOMALY_COUNTER__LISTEN", "0.0.0.0:0");
@@ -309,7 +309,7 @@ fn listening_elsewhere_without_tokens_is_refused_with_the_two_ways_out() {
 }
 
 #[tokio::test]
-async fn disabled_it_serves_anywhere_and_warns() {
+async fn with_auth_disabled_the_service_listens_anywhere_and_warns() {
     let disabled = [("LISTEN", "0.0.0.0:0"), ("AUTH__DISABLED", "true")];
     let service = Service::with(&disabled).await;
     assert!(service.log().contains("auth.disabled is true"));
@@ -317,7 +317,7 @@ async fn disabled_it_serves_anywhere_and_warns() {
 }
 
 #[tokio::test]
-async fn the_command_makes_a_token_that_works() {
+async fn the_command_token_new_makes_a_token_that_works() {
     let mut command = anomaly_counter(&["token", "new", "--name", "ci"]);
     command.args(["--scope", "read", "--scope", "ingest", "--expires-in-days", "1"]);
     let Ended { stdout: token, stderr, .. } = Ended::of(&mut command).succeeded();

@@ -74,7 +74,7 @@ async fn the_captured_deliveries_count_each_episode_once() {
         }
         assert!(deliveries.len() > episodes.len(), "the capture holds re-sends");
         assert_eq!(counted, episodes.len() as u64);
-        // The second time, all of them are re-sends.
+        // In the second round, all of them are re-sends.
         for delivery in &deliveries {
             assert_eq!(service.post(WEBHOOK, delivery).await.ok()["counted"], 0);
         }
@@ -194,7 +194,7 @@ async fn an_episode_outside_thirty_days_is_not_counted() {
 }
 
 #[tokio::test]
-async fn an_alert_without_a_fingerprint_is_told_by_its_labels() {
+async fn an_alert_without_a_fingerprint_is_identified_by_its_labels() {
     let service = Service::embedded().await;
     let now = wall_clock().to_string();
     let alert = |pod: &str| {
@@ -210,7 +210,7 @@ async fn an_alert_without_a_fingerprint_is_told_by_its_labels() {
 }
 
 #[tokio::test]
-async fn every_delivery_counts_where_that_is_configured() {
+async fn every_delivery_counts_if_so_configured() {
     let service = Service::with(&[("ALERTMANAGER__COUNT", "delivery")]).await;
     let long_ago = wall_clock().minus_seconds(7_200).to_string();
     let body = delivery(&[firing("f", &long_ago, &json!({"alertname": "HighCPU"}))]);
@@ -265,7 +265,7 @@ async fn a_delivery_is_accepted_while_the_store_does_not_answer() {
         assert!(alert["counted"].is_null(), "{alert}");
         assert_eq!(alert["reason"], "waiting");
         assert_eq!(alert["degraded"], true);
-        // Nothing is known of the anomaly, and a zero would be a lie.
+        // Nothing is known of the anomaly: a zero would be wrong.
         assert_eq!(alert["count_1h"], 1);
     }
 }
@@ -301,7 +301,7 @@ async fn the_counts_of_an_alert_that_waits_leave_it_out() {
 }
 
 #[tokio::test]
-async fn a_delivery_that_neither_store_nor_spool_takes_is_to_be_sent_again() {
+async fn a_delivery_that_neither_store_nor_spool_accepts_is_refused_and_can_be_sent_again() {
     let mut redis = RedisServer::start();
     let options = [("REDIS__URL", &*redis.url()), ("SPOOL__MAX_BYTES", "2000")];
     let service = Service::with(&options).await;

@@ -33,7 +33,7 @@ async fn stats_at(store: &Arc<dyn Store>, now: Timestamp) -> AnomalyStats {
     stats.pop().unwrap().unwrap().unwrap()
 }
 
-/// Events at each of `seconds` before now, oldest first.
+/// Returns events at each of `seconds` before now, oldest first.
 fn ago(now: Timestamp, seconds: impl Iterator<Item = i64>) -> Vec<(u64, Timestamp)> {
     seconds.enumerate().map(|(id, ago)| (id as u64, now.minus_seconds(ago))).collect()
 }
@@ -67,8 +67,8 @@ async fn late_events_are_added_to_their_buckets_once(mut fixture: impl Fixture) 
     let (store, now) = (fixture.store(), start_of_tests());
     record(&store, now, &ago(now, (0..20 * DAY / 600).map(|n| 20 * DAY - n * 600))).await;
     let before = stats_at(&store, now).await;
-    // From before the oldest rolled-up event to the newest one, in no order, and the whole batch
-    // twice.
+    // Late events, from before the oldest rolled-up one to the newest, in no order; the whole batch
+    // comes twice.
     let late: Vec<_> = (0..100)
         .map(|n| (n * 791_919) % (24 * DAY) + 3 * DAY)
         .map(|ago| occurrence(KEY, &format!("late-{ago}"), now.minus_seconds(ago)))
@@ -86,7 +86,8 @@ async fn late_events_are_added_to_their_buckets_once(mut fixture: impl Fixture) 
     assert_eq!(after.counts.day, before.counts.day);
     assert_eq!(after.first_seen, late.iter().map(|occurrence| occurrence.at).min());
     let in_week = late.iter().filter(|late| late.at >= now.minus_seconds(7 * DAY)).count() as u64;
-    // The bucket that the window's start cuts may take one more of the late, and six of the others.
+    // The bucket that the window's start cuts may add one of the late events, and six of the
+    // others.
     let week = after.counts.week - before.counts.week;
     assert!((in_week..=in_week + 2).contains(&week), "{in_week} {week}");
     for result in store.record(now.into(), late).await {
@@ -96,7 +97,7 @@ async fn late_events_are_added_to_their_buckets_once(mut fixture: impl Fixture) 
 
 over_every_store!(500; late_events_are_added_to_their_buckets_once);
 
-async fn what_is_folded_leaves_after_thirty_days(fixture: impl Fixture) {
+async fn rolled_up_events_leave_after_thirty_days(fixture: impl Fixture) {
     let (store, now) = (fixture.store(), start_of_tests());
     record(&store, now, &ago(now, (0..1_000).rev())).await;
     let later = now.plus_seconds(30 * DAY + 1);
@@ -109,7 +110,7 @@ async fn what_is_folded_leaves_after_thirty_days(fixture: impl Fixture) {
     assert!(!recorded.stats.is_approximate);
 }
 
-over_every_store!(100; what_is_folded_leaves_after_thirty_days);
+over_every_store!(100; rolled_up_events_leave_after_thirty_days);
 
 async fn keys(client: &OtherClient) -> Vec<String> {
     let mut keys = client.texts(&["KEYS", "anomaly:*"]).await;
@@ -117,7 +118,8 @@ async fn keys(client: &OtherClient) -> Vec<String> {
     keys
 }
 
-/// A service on Redis that keeps ten events of an anomaly exactly, with an anomaly of a hundred.
+/// Starts a service on Redis that keeps ten events of an anomaly exactly, with an anomaly of a
+/// hundred events.
 async fn with_a_hundred_events(redis: &RedisServer) -> Service {
     let options = [("REDIS__URL", redis.url()), ("TIMELINE__EXACT_EVENTS", "10".to_owned())];
     let options = options.each_ref().map(|(name, value)| (*name, value.as_str()));
@@ -160,7 +162,7 @@ async fn a_frequency_says_when_it_is_not_exact_and_an_older_reader_sees_the_newe
 }
 
 #[tokio::test]
-async fn a_foreign_key_where_events_are_to_be_folded_loses_none() {
+async fn a_foreign_key_in_the_place_of_the_roll_up_loses_no_events() {
     let redis = RedisServer::start();
     let service = with_a_hundred_events(&redis).await;
     let client = redis.client().await;
@@ -177,7 +179,7 @@ async fn a_foreign_key_where_events_are_to_be_folded_loses_none() {
     assert_eq!(frequency["count_30d"], 60, "ten that were left, and fifty");
 }
 
-/// A timeline that another writer has left, with a member each 60 s up to `until`.
+/// Writes a timeline as another writer does, with a member each 60 s up to `until`.
 async fn left_by_another(client: &OtherClient, members: i64, until: Timestamp) {
     let timeline = format!("anomaly:timeline:{}", AnomalyKey::from_bits(KEY));
     for first in (0..members).step_by(1_000) {
@@ -204,7 +206,7 @@ async fn a_long_timeline_is_rolled_up_in_pieces_and_counts_stay_right_meanwhile(
     let mut left = MEMBERS;
     for n in 0..30 {
         let at = now.plus_seconds(n);
-        // A late one beside it, and a copy of one that is still there.
+        // A late event beside the new one, and a copy of one that is still there.
         let ids = [format!("new{n}"), format!("late{n}"), format!("m{}", MEMBERS - 1 - n)];
         let [new, late, known] = ids.each_ref().map(|id| occurrence(KEY, id, at));
         let late = Occurrence { at: now.minus_seconds(86_400 + n), ..late };
@@ -233,7 +235,7 @@ async fn a_call_rewrites_the_buckets_of_no_more_anomalies_than_it_has_time_for()
     let (client, now) = (redis.client().await, start_of_tests());
     let store = store_keeping(10, &redis.url()).await;
     let name = |kind: &str, key: u64| format!("anomaly:{kind}:{}", AnomalyKey::from_bits(key));
-    // A bucket for each of the last 700 hours but two, of one event.
+    // A bucket of one event for each of the last 700 hours, except the last two.
     let hour = now.as_micros() / 3_600_000_000;
     for key in 0..KEYS {
         let mut command = vec!["ZADD".to_owned(), name("folded_counts", key)];
@@ -304,7 +306,7 @@ async fn late_events_that_come_one_at_a_time_share_their_bucket() {
     let store = store_keeping(10, &redis.url()).await;
     record(&store, now, &ago(now, (0..50).rev())).await;
     let before = length(&client, "folded_counts").await;
-    // Oldest first, within six minutes.
+    // Late events, oldest first, within six minutes.
     for n in 0..180 {
         let late = occurrence(KEY, &format!("late{n}"), now.minus_seconds(40_000 - n * 2));
         let recorded = store.record(now.into(), vec![late]).await.pop().unwrap().unwrap();

@@ -24,7 +24,7 @@ async fn connect(service: &Service) -> TcpStream {
     TcpStream::connect(service.address()).await.unwrap()
 }
 
-/// Works on two requests at a time, each of which takes twice this delay.
+/// Starts a service that handles two requests at a time, each of which takes twice this delay.
 async fn slow_service(delay: Duration) -> (RedisServer, Proxy, Arc<Service>) {
     let redis = RedisServer::start();
     let proxy = Proxy::to(redis.port()).await;
@@ -55,7 +55,7 @@ async fn a_burst_waits_for_its_turn() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn under_lasting_overload_what_is_beyond_is_refused_at_once_and_the_rest_keeps_its_latency() {
+async fn in_an_overload_excess_requests_are_refused_at_once_and_the_others_keep_their_latency() {
     const CALLERS: usize = 40;
     const ENOUGH: usize = 30;
     let (_redis, proxy, service) = slow_service(Duration::from_millis(200)).await;
@@ -151,7 +151,7 @@ async fn a_client_that_reads_no_answers_loses_its_connection() {
         tokio::time::sleep(2 * DEADLINE).await;
         drop(stream);
     });
-    // It has the only connection that is served, until it is closed.
+    // This client has the only connection that is served, until it is closed.
     eventually("the connection limit is reached", || async {
         let mut other = connect(&service).await;
         other
@@ -187,14 +187,14 @@ async fn a_full_embedded_store_refuses_new_anomalies_and_counts_known_ones() {
     assert!(detail.contains("nothing was recorded"), "{detail}");
     assert_eq!(refused.headers["retry-after"], "60");
 
-    // Of an array only the new one is refused.
+    // Of an array only the new anomaly is refused.
     let both = service.post("/anomalies", &json!([event(0), event(LIMIT)])).await.ok();
     assert_eq!(both[0]["count_1h"], 2);
     assert_eq!(both[1]["status"], 503);
     let path = format!("/anomalies/{}/frequency", key_of(&format!("Alert{LIMIT}")));
     service.get(&path).await.problem(404);
 
-    // It is no outage.
+    // A full store is no outage.
     let ready = service.get("/readyz").await.ok();
     assert_eq!(ready["status"], "ready");
     assert_eq!(metric(&service, "anomaly_counter_store_anomalies").await, LIMIT as f64);

@@ -1,5 +1,5 @@
-//! A real Alertmanager sends a token, in both of its ways, and deliveries in Grafana's format are
-//! accepted with one. (Prometheus does so in `metrics.rs`.)
+//! Callers with tokens: a real Alertmanager sends one in both of its ways, and deliveries in
+//! Grafana's format are accepted with one. (Prometheus sends one in `metrics.rs`.)
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn alertmanager_shows_a_token_as_bearer_and_as_basic() {
+async fn alertmanager_sends_a_token_as_bearer_and_as_basic() {
     let service = crate::access::guarded().await;
     for (name, http_config) in [
         ("Bearer", json!({"authorization": {"credentials": "ingest"}})),
@@ -17,7 +17,7 @@ async fn alertmanager_shows_a_token_as_bearer_and_as_basic() {
     ] {
         let route = json!({"group_wait": "100ms", "group_interval": "1s"});
         let alertmanager = Alertmanager::start(&service, route, &http_config);
-        alertmanager.tell(&json!([{"labels": {"alertname": name}}])).await;
+        alertmanager.send_alerts(&json!([{"labels": {"alertname": name}}])).await;
         eventually("the alert is counted", || async {
             let path = format!("/anomalies/{}/frequency", key_of(name));
             let asked = service.request(reqwest::Method::GET, &path).bearer_auth("read");
@@ -30,7 +30,7 @@ async fn alertmanager_shows_a_token_as_bearer_and_as_basic() {
 
 /// Grafana's webhook contact points have an authorization header, or a user and a password.
 #[tokio::test]
-async fn a_grafana_delivery_comes_in_with_a_token_as_bearer_and_as_basic() {
+async fn a_grafana_delivery_is_accepted_with_a_token_as_bearer_and_as_basic() {
     let service = crate::access::guarded().await;
     let delivery = || {
         let request = service.request(reqwest::Method::POST, "/webhooks/alertmanager");

@@ -1,5 +1,5 @@
 //! Lists and summaries on a Redis that others write to: other instances, the older service, and
-//! what was there before; in outages, and without the permissions.
+//! earlier processes; in outages, and without the permissions.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ async fn post(service: &Service, name: &str, times: usize) {
     service.post("/anomalies", &json!(occurrences)).await.ok();
 }
 
-/// Names and counts of 24 hours, in the order of the list.
+/// Returns names and counts of 24 hours, in the order of the list.
 async fn listed(service: &Service, query: &str) -> (Value, Vec<(String, u64)>) {
     let list = service.get(&format!("/anomalies?{query}")).await.ok();
     let anomalies = list["anomalies"].as_array().unwrap().iter();
@@ -42,7 +42,7 @@ async fn until_complete(service: &Service) {
     .await;
 }
 
-/// Adds an event as the older service does; with a name if it is the first.
+/// Adds an event as the older service does, with a name if it is the first.
 async fn add_as_older_service(client: &OtherClient, key: &str, name: Option<&str>, at: Timestamp) {
     let time = format!("{}", at.as_micros() as f64 / 1e6);
     client.run(&["ZADD", &format!("anomaly:timeline:{key}"), &time, &time]).await;
@@ -54,7 +54,7 @@ async fn add_as_older_service(client: &OtherClient, key: &str, name: Option<&str
 }
 
 #[tokio::test]
-async fn what_two_instances_write_is_in_the_list_of_both() {
+async fn writes_through_two_instances_are_in_the_lists_of_both() {
     let redis = RedisServer::start();
     let (one, other) = (Service::on_redis(&redis).await, Service::on_redis(&redis).await);
     post(&one, "A", 3).await;
@@ -79,7 +79,7 @@ async fn what_two_instances_write_is_in_the_list_of_both() {
 }
 
 #[tokio::test]
-async fn what_was_there_before_is_listed_by_an_instance_that_starts() {
+async fn an_instance_that_starts_lists_the_anomalies_that_are_there() {
     let redis = RedisServer::start();
     let client = redis.client().await;
     let now = wall_clock();
@@ -88,7 +88,7 @@ async fn what_was_there_before_is_listed_by_an_instance_that_starts() {
         let at = now.minus_seconds(number as i64);
         add_as_older_service(&client, &key, Some(&format!("old {number}")), at).await;
     }
-    // Of each kind something that is no anomaly.
+    // Keys of each kind that belong to no anomaly.
     client.run(&["SET", "anomaly:timeline:not a key", "x"]).await;
     client.run(&["SET", "anomaly:timeline:00000000000000ff", "of a foreign type"]).await;
     client.run(&["SET", "tm", "x"]).await;
@@ -107,7 +107,7 @@ async fn what_was_there_before_is_listed_by_an_instance_that_starts() {
 }
 
 #[tokio::test]
-async fn what_the_older_service_adds_is_found_and_its_figures_are_of_now() {
+async fn anomalies_of_the_older_service_are_found_with_current_figures() {
     let redis = RedisServer::start();
     let client = redis.client().await;
     let key = "00000000000000aa";
@@ -116,12 +116,13 @@ async fn what_the_older_service_adds_is_found_and_its_figures_are_of_now() {
         Service::with(&[("REDIS__URL", &redis.url()), ("CATALOGUE__RECONCILE_MINUTES", "1")]).await;
     until_complete(&service).await;
     until_listed(&service, "what was there", &[("old", 1)]).await;
-    // An anomaly that is shown is asked for.
+    // An anomaly that is shown is read first.
     for second in 0..4 {
         add_as_older_service(&client, key, None, wall_clock().minus_seconds(second)).await;
     }
     until_listed(&service, "its figures", &[("old", 5)]).await;
-    // A new one is found when Redis is gone through again, in a minute; and one that is gone, gone.
+    // A new anomaly is found at the next walk through Redis, within a minute, and a deleted one is
+    // removed.
     add_as_older_service(&client, "00000000000000bb", Some("new"), wall_clock()).await;
     client
         .run(&["DEL", &format!("anomaly:timeline:{key}"), &format!("anomaly:metadata:{key}")])
@@ -138,7 +139,7 @@ async fn what_the_older_service_adds_is_found_and_its_figures_are_of_now() {
 }
 
 #[tokio::test]
-async fn while_redis_is_away_the_list_is_what_was_known_and_says_so() {
+async fn while_redis_is_unavailable_the_list_shows_the_known_anomalies_and_says_so() {
     let mut redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;
     post(&service, "A", 5).await;
@@ -160,7 +161,7 @@ async fn while_redis_is_away_the_list_is_what_was_known_and_says_so() {
     assert_eq!(summary["occurrences"]["count_24h"], 5);
     assert_eq!(summary["degraded"], true);
 
-    // What waits counts too; and of an anomaly that is new nothing is known but that.
+    // Waiting writes count too; nothing else is known of a new anomaly.
     for (name, times) in [("A", 2), ("new", 3)] {
         let occurrences = vec![json!({"alert_name": name, "service": "api"}); times];
         let answer = service.post("/anomalies", &json!(occurrences)).await;
@@ -180,7 +181,7 @@ async fn while_redis_is_away_the_list_is_what_was_known_and_says_so() {
     redis.restart();
     eventually("what has waited is in the list", || async {
         let (list, counts) = listed(&service, "").await;
-        // Of A it may have lost what it had, and be sent that again.
+        // Redis may have lost the occurrences of A, which are then sent again.
         let is_applied = counts.len() == 2 && counts.contains(&("new".to_owned(), 3));
         (is_applied && list["degraded"] == false).then_some(())
     })
@@ -188,7 +189,7 @@ async fn while_redis_is_away_the_list_is_what_was_known_and_says_so() {
 }
 
 #[tokio::test]
-async fn where_nothing_is_known_and_redis_is_away_there_is_no_list() {
+async fn without_redis_and_without_known_anomalies_a_list_is_refused() {
     let mut redis = RedisServer::start();
     redis.kill();
     let service = Service::on_redis(&redis).await;
@@ -203,7 +204,7 @@ async fn where_nothing_is_known_and_redis_is_away_there_is_no_list() {
 }
 
 #[tokio::test]
-async fn without_the_permissions_a_list_has_what_was_seen_and_nothing_else_suffers() {
+async fn without_permissions_lists_have_only_own_writes_and_nothing_else_suffers() {
     let redis = RedisServer::start();
     let client = redis.client().await;
     add_as_older_service(&client, "00000000000000aa", Some("old"), wall_clock()).await;
@@ -245,7 +246,7 @@ async fn on_a_cluster_the_anomalies_of_all_masters_are_listed() {
         (counts == [("another".to_owned(), 9)]).then_some(())
     })
     .await;
-    // A master that is away makes its own rows stale, and takes none away.
+    // An unavailable master makes its own rows stale, and removes none.
     cluster.node(0).kill();
     eventually("some rows are stale, and others are not", || async {
         second.get("/readyz").await;

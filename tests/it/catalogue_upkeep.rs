@@ -1,5 +1,5 @@
-//! How soon a list on Redis has what others have written, and what brings it up to date where it
-//! could not hear of it.
+//! The time until a list on Redis has the writes of other instances, and the recovery after missed
+//! announcements.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{OtherClient, RedisServer, Service, eventually, wall_clock};
 
-/// What a loaded machine may take beyond the time that is promised.
+/// Time that a loaded machine may take beyond the promised one.
 const SLACK: Duration = Duration::from_secs(4);
 
 async fn post(service: &Service, name: &str, times: usize) -> Value {
@@ -26,7 +26,7 @@ async fn until_complete(service: &Service) {
     .await;
 }
 
-/// Waits until a figure of the summary, which reads no anomaly, is as expected.
+/// Waits until a figure of the summary, which reads no anomaly from Redis, is as expected.
 async fn within(seconds: u64, service: &Service, figure: &str, expected: u64) {
     let begun = Instant::now();
     let limit = Duration::from_secs(seconds) + SLACK;
@@ -41,7 +41,7 @@ async fn within(seconds: u64, service: &Service, figure: &str, expected: u64) {
 }
 
 #[tokio::test]
-async fn others_know_new_anomalies_steps_and_marks_in_4_seconds_and_figures_in_20() {
+async fn other_instances_know_new_anomalies_steps_and_marks_in_4_seconds_and_figures_in_20() {
     let redis = RedisServer::start();
     let (one, other) = (Service::on_redis(&redis).await, Service::on_redis(&redis).await);
     until_complete(&one).await;
@@ -53,7 +53,7 @@ async fn others_know_new_anomalies_steps_and_marks_in_4_seconds_and_figures_in_2
     let fix = json!({"anomaly_key": key, "fix_description": "more memory"});
     one.put("/permanent-fix", &fix).await.ok();
     within(4, &other, "/fixed", 1).await;
-    // No step: the summary reads nothing, so that it was announced.
+    // No step. The summary reads nothing from Redis, so the figure was announced.
     post(&one, "A", 1).await;
     within(20, &other, "/occurrences/count_24h", 4).await;
     one.delete(&format!("/permanent-fix/{}", key.as_str().unwrap())).await.ok();
@@ -69,12 +69,12 @@ async fn add_as_older_service(client: &OtherClient, key: &str) {
 }
 
 #[tokio::test]
-async fn where_an_announcement_was_missed_redis_is_gone_through_at_once() {
+async fn after_a_missed_announcement_redis_is_walked_through_at_once() {
     let redis = RedisServer::start();
     let client = redis.client().await;
     let service = Service::on_redis(&redis).await;
     until_complete(&service).await;
-    // An instance whose second announcement nobody has heard: the version, its name, the number.
+    // Announcements of an instance whose second one was lost: the version, its name, the number.
     let announce = async |number: u8| {
         let number = char::from(number);
         let announcement = format!("\u{1}instance{number}\0\0\0\0\0\0\0");
@@ -93,13 +93,13 @@ async fn where_an_announcement_was_missed_redis_is_gone_through_at_once() {
 }
 
 #[tokio::test]
-async fn where_another_server_has_taken_over_what_it_lacks_leaves_the_list() {
+async fn after_a_failover_anomalies_that_the_new_server_lacks_leave_the_list() {
     let mut redis = RedisServer::start();
     let (service, other) = (Service::on_redis(&redis).await, Service::on_redis(&redis).await);
     until_complete(&service).await;
     post(&other, "A", 3).await;
     within(4, &service, "/anomalies", 1).await;
-    // Whoever has written it would send it again.
+    // The instance that has written it would send it again.
     drop(other);
     redis.client().await.run(&["FLUSHALL"]).await;
     redis.kill();
@@ -110,7 +110,7 @@ async fn where_another_server_has_taken_over_what_it_lacks_leaves_the_list() {
         (summary["degraded"] == true).then_some(())
     })
     .await;
-    // Heard of, and never asked for: its name and its counts are known, and no more.
+    // The anomaly was announced and never read: its name and its counts are known, and no more.
     let anomaly = service.get("/anomalies/lookup?alertname=A").await.ok();
     assert_eq!(anomaly["signature"]["alert_name"], "A");
     assert_eq!(anomaly["metadata"], Value::Null);
@@ -127,7 +127,7 @@ async fn where_another_server_has_taken_over_what_it_lacks_leaves_the_list() {
 }
 
 #[tokio::test]
-async fn until_redis_was_gone_through_a_list_says_how_much_it_knows() {
+async fn until_the_first_walk_through_redis_ends_a_list_says_how_much_it_knows() {
     const ANOMALIES: &str = "12000";
     let redis = RedisServer::start();
     let fill = "for i = 1, ARGV[1] do \
@@ -149,7 +149,7 @@ async fn until_redis_was_gone_through_a_list_says_how_much_it_knows() {
 }
 
 #[tokio::test]
-async fn where_there_are_more_anomalies_than_may_be_known_the_list_says_so() {
+async fn a_list_says_so_if_there_are_more_anomalies_than_may_be_kept() {
     let redis = RedisServer::start();
     let url = redis.url();
     let service = Service::with(&[("REDIS__URL", &url), ("CATALOGUE__MAX_ANOMALIES", "64")]).await;

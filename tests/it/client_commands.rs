@@ -1,12 +1,12 @@
-//! The commands that ask a running service about anomalies: what they find, what they print on a
-//! terminal and in a pipe, and that JSON is the service's own.
+//! The commands that ask a running service about anomalies: their results, their output on a
+//! terminal and in a pipe, and their JSON, which is the service's own.
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{Ended, RedisServer, Service, anomaly_counter, eventually, on_a_terminal};
 
-/// Runs a command that asks a service, without any configuration of the machine's user.
+/// Runs a command that asks a service, without the configuration of the machine's user.
 pub(crate) fn ask(service: &Service, arguments: &[&str]) -> Ended {
     let url = format!("http://{}", service.address());
     ask_at(&[("ANOMALY_COUNTER_URL", &url)], arguments)
@@ -36,7 +36,7 @@ fn without_colours(text: &str) -> String {
     parts.fold(first, |all, part| all + part.split_once('m').unwrap().1)
 }
 
-/// A service on each store, with three anomalies of which the lists know.
+/// Starts a service on each store, with three anomalies that are in its lists.
 async fn services(redis: &RedisServer) -> [Service; 2] {
     let services = [Service::embedded().await, Service::on_redis(redis).await];
     for service in &services {
@@ -120,7 +120,7 @@ async fn json_is_the_answer_of_the_service_for_each_command() {
 }
 
 #[tokio::test]
-async fn marking_and_taking_back_says_what_was_done_and_its_json_is_the_answer() {
+async fn fix_and_unfix_say_what_was_done_and_their_json_is_the_answer() {
     let redis = RedisServer::start();
     for service in services(&redis).await {
         let fix = ["fix", "HighCPU", "-m", "raised the limit", "--by", "ana"];
@@ -152,7 +152,7 @@ async fn marking_and_taking_back_says_what_was_done_and_its_json_is_the_answer()
 }
 
 #[tokio::test]
-async fn several_matches_are_listed_and_none_says_what_is_near() {
+async fn several_matches_are_listed_and_without_a_match_similar_anomalies_are_named() {
     let redis = RedisServer::start();
     for service in services(&redis).await {
         let several = ask(&service, &["show", "api"]).ended_with(1);
@@ -251,7 +251,7 @@ async fn a_terminal_has_colours_bars_and_lines_that_fit() {
 }
 
 #[tokio::test]
-async fn a_service_without_anomalies_says_how_to_make_a_first_one() {
+async fn without_anomalies_the_commands_say_how_to_record_a_first_one() {
     let service = Service::embedded().await;
     let empty = ask_on_a_terminal(&service, 100, "top");
     assert!(empty.contains("curl --json"), "{empty}");

@@ -1,5 +1,5 @@
-//! How the commands that ask a running service reach it: addresses, tokens, certificates, outages,
-//! and what they say where they can't.
+//! The way in which commands reach a running service: addresses, tokens, certificates, outages, and
+//! the errors if they can't.
 
 use std::{fs, path::Path};
 
@@ -24,7 +24,7 @@ fn ask_with(dir: &Path, client: &str, arguments: &[&str]) -> Ended {
 }
 
 #[tokio::test]
-async fn a_service_that_asks_for_tokens_is_told_one_by_a_file_or_the_environment() {
+async fn a_token_is_read_from_a_file_or_the_environment() {
     let service = guarded().await;
     let url = format!("http://{}", service.address());
     let url = ("ANOMALY_COUNTER_URL", url.as_str());
@@ -54,7 +54,7 @@ async fn a_service_that_asks_for_tokens_is_told_one_by_a_file_or_the_environment
 }
 
 #[tokio::test]
-async fn tls_is_trusted_by_the_authority_in_a_file() {
+async fn tls_is_verified_with_the_ca_in_a_file() {
     let dir = TempDir::new().unwrap();
     write_certificates(dir.path());
     let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
@@ -85,7 +85,7 @@ async fn tls_is_trusted_by_the_authority_in_a_file() {
 }
 
 #[tokio::test]
-async fn where_no_service_answers_the_address_is_named_with_its_origin() {
+async fn if_no_service_answers_the_address_and_its_source_are_named() {
     let mut service = Service::embedded().await;
     let address = service.address().to_owned();
     let https = ask_at(&[], &["top", "--url", &format!("https://{address}")]).ended_with(3).stderr;

@@ -1,5 +1,5 @@
 //! A wrong clock deletes nothing. The clocks of real processes are set by libfaketime; what takes
-//! longer than a moment is tested where the clock is decided on (`counter/trusted_time.rs`).
+//! longer than a moment is tested in the module that judges the clock (`counter/trusted_time.rs`).
 
 use anomaly_counter::domain::Timestamp;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use crate::support::{
 const MINUTE: i64 = 60;
 const DAY: i64 = 86_400;
 
-/// A service with a clock of its own, on a store that others may share.
+/// Starts a service with a clock of its own, on a store that others may share.
 async fn service_on(redis: Option<&RedisServer>, clock: &FakeClock) -> Service {
     match redis {
         Some(redis) => Service::under(clock, &[("REDIS__URL", &redis.url())]).await,
@@ -20,7 +20,7 @@ async fn service_on(redis: Option<&RedisServer>, clock: &FakeClock) -> Service {
     }
 }
 
-/// One Redis, and none: both stores.
+/// Returns both stores: a Redis, and none for the embedded store.
 fn stores() -> [Option<RedisServer>; 2] {
     [None, Some(RedisServer::start())]
 }
@@ -94,14 +94,14 @@ async fn a_jump_forward_or_back_deletes_nothing_and_stamps_nothing_wrongly() {
     }
 }
 
-/// The count of 30 days, or zero while the anomaly is unknown.
+/// Returns the count of 30 days, or zero while the anomaly is unknown.
 async fn frequency_or_zero(service: &Service) -> i64 {
     let path = format!("/anomalies/{}/frequency", key_of("Clock"));
     service.get(&path).await.body["count_30d"].as_i64().unwrap_or_default()
 }
 
 #[tokio::test]
-async fn a_clock_that_is_wrong_at_the_start_deletes_nothing_and_calls_nothing_too_old() {
+async fn a_clock_that_is_wrong_at_the_start_deletes_nothing_and_refuses_nothing_as_too_old() {
     for redis in stores() {
         let clock = FakeClock::of_the_wall();
         let service = service_on(redis.as_ref(), &clock).await;
@@ -170,7 +170,7 @@ async fn a_step_of_two_minutes_refuses_no_event_of_a_sender_whose_clock_is_right
 }
 
 #[tokio::test]
-async fn a_suspended_machine_goes_on_at_the_right_time() {
+async fn after_a_suspend_the_service_has_the_right_time() {
     for redis in stores() {
         let clock = FakeClock::of_the_machine();
         let service = service_on(redis.as_ref(), &clock).await;
@@ -186,7 +186,7 @@ async fn a_suspended_machine_goes_on_at_the_right_time() {
 }
 
 #[tokio::test]
-async fn writes_that_wait_are_not_too_old_by_a_wrong_clock() {
+async fn a_wrong_clock_does_not_make_waiting_writes_too_old() {
     for ahead in [40 * DAY, -40 * DAY] {
         let mut redis = RedisServer::start();
         let clock = FakeClock::of_the_wall();
@@ -199,7 +199,7 @@ async fn writes_that_wait_are_not_too_old_by_a_wrong_clock() {
         for id in 5..8 {
             assert_eq!(service.post("/anomalies", &event(id)).await.status, 202);
         }
-        // Also if the process begins with the wrong clock.
+        // The same if the process begins with the wrong clock.
         let service = service.restart().await;
         redis.restart();
         healthy_again(&service).await;

@@ -27,7 +27,7 @@ fn name(anomaly: usize) -> String {
     format!("Alert{anomaly}")
 }
 
-/// The master of each anomaly at the beginning.
+/// Returns the master of each anomaly at the beginning.
 async fn masters_of(cluster: &RedisCluster) -> Vec<usize> {
     let client = cluster.masters()[0].client().await;
     let mut masters = Vec::new();
@@ -44,7 +44,7 @@ async fn masters_of(cluster: &RedisCluster) -> Vec<usize> {
 struct Write {
     anomaly: usize,
     is_degraded: bool,
-    /// How many writes of all callers were answered before it.
+    /// Number of writes of all callers that were answered before it.
     position: usize,
 }
 
@@ -81,7 +81,7 @@ impl Load {
         Self { must_end, answered, callers }
     }
 
-    /// How many writes were answered so far.
+    /// Returns the number of writes that were answered so far.
     fn position(&self) -> usize {
         self.answered.load(Ordering::Relaxed)
     }
@@ -137,7 +137,7 @@ async fn all_of_an_anomalys_keys_share_a_slot() {
         ];
         assert_eq!(names, kinds.map(|kind| format!("anomaly:{kind}:{{{key}}}")));
     }
-    // An array over all of them is answered in its order.
+    // An array of all of them is answered in its order.
     let array: Vec<_> =
         (0..ANOMALIES).map(|anomaly| json!({"alert_name": name(anomaly)})).collect();
     let answers = service.post("/anomalies", &json!(array)).await.ok();
@@ -180,7 +180,7 @@ async fn a_master_lost_for_good_degrades_only_its_own_anomalies_until_its_replic
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_lost_master_had_not_replicated_is_sent_again_to_its_replica() {
+async fn writes_that_a_lost_master_had_not_replicated_are_sent_again_to_its_replica() {
     let mut cluster = RedisCluster::with_replicas(3).await;
     let masters = masters_of(&cluster).await;
     let service = on(&cluster).await;
@@ -209,7 +209,7 @@ async fn what_a_lost_master_had_not_replicated_is_sent_again_to_its_replica() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_lost_master_had_not_replicated_survives_a_restart_of_the_service() {
+async fn writes_that_a_lost_master_had_not_replicated_survive_a_restart_of_the_service() {
     let mut cluster = RedisCluster::with_replicas(3).await;
     let masters = masters_of(&cluster).await;
     let mut service = Service::with(&[("REDIS__URL", &cluster.url_of_all())]).await;
@@ -247,7 +247,7 @@ async fn promoted(replica: &OtherClient) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_master_that_stands_still_and_comes_back_as_a_replica_loses_nothing() {
+async fn a_master_that_hangs_and_comes_back_as_a_replica_loses_nothing() {
     let mut cluster = RedisCluster::with_replicas(3).await;
     let masters = masters_of(&cluster).await;
     let service = on(&cluster).await;
@@ -363,7 +363,7 @@ async fn a_probe_follows_slots_that_have_moved_without_a_write() {
 }
 
 #[tokio::test]
-async fn an_anomaly_with_all_its_keys_is_written_by_asking_while_its_slot_moves() {
+async fn an_anomaly_with_all_its_keys_is_written_by_ask_redirects_while_its_slot_moves() {
     let cluster = RedisCluster::with_a_newcomer(3).await;
     let masters = masters_of(&cluster).await;
     // With so few exact events the keys of rolled-up events exist too.
@@ -397,7 +397,7 @@ async fn an_anomaly_with_all_its_keys_is_written_by_asking_while_its_slot_moves(
 }
 
 #[tokio::test]
-async fn a_server_that_comes_back_without_its_cluster_is_not_believed() {
+async fn a_server_that_comes_back_without_its_cluster_is_not_trusted() {
     let mut cluster = RedisCluster::of_masters(3).await;
     let masters = masters_of(&cluster).await;
     let service = on(&cluster).await;
@@ -417,7 +417,7 @@ async fn a_server_that_comes_back_without_its_cluster_is_not_believed() {
 }
 
 #[tokio::test]
-async fn a_cluster_that_is_not_there_at_the_start_is_found_later() {
+async fn a_cluster_that_is_unavailable_at_the_start_is_found_later() {
     let mut cluster = RedisCluster::of_masters(3).await;
     for node in 0..3 {
         cluster.node(node).kill();

@@ -44,7 +44,7 @@ fn key_says_what_is_wrong_with_a_signature() {
 }
 
 #[tokio::test]
-async fn healthcheck_tells_whether_the_service_answers() {
+async fn healthcheck_reports_whether_the_service_answers() {
     let mut service = Service::embedded().await;
     let listen = [("ANOMALY_COUNTER__LISTEN", service.address())];
     let healthy = run(&["healthcheck"], &listen).succeeded().stdout;
@@ -60,7 +60,7 @@ async fn healthcheck_tells_whether_the_service_answers() {
 }
 
 #[tokio::test]
-async fn readiness_tells_of_a_store_that_is_away() {
+async fn readiness_reports_an_unavailable_store() {
     let mut redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;
     assert_eq!(service.get("/readyz").await.ok()["status"], "ready");
@@ -107,7 +107,7 @@ fn colours_are_for_terminals_without_no_color() {
 }
 
 #[test]
-fn what_another_program_answers_does_not_reach_the_terminal_as_it_is() {
+fn control_characters_in_answers_of_other_programs_are_escaped() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     thread::spawn(move || {

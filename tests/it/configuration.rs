@@ -19,19 +19,20 @@ fn check_config(dir: &TempDir, arguments: &[&str], environment: &[(&str, &str)])
     )
 }
 
-/// The line of `printed` that sets `key`, with single blanks.
+/// Returns the line of `printed` that sets `key`, with single blanks.
 fn line(printed: &str, key: &str) -> String {
     let line = printed.lines().find(|line| line.starts_with(&format!("{key} = "))).unwrap();
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[test]
-fn each_source_goes_over_the_one_before_and_is_named() {
+fn each_source_overrides_the_one_before_and_is_named() {
     let dir = TempDir::new().unwrap();
     fs::create_dir(dir.path().join("config")).unwrap();
     let file = "[thresholds]\nrepeat = 2\nescalate = 4\n[batch]\nmax_waiting_calls = 7\n";
     fs::write(dir.path().join("config/site.toml"), file).unwrap();
-    // As in a clone: the defaults are in the binary, and their copy goes over nothing.
+    // As in a clone of the repository: the defaults are in the binary, and a changed copy of them
+    // overrides nothing.
     let defaults = anomaly_counter::config::DEFAULTS.replace("repeat = 3", "repeat = 4");
     fs::write(dir.path().join("config/default.toml"), &defaults).unwrap();
     fs::rename(dir.path().join("config/site.toml"), dir.path().join("config/a.toml")).unwrap();
@@ -52,7 +53,7 @@ fn each_source_goes_over_the_one_before_and_is_named() {
 }
 
 #[test]
-fn the_printed_configuration_is_one() {
+fn the_printed_configuration_can_be_used() {
     let dir = TempDir::new().unwrap();
     let digest = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
     let tokens = format!(
@@ -84,7 +85,7 @@ fn a_password_is_not_printed() {
 }
 
 #[test]
-fn faults_stop_with_the_name_of_the_key() {
+fn a_faulty_option_stops_the_start_and_is_named() {
     let dir = TempDir::new().unwrap();
     for (name, value, says) in [
         ("LISTNE", "x", "listne"),
@@ -233,21 +234,21 @@ fn an_error_names_the_key_the_file_and_what_is_allowed_in_plain_words() {
     assert!(stderr.contains("`log.format` (ANOMALY_COUNTER__LOG__FORMAT) is \"text\""), "{stderr}");
 }
 
-/// The last line that a command has printed on standard error.
+/// Returns the last line that a command has printed on standard error.
 fn last_line(ended: &Ended) -> String {
     ended.stderr.lines().last().unwrap_or_default().to_owned()
 }
 
 /// Runs the service in `dir`, which must end by itself.
 fn start(dir: &Path, config: &str) -> Ended {
-    // One that starts nevertheless would run for ever.
+    // A service that starts nevertheless would run for ever.
     let mut command = Command::new("timeout");
     command.args(["20", env!("CARGO_BIN_EXE_anomaly-counter"), "--config", config]);
     Ended::of(command.current_dir(dir))
 }
 
 #[test]
-fn what_stops_a_start_stops_check_config_with_the_same_sentence() {
+fn whatever_stops_a_start_stops_check_config_with_the_same_sentence() {
     let dir = TempDir::new().unwrap();
     write_certificates(dir.path());
     let entry = format!("name = \"ci\"\nsha256 = \"{DIGEST}\"\nscopes = [\"read\"]\n");
@@ -381,7 +382,7 @@ fn check_redis(url: &str) -> Ended {
 }
 
 #[tokio::test]
-async fn with_connect_a_check_says_what_redis_is_like() {
+async fn check_config_with_connect_describes_redis() {
     let redis = RedisServer::start_with(&["--maxmemory-policy", "allkeys-lru"]);
     let found = check_redis(&redis.url()).succeeded().stdout;
     let found = found.lines().last().unwrap();
@@ -406,7 +407,7 @@ async fn with_connect_a_check_says_what_redis_is_like() {
 }
 
 #[test]
-fn the_default_configuration_is_printed_and_is_one() {
+fn the_default_configuration_is_printed_and_can_be_used() {
     let dir = TempDir::new().unwrap();
     let defaults = Ended::of(&mut anomaly_counter(&["default-config"])).succeeded().stdout;
     assert_eq!(defaults, anomaly_counter::config::DEFAULTS);
@@ -465,7 +466,7 @@ async fn a_name_to_listen_on_is_resolved_and_is_local_if_its_addresses_are() {
 }
 
 #[test]
-fn a_file_that_can_not_be_read_is_told_without_its_secrets() {
+fn a_file_that_can_not_be_read_is_reported_without_its_secrets() {
     let dir = TempDir::new().unwrap();
     let file = "[redis]\nurl = \"redis://ops:s3cret@h\" oops\n";
     fs::write(dir.path().join("broken.toml"), file).unwrap();

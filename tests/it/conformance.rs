@@ -178,7 +178,7 @@ async fn what_is_older_than_thirty_days_makes_its_anomaly_known(mut fixture: imp
     let again = store.record(now.into(), vec![old("e4", 31)]).await.pop().unwrap().unwrap();
     assert_eq!(again.outcome, RecordOutcome::TooOld);
     assert_eq!(again.stats, AnomalyStats { repair_attempts: 1, ..counted.stats });
-    // Old and new ones of one batch are each what they would be alone.
+    // Old and new occurrences of one batch each have the outcome that they would have alone.
     let old = |key| occurrence(key, "old", now.minus_seconds(40 * 86_400));
     let new = |key| occurrence(key, "new", now);
     let batch = vec![old(1), new(1), new(2), old(2), old(3), old(3), new(3)];
@@ -196,7 +196,7 @@ async fn events_leave_after_thirty_days(fixture: impl Fixture) {
     assert_eq!(counts(&store, edge).await.month, 2);
     let past = edge.plus_seconds(5);
     assert_eq!(counts(&store, past).await.month, 1);
-    // The id has left with its event: it is a new one.
+    // The id has expired with its event, so it is a new one.
     assert_eq!(record_at(&store, past, "e1").await.outcome, RecordOutcome::Counted);
     assert_eq!(counts(&store, past).await, WindowCounts { hour: 1, day: 1, week: 1, month: 2 });
 }
@@ -305,7 +305,7 @@ async fn what_had_an_effect_is_audited_newest_first(mut fixture: impl Fixture) {
     drop(store);
     fixture.reopen().await;
     assert_eq!(fixture.store().audit(now.into(), key(KEY)).await, Ok(Some(expected)));
-    // Another anomaly's is another.
+    // The audit of another anomaly is another one.
     assert_eq!(fixture.store().audit(now.into(), key(KEY + 1)).await, Ok(None));
 }
 
@@ -463,7 +463,7 @@ async fn a_forgotten_anomaly_is_unknown_and_begins_anew(mut fixture: impl Fixtur
     let now = start_of_tests();
     let store = fixture.store();
     assert_eq!(store.forget(now.into(), key(KEY)).await, Ok(false));
-    // So many that some are rolled up.
+    // So many events that some are rolled up.
     let batch = (0..2 * EXACT_EVENTS).map(|n| occurrence(KEY, &format!("e{n}"), now)).collect();
     store.record(now.into(), batch).await;
     store.record(now.into(), vec![occurrence(KEY + 1, "e1", now)]).await;

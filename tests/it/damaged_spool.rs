@@ -1,5 +1,5 @@
-//! A damaged spool: what can be read of it is kept, what was settled does not come back, and a
-//! start that ends too early, or has no room, loses nothing.
+//! A damaged spool: readable records are kept, settled ones do not come back, and a start that ends
+//! too early, or on a full disk, loses nothing.
 
 use std::{
     fs,
@@ -40,7 +40,7 @@ fn try_open(dir: &TempDir) -> Result<(Spool, Vec<(u64, String)>), SpoolOpenError
     Ok((spool, waiting))
 }
 
-/// Opens the spool, and returns it with the sequences and ids of what waits.
+/// Opens the spool, and returns it with the sequences and ids of the waiting writes.
 fn open(dir: &TempDir) -> (Spool, Vec<(u64, String)>) {
     try_open(dir).unwrap()
 }
@@ -49,7 +49,7 @@ fn ids(waiting: &[(u64, String)]) -> Vec<&str> {
     waiting.iter().map(|(_, id)| id.as_str()).collect()
 }
 
-/// Makes a redb file unreadable, and leaves its records as they are.
+/// Makes a redb file unreadable, and leaves its records unchanged.
 fn damage(file: &Path) {
     let mut bytes = fs::read(file).unwrap();
     bytes[..64].fill(0);
@@ -65,7 +65,7 @@ fn set_aside(dir: &TempDir) -> usize {
     names(dir).iter().filter(|name| name.starts_with("spool.damaged-")).count()
 }
 
-/// A damaged spool in which the writes 0 to 9 wait.
+/// Creates a damaged spool in which the writes 0 to 9 wait.
 async fn with_a_damaged_file() -> TempDir {
     let dir = TempDir::new().unwrap();
     let (spool, _) = open(&dir);
@@ -78,7 +78,7 @@ async fn with_a_damaged_file() -> TempDir {
 const ALL: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 
 #[tokio::test]
-async fn what_was_settled_does_not_come_back_from_a_damaged_file() {
+async fn settled_writes_do_not_come_back_from_a_damaged_file() {
     let (dir, now) = (TempDir::new().unwrap(), start_of_tests());
     let (spool, _) = open(&dir);
     spool.append(writes(0..3_000)).await.unwrap();
@@ -89,7 +89,7 @@ async fn what_was_settled_does_not_come_back_from_a_damaged_file() {
         reason: format!("refused {id}"),
         maybe_sent: true,
     };
-    // In order, out of order, and all that is left but for a few.
+    // Settles writes in order, out of order, and all others except a few.
     let applied = [0, 1, 2, 7, 9].map(sequence).to_vec();
     let rejected = vec![rejection(5), rejection(6)];
     let settlement = Settlement { applied, rejected, next_page: None };
@@ -123,7 +123,7 @@ async fn what_was_settled_does_not_come_back_from_a_damaged_file() {
 }
 
 #[tokio::test]
-async fn a_spool_that_is_empty_stays_so_when_it_is_damaged() {
+async fn an_empty_spool_is_empty_after_a_salvage_too() {
     let (dir, now) = (TempDir::new().unwrap(), start_of_tests());
     let (spool, _) = open(&dir);
     for _ in 0..3 {
@@ -144,7 +144,7 @@ async fn a_spool_that_is_empty_stays_so_when_it_is_damaged() {
 }
 
 #[tokio::test]
-async fn a_salvage_that_was_broken_off_is_begun_anew() {
+async fn an_interrupted_salvage_is_begun_again() {
     for left_behind in [&b""[..], b"half of it"] {
         let dir = with_a_damaged_file().await;
         fs::write(dir.path().join("spool.salvaged"), left_behind).unwrap();
@@ -159,7 +159,7 @@ async fn a_salvage_that_was_broken_off_is_begun_anew() {
 async fn a_salvage_that_ended_between_its_two_renames_goes_on() {
     let dir = with_a_damaged_file().await;
     drop(open(&dir));
-    // As it was after the first.
+    // Restores the state after the first rename.
     fs::rename(file_in(&dir), dir.path().join("spool.salvaged")).unwrap();
     assert_eq!(ids(&open(&dir).1), ALL);
     assert_eq!(set_aside(&dir), 1);
@@ -196,7 +196,7 @@ async fn a_file_cut_short_is_damage_and_not_an_empty_spool() {
 }
 
 #[test]
-fn a_first_start_that_was_broken_off_is_no_damage() {
+fn an_interrupted_first_start_is_no_damage() {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("spool.unfinished"), "").unwrap();
     assert_eq!(open(&dir).1, []);
@@ -210,7 +210,7 @@ async fn no_damage_loses_the_last_commit(with_witness: bool) {
     let (spool, _) = open(&dir);
     spool.append(writes(0..5)).await.unwrap();
     spool.append(writes(5..10)).await.unwrap();
-    // As they are when the process is killed.
+    // The files as they are when the process is killed.
     let killed = fs::read(file_in(&dir)).unwrap();
     let witness = fs::read(dir.path().join("spool.witness")).unwrap();
     drop(spool);
@@ -240,7 +240,7 @@ async fn the_last_commit_is_missed_without_a_witness_too() {
 }
 
 #[tokio::test]
-async fn no_damaged_sector_makes_a_panic_or_goes_unsaid() {
+async fn no_damaged_sector_causes_a_panic_or_stays_unreported() {
     let dir = TempDir::new().unwrap();
     let (spool, _) = open(&dir);
     spool.append(writes(0..300)).await.unwrap();

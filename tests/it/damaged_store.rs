@@ -1,5 +1,5 @@
-//! A damaged file of the embedded store: it is refused with the ways out, whatever is damaged, and
-//! `anomaly-counter recover` takes over what reads well.
+//! A damaged file of the embedded store: it is refused with the remedies, whatever is damaged, and
+//! `anomaly-counter recover` keeps everything that can be read.
 
 use std::{fs, path::Path, process::Command};
 
@@ -29,8 +29,8 @@ fn open(dir: &Path) -> Result<EmbeddedStore, EmbeddedOpenError> {
     EmbeddedStore::open(dir, keeping(EXACT_EVENTS), store_limits())
 }
 
-/// A file with anomalies, of which number `n` has `n % 7 + 1` occurrences, and with every kind of
-/// row: signatures are written by a checkpoint.
+/// Creates a file with anomalies, of which number `n` has `n % 7 + 1` occurrences, and with every
+/// kind of row: signatures are written by a checkpoint.
 async fn file_with_anomalies() -> Vec<u8> {
     let dir = TempDir::new().unwrap();
     let limits = anomaly_counter::store::CheckpointLimits {
@@ -99,7 +99,7 @@ fn damage(bytes: &mut Vec<u8>, random: &mut impl Rng) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_is_damaged_it_starts_with_right_data_or_refuses() {
+async fn whatever_is_damaged_a_start_has_right_data_or_is_refused() {
     let pristine = file_with_anomalies().await;
     let dir = TempDir::new().unwrap();
     let file = dir.path().join(FILE);
@@ -128,10 +128,10 @@ async fn whatever_is_damaged_it_starts_with_right_data_or_refuses() {
 }
 
 #[tokio::test]
-async fn a_last_commit_that_is_damaged_is_not_taken_back_without_a_word() {
+async fn a_damaged_last_commit_is_not_undone_silently() {
     let service = killed_service().await;
     let file = service.data_dir().join(FILE);
-    // In the commit of the last one only.
+    // This text is in the last commit only.
     assert!(damage_rows_with(&file, "Alert49\"") > 0);
     let fault = open(&service.data_dir()).unwrap_err();
     assert!(matches!(fault, EmbeddedOpenError::Unreadable { .. }), "{fault}");
@@ -198,7 +198,7 @@ fn a_new_file_that_was_never_completed_is_begun_again() {
 }
 
 #[test]
-fn of_two_first_starts_one_has_the_file_and_the_other_is_told_so() {
+fn of_two_first_starts_one_gets_the_file_and_the_other_says_why_not() {
     for round in 0..20 {
         let dir = TempDir::new().unwrap();
         let start = std::sync::Barrier::new(4);
@@ -218,7 +218,7 @@ fn of_two_first_starts_one_has_the_file_and_the_other_is_told_so() {
     }
 }
 
-/// The command `recover`.
+/// Returns the command `recover`.
 fn recovery(data_dir: &Path) -> Command {
     let mut command = anomaly_counter(&["recover"]);
     command.env("ANOMALY_COUNTER__DATA_DIR", data_dir);
@@ -234,7 +234,7 @@ async fn count(service: &Service, number: u64) -> Value {
     service.get(&path).await.body["count_1h"].clone()
 }
 
-/// The positions of the rows in a file.
+/// Returns the positions of the rows in a file.
 fn rows(bytes: &[u8]) -> Vec<usize> {
     let windows = bytes.windows(ROW_BEGINNING.len()).enumerate();
     windows.filter(|(_, window)| *window == ROW_BEGINNING).map(|(position, _)| position).collect()
@@ -258,7 +258,7 @@ fn damage_rows_with(file: &Path, text: &str) -> usize {
     damaged
 }
 
-/// A service that was killed with 50 anomalies, each in a batch of its own.
+/// Returns a service that was killed with 50 anomalies, each in a batch of its own.
 async fn killed_service() -> Service {
     let mut service = Service::embedded().await;
     for number in 0..50 {
@@ -269,7 +269,7 @@ async fn killed_service() -> Service {
 }
 
 #[tokio::test]
-async fn a_damaged_file_is_refused_and_recovered_but_for_what_is_damaged() {
+async fn a_damaged_file_is_refused_and_recovered_except_for_the_damaged_rows() {
     let service = killed_service().await;
     let file = service.data_dir().join(FILE);
     assert!(damage_rows_with(&file, "Alert17\"") > 0);
@@ -305,7 +305,7 @@ async fn a_damaged_file_is_refused_and_recovered_but_for_what_is_damaged() {
 }
 
 #[tokio::test]
-async fn a_recovery_without_room_changes_nothing_and_can_be_run_again() {
+async fn a_recovery_on_a_full_disk_changes_nothing_and_can_be_run_again() {
     let service = killed_service().await;
     let file = service.data_dir().join(FILE);
     assert!(damage_rows_with(&file, "Alert17\"") > 0);
@@ -324,7 +324,7 @@ async fn a_recovery_without_room_changes_nothing_and_can_be_run_again() {
 }
 
 #[tokio::test]
-async fn a_recovery_keeps_off_a_running_service_and_says_when_there_is_no_file() {
+async fn a_recovery_refuses_the_file_of_a_running_service_and_a_missing_file() {
     let service = Service::embedded().await;
     let refused = Ended::of(&mut recovery(&service.data_dir())).failed().stderr;
     assert!(refused.contains("in use by another process"), "{refused}");
@@ -348,16 +348,16 @@ async fn whatever_is_damaged_a_recovery_gives_a_file_that_starts() {
         }
         let told = Ended::of(&mut recovery(dir.path()));
         assert!(!told.stderr.contains("panicked at"), "{what}: {}", told.stderr);
-        // Of a file cut to nearly nothing, nothing is left.
+        // Nothing can be recovered from a file that is cut to nearly nothing.
         if told.stderr.contains("nothing in it is readable") {
             continue;
         }
-        let told = told.succeeded().stdout;
+        let printed = ended.succeeded().stdout;
         recovered += 1;
         let store = open(dir.path()).unwrap_or_else(|fault| panic!("{what}: {fault}"));
         let wrong = wrong(&store).await;
-        let says_so = told.contains("damaged and left out") || told.contains("not found");
-        assert!(wrong.is_empty() || says_so, "{what}: {wrong:?} are wrong: {told}");
+        let says_so = printed.contains("damaged and left out") || printed.contains("not found");
+        assert!(wrong.is_empty() || says_so, "{what}: {wrong:?} are wrong: {printed}");
         store.close().await;
     }
     assert!(recovered >= 5, "{recovered}");

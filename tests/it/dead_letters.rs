@@ -23,7 +23,7 @@ fn spool(service: &Service, arguments: &[&str]) -> Ended {
     )
 }
 
-/// The numbers that `spool list` shows.
+/// Returns the numbers that `spool list` shows.
 fn listed(service: &Service) -> Vec<String> {
     let printed = spool(service, &["list"]).succeeded().stdout;
     let numbered = printed.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit()));
@@ -31,7 +31,7 @@ fn listed(service: &Service) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn they_are_listed_retried_and_dropped_with_the_service_running_and_stopped() {
+async fn dead_letters_are_listed_retried_and_dropped_with_the_service_running_and_stopped() {
     let mut redis = RedisServer::start();
     let mut service = Service::on_redis(&redis).await;
     assert!(listed(&service).is_empty());
@@ -84,7 +84,7 @@ async fn they_are_listed_retried_and_dropped_with_the_service_running_and_stoppe
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_commands_of_the_document_list_retry_and_drop_them() {
+async fn the_commands_of_the_document_list_retry_and_drop_dead_letters() {
     let mut redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;
     redis.kill();
@@ -93,7 +93,7 @@ async fn the_commands_of_the_document_list_retry_and_drop_them() {
         assert_eq!(service.post("/repairs", &unknown).await.status, 202);
     }
     redis.restart();
-    // What is retried is refused again, and gets another number.
+    // A retried write is refused again, and gets another number.
     let two = || {
         eventually("both are dead letters", || async {
             Some(listed(&service)).filter(|numbers| numbers.len() == 2)
@@ -117,17 +117,17 @@ async fn the_commands_of_the_document_list_retry_and_drop_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retry_of_one_that_may_have_counted_counts_it() {
+async fn a_retry_counts_a_dead_letter_that_may_have_counted_before() {
     let redis = RedisServer::start();
     let proxy = ErrorProxy::to(redis.port()).await;
     let options = [("REDIS__URL", &proxy.url()[..]), ("TIMELINE__EXACT_EVENTS", "100")];
     let service = Service::with(&options).await;
     let many: Vec<_> = (0..400).map(|_| json!({"alert_name": "HighCPU"})).collect();
     service.post("/anomalies", &json!(many)).await.ok();
-    // An id of the events that are rolled up was dropped.
+    // One of the ids of rolled-up events was dropped.
     let ids = format!("anomaly:folded_ids:{KEY}");
     assert_eq!(redis.client().await.number(&["HDEL", &ids, "dropped"]).await, 1);
-    // It may have been recorded, whatever a proxy says.
+    // The write may have been recorded, although a proxy answers with an error.
     proxy.refuse_all("ERR nobody knows these words");
     let at = wall_clock().minus_seconds(60).to_string();
     let late = json!({"alert_name": "HighCPU", "occurred_at": at, "event_id": "late"});
@@ -147,7 +147,7 @@ async fn a_retry_of_one_that_may_have_counted_counts_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn they_are_listed_with_control_characters_escaped() {
+async fn dead_letters_are_listed_with_control_characters_escaped() {
     let redis = RedisServer::start();
     let proxy = ErrorProxy::to(redis.port()).await;
     let service = Service::with(&[("REDIS__URL", &proxy.url()[..])]).await;

@@ -112,7 +112,7 @@ async fn a_sentinel_master_killed_right_after_its_answers_loses_nothing() {
     assert_eq!(promoted.number(&["ZCARD", "anomaly:timeline:af03baee239021c4"]).await, 41);
 }
 
-/// The warnings and errors in the log of a service.
+/// Returns the warnings and errors in the log of a service.
 fn warnings(service: &Service) -> Vec<String> {
     let log = service.log();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -120,8 +120,8 @@ fn warnings(service: &Service) -> Vec<String> {
     loud.map(|line| line["message"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Starts the service on a Redis that it can't use: one warning says why, without a request, and
-/// the service serves.
+/// Starts the service on a Redis that it can't use: before any request, one warning gives the
+/// reason, and the service serves.
 async fn is_said_at_the_start(url: &str, more: &[(&str, &str)], says: &str) {
     // Longer than the default, because a busy machine may take long to connect.
     let connect_timeout = ("REDIS__CONNECT_TIMEOUT_MS", "5000");
@@ -136,7 +136,7 @@ async fn is_said_at_the_start(url: &str, more: &[(&str, &str)], says: &str) {
 }
 
 #[tokio::test]
-async fn a_wrong_redis_is_one_warning_at_the_start_with_its_cause() {
+async fn an_unusable_redis_causes_one_warning_at_the_start_with_the_reason() {
     let redis = RedisServer::start();
     let guarded = RedisServer::start_with(&["--requirepass", "geheim"]);
     let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &redis.port().to_string()]);
@@ -162,7 +162,7 @@ async fn a_wrong_redis_is_one_warning_at_the_start_with_its_cause() {
 }
 
 #[tokio::test]
-async fn tls_where_there_is_none_and_the_other_way_round_is_said_at_the_start() {
+async fn tls_to_a_plain_port_and_the_reverse_are_reported_at_the_start() {
     let dir = TempDir::new().unwrap();
     write_certificates(dir.path());
     let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
@@ -182,7 +182,7 @@ async fn tls_where_there_is_none_and_the_other_way_round_is_said_at_the_start() 
 }
 
 #[tokio::test]
-async fn a_server_of_a_cluster_by_itself_is_said_at_the_start() {
+async fn a_single_server_of_a_cluster_is_reported_at_the_start() {
     let cluster = RedisCluster::of_masters(3).await;
     for master in cluster.masters() {
         let service = Service::with(&[("REDIS__URL", &master.url())]).await;
@@ -194,7 +194,7 @@ async fn a_server_of_a_cluster_by_itself_is_said_at_the_start() {
 }
 
 #[tokio::test]
-async fn what_a_user_may_not_do_is_said_at_the_start() {
+async fn missing_permissions_are_reported_at_the_start() {
     let redis = RedisServer::start();
     let other = redis.client().await;
     other.run(&["ACL", "SETUSER", "u", "on", ">geheim", "~*", "+@all", "-zadd"]).await;
@@ -205,7 +205,7 @@ async fn what_a_user_may_not_do_is_said_at_the_start() {
 }
 
 #[tokio::test]
-async fn a_right_redis_is_no_warning() {
+async fn a_correct_redis_causes_no_warning() {
     let redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;
     eventually("what was found is in the log", || async {

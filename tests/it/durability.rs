@@ -100,7 +100,7 @@ async fn a_million_events_are_there_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_has_expired_leaves_the_file_and_it_does_not_grow_for_ever() {
+async fn expired_events_leave_the_file_so_that_it_does_not_grow_for_ever() {
     let (dir, mut now) = (TempDir::new().unwrap(), start_of_tests());
     let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap();
     let file = dir.path().join("anomalies.redb");
@@ -118,7 +118,7 @@ async fn what_has_expired_leaves_the_file_and_it_does_not_grow_for_ever() {
     let (early, late) = (sizes[11], sizes[23]);
     assert!(late <= early + early / 4, "the file grows: {sizes:?}");
 
-    // Only the last month's anomalies are left, also after a restart.
+    // Only the anomalies of the last month remain, also after a restart.
     store.maintain(now.into()).await.unwrap();
     store.close().await;
     drop(store);
@@ -129,7 +129,7 @@ async fn what_has_expired_leaves_the_file_and_it_does_not_grow_for_ever() {
 }
 
 #[tokio::test]
-async fn a_second_process_on_the_same_folder_is_told_so() {
+async fn a_second_process_on_the_same_folder_fails_with_the_reason() {
     let service = Service::embedded().await;
     let data_dir = service.data_dir();
     let mut command = anomaly_counter(&[]);
@@ -141,7 +141,7 @@ async fn a_second_process_on_the_same_folder_is_told_so() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_made_and_a_file_of_another_kind_are_told() {
+fn a_folder_that_can_not_be_created_and_a_file_of_another_kind_are_reported() {
     let dir = TempDir::new().unwrap();
     std::fs::write(dir.path().join("file"), "x").unwrap();
     let fault =

@@ -13,7 +13,7 @@ fn crash() -> Value {
     json!({"alert_name": "HighCPU", "event_id": "e1"})
 }
 
-/// Makes an anomaly with everything that is kept about one.
+/// Records an anomaly with everything that is stored about one.
 async fn fill(service: &Service) {
     service.post("/anomalies", &crash()).await.ok();
     service.post("/anomalies", &json!(vec![json!({"alert_name": "HighCPU"}); 4])).await.ok();
@@ -84,7 +84,7 @@ async fn the_log_has_the_token_that_an_anomaly_was_forgotten_with() {
 }
 
 #[tokio::test]
-async fn in_an_outage_nothing_is_forgotten_and_afterwards_nothing_comes_back() {
+async fn an_outage_refuses_to_forget_and_nothing_comes_back_afterwards() {
     let mut redis = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let service = Service::on_redis(&redis).await;
     fill(&service).await;
@@ -103,7 +103,7 @@ async fn in_an_outage_nothing_is_forgotten_and_afterwards_nothing_comes_back() {
 }
 
 #[tokio::test]
-async fn of_what_is_forgotten_nothing_is_known_in_an_outage() {
+async fn a_forgotten_anomaly_is_unknown_in_an_outage_too() {
     let mut redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;
     fill(&service).await;
@@ -122,7 +122,7 @@ async fn of_what_is_forgotten_nothing_is_known_in_an_outage() {
 }
 
 #[tokio::test]
-async fn what_is_forgotten_is_not_sent_again_and_no_loss() {
+async fn a_forgotten_anomaly_is_not_sent_again_and_not_reported_as_lost() {
     let redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;
     fill(&service).await;

@@ -1,5 +1,5 @@
-//! A Redis that has forgotten what it had acknowledged: what is still known is sent again, also by
-//! the next process, and only then; what is lost is reported.
+//! A Redis that has lost acknowledged writes: those that are still known are sent again, also by
+//! the next process, and only then; a loss is reported.
 
 use std::time::{Duration, Instant};
 
@@ -34,8 +34,8 @@ async fn resent(service: &Service) -> f64 {
     metric(service, "anomaly_counter_resent_operations_total").await
 }
 
-/// Writes 200 events, then 200 that wait, and ends the service by `end` in the outage. Redis comes
-/// back empty.
+/// Writes 200 events, then 200 that wait, and ends the service by `end` during the outage. Redis
+/// comes back empty.
 async fn restarted_in_an_outage(end: impl AsyncFnOnce(&mut Service)) {
     let mut redis = RedisServer::start();
     let mut service = Service::on_redis(&redis).await;
@@ -61,7 +61,7 @@ async fn acknowledged_writes_survive_a_sigterm_in_an_outage() {
 #[tokio::test]
 async fn acknowledged_writes_survive_a_kill_9_in_an_outage() {
     restarted_in_an_outage(async |service: &mut Service| {
-        // What the breaker's opening has set off is on disk within a moment.
+        // The writes that are held when the breaker opens are on disk within a moment.
         tokio::time::sleep(Duration::from_millis(500)).await;
         service.kill();
     })
@@ -81,7 +81,7 @@ async fn acknowledged_writes_survive_a_restart_of_both() {
 }
 
 #[tokio::test]
-async fn what_was_sent_again_survives_a_second_failover_right_after_the_first() {
+async fn re_sent_writes_survive_a_second_failover_right_after_the_first() {
     let mut redis = RedisServer::start();
     let options = [("REDIS__URL", redis.url()), ("DEGRADED__REMEMBER_SECONDS", "7".to_owned())];
     let service = Service::with(&options.each_ref().map(|(name, value)| (*name, &value[..]))).await;
@@ -91,7 +91,7 @@ async fn what_was_sent_again_survives_a_second_failover_right_after_the_first() 
     redis.restart();
     counts_are(&service, WRITES / 2).await;
     healthy_again(&service).await;
-    // The first answers are too old by now, and those of what was sent again are not.
+    // The first answers are too old by now to be sent again; those of the re-sent writes are not.
     tokio::time::sleep_until((written_at + Duration::from_millis(7_500)).into()).await;
     assert_eq!(service.post("/anomalies", &json!({"alert_name": "Other"})).await.status, 200);
     redis.restart();
@@ -135,7 +135,7 @@ async fn a_count_that_fell_is_reported_and_what_is_remembered_is_sent_again() {
     post_all(&service, 200).await;
     assert_eq!(metric(&service, "anomaly_counter_store_lost_writes_total").await, 0.0);
     redis.client().await.run(&["FLUSHALL"]).await;
-    // Nobody tells the service. The next answer of an anomaly does.
+    // The service notices the loss by the next answer about an anomaly.
     let path = format!("/anomalies/{}/frequency", key_of("Alert0"));
     assert_eq!(service.get(&path).await.status, 404);
     counts_are(&service, WRITES / 2).await;
@@ -148,21 +148,21 @@ async fn a_count_that_fell_is_reported_and_what_is_remembered_is_sent_again() {
     assert_eq!(lines, 1, "an incident is one line");
 }
 
-/// The write is at fault itself, and the disk is too full for a dead letter.
+/// The write itself is at fault, and the disk is too full for a dead letter.
 #[tokio::test]
-async fn what_can_neither_be_sent_again_nor_buried_is_kept_and_sent_later() {
+async fn writes_that_can_neither_be_sent_again_nor_become_dead_letters_are_kept_and_sent_later() {
     let redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;
     for name in ["HighCPU", "Other"] {
         service.post("/anomalies", &json!({"alert_name": name, "event_id": "once"})).await.ok();
     }
-    // Enough for the log, and not for the spool.
+    // The limit is enough for the log, but not for the spool.
     service.limit_file_size(Some(12_000));
     let other = redis.client().await;
     other.run(&["FLUSHALL"]).await;
     let timeline = format!("anomaly:timeline:{}", key_of("HighCPU"));
     other.run(&["SET", &timeline, "no timeline"]).await;
-    // This tells the service that writes were lost.
+    // This answer shows the service that writes were lost.
     let path = format!("/anomalies/{}/frequency", key_of("Other"));
     assert_eq!(service.get(&path).await.status, 404);
     let failed = "dead letters can't be written; they are sent again";

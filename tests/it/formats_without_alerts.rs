@@ -1,5 +1,6 @@
 //! Files that commit 3b6594e wrote, when no occurrence was known as an alert: rows of version 2,
-//! records of version 3, and held writes of that time. An alert that fires on is not counted again.
+//! records of version 3, and held writes of that time. An alert that still fires is not counted
+//! again.
 
 use std::{fs, path::Path};
 
@@ -12,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::support::{keeping, key_of, occurrence, store_limits};
 
-/// When the files were written.
+/// Returns the time at which the files were written.
 fn written_at() -> Timestamp {
     Timestamp::parse_rfc3339("2026-11-26T09:17:00Z").unwrap()
 }
@@ -46,7 +47,7 @@ async fn an_alert_that_was_counted_as_an_episode_is_not_counted_again() {
     let dir = data_dir_with("anomalies.redb");
     let store = EmbeddedStore::open(dir.path(), keeping(10), store_limits()).unwrap();
     let now = written_at().plus_seconds(60);
-    let told = |fingerprint: &str, starts_at: &str| {
+    let delivered = |fingerprint: &str, starts_at: &str| {
         let starts_at = Timestamp::parse_rfc3339(starts_at).unwrap();
         let episode = AlertEpisode {
             fingerprint: Fingerprint::of(fingerprint),
@@ -57,8 +58,8 @@ async fn an_alert_that_was_counted_as_an_episode_is_not_counted_again() {
         let alert = occurrence(0, &format!("{fingerprint}@{starts_at}"), starts_at);
         Occurrence { key: key_of("Old1"), episode: Some(Box::new(episode)), ..alert }
     };
-    let fires_on = told("f1", "2026-11-26T09:00:00Z");
-    let begins = told("f2", "2026-11-26T09:10:00Z");
+    let fires_on = delivered("f1", "2026-11-26T09:00:00Z");
+    let begins = delivered("f2", "2026-11-26T09:10:00Z");
     let recorded = store.record(now.into(), vec![fires_on.clone(), begins, fires_on]).await;
     let outcomes: Vec<_> = recorded.into_iter().map(|result| result.unwrap().outcome).collect();
     use RecordOutcome::{Duplicate, Ongoing, SameIncident};

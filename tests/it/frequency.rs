@@ -183,7 +183,7 @@ async fn a_thousand_elements_are_taken_and_none_is_fine_too() {
 }
 
 #[tokio::test]
-async fn all_that_is_known_of_an_anomaly_is_shown() {
+async fn everything_known_about_an_anomaly_is_shown() {
     let redis = RedisServer::start();
     for service in [Service::embedded().await, Service::on_redis(&redis).await] {
         let posted = json!({

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, RedisServer, Service, eventually, healthy_again, key_of};
 
-/// Large enough to fill the free pages of redb's file within few writes.
+/// Returns an event large enough to fill the free pages of redb's file within few writes.
 fn large(id: u64) -> Value {
     json!({"alert_name": "HighCPU", "event_id": id.to_string(), "trace": "x".repeat(60_000)})
 }
@@ -15,7 +15,7 @@ async fn count(service: &Service) -> Value {
     service.get(&path).await.ok()["count_1h"].clone()
 }
 
-/// Writes until one is refused. Returns how many were accepted, and the refusal.
+/// Writes until one is refused. Returns the number of accepted writes, and the refusal.
 async fn fill(service: &Service, event: impl Fn(u64) -> Value, first: u64) -> (u64, Answer) {
     for id in first.. {
         let answer = service.post("/anomalies", &event(id)).await;
@@ -38,7 +38,7 @@ async fn a_spool_on_a_full_disk_refuses_and_loses_nothing_that_it_took() {
     let (mut more, refused) = fill(&service, large, 1).await;
     refused.problem(503);
     assert_eq!(refused.headers["retry-after"], "1");
-    // No refused write shows. The space that the failed commit gave back may hold one more.
+    // No refused write is counted. The space that the failed commit gave back may hold one more.
     assert_eq!(count(&service).await, 1 + more);
     let (even_more, refused) = fill(&service, large, 10_000).await;
     refused.problem(503);
@@ -52,7 +52,7 @@ async fn a_spool_on_a_full_disk_refuses_and_loses_nothing_that_it_took() {
     })
     .await;
     assert_eq!(answer.body["count_1h"], 2 + more);
-    // The accepted writes are on disk, and no others.
+    // Only the accepted writes are on disk.
     let service = service.restart().await;
     assert_eq!(count(&service).await, 2 + more);
     redis.restart();
@@ -61,7 +61,7 @@ async fn a_spool_on_a_full_disk_refuses_and_loses_nothing_that_it_took() {
 }
 
 #[tokio::test]
-async fn that_nothing_can_wait_is_noticed_while_redis_works() {
+async fn a_spool_that_can_not_be_written_is_noticed_while_redis_works() {
     let redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;
     let usable = async |expected: bool| {

@@ -1,9 +1,9 @@
-//! The dashboard on anomalies: its queries, run as Grafana's data source Infinity runs them, give
+//! The dashboard of anomalies: its queries, run as Grafana's data source Infinity runs them, return
 //! values of the types that their columns declare.
 //!
-//! What Infinity does is taken from its source (3.11.1): selectors are paths of names (gjson), a
-//! cursor that is null or empty is the last page, one that is absent is an error, one page more is
-//! read than `pagination_max_pages` says, and pages must have the same columns.
+//! The behaviour of Infinity is taken from its source (3.11.1): selectors are paths of names
+//! (gjson), a null or empty cursor means the last page, an absent cursor is an error, one page more
+//! than `pagination_max_pages` is read, and pages must have the same columns.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,7 +28,7 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap()
 }
 
-/// The queries of the panels, the variables and the annotations, by the names of these.
+/// Returns the queries of the panels, the variables and the annotations, by the names of these.
 fn queries(dashboard: &Value) -> Vec<(&str, &Value)> {
     let mut queries = Vec::new();
     for panel in array(&dashboard["panels"]) {
@@ -55,7 +55,8 @@ struct Variables {
 }
 
 impl Variables {
-    /// The last 7 days, by the clock of a browser that is a few seconds ahead.
+    /// Creates the values for the last 7 days, by the clock of a browser that is a few seconds
+    /// ahead.
     fn new(anomaly: &str, search: &'static str) -> Self {
         let now = wall_clock();
         let (from, to) = (now.minus_seconds(7 * 86_400), now.minus_seconds(-5));
@@ -73,7 +74,7 @@ impl Variables {
     }
 }
 
-/// What a selector selects; `None` where it is absent.
+/// Returns the value that a selector selects; `None` if it is absent.
 fn selected<'a>(value: &'a Value, selector: &str) -> Option<&'a Value> {
     if selector.is_empty() {
         return Some(value);
@@ -81,7 +82,7 @@ fn selected<'a>(value: &'a Value, selector: &str) -> Option<&'a Value> {
     selector.split('.').try_fold(value, |value, name| value.get(name))
 }
 
-/// The rows of an answer, as values by the titles of the columns. What is absent is null.
+/// Returns the rows of an answer, as values by the titles of the columns. Absent values are null.
 fn rows(query: &Value, answer: &Value) -> Vec<BTreeMap<String, Value>> {
     let selector = text(&query["root_selector"]);
     let root = selected(answer, selector);
@@ -148,7 +149,7 @@ fn is_of_type(value: &Value, declared: &str) -> bool {
     }
 }
 
-/// Records anomalies of which one has all that an anomaly may have. Returns its key.
+/// Records anomalies, one of which has everything that an anomaly may have. Returns its key.
 async fn seed(service: &Service) -> String {
     let names = json!({"alert_name": "HighCPU", "service": "api", "namespace": "shop",
                        "error_type": "OOMKilled"});
@@ -221,7 +222,7 @@ async fn a_query_of_many_anomalies_goes_through_all_pages() {
 }
 
 #[test]
-fn what_the_panels_name_is_there() {
+fn panels_name_existing_columns_and_variables() {
     let dashboard = dashboard();
     let uid = text(&dashboard["uid"]);
     let variables = array(&dashboard["templating"]["list"]).iter();
@@ -275,7 +276,7 @@ fn the_compose_file_has_the_plugin_the_data_source_and_the_dashboard() {
 }
 
 #[tokio::test]
-async fn the_data_source_is_let_in_by_its_token_and_where_no_token_is_asked_for() {
+async fn the_data_source_is_admitted_with_its_token_and_without_one_if_none_is_required() {
     let tokens = format!(
         "[[tokens]]\nname = \"grafana\"\nsha256 = \"{}\"\nscopes = [\"read\"]\n",
         TokenDigest::of("t0ken")

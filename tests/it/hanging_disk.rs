@@ -1,5 +1,5 @@
-//! A disk that hangs: calls are answered within `store.write_timeout_ms`, no read shows what may
-//! not be durable, nothing that was acknowledged is lost, and the process can be ended.
+//! A disk that hangs: calls are answered within `store.write_timeout_ms`, no read shows writes that
+//! may not be durable, no acknowledged write is lost, and the process can be ended.
 
 use std::{
     fs,
@@ -17,7 +17,8 @@ use crate::support::{
 
 const TIMEOUT: (&str, &str) = ("STORE__WRITE_TIMEOUT_MS", "300");
 
-/// Far below the time for which the disk hangs, which is until the test lets it answer.
+/// Time limit of an immediate answer, far below the time for which the disk hangs: until the test
+/// lets it answer.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
 fn event(name: &str, id: &str) -> Value {
@@ -29,7 +30,7 @@ async fn count(service: &Service, name: &str) -> Value {
     service.get(&path).await.ok()["count_1h"].clone()
 }
 
-/// The event id of an answer that says that the event may count.
+/// Returns the event id of an answer that says that the event may count.
 #[track_caller]
 fn may_count(answer: &Answer) -> String {
     let detail = answer.problem(503);
@@ -55,7 +56,7 @@ async fn while_the_embedded_stores_disk_hangs_calls_are_503_within_the_timeout()
     service.post("/anomalies", &event("HighCPU", "1")).await.ok();
     disk.hang();
     let begun_at = Instant::now();
-    // Without an id of its caller: it is in the answer.
+    // If the caller gives no id, the answer has the generated one.
     let without_id = json!({"alert_name": "HighCPU"});
     let (hung, queued) = tokio::join!(service.post("/anomalies", &without_id), async {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -67,7 +68,7 @@ async fn while_the_embedded_stores_disk_hangs_calls_are_503_within_the_timeout()
     was_refused(&queued, "anomalies.redb");
     was_refused(&service.post("/anomalies", &event("HighCPU", "3")).await, "anomalies.redb");
 
-    // They must neither show what may not be durable, nor hide it.
+    // Reads must neither show nor hide a write that may not be durable.
     for path in ["/frequency", "", "/repairs", "/repairs/restart", "/audit", "/history"] {
         service.get(&format!("/anomalies/{key}{path}")).await.problem(503);
     }
@@ -127,7 +128,7 @@ async fn a_write_whose_spool_hangs_keeps_its_place_in_the_order() {
     assert_eq!(metric(&service, "anomaly_counter_spool_unusable").await, 1.0);
     assert!(begun_at.elapsed() < AT_ONCE);
 
-    // With Redis back, what concerns no write that waits is served as usual.
+    // With Redis back, calls about anomalies without waiting writes are served as usual.
     redis.restart();
     let is_served = || async {
         (service.post("/anomalies", &event("Other", "1")).await.status == 200).then_some(())
@@ -150,7 +151,7 @@ async fn a_write_whose_spool_hangs_keeps_its_place_in_the_order() {
 }
 
 #[tokio::test]
-async fn what_was_applied_leaves_a_spool_that_hung_meanwhile() {
+async fn applied_writes_leave_a_spool_that_hung_meanwhile() {
     let disk = HangingDisk::new();
     let redis = RedisServer::start();
     let service = disk.service(&[TIMEOUT, ("REDIS__URL", &redis.url())]).await;
@@ -159,7 +160,7 @@ async fn what_was_applied_leaves_a_spool_that_hung_meanwhile() {
         let answer = service.post("/anomalies", &event("HighCPU", &id.to_string())).await;
         assert_eq!(answer.status, 202);
     }
-    // That they are sent is on disk, and that they were applied is not.
+    // The disk has recorded that they are sent, but not that they were applied.
     disk.hang_after(1);
     redis.resume();
     let is_over = |usable| {
@@ -180,7 +181,7 @@ async fn what_was_applied_leaves_a_spool_that_hung_meanwhile() {
 }
 
 #[tokio::test]
-async fn a_start_on_a_disk_that_hangs_ends_at_once_when_it_is_told_to() {
+async fn a_start_on_a_disk_that_hangs_ends_at_once_on_sigterm() {
     let disk = HangingDisk::new();
     disk.hang();
     for redis_url in [None, Some("redis://127.0.0.1:1")] {
@@ -198,8 +199,8 @@ async fn a_start_on_a_disk_that_hangs_ends_at_once_when_it_is_told_to() {
         .await;
         assert_eq!(start.try_wait().unwrap(), None, "it waits for the disk");
         let told_at = Instant::now();
-        let told = Command::new("kill").args(["-TERM", &start.id().to_string()]).status();
-        assert!(told.unwrap().success());
+        let sent = Command::new("kill").args(["-TERM", &start.id().to_string()]).status();
+        assert!(sent.unwrap().success());
         let ended = loop {
             match start.try_wait().unwrap() {
                 None if told_at.elapsed() < 2 * AT_ONCE => {

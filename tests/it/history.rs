@@ -18,7 +18,7 @@ use crate::support::{
     occurrence, over_every_store, start_of_tests, wall_clock,
 };
 
-/// So few that most events of a history are rolled up.
+/// Number of exact events: so few that most events of a history are rolled up.
 const FEW_EXACT_EVENTS: u32 = 10;
 
 mod with_few_exact_events {
@@ -106,8 +106,8 @@ fn any_period(random: &mut StdRng, now: Timestamp) -> HistoryPeriod {
     }
 }
 
-/// Compares the history of a period with a naive count. Returns the number of buckets that are said
-/// not to be exact.
+/// Compares the history of a period with a naive count. Returns the number of buckets that are
+/// marked as not exact.
 async fn check_period(
     store: &Arc<dyn Store>,
     now: Timestamp,
@@ -181,7 +181,8 @@ async fn hours_of_rolled_up_events_are_exact(fixture: impl Fixture) {
     assert!(inexact <= 1, "{inexact} are not exact");
 }
 
-/// The oldest events have left by the time of the last ones, and the roll-up has their number.
+/// Events that have expired are in no bucket: the oldest have left by the time of the last ones,
+/// and the roll-up still has their number.
 async fn what_has_left_is_in_no_bucket(fixture: impl Fixture) {
     let (store, begin) = (fixture.store(), start_of_tests());
     let mut times = Vec::new();
@@ -239,7 +240,7 @@ async fn a_history_has_the_audit_and_an_unknown_anomaly_has_none(fixture: impl F
     assert_eq!(found.audit, audit);
 }
 
-/// More events than one command reads, and as many buckets as there may be.
+/// Counts more events than one command reads, in as many buckets as there may be.
 async fn the_events_of_many_buckets_and_of_long_timelines_are_counted(fixture: impl Fixture) {
     let (store, now) = (fixture.store(), start_of_tests());
     let at = |number: i64| now.minus_seconds(number * 400);
@@ -252,7 +253,7 @@ async fn the_events_of_many_buckets_and_of_long_timelines_are_counted(fixture: i
     assert_eq!(check_period(&store, now, 1, &all, &period).await, 0);
 }
 
-/// Posts an occurrence of `HighCPU` so many seconds ago.
+/// Posts an occurrence of `HighCPU` of this many seconds ago.
 async fn post_ago(service: &Service, seconds: i64) {
     let at = wall_clock().minus_seconds(seconds).to_string();
     service.post("/anomalies", &json!({"alert_name": "HighCPU", "occurred_at": at})).await.ok();
@@ -308,7 +309,7 @@ async fn a_history_says_what_happened_and_what_was_done() {
     }
 }
 
-/// A service on the embedded store, and one on Redis.
+/// Starts a service on the embedded store, and one on Redis.
 async fn both_services() -> [(Option<RedisServer>, Service); 2] {
     let redis = RedisServer::start();
     let on_redis = Service::on_redis(&redis).await;
@@ -316,7 +317,7 @@ async fn both_services() -> [(Option<RedisServer>, Service); 2] {
 }
 
 #[tokio::test]
-async fn a_part_of_the_past_ends_where_it_is_said_to() {
+async fn a_history_from_and_to_has_the_given_ends() {
     let service = Service::embedded().await;
     for minutes in [200, 130, 70, 10] {
         post_ago(&service, minutes * 60).await;
@@ -327,7 +328,7 @@ async fn a_part_of_the_past_ends_where_it_is_said_to() {
     assert_eq!(past["total"], 2, "{past}");
     let buckets = past["buckets"].as_array().unwrap();
     assert_eq!(buckets.last().unwrap()["count_24h"], 3);
-    // What lies outside of what is kept is left out.
+    // The part outside of the retention is left out.
     let query = format!("?from={}&to={}", ago(60 * 24 * 60), ago(-60));
     let all = service.get(&path(&query)).await.ok();
     assert_eq!(all["total"], 4);
@@ -335,7 +336,7 @@ async fn a_part_of_the_past_ends_where_it_is_said_to() {
 }
 
 #[tokio::test]
-async fn a_history_that_can_not_be_is_refused_with_the_way_out() {
+async fn an_impossible_history_is_refused_with_a_remedy() {
     let service = Service::embedded().await;
     post_ago(&service, 0).await;
     let refused = async |query: &str, field: &str, detail: &str| {

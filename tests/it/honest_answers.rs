@@ -1,4 +1,5 @@
-//! An outage's answers about what the service has not seen: null or a 503, never a zero or false.
+//! Answers in an outage about values that the service has not seen: null or a 503, never a zero or
+//! false.
 
 use std::time::Duration;
 
@@ -34,8 +35,8 @@ async fn of_anomaly(service: &Service, path: &str) -> Answer {
     service.get(&format!("/anomalies/{KEY}{path}")).await
 }
 
-/// Two services on one Redis, of which the second has never seen the anomaly: it may neither look
-/// for anomalies nor listen to the first.
+/// Starts two services on one Redis. The second one has never seen the anomaly: it may neither look
+/// for anomalies nor read the announcements of the first.
 async fn stranger(redis: &RedisServer) -> (Service, Service) {
     let service = Service::on_redis(redis).await;
     for _ in 0..4 {
@@ -49,7 +50,7 @@ async fn stranger(redis: &RedisServer) -> (Service, Service) {
 }
 
 #[tokio::test]
-async fn an_anomaly_of_which_only_occurrences_wait_has_no_repairs_and_no_mark_that_are_known() {
+async fn if_only_occurrences_wait_repairs_and_the_mark_are_unknown() {
     let mut redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;
     service.post("/anomalies", &cpu()).await.ok();
@@ -103,7 +104,7 @@ async fn an_anomaly_of_which_only_occurrences_wait_has_no_repairs_and_no_mark_th
 }
 
 #[tokio::test]
-async fn an_anomaly_of_which_only_repairs_or_marks_wait_has_no_counts() {
+async fn if_only_repairs_or_marks_wait_counts_are_unknown() {
     let mut redis = RedisServer::start();
     redis.kill();
     let service = Service::on_redis(&redis).await;
@@ -116,7 +117,7 @@ async fn an_anomaly_of_which_only_repairs_or_marks_wait_has_no_counts() {
 }
 
 #[tokio::test]
-async fn repairs_that_were_seen_without_counts_give_advice_and_no_counts() {
+async fn known_repairs_without_counts_give_advice_and_no_counts() {
     let mut redis = RedisServer::start();
     let (_other, service) = stranger(&redis).await;
     for _ in 0..5 {
@@ -171,7 +172,7 @@ async fn an_anomaly_that_was_marked_is_known_with_its_counts() {
 }
 
 #[tokio::test]
-async fn counts_that_were_seen_tell_how_many_repairs_and_not_which() {
+async fn known_counts_give_the_number_of_repairs_without_their_actions() {
     let mut redis = RedisServer::start();
     let (other, service) = stranger(&redis).await;
     for _ in 0..5 {
@@ -193,7 +194,7 @@ async fn counts_that_were_seen_tell_how_many_repairs_and_not_which() {
 }
 
 #[tokio::test]
-async fn a_history_that_newer_counts_have_shown_to_lack_attempts_gives_no_advice() {
+async fn a_repair_history_that_lacks_attempts_gives_no_advice() {
     let mut redis = RedisServer::start();
     let (other, service) = stranger(&redis).await;
     service.post("/repairs", &restart(true)).await.ok();
@@ -207,7 +208,7 @@ async fn a_history_that_newer_counts_have_shown_to_lack_attempts_gives_no_advice
 }
 
 #[tokio::test]
-async fn reads_while_something_waits_though_redis_answers_are_complete_and_degraded() {
+async fn reads_are_complete_and_degraded_while_writes_wait_although_redis_answers() {
     let redis = RedisServer::start();
     let proxy = Proxy::to(redis.port()).await;
     let options = [("REDIS__URL", &*proxy.url()), ("DEGRADED__REPLAY_PER_SECOND", "2")];
@@ -225,7 +226,7 @@ async fn reads_while_something_waits_though_redis_answers_are_complete_and_degra
     let new_key = accepted(service.post("/anomalies", &new).await)["anomaly_key"].clone();
     proxy.set(Weather::Fair);
     proxy.cut();
-    // The first of what waits is applied soon, these only some seconds later.
+    // The first waiting writes are applied soon, these only some seconds later.
     let read = crate::support::eventually("Redis answers", || async {
         let read = of_anomaly(&service, "/audit").await;
         (read.status == 200).then_some(read.body)
@@ -288,7 +289,7 @@ async fn a_repair_that_was_applied_without_a_reply_is_listed_once() {
 }
 
 #[tokio::test]
-async fn what_a_replay_has_applied_is_known_in_the_next_outage() {
+async fn writes_applied_by_a_replay_are_known_in_the_next_outage() {
     let redis = RedisServer::start();
     let proxy = Proxy::to(redis.port()).await;
     let service = Service::with(&[("REDIS__URL", &*proxy.url())]).await;
@@ -305,7 +306,7 @@ async fn what_a_replay_has_applied_is_known_in_the_next_outage() {
     proxy.set(Weather::Fair);
     proxy.cut();
     healthy_again(&service).await;
-    // Nothing was read since.
+    // Nothing was read since then.
     proxy.set(Weather::BlackHole);
     accepted(service.post("/anomalies", &json!({"alert_name": "Other"})).await);
     let advice = of_anomaly(&service, "/repairs/restart_pod").await.ok();

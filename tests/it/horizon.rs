@@ -1,5 +1,5 @@
-//! The time by which a store forgets: never one later than the horizon, and on Redis never one
-//! later than the server's own.
+//! The time by which a store forgets: never later than the horizon, and on Redis never later than
+//! the server's own time.
 
 use std::sync::Arc;
 
@@ -17,7 +17,8 @@ const KEY: u64 = 0xb119_b2ed_aa9f_b08c;
 const DAY: i64 = 86_400;
 const FEW: u32 = 10;
 
-/// A wrong time after which nothing may be forgotten that has not expired at `horizon`.
+/// Returns a moment with a wrong time, by which nothing may be forgotten that has not expired at
+/// `horizon`.
 fn ahead(horizon: Timestamp, days: i64) -> Moment {
     Moment { horizon, ..Moment::from(horizon.plus_seconds(days * DAY)) }
 }
@@ -116,7 +117,7 @@ async fn the_file_has_what_memory_has_after_house_keeping(mut fixture: impl Fixt
     for _ in 0..3 {
         store.maintain(later).await.unwrap();
     }
-    // The mark keeps the anomaly; its event has left, and its id with it.
+    // The mark keeps the anomaly; its event has expired, and its id with it.
     fixture.reopen().await;
     let store = fixture.store();
     assert_eq!(record(&store, later, "old", later.now).await, RecordOutcome::Counted);
@@ -141,7 +142,7 @@ async fn an_audit_holds_nothing_older_than_ninety_days(fixture: impl Fixture) {
 over_every_store!(EXACT_EVENTS; an_audit_holds_nothing_older_than_ninety_days);
 
 #[tokio::test]
-async fn a_mark_of_a_wrong_clock_does_not_outdo_one_that_has_waited() {
+async fn a_mark_from_a_wrong_clock_does_not_replace_one_that_has_waited() {
     let fixture = RedisFixture::keeping(EXACT_EVENTS).await;
     let (store, now) = (fixture.store(), wall_clock());
     record(&store, now.into(), "e1", now).await;

@@ -16,8 +16,8 @@ use tokio::{
 
 use crate::support::{Answer, DEADLINE, Service, eventually, http_client, metric};
 
-/// Hostile clients may take 64 MiB for their bodies and up to 64 KiB for each connection's buffer.
-/// Without bounds they take several times as much.
+/// Maximum growth of memory: hostile clients may take 64 MiB for their bodies and up to 64 KiB for
+/// each connection's buffer. Without bounds they take several times as much.
 const MAX_GROWTH_BYTES: u64 = 150_000_000;
 
 /// Posts over a new connection.
@@ -30,8 +30,8 @@ async fn post_anew(service: &Service) -> Option<Answer> {
     Some(Answer { status, headers, body: response.json().await.ok()? })
 }
 
-/// Makes other calls while `hostile` lasts, all of which must be answered. Returns how many were
-/// answered before it ended.
+/// Makes other calls while `hostile` lasts, all of which must be answered. Returns the number of
+/// calls that were answered before it ended.
 async fn answered_while(service: &Service, hostile: impl Future<Output = ()>) -> u64 {
     let mut hostile = std::pin::pin!(hostile);
     let mut answered = 0;
@@ -68,7 +68,7 @@ async fn ten_thousand_idle_connections_keep_nobody_out() {
             idle.push(stream);
         }
     }
-    // None is closed in its first second, in which a new client sends its request.
+    // No connection is closed in its first second, in which a new client sends its request.
     eventually("one more is answered", || async {
         (post_anew(&service).await?.status == 200).then_some(())
     })
@@ -103,7 +103,7 @@ async fn a_client_that_goes_on_asking_keeps_its_connection_among_idle_ones() {
 }
 
 #[tokio::test]
-async fn with_fewer_files_than_connections_others_are_answered_all_the_same() {
+async fn with_a_limit_of_files_below_that_of_connections_other_clients_are_answered() {
     let service = Service::with_open_files(300).await;
     eventually("the log says what to do", || async {
         service.log().contains("Raise the system's limit").then_some(())
@@ -120,7 +120,7 @@ async fn with_fewer_files_than_connections_others_are_answered_all_the_same() {
 }
 
 /// Sends `bytes`, then `more` again and again at this pace until the service ends the connection.
-/// Returns what it has answered.
+/// Returns the answers.
 async fn send(service: &Service, bytes: &[u8], more: &[u8], pace: Duration) -> String {
     let stream = TcpStream::connect(service.address()).await.unwrap();
     let (mut reader, mut writer) = stream.into_split();
@@ -151,7 +151,7 @@ async fn send(service: &Service, bytes: &[u8], more: &[u8], pace: Duration) -> S
 
 const POST: &str =
     "POST /anomalies HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
-/// How TLS begins.
+/// Bytes that are not HTTP: the beginning of TLS.
 const NO_HTTP: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n";
 const AT_ONCE: Duration = Duration::ZERO;
 const SLOWLY: Duration = Duration::from_millis(100);
@@ -162,7 +162,7 @@ const SLOWLY: Duration = Duration::from_millis(100);
 type HostileClient<'a> = (&'a [u8], &'a [u8], Duration, &'a [u16]);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_a_client_sends_the_others_are_answered_in_time_and_memory_stays() {
+async fn whatever_a_client_sends_others_are_answered_in_time_and_memory_is_bounded() {
     // Heads have time on a busy machine too: one that is late gets no answer.
     let options = [("HTTP__BODY_TIMEOUT_SECONDS", "10"), ("HTTP__HEADER_TIMEOUT_SECONDS", "8")];
     let service = Service::with(&options).await;
@@ -205,13 +205,13 @@ async fn whatever_a_client_sends_the_others_are_answered_in_time_and_memory_stay
     // The slow bodies time out after 10 s: a client that had to wait for them would get one answer.
     let answered = answered_while(&service, hostile).await;
     assert!(answered > 4, "{answered} others were answered");
-    // The peak since the start.
+    // The peak of memory since the start.
     let grown = service.memory_bytes("VmHWM:") - before;
     assert!(grown < MAX_GROWTH_BYTES, "{grown} bytes more");
 }
 
 #[tokio::test]
-async fn a_client_that_sends_on_and_reads_late_reads_its_refusal() {
+async fn a_client_that_goes_on_sending_and_reads_late_reads_its_refusal() {
     let service = Service::with(&[("HTTP__BODY_TIMEOUT_SECONDS", "1")]).await;
     let long_head = format!("{POST}X-More: {}\r\n", "x".repeat(100_000));
     let slow_body = format!("{POST}Content-Length: 1000\r\n\r\n{{");
@@ -288,7 +288,7 @@ async fn large_bodies_wait_for_memory_instead_of_taking_more() {
 }
 
 #[tokio::test]
-async fn bodies_that_do_not_come_keep_no_connection_from_others() {
+async fn bodies_that_never_arrive_do_not_keep_connections_from_others() {
     let service = Service::with(&[("HTTP__MAX_CONNECTIONS", "8")]).await;
     let heads = [POST, "GET /docs HTTP/1.1\r\nHost: localhost\r\n"];
     for head in heads {
@@ -301,7 +301,7 @@ async fn bodies_that_do_not_come_keep_no_connection_from_others() {
 }
 
 #[tokio::test]
-async fn who_asks_before_sending_reads_the_refusal() {
+async fn a_client_that_asks_before_it_sends_reads_the_refusal() {
     let service = Service::with(&[("HTTP__MAX_BODY_BYTES", "1000")]).await;
     let expects = format!("{POST}Expect: 100-continue\r\n");
     let announced = format!("{expects}Content-Length: 2000\r\n\r\n");
@@ -316,7 +316,7 @@ async fn who_asks_before_sending_reads_the_refusal() {
 }
 
 #[tokio::test]
-async fn requests_sent_one_behind_the_other_are_answered_in_their_order() {
+async fn pipelined_requests_are_answered_in_their_order() {
     let service = Service::embedded().await;
     let mut pipelining = JoinSet::new();
     for client in 0..20 {
@@ -350,7 +350,7 @@ async fn requests_sent_one_behind_the_other_are_answered_in_their_order() {
 }
 
 #[tokio::test]
-async fn a_request_behind_a_trusted_proxy_is_told_by_its_own_address() {
+async fn a_request_through_a_trusted_proxy_is_logged_with_its_clients_address() {
     let listen = "[proxy]\ntrusted = [\"127.0.0.0/8\"]\n[auth]\n\
                   [[auth.tokens]]\nname = \"a\"\nsha256 = \
                   \"2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b\"\nscopes = [\"read\"]\n";

@@ -1,4 +1,4 @@
-//! Lists and summaries of anomalies that rules judge, and of those whose alerts fire.
+//! Lists and summaries of anomalies with rules of their own, and of those with firing alerts.
 
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ REPEAT = ["2 in 24h"]
 ESCALATE = ["3 in 6h"]
 "#;
 
-/// A service on each store, with these rules.
+/// Starts a service on each store, with these rules.
 async fn services(redis: &RedisServer) -> [Service; 2] {
     let of_redis = format!("redis.url = \"{}\"\n", redis.url());
     let with_rules = async |config: &str| {
@@ -38,7 +38,7 @@ async fn complete(service: Service) -> Service {
     service
 }
 
-/// Posts occurrences of so many seconds ago.
+/// Posts occurrences of this many seconds ago.
 async fn post(service: &Service, name: &str, namespace: &str, seconds_ago: &[i64]) {
     let occurrence = |ago: &i64| {
         let at = wall_clock().minus_seconds(*ago).to_string();
@@ -48,7 +48,7 @@ async fn post(service: &Service, name: &str, namespace: &str, seconds_ago: &[i64
     service.post("/anomalies", &json!(occurrences)).await.ok();
 }
 
-/// The names in a list, which must be exact.
+/// Returns the names in a list, which must be exact.
 async fn names(service: &Service, query: &str) -> Vec<String> {
     let list = service.get(&format!("/anomalies?sort=last_seen&{query}")).await.ok();
     assert_eq!(list["ranking"], "exact", "{query}");
@@ -77,7 +77,7 @@ async fn the_levels_of_a_list_are_those_of_the_rules_in_force() {
     for service in services(&redis).await {
         post(&service, "quiet", "dev-1", &[0; 20]).await;
         post(&service, "job", "batch", &[0, 0, 0]).await;
-        // Not within the 6 hours for which the rule counts by itself.
+        // Two of them are older than the 6 hours of the rule's own window.
         post(&service, "slow job", "batch", &[0, 7 * HOUR, 8 * HOUR]).await;
         post(&service, "cpu", "shop", &[0; 6]).await;
         must_read_like_the_anomalies(&service).await;
@@ -98,7 +98,7 @@ async fn the_levels_of_a_list_are_those_of_the_rules_in_force() {
         let levels = json!({"PERMANENT_FIX": 0, "ESCALATE": 1, "REPEAT": 1, "none": 0});
         assert_eq!(summary["levels"], levels);
 
-        // Other rules judge what is there.
+        // The same anomalies are judged by other rules.
         let others = RULES.replace("dev-.*", "none").replace("3 in 6h", "4 in 6h");
         service.replace_file("rules.toml", &others);
         eventually("other rules are in force", || async {
@@ -117,7 +117,7 @@ async fn the_levels_of_a_list_are_those_of_the_rules_in_force() {
     }
 }
 
-/// Delivers an alert of an anomaly, which fires since so many seconds.
+/// Delivers an alert of an anomaly, which began this many seconds ago.
 async fn deliver(service: &Service, name: &str, status: &str, seconds: i64) {
     let now = wall_clock();
     let starts_at = now.minus_seconds(seconds).to_string();

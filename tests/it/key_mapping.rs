@@ -1,4 +1,4 @@
-//! Which anomaly is it: the mapping of labels and fields, on real processes.
+//! The mapping of labels and fields to anomalies, on real processes.
 
 use std::fs;
 
@@ -22,19 +22,19 @@ async fn deliver(service: &Service, labels: &[Value]) -> Vec<Value> {
     answer["alerts"].as_array().unwrap().clone()
 }
 
-/// Everything that is known about the anomaly of an answer.
+/// Returns everything that is known about the anomaly of an answer.
 async fn known(service: &Service, answer: &Value) -> Value {
     let key = answer["anomaly_key"].as_str().unwrap_or_else(|| panic!("{answer}"));
     service.get(&format!("/anomalies/{key}")).await.ok()
 }
 
-/// The service and the namespace of the anomaly of an answer.
+/// Returns the service and the namespace of the anomaly of an answer.
 async fn place(service: &Service, answer: &Value) -> [String; 2] {
     let signature = known(service, answer).await["signature"].clone();
     ["service", "namespace"].map(|field| signature[field].as_str().unwrap().to_owned())
 }
 
-/// The labels of an alert as kube-prometheus-stack has them without options.
+/// Returns the labels of an alert as kube-prometheus-stack has them without options.
 fn stock(namespace: &str, pod: &str, container: &str) -> Value {
     json!({
         "alertname": "KubePodCrashLooping", "container": container, "endpoint": "http",
@@ -108,7 +108,7 @@ async fn a_fix_of_one_workload_does_not_make_the_other_regress() {
 }
 
 #[tokio::test]
-async fn what_was_posted_is_kept_beside_what_it_was_mapped_to() {
+async fn posted_fields_are_kept_beside_the_mapped_ones() {
     let (_redis, services) = on_both_stores().await;
     for service in services {
         let labels = stock("shop", "cart-6d9f7c5b84-x2k4p", "app");
@@ -125,7 +125,7 @@ async fn what_was_posted_is_kept_beside_what_it_was_mapped_to() {
 }
 
 #[tokio::test]
-async fn a_label_as_posted_of_the_callers_own_confuses_nothing() {
+async fn a_label_named_as_posted_is_kept_as_metadata() {
     let service = Service::embedded().await;
     let mut mapped = stock("shop", "cart-0", "cart");
     mapped["as_posted"] = "mine".into();
@@ -139,7 +139,7 @@ async fn a_label_as_posted_of_the_callers_own_confuses_nothing() {
     let anomaly = known(&service, &results[1]).await;
     assert_eq!(anomaly["signature"]["service"], "api");
     assert_eq!(anomaly["metadata"]["as_posted"], r#"{"job":"other"}"#);
-    // Without options nothing is mapped here, and what is posted is kept as it is.
+    // Without options nothing is mapped here, and the posted object is kept as it is.
     let posted = json!({"alert_name": "B", "service": "", "job": "api", "as_posted": {"a": [1]}});
     let answer = service.post("/anomalies", &posted).await.ok();
     assert!(answer.get("mapped").is_none(), "{answer}");
@@ -160,7 +160,7 @@ async fn labels_of_deliveries_name_what_is_broken() {
         (json!({"alertname": "E", "service": "<no value>"}), ["", ""], true),
         (json!({"alertname": "E", "job": "api"}), ["api", ""], false),
         (json!({"alertname": "E", "service": "api", "job": ""}), ["api", ""], false),
-        // What Prometheus has renamed is what is broken.
+        // A label that Prometheus has renamed names what is broken.
         (
             json!({"alertname": "K", "namespace": "keda", "service": "keda-operator",
                 "job": "keda-operator", "exported_namespace": "shop"}),
@@ -179,7 +179,7 @@ async fn labels_of_deliveries_name_what_is_broken() {
             ["8080", ""],
             true,
         ),
-        // Grafana's alerts about a rule, where nothing else names a service.
+        // Grafana's alerts about a rule, if nothing else names a service.
         (rule("cart latency", "DatasourceNoData"), ["cart latency", ""], true),
         (rule("cart latency", "DatasourceError"), ["cart latency", ""], true),
         (rule("cart latency", "HighCPU"), ["", ""], false),
@@ -188,7 +188,7 @@ async fn labels_of_deliveries_name_what_is_broken() {
             ["api", ""],
             false,
         ),
-        // The exporter of a workload, but no label of one.
+        // The exporter of workloads, without a label of a workload.
         (
             json!({"alertname": "KubeNodeNotReady", "job": "kube-state-metrics", "node": "n"}),
             ["kube-state-metrics", ""],
@@ -228,7 +228,7 @@ async fn an_empty_name_is_the_alias_and_reads_back_so() {
     for result in &results {
         assert_eq!(result["anomaly_key"], results[2]["anomaly_key"]);
     }
-    // The first occurrence is what is kept.
+    // The object of the first occurrence is kept.
     let anomaly = known(&service, &results[0]).await;
     assert_eq!(anomaly["signature"]["alert_name"], "E");
     assert_eq!(anomaly["metadata"], json!({"alertname": "E", "as_posted": {"alert_name": ""}}));
@@ -305,7 +305,8 @@ async fn with_options_occurrences_are_mapped_alone_and_in_arrays() {
     });
     assert_eq!(anomaly["metadata"], json!({"cluster": "EU1", "as_posted": as_posted}));
 
-    // What makes a field of nothing identifies an anomaly too, and nothing posted is nothing.
+    // A rule that fills an empty field identifies an anomaly too; without any posted field there is
+    // none.
     let preset = json!({"job": "kube-state-metrics", "deployment": "cart", "event_id": "e"});
     let answer = service.post("/anomalies", &preset).await.ok();
     let anomaly = known(&service, &answer).await;
@@ -339,7 +340,7 @@ async fn rules_that_would_leave_nothing_are_not_applied() {
 }
 
 #[tokio::test]
-async fn an_occurrence_that_waits_has_its_mapped_key_when_it_is_applied() {
+async fn a_waiting_occurrence_is_applied_with_its_mapped_key() {
     let mut redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;
     redis.kill();
@@ -354,7 +355,7 @@ async fn an_occurrence_that_waits_has_its_mapped_key_when_it_is_applied() {
 }
 
 #[tokio::test]
-async fn a_checksum_tells_two_mappings_apart() {
+async fn a_checksum_distinguishes_two_mappings() {
     let checksum = async |service: &Service| {
         let ready = service.get("/readyz").await.ok();
         let shown = ready["key_checksum"].as_str().unwrap().to_owned();
@@ -383,7 +384,7 @@ fn run(dir: &TempDir, arguments: &[&str]) -> Ended {
     Ended::of(anomaly_counter(arguments).current_dir(dir.path()))
 }
 
-/// What `key` prints in an empty folder.
+/// Returns the output of `key` in an empty folder.
 fn key(arguments: &[&str]) -> String {
     let printed = run(&TempDir::new().unwrap(), &[&["key"], arguments].concat());
     printed.succeeded().stdout.trim_end().to_owned()
@@ -446,7 +447,7 @@ fn each_step_is_explained() {
     assert!(help.contains("section `key` of the configuration"), "{help}");
 }
 
-/// The blocks of a kind in docs/counting.md that begin with `begin`, without it.
+/// Returns the blocks of a kind in docs/counting.md that begin with `begin`, without it.
 fn blocks(kind: &str, begin: &str) -> impl Iterator<Item = &'static str> {
     let document = include_str!("../../docs/counting.md");
     let blocks: Vec<&str> = document.split(&format!("```{kind}\n{begin}")).skip(1).collect();

@@ -30,7 +30,7 @@ fn is_hex(text: &str, lengths: RangeInclusive<usize>) -> bool {
     lengths.contains(&text.len()) && text.chars().all(|c| c.is_ascii_hexdigit())
 }
 
-/// The masks but for `ip`, word by word.
+/// Applies a mask other than `ip`, word by word.
 fn model_of_mask(mask: &str, text: &str) -> String {
     let words = words(text);
     let word = |at: usize| words.get(at).map_or("", String::as_str);
@@ -105,7 +105,7 @@ fn model_of_hash(text: &str) -> String {
     kept.join("-") + "-<pod_hash>"
 }
 
-/// The text of a field with these masks.
+/// Returns the text of a field with these masks.
 fn masked(keys: &KeyMapping, text: &str) -> String {
     let labels = [("alert_name", "A"), ("error_type", text)];
     let labels = labels.map(|(name, text)| (name.to_owned(), text.to_owned())).into();

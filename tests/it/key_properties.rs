@@ -26,7 +26,7 @@ pub(crate) fn mapping(key: &Value, kubernetes_on_webhook: bool) -> KeyMapping {
     KeyMapping::new(serde_json::from_value::<KeyConfig>(whole).unwrap(), kubernetes_on_webhook)
 }
 
-/// The four fields as mapped; `None` where all are empty.
+/// Returns the four fields as mapped; `None` if all are empty.
 pub(crate) fn mapped(keys: &KeyMapping, to: PostedTo, posted: &Labels) -> Option<[String; 4]> {
     let object = json!(posted).to_string();
     let read = keys.read(to, &object).unwrap();
@@ -38,7 +38,7 @@ fn first<'a>(values: impl IntoIterator<Item = &'a str>) -> &'a str {
     values.into_iter().find(|value| !value.is_empty()).unwrap_or_default()
 }
 
-/// The webhook's rules without `key`, each as the documents say it.
+/// Applies the webhook's rules without `key`, each as the documents describe it.
 fn model_of_webhook(labels: &Labels) -> [String; 4] {
     let label = |name: &str| match labels.get(name).map_or("", String::as_str) {
         "[no value]" | "<no value>" => "",
@@ -165,7 +165,7 @@ fn any_labels() -> impl Strategy<Value = Labels> {
     prop::collection::btree_map(label_names(), label_values(), 0..10)
 }
 
-/// Texts in which masks find something.
+/// Returns texts in which masks find something.
 pub(crate) fn any_text() -> impl Strategy<Value = String> {
     let part = prop_oneof![
         Just("550e8400-e29b-41d4-a716-446655440000".to_owned()),
@@ -224,7 +224,7 @@ fn key_options() -> impl Strategy<Value = Value> {
         })
 }
 
-/// One rule of `key.relabel`, as Prometheus' documents say it.
+/// Applies one rule of `key.relabel`, as Prometheus' documents describe it.
 fn model_of_rule(rule: &Value, fields: &mut [String; 4], labels: &Labels) {
     let index = |name: &str| FIELDS.iter().position(|(field, _)| *field == name);
     let value = |name: &str| match index(name) {
@@ -273,7 +273,7 @@ proptest! {
         let expected = model_of_webhook(&labels);
         let found = mapped(&KeyMapping::default(), PostedTo::Webhook, &labels);
         if expected.iter().all(String::is_empty) {
-            // What was posted counts, if it was anything.
+            // If anything was posted, the posted fields are used.
             let posted = posted_fields(&labels);
             prop_assert_eq!(found, posted.iter().any(|text| !text.is_empty()).then_some(posted));
         } else {

@@ -1,12 +1,12 @@
 //! `GET /anomalies` and `GET /summary` over HTTP: parameters, pages, conditional requests, and the
-//! problems of what can't be asked.
+//! problems of invalid queries.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::{Answer, RedisServer, Service, eventually, key_of, wall_clock};
 
-/// A service on each store.
+/// Starts a service on each store.
 async fn services(redis: &RedisServer) -> [Service; 2] {
     [Service::embedded().await, complete(Service::on_redis(redis).await).await]
 }
@@ -43,7 +43,7 @@ fn names(list: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn the_worst_come_first_and_an_item_reads_like_the_anomaly() {
+async fn the_worst_anomalies_come_first_and_an_item_equals_the_anomaly() {
     let redis = RedisServer::start();
     for service in services(&redis).await {
         seed(&service).await;
@@ -187,7 +187,7 @@ async fn a_series_adds_up_to_the_count() {
 }
 
 #[tokio::test]
-async fn what_is_the_same_but_for_its_time_is_not_sent_again() {
+async fn an_answer_that_differs_only_in_its_time_is_not_sent_again() {
     let redis = RedisServer::start();
     for service in services(&redis).await {
         seed(&service).await;
@@ -215,7 +215,7 @@ async fn what_is_the_same_but_for_its_time_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn what_can_not_be_asked_is_a_problem_that_names_the_parameter() {
+async fn an_invalid_query_is_a_problem_that_names_the_parameter() {
     let service = Service::embedded().await;
     seed(&service).await;
     let list = service.get("/anomalies?limit=1").await.ok();
@@ -282,7 +282,7 @@ async fn a_summary_counts_by_level_and_by_the_values_of_fields() {
 }
 
 #[tokio::test]
-async fn the_list_is_the_same_after_a_restart_and_lacks_what_was_forgotten() {
+async fn the_list_is_the_same_after_a_restart_and_lacks_forgotten_anomalies() {
     let redis = RedisServer::start();
     for service in services(&redis).await {
         seed(&service).await;

@@ -36,7 +36,7 @@ async fn an_anomaly_is_found_by_its_fields_under_each_of_their_names() {
 }
 
 #[tokio::test]
-async fn labels_identify_what_the_webhook_makes_of_them_and_else_what_they_say() {
+async fn labels_identify_an_anomaly_as_on_the_webhook_and_otherwise_as_fields() {
     let service = Service::embedded().await;
     let labels = json!({"alertname": "KubePodCrashLooping", "job": "kube-state-metrics",
                         "namespace": "shop", "pod": "api-6f7d8c9b5d-x2x8z", "deployment": "api"});
@@ -56,7 +56,7 @@ async fn labels_identify_what_the_webhook_makes_of_them_and_else_what_they_say()
 }
 
 #[tokio::test]
-async fn what_is_not_known_has_its_key_and_what_identifies_nothing_is_refused() {
+async fn the_problem_of_an_unknown_anomaly_has_its_key_and_empty_labels_are_refused() {
     let service = Service::embedded().await;
     let unknown = service.get("/anomalies/lookup?alertname=HighCPU").await;
     assert_eq!(unknown.body["anomaly_key"], key_of("HighCPU").to_string());
@@ -83,7 +83,7 @@ async fn what_is_not_known_has_its_key_and_what_identifies_nothing_is_refused() 
     let twice = service.get("/anomalies/lookup?job=a&job=b").await;
     assert_eq!(twice.body["field"], "job");
     assert!(twice.problem(422).contains("more than once"));
-    // A name that POST refuses is one that the webhook cuts.
+    // POST refuses a name that is too long, and the webhook cuts it.
     let long = "x".repeat(2_000);
     let cut = deliver(&service, &json!({"alertname": long})).await;
     let found = look_up(&service, &format!("alertname={long}")).await;
@@ -91,7 +91,7 @@ async fn what_is_not_known_has_its_key_and_what_identifies_nothing_is_refused() 
 }
 
 #[tokio::test]
-async fn in_an_outage_what_is_known_is_found_and_what_is_not_is_no_404() {
+async fn in_an_outage_known_anomalies_are_found_and_others_are_no_404() {
     let mut redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;
     service.post("/anomalies", &json!({"alert_name": "HighCPU"})).await.ok();

@@ -1,5 +1,5 @@
-//! Tokens that are lost open the service to nobody: a file that was emptied, cut, deleted or made
-//! unreadable, entries that have expired or were removed from the configuration.
+//! Lost tokens open the service to nobody: a file that was emptied, cut, deleted or made
+//! unreadable, or entries that have expired or were removed from the configuration.
 
 use std::{
     fs::{self, Permissions},
@@ -17,7 +17,7 @@ use crate::support::{Ended, Service, anomaly_counter, eventually};
 const CONFIG: &str = "auth.file = \"tokens.toml\"";
 const REFUSES_ALL: &str = "every call is refused";
 
-/// An entry for the token `secret`.
+/// Returns an entry for the token `secret`.
 fn entry(more: &str) -> String {
     let digest = TokenDigest::of("secret");
     format!("name = \"ci\"\nsha256 = \"{digest}\"\nscopes = [\"read\"]\n{more}\n")
@@ -40,7 +40,7 @@ async fn status(service: &Service, token: Option<&str>) -> StatusCode {
     request.send().await.unwrap().status()
 }
 
-/// The messages of a level in the log.
+/// Returns the messages of a level in the log.
 fn messages(service: &Service, level: &str) -> Vec<String> {
     let log = service.log();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -56,7 +56,7 @@ async fn is_said(service: &Service, level: &str, part: &str) {
 }
 
 #[tokio::test]
-async fn an_emptied_file_lets_nobody_in_now_and_after_a_restart_until_it_has_entries_again() {
+async fn an_emptied_file_admits_nobody_now_and_after_a_restart_until_it_has_entries_again() {
     let service = with_file(&file_with_a_token()).await;
     assert_eq!(status(&service, Some("secret")).await, 200);
     for text in ["", "# no entries\n", "tokens = []\n"] {
@@ -74,7 +74,7 @@ async fn an_emptied_file_lets_nobody_in_now_and_after_a_restart_until_it_has_ent
     }
     is_said(&service, "ERROR", REFUSES_ALL).await;
 
-    // Nor when it is told to read the same again.
+    // Reading the same file again adds no line.
     let lines = || messages(&service, "ERROR").len();
     let before = lines();
     service.hang_up();
@@ -93,7 +93,7 @@ async fn an_emptied_file_lets_nobody_in_now_and_after_a_restart_until_it_has_ent
 }
 
 #[tokio::test]
-async fn a_file_that_is_gone_or_half_there_changes_nothing_and_stops_the_next_start() {
+async fn a_missing_or_truncated_file_changes_nothing_and_stops_the_next_start() {
     let service = with_file(&file_with_a_token()).await;
     let file = service.dir().join("tokens.toml");
     let whole = file_with_a_token();
@@ -127,7 +127,7 @@ fn start_in(dir: &Path) -> Ended {
 }
 
 #[tokio::test]
-async fn entries_removed_from_the_configuration_let_nobody_in_until_auth_is_disabled() {
+async fn without_the_configured_entries_nobody_is_admitted_until_auth_is_disabled() {
     let inline = format!("[[auth.tokens]]\n{}", entry(""));
     let service = Service::with_files(&inline, &[]).await;
     assert_eq!(status(&service, Some("secret")).await, 200);
@@ -164,7 +164,7 @@ async fn entries_that_have_all_expired_let_nobody_in_and_are_an_error_line() {
 }
 
 #[tokio::test]
-async fn a_file_that_never_had_an_entry_warns_and_lets_in_as_without_it() {
+async fn a_file_that_never_had_an_entry_is_a_warning_and_requires_no_token() {
     let service = with_file("# entries come later\n").await;
     assert_eq!(status(&service, None).await, 200);
     is_said(&service, "WARN", "tokens.toml has no entry").await;
@@ -190,7 +190,7 @@ async fn a_file_that_others_can_write_is_a_warning() {
     service.hang_up();
     is_said(&service, "WARN", can_write).await;
 
-    // Who can write the folder can put another file there.
+    // Whoever can write to the folder can put another file there.
     fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
     fs::set_permissions(service.dir(), Permissions::from_mode(0o777)).unwrap();
     let service = service.restart().await;

@@ -1,6 +1,6 @@
 //! Estimates against a naive model under concurrency: while Redis applies writes and its replies
-//! are lost, no answer has more than what was posted until then, each id once; and in the end all
-//! of it counts.
+//! are lost, no answer has more than was posted until then, each id once; and in the end everything
+//! counts.
 
 use std::{
     collections::HashSet,
@@ -23,7 +23,7 @@ fn name(anomaly: usize) -> String {
     format!("Alert{anomaly}")
 }
 
-/// What was posted of one anomaly.
+/// The posted occurrences of one anomaly.
 #[derive(Debug, Default)]
 struct Posted {
     event_ids: HashSet<u64>,
@@ -66,8 +66,7 @@ impl Model {
     }
 }
 
-/// A caller that writes and reads without a pause. Of the numbers that stand for ids, each comes
-/// several times.
+/// Writes and reads without a pause. Each of the numbers that stand for ids is used several times.
 async fn call(service: &Service, model: &Model, caller: u64, must_end: &AtomicBool) {
     let mut random = caller * 7_919 + 1;
     while !must_end.load(Ordering::Relaxed) {
@@ -170,7 +169,7 @@ async fn no_estimate_is_too_high_while_redis_applies_writes_and_replies_are_lost
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_estimate_is_too_high_while_a_master_of_a_cluster_stands_still() {
+async fn no_estimate_is_too_high_while_a_master_of_a_cluster_hangs() {
     let mut cluster = RedisCluster::of_masters(3).await;
     let url = cluster.url_of_all();
     let options = [("REDIS__URL", &*url), ("REDIS__COMMAND_TIMEOUT_MS", "100")];
@@ -178,7 +177,7 @@ async fn no_estimate_is_too_high_while_a_master_of_a_cluster_stands_still() {
     check(service, async {
         for round in 0..6 {
             sleep(Duration::from_millis(400)).await;
-            // What was sent to it is applied when it goes on.
+            // Writes that were sent to it are applied when it continues.
             cluster.node(round % 3).pause();
             sleep(Duration::from_millis(500)).await;
             cluster.node(round % 3).resume();

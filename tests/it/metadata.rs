@@ -1,5 +1,5 @@
-//! The object that is kept with an anomaly: it is bounded, says so, and goes to Redis only with the
-//! event that renews the lives of the anomaly's keys.
+//! The object that is stored with an anomaly: it is bounded, says so, and is sent to Redis only
+//! with the event that renews the TTLs of the anomaly's keys.
 
 use anomaly_counter::domain::{AnomalyKey, Occurrence};
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ async fn metadata_of(service: &Service, key: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn of_what_is_too_large_the_largest_members_are_left_out() {
+async fn the_largest_members_of_an_object_that_is_too_large_are_left_out() {
     let redis = RedisServer::start();
     for service in [Service::embedded().await, Service::on_redis(&redis).await] {
         let posted = json!({
@@ -36,7 +36,7 @@ async fn of_what_is_too_large_the_largest_members_are_left_out() {
         assert_eq!(metadata, expected);
         let anomaly = service.get(&format!("/anomalies/{}", key.as_str().unwrap())).await.ok();
         assert_eq!(anomaly["signature"]["service"], "a".repeat(1_000));
-        // What fits is kept whole, and nothing is said of it.
+        // An object that fits is kept whole, without a note.
         let fits = json!({"alert_name": "Other", "dump": "d".repeat(16_000)});
         let key = service.post("/anomalies", &fits).await.ok()["anomaly_key"].clone();
         assert_eq!(metadata_of(&service, &key).await, json!({"dump": "d".repeat(16_000)}));
@@ -44,7 +44,7 @@ async fn of_what_is_too_large_the_largest_members_are_left_out() {
 }
 
 #[tokio::test]
-async fn the_limit_of_what_is_kept_is_an_option() {
+async fn the_limit_of_metadata_is_an_option() {
     let service = Service::with(&[("ANOMALY__MAX_METADATA_BYTES", "100")]).await;
     let posted = json!([{"alert_name": "A", "large": "x".repeat(60), "small": "x".repeat(20)}]);
     let key = service.post("/anomalies", &posted).await.ok()[0]["anomaly_key"].clone();
@@ -57,7 +57,7 @@ async fn an_identifying_field_that_is_too_long_is_refused_by_its_name() {
     let service = Service::embedded().await;
     for (field, other) in [("alert_name", "service"), ("job", "alert_name"), ("reason", "service")]
     {
-        // Characters, not bytes.
+        // The limit is in characters, not bytes.
         let longest = json!({field: "é".repeat(MAX_CHARACTERS), other: "o"});
         service.post("/anomalies", &longest).await.ok();
         let too_long = json!({field: "é".repeat(MAX_CHARACTERS + 1), other: "o"});
@@ -69,7 +69,7 @@ async fn an_identifying_field_that_is_too_long_is_refused_by_its_name() {
         assert_eq!(array[0]["field"], field);
         assert_eq!(array[1]["count_24h"], 2);
     }
-    // A name that does not identify may be long.
+    // A field that does not identify the anomaly may be long.
     let alias = json!({"alert_name": "A", "alertname": "x".repeat(2_000)});
     service.post("/anomalies", &alias).await.ok();
 }
@@ -100,7 +100,7 @@ async fn a_label_that_is_too_long_is_cut_and_the_result_of_its_alert_says_so() {
     assert_eq!(service.post("/anomalies", &same).await.ok()["anomaly_key"], key);
 }
 
-/// An occurrence with ten thousand bytes to be kept.
+/// Returns an occurrence with ten thousand bytes of metadata.
 fn large(id: &str, seconds: i64) -> Occurrence {
     let text = format!(r#"{{"alert_name":"HighCPU","text":"{}"}}"#, "x".repeat(10_000));
     let at = start_of_tests().plus_seconds(seconds);
@@ -118,7 +118,7 @@ fn key_name(kind: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_is_kept_goes_to_redis_once_a_minute() {
+async fn metadata_are_sent_to_redis_once_a_minute() {
     let redis = RedisServer::start();
     let (client, now) = (redis.client().await, start_of_tests());
     let store = store_keeping(EXACT_EVENTS, &redis.url()).await;
@@ -132,7 +132,7 @@ async fn what_is_kept_goes_to_redis_once_a_minute() {
     }
     let received = bytes_received(&client).await - before;
     assert!(received < 70_000, "{received} bytes");
-    // In the next minute it goes with the first event of a batch.
+    // In the next minute it is sent with the first event of a batch.
     client.run(&["HDEL", &key_name("metadata"), "signature"]).await;
     let later = now.plus_seconds(60);
     let before = bytes_received(&client).await;
@@ -148,7 +148,7 @@ async fn what_is_kept_goes_to_redis_once_a_minute() {
 }
 
 #[tokio::test]
-async fn an_anomaly_that_somebody_has_deleted_is_made_again_by_its_next_event() {
+async fn an_anomaly_that_was_deleted_in_redis_is_created_again_by_its_next_event() {
     let redis = RedisServer::start();
     let (client, now) = (redis.client().await, start_of_tests());
     let store = store_keeping(EXACT_EVENTS, &redis.url()).await;

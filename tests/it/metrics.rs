@@ -36,7 +36,7 @@ impl Metrics {
         Self { types, text }
     }
 
-    /// The value of one series, named as in the text.
+    /// Returns the value of one series, named as in the text.
     fn figure(&self, series: &str) -> f64 {
         let figure =
             self.text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
@@ -76,7 +76,7 @@ async fn the_names_are_those_of_the_document() {
 }
 
 #[tokio::test]
-async fn what_is_counted_is_right() {
+async fn metrics_have_the_right_values() {
     let (service, _clock) = Service::aged(&[]).await;
     for id in 0..3 {
         post(&service, &json!({"alert_name": "HighCPU", "event_id": id.to_string()})).await;
@@ -130,7 +130,7 @@ async fn what_is_counted_is_right() {
 }
 
 #[tokio::test]
-async fn an_outage_and_what_waits_are_told() {
+async fn metrics_show_an_outage_and_waiting_writes() {
     let mut redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;
     post(&service, &json!({"alert_name": "HighCPU"})).await;
@@ -202,14 +202,14 @@ impl Prometheus {
         answer.json().await.ok()
     }
 
-    /// The names of all metrics that it has.
+    /// Returns the names of all metrics that it has.
     async fn names(&self) -> Option<BTreeSet<String>> {
         let names = self.ask("/api/v1/label/__name__/values").await?;
         serde_json::from_value(names["data"].clone()).ok()
     }
 }
 
-/// The metrics that a PromQL expression names.
+/// Returns the metrics that a PromQL expression names.
 fn named(text: &str) -> BTreeSet<String> {
     text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
         .filter(|word| word.starts_with("anomaly_counter_") || word.starts_with("process_"))

@@ -1,5 +1,6 @@
-//! A data folder that is deleted, moved or replaced while the service runs: nothing is acknowledged
-//! that no later process would find, and once it is back, the service goes on by itself.
+//! A data folder that is deleted, moved or replaced while the service runs: no write is
+//! acknowledged that a later process would not find, and once the folder is back, the service
+//! continues by itself.
 
 use std::{fs, path::Path};
 
@@ -92,7 +93,7 @@ async fn is_ready(service: &Service) {
 }
 
 #[tokio::test]
-async fn without_its_file_the_embedded_store_refuses_and_goes_on_when_it_is_back() {
+async fn without_its_file_the_embedded_store_refuses_calls_until_it_is_back() {
     let service = Service::embedded().await;
     let file = service.data_dir().join("anomalies.redb");
     let mut counted = 0;
@@ -118,7 +119,7 @@ async fn without_its_file_the_embedded_store_refuses_and_goes_on_when_it_is_back
 }
 
 #[tokio::test]
-async fn that_the_embedded_stores_file_is_gone_is_noticed_without_a_write() {
+async fn a_missing_file_of_the_embedded_store_is_noticed_without_a_write() {
     let service = Service::embedded().await;
     service.post("/anomalies", &event(1)).await.ok();
     fs::remove_dir_all(service.data_dir()).unwrap();
@@ -164,7 +165,7 @@ async fn without_its_spool_a_service_on_redis_counts_and_says_so() {
 }
 
 #[tokio::test]
-async fn in_an_outage_without_its_spool_writes_are_refused_and_what_has_waited_is_counted() {
+async fn in_an_outage_without_a_spool_writes_are_refused_and_waiting_ones_still_count() {
     let mut redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;
     let file = service.data_dir().join("spool.redb");

@@ -1,5 +1,5 @@
-//! Every store against a naive model that keeps a plain list of events: both are given the same
-//! random operations, clock steps, duplicates and reorderings, and each answer is compared.
+//! Every store against a naive model that keeps a plain list of events: both get the same random
+//! operations, clock steps, duplicates and reorderings, and their answers are compared.
 
 use anomaly_counter::{
     domain::{
@@ -19,7 +19,7 @@ use crate::support::{
 const KEYS: u64 = 3;
 const HOUR: i64 = 3_600;
 const DAY: i64 = 86_400;
-/// Redis expires whole keys after 35 days by its own clock, so a run must be shorter.
+/// Maximum length of a run: Redis expires whole keys after 35 days by its own clock.
 const LONGEST_RUN: i64 = 34 * DAY;
 
 #[derive(Clone, Debug)]
@@ -31,7 +31,7 @@ enum Step {
     Unmark(u64),
     Forget(u64),
     Look(u64),
-    /// Lets the clock run on, or back.
+    /// Moves the clock forward, or back.
     Wait(i64),
     Restart,
 }
@@ -80,8 +80,8 @@ fn bucket_start(at: Timestamp, seconds: i64) -> Timestamp {
 }
 
 impl Naive {
-    /// The outcomes that a store may return for an event. If some events are rolled up, some ids
-    /// are forgotten early, and others are known for longer than their events count.
+    /// Returns the outcomes that a store may return for an event. If some events are rolled up,
+    /// some ids are forgotten early, and others are known for longer than their events count.
     fn outcomes(
         &mut self,
         now: Timestamp,
@@ -145,8 +145,8 @@ impl Naive {
         }
     }
 
-    /// The store's counts, if they are right: equal to the model's or, if they are marked as
-    /// approximate, too high by the events of one bucket at most.
+    /// Returns the store's counts, if they are right: equal to the model's or, if they are marked
+    /// as approximate, too high by the events of one bucket at most.
     fn agreed(&self, now: Timestamp, found: &AnomalyStats, exact_events: u32) -> AnomalyStats {
         let exact = self.stats(now);
         if !found.is_approximate {
@@ -300,10 +300,10 @@ fn check<F: Fixture>(cases: u32, exact_events: u32) {
 }
 
 #[tokio::test]
-async fn what_a_duplicate_has_made_forgotten_stays_so_after_a_restart() {
+async fn an_event_that_a_duplicate_has_removed_stays_forgotten_after_a_restart() {
     let month = 30 * DAY;
     let steps = [
-        // Lets the clock go back later.
+        // This lets the clock go back later.
         Step::Wait(HOUR),
         Step::Record(vec![(2, 19, 0), (2, 0, month - 1)]),
         Step::Wait(2),
@@ -315,10 +315,11 @@ async fn what_a_duplicate_has_made_forgotten_stays_so_after_a_restart() {
     compare(&mut EmbeddedFixture::new().await, EXACT_EVENTS, &steps).await;
 }
 
-/// So few exact events that most anomalies of a run are partly rolled up.
+/// Number of exact events: so few that most anomalies of a run are partly rolled up.
 const FEW: u32 = 4;
 
-/// Events that have expired are counted before a bucket that a late event makes longer.
+/// Checks that expired events do not count again when a late event makes the last expired bucket
+/// longer.
 async fn a_late_event_in_the_last_expired_bucket_brings_no_other_back(fixture: &mut impl Fixture) {
     let month = 30 * DAY;
     let steps = [

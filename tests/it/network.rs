@@ -1,5 +1,5 @@
-//! A network between the service and Redis that cuts, delays, drops and forgets: no write is
-//! refused, lost or counted twice, and the service recovers by itself.
+//! A network between the service and Redis that cuts and forgets connections, and delays and drops
+//! data: no write is refused, lost or counted twice, and the service recovers by itself.
 
 use std::{
     future::Future,
@@ -96,7 +96,7 @@ async fn connections_that_are_cut_again_and_again_lose_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn replies_that_are_swallowed_do_not_count_twice() {
+async fn writes_whose_replies_are_lost_do_not_count_twice() {
     let mut network = Network::new().await;
     let proxy = Arc::clone(&network.proxy);
     let writing = network.write_while(async move {
@@ -147,7 +147,7 @@ async fn connections_that_a_firewall_has_forgotten_are_replaced() {
 }
 
 #[tokio::test]
-async fn a_redis_behind_a_black_hole_is_found_again_once_there_is_a_way() {
+async fn a_redis_behind_a_black_hole_is_found_again_once_it_is_reachable() {
     let mut network = Network::new().await;
     network.proxy.set(Weather::BlackHole);
     for _ in 0..5 {
@@ -161,7 +161,7 @@ async fn a_redis_behind_a_black_hole_is_found_again_once_there_is_a_way() {
 }
 
 #[tokio::test]
-async fn a_redis_that_closes_its_half_of_a_connection_is_connected_to_again() {
+async fn after_redis_closes_its_half_of_a_connection_the_service_reconnects() {
     let mut network = Network::new().await;
     for _ in 0..5 {
         network.proxy.half_close();

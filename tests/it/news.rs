@@ -1,5 +1,5 @@
-//! Level steps and regressions are WARN lines and metrics: one for each, whatever reveals it, with
-//! the fields that identify the anomaly.
+//! Level steps and regressions are WARN lines and metrics: one for each, whichever call reveals it,
+//! with the fields that identify the anomaly.
 
 use serde_json::{Value, json};
 
@@ -25,7 +25,7 @@ async fn regressions(service: &Service) -> f64 {
     metric(service, "anomaly_counter_regressions_total").await
 }
 
-/// A Redis that holds everything after a restart.
+/// Starts a Redis that keeps everything over a restart.
 fn durable() -> RedisServer {
     RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"])
 }
@@ -41,7 +41,7 @@ async fn mark(service: &Service, occurrence: &Value) -> Value {
     let key = service.post("/anomalies", occurrence).await.ok()["anomaly_key"].clone();
     let mark = json!({"anomaly_key": key, "fix_description": "raised the limit"});
     service.put("/permanent-fix", &mark).await.ok();
-    // What was read last is what an estimate is made of.
+    // An estimate is made of the stats that were read last.
     let path = format!("/anomalies/{}/frequency", key.as_str().unwrap());
     assert_eq!(service.get(&path).await.ok()["permanent_fix_applied"], true);
     key
@@ -75,7 +75,7 @@ async fn a_level_step_is_a_warning_that_names_the_anomaly() {
 }
 
 #[tokio::test]
-async fn no_level_step_is_hidden_by_those_of_others() {
+async fn a_level_step_is_logged_however_many_others_there_are() {
     let service = Service::embedded().await;
     let storm: Vec<Value> =
         (0..900).map(|n| json!({"alert_name": format!("A{}", n / 3)})).collect();
@@ -173,7 +173,7 @@ async fn a_regression_that_an_estimate_shows_is_not_reported_by_the_replay_again
 }
 
 #[tokio::test]
-async fn what_no_estimate_could_show_the_replay_reports_once() {
+async fn a_regression_that_no_estimate_could_show_is_reported_once_by_the_replay() {
     let mut redis = durable();
     let service = Service::on_redis(&redis).await;
     service.post("/anomalies", &crash()).await.ok();

@@ -95,7 +95,7 @@ async fn a_start_that_was_never_set_is_the_time_of_the_first_delivery() {
 }
 
 #[tokio::test]
-async fn labels_that_are_no_texts_fail_nothing() {
+async fn labels_that_are_no_texts_are_accepted() {
     let (_redis, services) = on_both_stores().await;
     for service in services {
         for (labels, signature) in [
@@ -118,7 +118,7 @@ async fn labels_that_are_no_texts_fail_nothing() {
 }
 
 #[tokio::test]
-async fn an_odd_value_in_an_alert_fails_nothing_beside_it() {
+async fn a_malformed_value_in_an_alert_fails_nothing_else() {
     let (_redis, services) = on_both_stores().await;
     let good = alert("good", &json!({"alertname": "Good"})).to_string();
     let of = |labels: &str, annotations: &str| {
@@ -153,7 +153,7 @@ async fn an_odd_value_in_an_alert_fails_nothing_beside_it() {
 }
 
 #[tokio::test]
-async fn a_fingerprint_of_any_kind_tells_alerts_apart() {
+async fn a_fingerprint_of_any_kind_distinguishes_alerts() {
     let redis = RedisServer::start();
     let each_alert = ("ALERTMANAGER__COUNT", "episode");
     let on_redis = Service::with(&[each_alert, ("REDIS__URL", &redis.url())]).await;
@@ -174,14 +174,14 @@ async fn a_fingerprint_of_any_kind_tells_alerts_apart() {
     }
 }
 
-/// A time that is the same for all posts of a test.
+/// Returns a time that is the same for all posts of a test.
 fn start_of_hour() -> String {
     static TIME: std::sync::OnceLock<String> = std::sync::OnceLock::new();
     TIME.get_or_init(minute_ago).clone()
 }
 
 #[tokio::test]
-async fn a_delivery_without_alerts_is_accepted_and_what_is_no_delivery_is_refused_with_a_reason() {
+async fn a_delivery_without_alerts_is_accepted_and_other_bodies_are_refused_with_a_reason() {
     let service = Service::embedded().await;
     for empty in [r#"{"version":"4","alerts":null}"#, r#"{"version":"4","alerts":[]}"#] {
         let answer = service.post_raw(WEBHOOK, empty).await.ok();

@@ -19,17 +19,17 @@ fn crash() -> Value {
     })
 }
 
-/// The time zone of both services, which is not the one of the tests.
+/// The time zone of both services, which is not that of the tests.
 const TIME_ZONE: &str = "Asia/Taipei";
 const TIME_ZONE_OFFSET_SECONDS: i64 = 8 * 3_600;
 
-/// `datetime.now().isoformat()` there.
+/// Formats a time as `datetime.now().isoformat()` does in that zone.
 fn naive_local(at: Timestamp) -> String {
     let local = at.plus_seconds(TIME_ZONE_OFFSET_SECONDS).to_datetime();
     local.format("%Y-%m-%dT%H:%M:%S%.6f").to_string()
 }
 
-/// `str(datetime.now().timestamp())`.
+/// Formats a time as `str(datetime.now().timestamp())` does.
 fn python_float(at: Timestamp) -> String {
     format!("{}", at.as_micros() as f64 / 1e6)
 }
@@ -39,7 +39,7 @@ fn name(kind: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_the_older_service_left_is_read_in_place() {
+async fn the_data_of_the_older_service_are_read_in_place() {
     let redis = RedisServer::start();
     let other = redis.client().await;
     let now = wall_clock();
@@ -104,7 +104,7 @@ async fn what_the_older_service_left_is_read_in_place() {
 }
 
 #[tokio::test]
-async fn what_is_written_here_the_older_service_reads_and_no_key_is_without_a_ttl() {
+async fn the_older_service_reads_the_data_of_this_one_and_every_key_has_a_ttl() {
     let redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;
     let before = wall_clock();
@@ -133,7 +133,7 @@ async fn what_is_written_here_the_older_service_reads_and_no_key_is_without_a_tt
     let entries: Vec<Value> = entries.iter().map(|e| serde_json::from_str(e).unwrap()).collect();
     assert_eq!(entries[0]["action"], "restart_pod");
     assert_eq!(entries[0]["success"], true);
-    // The mark and its particulars.
+    // The mark and its details.
     assert_eq!(other.text(&["GET", &name("permanent_fix")]).await.unwrap(), "1");
     let metadata = ["signature", "permanent_fix_applied", "permanent_fix_description"];
     let mut found = Vec::new();
@@ -167,7 +167,7 @@ async fn what_is_written_here_the_older_service_reads_and_no_key_is_without_a_tt
 }
 
 #[tokio::test]
-async fn a_mark_that_has_outlived_its_particulars_is_still_dated() {
+async fn a_mark_whose_details_have_expired_still_has_a_date() {
     let redis = RedisServer::start();
     let other = redis.client().await;
     // Marked 40 days ago: the older service's metadata expired after 35.

@@ -41,8 +41,8 @@ impl Description {
             .map_or(value, |reference| self.0.pointer(reference.trim_start_matches('#')).unwrap())
     }
 
-    /// A validator for a schema of the description. If `closed`, it refuses members without a name
-    /// in it.
+    /// Returns a validator for a schema of the description. If `closed`, it refuses members that
+    /// the schema does not name.
     fn validator(&self, schema: &Value, closed: bool) -> Validator {
         let mut whole = json!({"allOf": [schema], "components": self.0["components"]});
         if closed {
@@ -106,7 +106,7 @@ async fn the_committed_description_is_the_one_that_is_served() {
 }
 
 #[tokio::test]
-async fn it_describes_the_calls_of_the_document_and_no_others() {
+async fn the_description_has_the_calls_of_the_document_and_no_others() {
     let service = Service::embedded().await;
     let described = Description::of(&service).await.calls();
     let documented: BTreeSet<_> =
@@ -137,7 +137,7 @@ async fn every_type_of_problem_is_explained_at_its_address() {
 }
 
 #[tokio::test]
-async fn the_page_to_try_it_needs_nothing_from_elsewhere() {
+async fn the_page_to_try_the_api_loads_nothing_from_other_sites() {
     let service = Service::embedded().await;
     let page = service.request(Method::GET, "/docs").send().await.unwrap();
     Description::of(&service).await.check_type("GET /docs", &page);
@@ -164,7 +164,7 @@ async fn the_page_to_try_it_needs_nothing_from_elsewhere() {
     service.get("/docs/no-such").await.problem(404);
 }
 
-/// Valid and invalid bodies for each call.
+/// Returns valid and invalid bodies for each call.
 fn bodies() -> Vec<(&'static str, Value)> {
     let key = key_of("HighCPU").to_string();
     let long = "x".repeat(4_001);
@@ -246,7 +246,7 @@ fn bodies() -> Vec<(&'static str, Value)> {
 }
 
 #[tokio::test]
-async fn it_takes_the_bodies_that_are_described_and_no_others() {
+async fn the_service_accepts_the_described_bodies_and_no_others() {
     let service = Service::embedded().await;
     let description = Description::of(&service).await;
     for (call, body) in bodies() {
@@ -261,7 +261,7 @@ async fn it_takes_the_bodies_that_are_described_and_no_others() {
 }
 
 #[tokio::test]
-async fn its_answers_are_as_described() {
+async fn the_answers_are_as_described() {
     let service = Service::embedded().await;
     let description = Description::of(&service).await;
     let key = key_of("HighCPU");
@@ -328,7 +328,7 @@ async fn its_answers_are_as_described() {
 }
 
 #[tokio::test]
-async fn its_answers_about_mapped_fields_are_as_described() {
+async fn the_answers_about_mapped_fields_are_as_described() {
     let service = Service::with(&[("KEY__KUBERNETES", "true")]).await;
     let description = Description::of(&service).await;
     let labels = json!({"alertname": "A", "job": "kube-state-metrics", "pod": "cart-0"});
@@ -347,7 +347,7 @@ async fn its_answers_about_mapped_fields_are_as_described() {
 }
 
 #[tokio::test]
-async fn its_answers_are_as_described_also_while_redis_is_away_and_to_strangers() {
+async fn the_answers_are_as_described_in_an_outage_and_without_a_token() {
     let mut redis = RedisServer::start();
     redis.kill();
     let service = Service::on_redis(&redis).await;
@@ -367,7 +367,7 @@ async fn its_answers_are_as_described_also_while_redis_is_away_and_to_strangers(
 }
 
 #[tokio::test]
-async fn what_is_prefilled_to_try_a_call_counts_each_time_and_is_about_one_anomaly() {
+async fn prefilled_examples_count_each_time_and_are_about_one_anomaly() {
     let service = Service::embedded().await;
     let description = Description::of(&service).await;
     // The page fills in the examples of headers, of parameters and of bodies.

@@ -30,7 +30,7 @@ fn cpu_event(id: impl std::fmt::Display) -> Value {
     json!({"alert_name": "HighCPU", "event_id": id.to_string()})
 }
 
-/// The body of a 202 with the header of a degraded answer.
+/// Returns the body of a 202, which must have the header of a degraded answer.
 #[track_caller]
 fn accepted(answer: Answer) -> Value {
     assert_eq!(answer.status, 202, "{}", answer.body);
@@ -77,7 +77,7 @@ async fn without_redis_from_the_first_second_every_write_waits_and_counts_later(
     let regressed = accepted(service.post("/anomalies", &cpu_event(4)).await);
     assert_eq!(regressed["regressed"], true);
     assert_eq!(regressed["count_1h"], 4);
-    // Bad input is refused all the same.
+    // Invalid input is refused also in an outage.
     service.post("/anomalies", &json!({})).await.problem(422);
     assert_eq!(service.get("/readyz").await.ok()["spool"]["operations"], 8);
 
@@ -94,7 +94,7 @@ async fn without_redis_from_the_first_second_every_write_waits_and_counts_later(
 }
 
 #[tokio::test]
-async fn what_was_known_is_told_with_its_time_and_what_waits_is_added() {
+async fn known_counts_are_answered_with_their_time_and_waiting_writes_are_added() {
     let mut redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;
     for _ in 0..2 {
@@ -121,7 +121,7 @@ async fn what_was_known_is_told_with_its_time_and_what_waits_is_added() {
 }
 
 #[tokio::test]
-async fn a_redis_that_stands_still_is_noticed_once_and_then_nobody_waits() {
+async fn a_redis_that_hangs_is_noticed_once_and_later_calls_do_not_wait() {
     let redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;
     service.post("/anomalies", &cpu_event(0)).await.ok();
@@ -136,12 +136,12 @@ async fn a_redis_that_stands_still_is_noticed_once_and_then_nobody_waits() {
     assert_eq!(record_batches(&service).await, batches);
     redis.resume();
     healthy_again(&service).await;
-    // The first had been sent to Redis before it was made to wait: it counts once.
+    // The first write had been sent to Redis before it was put into the spool: it counts once.
     assert_eq!(frequency(&service).await.ok()["count_1h"], 20);
 }
 
 #[tokio::test]
-async fn what_waits_survives_kill_9_and_is_carried_out_by_the_next_process() {
+async fn waiting_writes_survive_kill_9_and_are_applied_by_the_next_process() {
     let mut redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;
     redis.kill();
@@ -172,7 +172,7 @@ async fn an_outage_is_two_lines_in_the_log() {
     let about = |text: &str| log.lines().filter(|line| line.contains(text)).count();
     assert_eq!(about("the store does not answer"), 1, "{log}");
     assert_eq!(about("the store answers again"), 1, "{log}");
-    // What is about the anomaly, and not about the outage, is reported too.
+    // News of the anomaly itself are reported too.
     let steps = about("has reached");
     assert_eq!(about("\"WARN\"") + about("\"ERROR\"") - steps, 1, "{log}");
 }
@@ -203,7 +203,7 @@ async fn a_spool_that_is_full_is_a_503_and_never_a_false_202() {
 }
 
 #[tokio::test]
-async fn what_the_store_refuses_for_good_does_not_hold_up_the_rest() {
+async fn a_write_that_the_store_refuses_permanently_does_not_delay_others() {
     let mut redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;
     redis.kill();
@@ -245,7 +245,7 @@ async fn acknowledged_writes_that_a_failover_has_forgotten_are_sent_again() {
 }
 
 #[tokio::test]
-async fn scripts_that_the_server_has_forgotten_are_loaded_again_unseen() {
+async fn scripts_that_the_server_has_forgotten_are_loaded_again_without_an_error() {
     let redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;
     let other = redis.client().await;
@@ -303,7 +303,7 @@ async fn a_redis_that_is_full_makes_writes_wait() {
 }
 
 #[tokio::test]
-async fn a_damaged_spool_is_set_aside_and_what_can_be_read_of_it_is_carried_out() {
+async fn a_damaged_spool_is_set_aside_and_its_readable_writes_are_applied() {
     let mut redis = RedisServer::start();
     let mut service = Service::on_redis(&redis).await;
     redis.kill();
@@ -348,7 +348,7 @@ async fn many_callers_at_once_do_not_wait_one_timeout_after_the_other() {
     for caller in callers {
         caller.await.unwrap();
     }
-    // Only the batches that were under way when the first one failed have waited for Redis.
+    // Only the batches in progress when the first one failed have waited for Redis.
     let waited = record_batches(&service).await - batches;
     assert!((1..=CONCURRENT_BATCHES).contains(&waited), "{waited} batches");
     redis.resume();
@@ -377,7 +377,7 @@ async fn connections_that_break_under_load_lose_and_double_nothing() {
             })
         })
         .collect();
-    // After every fiftieth write, whenever that is.
+    // Connections are closed after every fiftieth write.
     for writes in (0..CALLERS * WRITES).step_by(50) {
         other.run(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
         eventually("more is written", || async {
@@ -409,7 +409,7 @@ async fn a_redis_that_hangs_again_and_again_within_the_timeout_is_slow_and_no_ou
         };
         let (answer, ()) = tokio::join!(written, resumed);
         assert_eq!(answer["degraded"], false);
-        // The next one is another hang.
+        // The next pause is another hang.
         tokio::time::sleep(Duration::from_secs(1)).await;
     };
     hang().await;

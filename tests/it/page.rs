@@ -8,7 +8,7 @@ use crate::{
     support::{Answer, Service, key_of},
 };
 
-/// All files of the page together, as they are sent.
+/// Maximum size of all files of the page together, as they are sent.
 const MAX_BYTES: usize = 60 << 10;
 
 const BROWSER_ACCEPTS: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
@@ -24,7 +24,7 @@ async fn text(service: &Service, path: &str) -> String {
     response.text().await.unwrap()
 }
 
-/// The texts in quotes that begin with `start`.
+/// Returns the texts in quotes that begin with `start`.
 fn quoted<'a>(text: &'a str, start: &str) -> Vec<&'a str> {
     text.split('"').filter(|part| part.starts_with(start)).collect()
 }
@@ -90,7 +90,7 @@ async fn the_page_loads_its_own_files_only_and_runs_nothing_inline() {
     assert!(bytes <= MAX_BYTES, "the page has {bytes} bytes");
 }
 
-/// Whether a tag has an attribute such as `onclick`.
+/// Returns true if a tag has an attribute such as `onclick`.
 fn has_handler(tag: &str) -> bool {
     let attributes = tag.split('>').next().unwrap().split_whitespace().skip(1);
     attributes
@@ -137,14 +137,14 @@ async fn log_in(service: &Service, token: &str) -> (String, String) {
     (set, cookie)
 }
 
-/// A request as the page's scripts make it.
+/// Returns a request as the page's scripts make it.
 fn of_page(service: &Service, method: Method, path: &str, cookie: &str) -> RequestBuilder {
     let request = service.request(method, path).header("cookie", cookie);
     request.header("sec-fetch-site", "same-origin")
 }
 
 #[tokio::test]
-async fn a_browser_logs_in_with_a_token_and_may_what_the_token_may() {
+async fn a_browser_logs_in_with_a_token_and_has_its_scopes() {
     let service = guarded().await;
     let missing = service.get("/session").await;
     assert_eq!(missing.headers["www-authenticate"], "Bearer realm=\"anomaly-counter\"");
@@ -153,7 +153,7 @@ async fn a_browser_logs_in_with_a_token_and_may_what_the_token_may() {
     assert!(!wrong.headers.contains_key("set-cookie"));
     wrong.problem(401);
     service.post("/session", &json!({"token": "expired"})).await.problem(401);
-    // The body of a stranger is short, or it is not read.
+    // The body of a caller without a token must be short to be read.
     service.post("/session", &json!({"token": "x".repeat(5_000)})).await.problem(413);
     service.post("/session", &json!({"token": "read", "name": "ana"})).await.problem(422);
 
@@ -166,7 +166,7 @@ async fn a_browser_logs_in_with_a_token_and_may_what_the_token_may() {
     let retry = of_page(&service, Method::POST, "/spool/dead-letters/retry", &cookie);
     assert!(Answer::of(retry).await.problem(403).contains("operate"));
 
-    // The header is stronger than the cookie, also where it is wrong.
+    // The header overrides the cookie, also if it is wrong.
     let both = of_page(&service, Method::GET, "/session", &cookie);
     assert_eq!(Answer::of(both.bearer_auth("operate")).await.ok()["name"], "operate");
     let both = of_page(&service, Method::GET, "/session", &cookie);
@@ -200,7 +200,7 @@ async fn with_a_cookie_only_the_own_page_changes_anything() {
     Answer::of(end.header("sec-fetch-site", "cross-site")).await.problem(403);
 
     Answer::of(mark().header("sec-fetch-site", "same-origin")).await.ok();
-    // Where the connection is not trusted, browsers send the origin alone.
+    // Over a connection that they do not trust, browsers send only the origin.
     let own = mark().header("origin", format!("http://{}", service.address()));
     Answer::of(own).await.ok();
     let audit = service.request(Method::GET, &format!("/anomalies/{}/audit", key_of("HighCPU")));
@@ -228,12 +228,12 @@ async fn behind_a_proxy_with_tls_the_cookie_is_for_tls_only() {
     };
     let known = Answer::of(session("__Host-anomaly_counter=ana")).await.ok();
     assert_eq!(known["expires_at"], "2200-01-01T00:00:00.000000Z");
-    // A page by plain HTTP could have set the other one.
+    // A page over plain HTTP could have set the cookie of the other name.
     Answer::of(session("anomaly_counter=ana")).await.problem(401);
 }
 
 #[tokio::test]
-async fn a_token_that_is_taken_out_ends_the_session() {
+async fn removing_a_token_ends_its_sessions() {
     let service = guarded().await;
     let (_, cookie) = log_in(&service, "read").await;
     service.replace_file("tokens.toml", &entry("operate", "scopes = [\"operate\"]"));
@@ -245,13 +245,13 @@ async fn a_token_that_is_taken_out_ends_the_session() {
 }
 
 #[tokio::test]
-async fn without_tokens_the_page_just_works() {
+async fn without_tokens_the_page_needs_no_login() {
     let service = Service::embedded().await;
     let session = service.get("/session").await.ok();
     let scopes = ["ingest", "read", "operate"];
     let expected = json!({"open": true, "name": null, "scopes": scopes, "expires_at": null});
     assert_eq!(session, expected);
-    // A cookie of an earlier time is not looked at.
+    // A cookie from an earlier session is ignored.
     service.post("/anomalies", &json!({"alert_name": "HighCPU"})).await.ok();
     let body = json!({"anomaly_key": key_of("HighCPU"), "fix_description": "more memory"});
     let mark = service.request(Method::PUT, "/permanent-fix").json(&body);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::{Answer, RedisServer, Service, key_of};
 
 #[tokio::test]
-async fn recurrence_after_a_mark_is_louder() {
+async fn a_recurrence_after_a_mark_is_a_regression() {
     let redis = RedisServer::start();
     for service in [Service::embedded().await, Service::on_redis(&redis).await] {
         let crash = json!({"alert_name": "HighCPU"});
@@ -30,7 +30,7 @@ async fn recurrence_after_a_mark_is_louder() {
         assert_eq!(fix["fixed_by"], "ops");
         assert_eq!(fix["fixed_at"], marked["fixed_at"]);
 
-        // After another mark, the recurrence lies before the mark.
+        // After another mark, the recurrence is older than the mark.
         service.put("/permanent-fix", &mark).await.ok();
         assert_eq!(service.get(&format!("{path}/frequency")).await.ok()["regressed"], false);
 
@@ -45,7 +45,7 @@ async fn recurrence_after_a_mark_is_louder() {
 }
 
 #[tokio::test]
-async fn an_operators_typo_is_not_swallowed() {
+async fn an_unknown_field_is_refused() {
     let service = Service::embedded().await;
     let key =
         service.post("/anomalies", &json!({"alert_name": "A"})).await.ok()["anomaly_key"].clone();
@@ -70,7 +70,7 @@ async fn an_operators_typo_is_not_swallowed() {
     assert_eq!(service.get(&path).await.ok()["permanent_fix"], Value::Null);
 }
 
-/// A service that knows one token, which may do everything.
+/// Starts a service with one token, which has all scopes.
 async fn with_token(more: &str) -> Service {
     let scopes = "[\"ingest\", \"read\", \"operate\"]";
     let digest = TokenDigest::of("t0ken");
@@ -128,7 +128,7 @@ async fn the_audit_has_the_name_that_was_given_and_the_name_of_the_token() {
 }
 
 #[tokio::test]
-async fn what_is_said_about_a_removal_survives_an_outage() {
+async fn the_name_and_the_reason_of_a_removal_survive_an_outage() {
     let mut redis = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let service = Service::on_redis(&redis).await;
     let key = service.post("/anomalies", &json!({"alert_name": "A"})).await.ok()["anomaly_key"]
@@ -176,7 +176,7 @@ async fn the_body_of_a_removal_may_be_left_out_and_takes_no_unknown_fields() {
     delete(&json!(null)).await.ok();
     delete(&json!({"removed_by": null, "reason": null})).await.ok();
     service.delete(&path).await.ok();
-    // A client that names a type of every body, also of none.
+    // Some clients send a content type with every request, also without a body.
     let empty = service.request(Method::DELETE, &path).header("content-type", "application/json");
     Answer::of(empty).await.ok();
 }

@@ -1,5 +1,5 @@
-//! No caller fills the log: of the lines that it causes, the first of a minute are written, and a
-//! summary has the number of the others. Nobody is hidden by it.
+//! No caller fills the log: the first lines of a minute that it causes are written, and a summary
+//! has the number of the others. It hides no other caller.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ async fn log_at_end(mut service: Service) -> String {
 }
 
 #[tokio::test]
-async fn a_stranger_who_signs_wrongly_does_not_fill_the_log() {
+async fn a_caller_with_wrong_signatures_does_not_fill_the_log() {
     let config = "auth.grafana_secret_file = \"secret\"";
     let service = Service::with_files(config, &[("secret", "shared\n")]).await;
     for _ in 0..100 {
@@ -85,7 +85,7 @@ async fn a_delivery_of_thousands_of_faulty_alerts_is_one_line_and_a_short_answer
 }
 
 #[tokio::test]
-async fn a_delivery_of_more_alerts_than_it_may_hold_is_refused_with_the_way_out() {
+async fn a_delivery_with_too_many_alerts_is_refused_with_a_remedy() {
     let service = Service::embedded().await;
     let sent = json!({"version": "4", "alerts": vec![json!(0); 500_000]});
     let detail = service.post(WEBHOOK, &sent).await.problem(413);
@@ -132,7 +132,7 @@ async fn an_id_of_a_request_that_is_too_long_or_not_printable_is_replaced() {
     }
 }
 
-/// Posts occurrences that are so many seconds old, one a call.
+/// Posts occurrences that are this many seconds old, one a call.
 async fn post_of_ages(service: &Service, path: &str, ages: &[i64]) {
     for (number, age) in ages.iter().enumerate() {
         let at = wall_clock().minus_seconds(*age).to_string();
@@ -168,7 +168,7 @@ async fn a_sender_whose_clock_is_behind_is_one_warning_with_its_address() {
 }
 
 #[tokio::test]
-async fn alerts_that_have_fired_for_long_and_times_of_arrival_are_no_clock_that_is_behind() {
+async fn long_firing_alerts_and_times_of_arrival_are_not_taken_for_a_clock_that_is_behind() {
     let service = Service::embedded().await;
     let ages: Vec<i64> = (1..40).map(|number| number * 3_671 % 86_400).collect();
     post_of_ages(&service, WEBHOOK, &ages).await;

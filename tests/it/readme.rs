@@ -12,13 +12,13 @@ pub(crate) const README: &str = include_str!("../../README.md");
 const FIND: &str = include_str!("../../docs/find.md");
 const ALERTMANAGER: &str = include_str!("../../docs/alertmanager.md");
 
-/// The fenced blocks of a kind in a document.
+/// Returns the fenced blocks of a kind in a document.
 pub(crate) fn fenced<'a>(document: &'a str, kind: &str) -> Vec<&'a str> {
     let blocks = document.split(&format!("```{kind}\n")).skip(1).collect::<Vec<_>>();
     blocks.into_iter().map(|block| block.split("```").next().unwrap()).collect()
 }
 
-/// The calls in a document's console blocks, each with the answers under it.
+/// Returns the calls in a document's console blocks, each with the answers under it.
 fn calls(document: &str) -> Vec<(&str, &str)> {
     let blocks = fenced(document, "console").into_iter();
     let calls = blocks.flat_map(|block| block.strip_prefix("$ ").unwrap().split("\n$ "));
@@ -74,7 +74,8 @@ async fn its_calls_give_its_answers() {
     }
 }
 
-/// The blocks of commands of a document: lines that are indented by four, outside of fences.
+/// Returns the blocks of commands of a document: lines that are indented by four, outside of
+/// fences.
 pub(crate) fn commands(document: &str) -> Vec<String> {
     let (mut blocks, mut is_fenced) = (vec![String::new()], false);
     for line in document.lines() {
@@ -102,7 +103,7 @@ async fn each_command_to_find_an_anomaly_has_an_answer() {
     }
     let alertmanager = Alertmanager::start(&service, json!({}), &json!({}));
     let labels = json!({"alertname": "HighCPU", "job": "api", "namespace": "shop"});
-    alertmanager.tell(&json!([{"labels": labels, "startsAt": wall_clock().to_string()}])).await;
+    alertmanager.send_alerts(&json!([{"labels": labels, "startsAt": wall_clock().to_string()}])).await;
     assert!(commands.len() > 8);
     for commands in &commands[1..] {
         let printed = run(&service, &commands.replace("http://127.0.0.1:9093", alertmanager.url()));

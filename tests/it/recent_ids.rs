@@ -1,4 +1,4 @@
-//! Which ids of rolled-up events are known, and what happens to a copy whose id is not.
+//! The ids of rolled-up events that are known, and the outcome of a copy whose id is not.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ fn event(now: Timestamp, n: i64) -> Occurrence {
     occurrence(KEY, &format!("e{n}"), now.minus_seconds(10_000 - n))
 }
 
-/// Records events by their numbers, and returns how many had each outcome.
+/// Records events by their numbers, and returns the number of each outcome.
 async fn record(
     store: &Arc<dyn Store>,
     now: Timestamp,
@@ -44,7 +44,7 @@ async fn count(store: &Arc<dyn Store>, now: Timestamp) -> u64 {
     stats.unwrap().unwrap().counts.month
 }
 
-/// The contract's promise: the exact events, and half as many before them.
+/// The contract promises to know the ids of the exact events, and of half as many before them.
 async fn the_last_rolled_up_ids_are_all_known(fixture: impl Fixture) {
     let (store, now) = (fixture.store(), start_of_tests());
     let (events, exact) = (3 * i64::from(EXACT), i64::from(EXACT));
@@ -81,7 +81,7 @@ async fn a_copy_whose_id_may_have_been_dropped_is_unrecognisable_and_changes_not
     assert_eq!(duplicates + unrecognisable, 9_000);
     assert!(unrecognisable > 6_000, "{unrecognisable}");
     assert_eq!(count(&store, now).await, 9_000);
-    // One that was never sent before is counted, whatever its time.
+    // An event that was never sent before is counted, whatever its time.
     let late = vec![occurrence(KEY, "late", now.minus_seconds(9_999))];
     let recorded = store.record(now.into(), late).await.pop().unwrap().unwrap();
     assert_eq!(recorded.outcome, RecordOutcome::Counted);
@@ -101,7 +101,7 @@ async fn a_copy_is_recorded_where_no_id_was_dropped() {
     assert_eq!(count(&store, now).await, 400);
 }
 
-/// An older version has left a hash without the time of the newest dropped id.
+/// The hash of an older version lacks the time of the newest dropped id.
 #[tokio::test]
 async fn a_copy_is_unrecognisable_where_an_older_version_may_have_dropped_its_id() {
     let redis = RedisServer::start();
@@ -139,7 +139,7 @@ async fn a_copy_is_unrecognisable_where_an_older_version_has_rolled_up_meanwhile
         let newest = outcomes[1];
         assert!(matches!(newest, RecordOutcome::Counted | RecordOutcome::Duplicate), "{newest:?}");
         assert_eq!(outcomes[0], RecordOutcome::Unrecognisable);
-        // What this version writes since then says so too.
+        // The outcomes are the same after this version has recorded more events.
         record(&store, now, 400..410, false).await;
     }
 }

@@ -1,5 +1,5 @@
-//! A Redis that refuses calls: in whatever words, no acknowledged write is lost, and a write that
-//! is at fault itself holds up no other.
+//! A Redis that refuses calls: whatever its error says, no acknowledged write is lost, and a write
+//! that is at fault itself delays no other.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{ErrorProxy, RedisServer, Service, eventually, healthy_again, key_of, metric};
 
-/// Words of servers and proxies, known and unknown.
+/// Error texts of servers and proxies, known and unknown.
 const ERRORS: [&str; 6] = [
     "ERR max number of clients reached",
     "ERR unknown command 'EVALSHA'",
@@ -38,7 +38,7 @@ async fn dead_letters(service: &Service) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn errors_that_come_and_go_lose_no_write_in_whatever_words() {
+async fn temporary_errors_of_any_text_lose_no_write() {
     let (_redis, proxy, service) = behind_a_proxy().await;
     for (round, error) in ERRORS.iter().enumerate() {
         proxy.refuse_all(error);
@@ -59,7 +59,7 @@ async fn errors_that_come_and_go_lose_no_write_in_whatever_words() {
 }
 
 #[tokio::test]
-async fn what_waits_survives_a_redis_that_comes_back_and_refuses() {
+async fn waiting_writes_survive_a_redis_that_comes_back_and_refuses_them() {
     let (mut redis, proxy, service) = behind_a_proxy().await;
     redis.kill();
     for id in 0..100 {
@@ -86,7 +86,7 @@ async fn what_waits_survives_a_redis_that_comes_back_and_refuses() {
 }
 
 #[tokio::test]
-async fn a_write_that_is_refused_alone_becomes_a_dead_letter_and_holds_up_no_other() {
+async fn a_write_that_is_refused_alone_becomes_a_dead_letter_and_delays_no_other() {
     let (mut redis, proxy, service) = behind_a_proxy().await;
     redis.kill();
     for id in 0..60 {
@@ -113,7 +113,7 @@ async fn a_write_that_is_refused_alone_becomes_a_dead_letter_and_holds_up_no_oth
     assert_eq!(dead_letters(&service).await, Vec::<Value>::new());
 }
 
-/// Posts an event of each of so many anomalies, which all wait.
+/// Posts an event of each of this many anomalies, which all wait.
 async fn post_each(service: &Service, name: &str, anomalies: usize) {
     for number in 0..anomalies {
         let answer = service.post("/anomalies", &event(&format!("{name}{number}"), "e")).await;
@@ -122,7 +122,7 @@ async fn post_each(service: &Service, name: &str, anomalies: usize) {
 }
 
 #[tokio::test]
-async fn where_nothing_but_poisoned_writes_wait_they_become_dead_letters() {
+async fn poisoned_writes_become_dead_letters_also_if_no_others_wait() {
     for poisoned in [2, 3, 10] {
         let (_redis, proxy, service) = behind_a_proxy().await;
         proxy.refuse("ERR this one breaks the script", "Poison");
@@ -136,7 +136,7 @@ async fn where_nothing_but_poisoned_writes_wait_they_become_dead_letters() {
 }
 
 #[tokio::test]
-async fn poisoned_writes_in_front_hold_up_none_of_those_behind_them() {
+async fn poisoned_writes_do_not_delay_those_behind_them() {
     for poisoned in [3, 10] {
         let (mut redis, proxy, service) = behind_a_proxy().await;
         redis.kill();
@@ -161,10 +161,10 @@ async fn poisoned_writes_in_front_hold_up_none_of_those_behind_them() {
 }
 
 #[tokio::test]
-async fn many_poisoned_writes_become_dead_letters_while_others_are_taken() {
+async fn many_poisoned_writes_become_dead_letters_while_others_are_accepted() {
     let (mut redis, proxy, service) = behind_a_proxy().await;
     redis.kill();
-    // More than are read at once, and too many to be believed on the word of a probe.
+    // More writes than are read at once, and too many to blame them because of a successful probe.
     let poisoned = 300;
     post_each(&service, "Poison", poisoned).await;
     post_each(&service, "Fine", 100).await;
@@ -192,7 +192,7 @@ async fn a_server_that_answers_probes_and_refuses_all_anomalies_is_at_fault() {
     let (_redis, proxy, service) = behind_a_proxy().await;
     proxy.refuse("ERR crossslot these words are new", "anomaly:timeline:");
     post_each(&service, "Alert", 60).await;
-    // In a pass fewer than twenty are refused: this takes a dozen passes.
+    // Fewer than twenty writes are refused in a pass, so this takes a dozen passes.
     let enough = proxy.refused() + 240;
     eventually("many passes", || async { (proxy.refused() > enough).then_some(()) }).await;
     let ready = service.get("/readyz").await.ok();
@@ -234,7 +234,7 @@ async fn dead_letters_are_bounded_by_the_spools_bytes() {
 }
 
 #[tokio::test]
-async fn an_occurrence_that_is_too_old_makes_no_zero_of_an_unknown_anomaly() {
+async fn an_occurrence_that_is_too_old_does_not_make_an_unknown_anomaly_zero() {
     let mut redis = RedisServer::start();
     let (service, _clock) = Service::aged(&[("REDIS__URL", &redis.url())]).await;
     let old = json!({"alert_name": "Old", "occurred_at": "2020-01-01T00:00:00Z"});
@@ -250,17 +250,17 @@ async fn an_occurrence_that_is_too_old_makes_no_zero_of_an_unknown_anomaly() {
     assert_eq!(estimate["degraded"], true);
 }
 
-/// The disk is too full for a write that Redis has forgotten and refuses to take again.
+/// The disk is too full for a write that Redis has lost and refuses to accept again.
 #[tokio::test]
-async fn what_can_neither_be_sent_again_nor_wait_is_kept_and_sent_now_and_then() {
+async fn writes_that_can_neither_be_sent_again_nor_wait_are_kept_and_retried() {
     let (redis, proxy, service) = behind_a_proxy().await;
     service.post("/anomalies", &event("HighCPU", "poison")).await.ok();
     service.post("/anomalies", &event("Other", 1)).await.ok();
-    // Enough for the log, and not for the spool.
+    // The limit is enough for the log, but not for the spool.
     service.limit_file_size(Some(12_000));
     proxy.refuse("ERR these words are new", "poison");
     redis.client().await.run(&["FLUSHALL"]).await;
-    // This tells the service that writes were lost.
+    // This answer shows the service that writes were lost.
     let path = format!("/anomalies/{}/frequency", key_of("Other"));
     let answer = service.get(&path).await;
     assert_eq!(answer.status, 404, "{}", answer.body);

@@ -51,7 +51,7 @@ impl Script {
     }
 }
 
-/// A delivery of one alert that began so many seconds ago.
+/// Returns a delivery of one alert that began this many seconds ago.
 fn delivery(age_seconds: i64) -> Value {
     json!({"version": "4", "alerts": [{
         "status": "firing", "fingerprint": "f", "endsAt": "0001-01-01T00:00:00Z",
@@ -60,7 +60,7 @@ fn delivery(age_seconds: i64) -> Value {
     }]})
 }
 
-/// A delivery of its end, twenty seconds after it began.
+/// Returns a delivery of its end, twenty seconds after it began.
 fn end(age_seconds: i64) -> Value {
     let mut delivery = delivery(age_seconds);
     delivery["alerts"][0]["status"] = "resolved".into();
@@ -69,7 +69,7 @@ fn end(age_seconds: i64) -> Value {
     delivery
 }
 
-/// The path of what is known of its anomaly.
+/// Returns the path of its anomaly.
 fn anomaly_path() -> String {
     let mut fields = serde_json::Map::new();
     fields.insert("alert_name".to_owned(), ALERT.into());
@@ -85,9 +85,9 @@ async fn the_script_restarts_until_the_level_says_that_it_does_not_help() {
     for (number, restarts) in (1..).zip([1, 2, 3, 4, 4, 4, 4, 4, 4, 4]) {
         let age_seconds = 600 - number * 50;
         let episode = delivery(age_seconds);
-        // Alertmanager sends it again, and tells its end.
-        for told in [&episode, &episode, &end(age_seconds)] {
-            assert_eq!(script.deliver(told).await, 200);
+        // Alertmanager sends it again, and then its end.
+        for delivered in [&episode, &episode, &end(age_seconds)] {
+            assert_eq!(script.deliver(delivered).await, 200);
             assert_eq!(script.restarts().len(), restarts);
         }
     }
@@ -105,8 +105,8 @@ async fn the_script_gives_up_a_restart_that_does_not_help() {
     let service = Service::embedded().await;
     let script = Script::start(&format!("http://{}", service.address()), 1).await;
     for (age_seconds, restarts) in [(300, 1), (200, 2), (100, 2), (50, 2)] {
-        for told in [delivery(age_seconds), end(age_seconds)] {
-            assert_eq!(script.deliver(&told).await, 200);
+        for delivered in [delivery(age_seconds), end(age_seconds)] {
+            assert_eq!(script.deliver(&delivered).await, 200);
             assert_eq!(script.restarts().len(), restarts);
         }
     }
@@ -190,7 +190,7 @@ async fn the_script_restarts_nothing_that_came_back_after_its_fix() {
 }
 
 #[tokio::test]
-async fn the_script_restarts_nothing_where_it_gets_no_answer() {
+async fn the_script_restarts_nothing_without_an_answer() {
     let nobody = format!("http://127.0.0.1:{}", free_ports(1)[0]);
     let script = Script::start(&nobody, 0).await;
     assert_eq!(script.deliver(&delivery(60)).await, 503, "Alertmanager sends it again");

@@ -8,11 +8,11 @@ use crate::support::{Proxy, RedisServer, Service, Weather, eventually, healthy_a
 
 const WRITES: u64 = 3_000;
 const ARRAY: u64 = 500;
-/// Slow enough for a test to act during the replay.
+/// Rate of the replay: slow enough for a test to act meanwhile.
 const REPLAY_PER_SECOND: &str = "1000";
 
-/// A service with `WRITES` occurrences in its spool, then a repair and a mark, and a Redis that is
-/// back.
+/// Returns a service with `WRITES` occurrences in its spool, then a repair and a mark, and a Redis
+/// that is back.
 async fn with_a_full_spool() -> (RedisServer, Proxy, Service) {
     let mut redis = RedisServer::start();
     let proxy = Proxy::to(redis.port()).await;
@@ -99,7 +99,7 @@ async fn a_replay_that_is_killed_before_its_answer_counts_everything_once() {
 }
 
 #[tokio::test]
-async fn what_is_new_is_served_while_a_long_replay_goes_on() {
+async fn new_calls_are_served_during_a_long_replay() {
     let (_redis, _proxy, service) = with_a_full_spool().await;
     eventually("it has begun", || async { (waiting(&service).await < WRITES).then_some(()) }).await;
     // An anomaly without waiting writes goes to Redis directly; one with waiting writes queues.
@@ -108,15 +108,15 @@ async fn what_is_new_is_served_while_a_long_replay_goes_on() {
     assert_eq!(fresh.body["count_1h"], 1);
     let queued = service.post("/anomalies", &json!({"alert_name": "Alert1"})).await;
     assert_eq!(queued.status, 202);
-    // Callers have given the ids, so that those that wait may be those that Redis has: the larger
-    // of the two numbers counts, which is no less than half of all.
+    // Callers have given the ids, so the waiting writes may be the same that Redis has: the larger
+    // of the two numbers is answered, which is no less than half of all.
     let (all, count) = (WRITES / 3, queued.body["count_1h"].as_u64().unwrap());
     assert!((all / 2 + 1..=all + 1).contains(&count), "{count}");
     healthy_again(&service).await;
 }
 
 #[tokio::test]
-async fn a_mark_that_has_waited_does_not_undo_what_was_done_elsewhere_after_it() {
+async fn a_mark_that_has_waited_does_not_undo_later_changes_by_another_instance() {
     let redis = RedisServer::start();
     let proxy = Proxy::to(redis.port()).await;
     let cut_off = Service::with(&[("REDIS__URL", &proxy.url())]).await;
@@ -156,7 +156,7 @@ async fn large_writes_are_replayed_in_calls_of_a_bounded_size() {
     for (number, expected) in [(0, 6), (1, 5), (4, 5)] {
         let path = format!("/anomalies/{}/frequency", key_of(&format!("Large{number}")));
         let frequency = service.get(&path).await.ok();
-        // What was acknowledged before is sent again.
+        // The writes that were acknowledged before are sent again.
         assert_eq!(frequency["count_1h"], expected, "{number}");
     }
     assert!(service.memory_bytes("VmHWM:") < 150 << 20, "{}", service.memory_bytes("VmHWM:"));

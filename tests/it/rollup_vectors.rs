@@ -1,5 +1,6 @@
-//! `tests/data/rollup_vectors.json`: what both implementations of the roll-up must do, the one in
-//! Lua (`rollup.lua`) and the one in Rust (`domain/rollup.rs`). Times are in seconds after `base`.
+//! `tests/data/rollup_vectors.json`: the expected results of both implementations of the roll-up,
+//! the one in Lua (`rollup.lua`) and the one in Rust (`domain/rollup.rs`). Times are in seconds
+//! after `base`.
 
 use anomaly_counter::{
     domain::{AnomalyKey, AnomalyStats, Timestamp, WindowCounts},

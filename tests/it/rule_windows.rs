@@ -1,5 +1,5 @@
-//! The counts and the newest events that rules ask for: the same of every store, as a naive count
-//! of all events gives them.
+//! The counts and the newest events that rules ask for: every store returns the same as a naive
+//! count of all events.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ const KEY: u64 = 0xb119_b2ed_aa9f_b08c;
 const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
 
-/// The windows of [`rule`] beside the four, each with the smallest count that it asks for.
+/// The windows of [`rule`] beside the usual four, each with the smallest count that it asks for.
 const WINDOWS: [(i64, u64); 4] = [(10 * 60, 2), (6 * HOUR, 3), (3 * DAY, 4), (20 * DAY, 5)];
 
 over_every_store!(
@@ -27,7 +27,7 @@ over_every_store!(
     elements_of_one_batch_have_the_windows_of_their_own_rules,
     the_newest_events_come_with_a_step_and_with_nothing_else,
     a_store_without_rules_counts_nothing_more,
-    the_object_that_was_posted_first_is_read_by_itself,
+    the_object_that_was_posted_first_can_be_read_alone,
 );
 
 mod rolled_up {
@@ -65,7 +65,7 @@ impl Numbers {
         ((self.0 >> 33) % limit.unsigned_abs()) as i64
     }
 
-    /// An age that is often near the edge of a window.
+    /// Returns an age that is often near the edge of a window.
     fn age(&mut self) -> i64 {
         let edge =
             [0, 600, HOUR, 6 * HOUR, DAY, 3 * DAY, 7 * DAY, 20 * DAY][self.below(8) as usize];
@@ -82,7 +82,7 @@ fn inside(events: &[Timestamp], now: Timestamp, seconds: i64) -> u64 {
     events.iter().filter(|at| **at >= now.minus_seconds(seconds)).count() as u64
 }
 
-/// What has to be counted beside the four windows.
+/// Returns the expected counts beside the four windows.
 fn expected(events: &[Timestamp], now: Timestamp) -> Vec<ExtraCount> {
     let counted = WINDOWS.into_iter().filter_map(|(seconds, least)| {
         let four = [HOUR, DAY, 7 * DAY, 30 * DAY];
@@ -99,7 +99,7 @@ fn expected(events: &[Timestamp], now: Timestamp) -> Vec<ExtraCount> {
     counted.collect()
 }
 
-/// The level of [`rule`] by a naive count.
+/// Returns the level of [`rule`] by a naive count.
 fn naive_level(events: &[Timestamp], now: Timestamp) -> Option<EscalationLevel> {
     let holds = |index: usize| {
         let (seconds, least) = WINDOWS[index];
@@ -191,7 +191,7 @@ async fn the_newest_events_come_with_a_step_and_with_nothing_else(fixture: impl 
     let mut steps = Vec::new();
     for (index, times) in newest.into_iter().enumerate() {
         if !times.is_empty() {
-            // Of one moment: none of those that come later in the batch is among them.
+            // All of them are of one moment: none that comes later in the batch is among them.
             assert_eq!(sorted(times), (0..=index as i64).map(|n| at(8 - n)).collect::<Vec<_>>());
             steps.push(index + 1);
         }
@@ -209,7 +209,7 @@ async fn a_store_without_rules_counts_nothing_more(fixture: impl Fixture) {
     }
 }
 
-async fn the_object_that_was_posted_first_is_read_by_itself(mut fixture: impl Fixture) {
+async fn the_object_that_was_posted_first_can_be_read_alone(mut fixture: impl Fixture) {
     let now = start_of_tests();
     let key = AnomalyKey::from_bits(KEY);
     assert_eq!(fixture.store().signature_json(key).await, Ok(None));

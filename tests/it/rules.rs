@@ -1,4 +1,4 @@
-//! Rules: which level an anomaly reaches, and why, in every answer about it.
+//! Rules: the level that an anomaly reaches, and the reason, in every answer about it.
 
 use std::time::Duration;
 
@@ -42,13 +42,13 @@ async fn with_rules(config: &str) -> Service {
     Service::with_files(&format!("{CONFIG}{config}"), &[("rules.toml", RULES)]).await
 }
 
-/// One service on each store.
+/// Starts a service on each store.
 async fn services(redis: &RedisServer) -> [Service; 2] {
     let config = format!("redis.url = \"{}\"\n", redis.url());
     [with_rules("").await, with_rules(&config).await]
 }
 
-/// What an answer says of the level.
+/// Returns the parts of an answer about the level.
 #[track_caller]
 fn judged(answer: &Value) -> (Value, Value, String, bool) {
     let because = answer["because"].as_str().unwrap();
@@ -65,7 +65,7 @@ async fn frequency(service: &Service, key: &Value) -> Value {
     service.get(&format!("/anomalies/{}/frequency", key.as_str().unwrap())).await.ok()
 }
 
-/// The lines of a level in the log.
+/// Returns the lines of a level in the log.
 fn lines(service: &Service, level: &str, words: &str) -> Vec<Value> {
     let log = service.log();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -245,7 +245,8 @@ async fn drip(
     let (mut steps, mut new_steps) = (Vec::new(), Vec::new());
     for n in 0..count {
         clock.set(start + n * interval);
-        // To what was under way it seems to have taken long, and the connection has been idle.
+        // To operations in progress it seems that much time has passed, and the connection seems to
+        // have been idle.
         eventually("it is ready", || async {
             let answer = service.request(Method::GET, "/readyz").send().await.ok()?;
             answer.text().await.ok()?.contains("\"status\":\"ready\"").then_some(())
@@ -265,7 +266,7 @@ async fn drip(
 }
 
 #[tokio::test]
-async fn a_steady_drip_is_a_new_step_once_and_again_after_a_quiet_day() {
+async fn steady_occurrences_are_a_new_step_once_and_again_after_a_quiet_day() {
     let redis = RedisServer::start();
     for options in [vec![], vec![("REDIS__URL", redis.url())]] {
         let options: Vec<(&str, &str)> = options.iter().map(|(n, v)| (*n, v.as_str())).collect();
@@ -291,7 +292,7 @@ async fn a_steady_drip_is_a_new_step_once_and_again_after_a_quiet_day() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_several_instances_exactly_one_tells_each_step() {
+async fn exactly_one_of_several_instances_reports_each_step() {
     let redis = RedisServer::start();
     let instances = [Service::on_redis(&redis).await, Service::on_redis(&redis).await];
     for round in 0..10 {
@@ -325,7 +326,7 @@ async fn without_a_time_to_rearm_every_step_is_new() {
 }
 
 #[tokio::test]
-async fn in_an_outage_rules_judge_what_waits_and_every_step_is_new() {
+async fn in_an_outage_rules_judge_waiting_writes_and_every_step_is_new() {
     let mut redis = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let service = with_rules(&format!("redis.url = \"{}\"\n", redis.url())).await;
     let key = service.post("/anomalies", &at(job(), 2 * HOUR)).await.ok()["anomaly_key"].clone();
@@ -413,12 +414,12 @@ async fn a_file_is_read_again_and_one_that_can_not_be_used_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rules_are_replaced_under_load_without_an_error_or_a_false_step() {
     let redis = RedisServer::start();
-    // The other has no level but the lowest.
+    // The other rules have no level but the lowest.
     let is_low = |line: &&str| !line.starts_with("ESCALATE") && !line.starts_with("PERMANENT_FIX");
     let lowest: Vec<&str> = RULES.lines().filter(is_low).collect();
     let versions = [RULES.to_owned(), lowest.join("\n")];
     for service in services(&redis).await {
-        // Nothing steps from here on: ten within the hour and within 24 hours.
+        // No step follows from here on: ten occurrences within the hour and within 24 hours.
         service.post("/anomalies", &json!(vec![job(); 10])).await.ok();
         let stop = std::sync::atomic::AtomicBool::new(false);
         let load = async |name: &str| {

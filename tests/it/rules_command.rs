@@ -1,5 +1,5 @@
-//! The commands about rules, and rules that can't be used: what `rules test` and `check-config`
-//! say.
+//! The commands about rules, and rules that can't be used: the output of `rules test` and
+//! `check-config`.
 
 use crate::{
     readme::fenced,
@@ -41,7 +41,7 @@ fn test_cases(cases: &str) -> Ended {
 }
 
 #[test]
-fn it_says_which_rule_an_anomaly_has_and_why() {
+fn rules_test_says_which_rule_an_anomaly_has_and_why() {
     let asked = |signature: &str| {
         run_with(&[("rules.toml", RULES)], &["rules", "test", signature]).succeeded().stdout
     };
@@ -157,7 +157,7 @@ fn the_configuration_is_printed_with_the_rules_in_their_order() {
     .map(|part| printed.find(part).unwrap_or_else(|| panic!("{part}: {printed}")))
     .collect();
     assert!(places.is_sorted(), "{printed}");
-    // The whole can be used as a file.
+    // The whole output can be used as a file.
     let again = run_with(&[("config.toml", &printed), ("rules.toml", RULES)], &["check-config"]);
     again.succeeded();
 }

@@ -55,8 +55,8 @@ async fn on_sigterm_under_load_every_recorded_occurrence_is_answered() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_does_not_hold_up_the_end() {
-    // If the end waited for the connection, it would wait for ten minutes.
+async fn an_idle_connection_does_not_delay_the_shutdown() {
+    // If the shutdown waited for the connection, it would wait for ten minutes.
     let options =
         [("HTTP__HEADER_TIMEOUT_SECONDS", "600"), ("HTTP__SHUTDOWN_TIMEOUT_SECONDS", "600")];
     let mut service = Service::with(&options).await;
@@ -67,7 +67,7 @@ async fn an_idle_connection_does_not_hold_up_the_end() {
 }
 
 #[tokio::test]
-async fn a_client_that_never_ends_its_request_is_cut_off_and_holds_up_nobody() {
+async fn a_client_that_never_completes_its_request_is_disconnected_and_delays_nobody() {
     let options = [
         ("HTTP__HEADER_TIMEOUT_SECONDS", "1"),
         ("HTTP__BODY_TIMEOUT_SECONDS", "1"),
@@ -108,7 +108,7 @@ async fn a_client_that_never_ends_its_request_is_cut_off_and_holds_up_nobody() {
 }
 
 #[tokio::test]
-async fn on_sigterm_in_an_outage_it_ends_and_keeps_what_it_has_accepted() {
+async fn on_sigterm_in_an_outage_the_service_ends_and_keeps_accepted_writes() {
     let mut redis = RedisServer::start();
     let options = [("REDIS__URL", &*redis.url()), ("HTTP__SHUTDOWN_TIMEOUT_SECONDS", "600")];
     let mut service = Service::with(&options).await;

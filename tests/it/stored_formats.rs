@@ -19,19 +19,19 @@ use tempfile::TempDir;
 
 use crate::support::{Ended, RedisFixture, anomaly_counter, keeping, occurrence, store_limits};
 
-/// Of the timelines in the data.
+/// Number of exact events of the timelines in the data.
 const EXACT_EVENTS: u32 = 10;
 
 /// The time of the first event, in microseconds.
 const WRITTEN_AT: i64 = 1_795_357_282_587_413;
-/// Seconds after that at which the data are read.
+/// Number of seconds after that at which the data are read.
 const READ_AT: i64 = 12_600;
 
 fn written(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/8c08e13").join(name)
 }
 
-/// A data directory with a copy of a file of that commit.
+/// Creates a data directory with a copy of a file of that commit.
 fn data_dir_with(name: &str) -> TempDir {
     let dir = TempDir::new().unwrap();
     fs::copy(written(name), dir.path().join(name)).unwrap();
@@ -52,7 +52,7 @@ async fn audit(store: &dyn Store, key: u64) -> Vec<AuditEvent> {
     audit.unwrap().unwrap().into_iter().map(|entry| entry.event).collect()
 }
 
-/// Checks what both stores hold.
+/// Checks the contents of both stores.
 async fn holds_what_was_written(store: &dyn Store) {
     let quiet = details(store, 1).await;
     assert_eq!(quiet.stats.counts.hour, 1);
@@ -92,7 +92,7 @@ async fn goes_on(store: &dyn Store) {
     let again = vec![
         occurrence(1, "quiet", after_start(0)),
         occurrence(2, "busy-39", after_start(39 * 300)),
-        // One of those that are rolled up.
+        // The id of a rolled-up event.
         occurrence(2, "busy-28", after_start(28 * 300)),
         occurrence(5, "fresh", now),
     ];
@@ -103,7 +103,7 @@ async fn goes_on(store: &dyn Store) {
 }
 
 #[tokio::test]
-async fn the_embedded_file_of_8c08e13_is_read_and_goes_on() {
+async fn the_embedded_file_of_8c08e13_is_read_and_can_be_written() {
     let dir = data_dir_with("anomalies.redb");
     let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap();
     holds_what_was_written(&store).await;
@@ -117,7 +117,7 @@ async fn the_embedded_file_of_8c08e13_is_read_and_goes_on() {
     reopened.close().await;
 }
 
-/// That commit was killed by a power failure in the course of a commit.
+/// The file is from a process of that commit that lost power during a commit of redb.
 #[tokio::test]
 async fn an_embedded_file_of_8c08e13_with_a_torn_last_commit_is_read_without_it() {
     const TORN: &[u8] = b"a row of a commit that was never complete";
@@ -139,7 +139,7 @@ async fn an_embedded_file_of_8c08e13_with_a_torn_last_commit_is_read_without_it(
     store.close().await;
 }
 
-/// What [`goes_on`] has added.
+/// Checks the contents, with the additions of [`goes_on`].
 async fn still_holds_all_of_it(store: &dyn Store) {
     assert_eq!(details(store, 2).await.stats.counts.day, 40);
     assert_eq!(details(store, 5).await.stats.counts.day, 2);
@@ -207,7 +207,7 @@ fn make_version_1(file: &Path) {
 }
 
 #[tokio::test]
-async fn embedded_rows_of_version_1_are_read_and_go_on() {
+async fn embedded_rows_of_version_1_are_read_and_can_be_written() {
     let dir = data_dir_with("anomalies.redb");
     make_version_1(&dir.path().join("anomalies.redb"));
     for _ in 0..2 {
@@ -247,7 +247,7 @@ async fn rows_of_older_versions_are_recovered_from_a_damaged_file_as_far_as_redb
                 store.details(after_start(READ_AT).into(), AnomalyKey::from_bits(key)).await;
             known += usize::from(details.unwrap().is_some());
         }
-        assert!(known >= 4, "{known} of five anomalies: {told}");
+        assert!(known >= 4, "{known} of five anomalies: {printed}");
         store.close().await;
     }
 }
@@ -265,7 +265,8 @@ fn damage_a_row(file: &Path) {
     fs::write(file, bytes).unwrap();
 }
 
-/// A row of version 5 in the table of this kind, with what only that version can read.
+/// Returns a row of version 5 in the table of this kind, with contents that only that version can
+/// read.
 fn row_of_version_5(kind: u8) -> Vec<u8> {
     let payload = b"whatever it holds";
     let length = (payload.len() as u32).to_le_bytes();
@@ -335,14 +336,14 @@ fn an_embedded_file_with_a_damaged_row_is_refused_before_it_is_converted() {
 }
 
 #[tokio::test]
-async fn the_redis_keys_of_8c08e13_are_read_and_go_on() {
+async fn the_redis_keys_of_8c08e13_are_read_and_can_be_written() {
     let fixture = RedisFixture::over_snapshot(&written("dump.rdb"), EXACT_EVENTS).await;
     holds_what_was_written(&*fixture.store).await;
     goes_on(&*fixture.store).await;
     still_holds_all_of_it(&*fixture.store).await;
 }
 
-/// Opens a spool, and returns it with what waits in it.
+/// Opens a spool, and returns it with the writes that wait in it.
 fn open_spool(dir: &TempDir) -> Result<(Spool, Vec<Operation>), SpoolOpenError> {
     let mut waiting = Vec::new();
     let config = SpoolConfig { max_bytes: 1 << 20 };
@@ -401,15 +402,15 @@ fn records_of_8c08e13_are_salvaged_from_a_damaged_spool() {
     assert!(waiting.iter().all(|operation| salvaged.contains(operation)), "{salvaged:?}");
 }
 
-/// Makes a redb file unreadable, and leaves its records as they are.
+/// Makes a redb file unreadable, and leaves its records unchanged.
 fn damage(file: &Path) {
     let mut bytes = fs::read(file).unwrap();
     bytes[..64].fill(0);
     fs::write(file, bytes).unwrap();
 }
 
-/// A record of version 5: the mark, the version, length and checksum, and what only that version
-/// can read.
+/// Returns a record of version 5: the mark, the version, length and checksum, and contents that
+/// only that version can read.
 fn record_of_version_5() -> Vec<u8> {
     let payload = b"whatever it holds";
     let length = (payload.len() as u32).to_le_bytes();

@@ -1,4 +1,5 @@
-//! The rules of RFC 9112 for a server: no request that two readers may read in two ways.
+//! The rules of RFC 9112 for a server: no request is accepted that two readers could read
+//! differently.
 
 use reqwest::Method;
 use serde_json::json;
@@ -9,8 +10,8 @@ use tokio::{
 
 use crate::support::{Answer, Service, key_of};
 
-/// Sends bytes as they are, and returns the status and the body of the answer. If it `breaks_off`,
-/// nothing comes behind them.
+/// Sends bytes unchanged, and returns the status and the body of the answer. If it `breaks_off`,
+/// the connection's sending side is closed after them.
 async fn send(service: &Service, request: &str, breaks_off: bool) -> (u16, String) {
     let mut stream = TcpStream::connect(service.address()).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -26,7 +27,7 @@ async fn send(service: &Service, request: &str, breaks_off: bool) -> (u16, Strin
 
 const BODY: &str = "{\"alert_name\":\"HighCPU\"}";
 
-/// A POST whose head begins as `head` does.
+/// Returns a POST whose head begins with `head`.
 fn post(head: &str) -> String {
     let length = BODY.len();
     format!(
@@ -75,7 +76,7 @@ async fn two_idempotency_keys_that_differ_are_refused() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_or_is_badly_chunked_is_not_called_bad_json() {
+async fn the_problem_of_an_incomplete_or_badly_chunked_body_is_not_bad_json() {
     let service = Service::embedded().await;
     let head = format!(
         "POST /anomalies HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n",
@@ -117,7 +118,7 @@ async fn answers_end_with_a_newline() {
 }
 
 #[tokio::test]
-async fn the_root_leads_on() {
+async fn the_root_names_the_paths_of_the_service() {
     let service = Service::embedded().await;
     let links = service.get("/").await.ok();
     assert_eq!(links["service"], "anomaly-counter");

@@ -15,7 +15,7 @@ use crate::support::{
 const PAIR: &str = "tls.certificate_file = \"server.pem\"\ntls.key_file = \"server.key\"\n";
 const CLIENT_CA: &str = "tls.client_ca_file = \"ca.pem\"\n";
 
-/// The files of `write_certificates` as texts.
+/// Returns the files of `write_certificates` as texts.
 fn certificates() -> Vec<(&'static str, String)> {
     let dir = TempDir::new().unwrap();
     write_certificates(dir.path());
@@ -30,7 +30,7 @@ async fn service(config: &str) -> Service {
     Service::with_files(config, &files).await
 }
 
-/// A client that trusts the CA in the service's folder.
+/// Returns a client that trusts the CA in the service's folder.
 fn client(service: &Service, identity: Option<Identity>) -> Client {
     let ca = Certificate::from_pem(&fs::read(service.dir().join("ca.pem")).unwrap()).unwrap();
     let builder = http_client().tls_certs_only([ca]);
@@ -45,7 +45,7 @@ async fn is_ready(service: &Service, client: &Client) -> bool {
     answer.is_ok_and(|answer| answer.status() == 200)
 }
 
-/// The command `healthcheck`, as a container runs it.
+/// Runs the command `healthcheck` as a container does.
 fn healthcheck(service: &Service) -> Ended {
     let mut command = anomaly_counter(&["healthcheck"]);
     command.env("ANOMALY_COUNTER__LISTEN", service.address());
@@ -53,7 +53,7 @@ fn healthcheck(service: &Service) -> Ended {
 }
 
 #[tokio::test]
-async fn it_serves_by_tls_and_by_nothing_else() {
+async fn with_tls_the_service_speaks_nothing_else() {
     let service = service(PAIR).await;
     let trusting = client(&service, None);
     let posted = trusting
@@ -91,7 +91,7 @@ async fn another_certificate_is_shown_after_sighup_and_a_broken_one_never() {
 }
 
 #[tokio::test]
-async fn a_client_without_a_certificate_is_not_served_where_one_is_asked_for() {
+async fn a_client_without_a_certificate_is_refused_if_one_is_required() {
     let service = service(&[PAIR, CLIENT_CA].concat()).await;
     let identity = |name: &str| {
         let file = |kind: &str| fs::read(service.dir().join(format!("{name}.{kind}"))).unwrap();
@@ -108,7 +108,7 @@ async fn a_client_without_a_certificate_is_not_served_where_one_is_asked_for() {
 }
 
 #[tokio::test]
-async fn clients_that_stall_before_tls_hold_up_nobody() {
+async fn clients_that_stall_in_the_handshake_delay_nobody() {
     let service = service(PAIR).await;
     let mut stalled = Vec::new();
     for _ in 0..200 {
@@ -120,7 +120,7 @@ async fn clients_that_stall_before_tls_hold_up_nobody() {
 }
 
 #[test]
-fn a_certificate_that_is_none_stops_the_start_and_is_named() {
+fn an_invalid_certificate_stops_the_start_and_is_named() {
     let dir = TempDir::new().unwrap();
     write_certificates(dir.path());
     let start = |config: &str| {
@@ -132,7 +132,7 @@ fn a_certificate_that_is_none_stops_the_start_and_is_named() {
     assert!(start(&PAIR.replace("server.key", "client.key")).contains("belong together"));
 }
 
-/// The error with which a start in `dir` fails.
+/// Returns the error with which a start in `dir` fails.
 fn error_at_start(dir: &Path) -> String {
     let mut command = anomaly_counter(&["--config", "c.toml"]);
     command.env("ANOMALY_COUNTER__LISTEN", "127.0.0.1:0");

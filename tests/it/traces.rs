@@ -22,7 +22,7 @@ const INTERNAL: i32 = 1;
 const SERVER: i32 = 2;
 const CLIENT: i32 = 3;
 
-/// A service that soon sends its traces to `url`, with more environment variables.
+/// Starts a service that soon sends its traces to `url`, with more environment variables.
 async fn traced(url: &str, environment: &[(&str, &str)]) -> Service {
     let own = [("ANOMALY_COUNTER__TRACES__ENDPOINT", url), ("OTEL_BSP_SCHEDULE_DELAY", "20")];
     Service::with_environment(&[&own, environment].concat()).await
@@ -40,7 +40,7 @@ async fn post(service: &Service, traceparent: Option<&str>, names: &[&str]) -> O
     traceresponse(&answer)
 }
 
-/// The trace, the span and the flags in an answer's `traceresponse`.
+/// Returns the trace, the span and the flags in an answer's `traceresponse`.
 fn traceresponse(answer: &Answer) -> Option<[String; 3]> {
     let parts: Vec<_> = answer.headers.get("traceresponse")?.to_str().unwrap().split('-').collect();
     let [version, trace, span, flags] = parts[..] else { panic!("{parts:?}") };
@@ -48,7 +48,7 @@ fn traceresponse(answer: &Answer) -> Option<[String; 3]> {
     Some([trace, span, flags].map(str::to_owned))
 }
 
-/// The one span under `parent`.
+/// Returns the one span under `parent`.
 #[track_caller]
 fn under<'a>(spans: &'a [SentSpan], parent: &str) -> &'a SentSpan {
     let found: Vec<_> = spans.iter().filter(|span| span.parent == parent).collect();
@@ -159,7 +159,7 @@ async fn on_a_cluster_an_array_has_a_batch_for_each_master() {
 }
 
 #[tokio::test]
-async fn calls_that_go_in_no_batch_are_under_their_request_too() {
+async fn calls_without_a_batch_are_under_their_request_too() {
     let (redis, collector) = (RedisServer::start(), Collector::start().await);
     let on_redis = [("ANOMALY_COUNTER__REDIS__URL", &*redis.url())];
     let key = key_of("HighCPU");
@@ -266,7 +266,7 @@ async fn nothing_is_traced_unless_an_endpoint_is_configured() {
 }
 
 #[tokio::test]
-async fn the_last_spans_are_sent_before_the_end() {
+async fn the_last_spans_are_sent_before_the_service_ends() {
     let collector = Collector::start().await;
     let late = [("OTEL_BSP_SCHEDULE_DELAY", "60000")];
     let mut service = traced(&collector.url(), &late).await;
@@ -278,7 +278,7 @@ async fn the_last_spans_are_sent_before_the_end() {
 }
 
 #[tokio::test]
-async fn a_collector_that_is_away_is_two_lines_in_the_log() {
+async fn an_unreachable_collector_is_two_lines_in_the_log() {
     let collector = Collector::start().await;
     let port = collector.port();
     drop(collector);
@@ -308,7 +308,7 @@ async fn a_collector_that_is_away_is_two_lines_in_the_log() {
 }
 
 #[tokio::test]
-async fn a_collector_that_does_not_answer_slows_neither_calls_nor_the_end() {
+async fn a_collector_that_does_not_answer_slows_neither_calls_nor_the_shutdown() {
     let (_silent, url) = silent_collector();
     // The queue holds two spans, and the others are dropped.
     let small = [("OTEL_BSP_MAX_QUEUE_SIZE", "2"), ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1")];
@@ -326,7 +326,7 @@ async fn a_collector_that_does_not_answer_slows_neither_calls_nor_the_end() {
 }
 
 #[tokio::test]
-async fn a_collector_behind_tls_is_believed_by_its_certificate() {
+async fn a_collector_with_tls_is_verified_by_its_certificate() {
     let dir = TempDir::new().unwrap();
     write_certificates(dir.path());
     let collector = Collector::with_certificate_in(dir.path()).await;
@@ -346,7 +346,7 @@ async fn a_collector_behind_tls_is_believed_by_its_certificate() {
 }
 
 #[tokio::test]
-async fn the_environment_names_the_service_and_what_the_collector_asks_for() {
+async fn the_environment_sets_the_service_name_and_the_headers_for_the_collector() {
     let collector = Collector::start().await;
     let service = traced(&collector.url(), &[]).await;
     let [trace, ..] = post(&service, None, &["HighCPU"]).await.unwrap();

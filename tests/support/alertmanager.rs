@@ -18,7 +18,8 @@ pub(crate) struct Alertmanager {
 }
 
 impl Alertmanager {
-    /// Delivers to `service`. `route` and `http_config` are added to its configuration.
+    /// Starts an Alertmanager that delivers to `service`. `route` and `http_config` are added to
+    /// its configuration.
     pub(crate) fn start(service: &Service, mut route: Value, http_config: &Value) -> Self {
         let dir = TempDir::new().unwrap();
         let webhook = json!({
@@ -50,8 +51,8 @@ impl Alertmanager {
         &self.base
     }
 
-    /// Tells it of alerts, as Prometheus does.
-    pub(crate) async fn tell(&self, alerts: &Value) {
+    /// Sends alerts to it, as Prometheus does.
+    pub(crate) async fn send_alerts(&self, alerts: &Value) {
         let client = http_client().build().unwrap();
         eventually("Alertmanager takes an alert", || async {
             let url = format!("{}/api/v2/alerts", self.base);

@@ -173,7 +173,7 @@ impl Browser {
         self.call("Emulation.setEmulatedMedia", features).await;
     }
 
-    /// The value of a JavaScript expression in the page.
+    /// Returns the value of a JavaScript expression in the page.
     pub(crate) async fn evaluate(&mut self, expression: &str) -> Value {
         let params = json!({"expression": expression, "awaitPromise": true, "returnByValue": true});
         let result = self.call("Runtime.evaluate", params).await;
@@ -202,7 +202,7 @@ impl Browser {
         self.wait_for(&element(selector, text)).await;
     }
 
-    /// The text of an element as it is shown.
+    /// Returns the text of an element as it is shown.
     pub(crate) async fn text_of(&mut self, selector: &str) -> String {
         let text = self.evaluate(&format!("{}?.innerText", element(selector, ""))).await;
         text.as_str().unwrap_or_default().to_owned()
@@ -269,7 +269,7 @@ impl Browser {
         }
     }
 
-    /// The controls, pictures and landmarks of which a reader of screens has no name.
+    /// Returns the controls, pictures and landmarks that have no name for screen readers.
     pub(crate) async fn nameless(&mut self) -> Vec<String> {
         let tree = self.call("Accessibility.getFullAXTree", json!({})).await;
         let nodes = tree["nodes"].as_array().unwrap();
@@ -277,13 +277,13 @@ impl Browser {
             node["ignored"] == false
                 && NAMED_ROLES.iter().any(|role| node["role"]["value"] == *role)
         });
-        // A dialog hides all else, and has three of them at the least.
+        // A dialog hides everything else, and has at least three of them.
         assert!(named.clone().count() >= 3, "{nodes:?}");
         let is_nameless = |node: &&Value| node["name"]["value"].as_str().is_none_or(str::is_empty);
         named.filter(is_nameless).map(Value::to_string).collect()
     }
 
-    /// Writes what the page shows to a PNG file.
+    /// Writes a picture of the page to a PNG file.
     pub(crate) async fn screenshot(&mut self, path: &Path) {
         let picture = self.call("Page.captureScreenshot", json!({"format": "png"})).await;
         let bytes = BASE64_STANDARD.decode(picture["data"].as_str().unwrap()).unwrap();
@@ -291,7 +291,7 @@ impl Browser {
     }
 }
 
-/// A JavaScript expression for the first element that matches, and has this text in it.
+/// Returns a JavaScript expression for the first element that matches, and has this text in it.
 fn element(selector: &str, text: &str) -> String {
     let (selector, text) = (json!(selector), json!(text));
     format!(

@@ -46,7 +46,7 @@ pub(crate) struct Collector {
 #[derive(Default)]
 struct State {
     connections: AtomicU64,
-    /// Refuses all spans, and counts the refusals.
+    /// True while all spans are refused. Refusals are counted.
     refuses: AtomicBool,
     refusals: AtomicU64,
     spans: Mutex<Vec<SentSpan>>,
@@ -75,12 +75,12 @@ impl Collector {
         Self::serve(on_free_port(listen).unwrap(), None).await
     }
 
-    /// On the port of an earlier one.
+    /// Starts a collector on the port of an earlier one.
     pub(crate) async fn on(port: u16) -> Self {
         Self::serve(listen(port).unwrap(), None).await
     }
 
-    /// With TLS, with `server.pem` and `server.key` of the folder.
+    /// Starts a collector with TLS, with `server.pem` and `server.key` of the folder.
     pub(crate) async fn with_certificate_in(dir: &Path) -> Self {
         let certificates = anomaly_counter::tls::certificates(&dir.join("server.pem")).unwrap();
         let key = anomaly_counter::tls::private_key(&dir.join("server.key")).unwrap();
@@ -144,7 +144,7 @@ impl Collector {
         self.state.refusals.load(Ordering::Relaxed)
     }
 
-    /// A header of the last request.
+    /// Returns a header of the last request.
     pub(crate) fn header(&self, name: &str) -> Option<String> {
         self.state.headers.lock().unwrap().get(name).cloned()
     }
@@ -175,12 +175,12 @@ fn listen(port: u16) -> io::Result<StdListener> {
     StdListener::bind(("127.0.0.1", port))
 }
 
-/// The URL of a collector on this port.
+/// Returns the URL of a collector on this port.
 pub(crate) fn traces_url(port: u16) -> String {
     format!("http://127.0.0.1:{port}/v1/traces")
 }
 
-/// A collector that accepts connections and never answers.
+/// Starts a collector that accepts connections and never answers.
 pub(crate) fn silent_collector() -> (StdListener, String) {
     let listener = on_free_port(listen).unwrap();
     let url = traces_url(listener.local_addr().unwrap().port());

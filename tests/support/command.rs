@@ -7,7 +7,7 @@ use std::{
 
 use super::servers::service::SERVICE;
 
-/// What a command has printed, and whether it went well.
+/// The output and the status of a command that has ended.
 pub(crate) struct Ended {
     is_success: bool,
     /// Absent if a signal has ended it.
@@ -47,21 +47,21 @@ impl Ended {
         self
     }
 
-    /// Its standard output, then its standard error.
+    /// Returns its standard output, then its standard error.
     pub(crate) fn printed(&self) -> String {
         format!("{}{}", self.stdout, self.stderr)
     }
 }
 
-/// `anomaly-counter` with these arguments.
+/// Returns the command `anomaly-counter` with these arguments.
 pub(crate) fn anomaly_counter(arguments: &[&str]) -> Command {
     let mut command = Command::new(SERVICE);
     command.args(arguments);
     command
 }
 
-/// Runs the binary in a folder, on a terminal of its own of so many columns, and returns all that
-/// is printed there.
+/// Runs the binary in a folder, on a terminal of its own with this many columns, and returns
+/// everything that is printed there.
 pub(crate) fn on_a_terminal(
     dir: &Path,
     columns: usize,

@@ -1,5 +1,5 @@
-//! A proxy of a test's own in front of Redis, which answers scripts with an error while there is
-//! one, in whatever words.
+//! A proxy of a test's own in front of Redis, which answers scripts with an error of any text while
+//! one is set.
 
 use std::sync::{
     Arc, Mutex,
@@ -37,7 +37,7 @@ struct Refusal {
 }
 
 impl ErrorProxy {
-    /// A proxy in front of a port of 127.0.0.1.
+    /// Starts a proxy in front of a port of 127.0.0.1.
     pub(crate) async fn to(server_port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -68,7 +68,7 @@ impl ErrorProxy {
         *self.rule.refusal.lock().unwrap() = Some(refusal);
     }
 
-    /// The number of scripts that were refused so far.
+    /// Returns the number of scripts that were refused so far.
     pub(crate) fn refused(&self) -> usize {
         self.rule.refused.load(Ordering::Relaxed)
     }

@@ -7,7 +7,7 @@ use std::{
 
 use tempfile::TempDir;
 
-/// The clock of the processes that are started with its variables. It begins right.
+/// The clock of the processes that are started with its variables. It is right at first.
 pub(crate) struct FakeClock {
     dir: TempDir,
     /// True if the boot-time clock moves along.
@@ -15,12 +15,12 @@ pub(crate) struct FakeClock {
 }
 
 impl FakeClock {
-    /// A wall clock that somebody sets.
+    /// Creates a wall clock that can be set, as by an operator.
     pub(crate) fn of_the_wall() -> Self {
         Self::new(false)
     }
 
-    /// All clocks of a machine, so that time seems to pass.
+    /// Creates all clocks of a machine, so that time seems to pass.
     pub(crate) fn of_the_machine() -> Self {
         Self::new(true)
     }
@@ -31,14 +31,14 @@ impl FakeClock {
         clock
     }
 
-    /// Makes it so many seconds ahead of the machine's.
+    /// Sets it this many seconds ahead of the machine's clock.
     pub(crate) fn set(&self, ahead_seconds: i64) {
         let new = self.dir.path().join("new");
         fs::write(&new, format!("{ahead_seconds:+}\n")).unwrap();
         fs::rename(new, self.file()).unwrap();
     }
 
-    /// The variables by which a process goes by it.
+    /// Returns the environment variables by which a process uses it.
     pub(crate) fn environment(&self) -> Vec<(String, String)> {
         let mut variables = vec![
             ("LD_PRELOAD", library().display().to_string()),
@@ -59,7 +59,7 @@ impl FakeClock {
     }
 }
 
-/// The library of Debian's package, whose folder is named for the architecture.
+/// Returns the library of Debian's package, whose folder is named after the architecture.
 fn library() -> PathBuf {
     let folders = fs::read_dir("/usr/lib").unwrap().map(|folder| folder.unwrap().path());
     let mut libraries =

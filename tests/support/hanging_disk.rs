@@ -1,4 +1,4 @@
-//! A disk that hangs, for one service: a library that is preloaded into it holds up each fsync.
+//! A disk that hangs, for one service: a library that is preloaded into it makes each fsync hang.
 
 use std::{path::PathBuf, process::Command};
 
@@ -35,7 +35,7 @@ impl HangingDisk {
         Service::with_environment(&environment).await
     }
 
-    /// The variables that put a process on this disk.
+    /// Returns the environment variables that put a process on this disk.
     pub(crate) fn environment(&self) -> [(String, String); 2] {
         let library = self.0.path().join("hanging_disk.so");
         [
@@ -44,19 +44,19 @@ impl HangingDisk {
         ]
     }
 
-    /// From now on no fsync ends.
+    /// Makes every fsync hang from now on.
     pub(crate) fn hang(&self) {
         self.hang_after(0);
     }
 
-    /// From now on only so many fsyncs end.
+    /// Makes every fsync hang after this many more.
     pub(crate) fn hang_after(&self, count: usize) {
         let whole = self.flag().with_extension("new");
         std::fs::write(&whole, count.to_string()).unwrap();
         std::fs::rename(whole, self.flag()).unwrap();
     }
 
-    /// Each fsync that hangs ends now.
+    /// Lets each fsync that hangs end, and later ones work.
     pub(crate) fn answer(&self) {
         std::fs::remove_file(self.flag()).unwrap();
     }

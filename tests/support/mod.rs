@@ -1,4 +1,4 @@
-//! The harness of the tests and of `make chaos`: a running service, a running Redis, what lies
+//! The harness of the tests and of `make chaos`: a running service, a running Redis, the network
 //! between them, and stores without a service. [`servers`] is the part that the benchmarks use too.
 
 mod alertmanager;
@@ -46,8 +46,8 @@ use std::{
 use anomaly_counter::domain::{AnomalyKey, Signature, Timestamp};
 use reqwest::Method;
 
-/// The deadline for what an idle machine does within a second or two. No test measures how fast the
-/// service is: `make bench` does.
+/// The deadline for everything that an idle machine does within a second or two. Tests do not
+/// measure speed: `make bench` does.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Calls `probe` until it returns a value.
@@ -74,26 +74,26 @@ pub(crate) async fn healthy_again(service: &Service) {
     .await;
 }
 
-/// The value of one series in `/metrics`, named as it stands there.
+/// Returns the value of one series in `/metrics`, named as it is there.
 pub(crate) async fn metric(service: &Service, series: &str) -> f64 {
     let text = service.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
     let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     value.unwrap_or_else(|| panic!("no {series} in {text}")).parse().unwrap()
 }
 
-/// The number of batches of occurrences that were sent to the store and have ended.
+/// Returns the number of batches of occurrences that were sent to the store and have ended.
 pub(crate) async fn record_batches(service: &Service) -> u64 {
     metric(service, "anomaly_counter_batch_items_count{call=\"record\"}").await as u64
 }
 
-/// The key of an anomaly whose other fields are empty.
+/// Returns the key of an anomaly whose other fields are empty.
 pub(crate) fn key_of(alert_name: &str) -> AnomalyKey {
     let mut fields = serde_json::Map::new();
     fields.insert("alert_name".to_owned(), alert_name.into());
     Signature::from_fields(&fields).unwrap().key()
 }
 
-/// The time of the clock that the processes under test read.
+/// Returns the time of the clock that the processes under test read.
 #[expect(clippy::disallowed_methods, reason = "a process under test reads the same clock")]
 pub(crate) fn wall_clock() -> Timestamp {
     chrono::Utc::now().into()

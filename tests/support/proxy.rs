@@ -16,7 +16,7 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 
-/// Neither a probe nor INFO has a reply as large as this.
+/// Minimum size of a large reply. Neither a probe nor INFO has one as large.
 const LARGE_REPLY_BYTES: usize = 8_192;
 
 /// The condition of the network between the two sides.
@@ -42,7 +42,7 @@ pub(crate) struct Proxy {
 
 struct State {
     weather: Mutex<Weather>,
-    /// Connections with a lower number carry nothing any more.
+    /// Connections with a lower number carry no data any more.
     first_alive: AtomicU64,
     next: AtomicU64,
     half_closes: watch::Sender<u64>,
@@ -50,7 +50,7 @@ struct State {
 }
 
 impl Proxy {
-    /// A proxy in front of a port of 127.0.0.1.
+    /// Starts a proxy in front of a port of 127.0.0.1.
     pub(crate) async fn to(server_port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -89,7 +89,7 @@ impl Proxy {
         self.state.connections.lock().unwrap().abort_all();
     }
 
-    /// Forgets all connections, as a firewall does: they stay open and carry nothing, and new ones
+    /// Forgets all connections, as a firewall does: they stay open and carry no data, and new ones
     /// work.
     pub(crate) fn strand(&self) {
         let next = self.state.next.load(Ordering::Relaxed);
@@ -149,7 +149,7 @@ async fn pass(
         let Ok(count @ 1..) = from.read(&mut bytes).await else { return };
         let weather = *state.weather.lock().unwrap();
         let is_stranded = number < state.first_alive.load(Ordering::Relaxed);
-        // A connection that has lost something carries nothing after it.
+        // A connection that has lost data carries no more data after that.
         has_lost |= is_stranded
             || weather == Weather::BlackHole
             || (weather == Weather::NoReplies && are_replies)

@@ -1,4 +1,4 @@
-//! A connection to Redis beside the service's own, as any other program has one.
+//! A connection to Redis beside the service's own, like that of any other program.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use fred::{
 
 use super::{RedisServer, eventually};
 
-/// An idle machine needs milliseconds.
+/// Timeout of a reply. An idle machine needs milliseconds.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(crate) struct OtherClient(Client);

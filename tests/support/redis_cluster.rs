@@ -26,12 +26,12 @@ impl RedisCluster {
         Self::start(masters, 2 * masters, &[]).await
     }
 
-    /// With one more master, the last of the nodes, that serves no slots yet.
+    /// Starts a cluster with one more master, the last of the nodes, that serves no slots yet.
     pub(crate) async fn with_a_newcomer(masters: usize) -> Self {
         Self::start(masters, masters + 1, &[]).await
     }
 
-    /// With replicas, and with every write on disk too.
+    /// Starts a cluster with replicas, and with every write on disk too.
     pub(crate) async fn durable(masters: usize) -> Self {
         Self::start(masters, 2 * masters, &["--appendonly", "yes"]).await
     }
@@ -53,12 +53,12 @@ impl RedisCluster {
         cluster
     }
 
-    /// Names one server only, from which the others are found.
+    /// Returns a URL that names one server only, from which the others are found.
     pub(crate) fn url(&self) -> String {
         format!("redis-cluster://127.0.0.1:{}", self.nodes[0].port())
     }
 
-    /// Names all servers.
+    /// Returns a URL that names all servers.
     pub(crate) fn url_of_all(&self) -> String {
         let others: Vec<String> =
             self.nodes[1..].iter().map(|node| format!("node=127.0.0.1:{}", node.port())).collect();
@@ -77,12 +77,12 @@ impl RedisCluster {
         &mut self.nodes[index]
     }
 
-    /// The servers by themselves.
+    /// Returns the servers.
     pub(crate) fn into_nodes(self) -> Vec<RedisServer> {
         self.nodes
     }
 
-    /// The index of the master that an anomaly was on at the beginning.
+    /// Returns the index of the master that an anomaly was on at the beginning.
     pub(crate) async fn master_of(&self, client: &OtherClient, anomaly: &str) -> usize {
         let slot = client.number(&["CLUSTER", "KEYSLOT", anomaly]).await;
         usize::try_from(slot).unwrap() / slots_each(self.masters)
@@ -117,7 +117,7 @@ fn try_start(masters: usize, nodes: usize, options: &[&str]) -> io::Result<Vec<R
     Ok(servers)
 }
 
-/// One line for each node, in the format of `CLUSTER NODES`.
+/// Returns one line for each node, in the format of `CLUSTER NODES`.
 fn nodes_file(masters: usize, ports: &[u16], bus_ports: &[u16], myself: usize) -> String {
     let id = |node: usize| format!("{node:040x}");
     let mut file = String::new();

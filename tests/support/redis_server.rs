@@ -25,14 +25,14 @@ impl RedisServer {
         Self::start_with(&[])
     }
 
-    /// Listens with TLS instead of plain TCP.
+    /// Starts a server that listens with TLS instead of plain TCP.
     pub(crate) fn start_tls(options: &[(&str, &str)]) -> Self {
         let mut all = vec!["--port", "0", "--tls-port", PORT];
         all.extend(options.iter().flat_map(|(name, value)| [*name, *value]));
         Self::start_with(&all)
     }
 
-    /// With more options, in which [`PORT`] is replaced by the server's port.
+    /// Starts a server with more options, in which [`PORT`] is replaced by the server's port.
     pub(crate) fn start_with(options: &[&str]) -> Self {
         let started = on_free_port(|port| {
             let with_port = |option: &&str| option.replace(PORT, &port.to_string());
@@ -41,7 +41,7 @@ impl RedisServer {
         started.unwrap()
     }
 
-    /// Fails when another process has the port.
+    /// Starts a server on a port. Fails if another process has the port.
     pub(super) fn start_on(port: u16, dir: TempDir, options: Vec<String>) -> io::Result<Self> {
         let mut server = Self { port, dir, options, process: None };
         server.try_restart()?;
@@ -82,7 +82,7 @@ impl RedisServer {
         self.restart();
     }
 
-    /// Stops the process from answering, without ending a connection.
+    /// Stops the process with SIGSTOP, so that it does not answer but its connections stay open.
     pub(crate) fn pause(&self) {
         self.signal("-STOP");
     }

@@ -16,7 +16,8 @@ pub(crate) struct Sentinel {
 }
 
 impl Sentinel {
-    /// It is a quorum by itself, and takes a master for dead after half a second.
+    /// Starts a Sentinel that is a quorum by itself, and considers a master dead after half a
+    /// second.
     pub(crate) fn start(master: &RedisServer) -> Self {
         let started = on_free_port(|port| {
             let dir = TempDir::new()?;

@@ -19,7 +19,7 @@ use super::{
     },
 };
 
-/// More than the first minutes of a process.
+/// Age of a process that is past its first minutes, in which nothing expires.
 pub(crate) const AGED_SECONDS: i64 = 11 * 60;
 
 /// A running service, killed with the test.
@@ -40,7 +40,7 @@ pub(crate) struct Answer {
 }
 
 impl Service {
-    /// On the embedded store, in a folder of its own.
+    /// Starts a service on the embedded store, in a folder of its own.
     pub(crate) async fn embedded() -> Self {
         Self::with(&[]).await
     }
@@ -55,7 +55,8 @@ impl Service {
         Self::spawn(Arc::new(TempDir::new().unwrap()), environment).await
     }
 
-    /// With options by the names of their environment variables, without the prefix.
+    /// Starts a service with options by the names of their environment variables, without the
+    /// prefix.
     pub(crate) async fn with(options: &[(&str, &str)]) -> Self {
         let environment = options
             .iter()
@@ -64,7 +65,7 @@ impl Service {
         Self::spawn(Arc::new(TempDir::new().unwrap()), environment).await
     }
 
-    /// With a clock of its own, and options as above.
+    /// Starts a service with a clock of its own, and options as above.
     pub(crate) async fn under(clock: &FakeClock, options: &[(&str, &str)]) -> Self {
         let mut environment = clock.environment();
         let option = |(name, value): &(&str, &str)| {
@@ -74,13 +75,13 @@ impl Service {
         Self::spawn(Arc::new(TempDir::new().unwrap()), environment).await
     }
 
-    /// One that has left its first minutes, in which nothing is forgotten or too old, behind it.
-    /// Goes by the clock for as long as that lives.
+    /// Starts a service that is past its first minutes, in which nothing is forgotten or too old.
+    /// It uses the returned clock, which must live as long.
     pub(crate) async fn aged(options: &[(&str, &str)]) -> (Self, FakeClock) {
         let clock = FakeClock::of_the_machine();
         let service = Self::under(&clock, options).await;
         clock.set(AGED_SECONDS);
-        // To what was under way it seems to have taken long.
+        // To operations in progress it seems that much time has passed.
         eventually("it is ready", || async {
             (service.get("/readyz").await.ok()["status"] == "ready").then_some(())
         })
@@ -88,21 +89,21 @@ impl Service {
         (service, clock)
     }
 
-    /// With environment variables by their full names.
+    /// Starts a service with environment variables by their full names.
     pub(crate) async fn with_environment(variables: &[(&str, &str)]) -> Self {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let environment = variables.iter().map(owned).collect();
         Self::spawn(Arc::new(TempDir::new().unwrap()), environment).await
     }
 
-    /// On the embedded store, with a limit on open files.
+    /// Starts a service on the embedded store, with a limit on open files.
     pub(crate) async fn with_open_files(limit: u64) -> Self {
         let mut limited = Command::new("prlimit");
         limited.args([&format!("--nofile={limit}:{limit}"), SERVICE]);
         Self::spawn_as(limited, Arc::new(TempDir::new().unwrap()), Vec::new()).await
     }
 
-    /// With a configuration file, and other files, in its working folder.
+    /// Starts a service with a configuration file, and other files, in its working folder.
     pub(crate) async fn with_files(config: &str, files: &[(&str, &str)]) -> Self {
         let dir = Arc::new(TempDir::new().unwrap());
         std::fs::create_dir(dir.path().join("config")).unwrap();
@@ -113,7 +114,7 @@ impl Service {
         Self::spawn(dir, Vec::new()).await
     }
 
-    /// Replaces a file in its working folder, and has the service read it.
+    /// Replaces a file in its working folder, and makes the service read it.
     pub(crate) fn replace_file(&self, name: &str, text: &str) {
         std::fs::write(self.dir.path().join(name), text).unwrap();
         self.hang_up();
@@ -149,7 +150,7 @@ impl Service {
         self.terminate();
         let stat = format!("/proc/{}/stat", self.process.id());
         let deadline = Instant::now() + DEADLINE;
-        // One that has ended stays as a zombie until it is waited for.
+        // A process that has ended stays as a zombie until it is waited for.
         while std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
             assert!(Instant::now() < deadline, "it does not end: {}", self.log());
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -160,7 +161,7 @@ impl Service {
         self.process.signal(signal).unwrap();
     }
 
-    /// Waits for the process to end, and returns whether it ended well.
+    /// Waits for the process to end, and returns whether it succeeded.
     pub(crate) async fn ended_well(&mut self) -> bool {
         let deadline = Instant::now() + DEADLINE;
         loop {
@@ -183,17 +184,17 @@ impl Service {
         assert!(status.success());
     }
 
-    /// One of the memory sizes in proc_pid_status(5), such as `VmRSS:`, in bytes.
+    /// Returns one of the memory sizes in proc_pid_status(5), such as `VmRSS:`, in bytes.
     pub(crate) fn memory_bytes(&self, size: &str) -> u64 {
         self.process.memory_bytes(size).unwrap()
     }
 
-    /// Its working folder.
+    /// Returns its working folder.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// Makes it read its secret files again.
+    /// Sends SIGHUP, so that it reads its secret files again.
     pub(crate) fn hang_up(&self) {
         self.signal("-HUP");
     }
@@ -248,7 +249,7 @@ impl Service {
         let mut command = service_command(command, &environment);
         let mut process = Process::spawn(&mut command, dir.path()).unwrap();
         let deadline = Instant::now() + START_TIMEOUT;
-        // A proxy in this thread may be on the way to the service's Redis: not a blocking wait.
+        // Not a blocking wait: a proxy in this thread may be between the service and its Redis.
         let address = loop {
             if let Some(address) = listening_address(&process.log()) {
                 break address;
@@ -261,9 +262,9 @@ impl Service {
     }
 }
 
-/// An HTTP client that uses no proxy.
+/// Returns a builder of an HTTP client that uses no proxy.
 pub(crate) fn http_client() -> ClientBuilder {
-    // Fails when an earlier test in the process has done so already.
+    // This fails if an earlier test in the process has installed it already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder().no_proxy().timeout(DEADLINE)
 }
@@ -277,7 +278,7 @@ impl Answer {
         Self { status, headers, body }
     }
 
-    /// The body of a 200.
+    /// Returns the body of a 200.
     #[track_caller]
     pub(crate) fn ok(self) -> Value {
         assert_eq!(self.status, StatusCode::OK, "{}", self.body);

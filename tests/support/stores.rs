@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use super::{RedisCluster, RedisServer};
 
-/// More events than a test has that does not set a limit of its own.
+/// Number of exact events, for tests that set no limit of their own: more than they have.
 pub(crate) const EXACT_EVENTS: u32 = 10_000;
 
 /// The number of ids of an anomaly's operations that a store remembers.
@@ -30,7 +30,7 @@ pub(crate) trait Fixture: Send + Sized {
         Self::keeping(EXACT_EVENTS).await
     }
 
-    /// A store that keeps this many events of an anomaly exactly.
+    /// Opens a store that keeps this many events of an anomaly exactly.
     async fn keeping(exact_events: u32) -> Self {
         Self::recording(keeping(exact_events)).await
     }
@@ -149,8 +149,8 @@ impl Fixture for EmbeddedFixture {
     }
 }
 
-/// The configuration of a store that keeps this many events of an anomaly exactly, and counts
-/// alerts as the built-in one does.
+/// Returns the configuration of a store that keeps this many events of an anomaly exactly, and
+/// counts alerts as the default configuration does.
 pub(crate) fn keeping(exact_events: u32) -> RecordingConfig {
     let operation_ids = OPERATION_IDS.try_into().unwrap();
     let timeline = TimelineConfig { exact_events: exact_events.try_into().unwrap(), operation_ids };
@@ -163,7 +163,7 @@ pub(crate) fn keeping(exact_events: u32) -> RecordingConfig {
     RecordingConfig { timeline, alerts }
 }
 
-/// The section `store` of a configuration, with a limit that no test reaches.
+/// Returns the section `store` of a configuration, with a limit that no test reaches.
 pub(crate) fn store_limits() -> StoreConfig {
     StoreConfig {
         max_anomalies: 5_000_000.try_into().unwrap(),
@@ -178,7 +178,7 @@ pub(crate) struct RedisFixture {
 }
 
 impl RedisFixture {
-    /// A store on a Redis that begins with the data of a snapshot.
+    /// Opens a store on a Redis that begins with the data of a snapshot.
     pub(crate) async fn over_snapshot(snapshot: &Path, exact_events: u32) -> Self {
         let mut server = RedisServer::start();
         server.restart_with_snapshot(snapshot);
@@ -194,7 +194,7 @@ pub(crate) struct ClusterFixture {
     store: Arc<dyn Store>,
 }
 
-/// A store on the servers of a URL, with the settings of the tests.
+/// Opens a store on the servers of a URL, with the settings of the tests.
 pub(crate) async fn connect(url: &str, recording: RecordingConfig) -> Arc<dyn Store> {
     let url = url.parse().unwrap();
     let config = RedisConfig {
@@ -256,8 +256,8 @@ impl Fixture for ClusterFixture {
     }
 }
 
-/// An arbitrary moment, long before the time of the machine, by which Redis forgets nothing that is
-/// still kept there: 2024-11-22T14:21:22.587413Z.
+/// Returns an arbitrary moment, 2024-11-22T14:21:22.587413Z. It is long before the time of the
+/// machine, so that Redis forgets nothing that is still kept at that moment.
 pub(crate) fn start_of_tests() -> Timestamp {
     Timestamp::from_micros(1_732_285_282_587_413)
 }
@@ -295,7 +295,7 @@ pub(crate) fn fix_removal(key: u64, id: &str, at: Timestamp) -> FixRemoval {
     }
 }
 
-/// The actor of all writes of the tests.
+/// Returns the actor of all writes of the tests.
 pub(crate) fn actor() -> Actor {
     Actor {
         by: Some("ops".to_owned()),

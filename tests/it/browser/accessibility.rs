@@ -1,4 +1,4 @@
-//! For everybody: with none to 5,000 anomalies, on a desk and on a phone, light and dark, nothing
+//! Accessibility: with 0 to 5,000 anomalies, on a desktop and on a phone, light and dark, nothing
 //! is wider than the page, each control has a name, and axe-core finds nothing serious.
 
 use std::{env, fs, path::Path};
@@ -11,10 +11,10 @@ use crate::{
     support::{Browser, Service, key_of},
 };
 
-/// Widths and heights of a desk, a tablet and a phone.
+/// Widths and heights of a desktop, a tablet and a phone.
 const SCREENS: [(u32, u32); 3] = [(1400, 900), (900, 900), (390, 844)];
 
-/// The script of axe-core, if it is installed.
+/// Returns the script of axe-core, if it is installed.
 fn axe() -> Option<String> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let script = target.join("page-tools/node_modules/axe-core/axe.min.js");
@@ -27,7 +27,7 @@ fn axe() -> Option<String> {
     found
 }
 
-/// A browser in which axe-core runs, to which the page's policy would not permit it.
+/// Starts a browser in which axe-core runs, although the page's policy does not permit it.
 async fn start() -> (Browser, Option<String>) {
     let mut browser = Browser::start().await;
     browser.call("Page.setBypassCSP", json!({"enabled": true})).await;
@@ -56,7 +56,7 @@ async fn is_accessible(browser: &mut Browser, axe: Option<&String>, what: &str) 
 async fn fits_on_all_screens(browser: &mut Browser, what: &str) {
     for (width, height) in SCREENS {
         browser.screen(width, height, width != 1400).await;
-        // A picture gets its new width in the next frame.
+        // The chart gets its new width in the next frame.
         let settled = "new Promise((done) => requestAnimationFrame(() => setTimeout(done, 50)))";
         browser.evaluate(settled).await;
         let beyond = browser.evaluate("document.documentElement.scrollWidth - innerWidth").await;
@@ -65,7 +65,7 @@ async fn fits_on_all_screens(browser: &mut Browser, what: &str) {
 }
 
 #[tokio::test]
-async fn lists_of_none_to_5000_anomalies_are_for_everybody_on_every_screen() {
+async fn lists_of_0_to_5000_anomalies_are_accessible_on_every_screen() {
     let (mut browser, axe) = start().await;
     let service = Service::embedded().await;
     let mut seeded = 0;
@@ -95,7 +95,7 @@ async fn lists_of_none_to_5000_anomalies_are_for_everybody_on_every_screen() {
 }
 
 #[tokio::test]
-async fn an_anomaly_its_dialogs_and_the_form_for_a_token_are_for_everybody() {
+async fn an_anomaly_its_dialogs_and_the_form_for_a_token_are_accessible() {
     let (mut browser, axe) = start().await;
     let service = Service::embedded().await;
     service
@@ -113,7 +113,7 @@ async fn an_anomaly_its_dialogs_and_the_form_for_a_token_are_for_everybody() {
     open(&mut browser, &service, &format!("?anomaly={key}")).await;
     browser.wait_for("document.querySelector('.chart')").await;
     is_accessible(&mut browser, axe.as_ref(), "an anomaly").await;
-    // All that can be opened is.
+    // Everything that can be opened is opened.
     browser
         .evaluate("document.querySelectorAll('details').forEach((one) => one.open = true)")
         .await;

@@ -1,11 +1,12 @@
-//! One anomaly: its level and why, what fires, its picture, and marking it as fixed.
+//! The view of one anomaly: its level and the reason, its firing alerts, its chart, and marking it
+//! as fixed.
 
 use serde_json::json;
 
 use super::{count, hurry, on_both_stores, open, texts};
 use crate::support::{Browser, Service, key_of, wall_clock};
 
-/// An occurrence of so many minutes ago.
+/// Returns an occurrence of this many minutes ago.
 fn minutes_ago(minutes: i64) -> serde_json::Value {
     let at = wall_clock().minus_seconds(minutes * 60).to_string();
     json!({"alert_name": "HighCPU", "occurred_at": at, "team": "web"})
@@ -59,7 +60,7 @@ async fn marks_and_takes_back(service: &Service) {
     let path = format!("/anomalies/{key}");
     assert_eq!(service.get(&path).await.ok()["permanent_fix"]["fixed_by"], "ana");
 
-    // It comes back, and the page says so by itself: in words, in the picture, and in the list.
+    // It occurs again, and the page shows that by itself: in words, in the chart, and in the list.
     service.post("/anomalies", &json!({"alert_name": "HighCPU"})).await.ok();
     browser.wait_for_text(".facts .back", "came back").await;
     browser.wait_for_text(".card", "It came back after this fix.").await;
@@ -80,14 +81,14 @@ async fn marks_and_takes_back(service: &Service) {
 }
 
 #[tokio::test]
-async fn an_anomaly_is_read_marked_as_fixed_and_taken_back_on_both_stores() {
+async fn an_anomaly_is_shown_marked_as_fixed_and_unmarked_on_both_stores() {
     let (embedded, on_redis, _redis) = on_both_stores().await;
     marks_and_takes_back(&embedded).await;
     marks_and_takes_back(&on_redis).await;
 }
 
 #[tokio::test]
-async fn the_page_shows_the_rule_and_what_fires_since_when() {
+async fn the_page_shows_the_rule_and_since_when_alerts_fire() {
     let config = "[[rules.rule]]\nname = \"batch\"\nmatch = ['namespace=\"batch\"']\n\
                   [rules.rule.levels]\nREPEAT = [\"1 in 24h\"]\nESCALATE = [\"2 in 1h\"]";
     let service = Service::with_files(config, &[]).await;
@@ -117,13 +118,13 @@ async fn the_page_shows_the_rule_and_what_fires_since_when() {
     assert!(facts.contains("Rule\nbatch"), "{facts}");
     assert!(facts.contains("Firing\nsince "), "{facts}");
     browser.wait_for_text(".chart .band-name", "REPEAT ≥ 1").await;
-    // A condition that is no line of this picture is told in words.
+    // A condition that has no line in this chart is shown in words.
     browser.wait_for_text(".legend", "ESCALATE also at 2 in 1h").await;
     browser.assert_clean();
 }
 
 #[tokio::test]
-async fn an_anomaly_that_is_not_known_is_said_to_be_unknown() {
+async fn the_page_says_that_an_anomaly_is_not_known() {
     let service = Service::embedded().await;
     let mut browser = Browser::start().await;
     open(&mut browser, &service, "?anomaly=0000000000000000").await;

@@ -30,7 +30,7 @@ async fn everything_is_done_with_the_keyboard_alone() {
         browser.press(key).await;
     }
     assert_eq!(focused_row(&mut browser).await, 1);
-    // The focus is to be seen.
+    // The focus is visible.
     let outline = format!("getComputedStyle({FOCUSED}).outlineStyle");
     assert_eq!(browser.evaluate(&outline).await, "solid");
     let key = browser.evaluate(&format!("{FOCUSED}.closest('tr').dataset.key")).await;

@@ -1,4 +1,4 @@
-//! The list: filters, sorting, pages, search, and what it says where there is nothing to list.
+//! The list: filters, sorting, pages, search, and the text if there is nothing to list.
 
 use super::{count, on_both_stores, open, seed, texts};
 use crate::support::{Browser, Service};
@@ -28,7 +28,7 @@ async fn filters_sorts_and_turns_pages(service: &Service) {
     browser.wait_for_text(SEEN, "3 of 3").await;
     assert_eq!(query(&mut browser).await, "?level=ESCALATE");
     assert_eq!(texts(&mut browser, "tbody .level").await, ["ESCALATE"; 3]);
-    // The namespaces of those three alone.
+    // Only the namespaces of those three anomalies have chips.
     assert_eq!(count(&mut browser, "[aria-label=Namespace] .chip").await, 3);
     browser.click_on("[aria-label=Namespace] .chip", "data").await;
     browser.wait_for_text(SEEN, "1 of 1").await;
@@ -37,7 +37,7 @@ async fn filters_sorts_and_turns_pages(service: &Service) {
         browser.evaluate("document.querySelector('#main > details code').textContent").await;
     assert!(command.as_str().unwrap().contains("/anomalies?level=ESCALATE&namespace=data"));
 
-    // A view is a step of the history.
+    // Each view is an entry of the browser's history.
     browser.evaluate("history.back()").await;
     browser.wait_for_text(SEEN, "3 of 3").await;
     browser.click_on(".chip", "all").await;
@@ -86,14 +86,14 @@ async fn filters_sorts_and_turns_pages(service: &Service) {
 }
 
 #[tokio::test]
-async fn the_list_is_filtered_sorted_and_turned_page_by_page_on_both_stores() {
+async fn the_list_is_filtered_sorted_and_paged_on_both_stores() {
     let (embedded, on_redis, _redis) = on_both_stores().await;
     filters_sorts_and_turns_pages(&embedded).await;
     filters_sorts_and_turns_pages(&on_redis).await;
 }
 
 #[tokio::test]
-async fn a_list_of_nothing_says_how_to_make_a_first_anomaly() {
+async fn an_empty_list_says_how_to_record_a_first_anomaly() {
     let service = Service::embedded().await;
     let mut browser = Browser::start().await;
     open(&mut browser, &service, "").await;
@@ -109,7 +109,7 @@ async fn a_list_of_nothing_says_how_to_make_a_first_anomaly() {
 }
 
 #[tokio::test]
-async fn a_filter_that_the_service_refuses_is_said_in_its_words() {
+async fn a_filter_that_the_service_refuses_is_shown_with_the_reason() {
     let service = Service::embedded().await;
     let mut browser = Browser::start().await;
     open(&mut browser, &service, "?sort=nonsense").await;

@@ -30,7 +30,7 @@ async fn the_page_asks_only_for_what_is_new_and_nothing_jumps() {
     browser.wait_for(&unchanged("/anomalies")).await;
     browser.wait_for(&unchanged("/summary")).await;
 
-    // A row moves to the top; the focus, and what the reader looks at, stay.
+    // A row moves to the top; the focus and the scroll position stay.
     browser.evaluate("scrollTo(0, 300)").await;
     let looked_at = browser.evaluate("document.querySelectorAll('tbody tr')[9].dataset.key").await;
     let place = format!(
@@ -50,7 +50,7 @@ async fn the_page_asks_only_for_what_is_new_and_nothing_jumps() {
     let shifts = browser.evaluate("window.shifts").await.as_f64().unwrap();
     assert!(shifts < 0.1, "{shifts}");
 
-    // Away and back.
+    // The service becomes unreachable, and reachable again.
     let offline = |is_offline: bool| {
         json!({
             "offline": is_offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1,

@@ -1,4 +1,4 @@
-//! The page in a real Chromium, on real data: what a reader sees, and what can be done with it.
+//! The page in a real Chromium, on real data: its content and its actions.
 
 mod accessibility;
 mod anomaly;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Browser, RedisServer, Service};
 
-/// The address of a view of the page.
+/// Returns the address of a view of the page.
 fn view(service: &Service, query: &str) -> String {
     format!("http://{}/{query}", service.address())
 }
@@ -26,8 +26,8 @@ async fn open(browser: &mut Browser, service: &Service, query: &str) {
     browser.wait_for("document.querySelector('#main > :not(noscript)')").await;
 }
 
-/// Makes pauses of ten seconds and more, which are those between two readings of the page, 20 times
-/// shorter in the views that are opened from now on. `waits` has how long they would have been.
+/// Makes pauses of ten seconds and more, which are those between two reads of the page, 20 times
+/// shorter in the views that are opened from now on. The script's `waits` has the original lengths.
 async fn hurry(browser: &mut Browser) {
     let script = "window.waits = []; const real = window.setTimeout; \
                   window.setTimeout = (call, wait, ...more) => { \
@@ -36,13 +36,13 @@ async fn hurry(browser: &mut Browser) {
     browser.call("Page.addScriptToEvaluateOnNewDocument", json!({"source": script})).await;
 }
 
-/// The number of elements that match.
+/// Returns the number of elements that match.
 async fn count(browser: &mut Browser, selector: &str) -> u64 {
     let expression = format!("document.querySelectorAll({}).length", json!(selector));
     browser.evaluate(&expression).await.as_u64().unwrap()
 }
 
-/// The texts of all elements that match.
+/// Returns the texts of all elements that match.
 async fn texts(browser: &mut Browser, selector: &str) -> Vec<String> {
     let all = format!("[...document.querySelectorAll({})]", json!(selector));
     let found = browser
@@ -72,8 +72,8 @@ const ALERTS: [&str; 10] = [
 ];
 const NAMESPACES: [&str; 7] = ["shop", "data", "core", "web", "infra", "batch", "search"];
 
-/// Makes so many anomalies: of the first ten, one is at `PERMANENT_FIX`, three are at `ESCALATE`
-/// and six at `REPEAT`; the others have occurred once.
+/// Records this many anomalies: of the first ten, one is at `PERMANENT_FIX`, three are at
+/// `ESCALATE` and six at `REPEAT`; the others have occurred once.
 async fn seed(service: &Service, anomalies: usize) {
     let mut occurrences = Vec::new();
     for index in 0..anomalies {
@@ -93,7 +93,7 @@ async fn seed(service: &Service, anomalies: usize) {
     record(service, &occurrences).await;
 }
 
-/// A service on each of the two stores, with the Redis of the second.
+/// Starts a service on each of the two stores, and the Redis of the second.
 async fn on_both_stores() -> (Service, Service, RedisServer) {
     let redis = RedisServer::start();
     (Service::embedded().await, Service::on_redis(&redis).await, redis)

@@ -6,7 +6,7 @@ use super::{count, hurry, open, seed};
 use crate::support::{Browser, RedisServer, Service, healthy_again, key_of};
 
 #[tokio::test]
-async fn an_outage_of_redis_is_said_and_ends_on_the_page() {
+async fn the_page_shows_an_outage_of_redis_and_its_end() {
     let mut redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;
     seed(&service, 60).await;
@@ -24,7 +24,7 @@ async fn an_outage_of_redis_is_said_and_ends_on_the_page() {
     assert_eq!(browser.text_of("#state").await, "degraded");
     assert_eq!(count(&mut browser, "tbody tr").await, 50);
 
-    // What nobody knows is no zero, and a mark waits.
+    // Unknown values are not shown as zeros, and a mark waits.
     open(&mut browser, &service, &format!("?anomaly={}", key_of("Lonely"))).await;
     browser.wait_for_text("h1", "Lonely").await;
     browser.wait_for_text(".facts", "Firing–").await;

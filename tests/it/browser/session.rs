@@ -1,4 +1,4 @@
-//! Logging in and out, and what a token's scopes leave on the page.
+//! Logging in and out, and the buttons that a token's scopes permit.
 
 use serde_json::json;
 
@@ -33,10 +33,10 @@ async fn a_reader_logs_in_and_out_in_a_browser() {
     log_in(&mut browser, "read").await;
     browser.wait_for("document.querySelector('#account summary')").await;
     assert_eq!(browser.text_of("#account").await, "read");
-    // At the view that was asked for. Scripts of the page do not see the token.
+    // The login leads to the requested view. Scripts of the page do not see the token.
     assert_eq!(browser.evaluate("location.search").await, "?level=REPEAT");
     assert_eq!(browser.evaluate("document.cookie").await, "");
-    // The cookie is there at a navigation too.
+    // The cookie is sent with a navigation too.
     open(&mut browser, &service, "").await;
     browser.wait_for("document.querySelector('#account summary')").await;
     log_out(&mut browser).await;
@@ -83,7 +83,7 @@ async fn the_policy_of_the_page_lets_no_text_become_html() {
     open(&mut browser, &service, "").await;
     browser.wait_for("document.querySelector('.state.ready')").await;
     browser.assert_clean();
-    // The test of the test: such a script is refused, and seen here.
+    // A check of this test: a script that breaks the policy is refused, and reported here.
     let tried = "(() => { try { document.body.innerHTML = '<img src=x>'; return 'done'; } \
                  catch (error) { return error.name; } })()";
     assert_eq!(browser.evaluate(tried).await, "TypeError");

@@ -1,5 +1,5 @@
-//! Two weeks in the life of a shop, for pictures: what occurred, what was tried, and what was
-//! fixed. All of it by the public calls, each at its time.
+//! Two weeks in the life of a shop, for pictures: occurrences, repairs, and fixes. All of it is
+//! recorded by the public calls, each at its time.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::support::{FakeClock, Service, wall_clock};
 const HOUR: i64 = 60;
 const DAY: i64 = 24 * HOUR;
 
-/// The anomaly of which the pictures tell.
+/// The anomaly that the pictures show.
 const STAR: [&str; 4] = ["HighMemory", "api", "shop", "OOMKilled"];
 
 /// Fields, and for each of the last 14 days, oldest first, the number of occurrences.
@@ -59,8 +59,9 @@ const ANOMALIES: [([&str; 4], [u8; 14]); 26] = [
     ),
 ];
 
-/// Repairs and marks by their age in minutes: each makes the service's clock stand at its time.
-fn deeds() -> BTreeMap<i64, Vec<(&'static str, Value)>> {
+/// Returns repairs and marks by their age in minutes. The service's clock is set to the time of
+/// each.
+fn repairs_and_marks() -> BTreeMap<i64, Vec<(&'static str, Value)>> {
     let repair = |fields, action: &str, success: bool| {
         ("repair", json!({"anomaly_key": key(fields), "action": action, "success": success}))
     };
@@ -68,7 +69,7 @@ fn deeds() -> BTreeMap<i64, Vec<(&'static str, Value)>> {
         ("mark", json!({"anomaly_key": key(fields), "fixed_by": by, "fix_description": text}))
     };
     let (star, lag) = (STAR, ANOMALIES[1].0);
-    let mut deeds = BTreeMap::new();
+    let mut repairs_and_marks = BTreeMap::new();
     for (age, deed) in [
         (10 * DAY + 5 * HOUR, repair(star, "restart_pod", true)),
         (
@@ -93,9 +94,9 @@ fn deeds() -> BTreeMap<i64, Vec<(&'static str, Value)>> {
         (4 * HOUR, repair(ANOMALIES[2].0, "failover", false)),
         (2 * HOUR, repair(star, "clear_cache", true)),
     ] {
-        deeds.entry(age).or_insert_with(Vec::new).push(deed);
+        repairs_and_marks.entry(age).or_insert_with(Vec::new).push(deed);
     }
-    deeds
+    repairs_and_marks
 }
 
 fn signature([alert, service, namespace, error]: [&str; 4]) -> Value {
@@ -104,13 +105,13 @@ fn signature([alert, service, namespace, error]: [&str; 4]) -> Value {
     })
 }
 
-/// The key of an anomaly.
+/// Returns the key of an anomaly.
 fn key(fields: [&str; 4]) -> String {
     let fields = signature(fields).as_object().unwrap().clone();
     Signature::from_fields(&fields).unwrap().key().to_string()
 }
 
-/// The key of the anomaly of which the pictures tell.
+/// Returns the key of the anomaly that the pictures show.
 pub(super) fn star() -> String {
     key(STAR)
 }
@@ -119,7 +120,7 @@ fn minutes_before(now: Timestamp, minutes: i64) -> String {
     now.minus_seconds(minutes * 60).to_string()
 }
 
-/// The ages of all occurrences in minutes, with their anomalies, oldest first.
+/// Returns the ages of all occurrences in minutes, with their anomalies, oldest first.
 fn occurrences() -> Vec<(i64, [&'static str; 4])> {
     let mut all = Vec::new();
     // A linear congruential generator (Numerical Recipes), so that each picture is the same.
@@ -134,7 +135,7 @@ fn occurrences() -> Vec<(i64, [&'static str; 4])> {
         }
     }
     all.sort_by_key(|(age, _)| -age);
-    // Nothing has come to the fixed anomaly between the mark and its return.
+    // The fixed anomaly has no occurrences between the mark and its return.
     let (fixed, back) = (4 * DAY + 22 * HOUR, 38 * HOUR);
     all.retain(|(age, fields)| *fields != STAR || *age > fixed || *age < back);
     all
@@ -147,7 +148,7 @@ pub(super) async fn open_for_two_weeks(options: &[(&str, &str)]) -> Service {
     clock.set(-15 * DAY * 60);
     let mut service = Service::under(&clock, options).await;
     let mut occurrences = occurrences().into_iter().peekable();
-    for (age, deeds) in deeds().into_iter().rev().chain([(0, Vec::new())]) {
+    for (age, repairs_and_marks) in repairs_and_marks().into_iter().rev().chain([(0, Vec::new())]) {
         // A clock that is set under a running service is not trusted.
         service.kill();
         clock.set(-age * 60);
@@ -163,7 +164,7 @@ pub(super) async fn open_for_two_weeks(options: &[(&str, &str)]) -> Service {
             earlier.push(posted);
         }
         super::record(&service, &earlier).await;
-        for (kind, deed) in deeds {
+        for (kind, deed) in repairs_and_marks {
             let answer = match kind {
                 "repair" => service.post("/repairs", &deed).await,
                 _ => service.put("/permanent-fix", &deed).await,

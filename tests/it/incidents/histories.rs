@@ -1,11 +1,11 @@
-//! Random histories of an anomaly's alerts: what happened, and what is delivered of it.
+//! Random histories of an anomaly's alerts: the episodes, and their deliveries.
 
 use anomaly_counter::domain::{
     AlertEpisode, AlertState, EventId, Fingerprint, Occurrence, Timestamp,
 };
 use proptest::{collection::vec, prelude::*};
 
-use super::naive::{State, Told};
+use super::naive::{Delivery, State};
 use crate::support::{occurrence, start_of_tests};
 
 pub(crate) fn at(second: i64) -> Timestamp {
@@ -16,13 +16,13 @@ pub(crate) fn fingerprint(alert: u16) -> Fingerprint {
     Fingerprint::of(&alert.to_string())
 }
 
-/// The alerts of an anomaly are in this order where nothing else decides.
+/// The order of an anomaly's alerts if nothing else decides.
 pub(crate) fn order(alert: u16) -> [u8; 8] {
     fingerprint(alert).to_bytes()
 }
 
-pub(crate) fn episode(told: Told) -> AlertEpisode {
-    let Told { alert, starts, delivered, state } = told;
+pub(crate) fn episode(delivery: Delivery) -> AlertEpisode {
+    let Delivery { alert, starts, delivered, state } = delivery;
     AlertEpisode {
         fingerprint: fingerprint(alert),
         starts_at: starts.map(at),
@@ -35,29 +35,29 @@ pub(crate) fn episode(told: Told) -> AlertEpisode {
     }
 }
 
-/// The occurrence that the webhook makes of an alert.
-pub(crate) fn alert(key: u64, told: Told) -> Occurrence {
-    let episode = episode(told);
+/// Returns the occurrence that the webhook makes of an alert.
+pub(crate) fn alert(key: u64, delivery: Delivery) -> Occurrence {
+    let episode = episode(delivery);
     let start = episode.start();
-    let id = format!("{}@{}", told.alert, episode.starts_at.unwrap_or(start));
+    let id = format!("{}@{}", delivery.alert, episode.starts_at.unwrap_or(start));
     Occurrence { episode: Some(Box::new(episode)), ..occurrence(key, &id, start) }
 }
 
-/// As [`alert`], where each delivery counts.
-pub(crate) fn alert_of_delivery(key: u64, told: Told) -> Occurrence {
-    let alert = alert(key, told);
-    match told.state {
-        State::Firing => Occurrence { id: EventId::unique(), at: at(told.delivered), ..alert },
+/// Returns the same if each delivery counts.
+pub(crate) fn alert_of_delivery(key: u64, delivery: Delivery) -> Occurrence {
+    let alert = alert(key, delivery);
+    match delivery.state {
+        State::Firing => Occurrence { id: EventId::unique(), at: at(delivery.delivered), ..alert },
         State::Resolved { .. } | State::Interrupted { .. } => alert,
     }
 }
 
-/// A step of a history that nobody would expect: any alert, told at any time.
+/// A step of an arbitrary history: any alert may be delivered at any time.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
-    Tell {
+    Deliver {
         wait: i64,
-        told: AnyTold,
+        delivery: AnyDelivery,
     },
     /// The same delivery as an earlier one.
     Again(prop::sample::Index),
@@ -65,7 +65,7 @@ pub(crate) enum Step {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct AnyTold {
+pub(crate) struct AnyDelivery {
     alert: u16,
     late: i64,
     starts_before: Option<i64>,
@@ -79,7 +79,7 @@ enum AnyState {
 }
 
 pub(crate) fn any_steps() -> impl Strategy<Value = Vec<Step>> {
-    // Few different ones, so that starts, ends and deliveries often coincide.
+    // Few different values, so that starts, ends and deliveries often coincide.
     let span = || {
         prop_oneof![
             4 => prop::sample::select(vec![0_i64, 1, 30, 60, 599, 600, 601]),
@@ -98,12 +98,12 @@ pub(crate) fn any_steps() -> impl Strategy<Value = Vec<Step>> {
         .prop_map(|(before, interrupted)| AnyState::Ended { before, interrupted });
     let state = prop_oneof![2 => Just(AnyState::Firing), 1 => ended];
     let late = prop_oneof![4 => Just(0), 1 => span()];
-    let told =
+    let delivery =
         (0..4_u16, late, starts_before, state).prop_map(|(alert, late, starts_before, state)| {
-            AnyTold { alert, late, starts_before, state }
+            AnyDelivery { alert, late, starts_before, state }
         });
     let step = prop_oneof![
-        12 => (span(), told).prop_map(|(wait, told)| Step::Tell { wait, told }),
+        12 => (span(), delivery).prop_map(|(wait, delivery)| Step::Deliver { wait, delivery }),
         2 => any::<prop::sample::Index>().prop_map(Step::Again),
         1 => Just(Step::Mark),
     ];
@@ -113,25 +113,25 @@ pub(crate) fn any_steps() -> impl Strategy<Value = Vec<Step>> {
 /// A step with its time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Timed {
-    Tell(Told),
+    Deliver(Delivery),
     Mark,
 }
 
 /// Returns the steps with the time at which each is applied.
 pub(crate) fn timed(steps: &[Step]) -> Vec<(i64, Timed)> {
     let mut now = 0;
-    let mut told_before: Vec<Told> = Vec::new();
+    let mut earlier: Vec<Delivery> = Vec::new();
     let mut timed = Vec::new();
     for step in steps {
         match step {
             Step::Mark => timed.push((now, Timed::Mark)),
-            Step::Again(_) if told_before.is_empty() => {}
-            Step::Again(index) => timed.push((now, Timed::Tell(*index.get(&told_before)))),
-            Step::Tell { wait, told } => {
+            Step::Again(_) if earlier.is_empty() => {}
+            Step::Again(index) => timed.push((now, Timed::Deliver(*index.get(&earlier)))),
+            Step::Deliver { wait, delivery } => {
                 now += wait;
-                let AnyTold { alert, late, starts_before, state } = told;
+                let AnyDelivery { alert, late, starts_before, state } = delivery;
                 let delivered = now - late;
-                let told = Told {
+                let delivery = Delivery {
                     alert: *alert,
                     starts: starts_before.map(|before| delivered - before),
                     delivered,
@@ -146,25 +146,25 @@ pub(crate) fn timed(steps: &[Step]) -> Vec<(i64, Timed)> {
                         }
                     },
                 };
-                told_before.push(told);
-                timed.push((now, Timed::Tell(told)));
+                earlier.push(delivery);
+                timed.push((now, Timed::Deliver(delivery)));
             }
         }
     }
     timed
 }
 
-/// What happened: the episodes of a few alerts.
+/// The episodes of a few alerts, and their deliveries.
 #[derive(Clone, Debug)]
 pub(crate) struct History {
     pub(crate) episodes: Vec<(u16, i64, i64)>,
-    /// What Alertmanager delivers of them, in order.
-    pub(crate) deliveries: Vec<Told>,
+    /// The deliveries of Alertmanager about them, in order.
+    pub(crate) deliveries: Vec<Delivery>,
 }
 
 pub(crate) fn histories() -> impl Strategy<Value = History> {
-    // Each episode is longer than the delay of its first delivery: one that is told only by its end
-    // counts nothing.
+    // Each episode is longer than the delay of its first delivery, because an episode of which only
+    // the end is delivered does not count.
     let of_alert = (0..4_000_i64, vec((31..6_000_i64, 40..6_000_i64), 1..=4));
     let noise = vec((1..=30_i64, any::<bool>(), 1..=30_i64), 40);
     (vec(of_alert, 1..=4), noise).prop_map(|(alerts, noise)| history(&alerts, &noise))
@@ -179,8 +179,12 @@ fn history(alerts: &[(i64, Vec<(i64, i64)>)], noise: &[(i64, bool, i64)]) -> His
             let end = start + length;
             episodes.push((alert, start, end));
             let (begins_late, is_often, ends_late) = *noise.next().unwrap();
-            let firing =
-                |delivered| Told { alert, starts: Some(start), delivered, state: State::Firing };
+            let firing = |delivered| Delivery {
+                alert,
+                starts: Some(start),
+                delivered,
+                state: State::Firing,
+            };
             let mut next = start + begins_late;
             if next < end {
                 deliveries.push(firing(next));
@@ -191,16 +195,16 @@ fn history(alerts: &[(i64, Vec<(i64, i64)>)], noise: &[(i64, bool, i64)]) -> His
                 next += if is_often { 300 } else { 1_800 };
             }
             let state = State::Resolved { ends: Some(end) };
-            deliveries.push(Told { delivered: end + ends_late, state, ..firing(0) });
+            deliveries.push(Delivery { delivered: end + ends_late, state, ..firing(0) });
             start = end + pause;
         }
     }
-    deliveries.sort_by_key(|told| told.delivered);
+    deliveries.sort_by_key(|delivery| delivery.delivered);
     History { episodes, deliveries }
 }
 
 impl History {
-    /// The number of incidents: runs of overlapping episodes.
+    /// Returns the number of incidents: runs of overlapping episodes.
     pub(crate) fn incidents(&self) -> usize {
         let mut by_start = self.episodes.clone();
         by_start.sort_by_key(|(_, start, _)| *start);
@@ -212,8 +216,8 @@ impl History {
         incidents
     }
 
-    /// Whether an episode begins in the seconds between another's beginning or end and the delivery
-    /// of that: then nobody can know in which order they were.
+    /// Returns true if an episode begins in the seconds between another's beginning or end and the
+    /// delivery of that, so that their order can't be known.
     pub(crate) fn is_ambiguous(&self) -> bool {
         let is_near = |start: i64, alert: u16| {
             self.episodes.iter().any(|(other, begin, end)| {

@@ -1,4 +1,4 @@
-//! When an alert counts: the rules of incidents, and the stores that decide by them.
+//! The rules of incidents, by which an alert counts or not, and the stores that apply them.
 
 pub(crate) mod histories;
 pub(crate) mod naive;

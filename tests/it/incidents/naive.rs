@@ -1,5 +1,5 @@
-//! A naive reference of the rules of incidents, with plain seconds and a set of counted ids: what
-//! each alert is answered, and how many count.
+//! A naive reference of the rules of incidents, with plain seconds and a set of counted ids: the
+//! answer to each alert, and the number of those that count.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,11 +7,11 @@ use anomaly_counter::domain::{AlertPolicy, CountBy, MAX_FINGERPRINTS};
 
 const PEER: i64 = 600;
 
-/// What an alert of a delivery tells, in seconds after the beginning of the tests.
+/// The delivery of an alert, with times in seconds after the beginning of the tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct Delivery {
     pub(crate) alert: u16,
-    /// `None` where it is unset.
+    /// `None` if it is unset.
     pub(crate) starts: Option<i64>,
     pub(crate) delivered: i64,
     pub(crate) state: State,
@@ -44,7 +44,7 @@ struct Entry {
 pub(crate) struct Naive {
     policy: AlertPolicy,
     entries: BTreeMap<u16, Entry>,
-    /// The order of alerts whose deliveries are of the same time.
+    /// The order of alerts that were delivered at the same time.
     order: fn(u16) -> [u8; 8],
     ids: BTreeSet<(u16, i64)>,
     pub(crate) counted: usize,
@@ -112,8 +112,8 @@ impl Naive {
         self.entries.insert(alert, entry);
     }
 
-    pub(crate) fn tell(&mut self, told: Told) -> &'static str {
-        let Told { alert, starts, delivered, state } = told;
+    pub(crate) fn deliver(&mut self, delivery: Delivery) -> &'static str {
+        let Delivery { alert, starts, delivered, state } = delivery;
         match state {
             State::Firing => {
                 let answer = self.fires(alert, starts, delivered);
@@ -228,7 +228,7 @@ impl Naive {
         "resolved"
     }
 
-    /// The number of alerts that fire, and the start of the first of them.
+    /// Returns the number of firing alerts, and the start of the first of them.
     pub(crate) fn firing(&self, now: i64) -> Option<(usize, i64)> {
         let stale = self.policy.stale_after_seconds;
         let firing: Vec<i64> = self

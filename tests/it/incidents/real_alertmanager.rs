@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Alertmanager, Service, eventually, key_of, metric, wall_clock};
 
-/// An alert as Prometheus tells it; one that fires ends in an hour unless it is told again.
+/// Returns an alert as Prometheus sends it; a firing one ends in an hour unless it is sent again.
 fn alert(name: &str, label: &str, value: &str, starts: Timestamp, ends: Timestamp) -> Value {
     json!({
         "labels": {"alertname": name, label: value},
@@ -43,7 +43,7 @@ async fn some_deliveries(service: &Service) {
     .await;
 }
 
-/// An HA pair whose members have lost each other: both deliver everything.
+/// Both members of an HA pair deliver everything, because they have lost contact with each other.
 #[tokio::test]
 async fn a_week_of_a_real_alertmanager_counts_its_incidents() {
     let service = Service::embedded().await;
@@ -52,44 +52,44 @@ async fn a_week_of_a_real_alertmanager_counts_its_incidents() {
         "repeat_interval": "1s",
     });
     let pair = [(); 2].map(|()| Alertmanager::start(&service, route.clone(), &json!({})));
-    let tell = async |alerts: Vec<Value>| {
+    let send = async |alerts: Vec<Value>| {
         let alerts = Value::from(alerts);
-        tokio::join!(pair[0].tell(&alerts), pair[1].tell(&alerts));
+        tokio::join!(pair[0].send_alerts(&alerts), pair[1].send_alerts(&alerts));
     };
     let begun = wall_clock();
     let ago = |seconds| begun.minus_seconds(seconds);
     let later = begun.plus_seconds(3_600);
 
     // The order of the labels is not that of the starts.
-    tell(vec![alert("HaPair", "pod", "p", ago(60), later)]).await;
+    send(vec![alert("HaPair", "pod", "p", ago(60), later)]).await;
     let replicas = [("a", 55), ("b", 60)];
-    tell(replicas.map(|(name, s)| alert("Replicas", "replica", name, ago(s), later)).into()).await;
+    send(replicas.map(|(name, s)| alert("Replicas", "replica", name, ago(s), later)).into()).await;
     let pods = (0..10).map(|n| alert("Rollout", "pod", &format!("p{n}"), ago(60 - n), later));
-    tell(pods.collect()).await;
+    send(pods.collect()).await;
     let windows = [("5m", 30), ("30m", 40), ("2h", 20), ("6h", 50)];
-    tell(windows.map(|(name, s)| alert("BurnRate", "long", name, ago(s), later)).into()).await;
+    send(windows.map(|(name, s)| alert("BurnRate", "long", name, ago(s), later)).into()).await;
     for name in ["Moves", "Flaps", "Returns"] {
-        tell(vec![alert(name, "instance", "one", ago(60), later)]).await;
+        send(vec![alert(name, "instance", "one", ago(60), later)]).await;
     }
     for name in ["HaPair", "Replicas", "Rollout", "BurnRate", "Moves", "Flaps", "Returns"] {
         becomes(&service, name, 1).await;
     }
     firing(&service, "Rollout", 10).await;
 
-    // The exporter gets another address: one alert ends in the moment in which the other begins.
+    // The exporter gets another address: one alert ends at the moment at which the other begins.
     let moved = wall_clock();
-    tell(vec![
+    send(vec![
         alert("Moves", "instance", "one", ago(60), moved),
         alert("Moves", "instance", "two", moved, later),
     ])
     .await;
-    // It stops and begins again before anybody is told: only its start says so.
+    // It stops and begins again before anything is delivered: only its start shows that.
     let flapped = wall_clock();
-    tell(vec![alert("Flaps", "instance", "one", ago(60), flapped)]).await;
-    tell(vec![alert("Flaps", "instance", "one", flapped.plus_seconds(1), later)]).await;
-    tell(vec![alert("Returns", "instance", "one", ago(60), wall_clock())]).await;
+    send(vec![alert("Flaps", "instance", "one", ago(60), flapped)]).await;
+    send(vec![alert("Flaps", "instance", "one", flapped.plus_seconds(1), later)]).await;
+    send(vec![alert("Returns", "instance", "one", ago(60), wall_clock())]).await;
     firing(&service, "Returns", 0).await;
-    tell(vec![alert("Returns", "instance", "one", wall_clock(), later)]).await;
+    send(vec![alert("Returns", "instance", "one", wall_clock(), later)]).await;
     becomes(&service, "Flaps", 2).await;
     becomes(&service, "Returns", 2).await;
     firing(&service, "Moves", 1).await;

@@ -1,4 +1,5 @@
-//! The rules themselves, without a store: against the naive reference, and against what happened.
+//! The rules themselves, without a store: against the naive reference, and against the real
+//! episodes.
 
 use std::collections::HashSet;
 
@@ -10,7 +11,7 @@ use proptest::prelude::*;
 
 use super::{
     histories::{History, Timed, alert, any_steps, at, episode, histories, order, timed},
-    naive::{Naive, State, Told},
+    naive::{Delivery, Naive, State},
 };
 use crate::support::keeping;
 
@@ -18,7 +19,7 @@ pub(crate) fn policy() -> AlertPolicy {
     keeping(1).alerts
 }
 
-/// The policies that a service may have.
+/// Returns the policies that a service may have.
 pub(crate) fn policies() -> [AlertPolicy; 4] {
     let policy = policy();
     [
@@ -42,14 +43,14 @@ impl Anomaly {
         Self { policy, incidents: Incidents::default(), ids: HashSet::new(), fixed_at: None }
     }
 
-    fn tell(&mut self, told: Told) -> &'static str {
-        self.tell_at(Timestamp::MAX, told)
+    fn deliver(&mut self, delivery: Delivery) -> &'static str {
+        self.deliver_at(Timestamp::MAX, delivery)
     }
 
-    fn tell_at(&mut self, now: Timestamp, told: Told) -> &'static str {
-        let decision = self.incidents.decide(now, &episode(told), self.fixed_at, self.policy);
-        let is_delivery = self.policy.count == CountBy::Delivery && told.state == State::Firing;
-        let id = if is_delivery { EventId::unique() } else { alert(0, told).id };
+    fn deliver_at(&mut self, now: Timestamp, delivery: Delivery) -> &'static str {
+        let decision = self.incidents.decide(now, &episode(delivery), self.fixed_at, self.policy);
+        let is_delivery = self.policy.count == CountBy::Delivery && delivery.state == State::Firing;
+        let id = if is_delivery { EventId::unique() } else { alert(0, delivery).id };
         let answer = match decision.verdict {
             AlertVerdict::Count if self.ids.insert(id) => "counted",
             AlertVerdict::Count => "duplicate",
@@ -67,37 +68,37 @@ impl Anomaly {
         answer
     }
 
-    fn counted(deliveries: &[Told], policy: AlertPolicy) -> usize {
+    fn counted(deliveries: &[Delivery], policy: AlertPolicy) -> usize {
         let mut anomaly = Self::new(policy);
-        for told in deliveries {
-            anomaly.tell(*told);
+        for delivery in deliveries {
+            anomaly.deliver(*delivery);
         }
         anomaly.ids.len()
     }
 }
 
-/// A policy without an end of long incidents, so that what happened is what overlaps.
+/// Returns a policy that does not end long incidents, so that incidents are overlapping episodes.
 fn endless() -> AlertPolicy {
     AlertPolicy { incident_max_seconds: 35 * 86_400, ..policy() }
 }
 
-fn firing(alert: u16, starts: i64, delivered: i64) -> Told {
-    Told { alert, starts: Some(starts), delivered, state: State::Firing }
+fn firing(alert: u16, starts: i64, delivered: i64) -> Delivery {
+    Delivery { alert, starts: Some(starts), delivered, state: State::Firing }
 }
 
-fn resolved(alert: u16, starts: i64, ends: i64, delivered: i64) -> Told {
+fn resolved(alert: u16, starts: i64, ends: i64, delivered: i64) -> Delivery {
     let state = State::Resolved { ends: Some(ends) };
-    Told { alert, starts: Some(starts), delivered, state }
+    Delivery { alert, starts: Some(starts), delivered, state }
 }
 
-fn answers(told: &[Told]) -> Vec<&'static str> {
+fn answers(deliveries: &[Delivery]) -> Vec<&'static str> {
     let mut anomaly = Anomaly::new(policy());
-    told.iter().map(|told| anomaly.tell(*told)).collect()
+    deliveries.iter().map(|delivery| anomaly.deliver(*delivery)).collect()
 }
 
 #[test]
 fn ten_pods_of_one_rollout_are_one_incident() {
-    let pods: Vec<Told> = (0..10).map(|pod| firing(pod, i64::from(pod) * 5, 60)).collect();
+    let pods: Vec<Delivery> = (0..10).map(|pod| firing(pod, i64::from(pod) * 5, 60)).collect();
     let mut expected = vec!["counted"];
     expected.extend(["same_incident"; 9]);
     assert_eq!(answers(&pods), expected);
@@ -105,38 +106,40 @@ fn ten_pods_of_one_rollout_are_one_incident() {
 
 #[test]
 fn an_end_that_comes_before_its_beginning_counts_the_beginning() {
-    let told = [
+    let deliveries = [
         resolved(0, 0, 20, 120),
         firing(0, 0, 121),
         resolved(0, 0, 60, 122),
         firing(0, 0, 123),
         firing(0, 100, 124),
     ];
-    assert_eq!(answers(&told), ["resolved", "counted", "resolved", "stale", "counted"]);
+    assert_eq!(answers(&deliveries), ["resolved", "counted", "resolved", "stale", "counted"]);
 }
 
 #[test]
 fn a_start_that_moves_is_the_same_episode() {
-    let told = [firing(0, 100, 160), firing(0, 60, 161), firing(0, 40, 162), firing(0, 150, 163)];
-    assert_eq!(answers(&told), ["counted", "ongoing", "ongoing", "ongoing"]);
-    // A flap within the group_interval is never told as resolved, but something stopped.
+    let deliveries =
+        [firing(0, 100, 160), firing(0, 60, 161), firing(0, 40, 162), firing(0, 150, 163)];
+    assert_eq!(answers(&deliveries), ["counted", "ongoing", "ongoing", "ongoing"]);
+    // A flap within the group_interval is never delivered as resolved, but the alert has stopped.
     assert_eq!(answers(&[firing(0, 0, 10), firing(0, 200, 300)]), ["counted", "counted"]);
 }
 
 #[test]
 fn an_episode_of_grafana_may_begin_at_the_end_of_the_one_before() {
-    let told = [firing(0, 0, 10), resolved(0, 0, 200, 210), firing(0, 200, 240), firing(0, 0, 250)];
-    assert_eq!(answers(&told), ["counted", "resolved", "counted", "ongoing"]);
+    let deliveries =
+        [firing(0, 0, 10), resolved(0, 0, 200, 210), firing(0, 200, 240), firing(0, 0, 250)];
+    assert_eq!(answers(&deliveries), ["counted", "resolved", "counted", "ongoing"]);
 }
 
 #[test]
 fn a_rule_that_is_saved_again_does_not_end_the_episode() {
-    let interrupted = |starts, ends, delivered| Told {
+    let interrupted = |starts, ends, delivered| Delivery {
         state: State::Interrupted { ends: Some(ends) },
         ..resolved(0, starts, ends, delivered)
     };
-    let told = [firing(0, 0, 10), interrupted(0, 100, 110), firing(0, 130, 140)];
-    assert_eq!(answers(&told), ["counted", "resolved", "ongoing"]);
+    let deliveries = [firing(0, 0, 10), interrupted(0, 100, 110), firing(0, 130, 140)];
+    assert_eq!(answers(&deliveries), ["counted", "resolved", "ongoing"]);
     let much_later = [firing(0, 0, 10), interrupted(0, 100, 110), firing(0, 701, 710)];
     assert_eq!(answers(&much_later), ["counted", "resolved", "counted"]);
     let never_counted = [interrupted(0, 100, 110), firing(0, 130, 140)];
@@ -144,7 +147,7 @@ fn a_rule_that_is_saved_again_does_not_end_the_episode() {
 }
 
 #[test]
-fn an_alert_that_is_not_heard_of_has_ended() {
+fn an_alert_that_is_not_delivered_for_long_has_ended() {
     let stale = policy().stale_after_seconds;
     let in_time = [firing(0, 0, 10), firing(1, 10 + stale, 10 + stale)];
     assert_eq!(answers(&in_time), ["counted", "same_incident"]);
@@ -158,13 +161,14 @@ fn an_incident_of_days_does_not_hide_that_another_alert_fires_each_day() {
     let hourly = |alert, from: i64, to: i64| {
         (from..to).step_by(3_600).map(move |at| firing(alert, from, at))
     };
-    let mut told: Vec<Told> = hourly(0, 0, 3 * day).collect();
-    told.extend(hourly(1, day - 1, day));
-    told.extend(hourly(2, day, day + 1));
-    told.extend(hourly(3, day + 7, day + 8));
-    told.sort_by_key(|told| told.delivered);
+    let mut deliveries: Vec<Delivery> = hourly(0, 0, 3 * day).collect();
+    deliveries.extend(hourly(1, day - 1, day));
+    deliveries.extend(hourly(2, day, day + 1));
+    deliveries.extend(hourly(3, day + 7, day + 8));
+    deliveries.sort_by_key(|delivery| delivery.delivered);
     let mut anomaly = Anomaly::new(policy());
-    let answers: Vec<_> = told.iter().map(|told| (told.alert, anomaly.tell(*told))).collect();
+    let answers: Vec<_> =
+        deliveries.iter().map(|delivery| (delivery.alert, anomaly.deliver(*delivery))).collect();
     let first_of = |alert| answers.iter().find(|(of, _)| *of == alert).unwrap().1;
     assert_eq!(first_of(1), "same_incident");
     assert_eq!(first_of(2), "counted");
@@ -174,33 +178,33 @@ fn an_incident_of_days_does_not_hide_that_another_alert_fires_each_day() {
 #[test]
 fn the_first_episode_after_a_mark_counts_also_while_others_fire() {
     let mut anomaly = Anomaly::new(policy());
-    assert_eq!(anomaly.tell(firing(0, 0, 10)), "counted");
+    assert_eq!(anomaly.deliver(firing(0, 0, 10)), "counted");
     anomaly.fixed_at = Some(at(100));
-    assert_eq!(anomaly.tell(firing(1, 90, 110)), "same_incident");
-    assert_eq!(anomaly.tell(firing(2, 101, 111)), "counted");
-    assert_eq!(anomaly.tell(firing(3, 102, 112)), "same_incident");
-    assert_eq!(anomaly.tell(firing(0, 0, 120)), "ongoing");
+    assert_eq!(anomaly.deliver(firing(1, 90, 110)), "same_incident");
+    assert_eq!(anomaly.deliver(firing(2, 101, 111)), "counted");
+    assert_eq!(anomaly.deliver(firing(3, 102, 112)), "same_incident");
+    assert_eq!(anomaly.deliver(firing(0, 0, 120)), "ongoing");
 }
 
 #[test]
-fn a_clock_that_was_ahead_holds_no_delivery_up() {
+fn a_clock_that_was_ahead_does_not_make_later_deliveries_stale() {
     let day = 86_400;
     let mut anomaly = Anomaly::new(policy());
-    assert_eq!(anomaly.tell_at(at(day), firing(0, day - 5, day)), "counted");
-    assert_eq!(anomaly.tell_at(at(20), firing(0, 5, 20)), "ongoing");
-    assert_eq!(anomaly.tell_at(at(40), resolved(0, 5, 30, 40)), "resolved");
-    assert_eq!(anomaly.tell_at(at(60), firing(0, 50, 60)), "counted");
+    assert_eq!(anomaly.deliver_at(at(day), firing(0, day - 5, day)), "counted");
+    assert_eq!(anomaly.deliver_at(at(20), firing(0, 5, 20)), "ongoing");
+    assert_eq!(anomaly.deliver_at(at(40), resolved(0, 5, 30, 40)), "resolved");
+    assert_eq!(anomaly.deliver_at(at(60), firing(0, 50, 60)), "counted");
     // The clocks of two instances differ by some seconds.
-    assert_eq!(anomaly.tell_at(at(105), firing(0, 50, 105)), "ongoing");
-    assert_eq!(anomaly.tell_at(at(103), resolved(0, 50, 101, 103)), "resolved");
+    assert_eq!(anomaly.deliver_at(at(105), firing(0, 50, 105)), "ongoing");
+    assert_eq!(anomaly.deliver_at(at(103), resolved(0, 50, 101, 103)), "resolved");
 }
 
 #[test]
-fn an_alert_that_was_counted_before_it_was_heard_of_begins_the_incident() {
+fn an_alert_that_was_counted_without_a_known_episode_begins_the_incident() {
     let mut anomaly = Anomaly::new(policy());
     anomaly.ids.insert(alert(0, firing(0, 0, 10)).id);
-    assert_eq!(anomaly.tell(firing(0, 0, 10)), "duplicate");
-    assert_eq!(anomaly.tell(firing(1, 5, 10)), "same_incident");
+    assert_eq!(anomaly.deliver(firing(0, 0, 10)), "duplicate");
+    assert_eq!(anomaly.deliver(firing(1, 5, 10)), "same_incident");
 }
 
 #[test]
@@ -208,16 +212,16 @@ fn a_thousand_alerts_are_remembered_and_those_that_ended_are_forgotten_first() {
     let limit = MAX_FINGERPRINTS as u16;
     let mut naive = Naive::new(policy(), order);
     let mut anomaly = Anomaly::new(policy());
-    let mut told: Vec<Told> = (0..limit).map(|alert| firing(alert, 0, 10)).collect();
-    // All fire: the time of others is remembered, and they are of the incident.
-    told.extend((limit..limit + 50).map(|alert| firing(alert, 20, 30)));
-    told.extend([resolved(7, 0, 40, 50), resolved(5, 0, 40, 45)]);
-    // Those that have ended make room, the one that was heard of first before the other.
-    told.extend((limit + 50..limit + 53).map(|alert| firing(alert, 60, 70)));
-    told.extend((0..limit + 60).map(|alert| resolved(alert, 0, 80, 90)));
-    told.extend([firing(2_000, 100, 110), firing(5, 100, 111), firing(5, 100, 112)]);
-    for told in told {
-        assert_eq!(anomaly.tell(told), naive.tell(told), "{told:?}");
+    let mut deliveries: Vec<Delivery> = (0..limit).map(|alert| firing(alert, 0, 10)).collect();
+    // All of them fire: the time of further ones is remembered, and they belong to the incident.
+    deliveries.extend((limit..limit + 50).map(|alert| firing(alert, 20, 30)));
+    deliveries.extend([resolved(7, 0, 40, 50), resolved(5, 0, 40, 45)]);
+    // Alerts that have ended are replaced, the one that was delivered first before the other.
+    deliveries.extend((limit + 50..limit + 53).map(|alert| firing(alert, 60, 70)));
+    deliveries.extend((0..limit + 60).map(|alert| resolved(alert, 0, 80, 90)));
+    deliveries.extend([firing(2_000, 100, 110), firing(5, 100, 111), firing(5, 100, 112)]);
+    for delivery in deliveries {
+        assert_eq!(anomaly.deliver(delivery), naive.deliver(delivery), "{delivery:?}");
         let bytes = postcard::to_stdvec(&anomaly.incidents).unwrap().len();
         assert!(anomaly.incidents.alerts() <= MAX_FINGERPRINTS && bytes < 64_000, "{bytes}");
     }
@@ -225,9 +229,9 @@ fn a_thousand_alerts_are_remembered_and_those_that_ended_are_forgotten_first() {
 }
 
 #[test]
-fn a_single_alert_takes_few_bytes() {
+fn a_single_alert_takes_less_than_64_bytes() {
     let mut anomaly = Anomaly::new(policy());
-    anomaly.tell(firing(0, 0, 10));
+    anomaly.deliver(firing(0, 0, 10));
     let bytes = postcard::to_stdvec(&anomaly.incidents).unwrap().len();
     assert!(bytes < 64, "{bytes}");
 }
@@ -245,8 +249,9 @@ proptest! {
         let (mut anomaly, mut naive) = (Anomaly::new(policy), Naive::new(policy, order));
         for (now, step) in timed(&steps) {
             match step {
-                Timed::Tell(told) => {
-                    prop_assert_eq!(anomaly.tell(told), naive.tell(told), "{:?}", told);
+                Timed::Deliver(delivery) => {
+                    let answer = anomaly.deliver(delivery);
+                    prop_assert_eq!(answer, naive.deliver(delivery), "{:?}", delivery);
                 }
                 Timed::Mark => {
                     anomaly.fixed_at = Some(at(now));
@@ -261,7 +266,7 @@ proptest! {
     }
 
     #[test]
-    fn what_overlaps_counts_once(history in histories()) {
+    fn overlapping_episodes_count_once(history in histories()) {
         let counted = Anomaly::counted(&history.deliveries, endless());
         prop_assert!(counted >= 1 && counted <= history.episodes.len());
         if !history.is_ambiguous() {
@@ -283,7 +288,7 @@ proptest! {
     }
 
     #[test]
-    fn no_order_of_what_two_instances_kept_apart_counts_more_than_the_episodes(
+    fn two_instances_in_any_order_count_no_more_than_the_episodes(
         history in histories(),
         to_second in prop::collection::vec(any::<bool>(), 1..100),
         order in prop::collection::vec(any::<bool>(), 200),
@@ -292,12 +297,12 @@ proptest! {
         let (first, second): (Vec<_>, Vec<_>) =
             history.deliveries.iter().copied().zip(goes).partition(|(_, second)| !**second);
         let (mut first, mut second) = (first.into_iter(), second.into_iter());
-        let mut told = Vec::new();
+        let mut deliveries = Vec::new();
         for from_second in order {
             let next = if from_second { second.next() } else { first.next() };
-            told.extend(next.map(|(told, _)| told));
+            deliveries.extend(next.map(|(delivery, _)| delivery));
         }
-        told.extend(first.chain(second).map(|(told, _)| told));
-        prop_assert!(Anomaly::counted(&told, endless()) <= history.episodes.len());
+        deliveries.extend(first.chain(second).map(|(delivery, _)| delivery));
+        prop_assert!(Anomaly::counted(&deliveries, endless()) <= history.episodes.len());
     }
 }

@@ -1,4 +1,4 @@
-//! What a delivery is answered, by real services on both stores.
+//! The answers to deliveries by real services on both stores.
 
 use std::collections::BTreeMap;
 
@@ -44,7 +44,7 @@ fn delivery(alerts: &[Value]) -> Value {
     json!({"version": "4", "status": "firing", "receiver": "counter", "alerts": alerts})
 }
 
-/// What an alert is answered: its reason, or `counted`.
+/// Returns the answer to an alert: its reason, or `counted`.
 fn answer(alert: &Value) -> String {
     match &alert["reason"] {
         Value::Null => {
@@ -58,7 +58,7 @@ fn answer(alert: &Value) -> String {
     }
 }
 
-/// Posts one delivery, and returns what each of its alerts is answered.
+/// Posts one delivery, and returns the answer to each of its alerts.
 async fn deliver(service: &Service, alerts: &[Value]) -> Vec<String> {
     let posted = service.post(WEBHOOK, &delivery(alerts)).await;
     assert!(posted.status.is_success(), "{}", posted.body);
@@ -96,21 +96,22 @@ async fn one_incident_counts_once_and_says_why_the_others_do_not() {
     for service in services {
         let replicas = Alerts::named("TargetDown");
         // Delivered in the order of their labels.
-        let told = [replicas.firing("b", 55), replicas.firing("a", 60)];
-        assert_eq!(deliver(&service, &told).await, ["same_incident", "counted"]);
+        let delivered = [replicas.firing("b", 55), replicas.firing("a", 60)];
+        assert_eq!(deliver(&service, &delivered).await, ["same_incident", "counted"]);
 
         let pods = Alerts::named("PodCrashLooping");
-        let told: Vec<Value> = (0..10).map(|pod| pods.firing(&format!("p{pod}"), 60)).collect();
-        let answers = deliver(&service, &told).await;
+        let delivered: Vec<Value> =
+            (0..10).map(|pod| pods.firing(&format!("p{pod}"), 60)).collect();
+        let answers = deliver(&service, &delivered).await;
         assert_eq!(answers[0], "counted");
         assert_eq!(answers[1..], ["same_incident"; 9]);
         let now_firing = firing(&service, "PodCrashLooping").await;
         assert_eq!(now_firing, json!({"episodes": 10, "since": pods.ago(60)}));
 
         // Nine pods end, and begin again before the tenth ends.
-        let told: Vec<Value> =
+        let delivered: Vec<Value> =
             (0..9).map(|pod| pods.resolved(&format!("p{pod}"), 60, 40)).collect();
-        assert_eq!(deliver(&service, &told).await, ["resolved"; 9]);
+        assert_eq!(deliver(&service, &delivered).await, ["resolved"; 9]);
         assert_eq!(firing(&service, "PodCrashLooping").await["episodes"], 1);
         assert_eq!(deliver(&service, &[pods.firing("p0", 30)]).await, ["same_incident"]);
         let ends = [pods.resolved("p9", 60, 20), pods.resolved("p0", 30, 20)];
@@ -127,8 +128,8 @@ async fn an_end_and_the_next_beginning_in_one_delivery_are_two_incidents() {
     for service in services {
         let alerts = Alerts::named("Moving");
         assert_eq!(deliver(&service, &[alerts.firing("old", 100)]).await, ["counted"]);
-        let told = [alerts.firing("new", 40), alerts.resolved("old", 100, 50)];
-        assert_eq!(deliver(&service, &told).await, ["counted", "resolved"]);
+        let delivered = [alerts.firing("new", 40), alerts.resolved("old", 100, 50)];
+        assert_eq!(deliver(&service, &delivered).await, ["counted", "resolved"]);
     }
 }
 
@@ -137,29 +138,30 @@ async fn starts_that_move_are_unset_or_ahead_are_of_the_same_episode() {
     let (_redis, services) = on_both_stores(&[]).await;
     for service in services {
         let earlier = Alerts::named("Earlier");
-        let told = [30, 45, 60, 75].map(|ago| earlier.firing("f", ago));
+        let delivered = [30, 45, 60, 75].map(|ago| earlier.firing("f", ago));
         let once = ["counted", "ongoing", "ongoing", "ongoing"];
-        assert_eq!(deliver_each(&service, &told).await, once);
+        assert_eq!(deliver_each(&service, &delivered).await, once);
         let later = Alerts::named("Later");
-        let told = [3_000, 2_000, 1_000, 500].map(|ago| later.firing("f", ago));
-        assert_eq!(deliver_each(&service, &told).await, once);
+        let delivered = [3_000, 2_000, 1_000, 500].map(|ago| later.firing("f", ago));
+        assert_eq!(deliver_each(&service, &delivered).await, once);
         let finely = Alerts::named("Finely");
-        let told = ["10.123456Z", "10.123457Z", "10.123457001Z", "10.123457002Z"].map(|second| {
-            let mut alert = finely.firing("f", 0);
-            alert["startsAt"] = format!("{}{second}", &finely.ago(300)[..17]).into();
-            alert
-        });
-        assert_eq!(deliver_each(&service, &told).await, once);
+        let delivered =
+            ["10.123456Z", "10.123457Z", "10.123457001Z", "10.123457002Z"].map(|second| {
+                let mut alert = finely.firing("f", 0);
+                alert["startsAt"] = format!("{}{second}", &finely.ago(300)[..17]).into();
+                alert
+            });
+        assert_eq!(deliver_each(&service, &delivered).await, once);
         let ahead = Alerts::named("Ahead");
-        let told = [-3_600; 4].map(|ago| ahead.firing("f", ago));
-        assert_eq!(deliver_each(&service, &told).await, once);
+        let delivered = [-3_600; 4].map(|ago| ahead.firing("f", ago));
+        assert_eq!(deliver_each(&service, &delivered).await, once);
         let unset = Alerts::named("Unset");
-        let told = [UNSET, "", "1970-01-01T00:00:00Z", UNSET].map(|start| {
+        let delivered = [UNSET, "", "1970-01-01T00:00:00Z", UNSET].map(|start| {
             let mut alert = unset.firing("f", 0);
             alert["startsAt"] = start.into();
             alert
         });
-        assert_eq!(deliver_each(&service, &told).await, once);
+        assert_eq!(deliver_each(&service, &delivered).await, once);
     }
 }
 
@@ -168,7 +170,7 @@ async fn an_end_may_come_before_its_beginning_and_twice() {
     let (_redis, services) = on_both_stores(&[]).await;
     for service in services {
         let alerts = Alerts::named("Flap");
-        let told = [
+        let delivered = [
             alerts.resolved("f", 120, 100),
             alerts.firing("f", 120),
             alerts.resolved("f", 120, 60),
@@ -176,13 +178,13 @@ async fn an_end_may_come_before_its_beginning_and_twice() {
             alerts.firing("f", 20),
         ];
         let expected = ["resolved", "counted", "resolved", "stale", "counted"];
-        assert_eq!(deliver_each(&service, &told).await, expected);
+        assert_eq!(deliver_each(&service, &delivered).await, expected);
         assert_eq!(frequency(&service, "Flap").await["count_1h"], 2);
     }
 }
 
 #[tokio::test]
-async fn a_flap_that_was_never_told_as_an_end_counts() {
+async fn a_flap_whose_end_was_never_delivered_counts() {
     let (_redis, services) = on_both_stores(&[]).await;
     for service in services {
         let alerts = Alerts::named("Quick");
@@ -206,8 +208,8 @@ async fn a_rule_that_grafana_saves_again_makes_no_new_incident() {
                 let start = number * 1_800;
                 let mut end = alerts.resolved(fingerprint, start, start - 1_790);
                 end["annotations"] = json!({"grafana_state_reason": reason});
-                let told = [alerts.firing(fingerprint, start), end];
-                answers.extend(deliver_each(&service, &told).await);
+                let delivered = [alerts.firing(fingerprint, start), end];
+                answers.extend(deliver_each(&service, &delivered).await);
             }
             let again = answers.iter().filter(|answer| *answer == "counted").count();
             assert!(again <= 1, "{reason}: {answers:?}");
@@ -257,7 +259,7 @@ async fn an_anomaly_that_is_forgotten_begins_anew() {
 }
 
 #[tokio::test]
-async fn other_units_count_each_alert_each_delivery_or_an_end_alone() {
+async fn options_decide_whether_each_alert_each_delivery_or_a_missed_alert_counts() {
     for (option, value, expected) in [
         ("ALERTMANAGER__COUNT", "episode", ["counted", "counted", "ongoing", "resolved"]),
         ("ALERTMANAGER__COUNT", "delivery", ["counted", "counted", "counted", "resolved"]),
@@ -266,23 +268,24 @@ async fn other_units_count_each_alert_each_delivery_or_an_end_alone() {
         let (_redis, services) = on_both_stores(&[(option, value)]).await;
         for service in services {
             let alerts = Alerts::named("Units");
-            let told = [
+            let delivered = [
                 alerts.firing("a", 60),
                 alerts.firing("b", 50),
                 alerts.firing("a", 60),
                 alerts.resolved("b", 50, 40),
             ];
-            assert_eq!(deliver_each(&service, &told).await, expected, "{option}={value}");
+            assert_eq!(deliver_each(&service, &delivered).await, expected, "{option}={value}");
             let missed = Alerts::named("Missed");
-            let told = [missed.resolved("c", 3_000, 2_000), missed.resolved("c", 3_000, 2_000)];
+            let delivered =
+                [missed.resolved("c", 3_000, 2_000), missed.resolved("c", 3_000, 2_000)];
             let first = if option.ends_with("MISSED") { "counted" } else { "resolved" };
-            assert_eq!(deliver_each(&service, &told).await, [first, "resolved"], "{value}");
+            assert_eq!(deliver_each(&service, &delivered).await, [first, "resolved"], "{value}");
         }
     }
 }
 
 #[tokio::test]
-async fn an_alert_that_is_not_heard_of_ends_after_the_configured_time() {
+async fn an_alert_that_is_not_delivered_any_more_ends_after_the_configured_time() {
     let (_redis, services) = on_both_stores(&[("ALERTMANAGER__STALE_AFTER", "1s")]).await;
     for service in services {
         let alerts = Alerts::named("Silent");
@@ -297,7 +300,7 @@ async fn an_alert_that_is_not_heard_of_ends_after_the_configured_time() {
     }
 }
 
-/// Two instances of Alertmanager, each of which delivers to another instance of the service.
+/// Each of two instances of Alertmanager delivers to another instance of the service.
 #[tokio::test]
 async fn an_ha_pair_and_two_instances_on_one_redis_count_each_incident_once() {
     let redis = RedisServer::start();
@@ -309,9 +312,9 @@ async fn an_ha_pair_and_two_instances_on_one_redis_count_each_incident_once() {
             (0..20).map(|pod| alerts.firing(&format!("p{pod}"), start)).collect();
         let ends: Vec<Value> =
             (0..20).map(|pod| alerts.resolved(&format!("p{pod}"), start, start - 100)).collect();
-        for told in [pods, ends] {
+        for delivered in [pods, ends] {
             let [first, second] = &instances;
-            let answers = tokio::join!(deliver(first, &told), deliver(second, &told));
+            let answers = tokio::join!(deliver(first, &delivered), deliver(second, &delivered));
             let answers = [answers.0, answers.1].concat();
             let counted = answers.iter().filter(|answer| *answer == "counted").count();
             let expected = usize::from(!answers.contains(&"resolved".to_owned()));
@@ -322,27 +325,27 @@ async fn an_ha_pair_and_two_instances_on_one_redis_count_each_incident_once() {
 }
 
 #[tokio::test]
-async fn what_is_heard_of_alerts_survives_a_restart() {
+async fn the_state_of_alerts_survives_a_restart() {
     let service = Service::embedded().await;
     let alerts = Alerts::named("Restart");
-    let told = [alerts.firing("a", 60), alerts.firing("b", 50)];
-    assert_eq!(deliver(&service, &told).await, ["counted", "same_incident"]);
+    let delivered = [alerts.firing("a", 60), alerts.firing("b", 50)];
+    assert_eq!(deliver(&service, &delivered).await, ["counted", "same_incident"]);
     let service = service.restart().await;
-    assert_eq!(deliver(&service, &told).await, ["ongoing", "ongoing"]);
+    assert_eq!(deliver(&service, &delivered).await, ["ongoing", "ongoing"]);
     assert_eq!(deliver(&service, &[alerts.firing("c", 40)]).await, ["same_incident"]);
     assert_eq!(firing(&service, "Restart").await["episodes"], 3);
 }
 
-/// The deliveries of an outage: two incidents, the second of two pods.
+/// Makes the deliveries of an outage: two incidents, the second one of two pods.
 async fn deliver_in_outage(service: &Service, alerts: &Alerts) {
-    let told = [
+    let delivered = [
         alerts.firing("a", 300),
         alerts.resolved("a", 300, 200),
         alerts.firing("b", 100),
         alerts.firing("c", 90),
         alerts.firing("b", 100),
     ];
-    for alert in &told {
+    for alert in &delivered {
         let posted = service.post(WEBHOOK, &delivery(std::slice::from_ref(alert))).await;
         assert_eq!(posted.status, 202, "{}", posted.body);
         assert_eq!(posted.body["waiting"], 1, "{}", posted.body);
@@ -355,7 +358,7 @@ async fn deliver_in_outage(service: &Service, alerts: &Alerts) {
 }
 
 #[tokio::test]
-async fn deliveries_of_an_outage_are_decided_when_they_are_carried_out() {
+async fn deliveries_of_an_outage_are_decided_when_they_are_applied() {
     let mut redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;
     redis.kill();
@@ -365,8 +368,8 @@ async fn deliveries_of_an_outage_are_decided_when_they_are_carried_out() {
     healthy_again(&service).await;
     assert_eq!(frequency(&service, "Outage").await["count_1h"], 2);
     assert_eq!(firing(&service, "Outage").await["episodes"], 2);
-    let told = [alerts.firing("b", 100), alerts.resolved("c", 90, 80)];
-    assert_eq!(deliver_each(&service, &told).await, ["ongoing", "resolved"]);
+    let delivered = [alerts.firing("b", 100), alerts.resolved("c", 90, 80)];
+    assert_eq!(deliver_each(&service, &delivered).await, ["ongoing", "resolved"]);
     assert_eq!(service.get("/spool/dead-letters").await.ok(), json!([]));
 }
 
@@ -399,13 +402,13 @@ async fn an_old_alert_that_waits_is_no_dead_letter() {
     assert_eq!(service.get("/spool/dead-letters").await.ok(), json!([]));
 }
 
-/// A failover to a server that has none of it.
+/// The failover is to a server that has none of the alerts.
 #[tokio::test]
-async fn what_a_failover_has_forgotten_of_alerts_is_sent_again() {
+async fn alerts_that_a_failover_has_lost_are_sent_again() {
     let mut redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;
     let alerts = Alerts::named("Failover");
-    let told = [
+    let delivered = [
         alerts.firing("a", 300),
         alerts.firing("b", 290),
         alerts.resolved("a", 300, 200),
@@ -414,7 +417,7 @@ async fn what_a_failover_has_forgotten_of_alerts_is_sent_again() {
         alerts.firing("a", 100),
     ];
     let expected = ["counted", "same_incident", "resolved", "resolved", "counted", "ongoing"];
-    assert_eq!(deliver_each(&service, &told).await, expected);
+    assert_eq!(deliver_each(&service, &delivered).await, expected);
     redis.restart_empty();
     eventually("all of it is sent again", || async {
         let answer = service.get(&format!("/anomalies/{}", key_of("Failover"))).await;
@@ -428,17 +431,17 @@ async fn what_a_failover_has_forgotten_of_alerts_is_sent_again() {
     assert_eq!(deliver_each(&service, &more).await, ["same_incident", "ongoing"]);
 }
 
-/// A plain occurrence is one, whatever alerts say.
+/// A plain occurrence always counts, whatever the alerts do.
 #[tokio::test]
 async fn occurrences_that_are_posted_count_beside_alerts() {
     let (_redis, services) = on_both_stores(&[]).await;
     for service in services {
         let alerts = Alerts::named("Both");
-        let told: Vec<Value> = (0..30).map(|n| alerts.firing(&format!("f{n}"), 60)).collect();
+        let delivered: Vec<Value> = (0..30).map(|n| alerts.firing(&format!("f{n}"), 60)).collect();
         let posts: Vec<Value> = (0..30).map(|_| json!({"alert_name": "Both"})).collect();
         let posts = Value::from(posts);
         let (answers, posted) =
-            tokio::join!(deliver_each(&service, &told), service.post("/anomalies", &posts));
+            tokio::join!(deliver_each(&service, &delivered), service.post("/anomalies", &posts));
         assert!(posted.ok().as_array().unwrap().iter().all(|each| each["counted"] == true));
         let mut by_answer = BTreeMap::<String, usize>::new();
         answers.into_iter().for_each(|answer| *by_answer.entry(answer).or_default() += 1);

@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 
 use super::{
     histories::{Timed, alert, alert_of_delivery, any_steps, at, order, timed},
-    naive::{Naive, State, Told},
+    naive::{Delivery, Naive, State},
     rules::policies,
 };
 use crate::support::{
@@ -33,7 +33,7 @@ pub(crate) fn name(outcome: RecordOutcome) -> &'static str {
     }
 }
 
-/// An occurrence that is no alert, which makes the anomaly known.
+/// Returns an occurrence that is no alert, which makes the anomaly known.
 fn plain(key: u64, now: i64) -> Occurrence {
     occurrence(key, &format!("plain-{now}"), at(now))
 }
@@ -42,16 +42,16 @@ async fn record(
     fixture: &mut impl Fixture,
     policy: AlertPolicy,
     (key, now): (u64, i64),
-    batch: &mut Vec<Told>,
+    batch: &mut Vec<Delivery>,
     naive: &mut Naive,
 ) {
     let of_delivery = policy.count == CountBy::Delivery;
     let make = if of_delivery { alert_of_delivery } else { alert };
-    let alerts: Vec<Occurrence> = batch.iter().map(|told| make(key, *told)).collect();
+    let alerts: Vec<Occurrence> = batch.iter().map(|delivery| make(key, *delivery)).collect();
     let before = naive.counted;
     let results = fixture.store().record(at(now).into(), alerts).await;
-    for (told, result) in batch.drain(..).zip(results) {
-        assert_eq!(name(result.unwrap().outcome), naive.tell(told), "{told:?}");
+    for (delivery, result) in batch.drain(..).zip(results) {
+        assert_eq!(name(result.unwrap().outcome), naive.deliver(delivery), "{delivery:?}");
     }
     assert!(naive.counted >= before);
 }
@@ -69,7 +69,7 @@ async fn compare(
     for (number, (now, step)) in steps.iter().enumerate() {
         last = *now;
         match step {
-            Timed::Tell(told) => batch.push(*told),
+            Timed::Deliver(delivery) => batch.push(*delivery),
             Timed::Mark => {
                 record(fixture, policy, (key, last), &mut batch, &mut naive).await;
                 let mark = fix_mark(key, &format!("mark-{number}"), at(*now));
@@ -127,19 +127,19 @@ fn a_cluster_counts_alerts_as_the_reference() {
     check::<ClusterFixture>(25);
 }
 
-/// More alerts of an anomaly than are remembered.
+/// Compares a store with the reference for more alerts of an anomaly than are remembered.
 async fn the_limit_of_alerts_is_that_of_the_reference<F: Fixture>() {
     let mut fixture = F::new().await;
     let policy = keeping(1).alerts;
-    let tell = |alert, starts, delivered, state| {
-        (delivered, Timed::Tell(Told { alert, starts: Some(starts), delivered, state }))
+    let deliver = |alert, starts, delivered, state| {
+        (delivered, Timed::Deliver(Delivery { alert, starts: Some(starts), delivered, state }))
     };
     let ended = |ends| State::Resolved { ends: Some(ends) };
-    let mut steps: Vec<_> = (0..1_020).map(|n| tell(n, 0, 10, State::Firing)).collect();
-    steps.extend((500..520).map(|n| tell(n, 0, i64::from(1_000 - n), ended(20))));
-    steps.extend((2_000..2_025).map(|n| tell(n, 600, 610, State::Firing)));
-    steps.extend((0..1_020).map(|n| tell(n, 0, 700, ended(650))));
-    steps.extend((3_000..3_010).map(|n| tell(n, 800, 810, State::Firing)));
+    let mut steps: Vec<_> = (0..1_020).map(|n| deliver(n, 0, 10, State::Firing)).collect();
+    steps.extend((500..520).map(|n| deliver(n, 0, i64::from(1_000 - n), ended(20))));
+    steps.extend((2_000..2_025).map(|n| deliver(n, 600, 610, State::Firing)));
+    steps.extend((0..1_020).map(|n| deliver(n, 0, 700, ended(650))));
+    steps.extend((3_000..3_010).map(|n| deliver(n, 800, 810, State::Firing)));
     compare(&mut fixture, policy, 1, &steps, 200).await;
 }
 

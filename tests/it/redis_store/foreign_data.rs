@@ -1,4 +1,4 @@
-//! What other writers leave in keys of an anomaly never makes a counted event a fault.
+//! Data of other writers in an anomaly's keys never make a counted event a fault.
 
 use anomaly_counter::{domain::AnomalyKey, store::RecordOutcome};
 

@@ -1,4 +1,4 @@
-//! How a server is known to be the same as before, and what makes a store suspect that it is not.
+//! The identity of a server: signs that it may be another one than before, and the check of them.
 
 use std::sync::{
     Arc,
@@ -65,7 +65,7 @@ async fn a_server_that_was_restarted_or_was_a_replica_has_another_identity() {
     assert_ne!(identity(&store).await, restarted);
 }
 
-/// An address that leads new connections to another server when it is told to, as a virtual one.
+/// An address that can lead new connections to another server, as a virtual IP address does.
 struct Address {
     url: String,
     target: Arc<AtomicU16>,
@@ -92,7 +92,7 @@ impl Address {
 
 /// The address leads to a successor, and the connections to the demoted master stay open.
 #[tokio::test]
-async fn a_master_that_is_demoted_in_place_is_left_for_the_one_that_the_address_leads_to() {
+async fn after_a_master_is_demoted_in_place_the_store_connects_to_its_successor() {
     let (demoted, successor) = (RedisServer::start(), RedisServer::start());
     let address = Address::of(demoted.port()).await;
     let (store, now) = (store_at(&address.url).await, start_of_tests());

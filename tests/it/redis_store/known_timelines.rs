@@ -1,6 +1,6 @@
-//! What a store on Redis answers by what it remembers of a timeline is what it would answer if it
-//! read everything: random writes through two instances, an older writer beside them, restarts, and
-//! hands that delete keys and events.
+//! The answers that a store on Redis gives from remembered timelines equal those after reading
+//! everything: with random writes through two instances, an older writer beside them, restarts, and
+//! deletions of keys and events by hand.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ enum Step {
     Mark(usize, u64),
     Unmark(usize, u64),
     Forget(usize, u64),
-    /// Lets the clock run on, in microseconds.
+    /// Moves the clock forward, in microseconds.
     Wait(i64),
     Restart(usize),
 }
@@ -127,7 +127,7 @@ impl Instances {
     }
 }
 
-/// Compares what was there before an occurrence with what a reader saw then.
+/// Compares the stats before an occurrence with those that a reader saw then.
 fn compare_with_before(recorded: &Recorded, before: Option<&AnomalyStats>) {
     assert_eq!(recorded.previous_count_24h, before.map_or(0, |stats| stats.counts.day));
     if recorded.stats.fixed_at.is_some() {
@@ -192,7 +192,7 @@ async fn run(instances: &mut Instances, other: &OtherClient, steps: &[Step]) {
 }
 
 #[test]
-fn what_is_remembered_changes_no_answer() {
+fn remembered_timelines_change_no_answer() {
     let runtime = Runtime::new().unwrap();
     let server = RedisServer::start();
     let mut instances = runtime.block_on(Instances::on(server.url()));
@@ -207,7 +207,7 @@ fn what_is_remembered_changes_no_answer() {
         .unwrap();
 }
 
-/// The number of keys of each call of a script that a server is sent while `work` runs.
+/// Returns the number of keys of each script call that a server receives while `work` runs.
 async fn keys_of_calls(server: &RedisServer, work: impl Future<Output = ()>) -> Vec<u32> {
     let mut monitor = TcpStream::connect(("127.0.0.1", server.port())).await.unwrap();
     monitor.write_all(b"MONITOR\r\n").await.unwrap();

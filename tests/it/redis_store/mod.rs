@@ -1,5 +1,5 @@
-//! The store on Redis without a service: what a real server refuses, what a user may call, what
-//! other writers leave behind, and how a server is known to be the same as before.
+//! The store on Redis without a service: refusals of a real server, permissions of a user, data of
+//! other writers, and the identity of a server.
 
 mod foreign_data;
 mod identity;
@@ -20,17 +20,17 @@ use crate::support::{actor, connect, eventually, keeping, occurrence};
 const BUSY: u64 = 0xb119_b2ed_aa9f_b08c;
 const QUIET: u64 = 0x07;
 
-/// A store on one server, which keeps ten events of an anomaly exactly.
+/// Opens a store on one server, which keeps ten events of an anomaly exactly.
 async fn store_at(url: &str) -> Arc<dyn Store> {
     store_keeping(10, url).await
 }
 
-/// A store on one server, which keeps this many events of an anomaly exactly.
+/// Opens a store on one server, which keeps this many events of an anomaly exactly.
 pub(crate) async fn store_keeping(exact_events: u32, url: &str) -> Arc<dyn Store> {
     connect(url, keeping(exact_events)).await
 }
 
-/// A hundred events of the busy anomaly, of which ninety or so are rolled up.
+/// Records a hundred events of the busy anomaly, of which about ninety are rolled up.
 async fn roll_up(store: &Arc<dyn Store>, now: Timestamp) {
     let events = (0..100).map(|n| occurrence(BUSY, &n.to_string(), now.minus_seconds(3_000 - n)));
     for outcome in outcomes(store, now, events.collect()).await {
@@ -38,7 +38,7 @@ async fn roll_up(store: &Arc<dyn Store>, now: Timestamp) {
     }
 }
 
-/// An event that is older than the newest rolled-up one.
+/// Returns an event that is older than the newest rolled-up one.
 fn late(now: Timestamp, id: &str) -> Occurrence {
     occurrence(BUSY, id, now.minus_seconds(3_500))
 }
@@ -52,7 +52,7 @@ async fn outcomes(
     results.into_iter().map(|result| result.map(|recorded| recorded.outcome)).collect()
 }
 
-/// The number of events within 30 days.
+/// Returns the number of events within 30 days.
 async fn count(store: &Arc<dyn Store>, now: Timestamp, key: u64) -> u64 {
     let stats = store.stats(now.into(), vec![AnomalyKey::from_bits(key)]).await.pop().unwrap();
     stats.unwrap().map_or(0, |stats| stats.counts.month)

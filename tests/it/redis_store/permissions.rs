@@ -18,10 +18,11 @@ const RULE: &str = "~anomaly:* +evalsha +eval +del +exists +expire +get +hdel +h
                     +pttl +set +time +ttl +zadd +zcard +zcount +zrange +zrangebyscore +zrem \
                     +zremrangebyrank +zremrangebyscore +zrevrangebyscore +zrevrank +zscore";
 
-/// What lists need beside it.
+/// The further permissions that lists need.
 const LISTS_RULE: &str = "+scan +xadd +xread";
 
-/// What a cluster needs beside it: the map of its slots. (ASKING is for slots that are moving.)
+/// The further permissions on a cluster: the map of its slots. (ASKING is for slots that are
+/// moving.)
 const CLUSTER_RULE: &str = "+cluster|slots +asking";
 
 fn url(redis: &RedisServer) -> String {

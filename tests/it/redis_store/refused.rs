@@ -13,14 +13,14 @@ use super::{BUSY, QUIET, attempt, count, late, outcomes, roll_up, store_at, take
 use crate::{
     incidents::{
         histories::alert,
-        naive::{State, Told},
+        naive::{Delivery, State},
     },
     support::{
         OtherClient, RedisServer, eventually, fix_mark, fix_removal, occurrence, start_of_tests,
     },
 };
 
-/// The faults of each kind of write, in the order in which they were sent.
+/// Returns the fault of each kind of write, in the order in which they were sent.
 async fn faults(store: &Arc<dyn Store>, now: Timestamp) -> Vec<StoreError> {
     let batch = vec![late(now, "late"), occurrence(QUIET, "new", now), late(now, "later")];
     let mut faults: Vec<_> =
@@ -112,7 +112,7 @@ async fn every_write_waits_while_scripts_are_denied() {
 
 #[tokio::test]
 async fn every_write_waits_while_no_snapshot_can_be_saved() {
-    // No file can be made there, whoever the user is.
+    // No file can be created there by any user.
     let options = ["--dir", "/proc"];
     let redis = RedisServer::start_with(&options);
     let client = redis.client().await;
@@ -139,7 +139,7 @@ async fn every_write_waits_while_no_snapshot_can_be_saved() {
     assert_eq!(count(&store, now, BUSY).await, 101);
 }
 
-/// Each command of the script alone: what it has written before the refusal is neither lost nor
+/// Each command of the script is refused alone: the writes before the refusal are neither lost nor
 /// counted twice.
 #[tokio::test]
 async fn a_script_that_is_refused_half_way_loses_nothing_and_doubles_nothing() {
@@ -191,7 +191,7 @@ async fn a_script_that_is_refused_half_way_loses_nothing_and_doubles_nothing() {
     }
 }
 
-/// As above, for alerts of one incident.
+/// The same as above, for alerts of one incident.
 #[tokio::test]
 async fn alerts_that_are_refused_half_way_count_once() {
     let redis = RedisServer::start();
@@ -199,13 +199,13 @@ async fn alerts_that_are_refused_half_way_count_once() {
     let (store, now) = (store_at(&redis.url()).await, start_of_tests());
     let denied = ["zadd", "hmget", "hgetall", "hlen", "hset", "hexists", "hsetnx", "expire", "ttl"];
     for (key, command) in (1..).zip(denied) {
-        let told = |alert: u16| Told {
+        let delivery = |alert: u16| Delivery {
             alert,
             starts: Some(i64::from(alert)),
             delivered: 60,
             state: State::Firing,
         };
-        let alerts: Vec<_> = (0..20).map(|n| alert(key, told(n))).collect();
+        let alerts: Vec<_> = (0..20).map(|n| alert(key, delivery(n))).collect();
         client.run(&["ACL", "SETUSER", "default", &format!("-{command}")]).await;
         let refused = outcomes(&store, now, alerts.clone()).await;
         client.run(&["ACL", "SETUSER", "default", "+@all"]).await;

@@ -1,4 +1,4 @@
-//! What a file may hold, and how large it may be.
+//! The permitted contents and sizes of files.
 
 use std::fs;
 
@@ -8,10 +8,10 @@ const MAX_LINES: usize = 500;
 const MAX_COLUMNS: usize = 100;
 const MAX_BYTES: u64 = 512 * 1024;
 
-/// Files that a program has written, or is given as they are: they may be binary and large.
+/// Files that a program has written or reads unchanged: they may be binary and large.
 const DATA: [&str; 3] = ["tests/data/", "fuzz/corpus/", PICTURES];
 
-/// What `make screenshots` writes.
+/// The folder that `make screenshots` writes to.
 const PICTURES: &str = "docs/pictures/";
 const MAX_PICTURE_BYTES: usize = 150 << 10;
 const MAX_PICTURES_BYTES: usize = 600 << 10;
@@ -65,8 +65,8 @@ fn lines_end_at_100_columns() {
     assert!(too_long.is_empty(), "{} lines:\n{}", too_long.len(), too_long.join("\n"));
 }
 
-/// Whether a line can't be broken at a blank: one word of it, such as a URL or JSON in a raw
-/// string, leaves no room for another in half of the columns.
+/// Returns true if a line can't be broken at a blank: one word of it, such as a URL or JSON in a
+/// raw string, takes more than three quarters of the columns.
 fn is_unbreakable(line: &str) -> bool {
     line.split_whitespace().any(|word| word.chars().count() > MAX_COLUMNS * 3 / 4)
 }

@@ -51,7 +51,7 @@ fn absolute<'a>(module: &ItemPath<'a>, path: &ItemPath<'a>) -> Option<ItemPath<'
     Some(base)
 }
 
-/// What a folder's modules import of each other: by name, each with the path that says so.
+/// The imports between a folder's modules: by name, each with the path that imports it.
 type Edges<'a> = BTreeMap<&'a str, BTreeMap<&'a str, String>>;
 
 fn edges<'a>(folder: &ItemPath<'a>, modules: &'a [Module<'a>], at_door: &[&str]) -> Edges<'a> {
@@ -93,7 +93,7 @@ fn edges<'a>(folder: &ItemPath<'a>, modules: &'a [Module<'a>], at_door: &[&str])
     edges
 }
 
-/// The module of a folder from which its `mod.rs` has a name.
+/// Returns the module of a folder from which its `mod.rs` re-exports a name.
 fn re_exported<'a>(
     folder: &ItemPath<'a>,
     door: &Module<'a>,
@@ -112,7 +112,7 @@ fn is_imported(door: &Module<'_>, name: &str) -> bool {
     door.imports.iter().any(|import| import.last() == Some(&name))
 }
 
-/// A way from a module through imports back to itself, or to the folder's door.
+/// Returns a path from a module through imports back to itself, or to the folder's door.
 fn upward<'a>(edges: &Edges<'a>) -> Option<Vec<String>> {
     fn walk<'a>(
         edges: &Edges<'a>,

@@ -30,7 +30,7 @@ fn position(module: &str) -> Option<usize> {
 }
 
 #[test]
-fn they_run_from_right_to_left() {
+fn imports_between_root_modules_run_from_right_to_left() {
     let mut seen = 0;
     for Source { path, text } in Source::all("src/", &["rs"]) {
         let module = path["src/".len()..].split('/').next().unwrap().trim_end_matches(".rs");

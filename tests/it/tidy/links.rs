@@ -1,4 +1,4 @@
-//! Links in documents, and paths that documents and scripts name, lead somewhere.
+//! Links in documents, and paths that documents and scripts name, exist.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ const FOLDERS: [&str; 10] = [
     "tests/",
 ];
 
-/// The lines of a document that are not code.
+/// Returns the lines of a document that are not code.
 fn prose(text: &str) -> impl Iterator<Item = &str> {
     let mut is_code = false;
     text.lines().filter(move |line| {
@@ -28,14 +28,14 @@ fn prose(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// A line in two: its text without code spans, and the code spans.
+/// Splits a line into its text without code spans, and the code spans.
 fn code_spans(line: &str) -> (String, Vec<&str>) {
     let parts: Vec<&str> = line.split('`').collect();
     let text = parts.iter().step_by(2).copied().collect::<Vec<_>>().join("``");
     (text, parts.into_iter().skip(1).step_by(2).collect())
 }
 
-/// The targets of `[text](target)` and `[name]: target`.
+/// Returns the targets of `[text](target)` and `[name]: target`.
 fn targets(document: &str) -> Vec<String> {
     let mut targets = Vec::new();
     for line in prose(document) {
@@ -53,7 +53,7 @@ fn targets(document: &str) -> Vec<String> {
     targets
 }
 
-/// The anchors of a document's headings, as GitHub makes them.
+/// Returns the anchors of a document's headings, as GitHub makes them.
 fn anchors(document: &str) -> BTreeSet<String> {
     let mut anchors = BTreeSet::new();
     for heading in prose(document).filter(|line| line.starts_with('#')) {
@@ -89,7 +89,7 @@ fn links_in_documents_resolve() {
     assert!(seen > 5, "only {seen} links are seen");
 }
 
-/// The words of a text that name a file or folder of the project.
+/// Returns the words of a text that name a file or folder of the project.
 fn named_paths(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| c.is_whitespace() || "\"'`(),;:=|<>".contains(c))
         .map(|word| word.trim_start_matches("./").trim_end_matches(['.', '/']))
@@ -99,7 +99,7 @@ fn named_paths(text: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn paths_in_documents_are_there() {
+fn paths_in_documents_exist() {
     for Source { path, text } in Source::all("", &["md"]) {
         for line in prose(&text) {
             for span in code_spans(line).1 {
@@ -112,7 +112,7 @@ fn paths_in_documents_are_there() {
 }
 
 #[test]
-fn paths_in_commands_are_there() {
+fn paths_in_commands_exist() {
     let mut sources = Source::all("", &["sh", "yaml"]);
     sources.extend(["Makefile", "Dockerfile", ".ci/run"].map(Source::read));
     sources.retain(|source| !source.path.starts_with("deploy/"));

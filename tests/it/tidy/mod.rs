@@ -12,7 +12,7 @@ use std::{
     process::Command,
 };
 
-/// Folders that hold no sources: they are skipped where git can't say what is tracked.
+/// Folders without sources, which are skipped if git can't list the tracked files.
 const GENERATED: [&str; 7] =
     [".git", "target", "data", "bench/results", "fuzz/target", "fuzz/artifacts", "fuzz/grown"];
 
@@ -32,7 +32,7 @@ impl Source {
         Self { path: path.to_owned(), text: text.unwrap_or_else(|e| panic!("{path}: {e}")) }
     }
 
-    /// All project files with one of these extensions, under a folder or `""`.
+    /// Returns all project files with one of these extensions, under a folder or `""`.
     fn all(folder: &str, extensions: &[&str]) -> Vec<Self> {
         let mut paths = project_files();
         paths.retain(|path| {
@@ -43,8 +43,8 @@ impl Source {
     }
 }
 
-/// The paths of all files of the project: those that git tracks or, in a source archive without
-/// git, all that are there.
+/// Returns the paths of all files of the project: those that git tracks or, in a source archive
+/// without git, all files.
 fn project_files() -> Vec<String> {
     let files = tracked_files().unwrap_or_else(|| files_in(root()));
     assert!(files.len() > 100, "only {} files are seen", files.len());
@@ -80,7 +80,7 @@ fn files_in(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn without_git_the_same_files_are_seen() {
+fn without_git_the_same_files_are_found() {
     let all = files_in(root());
     for tracked in project_files() {
         assert!(all.contains(&tracked), "{tracked}");

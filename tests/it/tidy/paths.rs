@@ -1,10 +1,11 @@
-//! Reads which paths of the crate a source names.
+//! Finds the paths of the crate that a source names.
 
 /// The path of a module or an item: `["crate", "counter", "HealthState"]`.
 pub(super) type ItemPath<'a> = Vec<&'a str>;
 
-/// All paths in a source that begin with `crate::`, `super::` or `self::`, with lists in braces
-/// written out. The unit tests at the end of a file are left out: `super` is the file itself there.
+/// Returns all paths in a source that begin with `crate::`, `super::` or `self::`, with lists in
+/// braces expanded. The unit tests at the end of a file are left out: `super` is the file itself
+/// there.
 pub(super) fn paths_in(source: &str) -> Vec<ItemPath<'_>> {
     let source = source.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
     let mut paths = Vec::new();
@@ -31,7 +32,7 @@ fn line_starts(source: &str) -> impl Iterator<Item = usize> {
     std::iter::once(0).chain(after_breaks).filter(|start| *start < source.len())
 }
 
-/// Reads `a::b::{c, d::e}` and returns how many bytes it takes.
+/// Reads `a::b::{c, d::e}`, and returns the number of bytes that it takes.
 fn tree<'a>(text: &'a str, prefix: &mut ItemPath<'a>, paths: &mut Vec<ItemPath<'a>>) -> usize {
     let depth = prefix.len();
     let mut at = 0;
@@ -71,7 +72,7 @@ fn tree<'a>(text: &'a str, prefix: &mut ItemPath<'a>, paths: &mut Vec<ItemPath<'
 }
 
 #[test]
-fn lists_in_braces_are_written_out() {
+fn lists_in_braces_are_expanded() {
     let source = "use crate::{\n    counter::{A, b::C as D},\n    store::*,\n};\nuse super::x::Y;\n\
                   // crate::not::this\nfn f() { crate::http::g() }\n";
     let paths: Vec<String> = paths_in(source).iter().map(|path| path.join("::")).collect();

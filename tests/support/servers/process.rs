@@ -10,14 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a server may take to start. An idle machine needs less than a second.
+/// Maximum time of a server's start. An idle machine needs less than a second.
 pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(120);
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Below the range from which Linux takes the ports of outgoing connections: a client that keeps
-/// trying to reach a stopped server must not get the server's own port.
+/// Range of ports, below that from which Linux takes the ports of outgoing connections: a client
+/// that keeps trying to reach a stopped server must not get the server's own port.
 const PORTS: std::ops::Range<u16> = 18_000..32_000;
-/// How many ports are tried when another process takes the chosen one first.
+/// Number of ports that are tried if another process takes the chosen one first.
 const START_ATTEMPTS: usize = 10;
 
 /// A running program.
@@ -48,7 +48,7 @@ impl Process {
         Ok(Self { program, child, log })
     }
 
-    /// Starts `command` so that it also ends when this thread ends, however that happens.
+    /// Starts `command` so that it also ends when this thread ends for any reason.
     pub(crate) fn spawn_with_parent(command: &Command, dir: &Path) -> io::Result<Self> {
         let mut process = Self::spawn(&mut ending_with_parent(command), dir)?;
         process.program = command.get_program().to_string_lossy().into_owned();
@@ -73,7 +73,7 @@ impl Process {
         Err(io::Error::other(format!("{} does not start: {}", self.program, self.log())))
     }
 
-    /// The exit status, if the process has ended.
+    /// Returns the exit status, if the process has ended.
     pub(crate) fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
         self.child.try_wait()
     }
@@ -101,7 +101,7 @@ impl Process {
         Err(io::Error::other(format!("{} does not take {signal}", self.program)))
     }
 
-    /// One of the memory sizes in proc_pid_status(5), such as `VmRSS:`, in bytes.
+    /// Returns one of the memory sizes in proc_pid_status(5), such as `VmRSS:`, in bytes.
     pub(crate) fn memory_bytes(&self, size: &str) -> io::Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
         let line = status.lines().find(|line| line.starts_with(size));
@@ -120,8 +120,9 @@ impl Drop for Process {
     }
 }
 
-/// The same command, killed by Linux when the thread that starts it ends: `Drop` does not run in a
-/// tool that is killed itself. setpriv(1) does it, because prctl(2) would be unsafe code.
+/// Returns the same command, killed by Linux when the thread that starts it ends: `Drop` does not
+/// run in a tool that is killed itself. setpriv(1) is used because a call of prctl(2) would be
+/// unsafe code.
 pub(crate) fn ending_with_parent(command: &Command) -> Command {
     let mut wrapped = Command::new("setpriv");
     wrapped.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program());
@@ -130,12 +131,12 @@ pub(crate) fn ending_with_parent(command: &Command) -> Command {
     wrapped
 }
 
-/// Whether something accepts connections on a port of 127.0.0.1.
+/// Returns true if something accepts connections on a port of 127.0.0.1.
 pub(crate) fn listens_on(port: u16) -> bool {
     TcpStream::connect(("127.0.0.1", port)).is_ok()
 }
 
-/// Different ports of 127.0.0.1 on which nothing listens at this moment.
+/// Returns different ports of 127.0.0.1 on which nothing listens at this moment.
 pub(crate) fn free_ports(count: usize) -> Vec<u16> {
     let mut listeners = Vec::new();
     while listeners.len() < count {

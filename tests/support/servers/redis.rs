@@ -4,7 +4,8 @@ use std::{io, process::Command};
 
 use super::process::Process;
 
-/// A server on a port of 127.0.0.1 that keeps nothing on disk, unless `options` say otherwise.
+/// Returns the command of a server on a port of 127.0.0.1 that keeps nothing on disk, unless
+/// `options` say otherwise.
 pub(crate) fn redis_command(port: u16, options: &[String]) -> Command {
     let mut command = Command::new("redis-server");
     command
