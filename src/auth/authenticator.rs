@@ -22,7 +22,7 @@ use crate::{domain::Timestamp, telemetry::LogSource};
 /// An admitted caller.
 #[derive(Clone, Debug, Default)]
 pub struct Caller {
-    /// `None` where no token is required.
+    /// `None` if no token is required.
     token: Option<Arc<Token>>,
     address: Option<Arc<str>>,
 }
@@ -33,7 +33,7 @@ impl Caller {
         Self { token: None, address }
     }
 
-    /// Returns the name of the caller's token; `None` where no token is required.
+    /// Returns the name of the caller's token; `None` if no token is required.
     pub fn name(&self) -> Option<&str> {
         self.token.as_ref().map(|token| token.config.name.as_str())
     }

@@ -54,7 +54,7 @@ impl AuthFailure {
 pub struct AuthError {
     /// The reason.
     pub failure: AuthFailure,
-    /// The name of the token; empty where no token is known.
+    /// The name of the token; empty if no token is known.
     pub token_name: String,
     /// The scope that the call takes.
     pub needed: Scope,

@@ -1,5 +1,5 @@
-//! Authentication: callers show a token, of which only the digest is kept. It knows nothing of
-//! HTTP.
+//! Authentication: callers send a token, of which only the digest is stored. This module is
+//! independent of HTTP.
 
 mod authenticator;
 mod config;

@@ -40,7 +40,7 @@ pub struct SignedDelivery {
     pub(super) secret: WebhookSecret,
     /// Hex digits.
     pub(super) signature: String,
-    /// Unix seconds, as Grafana wrote them; absent where no time is signed.
+    /// Unix seconds, as Grafana wrote them; absent if no time is signed.
     pub(super) time: Option<String>,
 }
 

@@ -21,7 +21,8 @@ const TICK: Duration = Duration::from_secs(2);
 /// Maximum number of rows that are announced in a tick, and in one announcement.
 const NEWS_OF_TICK: usize = 10_000;
 const NEWS_AT_ONCE: usize = 1_000;
-/// Time without an answer after which announcements may have left the stream unread.
+/// Time without an answer after which announcements may have left the stream unread: the stream
+/// keeps them for five minutes.
 const MISSED_AFTER: Duration = Duration::from_secs(4 * 60);
 /// Maximum number of anomalies that are read again in a tick: 200 a second.
 const READ_OF_TICK: usize = 400;
@@ -35,7 +36,8 @@ const DENIED_TICKS: u32 = 30;
 /// Maximum number of instances whose last announcement is remembered. Beyond it, all of them are
 /// forgotten.
 const MAX_HEARD: usize = 1_000;
-/// Number of ticks for which the identity of a server is asked for after a reconnection.
+/// Maximum number of ticks in which the identities of all servers are requested after a possible
+/// failover. After that, those that are known are enough.
 const MAX_IDENTITY_TICKS: u32 = 15;
 
 pub(super) struct Feed {

@@ -24,7 +24,7 @@ pub struct Listed {
     pub is_settled: bool,
     /// The rule that it is judged by.
     pub rule: RuleRef,
-    /// Its firing alerts, as far as they are known.
+    /// Its firing alerts, if they are known.
     pub firing: Option<Firing>,
 }
 

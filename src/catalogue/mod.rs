@@ -207,7 +207,7 @@ impl Catalogue {
         self.shared.as_ref()?.rows.signature(key)
     }
 
-    /// Returns the rule of an anomaly, as far as its fields are known here.
+    /// Returns the rule of an anomaly, if its fields are known here.
     pub(crate) fn rule(&self, key: AnomalyKey) -> RuleRef {
         let rules = self.rules.in_force();
         // Most rules are known by the anomaly's key, which needs no texts.

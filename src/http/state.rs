@@ -26,7 +26,7 @@ pub struct SharedState {
     pub authenticator: Arc<Authenticator>,
     /// Renders `/metrics`.
     pub recorder: Arc<Recorder>,
-    /// Maps what is posted to the fields that identify an anomaly.
+    /// Maps posted fields and labels to the fields that identify an anomaly.
     pub keys: Arc<KeyMapping>,
     /// The section `anomaly` of the configuration.
     pub anomaly: AnomalyConfig,

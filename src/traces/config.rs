@@ -11,7 +11,7 @@ use url::{Host, Url};
 pub struct TracesConfig {
     /// The collector's URL for OTLP over HTTP; absent for no traces.
     pub endpoint: Option<TracesEndpoint>,
-    /// The ratio of requests that are traced where the caller does not decide.
+    /// The ratio of requests that are traced if the caller does not decide.
     pub sample_ratio: SampleRatio,
 }
 

@@ -50,7 +50,7 @@ impl Machine {
         .into()
     }
 
-    /// Makes every fsync wait from now on, or lets them go on.
+    /// Makes every fsync hang from now on, or lets them continue.
     pub(crate) fn stall(&self, is_stalled: bool) {
         let file = self.dir.path().join("stalled");
         if is_stalled { fs::write(file, "") } else { fs::remove_file(file) }.unwrap();

@@ -257,7 +257,7 @@ impl Instance {
         }
     }
 
-    /// The file that holds what the instance has acknowledged.
+    /// Returns the file that holds the acknowledged writes of the instance.
     fn file(&self) -> PathBuf {
         let name = if self.machine.is_some() { "anomalies.redb" } else { "spool.redb" };
         self.service().data_dir().join(name)

@@ -169,8 +169,8 @@ async fn a_master_lost_for_good_degrades_only_its_own_anomalies_until_its_replic
         writes.iter().partition(|write| masters[write.anomaly] == 1);
     assert!(lost.iter().any(|write| write.is_degraded), "the outage was seen");
     assert!(!others.iter().any(|write| write.is_degraded), "the others were never degraded");
-    // Callers take turns through all anomalies: if they had to wait for the lost master, none would
-    // go on.
+    // Callers take turns through all anomalies: if they had to wait for the lost master, all of
+    // them would stop.
     let meanwhile = lost_at..promoted_at;
     let went_on = |writes: &[&Write]| {
         writes.iter().filter(|write| meanwhile.contains(&write.position)).count()

@@ -30,7 +30,7 @@ async fn is_unknown(service: &Service) {
     }
 }
 
-/// Records the first event again, and checks that the anomaly begins anew.
+/// Records the first event again, and checks that the anomaly begins again from zero.
 async fn begins_anew(service: &Service) {
     let counted = service.post("/anomalies", &crash()).await.ok();
     assert_eq!(counted["counted"], true, "{counted}");

@@ -126,7 +126,7 @@ async fn send(service: &Service, bytes: &[u8], more: &[u8], pace: Duration) -> S
     let (mut reader, mut writer) = stream.into_split();
     let answer = async {
         let mut answer = Vec::new();
-        // A reset leaves what was read before it.
+        // A reset does not discard the bytes that were read before it.
         let _ = reader.read_to_end(&mut answer).await;
         String::from_utf8_lossy(&answer).into_owned()
     };
@@ -156,9 +156,9 @@ const NO_HTTP: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n";
 const AT_ONCE: Duration = Duration::ZERO;
 const SLOWLY: Duration = Duration::from_millis(100);
 
-/// The bytes that are sent first, those that are repeated, at which pace, and the possible
-/// statuses. 0 stands for no answer: the client has not sent a whole request, or it goes on sending
-/// and gets a reset.
+/// A hostile client: the bytes that are sent first, those that are repeated, their pace, and the
+/// possible statuses. 0 stands for no answer: the client has not sent a whole request, or it goes
+/// on sending and gets a reset.
 type HostileClient<'a> = (&'a [u8], &'a [u8], Duration, &'a [u16]);
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::key_properties::{ALPHABET, any_text, is_made_of, mapped, mapping};
 
-/// Splits a text into runs of letters and digits, and what is between them.
+/// Splits a text into runs of letters and digits, and the text between them.
 fn words(text: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     for c in text.chars() {

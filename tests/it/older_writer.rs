@@ -94,7 +94,7 @@ async fn the_data_of_the_older_service_are_read_in_place() {
     assert_eq!(repairs["actions"][0]["success"], 1);
     assert_eq!(repairs["attempts"][0]["timestamp"], now.minus_seconds(100).to_string());
 
-    // Both services go on from there.
+    // Both services continue from there.
     assert_eq!(service.post("/anomalies", &crash()).await.ok()["count_30d"], 5);
     let at = python_float(wall_clock());
     other.run(&["ZADD", &name("timeline"), &at, &at]).await;

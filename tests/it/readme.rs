@@ -41,7 +41,7 @@ fn without_times(value: Value) -> Value {
     }
 }
 
-/// Runs commands, with the service in place of the document's. Returns what they print.
+/// Runs commands, with the service in place of the document's. Returns their output.
 fn run(service: &Service, commands: &str) -> String {
     let script = format!(
         "set -eo pipefail; curl() {{ command curl -S --fail-with-body \"$@\"; }}\n\

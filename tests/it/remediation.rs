@@ -1,4 +1,5 @@
-//! The script in `examples/remediation`, which repairs what the service says may be repaired.
+//! The script in `examples/remediation`, which repairs an anomaly as long as the service permits
+//! it.
 
 use std::{
     fs::{self, File},

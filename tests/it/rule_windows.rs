@@ -170,7 +170,7 @@ async fn elements_of_one_batch_have_the_windows_of_their_own_rules(fixture: impl
             stats.extra.iter().map(|extra| (extra.seconds, extra.count)).collect()
         })
         .collect();
-    // Within 6 hours there could be two at the most, which is too few for that rule.
+    // Within 6 hours there can be at most two, which is too few for that rule.
     let of_first = vec![(3 * DAY as u32, 4)];
     assert_eq!(extra, [of_first, Vec::new(), vec![(2 * DAY as u32, 4)], Vec::new()]);
 }

@@ -86,7 +86,7 @@ async fn holds_what_was_written(store: &dyn Store) {
     assert_eq!(newest.fix.map(|fix| fix.marked_at), Some(after_start(12_400)));
 }
 
-/// Checks that copies of what was written are recognised, and that new events are counted.
+/// Checks that copies of written events are recognised, and that new events are counted.
 async fn goes_on(store: &dyn Store) {
     let now = after_start(READ_AT);
     let again = vec![

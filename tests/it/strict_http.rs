@@ -19,7 +19,7 @@ async fn send(service: &Service, request: &str, breaks_off: bool) -> (u16, Strin
         stream.shutdown().await.unwrap();
     }
     let mut answer = String::new();
-    // A reset leaves what was read before it.
+    // A reset does not discard the bytes that were read before it.
     let _ = stream.read_to_string(&mut answer).await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer:?}"));
     (head[9..12].parse().unwrap(), body.to_owned())

@@ -224,7 +224,7 @@ impl Browser {
         }
     }
 
-    /// Waits for an element, moves the mouse to it, and returns where it is.
+    /// Waits for an element, moves the mouse to it, and returns its position.
     pub(crate) async fn hover(&mut self, selector: &str) {
         let [x, y] = self.point_of(selector, "").await;
         let event = json!({"type": "mouseMoved", "x": x, "y": y});

@@ -56,7 +56,7 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Ends the process at once. What it held is lost, except for what it saved.
+    /// Ends the process at once. Its data are lost, except for those that it saved.
     pub(crate) fn kill(&mut self) {
         self.process = None;
     }

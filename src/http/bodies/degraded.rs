@@ -1,4 +1,4 @@
-//! The members and the status by which an answer says that the store had no part in it.
+//! The members and the status by which an answer says that it was made without the store.
 
 use axum::http::StatusCode;
 use serde::Serialize;

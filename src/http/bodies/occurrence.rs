@@ -163,7 +163,7 @@ pub(in crate::http) struct ReadOccurrence {
     pub(in crate::http) is_mapped: bool,
 }
 
-/// The anomaly of a posted object, and what is stored with it.
+/// The anomaly of a posted object, and the object that is stored with it.
 struct Identified {
     key: AnomalyKey,
     signature_json: SignatureJson,

@@ -1,4 +1,4 @@
-//! `/healthz` and `/readyz`, for whoever runs the process.
+//! `/healthz` and `/readyz`: the state of the process, for operators and orchestrators.
 
 use axum::extract::State;
 use serde::Serialize;

@@ -85,8 +85,8 @@ impl ConcurrencyLimiter {
         if self.is_queue_full() {
             return self.refuse();
         }
-        // The body is read before the request takes a permit, so that a slow sender keeps it from
-        // nobody.
+        // The body is read before the request takes a permit, so that a slow sender does not keep
+        // it from others.
         let caller = admitted.as_ref().map(|admitted| &admitted.caller);
         let read = self.bodies.read(kind, caller, &head, body).await;
         let (body, _body_permit) = match read {
@@ -120,8 +120,8 @@ impl ConcurrencyLimiter {
         time::timeout(timeout, self.permits.acquire()).await.ok()?.ok()
     }
 
-    /// Returns whether a new request would wait in vain: a few waiting ones keep all permits in
-    /// use.
+    /// Returns whether enough requests wait in an overload: a few of them keep all permits in use,
+    /// and more would only wait longer.
     fn is_queue_full(&self) -> bool {
         let most = u64::from(self.config.max_concurrent_requests.get()) / 4;
         self.is_overloaded() && self.waiting.load(Ordering::Relaxed) > most

@@ -82,7 +82,7 @@ fn unnamed(method: &Method) -> Access {
     }
 }
 
-/// The route of a request; `None` where its path has none.
+/// The route of a request; `None` if its path has none.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RouteMatch(Option<&'static Route>);
 

@@ -55,7 +55,7 @@ const card = (title, ...content) => h("section.card", h("h2", title), content);
 const fact = (name, ...value) => h("div", h("dt", name), h("dd", value));
 
 /**
- * The commands that read what a card shows, and do what its buttons do.
+ * The commands that read the content of a card, and do the same as its buttons.
  * @param {boolean} isOpen no token is needed
  * @param {[string, string, string, object?][]} lines name, method, path and body
  * @param {boolean} [isShown]

@@ -9,8 +9,10 @@ import { clockTime, plural, timeAt } from "./format.js";
 import { FEW_NAMESPACES, MANY_NAMESPACES, listView, loadList, titleOf } from "./list.js";
 import { button, nameOf, problemBox } from "./parts.js";
 
+/** Time between two reads; after failures it doubles up to the maximum. */
 const POLL_MS = 10_000;
 const MAX_POLL_MS = 60_000;
+/** Time after the last letter until a search begins, and time for which a message is shown. */
 const TYPING_MS = 250;
 const NEWS_MS = 6000;
 
@@ -43,7 +45,7 @@ function current() {
 let timer = 0;
 let turn = 0;
 
-/** Reads what the view needs, shows it, and plans the next time. */
+/** Reads the data of the view, shows them, and schedules the next read. */
 async function refresh() {
   clearTimeout(timer);
   const own = ++turn;
@@ -169,7 +171,7 @@ function renderBar() {
 /**
  * Shows a message for a while, to screen readers too.
  * @param {string} text
- * @param {string} kind "unseen" where it is on the screen already
+ * @param {string} kind "unseen" if it is on the screen already
  */
 function say(text, kind = "") {
   const news = byId("news");
@@ -311,7 +313,7 @@ document.addEventListener("submit", (event) => {
   if (form.id === "login") logIn(String(new FormData(form).get("token")).trim());
 });
 
-// The picture: what is under the pointer, and a new width.
+// The chart: the bucket under the pointer, and a new width.
 
 let pointerX = 0;
 

@@ -18,7 +18,7 @@ async fn filters_sorts_and_turns_pages(service: &Service) {
     assert_eq!(texts(&mut browser, "tbody .because").await[0], "12 in 24h >= 10 (rule default)");
     assert_eq!(browser.evaluate("document.title").await, "1 at PERMANENT_FIX – anomaly-counter");
 
-    // A chip counts what a click on it lists.
+    // A chip shows the number of anomalies that a click on it lists.
     let chips = texts(&mut browser, "[aria-label=Level] .chip").await;
     assert_eq!(
         chips[..5],
@@ -98,7 +98,7 @@ async fn an_empty_list_says_how_to_record_a_first_anomaly() {
     let mut browser = Browser::start().await;
     open(&mut browser, &service, "").await;
     browser.wait_for_text("#main h2", "Nothing has been counted yet").await;
-    // The command does what it says, and the page shows it by itself.
+    // The shown command works, and the page shows its result by itself.
     let command = browser.evaluate("document.querySelector('#main code').textContent").await;
     let mut shell = std::process::Command::new("sh");
     let sent = shell.args(["-c", command.as_str().unwrap()]).output().unwrap();

@@ -9,7 +9,7 @@ use std::{
 use super::{open, shop};
 use crate::support::Browser;
 
-/// Writes a picture of what the page shows, with few colours where pngquant is installed.
+/// Writes a picture of the page, with few colours if pngquant is installed.
 async fn picture(browser: &mut Browser, name: &str) {
     let path = folder().join(name).with_extension("png");
     browser.screenshot(&path).await;

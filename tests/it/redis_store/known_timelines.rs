@@ -30,7 +30,7 @@ enum Step {
     Record(usize, Vec<(u64, u16, i64)>),
     /// The older writer adds an event: anomaly, microseconds before now.
     OlderWriter(u64, i64),
-    /// The older writer removes what is older than 30 days.
+    /// The older writer removes events that are older than 30 days.
     OlderWriterPrunes(u64),
     /// Somebody deletes a key of an anomaly.
     Delete(u64, &'static str),

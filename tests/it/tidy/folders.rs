@@ -1,5 +1,5 @@
 //! Imports inside a folder run one way too: no two of its modules need each other. In the folders
-//! of [`DOORS`], the modules do not need what the folder's door defines either. A name that
+//! of [`DOORS`], the modules do not need the definitions of the folder's door either. A name that
 //! `mod.rs` only re-exports counts as imported from where it is defined.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +17,7 @@ const DOORS: [(&str, &[&str]); 2] =
 /// Stands for the door of a folder among its modules.
 const DOOR: &str = "the door";
 
-/// A module with what it names in others, and what its `use` makes available in it.
+/// A module with the paths that it names in others, and the names that its `use` makes available.
 struct Module<'a> {
     path: ItemPath<'a>,
     imports: Vec<ItemPath<'a>>,
