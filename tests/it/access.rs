@@ -68,7 +68,7 @@ fn rows(document: &'static str, columns: usize) -> Vec<Vec<&'static str>> {
         .collect()
 }
 
-/// The calls that docs/api.md describes.
+/// Returns the calls that docs/api.md describes.
 pub(crate) fn described_calls() -> Vec<&'static str> {
     rows(include_str!("../../docs/api.md"), 3).into_iter().map(|row| row[0]).collect()
 }

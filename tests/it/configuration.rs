@@ -415,7 +415,7 @@ fn the_default_configuration_is_printed_and_can_be_used() {
     check_config(&dir, &["--config", "printed.toml"], &[]).succeeded();
 }
 
-/// The options of the built-in defaults, with their values; without one where it is a comment.
+/// Returns the options of the built-in defaults, with their values; `None` for a commented-out one.
 fn built_in() -> BTreeMap<String, Option<String>> {
     let (mut section, mut options) = (String::new(), BTreeMap::new());
     for line in anomaly_counter::config::DEFAULTS.lines() {

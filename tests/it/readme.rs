@@ -59,13 +59,13 @@ fn run(service: &Service, commands: &str) -> String {
 }
 
 #[test]
-fn it_is_short() {
+fn the_readme_is_short() {
     let words = README.split_whitespace().count();
     assert!(words <= 1_500, "{words} words: what few readers need is in docs/");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn its_calls_give_its_answers() {
+async fn the_calls_of_the_readme_have_its_answers() {
     let service = Service::embedded().await;
     let calls = calls(README);
     assert_eq!(calls.len(), 5);
@@ -103,7 +103,9 @@ async fn each_command_to_find_an_anomaly_has_an_answer() {
     }
     let alertmanager = Alertmanager::start(&service, json!({}), &json!({}));
     let labels = json!({"alertname": "HighCPU", "job": "api", "namespace": "shop"});
-    alertmanager.send_alerts(&json!([{"labels": labels, "startsAt": wall_clock().to_string()}])).await;
+    alertmanager
+        .send_alerts(&json!([{"labels": labels, "startsAt": wall_clock().to_string()}]))
+        .await;
     assert!(commands.len() > 8);
     for commands in &commands[1..] {
         let printed = run(&service, &commands.replace("http://127.0.0.1:9093", alertmanager.url()));

@@ -225,7 +225,7 @@ fn the_example_of_rules_can_be_used_as_it_is() {
 
 const COUNTING: &str = include_str!("../../docs/counting.md");
 
-/// The block of docs/counting.md with the file of this name.
+/// Returns the block of docs/counting.md with the file of this name.
 fn documented(name: &str) -> &'static str {
     let heading = format!("# {name}\n");
     fenced(COUNTING, "toml").into_iter().find(|block| block.starts_with(&heading)).unwrap()

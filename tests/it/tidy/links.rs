@@ -127,7 +127,7 @@ fn paths_in_commands_exist() {
 }
 
 #[test]
-fn targets_of_make_in_documents_are_there() {
+fn targets_of_make_in_documents_exist() {
     let makefile = Source::read("Makefile").text;
     let mut seen = 0;
     for Source { path, text } in Source::all("", &["md"]) {
