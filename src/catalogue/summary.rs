@@ -1,4 +1,4 @@
-//! One pass over all anomalies for a summary: how many there are of each kind.
+//! One pass over all anomalies for a summary: their number of each kind.
 
 use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 
@@ -20,18 +20,18 @@ pub struct Summary {
     pub levels: [u64; 4],
     /// The number of those with a mark of a permanent fix.
     pub fixed: u64,
-    /// The number of those that have come back after it.
+    /// The number of those that have occurred again after it.
     pub regressed: u64,
-    /// The number of those with an alert that fires.
+    /// The number of those with a firing alert.
     pub firing: u64,
-    /// For each field that was asked for: its values with the most anomalies, and then the rest.
+    /// For each requested field: its values with the most anomalies, and then the rest.
     pub by: Vec<(usize, Vec<Group>)>,
 }
 
 /// The anomalies with one value of a field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Group {
-    /// The value; `None` for the rest, and for anomalies of which it is not known.
+    /// The value; `None` for the rest, and for anomalies without a known one.
     pub value: Option<Arc<str>>,
     /// Their number.
     pub anomalies: u64,
@@ -56,9 +56,9 @@ pub(super) struct SummaryPass<'q> {
 #[derive(Debug)]
 struct Groups {
     field: usize,
-    /// By the number of the text, each with the version of the number.
+    /// The groups by the number of their text, each with the version of the number.
     by_text: Vec<Option<(u32, Group)>>,
-    /// Groups whose number has come to stand for another text in the course of the pass.
+    /// Groups whose number was reused for another text during the pass.
     replaced: Vec<Group>,
     unknown: Group,
 }

@@ -9,7 +9,7 @@ use crate::domain::{Selection, TextId, TextVerdict, Texts};
 pub(super) struct Verdicts<'q> {
     selection: &'q Selection,
     looks_at_texts: bool,
-    /// By the number of the text, each with the version of the number.
+    /// The verdicts by the number of their text, each with the version of the number.
     known: Vec<Option<(u32, TextVerdict)>>,
 }
 

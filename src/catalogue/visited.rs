@@ -1,5 +1,5 @@
-//! An anomaly as a query sees it, wherever it comes from. A query looks at a million of them: what
-//! it does not ask for is not computed.
+//! An anomaly as a query sees it, from any source. A query may visit a million of them, so values
+//! that it does not ask for are not computed.
 
 use std::cell::OnceCell;
 
@@ -14,7 +14,7 @@ use crate::{
 
 /// An anomaly as a query sees it.
 pub(super) trait Visited: Listable {
-    /// Its identifying fields; `None` where they are not known.
+    /// Its identifying fields; `None` if they are not known.
     fn fields(&self) -> Option<FieldIds>;
 
     /// The texts of the fields.
@@ -23,14 +23,15 @@ pub(super) trait Visited: Listable {
     /// The time at which its stats were read; `None` if they never were.
     fn as_of(&self) -> Option<Timestamp>;
 
-    /// Returns false if its counts or its level may be too high, as time has passed since they were
-    /// read.
+    /// Returns false if its counts or its level may be too high, because time has passed since they
+    /// were read.
     fn is_current(&self) -> bool;
 
-    /// Returns true if its stats are an estimate, made of what was read and of writes that wait.
+    /// Returns true if its stats are an estimate, made of those that were read and of waiting
+    /// writes.
     fn is_estimate(&self) -> bool;
 
-    /// Returns true if it was read so lately that it need not be read to be shown.
+    /// Returns true if it was read so recently that it need not be read again to be shown.
     fn is_settled(&self) -> bool;
 
     /// Its stats.
@@ -39,13 +40,13 @@ pub(super) trait Visited: Listable {
     /// The rule that it is judged by.
     fn rule(&self) -> &RuleRef;
 
-    /// Its alerts that fire, as far as that is known.
+    /// Its firing alerts, if they are known.
     fn firing(&self) -> Option<Firing>;
 }
 
 /// A pass over all anomalies.
 pub(super) trait Pass {
-    /// Takes account of one of them.
+    /// Visits an anomaly.
     fn visit(&mut self, anomaly: &impl Visited);
 }
 
@@ -57,7 +58,7 @@ pub(super) struct OfStore<'a> {
     pub(super) stats: OnceCell<KnownStats>,
 }
 
-/// An anomaly of which writes wait.
+/// An anomaly with waiting writes.
 pub(super) struct Estimated<'a> {
     pub(super) key: AnomalyKey,
     pub(super) fields: Option<FieldIds>,
@@ -78,7 +79,7 @@ impl OfStore<'_> {
     }
 }
 
-/// Returns the level of known stats; `None` where more is not known than that it may be higher.
+/// Returns the level of known stats; `None` if the known counts are partial and reach no level.
 fn level_of(stats: &KnownStats, rule: &RuleRef) -> Option<Option<EscalationLevel>> {
     let level = rule.rule().level(stats.as_counts());
     (!stats.is_partial || level.is_some()).then_some(level)
@@ -140,7 +141,7 @@ macro_rules! listable_by_stats {
 }
 
 listable_by_stats!(OfStore, |of| of.scanned.key, of.known(), Self::fires);
-// An alert that waits may change it.
+// A waiting alert may change the firing alerts, so they are not known.
 listable_by_stats!(Estimated, |of| of.key, of.stats, |_| None);
 
 impl Visited for OfStore<'_> {

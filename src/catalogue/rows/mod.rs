@@ -1,9 +1,10 @@
-//! All anomalies of a store that can't be gone through, as rows: what is known of them by replies
-//! to this instance, and by what others say. Bounded in number, and their texts in bytes.
+//! All anomalies of a store that can't be scanned in memory, as rows: the facts in replies to this
+//! instance and in the announcements of others. They are bounded in number, and their texts in
+//! bytes.
 //!
-//! There are 64 parts with a lock each, by the first bits of the key: a query holds each for well
-//! below a millisecond, and a reply that is noted waits for no more. The lock of the texts is taken
-//! under that of what waits, and both under that of a part, never the other way round.
+//! The first bits of a key select one of 64 segments, each with a lock: a query holds each lock for
+//! well below a millisecond, and a reply waits no longer to be noted. Locks are taken in the order
+//! segment, waiting fields, texts, never the other way round.
 //!
 //! Order of imports: row → segment → mod.
 
@@ -41,19 +42,20 @@ use crate::domain::{
     AnomalyKey, AnomalyStats, FieldIds, KnownStats, RuleRef, RuleSet, Signature, Texts, Timestamp,
 };
 
-/// Number of parts.
+/// Number of segments.
 pub(crate) const SEGMENTS: usize = 64;
-/// Number of the first bits of a key that name its part.
+/// Number of the first bits of a key, which select its segment.
 const SEGMENT_BITS: u32 = SEGMENTS.trailing_zeros();
-/// Lead of a row over a new reply from which the clock was set back in between, in seconds.
+/// Seconds by which a row may be ahead of a new reply. If it is ahead by more, the clock was set
+/// back in between.
 const SET_BACK_SECONDS: i64 = 60;
 /// Number of ticks, of two seconds each, between two announcements of the same row.
 const TICKS_BETWEEN_NEWS: u16 = 8;
-/// The share of a full part's rows that go at once, so that few have to look for the quietest.
+/// A full segment removes one row in this many at once, so that it seldom has to search for the
+/// quietest.
 const REMOVED_SHARE: usize = 64;
 
-/// Maximum number of queries of which it is kept what they have found out about rules: as many as
-/// run at the same time.
+/// Maximum number of queries whose results about rules are kept: as many as run at the same time.
 const MAX_PERMITS: usize = 2;
 
 /// Maximum number of anomalies without a row whose fields are kept while their writes wait.
@@ -64,15 +66,15 @@ const MAX_WAITING: usize = 100_000;
 pub(crate) struct Rows {
     segments: Vec<Mutex<Segment>>,
     texts: RwLock<Texts>,
-    /// The fields of anomalies of which no more is known than that writes wait for the store.
+    /// The fields of anomalies without a row, whose writes wait for the store.
     waiting: Mutex<HashMap<AnomalyKey, FieldIds>>,
-    /// The rules by which the levels in the rows were reached.
+    /// The rules by which the levels in the rows were judged.
     judged_by: RwLock<Option<Arc<RuleSet>>>,
     /// The results of queries about rules, for the next ones.
     permits: Mutex<Vec<Permits>>,
     max_of_segment: usize,
     len: AtomicUsize,
-    /// True if rows had to go for others.
+    /// True if rows were removed from a full segment.
     has_overflowed: AtomicBool,
 }
 
@@ -96,19 +98,19 @@ impl Rows {
         self.len.load(Ordering::Relaxed)
     }
 
-    /// Returns true if rows had to go for others, so that not all anomalies are known.
+    /// Returns true if rows were removed from a full segment, so that not all anomalies are known.
     pub(crate) fn has_overflowed(&self) -> bool {
         self.has_overflowed.load(Ordering::Relaxed)
     }
 
-    /// Notes what was learnt of an anomaly, unless newer is known. `signature` is asked for the
-    /// identifying fields where they are not known.
+    /// Notes news of an anomaly, unless newer ones are known. `signature` is called for the
+    /// identifying fields if they are not known.
     pub(crate) fn note(&self, noted: &Noted<'_>, signature: impl FnOnce() -> Option<Signature>) {
         let Noted { key, as_of, stats, rule, firing, is_news } = *noted;
         let mut segment = self.segment(key).lock();
         let is_new = segment.get(key).is_none();
         if is_new {
-            self.make_room(&mut segment);
+            self.remove_quietest_of_full(&mut segment);
             segment.insert(Row::new(key, Timestamp::MIN, &AnomalyStats::default()));
             self.len.fetch_add(1, Ordering::Relaxed);
         }
@@ -116,7 +118,7 @@ impl Rows {
         let level = level.map(|rule| rule.rule().level(stats.as_counts()));
         let mut is_newer = false;
         let change = |row: &mut Row| {
-            // Of what is far ahead the clock was set back since.
+            // If the row is far ahead, the clock was set back since.
             let was_set_back = row.as_of() > as_of.plus_seconds(SET_BACK_SECONDS);
             is_newer = row.as_of() <= as_of || was_set_back;
             is_newer && row.update(as_of, stats, level)
@@ -126,9 +128,9 @@ impl Rows {
             NotedFiring::Unchanged => {}
             NotedFiring::Unread => segment.set_firing_unread(key),
             NotedFiring::Read(firing) if is_newer => {
-                // Others are told what the alerts that were delivered here have changed.
-                let is_told = is_news || segment.get(key).is_some_and(Row::is_firing_unread);
-                if segment.set_firing(key, firing) && is_told {
+                // Changes by alerts that were delivered to this instance are announced.
+                let is_announced = is_news || segment.get(key).is_some_and(Row::is_firing_unread);
+                if segment.set_firing(key, firing) && is_announced {
                     announce(&mut segment, key);
                 }
             }
@@ -144,18 +146,18 @@ impl Rows {
         }
     }
 
-    /// Returns true if the rows have levels of the rules with which this one is in force.
+    /// Returns true if the levels in the rows are those of the set of this rule.
     fn is_judged_by(&self, rule: &RuleRef) -> bool {
         self.judged_by.read().as_ref().is_some_and(|set| Arc::ptr_eq(set, rule.set()))
     }
 
-    /// Has the rows keep levels of these rules, and of no others. Returns true if they kept those
-    /// of others.
+    /// Makes the rows keep the levels of these rules only. Returns true if they kept those of
+    /// others.
     pub(crate) fn judge_by(&self, set: &Arc<RuleSet>) -> bool {
         if self.judged_by.read().as_ref().is_some_and(|known| Arc::ptr_eq(known, set)) {
             return false;
         }
-        // From here on none of others is added: whoever adds one has the lock of its part.
+        // From here on no level of other rules is added: that takes the lock of the row's segment.
         let before = self.judged_by.write().replace(Arc::clone(set));
         for segment in &self.segments {
             segment.lock().rows_mut().iter_mut().for_each(Row::forget_level);
@@ -169,7 +171,7 @@ impl Rows {
         Judge::new(set, self.permits.lock().pop())
     }
 
-    /// Keeps what a judge has found out.
+    /// Keeps the results of a judge for the next query.
     pub(crate) fn dismiss(&self, judge: Judge) {
         let mut permits = self.permits.lock();
         if permits.len() < MAX_PERMITS {
@@ -183,18 +185,18 @@ impl Rows {
         self.change(&mut segment, key, None, true, |row| row.set_repair_attempts(attempts));
     }
 
-    /// Notes the mark of an anomaly that has a row. Others hear of it with the next stats.
+    /// Notes the mark of an anomaly that has a row. It is announced with the next stats.
     pub(crate) fn note_mark(&self, key: AnomalyKey, fixed_at: Option<Timestamp>) {
         let mut segment = self.segment(key).lock();
         self.change(&mut segment, key, None, false, |row| row.set_mark(fixed_at));
     }
 
-    /// Notes that other alerts of an anomaly may fire than is known, if it has a row.
+    /// Notes that the firing alerts of an anomaly may differ from the known ones, if it has a row.
     pub(crate) fn doubt_firing(&self, key: AnomalyKey) {
         self.segment(key).lock().set_firing_unread(key);
     }
 
-    /// Notes the fields of an anomaly of which a write waits, if they are not known.
+    /// Notes the fields of an anomaly with a waiting write, if they are not known.
     pub(crate) fn note_waiting(
         &self,
         key: AnomalyKey,
@@ -210,20 +212,20 @@ impl Rows {
         }
     }
 
-    /// Forgets an anomaly of which no write waits any more.
+    /// Forgets the fields of an anomaly whose last waiting write is settled.
     pub(crate) fn forget_waiting(&self, key: AnomalyKey) {
         if let Some(fields) = self.waiting.lock().remove(&key) {
             self.texts.write().remove(fields);
         }
     }
 
-    /// Has an anomaly that has a row announced at once.
+    /// Marks the row of an anomaly, if any, as one to be announced at once.
     pub(crate) fn announce(&self, key: AnomalyKey) {
         announce(&mut self.segment(key).lock(), key);
     }
 
-    /// Takes over what another instance has announced, as far as it is newer. Of repairs there are
-    /// never fewer.
+    /// Applies what another instance has announced, if it is newer. The number of repair attempts
+    /// never falls.
     pub(crate) fn hear(&self, announced: &AnnouncedRow, now: Timestamp) {
         let AnnouncedRow { key, as_of, stats, firing } = announced;
         // The clock of another instance may be ahead.
@@ -236,8 +238,8 @@ impl Rows {
         self.change(&mut segment, *key, None, false, raise);
     }
 
-    /// Changes a row by `change`, which returns whether anything differs. That it does is news, and
-    /// urgent if the level by the anomaly's `rule` or the mark is another one.
+    /// Changes a row by `change`, which returns whether anything differs. A difference is news, and
+    /// urgent if the level by the anomaly's `rule` or the mark has changed.
     fn change(
         &self,
         segment: &mut Segment,
@@ -260,8 +262,7 @@ impl Rows {
         }
     }
 
-    /// Returns rows with news, up to `max`, for which the announcement at `tick` is not too soon
-    /// after the last one.
+    /// Returns up to `max` rows with news whose last announcement is long enough before `tick`.
     pub(crate) fn take_news(&self, tick: u16, max: usize) -> Vec<AnnouncedRow> {
         let mut news = Vec::new();
         for segment in &self.segments {
@@ -284,7 +285,7 @@ impl Rows {
         news
     }
 
-    /// Returns anomalies, up to `max`, of which it is to be read whether alerts fire.
+    /// Returns up to `max` anomalies whose firing alerts are to be read.
     pub(crate) fn take_unread(&self, max: usize) -> Vec<AnomalyKey> {
         let mut unread = Vec::new();
         for segment in &self.segments {
@@ -298,7 +299,8 @@ impl Rows {
         unread
     }
 
-    /// Has it read again whether alerts of these anomalies fire, because that has failed.
+    /// Notes that the firing alerts of these anomalies are still to be read, because that has
+    /// failed.
     pub(crate) fn put_back_unread(&self, keys: &[AnomalyKey]) {
         for key in keys {
             let mut segment = self.segment(*key).lock();
@@ -308,24 +310,24 @@ impl Rows {
         }
     }
 
-    /// Returns the identifying fields of an anomaly, as far as they are known of the store.
+    /// Returns the identifying fields of an anomaly, if they are known from the store.
     pub(crate) fn signature(&self, key: AnomalyKey) -> Option<Signature> {
         let segment = self.segment(key).lock();
         let fields = segment.get(key)?.fields?;
         self.texts.read().signature(&fields)
     }
 
-    /// Returns true if an anomaly is known as of a time or later.
+    /// Returns true if the row of an anomaly is of this time or later.
     pub(crate) fn is_known_since(&self, key: AnomalyKey, since: Timestamp) -> bool {
         self.segment(key).lock().get(key).is_some_and(|row| row.as_of() >= since)
     }
 
-    /// Returns the anomalies of a part that are known as of earlier than a time only.
+    /// Returns the anomalies of a segment whose rows are older than a time.
     pub(crate) fn known_before(&self, part: usize, time: Timestamp) -> Vec<AnomalyKey> {
         self.keys(part, |row| row.as_of() < time)
     }
 
-    /// Returns the anomalies of a part whose counts are to be read again.
+    /// Returns the anomalies of a segment whose counts are to be read again.
     pub(crate) fn due(&self, part: usize, now: Timestamp) -> Vec<AnomalyKey> {
         let times = Times::at(now);
         self.keys(part, |row| row.is_due(now, &times))
@@ -342,7 +344,7 @@ impl Rows {
         self.release(removed.iter());
     }
 
-    /// Removes an anomaly that the store did not know at a time, unless a later reply has.
+    /// Removes an anomaly that the store did not know at a time, unless a later reply knows it.
     pub(crate) fn remove_known_until(&self, key: AnomalyKey, time: Timestamp) {
         let mut segment = self.segment(key).lock();
         if segment.get(key).is_some_and(|row| row.as_of() <= time) {
@@ -356,8 +358,8 @@ impl Rows {
         self.segment(key).lock().get(key).is_some_and(|row| row.fields.is_some())
     }
 
-    /// Shows all anomalies but those in `estimates` to a pass, as they are at `now` if nothing has
-    /// happened since; and those as they are estimated.
+    /// Shows all anomalies to a pass: those in `estimates` as estimated, the others as they are at
+    /// `now` if nothing has happened since they were read.
     pub(crate) fn scan(
         &self,
         now: Timestamp,
@@ -399,7 +401,7 @@ impl Rows {
         }
     }
 
-    /// Returns what is known of an anomaly's stats at `now`, and as of when.
+    /// Returns the known stats of an anomaly at `now`, and their time.
     pub(crate) fn stats_at(
         &self,
         key: AnomalyKey,
@@ -409,8 +411,8 @@ impl Rows {
         segment.get(key).map(|row| (row.as_of(), row.stats_at(&Times::at(now))))
     }
 
-    /// Removes the quietest rows of a part that is full.
-    fn make_room(&self, segment: &mut Segment) {
+    /// Removes the quietest rows of a full segment.
+    fn remove_quietest_of_full(&self, segment: &mut Segment) {
         if segment.len() < self.max_of_segment {
             return;
         }
@@ -441,7 +443,7 @@ impl Rows {
     }
 }
 
-/// Has a row announced at once.
+/// Marks a row as one to be announced at once.
 fn announce(segment: &mut Segment, key: AnomalyKey) {
     let Some(row) = segment.get_mut(key) else { return };
     if std::mem::replace(&mut row.news, News::Urgent) == News::None {

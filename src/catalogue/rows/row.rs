@@ -1,4 +1,4 @@
-//! A row: what a list needs of an anomaly, as of the last reply about it, in 80 bytes.
+//! A row: the facts of an anomaly that a list needs, as of the last reply about it, in 80 bytes.
 
 use std::cell::OnceCell;
 
@@ -10,8 +10,8 @@ use crate::{
     },
 };
 
-/// A row. There are a million of them: times are microseconds, and counts that do not fit are the
-/// highest that do.
+/// A row. There may be a million of them, so times are microseconds, and counts that do not fit are
+/// the highest number that does.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row {
     pub(super) key: AnomalyKey,
@@ -19,9 +19,9 @@ pub(super) struct Row {
     first_seen: i64,
     last_seen: i64,
     fixed_at: i64,
-    /// By window, from the shortest on.
+    /// The counts by window, from the shortest on.
     counts: [u32; 4],
-    /// Absent where the identifying fields are not known.
+    /// Absent if the identifying fields are not known.
     pub(super) fields: Option<FieldIds>,
     repair_attempts: u32,
     flags: Flags,
@@ -30,15 +30,15 @@ pub(super) struct Row {
     pub(super) announced_at: u16,
 }
 
-/// The changes of a row that other instances have not been told of yet.
+/// The changes of a row that are not announced to other instances yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum News {
     /// Nothing has changed.
     #[default]
     None,
-    /// Something has.
+    /// Something has changed.
     Some,
-    /// Its level or its mark has, which is announced at once.
+    /// Its level or its mark has changed, which is announced at once.
     Urgent,
 }
 
@@ -55,7 +55,7 @@ impl Flags {
     const FIRING: u8 = 2;
     /// True if its firing alerts are to be read.
     const FIRING_UNREAD: u8 = 4;
-    /// The level is known that a rule with windows of its own has given.
+    /// The level by a rule with windows of its own is known.
     const LEVEL_KNOWN: u8 = 8;
     /// The first of two bits of the level.
     const LEVEL_SHIFT: u32 = 4;
@@ -80,13 +80,13 @@ impl Flags {
     }
 }
 
-/// Stands for a time that there is not.
+/// Stands for an absent time.
 const ABSENT: i64 = i64::MIN;
 
-/// Age up to which a row is taken as current, in seconds.
+/// Maximum age of a row that counts as current, in seconds.
 const CURRENT_SECONDS: i64 = 2;
 
-/// Age of a row from which it is read again whether its alerts still fire, in seconds.
+/// Age of a row from which its firing alerts are read again, in seconds.
 const FIRING_SECONDS: i64 = 1_800;
 
 const WINDOWS: [Window; 4] = [Window::Hour, Window::Day, Window::Week, Window::Month];
@@ -118,8 +118,8 @@ impl Row {
         self.as_of
     }
 
-    /// Takes over newer stats, with the level by the rule's own windows if that is known. Returns
-    /// true if they are others.
+    /// Applies newer stats, with the level by the rule's own windows if that is known. Returns true
+    /// if they differ.
     pub(super) fn update(
         &mut self,
         as_of: Timestamp,
@@ -136,7 +136,7 @@ impl Row {
         self.figures() != before.figures()
     }
 
-    /// Returns the level as of the row, or what it is at most.
+    /// Returns the level as of the row, or its upper bound.
     pub(super) fn level_by(&self, rule: &RuleRef) -> Option<EscalationLevel> {
         let [hour, day, week, month] = self.counts.map(u64::from);
         self.level_of(rule, WindowCounts { hour, day, week, month })
@@ -152,7 +152,7 @@ impl Row {
         self.flags.set_level(None);
     }
 
-    /// Returns true if alerts fire, as far as is known.
+    /// Returns true if alerts are known to fire.
     pub(super) fn is_firing(&self) -> bool {
         self.flags.has(Flags::FIRING)
     }
@@ -162,7 +162,7 @@ impl Row {
         self.flags.set(Flags::FIRING_UNREAD, false);
     }
 
-    /// Returns true if it is to be read whether alerts fire.
+    /// Returns true if its firing alerts are to be read.
     pub(super) fn is_firing_unread(&self) -> bool {
         self.flags.has(Flags::FIRING_UNREAD)
     }
@@ -176,14 +176,14 @@ impl Row {
         (*counts, [*first_seen, *last_seen, *fixed_at], *repair_attempts)
     }
 
-    /// The time of the mark, which is the lowest number without one.
+    /// Returns the time of the mark; the lowest number without one.
     pub(super) fn mark(&self) -> i64 {
         self.fixed_at
     }
 
     /// Returns true if the count of a window is to be read again: the window begins between the
-    /// oldest event and the newest, and has moved by a 48th since the row was read. Alerts that
-    /// fire end without a word.
+    /// oldest event and the newest, and has moved by a 48th since the row was read. Firing alerts
+    /// are read again because they may end without a delivery to this instance.
     pub(super) fn is_due(&self, now: Timestamp, times: &Times) -> bool {
         let age = now.as_micros() - self.as_of.as_micros();
         self.is_firing() && age > FIRING_SECONDS * 1_000_000
@@ -193,29 +193,29 @@ impl Row {
             })
     }
 
-    /// Returns true if the mark is another one.
+    /// Sets the mark. Returns true if it differs.
     pub(super) fn set_mark(&mut self, fixed_at: Option<Timestamp>) -> bool {
         let fixed_at = fixed_at.map_or(ABSENT, Timestamp::as_micros);
         std::mem::replace(&mut self.fixed_at, fixed_at) != fixed_at
     }
 
-    /// Returns true if the number is another one.
+    /// Sets the number of repair attempts. Returns true if it differs.
     pub(super) fn set_repair_attempts(&mut self, attempts: u64) -> bool {
         let attempts = u32::try_from(attempts).unwrap_or(u32::MAX);
         std::mem::replace(&mut self.repair_attempts, attempts) != attempts
     }
 
-    /// Takes over a higher number. Returns true if it is one.
+    /// Raises the number of repair attempts. Returns true if it was lower.
     pub(super) fn raise_repair_attempts(&mut self, attempts: u64) -> bool {
         self.set_repair_attempts(attempts.max(self.repair_attempts.into()))
     }
 
-    /// Returns the time of the newest event, or the earliest of all without one.
+    /// Returns the time of the newest event; the lowest number without one.
     pub(super) fn quiet_since(&self) -> i64 {
         self.last_seen
     }
 
-    /// Returns the stats as they were.
+    /// Returns the stats as they were read.
     pub(super) fn stats(&self) -> AnomalyStats {
         let [hour, day, week, month] = self.counts.map(u64::from);
         AnomalyStats {
@@ -229,8 +229,7 @@ impl Row {
         }
     }
 
-    /// Returns what is known of the stats at a time, if nothing has happened since: see
-    /// [`RowAt::count`].
+    /// Returns the known stats at a time, if nothing has happened since: see [`RowAt::count`].
     pub(super) fn stats_at(&self, times: &Times) -> KnownStats {
         KnownStats {
             counts: self.counts_at(times),
@@ -244,8 +243,9 @@ impl Row {
         }
     }
 
-    /// No count is too low: it is 0 in a window that begins after the newest event, that of 30 days
-    /// in one that begins before the oldest, and otherwise as it was.
+    /// Returns the count of a window, which is never too low: 0 if the window begins after the
+    /// newest event, the count of 30 days if it begins before the oldest, and otherwise the count
+    /// as it was read.
     fn count_at(&self, times: &Times, window: usize) -> u64 {
         let start = times.starts[window];
         if self.last_seen < start {
@@ -284,12 +284,12 @@ impl Row {
     }
 }
 
-/// The times that rows are compared with, in microseconds: a million of them with the same.
+/// The times that the rows of a query are compared with, in microseconds.
 #[derive(Debug)]
 pub(super) struct Times {
     /// The starts of the windows, from the shortest on.
     starts: [i64; 4],
-    /// Later marks hold.
+    /// Marks that were set later than this hold.
     marks_from: i64,
     current_from: Timestamp,
 }
@@ -311,12 +311,12 @@ pub(super) struct RowAt<'a> {
     pub(super) texts: &'a Texts,
     pub(super) judge: &'a Judge,
     pub(super) rule: OnceCell<&'a RuleRef>,
-    /// Returns the alerts of a row that fire.
+    /// Returns the firing alerts of a row.
     pub(super) firing: &'a dyn Fn(AnomalyKey) -> Option<Firing>,
 }
 
 impl RowAt<'_> {
-    /// Returns true if the level is that of these counts, and not only the highest it may be.
+    /// Returns true if the level is that of these counts, and not only an upper bound.
     fn is_level_exact(&self) -> bool {
         self.row.flags.has(Flags::LEVEL_KNOWN)
             || !self.rule().needs_counts(self.row.counts_at(self.times))
@@ -442,7 +442,7 @@ mod tests {
     }
 
     proptest! {
-        /// The bound of a row against the events themselves.
+        /// Compares the counts of a row with those of the events themselves.
         #[test]
         fn counts_are_never_too_low_and_right_where_they_are_said_to_be_current(
             ages in vec(prop_oneof![0..90_i64, 0..2_000_i64, 0..60_000_i64], 1..8),

@@ -1,5 +1,5 @@
-//! The memory and the time of a million rows. Not a test of every run, because it says how fast
-//! something is: `cargo test --release -- --ignored --nocapture a_million_rows`.
+//! The memory and the time of a million rows. The test is ignored by default, because it measures
+//! speed: `cargo test --release -- --ignored --nocapture a_million_rows`.
 
 use std::{fs, time::Instant};
 

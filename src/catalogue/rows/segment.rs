@@ -1,4 +1,4 @@
-//! A part of the rows, under one lock: found by their keys, and gone through in no order.
+//! A segment of the rows, under one lock: found by their keys, and visited in no order.
 
 use std::collections::HashMap;
 
@@ -10,18 +10,18 @@ use crate::domain::{AnomalyKey, Firing};
 /// Rows of keys that begin with the same bits.
 #[derive(Debug, Default)]
 pub(super) struct Segment {
-    /// The places of the rows.
+    /// The indices of the rows, found by their keys.
     index: HashTable<u32>,
     rows: Vec<Row>,
     /// The keys of rows with news, each once.
     pub(super) with_news: Vec<AnomalyKey>,
-    /// The alerts that fire, of those rows that have any.
+    /// The firing alerts of the rows that have any.
     pub(super) firing: HashMap<AnomalyKey, Firing>,
-    /// The keys of rows of which it is to be read whether alerts fire, each once.
+    /// The keys of rows whose firing alerts are to be read, each once.
     pub(super) unread: Vec<AnomalyKey>,
 }
 
-/// Spreads a key over the bits by which the index goes: the first are the same in a segment.
+/// Spreads a key over the bits that the index uses: the first bits are the same in a segment.
 fn hash(key: AnomalyKey) -> u64 {
     key.to_bits().wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
@@ -39,7 +39,7 @@ impl Segment {
         &mut self.rows
     }
 
-    /// Sets the alerts of a row that fire. Returns true if they are others.
+    /// Sets the firing alerts of a row. Returns true if they differ.
     pub(super) fn set_firing(&mut self, key: AnomalyKey, firing: Option<Firing>) -> bool {
         let Some(row) = self.get_mut(key) else { return false };
         row.set_firing(firing.is_some());
@@ -50,7 +50,7 @@ impl Segment {
         before != firing
     }
 
-    /// Notes that it is to be read whether alerts of a row fire.
+    /// Notes that the firing alerts of a row are to be read.
     pub(super) fn set_firing_unread(&mut self, key: AnomalyKey) {
         let Some(row) = self.get_mut(key) else { return };
         if !row.is_firing_unread() {
@@ -74,7 +74,7 @@ impl Segment {
     /// Adds a row whose key is not there.
     pub(super) fn insert(&mut self, row: Row) {
         if self.rows.len() == self.rows.capacity() {
-            // By an eighth: doubling would leave half of the memory of a million rows unused.
+            // Grows by an eighth: doubling could leave half of the memory of a million rows unused.
             self.rows.reserve_exact(self.rows.len() / 8 + 16);
         }
         let Ok(place) = u32::try_from(self.rows.len()) else { return };
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_quietest_go_first() {
+    fn the_quietest_rows_are_removed_first() {
         let mut segment = Segment::default();
         (0..10).for_each(|key| segment.insert(row(key, 100 - key as i64)));
         let mut gone: Vec<_> =

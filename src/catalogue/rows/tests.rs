@@ -1,4 +1,4 @@
-//! Rows: which reply counts, what is announced, and what is kept of rules and of alerts.
+//! Rows: the reply that counts, announcements, and the state of rules and of alerts.
 
 use super::*;
 use crate::domain::{EscalationLevel, ExtraCount, Firing, RuleSource, Thresholds, WindowCounts};
@@ -80,9 +80,9 @@ fn the_newest_reply_counts_whatever_order_they_come_in() {
 }
 
 #[test]
-fn the_quietest_rows_go_for_others_and_it_is_said() {
+fn a_full_segment_removes_its_quietest_rows_and_says_so() {
     let rows = rows(64 * 10);
-    // All of the first part.
+    // All of them are in the first segment.
     for number in 0..10 {
         let (key, seen) = (AnomalyKey::from_bits(number), at(number as i64));
         rows.note_stats(key, at(0), &stats(1, seen), false, || Some(signature("a")));
@@ -123,7 +123,7 @@ fn news_are_announced_at_most_each_quarter_of_a_minute_and_steps_at_once() {
 }
 
 #[test]
-fn only_so_many_news_are_taken_at_once() {
+fn the_number_of_news_taken_at_once_is_limited() {
     let rows = rows(1_000);
     for number in 0..30 {
         let key = AnomalyKey::from_bits(number << 58 | number);
@@ -134,7 +134,7 @@ fn only_so_many_news_are_taken_at_once() {
 }
 
 #[test]
-fn alerts_that_others_may_have_ended_are_read_once_and_told_to_other_instances() {
+fn alerts_that_others_may_have_ended_are_read_once_and_announced() {
     let (rows, key) = (rows(100), AnomalyKey::from_bits(7));
     let firing = Some(Firing { episodes: 2, since: at(-10) });
     let note = |second: i64, firing: NotedFiring| {
