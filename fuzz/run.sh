@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fuzzes each target for some seconds, one after the other: fuzz/run.sh 180 [target ...]. Prints the
-# number of inputs. If one crashes, the script fails, and the input is in fuzz/artifacts. Stable
-# Rust is enough.
+# number of inputs, and fails if an input crashes, which is then in fuzz/artifacts. Stable Rust is
+# sufficient.
 #
 # Inputs that reach new code are kept in fuzz/grown. To commit the best of them:
 #   cargo fuzz cmin --sanitizer none <target> fuzz/grown/<target> -- -use_counters=0 -max_len=400
@@ -27,7 +27,7 @@ crashed=()
 for target in "${targets[@]}"; do
   mkdir -p "fuzz/grown/$target"
   log=$(mktemp)
-  # New inputs go to the first folder; the committed one stays unchanged.
+  # New inputs go to the first directory; the committed one does not change.
   if ! cargo fuzz run "${options[@]}" "$target" "fuzz/grown/$target" "fuzz/corpus/$target" -- \
     -max_total_time="$seconds" -timeout=10 -dict=fuzz/words.dict -print_final_stats=1 \
     >"$log" 2>&1; then

@@ -51,7 +51,7 @@ struct Budget {
 }
 
 const ON_EMBEDDED_STORE: Budget = Budget { allocations: 30, bytes: 8 << 10 };
-/// The budget on Redis, which includes the arguments of the script and its reply.
+/// With the arguments of the script and its reply.
 const ON_REDIS: Budget = Budget { allocations: 56, bytes: 12 << 10 };
 
 /// The parts of a body before and after the number that makes each body different.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs the missing programs that the tests start, from Debian's packages, if this user may. If
-# not, prints what to install. With `bench`, `attack`, `fuzz` or `chaos`: the programs of those
-# instead. With `page`: axe-core and TypeScript alone, which the tests have too.
+# Installs missing programs that the tests start from Debian packages, if this user is root.
+# Otherwise, prints what to install. With `bench`, `attack`, `fuzz` or `chaos`: the programs of
+# these instead. With `page`: only axe-core and TypeScript, which the tests use too.
 set -euo pipefail
 
 # From npm's registry, for the tests and lints of the page. Where npm or the registry is missing,

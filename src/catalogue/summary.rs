@@ -22,7 +22,7 @@ pub struct Summary {
     pub fixed: u64,
     /// The number of those that have occurred again after it.
     pub regressed: u64,
-    /// The number of those with a firing alert.
+    /// The number of those with an alert that fires.
     pub firing: u64,
     /// For each requested field: its values with the most anomalies, and then the rest.
     pub by: Vec<(usize, Vec<Group>)>,
@@ -56,9 +56,9 @@ pub(super) struct SummaryPass<'q> {
 #[derive(Debug)]
 struct Groups {
     field: usize,
-    /// The groups by the number of their text, each with the version of the number.
+    /// By the number of the text, each with the version of the number.
     by_text: Vec<Option<(u32, Group)>>,
-    /// Groups whose number was reused for another text during the pass.
+    /// Groups whose number has come to stand for another text in the course of the pass.
     replaced: Vec<Group>,
     unknown: Group,
 }

@@ -18,7 +18,7 @@ impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
         let mut text = Vec::with_capacity(USUAL_BYTES);
         if let Err(error) = serde_json::to_writer(&mut text, &self.0) {
-            // Only a map with keys that are no texts has none, and no answer has such a map.
+            // Only of a map whose keys are no texts, which no answer has.
             tracing::error!(%error, "a response can't be written as JSON");
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();
         }

@@ -131,7 +131,7 @@ async fn whatever_is_damaged_a_start_has_right_data_or_is_refused() {
 async fn a_damaged_last_commit_is_not_undone_silently() {
     let service = killed_service().await;
     let file = service.data_dir().join(FILE);
-    // This text is in the last commit only.
+    // In the commit of the last one only.
     assert!(damage_rows_with(&file, "Alert49\"") > 0);
     let fault = open(&service.data_dir()).unwrap_err();
     assert!(matches!(fault, EmbeddedOpenError::Unreadable { .. }), "{fault}");
@@ -348,16 +348,16 @@ async fn whatever_is_damaged_a_recovery_gives_a_file_that_starts() {
         }
         let told = Ended::of(&mut recovery(dir.path()));
         assert!(!told.stderr.contains("panicked at"), "{what}: {}", told.stderr);
-        // Nothing can be recovered from a file that is cut to nearly nothing.
+        // Of a file cut to nearly nothing, nothing is left.
         if told.stderr.contains("nothing in it is readable") {
             continue;
         }
-        let printed = ended.succeeded().stdout;
+        let told = told.succeeded().stdout;
         recovered += 1;
         let store = open(dir.path()).unwrap_or_else(|fault| panic!("{what}: {fault}"));
         let wrong = wrong(&store).await;
-        let says_so = printed.contains("damaged and left out") || printed.contains("not found");
-        assert!(wrong.is_empty() || says_so, "{what}: {wrong:?} are wrong: {printed}");
+        let says_so = told.contains("damaged and left out") || told.contains("not found");
+        assert!(wrong.is_empty() || says_so, "{what}: {wrong:?} are wrong: {told}");
         store.close().await;
     }
     assert!(recovered >= 5, "{recovered}");

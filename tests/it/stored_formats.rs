@@ -247,7 +247,7 @@ async fn rows_of_older_versions_are_recovered_from_a_damaged_file_as_far_as_redb
                 store.details(after_start(READ_AT).into(), AnomalyKey::from_bits(key)).await;
             known += usize::from(details.unwrap().is_some());
         }
-        assert!(known >= 4, "{known} of five anomalies: {printed}");
+        assert!(known >= 4, "{known} of five anomalies: {told}");
         store.close().await;
     }
 }
@@ -265,8 +265,7 @@ fn damage_a_row(file: &Path) {
     fs::write(file, bytes).unwrap();
 }
 
-/// Returns a row of version 5 in the table of this kind, with contents that only that version can
-/// read.
+/// A row of version 5 in the table of this kind, with what only that version can read.
 fn row_of_version_5(kind: u8) -> Vec<u8> {
     let payload = b"whatever it holds";
     let length = (payload.len() as u32).to_le_bytes();

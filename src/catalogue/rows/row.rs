@@ -311,7 +311,7 @@ pub(super) struct RowAt<'a> {
     pub(super) texts: &'a Texts,
     pub(super) judge: &'a Judge,
     pub(super) rule: OnceCell<&'a RuleRef>,
-    /// Returns the firing alerts of a row.
+    /// Returns the alerts of a row that fire.
     pub(super) firing: &'a dyn Fn(AnomalyKey) -> Option<Firing>,
 }
 

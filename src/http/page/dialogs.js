@@ -112,7 +112,7 @@ export function showHelp(areOn, set) {
 export const tokenForm = (refusal) => h("form.login", { id: "login" },
   h("h1", "A token is required"),
   h("p", "It is stored in a cookie, which scripts can't read, until you log out."),
-  // Over this connection, others on the network could read the token.
+  // Where others on the network could read the token.
   !window.isSecureContext
     && h("p.problem", "Over plain HTTP, anyone who reads the network traffic can read the token."),
   field("Token", h("input",

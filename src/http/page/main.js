@@ -16,7 +16,7 @@ const MAX_POLL_MS = 60_000;
 const TYPING_MS = 250;
 const NEWS_MS = 6000;
 
-/** The name under which the browser remembers that keyboard shortcuts are off. */
+/** The name under which the browser remembers that single keys do nothing. */
 const KEYS_OFF = "anomaly-counter.keys-off";
 
 const main = byId("main");

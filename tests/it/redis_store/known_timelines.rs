@@ -127,7 +127,7 @@ impl Instances {
     }
 }
 
-/// Compares the stats before an occurrence with those that a reader saw then.
+/// Compares what was there before an occurrence with what a reader saw then.
 fn compare_with_before(recorded: &Recorded, before: Option<&AnomalyStats>) {
     assert_eq!(recorded.previous_count_24h, before.map_or(0, |stats| stats.counts.day));
     if recorded.stats.fixed_at.is_some() {
