@@ -151,7 +151,7 @@ async fn with_redis_too_the_first_start_in_an_empty_folder_remembers_that_there_
     fs::write(service.dir().join("config/test.toml"), on_redis("")).unwrap();
     let service = service.restart().await;
     assert_eq!(status(&service, None).await, 401);
-    is_said(&service, "ERROR", NOBODY_GETS_IN).await;
+    is_said(&service, "ERROR", REFUSES_ALL).await;
 }
 
 #[tokio::test]

@@ -69,7 +69,7 @@ impl Rule {
             return Vec::new();
         }
         let reason = |condition: &Condition| {
-            if !can_be_told(condition) {
+            if !is_decidable(condition) {
                 return Some(format!("its count is above {MAX_STEP_COUNT}"));
             }
             let reaches = |seconds: u32| i64::from(seconds) + i64::from(rearm_seconds);
