@@ -1,8 +1,10 @@
 //! The command `completions`: prints a script that lets a shell complete commands and options.
 
-use std::io::{self, Write as _};
+use std::io;
 
 use clap::ValueEnum;
+
+use super::stdout;
 
 pub(super) const EXAMPLES: &str = "\
 The Debian package installs them. Without it:
@@ -27,8 +29,5 @@ pub(super) fn print(shell: Shell, command: &mut clap::Command) -> io::Result<()>
     };
     let mut script = Vec::new();
     clap_complete::generate(shell, command, env!("CARGO_PKG_NAME"), &mut script);
-    match io::stdout().write_all(&script) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written,
-    }
+    stdout::write(&script)
 }

@@ -5,7 +5,7 @@ use std::io::{self, Read as _};
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::Failure;
+use super::{Failure, stdout::outln};
 use crate::{
     config::Config,
     domain::{Explanation, Field, KeyMapping, PostedTo},
@@ -35,7 +35,7 @@ pub(super) fn run(command: &KeyCommand, config: &Config) -> Result<(), Failure> 
     if command.explain {
         print_explanation(&explanation);
     } else {
-        println!("{}", explanation.key);
+        outln!("{}", explanation.key);
     }
     Ok(())
 }
@@ -80,21 +80,21 @@ fn explain(
 
 /// Prints texts in quotes, with control characters escaped.
 fn print_explanation(explanation: &Explanation) {
-    println!("posted");
+    outln!("posted");
     for (field, value) in Field::ALL.into_iter().zip(&explanation.posted) {
-        println!("  {:10}  {value:?}", field.name());
+        outln!("  {:10}  {value:?}", field.name());
     }
-    println!("steps");
+    outln!("steps");
     if explanation.steps.is_empty() {
-        println!("  none changes anything");
+        outln!("  none changes anything");
     }
     for step in &explanation.steps {
         let (field, before, after) = (step.field.name(), &step.before, &step.after);
-        println!("  {}: {field} {before:?} -> {after:?}", step.by);
+        outln!("  {}: {field} {before:?} -> {after:?}", step.by);
     }
     match explanation.posted_key {
-        Some(key) => println!("key as posted  {key}"),
-        None => println!("key as posted  none: all four fields are empty"),
+        Some(key) => outln!("key as posted  {key}"),
+        None => outln!("key as posted  none: all four fields are empty"),
     }
-    println!("key            {}", explanation.key);
+    outln!("key            {}", explanation.key);
 }

@@ -7,6 +7,7 @@ mod local;
 mod recover;
 mod rules;
 mod spool;
+mod stdout;
 mod token;
 
 use std::{future::Future, io, path::PathBuf, pin::pin, process::ExitCode, time::Duration};
@@ -22,6 +23,7 @@ use self::{
     local::Local,
     rules::RulesCommand,
     spool::{SPOOL_TOKEN, SpoolCommand},
+    stdout::outln,
     token::TokenCommand,
 };
 use crate::{
@@ -76,7 +78,8 @@ enum Command {
     /// Create a token, which authenticates a caller
     #[command(subcommand)]
     Token(TokenCommand),
-    /// Check whether the running service is ready; exits with 0 if so, for containers
+    /// Check whether the running service accepts calls; exits with 0 if so, also in an outage of
+    /// Redis, for containers
     #[command(after_help = HEALTHCHECK_TOKEN)]
     Healthcheck,
 }
@@ -111,7 +114,7 @@ pub fn run() -> ExitCode {
             load().and_then(|loaded| check_config(&loaded, connect))
         }
         Some(Command::DefaultConfig) => {
-            print!("{DEFAULTS}");
+            stdout::print(DEFAULTS);
             Ok(())
         }
         Some(Command::Healthcheck) => load().and_then(|loaded| healthcheck(&loaded.config)),
@@ -166,15 +169,15 @@ fn serve(config: &Config) -> Result<(), Failure> {
 /// Prints the configuration, and fails if the service could not start with it. The report about
 /// Redis is a comment, so that the output is a valid configuration file.
 fn check_config(loaded: &LoadedConfig, connect: bool) -> Result<(), Failure> {
-    print!("{loaded}");
+    stdout::print(&loaded.to_string());
     logging::start(&loaded.config.log);
     let (prepared, traces) = Prepared::new(&loaded.config)?;
-    print!("{}", rules::listed(prepared.rules().in_force().set()));
+    stdout::print(&rules::listed(prepared.rules().in_force().set()));
     prepared.try_store(&loaded.config)?;
     if connect {
         match Runtime::new()?.block_on(prepared.examine_redis()) {
-            Some(report) => println!("# {}", Printable(report?)),
-            None => println!("# `redis.url` is not set: there is no Redis to connect to"),
+            Some(report) => outln!("# {}", Printable(report?)),
+            None => outln!("# `redis.url` is not set: there is no Redis to connect to"),
         }
     }
     traces.end();
@@ -211,6 +214,6 @@ fn healthcheck(config: &Config) -> Result<(), Failure> {
     let (status, body) = Runtime::new()?.block_on(asked).map_err(|error| {
         format!("{url} does not respond ({error}): is the service running, with the same `listen`?")
     })?;
-    println!("{}", Printable(body.trim_end()));
+    outln!("{}", Printable(body.trim_end()));
     if status.is_success() { Ok(()) } else { Err(format!("{url} returns {status}").into()) }
 }

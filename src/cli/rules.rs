@@ -11,7 +11,7 @@ use clap::Subcommand;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Failure, key::posted_fields};
+use super::{Failure, key::posted_fields, stdout::outln};
 use crate::{
     config::Config,
     counter::SystemClock,
@@ -111,23 +111,23 @@ pub(super) fn listed(set: &RuleSet) -> String {
 
 fn explain(set: &RuleSet, signature: &Signature) {
     let matched = set.index_of(signature);
-    println!("key {}", signature.key());
+    outln!("key {}", signature.key());
     for (index, rule) in set.rules()[..=matched].iter().enumerate() {
         let place = format!("rule {} \"{}\"", index + 1, rule.name());
         match rule.mismatch(signature) {
-            Some(matcher) => println!("{place}: {} does not match", Printable(matcher)),
-            None => println!("{place} matches"),
+            Some(matcher) => outln!("{place}: {} does not match", Printable(matcher)),
+            None => outln!("{place} matches"),
         }
     }
     let rule = &set.rules()[matched];
     if rule.levels().is_none() {
-        println!("  no levels");
+        outln!("  no levels");
     }
     for level in EscalationLevel::ALL {
         let conditions = rule.levels().conditions(level);
         if !conditions.is_empty() {
             let conditions: Vec<String> = conditions.iter().map(ToString::to_string).collect();
-            println!("  {}: {}", level.as_str(), conditions.join(", or "));
+            outln!("  {}: {}", level.as_str(), conditions.join(", or "));
         }
     }
 }
@@ -164,13 +164,13 @@ fn check_cases(set: &Arc<RuleSet>, keys: &Keys, file: &Path) -> Result<(), Failu
             case.differences(set, keys).map_err(|what| format!("case {number}: {what}"))?;
         if !differences.is_empty() {
             failed += 1;
-            println!("case {number} {}", Printable(Value::Object(case.signature.clone())));
-            differences.iter().for_each(|line| println!("  {}", Printable(line)));
+            outln!("case {number} {}", Printable(Value::Object(case.signature.clone())));
+            differences.iter().for_each(|line| outln!("  {}", Printable(line)));
         }
     }
     match failed {
         0 => {
-            println!("{count} cases are as expected");
+            outln!("{count} cases are as expected");
             Ok(())
         }
         _ => Err(format!("{failed} of {count} cases are not as expected").into()),

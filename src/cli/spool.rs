@@ -9,6 +9,7 @@ use reqwest::{Method, Response, StatusCode};
 use super::{
     Failure,
     local::{Local, TOKEN_VARIABLE},
+    stdout::outln,
 };
 use crate::{
     config::Config,
@@ -73,7 +74,7 @@ async fn on_file(command: SpoolCommand, spool: &Spool) -> Result<(), Failure> {
         }
         SpoolCommand::Retry { sequence: Some(sequence), .. } => {
             found(sequence, !revive(vec![sequence]).await?.is_empty())?;
-            println!("{sequence} will be retried when the service starts");
+            outln!("{sequence} will be retried when the service starts");
             Ok(())
         }
         SpoolCommand::Retry { sequence: None, .. } => {
@@ -81,12 +82,12 @@ async fn on_file(command: SpoolCommand, spool: &Spool) -> Result<(), Failure> {
                 |letter: DeadLetter| letter.operation.is_some().then_some(letter.sequence);
             let sequences = spool.all_dead_letters(readable).await?;
             let retried = revive(sequences.into_iter().flatten().collect()).await?.len();
-            println!("{retried} dead letters will be retried when the service starts");
+            outln!("{retried} dead letters will be retried when the service starts");
             Ok(())
         }
         SpoolCommand::Drop { sequence } => {
             found(sequence, spool.drop_dead(sequence).await?)?;
-            println!("{sequence} is dropped");
+            outln!("{sequence} is dropped");
             Ok(())
         }
     }
@@ -104,18 +105,18 @@ async fn through_service(command: SpoolCommand, config: &Config) -> Result<(), F
         SpoolCommand::Retry { sequence: None, .. } => {
             let answer = send(&local, Method::POST, &format!("{letters}/retry")).await?;
             let RetriedBody { retried } = answer.json().await?;
-            println!("{retried} dead letters are being retried");
+            outln!("{retried} dead letters are being retried");
         }
         SpoolCommand::Retry { sequence: Some(sequence), .. } => {
             let retry = format!("{letters}/{sequence}/retry");
             let answer = send(&local, Method::POST, &retry).await?;
             found(sequence, answer.status() != StatusCode::NOT_FOUND)?;
-            println!("{sequence} is being retried");
+            outln!("{sequence} is being retried");
         }
         SpoolCommand::Drop { sequence } => {
             let answer = send(&local, Method::DELETE, &format!("{letters}/{sequence}")).await?;
             found(sequence, answer.status() != StatusCode::NOT_FOUND)?;
-            println!("{sequence} is dropped");
+            outln!("{sequence} is dropped");
         }
     }
     Ok(())
@@ -157,9 +158,9 @@ fn print(letters: impl IntoIterator<Item = DeadLetterBody>) {
         let key = letter.anomaly_key.map(|key| key.to_string()).unwrap_or_default();
         let at = letter.at.map(|at| at.to_string()).unwrap_or_default();
         let (kind, reason) = (Printable(kind), Printable(&letter.reason));
-        println!("{}  {kind}  {key}  {at}  {reason}", letter.sequence);
+        outln!("{}  {kind}  {key}  {at}  {reason}", letter.sequence);
     }
     if count == 0 {
-        println!("there are no dead letters");
+        outln!("there are no dead letters");
     }
 }

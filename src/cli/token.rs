@@ -2,6 +2,7 @@
 
 use clap::Subcommand;
 
+use super::stdout::outln;
 use crate::{
     auth::{NewToken, Scope, TokenDigest},
     counter::SystemClock,
@@ -32,7 +33,7 @@ pub(super) fn run(command: &TokenCommand) {
     let mut names: Vec<String> = scopes.iter().map(|scope| format!("\"{scope}\"")).collect();
     names.dedup();
     eprintln!("The token, which is shown only once:\n");
-    println!("{}", token.reveal());
+    outln!("{}", token.reveal());
     eprintln!(
         "\nIts entry for the file `auth.file` (SIGHUP reloads it). In the service's configuration,\
          \nit begins with [[auth.tokens]] instead:\n"

@@ -98,6 +98,8 @@ async fn json_is_the_answer_of_the_service_for_each_command() {
         let looked_up = asked(&["show", "alertname=HighCPU", "job=api", "pod=api-1"]);
         let path = "/anomalies/lookup?alertname=HighCPU&job=api&pod=api-1";
         assert_eq!(looked_up, raw(&service, path).await);
+        let pasted = asked(&["show", "alertname=HighCPU job=api pod=api-1"]);
+        assert_eq!(pasted, looked_up);
 
         for (arguments, path) in [
             (&["top"][..], "/anomalies?limit=20".to_owned()),

@@ -31,6 +31,21 @@ fn key_prints_the_key_of_an_argument_or_of_standard_input() {
 }
 
 #[test]
+fn a_reader_that_leaves_early_is_no_failure() {
+    for arguments in [&["default-config"][..], &["check-config"], &["key", "{\"job\":\"api\"}"]] {
+        let mut child = anomaly_counter(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let ended = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8(ended.stderr).unwrap();
+        assert!(ended.status.success() && stderr.is_empty(), "{arguments:?}: {stderr}");
+    }
+}
+
+#[test]
 fn key_says_what_is_wrong_with_a_signature() {
     for (signature, says) in [
         ("HighCPU", "not JSON"),

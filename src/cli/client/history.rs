@@ -56,7 +56,13 @@ impl HistoryCommand {
             Some(columns) if !output.is_wide() => {
                 target.title(service, output) + &pictured(&history, columns, output)
             }
-            _ => buckets(&history, output).render(output.screen),
+            _ => {
+                let levels = history_chart::Levels::of(&history.bands);
+                if levels.is_partial {
+                    output.note("levels by other conditions than `N in 24h` are not in the table");
+                }
+                buckets(&history, &levels, output).render(output.screen)
+            }
         };
         output.print(&text)?;
         output.note_estimate(history.estimate);
@@ -86,16 +92,15 @@ fn pictured(history: &History, columns: usize, output: Output) -> String {
 }
 
 /// Returns a row for each bucket.
-fn buckets(history: &History, output: Output) -> Table {
+fn buckets(history: &History, levels: &history_chart::Levels<'_>, output: Output) -> Table {
     let mut table = Table::new(vec![
         Column::new("START"),
         Column::number("COUNT"),
         Column::number("24H"),
-        Column::new("LEVEL").goes_at(1).may_be_empty(),
+        Column::new("LEVEL").goes_at(1),
         Column::new("EXACT").goes_at(2),
         Column::new("EVENTS").shrinks_to(12).may_be_empty(),
     ]);
-    let levels = history_chart::Levels::of(&history.bands);
     for (index, bucket) in history.buckets.iter().enumerate() {
         let Bucket { start, count, count_24h, exact } = bucket;
         let end = history.buckets.get(index + 1).map_or(Timestamp::MAX, |next| next.start);
@@ -108,11 +113,12 @@ fn buckets(history: &History, output: Output) -> Table {
         });
         let events: Vec<String> = events.collect();
         let level = count_24h.and_then(|count| levels.at(count));
+        let without_level = if count_24h.is_none() || levels.is_partial { "?" } else { "none" };
         table.push(vec![
             Cell::new(output.time(*start)),
             Cell::from(*count),
             Cell::new(count_24h.map(|count| count.to_string()).unwrap_or_default()),
-            Cell::new(level.unwrap_or_default()).styled(style::of_level(level)),
+            Cell::new(level.unwrap_or(without_level)).styled(style::of_level(level)),
             Cell::new(if *exact { "yes" } else { "no" }),
             Cell::new(events.join("; ")),
         ]);

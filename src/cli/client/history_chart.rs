@@ -37,7 +37,7 @@ pub(super) struct Levels<'a> {
     /// The thresholds of the levels, the lowest level first.
     thresholds: Vec<(&'a str, u64)>,
     /// True if there are other conditions, which may raise the level.
-    is_partial: bool,
+    pub(super) is_partial: bool,
 }
 
 impl<'a> Levels<'a> {

@@ -13,7 +13,7 @@ use super::{
     screen::{Screen, age, local_time, one_line, style::QUIET},
     settings::Format,
 };
-use crate::{domain::Timestamp, printable::Printable};
+use crate::{cli::stdout, domain::Timestamp, printable::Printable};
 
 /// The destination and the format of responses.
 #[derive(Clone, Copy, Debug)]
@@ -93,15 +93,9 @@ impl Output {
     }
 }
 
-/// Writes to standard output. A closed pipe, as after `head`, is not an error.
 fn write_out(bytes: &[u8]) -> Result<(), Failure> {
-    let mut output = io::stdout().lock();
-    match output.write_all(bytes).and_then(|()| output.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::Misuse(format!("writing to standard output failed: {error}")))
-        }
-        _ => Ok(()),
-    }
+    stdout::write(bytes)
+        .map_err(|error| Failure::Misuse(format!("writing to standard output failed: {error}")))
 }
 
 /// Returns JSON in which control characters of terminals are escaped as JSON escapes.

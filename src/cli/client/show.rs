@@ -106,7 +106,7 @@ fn add_fix(card: &mut Card, anomaly: &Anomaly, output: Output) {
                 card.add_styled("fix", "marked as fixed", style::GOOD);
             }
             let by = fixed_by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
-            let until = expires_at.map(|until| format!("; valid until {}", output.time(until)));
+            let until = expires_at.map(|until| format!("; the mark ends {}", output.time(until)));
             let marked = format!("{}{by}, {}", output.ago(*fixed_at), output.time(*fixed_at));
             card.line(marked + &until.unwrap_or_default(), style::PLAIN);
             card.line(fix_description.as_deref().unwrap_or_default(), style::PLAIN);

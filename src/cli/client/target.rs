@@ -52,13 +52,13 @@ impl TargetArguments {
         {
             return Ok(Meant::Key(key.to_string()));
         }
-        let pairs: Vec<(String, String)> = self
-            .words
+        let words = self.separate_words();
+        let pairs: Vec<(String, String)> = words
             .iter()
             .filter_map(|word| word.split_once('='))
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
-        if pairs.len() == self.words.len() {
+        if pairs.len() == words.len() {
             return Ok(Meant::Fields(pairs));
         }
         if !pairs.is_empty() {
@@ -69,6 +69,18 @@ impl TargetArguments {
             ));
         }
         Ok(Meant::Words(self.words.join(" ")))
+    }
+
+    /// Returns the words as they were given. The text of an alert in quotes, such as
+    /// `"alertname=HighCPU job=api"`, is taken apart, unless a value contains a space.
+    fn separate_words(&self) -> Vec<&str> {
+        if let [text] = self.words.as_slice() {
+            let parts: Vec<&str> = text.split_whitespace().collect();
+            if parts.iter().all(|part| part.contains('=')) {
+                return parts;
+            }
+        }
+        self.words.iter().map(String::as_str).collect()
     }
 
     /// Finds the anomaly, for a command that only reads. If several match, they are listed.
@@ -228,8 +240,8 @@ fn by_words(service: &Service, output: Output, words: &str) -> Result<Target, Fa
                 _ => String::new(),
             };
             Err(Failure::NotFound(format!(
-                "{} anomalies have {words:?} in their fields{shown}: select one by more words or \
-                 by its key, such as {}",
+                "{} anomalies have {words:?} in their fields{shown}: select one by more words, by \
+                 its fields (alertname=HighCPU job=api) or by its key, such as {}",
                 found.total, first.anomaly_key
             )))
         }

@@ -37,7 +37,7 @@ export function bandsOf({ bands }) {
   for (const { level, condition } of bands) {
     const found = /^(\d+) in (24h|1d|1440m)$/.exec(condition);
     if (found) starts.set(level, Math.min(Number(found[1]), starts.get(level) ?? Infinity));
-    else others.push(`${level} also at ${condition}`);
+    else others.push(`${level} at ${condition} (not drawn)`);
   }
   return { starts: [...starts].sort((one, other) => one[1] - other[1]), others };
 }

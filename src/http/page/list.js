@@ -15,7 +15,7 @@ import {
 const STATES = ["level", "firing", "regressed", "fixed"];
 
 /** Parameters that are no filters. */
-const OTHERS = ["sort", "order", "limit", "cursor"];
+const OTHERS = ["sort", "order", "limit", "cursor", "series"];
 
 /** The windows of "seen in". */
 const WINDOWS = ["1h", "24h", "7d", "30d"];
@@ -243,7 +243,8 @@ function foot(params, list) {
 
 /** @param {import("./types").List} list */
 const noMatch = (list) => h("div.empty", h("h2", "No anomaly matches"), partial(list),
-  h("p", "Remove a filter, or ", h("a", { href: "./" }, "show all"), "."));
+  h("p", "Search for words (", h("code", "highcpu api"), "), not labels. Remove a filter, or ",
+    h("a", { href: "./" }, "show all"), "."));
 
 /**
  * @param {import("./types").List} list

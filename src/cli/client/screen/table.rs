@@ -170,9 +170,12 @@ impl Table {
             // A key is cut first, because its beginning is sufficient.
             let widest =
                 shrinkable.max_by_key(|(index, width)| (self.columns[*index].is_prefix, *width));
-            let Some((_, width)) = widest else { break };
-            *width -= 1;
-            total -= 1;
+            let Some((index, width)) = widest else { break };
+            let column = &self.columns[*index];
+            // A key that lacks only its last digits would pass for a whole one.
+            let cut = if column.is_prefix { *width - column.least(natural[*index]) } else { 1 };
+            *width -= cut;
+            total -= cut;
         }
         layout
     }
@@ -276,7 +279,7 @@ mod tests {
         let name = "KubeDeploymentReplicasMismatch";
         let at = |columns: usize| table(&[name]).render(terminal(columns));
         assert!(at(80).contains(&format!("{name}  6a0d01fd615acb3c\n")), "{}", at(80));
-        assert!(at(60).contains(&format!("{name}  6a0d01fd61\n")), "{}", at(60));
+        assert!(at(60).contains(&format!("{name}  6a0d01fd\n")), "{}", at(60));
         assert!(at(50).contains("369  KubeDeploymentReplica…  6a0d01fd\n"), "{}", at(50));
         assert!(!at(30).contains("30D") && at(30).contains("Kube"), "{}", at(30));
     }
