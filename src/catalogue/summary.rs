@@ -7,7 +7,7 @@ use super::{
     verdicts::Verdicts,
     visited::{Pass, Visited},
 };
-use crate::domain::{EscalationLevel, LevelSet, TextId, Texts, Timestamp, Window, WindowCounts};
+use crate::domain::{EscalationLevel, LevelSet, TextId, Texts, Timestamp, WindowCounts};
 
 /// The number of anomalies, and of their occurrences.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,22 +56,29 @@ pub(super) struct SummaryPass<'q> {
 #[derive(Debug)]
 struct Groups {
     field: usize,
-    /// By the number of the text, each with the version of the number.
-    by_text: Vec<Option<(u32, Group)>>,
-    /// Groups whose number has come to stand for another text in the course of the pass.
+    /// The sums by the number of the text.
+    sums: Vec<Sums>,
+    /// The texts by their numbers, of which sums have begun.
+    values: Vec<Option<Arc<str>>>,
+    /// Groups whose number was assigned to another text in the course of the pass.
     replaced: Vec<Group>,
-    unknown: Group,
+    unknown: Sums,
 }
 
-impl Group {
-    fn add(&mut self, count_24h: u64, level: Option<Option<EscalationLevel>>) {
-        self.anomalies += 1;
-        self.count_24h += count_24h;
-        if let Some(level) = level {
-            self.levels[LevelSet::index(level)] += 1;
-        }
-    }
+/// The sums of a group. They are small, because a pass over a million anomalies adds to them in no
+/// order, and those of some thousand texts fit in a cache.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums {
+    count_24h: u64,
+    anomalies: u32,
+    levels: [u32; 4],
+    /// The version of the text's number; 0 where none have begun.
+    version: u32,
+}
 
+const _: () = assert!(size_of::<Sums>() == 32);
+
+impl Group {
     fn merge(&mut self, other: &Self) {
         self.anomalies += other.anomalies;
         self.count_24h += other.count_24h;
@@ -81,33 +88,72 @@ impl Group {
     }
 }
 
-impl Groups {
-    fn new(field: usize) -> Self {
-        Self { field, by_text: Vec::new(), replaced: Vec::new(), unknown: Group::default() }
+impl Sums {
+    fn add(&mut self, count_24h: u64, level: Option<Option<EscalationLevel>>) {
+        self.anomalies += 1;
+        self.count_24h += count_24h;
+        if let Some(level) = level {
+            self.levels[LevelSet::index(level)] += 1;
+        }
     }
 
-    fn of(&mut self, texts: &Texts, id: Option<TextId>) -> &mut Group {
+    fn of(self, value: Option<Arc<str>>) -> Group {
+        Group {
+            value,
+            anomalies: self.anomalies.into(),
+            count_24h: self.count_24h,
+            levels: self.levels.map(u64::from),
+        }
+    }
+}
+
+impl Groups {
+    fn new(field: usize) -> Self {
+        Self {
+            field,
+            sums: Vec::new(),
+            values: Vec::new(),
+            replaced: Vec::new(),
+            unknown: Sums::default(),
+        }
+    }
+
+    /// Returns the sums of the text with this number, if it is known.
+    fn sums_of(&mut self, texts: &Texts, id: Option<TextId>) -> &mut Sums {
         let Some(id) = id else { return &mut self.unknown };
-        if self.by_text.len() <= id.index() {
-            self.by_text.resize(id.index() + 1, None);
+        let (index, version) = (id.index(), texts.version(id));
+        if self.sums.get(index).is_none_or(|sums| sums.version != version) {
+            self.begin(index, version, texts.get(id).cloned());
         }
-        let version = texts.version(id);
-        let slot = &mut self.by_text[id.index()];
-        if let Some((_, replaced)) = slot.take_if(|(of, _)| *of != version) {
-            self.replaced.push(replaced);
+        &mut self.sums[index]
+    }
+
+    /// Begins the sums of a text whose number had none, or those of another text.
+    fn begin(&mut self, index: usize, version: u32, value: Option<Arc<str>>) {
+        if self.sums.len() <= index {
+            self.sums.resize(index + 1, Sums::default());
+            self.values.resize(index + 1, None);
         }
-        let new = || (version, Group { value: texts.get(id).cloned(), ..Group::default() });
-        &mut slot.get_or_insert_with(new).1
+        let sums = Sums { version, ..Sums::default() };
+        let ended = std::mem::replace(&mut self.sums[index], sums);
+        let its_value = std::mem::replace(&mut self.values[index], value);
+        if ended.anomalies > 0 {
+            self.replaced.push(ended.of(its_value));
+        }
     }
 
     /// Returns the largest groups, and the rest as one if there is any.
     fn finish(self, top: usize) -> (usize, Vec<Group>) {
-        let Self { field, by_text, replaced, unknown: mut rest } = self;
+        let Self { field, sums, values, replaced, unknown } = self;
         let mut by_value = HashMap::<Option<Arc<str>>, Group>::new();
-        let groups = by_text.into_iter().flatten().map(|(_, group)| group);
-        for group in groups.chain(replaced) {
+        let groups = sums.into_iter().zip(values).map(|(sums, value)| sums.of(value));
+        for group in groups.chain(replaced).filter(|group| group.anomalies > 0) {
             let new = || Group { value: group.value.clone(), ..Group::default() };
             by_value.entry(group.value.clone()).or_insert_with(new).merge(&group);
+        }
+        let mut rest = unknown.of(None);
+        if let Some(without_text) = by_value.remove(&None) {
+            rest.merge(&without_text);
         }
         let mut groups: Vec<_> = by_value.into_values().collect();
         groups.sort_by(|one, other| {
@@ -152,12 +198,12 @@ impl Pass for SummaryPass<'_> {
         }
         let Summary { anomalies, occurrences, levels, fixed, regressed, firing, .. } =
             &mut self.summary;
-        let (day, level) = (anomaly.count(Window::Day), anomaly.level());
+        let (counts, level) = (anomaly.counts(), anomaly.level());
         *anomalies += 1;
-        occurrences.hour += anomaly.count(Window::Hour);
-        occurrences.day += day;
-        occurrences.week += anomaly.count(Window::Week);
-        occurrences.month += anomaly.count(Window::Month);
+        occurrences.hour += counts.hour;
+        occurrences.day += counts.day;
+        occurrences.week += counts.week;
+        occurrences.month += counts.month;
         if let Some(level) = level {
             levels[LevelSet::index(level)] += 1;
         }
@@ -166,7 +212,45 @@ impl Pass for SummaryPass<'_> {
         *firing += u64::from(anomaly.is_firing() == Some(true));
         for groups in &mut self.by {
             let id = anomaly.fields().map(|fields| fields[groups.field]);
-            groups.of(anomaly.texts(), id).add(day, level);
+            groups.sums_of(anomaly.texts(), id).add(counts.day, level);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+    use crate::domain::Signature;
+
+    proptest! {
+        /// In one pass, between two parts of which anomalies go and others come.
+        #[test]
+        fn groups_are_those_of_texts_also_where_a_number_comes_to_stand_for_another(
+            anomalies in vec(("[a-d]", any::<bool>()), 0..40),
+        ) {
+            let (mut texts, mut groups) = (Texts::default(), Groups::new(0));
+            let mut expected = BTreeMap::<String, u64>::new();
+            for (name, is_removed) in anomalies {
+                let find = |field: &str| (field == "alert_name").then_some(Ok(&*name));
+                let fields = texts.add(&Signature::from_lookup(find).unwrap()).unwrap();
+                groups.sums_of(&texts, Some(fields[0])).add(2, Some(None));
+                *expected.entry(name).or_default() += 1;
+                if is_removed {
+                    texts.remove(fields);
+                }
+            }
+            let (_, groups) = groups.finish(10);
+            prop_assert_eq!(groups.len(), expected.len());
+            for group in groups {
+                let anomalies = expected[group.value.as_deref().unwrap()];
+                prop_assert_eq!(group.anomalies, anomalies);
+                prop_assert_eq!(group.count_24h, 2 * anomalies);
+                prop_assert_eq!(group.levels, [anomalies, 0, 0, 0]);
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use super::judge::Judge;
 use crate::{
     domain::{
         AnomalyKey, EscalationLevel, FieldIds, Firing, KnownStats, Listable, RuleRef, Texts,
-        Timestamp, Window,
+        Timestamp, Window, WindowCounts,
     },
     store::Scanned,
 };
@@ -19,6 +19,9 @@ pub(super) trait Visited: Listable {
 
     /// The texts of the fields.
     fn texts(&self) -> &Texts;
+
+    /// Its events in each window.
+    fn counts(&self) -> WindowCounts;
 
     /// The time at which its stats were read; `None` if they never were.
     fn as_of(&self) -> Option<Timestamp>;
@@ -153,6 +156,10 @@ impl Visited for OfStore<'_> {
         self.scanned.texts
     }
 
+    fn counts(&self) -> WindowCounts {
+        self.known().counts
+    }
+
     fn as_of(&self) -> Option<Timestamp> {
         Some(self.now)
     }
@@ -189,6 +196,10 @@ impl Visited for Estimated<'_> {
 
     fn texts(&self) -> &Texts {
         self.texts
+    }
+
+    fn counts(&self) -> WindowCounts {
+        self.stats.counts
     }
 
     fn as_of(&self) -> Option<Timestamp> {

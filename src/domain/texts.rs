@@ -27,6 +27,9 @@ pub struct Texts {
     ids: HashTable<TextId>,
     hasher: RandomState,
     entries: Vec<Entry>,
+    /// For each number the version, which grows whenever it is assigned to another text. Apart from
+    /// the entries, because a query asks for those of a million anomalies, and they fit in a cache.
+    versions: Vec<u32>,
     free: Vec<TextId>,
     /// Approximate size of all texts in bytes.
     bytes: usize,
@@ -38,8 +41,6 @@ struct Entry {
     /// Absent while the number is not used.
     text: Option<Arc<str>>,
     users: u32,
-    /// Grows whenever the number is assigned to another text.
-    version: u32,
 }
 
 /// Approximate size of an entry without its text, in bytes.
@@ -74,6 +75,7 @@ impl Texts {
             ids: HashTable::new(),
             hasher: RandomState::new(),
             entries: Vec::new(),
+            versions: Vec::new(),
             free: Vec::new(),
             bytes: 0,
             max_bytes,
@@ -107,7 +109,7 @@ impl Texts {
 
     /// Returns the version of a number, which changes when the number is assigned to another text.
     pub fn version(&self, id: TextId) -> u32 {
-        self.entries.get(id.index()).map_or(0, |entry| entry.version)
+        self.versions.get(id.index()).copied().unwrap_or_default()
     }
 
     /// Returns the signature with four fields.
@@ -147,16 +149,20 @@ impl Texts {
             None => {
                 let id = TextId::of_index(self.entries.len())?;
                 if self.entries.len() == self.entries.capacity() {
-                    self.entries.reserve_exact(self.entries.len() / 8 + 64);
+                    let more = self.entries.len() / 8 + 64;
+                    self.entries.reserve_exact(more);
+                    self.versions.reserve_exact(more);
                 }
-                self.entries.push(Entry { text: None, users: 0, version: 0 });
+                self.entries.push(Entry { text: None, users: 0 });
+                self.versions.push(0);
                 id
             }
         };
         let entry = &mut self.entries[id.index()];
         entry.text = Some(text);
         entry.users = 1;
-        entry.version = entry.version.wrapping_add(1);
+        let version = &mut self.versions[id.index()];
+        *version = version.wrapping_add(1);
         let Self { ids, hasher, entries, .. } = self;
         let rehash = |id: &TextId| {
             entries[id.index()].text.as_deref().map_or(0, |text| hasher.hash_one(text))

@@ -380,6 +380,7 @@ impl Rows {
                         texts: &texts,
                         judge,
                         rule: OnceCell::new(),
+                        counts: OnceCell::new(),
                         firing: &firing,
                     });
                 }

@@ -311,6 +311,7 @@ pub(super) struct RowAt<'a> {
     pub(super) texts: &'a Texts,
     pub(super) judge: &'a Judge,
     pub(super) rule: OnceCell<&'a RuleRef>,
+    pub(super) counts: OnceCell<WindowCounts>,
     /// Returns the alerts of a row that fire.
     pub(super) firing: &'a dyn Fn(AnomalyKey) -> Option<Firing>,
 }
@@ -318,8 +319,7 @@ pub(super) struct RowAt<'a> {
 impl RowAt<'_> {
     /// Returns true if the level is that of these counts, and not only an upper bound.
     fn is_level_exact(&self) -> bool {
-        self.row.flags.has(Flags::LEVEL_KNOWN)
-            || !self.rule().needs_counts(self.row.counts_at(self.times))
+        self.row.flags.has(Flags::LEVEL_KNOWN) || !self.rule().needs_counts(self.counts())
     }
 }
 
@@ -341,7 +341,7 @@ impl Listable for RowAt<'_> {
     }
 
     fn level(&self) -> Option<Option<EscalationLevel>> {
-        Some(self.row.level_of(self.rule(), self.row.counts_at(self.times)))
+        Some(self.row.level_of(self.rule(), self.counts()))
     }
 
     fn rule_name(&self) -> &str {
@@ -372,6 +372,10 @@ impl Visited for RowAt<'_> {
 
     fn texts(&self) -> &Texts {
         self.texts
+    }
+
+    fn counts(&self) -> WindowCounts {
+        *self.counts.get_or_init(|| self.row.counts_at(self.times))
     }
 
     fn as_of(&self) -> Option<Timestamp> {

@@ -171,6 +171,9 @@ impl RuleRef {
     /// not counted.
     pub fn level_at_most(&self, windows: WindowCounts) -> Option<EscalationLevel> {
         let own = self.extra_windows();
+        if own.is_empty() {
+            return self.rule().level(Counts { windows, ..Counts::default() });
+        }
         let mut extra = [ExtraCount::default(); MAX_EXTRA_WINDOWS];
         for (count, window) in extra.iter_mut().zip(own) {
             *count = window.at_most(windows);
