@@ -144,6 +144,11 @@ impl Timeline {
         self.rollup.as_ref().is_some_and(|rollup| rollup.is_cut_by(start))
     }
 
+    /// Returns the time of the oldest event that is kept exactly.
+    pub fn oldest_exact(&self) -> Option<Timestamp> {
+        self.events.front().map(|event| event.at)
+    }
+
     /// Returns the times of the newest events that are kept exactly, at most `count`.
     pub fn newest(&self, count: usize) -> Vec<Timestamp> {
         self.events.iter().rev().take(count).map(|event| event.at).collect()

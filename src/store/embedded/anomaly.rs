@@ -1,7 +1,7 @@
 //! One anomaly as the embedded store keeps it, and the effect of each change on it. Pure: the same
 //! changes in the same order give the same anomaly, which the journal relies on.
 
-use std::sync::Arc;
+use std::{hint::black_box, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -254,6 +254,11 @@ impl Anomaly {
         }
         self.remediation().fix = None;
         true
+    }
+
+    /// Asks the memory for the events, which are not beside the anomaly.
+    pub(super) fn read_ahead(&self) {
+        black_box(self.timeline.oldest_exact());
     }
 
     pub(super) fn count_24h(&self, now: Timestamp) -> u64 {

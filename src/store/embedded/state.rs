@@ -22,6 +22,9 @@ use crate::{
     },
 };
 
+/// Number of anomalies whose events a scan asks the memory for at the same time.
+const READ_AHEAD: usize = 32;
+
 /// The state, shared by the writer and the readers.
 pub(super) type SharedState = RwLock<State>;
 
@@ -88,13 +91,20 @@ impl State {
         visit: &mut dyn FnMut(&Scanned<'_>),
     ) -> Option<AnomalyKey> {
         let after = cursor.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut last = None;
         let mut anomalies = self.anomalies.range((after, Bound::Unbounded));
-        for (key, anomaly) in anomalies.by_ref().take(max_seen) {
-            last = Some(*key);
-            if anomaly.is_kept(moment) {
+        let (mut last, mut slice) = (None, anomalies.by_ref().take(max_seen));
+        let mut some = Vec::with_capacity(READ_AHEAD);
+        loop {
+            some.clear();
+            some.extend(slice.by_ref().take(READ_AHEAD));
+            let Some((key, _)) = some.last() else { break };
+            last = Some(**key);
+            // Among a million none is in a cache. One after the other each would be waited for; of
+            // many that are asked for at once the processor waits for the first.
+            some.iter().for_each(|(_, anomaly)| anomaly.read_ahead());
+            for (key, anomaly) in some.iter().filter(|(_, anomaly)| anomaly.is_kept(moment)) {
                 visit(&Scanned {
-                    key: *key,
+                    key: **key,
                     fields: anomaly.fields(),
                     texts: &self.texts,
                     stats: &|rule| anomaly.stats(moment.now, Some(rule)).into(),
