@@ -111,11 +111,12 @@ impl Calls {
         let windows = steps.rule.map(RuleRef::extra_windows).unwrap_or_default();
         let starts = windows.iter().map(|window| to_unix_seconds(window.start(now)) + " ");
         call.argument(starts.collect::<String>());
+        call.argument(KEPT_SECONDS);
         call
     }
 
     pub(super) fn add_known(&self, call: &mut Call, now: Timestamp, known: &Known<'_>) {
-        let Known { occurrence, oldest } = known;
+        let Known { occurrence, oldest, is_due } = known;
         self.add_keys(call, occurrence.key);
         call.argument(occurrence.id.as_str());
         call.argument(to_unix_seconds(occurrence.at));
@@ -130,6 +131,7 @@ impl Calls {
         } else {
             call.argument("");
         }
+        call.argument(if *is_due { "1" } else { "" });
     }
 
     /// Returns a call without anomalies.
@@ -313,6 +315,8 @@ fn window_starts(now: Timestamp) -> [Value; 4] {
 pub(super) struct Known<'a> {
     pub(super) occurrence: &'a Occurrence,
     pub(super) oldest: OldestEvent,
+    /// True if the lives of its anomaly's keys are renewed with it.
+    pub(super) is_due: bool,
 }
 
 /// Returns the times that bound the kept ids of operations: the earliest kept time, and now.
@@ -380,7 +384,7 @@ mod tests {
                 let occurrence =
                     Occurrence { key: KEY, id, at, signature_json, episode: None, rule: None };
                 let oldest = OldestEvent { id: "a".into(), at };
-                let known = Known { occurrence: &occurrence, oldest };
+                let known = Known { occurrence: &occurrence, oldest, is_due: true };
                 let mut call = calls.record_known(at, iter::once(&occurrence));
                 (0..elements).for_each(|_| calls.add_known(&mut call, at, &known));
                 call

@@ -40,7 +40,7 @@ impl RedisStore {
         let left: Vec<_> = known
             .into_iter()
             .filter(|(index, _)| matches!(attempts[*index], Ok(None)))
-            .map(|(index, Known { occurrence, .. })| Other { index, occurrence, is_due: false })
+            .map(|(index, Known { occurrence, is_due, .. })| Other { index, occurrence, is_due })
             .collect();
         for (other, attempt) in left.iter().zip(self.try_record(moment, &left, false).await) {
             attempts[other.index] = attempt;
@@ -80,7 +80,6 @@ impl RedisStore {
         for (index, ((occurrence, is_due), oldest)) in elements {
             let takes = |oldest: &OldestEvent| {
                 !may_be_copies
-                    && !is_due
                     && occurrence.episode.is_none()
                     && oldest.at >= start
                     && oldest.at <= occurrence.at
@@ -88,7 +87,7 @@ impl RedisStore {
                     && windows_of(occurrence).eq(windows_of(&occurrences[0]))
             };
             match oldest.filter(takes) {
-                Some(oldest) => known.push((index, Known { occurrence, oldest })),
+                Some(oldest) => known.push((index, Known { occurrence, oldest, is_due })),
                 None => others.push(Other { index, occurrence, is_due }),
             }
         }
@@ -107,7 +106,7 @@ impl RedisStore {
             self.calls.add_known(call, moment.now, known);
         };
         let read = |index: usize, mut reply: Reply| {
-            let (_, Known { occurrence, oldest }) = &known[index];
+            let (_, Known { occurrence, oldest, is_due }) = &known[index];
             match reply.tag()? {
                 "counted" => {}
                 "more" => return Ok(None),
@@ -115,6 +114,9 @@ impl RedisStore {
             }
             let span = Some((oldest.at, occurrence.at));
             let stats = reply.stats(moment.now, occurrence.rule.as_ref(), span)?;
+            if *is_due {
+                self.renewals.add(moment.now, occurrence.key);
+            }
             if !self.may_stay_known(&stats) {
                 self.timelines.set(occurrence.key, None);
             }

@@ -8,9 +8,11 @@
 --          4-6  the starts of the windows of 7 days, 24 hours, 1 hour (Unix seconds)
 --          7    those of the further windows of the anomalies' rules, which have the same, a blank
 --               after each
+--          8    seconds to keep an anomaly
 --          then for each occurrence: event id, its time (Unix seconds), the id of the oldest event
---          of the timeline, all of which are inside 30 days; and for each window "1" if its
---          events are to be counted, "0" if it has all of them, '' if all windows have
+--          of the timeline, all of which are inside 30 days; for each window "1" if its events
+--          are to be counted, "0" if it has all of them, '' if all windows have; and "1" if the
+--          lives of its anomaly's keys are renewed with it, else ''
 -- Returns  for each occurrence the number of events of 30 days, if all windows have all of them,
 --          the event is the newest, and there is nothing else; else a text as record.lua does, with
 --          `-` for the oldest event, and for the newest if that is this event. If that may be a
@@ -24,12 +26,13 @@
 -- rather than a branch of record.lua, because creating the functions of record.lua for each call
 -- takes longer than this whole script.
 
-local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 5, 7, 4
+local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 5, 8, 5
 
 -- Maximum number of keys that one command reads: Lua's stack holds some thousands.
 local KEYS_AT_ONCE = 2000
 
 local newest_wanted, steps, largest_step = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local kept_seconds = ARGV[8]
 local starts
 
 -- Reads all keys that hold texts. The other keys are returned as missing, which is faster than
@@ -93,6 +96,20 @@ local function count_windows(timeline, length, windows)
   return text, is_step
 end
 
+-- Returns true if the signature is there, so that it need not come with what renews lives.
+local function has_signature(k)
+  return redis.pcall('HEXISTS', KEYS[k + METADATA], 'signature') == 1
+end
+
+-- Renews the lives of an anomaly's keys. Metadata live for as long as a mark, which may be longer.
+local function renew(k, texts)
+  local metadata = KEYS[k + METADATA]
+  call('EXPIRE', KEYS[k], kept_seconds)
+  if not texts[k + PERMANENT_FIX] or call('TTL', metadata) < tonumber(kept_seconds) then
+    call('EXPIRE', metadata, kept_seconds)
+  end
+end
+
 -- Returns the result for an event that was added to a timeline.
 local function answer(timeline, id, at, repairs, mark, windows)
   local length = call('ZCARD', timeline)
@@ -124,8 +141,12 @@ return run(function()
     results[i] = 'more'
     -- An error reply has no first member.
     if not texts[k + FOLDED] and redis.pcall('ZRANGE', timeline, '0', '0')[1] == ARGV[a + 3] then
-      local mark = read_mark(k, texts)
-      if mark and call('ZADD', timeline, 'NX', at, id) == 1 then
+      local mark, is_due = read_mark(k, texts), ARGV[a + 5] == '1'
+      local is_taken = mark and (not is_due or has_signature(k))
+      if is_taken and call('ZADD', timeline, 'NX', at, id) == 1 then
+        if is_due then
+          renew(k, texts)
+        end
         results[i] = answer(timeline, id, at, texts[k + REPAIR_COUNT], mark, ARGV[a + 4])
       end
     end
