@@ -1,34 +1,80 @@
 //! The oldest events of timelines that this process has written to. While a timeline still begins
 //! with the same event, its length is the number of its events, whoever else has written to it.
+//!
+//! There are two tables, the younger of which takes what is used. Once it is full, it becomes the
+//! older one, and what that had goes. So what was used lately stays, without an order that takes
+//! more memory than the events: some 45 MB for all of them.
 
-use std::sync::Arc;
+use std::{collections::HashMap, ops::Deref, sync::Arc};
 
-use lru::LruCache;
 use parking_lot::Mutex;
 
 use crate::domain::{AnomalyKey, Timestamp};
 
-/// Maximum number of anomalies. The timelines of others are read in full with every write.
-const MAX_ANOMALIES: usize = 100_000;
-/// Maximum length of an id, so that memory is bounded in bytes too. Generated ids have 12
-/// characters.
+/// Number of parts, each with a lock, by the first bits of the key: while a table grows, what is in
+/// the other parts need not wait.
+const PARTS: usize = 16;
+/// Maximum number of anomalies in a table: a hash table of 2^15 places takes so many. Anomalies
+/// that are in none are read in full with their next write.
+const MAX_OF_TABLE: usize = 28_672;
+/// Maximum length of an id, so that memory is bounded in bytes too.
 const MAX_ID_BYTES: usize = 40;
+/// Maximum length of an id that is in the table itself. Generated ids have 12.
+const SHORT_ID_BYTES: usize = 22;
 
 /// The oldest event of a timeline that has no events older than 30 days, no rolled-up events, and
 /// no more events than are kept exactly.
 #[derive(Clone, Debug)]
 pub(super) struct OldestEvent {
-    pub(super) id: Arc<str>,
+    pub(super) id: KeptId,
     pub(super) at: Timestamp,
 }
 
-pub(super) struct KnownTimelines(Mutex<LruCache<AnomalyKey, OldestEvent>>);
+const _: () = assert!(size_of::<(AnomalyKey, OldestEvent)>() == 40);
 
-impl Default for KnownTimelines {
-    fn default() -> Self {
-        // Bounded by hand, because a cache with a capacity would allocate its memory at once.
-        Self(Mutex::new(LruCache::unbounded()))
+/// The id of an event.
+#[derive(Clone, Debug)]
+pub(super) enum KeptId {
+    /// One that takes no memory of its own.
+    Short { length: u8, bytes: [u8; SHORT_ID_BYTES] },
+    /// A longer one.
+    Long(Arc<str>),
+}
+
+impl From<&str> for KeptId {
+    fn from(id: &str) -> Self {
+        let mut bytes = [0; SHORT_ID_BYTES];
+        match bytes.get_mut(..id.len()) {
+            Some(place) => {
+                place.copy_from_slice(id.as_bytes());
+                Self::Short { length: id.len() as u8, bytes }
+            }
+            None => Self::Long(id.into()),
+        }
     }
+}
+
+impl Deref for KeptId {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            // It was a text.
+            Self::Short { length, bytes } => {
+                str::from_utf8(&bytes[..usize::from(*length)]).unwrap_or_default()
+            }
+            Self::Long(id) => id,
+        }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct KnownTimelines([Mutex<Part>; PARTS]);
+
+#[derive(Default)]
+struct Part {
+    younger: HashMap<AnomalyKey, OldestEvent>,
+    older: HashMap<AnomalyKey, OldestEvent>,
 }
 
 impl KnownTimelines {
@@ -37,35 +83,61 @@ impl KnownTimelines {
         &self,
         anomalies: impl Iterator<Item = AnomalyKey>,
     ) -> Vec<Option<OldestEvent>> {
-        let mut known = self.0.lock();
-        anomalies.map(|key| known.get(&key).cloned()).collect()
+        anomalies.map(|key| self.part(key).lock().get(key)).collect()
     }
 
     /// Notes the oldest event of an anomaly, or that it is not known.
     pub(super) fn set(&self, key: AnomalyKey, oldest: Option<OldestEvent>) {
-        let mut known = self.0.lock();
+        let mut part = self.part(key).lock();
         match oldest.filter(|event| event.id.len() <= MAX_ID_BYTES) {
-            Some(event) => {
-                known.put(key, event);
-                if known.len() > MAX_ANOMALIES {
-                    known.pop_lru();
-                }
-            }
-            None => {
-                known.pop(&key);
-            }
+            Some(event) => part.insert(key, event),
+            None => part.remove(key),
         }
+    }
+
+    fn part(&self, key: AnomalyKey) -> &Mutex<Part> {
+        let number = key.to_bits() >> (u64::BITS - PARTS.trailing_zeros());
+        &self.0[number as usize]
+    }
+}
+
+impl Part {
+    fn get(&mut self, key: AnomalyKey) -> Option<OldestEvent> {
+        if let Some(event) = self.younger.get(&key) {
+            return Some(event.clone());
+        }
+        let event = self.older.remove(&key)?;
+        self.insert(key, event.clone());
+        Some(event)
+    }
+
+    fn insert(&mut self, key: AnomalyKey, event: OldestEvent) {
+        self.older.remove(&key);
+        if self.younger.len() >= MAX_OF_TABLE && !self.younger.contains_key(&key) {
+            self.older = std::mem::take(&mut self.younger);
+        }
+        self.younger.insert(key, event);
+    }
+
+    fn remove(&mut self, key: AnomalyKey) {
+        self.younger.remove(&key);
+        self.older.remove(&key);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
 
     fn event(id: &str) -> Option<OldestEvent> {
         Some(OldestEvent { id: id.into(), at: Timestamp::from_micros(7) })
     }
 
+    /// All of them are of the same part.
     fn key(number: usize) -> AnomalyKey {
         AnomalyKey::from_bits(number as u64)
     }
@@ -75,14 +147,20 @@ mod tests {
         oldest.as_ref().map(|event| event.id.to_string())
     }
 
-    #[test]
-    fn the_oldest_event_is_known_until_it_is_not() {
-        let known = KnownTimelines::default();
-        known.set(key(1), event("a"));
-        assert_eq!(id_of(&known, 1).as_deref(), Some("a"));
-        assert_eq!(id_of(&known, 2), None);
-        known.set(key(1), None);
-        assert_eq!(id_of(&known, 1), None);
+    proptest! {
+        #[test]
+        fn the_oldest_event_is_known_until_it_is_not(
+            steps in vec((0..20_usize, prop::option::of("[a-z]{1,50}")), 0..200),
+        ) {
+            let (known, mut model) = (KnownTimelines::default(), BTreeMap::new());
+            for (number, id) in steps {
+                known.set(key(number), id.as_deref().and_then(event));
+                model.insert(number, id.filter(|id| id.len() <= MAX_ID_BYTES));
+                for (number, id) in &model {
+                    prop_assert_eq!(&id_of(&known, *number), id);
+                }
+            }
+        }
     }
 
     #[test]
@@ -90,10 +168,13 @@ mod tests {
         let known = KnownTimelines::default();
         known.set(key(0), event(&"x".repeat(MAX_ID_BYTES + 1)));
         assert_eq!(id_of(&known, 0), None);
-        for number in 1..=MAX_ANOMALIES + 1 {
+        for number in 1..=2 * MAX_OF_TABLE {
             known.set(key(number), event(&"x".repeat(MAX_ID_BYTES)));
+            assert!(id_of(&known, 1).is_some(), "it is in use");
         }
-        assert_eq!(id_of(&known, 1), None, "the one that was used the longest ago is forgotten");
-        assert!(id_of(&known, 2).is_some());
+        assert_eq!(id_of(&known, 2), None, "it was used the longest ago");
+        assert!(id_of(&known, MAX_OF_TABLE + 10).is_some());
+        let part = known.part(key(1)).lock();
+        assert!(part.younger.len() <= MAX_OF_TABLE && part.older.len() <= MAX_OF_TABLE);
     }
 }
