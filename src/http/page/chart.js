@@ -232,7 +232,9 @@ export function chart(history, regressed, width) {
   path("guide", `M0 ${BARS_TOP}V${LANES_END}`);
   const label = `${plural(total, "occurrence")}, and the count of 24 hours over the levels. `
     + "The table below has the same data.";
-  const size = { width, height: HEIGHT, "data-left": left, "data-right": right };
+  // It gets narrower where there is less room, as on small paper.
+  const viewBox = `0 0 ${width} ${HEIGHT}`;
+  const size = { width, height: HEIGHT, viewBox, "data-left": left, "data-right": right };
   return s("svg.chart", { ...size, role: "img", "aria-label": label }, parts);
 }
 

@@ -16,6 +16,9 @@ const MAX_POLL_MS = 60_000;
 const TYPING_MS = 250;
 const NEWS_MS = 6000;
 
+/** The width of a chart on A4 and Letter. */
+const PAPER_WIDTH = 660;
+
 /** The name under which the browser remembers that single keys do nothing. */
 const KEYS_OFF = "anomaly-counter.keys-off";
 
@@ -44,6 +47,7 @@ function current() {
 
 let timer = 0;
 let turn = 0;
+let isPrinting = false;
 
 /** Reads the data of the view, shows them, and schedules the next read. */
 async function refresh() {
@@ -121,7 +125,8 @@ function renderView() {
     document.title = `${nameOf(data.anomaly)} – anomaly-counter`;
     // The card has 49 or 33 pixels beside the picture on screens of these widths.
     const inside = main.clientWidth - (window.innerWidth > 640 ? 98 : 66);
-    const width = Math.max(300, document.getElementById("picture")?.clientWidth ?? inside);
+    const here = Math.max(300, document.getElementById("picture")?.clientWidth ?? inside);
+    const width = isPrinting ? PAPER_WIDTH : here;
     const options = { window: shownWindow(), back: state.back, width };
     show(main, anomalyView(data, { ...options, isOpen: isOpen(), canOperate: canOperate() }));
     point();
@@ -333,7 +338,14 @@ document.addEventListener("pointermove", ({ clientX }) => {
   point();
 });
 
-new ResizeObserver(() => shownKey() && current() && render()).observe(main);
+const redraw = () => shownKey() && current() && render();
+new ResizeObserver(redraw).observe(main);
+for (const event of ["beforeprint", "afterprint"]) {
+  window.addEventListener(event, () => {
+    isPrinting = event === "beforeprint";
+    redraw();
+  });
+}
 
 // Keys.
 

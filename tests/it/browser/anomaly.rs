@@ -133,3 +133,33 @@ async fn the_page_says_that_an_anomaly_is_not_known() {
     browser.wait_for_text("#main h2", "Nothing has been counted yet").await;
     browser.assert_faultless();
 }
+
+#[tokio::test]
+async fn on_paper_names_can_be_read_and_a_chart_has_its_newest_events() {
+    let service = Service::embedded().await;
+    service.post("/anomalies", &minutes_ago(10)).await.ok();
+    let mut browser = Browser::start().await;
+    open(&mut browser, &service, "").await;
+    browser.wait_for_text("tbody .name", "HighCPU").await;
+    // A4 and Letter without their margins have some 710 pixels.
+    browser.screen(710, 1_000, false).await;
+    browser.call("Emulation.setEmulatedMedia", json!({"media": "print"})).await;
+    let width = browser.evaluate("document.querySelector('td.who').clientWidth").await;
+    assert!(width.as_i64().unwrap() > 150, "{width}");
+    let hidden = "getComputedStyle(document.querySelector('details')).display";
+    assert_eq!(browser.evaluate(hidden).await, "none");
+
+    browser.screen(1_400, 900, false).await;
+    browser.click_on("tbody a", "HighCPU").await;
+    browser.wait_for("document.querySelector('.chart .bar')").await;
+    // The page prints itself at the width of paper, and is as before afterwards.
+    let note = "addEventListener('beforeprint', () => window.onPaper = \
+                document.querySelector('.chart').getAttribute('width'))";
+    browser.evaluate(&format!("void {note}")).await;
+    let printed = browser.call("Page.printToPDF", json!({})).await;
+    assert!(printed["data"].as_str().unwrap().len() > 10_000);
+    let width = browser.evaluate("Number(window.onPaper)").await;
+    assert!((500..700).contains(&width.as_i64().unwrap()), "{width}");
+    browser.wait_for("document.querySelector('.chart').getAttribute('width') > 1000").await;
+    browser.assert_clean();
+}
