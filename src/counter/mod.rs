@@ -5,7 +5,7 @@
 //!
 //! Order of imports, from the lowest layer to the interface: trusted_time → clock, slowness →
 //! health, call_sizes, news, judging → batching → outage → error, answers → mod → reads, lists,
-//! writes, forget, dead_letters.
+//! writes, recording, forget, dead_letters.
 
 mod answers;
 mod batching;
@@ -20,6 +20,7 @@ mod lists;
 mod news;
 mod outage;
 mod reads;
+mod recording;
 mod slowness;
 mod trusted_time;
 mod writes;

@@ -6,6 +6,7 @@ use std::{collections::VecDeque, fmt, num::NonZeroU16, sync::Arc};
 
 use parking_lot::{Mutex, MutexGuard};
 use serde::Deserialize;
+use smallvec::SmallVec;
 use tokio::{runtime::Handle, sync::oneshot, task::yield_now};
 
 use crate::{
@@ -29,6 +30,10 @@ pub(crate) enum SubmitError {
     /// The batch was aborted. It is not known whether the call was made.
     Cancelled,
 }
+
+/// The items of a call, or what each of them results in: of most calls just one, which takes no
+/// memory of its own.
+pub(crate) type Few<T> = SmallVec<[T; 1]>;
 
 /// Executes batches.
 pub(crate) trait BatchWork: Send + Sync + 'static {
@@ -83,10 +88,10 @@ struct Queue<W: BatchWork> {
 /// The items of one call. They stay together, so that they take effect in order.
 struct QueuedCall<W: BatchWork> {
     moment: Moment,
-    items: Vec<W::Item>,
+    items: Few<W::Item>,
     bytes: usize,
     parent: Parent,
-    answer: oneshot::Sender<Vec<W::Output>>,
+    answer: oneshot::Sender<Few<W::Output>>,
 }
 
 impl<W: BatchWork> Batcher<W> {
@@ -104,11 +109,11 @@ impl<W: BatchWork> Batcher<W> {
     pub(crate) async fn submit(
         &self,
         moment: Moment,
-        items: Vec<W::Item>,
+        items: Few<W::Item>,
         parent: Parent,
-    ) -> Result<Vec<W::Output>, SubmitError> {
+    ) -> Result<Few<W::Output>, SubmitError> {
         if items.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Few::new());
         }
         let (answer, answered) = oneshot::channel();
         let bytes = items.iter().map(W::bytes).sum();
@@ -188,17 +193,13 @@ async fn execute<W: BatchWork>(calls: Vec<QueuedCall<W>>, work: &W) {
     let Some(moment) = calls.iter().map(|call| call.moment).max_by_key(|moment| moment.now) else {
         return;
     };
-    let mut items = Vec::new();
+    let mut items = Vec::with_capacity(calls.iter().map(|call| call.items.len()).sum());
     let mut answers = Vec::with_capacity(calls.len());
     let mut parents = Parents::default();
-    for mut call in calls {
+    for call in calls {
         answers.push((call.items.len(), call.answer));
         parents.add(call.parent);
-        if items.is_empty() {
-            items = call.items;
-        } else {
-            items.append(&mut call.items);
-        }
+        items.extend(call.items);
     }
     let mut results = work.run(moment, items, parents).await.into_iter();
     for (count, answer) in answers {
@@ -269,7 +270,9 @@ mod tests {
 
     fn submit_to(batcher: &Arc<Batcher<Gated>>, items: Vec<usize>) -> JoinHandle<Vec<usize>> {
         let (batcher, moment) = (Arc::clone(batcher), Moment::from(Timestamp::from_micros(NOW)));
-        tokio::spawn(async move { batcher.submit(moment, items, Parent::default()).await.unwrap() })
+        tokio::spawn(async move {
+            batcher.submit(moment, items.into(), Parent::default()).await.unwrap().into_vec()
+        })
     }
 
     #[tokio::test]
@@ -334,20 +337,21 @@ mod tests {
         let now = Moment::from(Timestamp::from_micros(NOW));
         let running = tokio::spawn({
             let batcher = batcher.clone();
-            async move { batcher.submit(now, vec![1], Parent::default()).await }
+            async move { batcher.submit(now, Few::from_buf([1]), Parent::default()).await }
         });
         started.notified().await;
         let waiting = tokio::spawn({
             let batcher = batcher.clone();
-            async move { batcher.submit(now, vec![2], Parent::default()).await }
+            async move { batcher.submit(now, Few::from_buf([2]), Parent::default()).await }
         });
         while batcher.0.queue.lock().calls.is_empty() {
             tokio::task::yield_now().await;
         }
-        assert_eq!(batcher.submit(now, vec![3], Parent::default()).await, Err(SubmitError::Full));
+        let refused = batcher.submit(now, Few::from_buf([3]), Parent::default()).await;
+        assert_eq!(refused, Err(SubmitError::Full));
 
         permits.add_permits(2);
-        assert_eq!(running.await.unwrap(), Ok(vec![1]));
-        assert_eq!(waiting.await.unwrap(), Ok(vec![2]));
+        assert_eq!(running.await.unwrap(), Ok(Few::from_buf([1])));
+        assert_eq!(waiting.await.unwrap(), Ok(Few::from_buf([2])));
     }
 }

@@ -8,6 +8,6 @@ mod calls;
 mod sharded;
 
 pub use batcher::BatchConfig;
-pub(super) use batcher::{BatchWork, Batcher, Capacity, SubmitError};
+pub(super) use batcher::{BatchWork, Batcher, Capacity, Few, SubmitError};
 pub(super) use calls::{RecordCall, RepairCall, StatsCall};
 pub(super) use sharded::ShardedBatcher;

@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt, marker::PhantomData, sync::Arc, time::Insta
 use parking_lot::RwLock;
 
 use super::{
-    batcher::{BatchConfig, BatchWork, Batcher, Capacity, SubmitError},
+    batcher::{BatchConfig, BatchWork, Batcher, Capacity, Few, SubmitError},
     calls::BatchedCall,
 };
 use crate::{
@@ -50,10 +50,11 @@ impl<C: BatchedCall> ShardedBatcher<C> {
         &self,
         moment: Moment,
         shard: Shard,
-        items: Vec<C::Item>,
-    ) -> Result<Vec<Result<C::Answer, StoreError>>, SubmitError> {
+        items: Few<C::Item>,
+    ) -> Result<Few<Result<C::Answer, StoreError>>, SubmitError> {
         if self.skips_batches {
-            return Ok(self.caller.call(shard, moment, items, Parent::request().into()).await);
+            let (items, parents) = (items.into_vec(), Parent::request().into());
+            return Ok(self.caller.call(shard, moment, items, parents).await.into());
         }
         let span = ItemsSpan::batch(C::NAME, items.len());
         let results = self.batcher(shard).submit(moment, items, span.parent()).await;
@@ -78,7 +79,7 @@ impl<C: BatchedCall> ShardedBatcher<C> {
         shard: Shard,
         item: C::Item,
     ) -> Result<Result<C::Answer, StoreError>, SubmitError> {
-        let mut results = self.submit(moment, shard, vec![item]).await?;
+        let mut results = self.submit(moment, shard, Few::from_buf([item])).await?;
         Ok(results.pop().unwrap_or_else(|| Err(StoreError::no_result())))
     }
 

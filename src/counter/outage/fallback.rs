@@ -26,7 +26,7 @@ use super::{
 use crate::{
     catalogue::{Catalogue, Estimates},
     counter::{
-        batching::{BatchConfig, Batcher, Capacity},
+        batching::{BatchConfig, Batcher, Capacity, Few},
         judging::judge_recorded,
         news::News,
     },
@@ -134,9 +134,11 @@ impl Fallback {
             self.update_waiting(&memory);
             reserved
         };
-        let appended = self.appends.submit(now.into(), writes.clone(), Parent::default()).await;
+        let items = writes.clone().into();
+        let appended = self.appends.submit(now.into(), items, Parent::default()).await;
         self.wake_replay();
-        let results = appended.unwrap_or_else(|error| vec![Err(error.into()); writes.len()]);
+        let results =
+            appended.map_or_else(|error| vec![Err(error.into()); writes.len()], Few::into_vec);
         let mut late = Vec::new();
         let mut memory = self.memory.lock();
         let settled: Vec<_> = writes
