@@ -35,7 +35,7 @@ use crate::{
 
 pub(crate) use super::execution::Execution;
 
-/// Maximum number of operations that are executed at once.
+/// Maximum number of operations of one call to the store.
 pub(crate) const BATCH_OPERATIONS: usize = 256;
 
 /// Number of writes refused alone, with none taken, after which a run is no longer halved. A write
@@ -150,7 +150,7 @@ impl Executor {
     fn parts(&self, writes: &[SpoolWrite]) -> Vec<Vec<usize>> {
         let max_elements = match writes.first().map(|write| &write.operation) {
             Some(Operation::Mark(_) | Operation::Unmark(_)) => 1,
-            _ => writes.len(),
+            _ => BATCH_OPERATIONS,
         };
         let shards: BTreeSet<Shard> = writes.iter().map(|w| self.shard(&w.operation)).collect();
         let max_bytes = shards.into_iter().map(|shard| self.call_sizes.max_bytes(shard)).min();

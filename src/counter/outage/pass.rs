@@ -9,6 +9,10 @@ use tokio::time::Instant;
 
 use crate::{domain::AnomalyKey, spool::SpoolError, store::Shard};
 
+/// Maximum number of operations of a page. Each page ends with a commit of the spool, which takes
+/// about as long for many of them as for few.
+pub(crate) const PAGE_OPERATIONS: usize = 1_024;
+
 /// One pass through the spool, from its front to its end.
 #[derive(Debug)]
 pub(crate) struct Pass {

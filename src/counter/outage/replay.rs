@@ -19,9 +19,9 @@ use tokio::{
 
 use super::{
     config::DegradedConfig,
-    executor::{BATCH_OPERATIONS, Execution, Executor, log_refusal},
+    executor::{Execution, Executor, log_refusal},
     fallback::Fallback,
-    pass::Pass,
+    pass::{PAGE_OPERATIONS, Pass},
     progress::Progress,
     refusals::Refusals,
     reported::Source,
@@ -315,7 +315,7 @@ impl Replay {
         }
         // At least four pages per second, even at a low rate: outages end between pages.
         let per_page = self.config.replay_per_second.get() as usize / 4;
-        let limit = per_page.clamp(1, BATCH_OPERATIONS);
+        let limit = per_page.clamp(1, PAGE_OPERATIONS);
         let page = match fallback.spool().waiting(pass.next, limit, MAX_CALL_BYTES).await {
             Ok(page) => page,
             Err(error) => return pass.fail(&error),
