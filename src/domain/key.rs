@@ -25,6 +25,16 @@ impl AnomalyKey {
     pub const fn to_bits(self) -> u64 {
         self.0
     }
+
+    /// Returns the digits, which are written into `text`.
+    pub fn digits(self, text: &mut [u8; 16]) -> &str {
+        let mut rest = self.0;
+        for digit in text.iter_mut().rev() {
+            *digit = b"0123456789abcdef"[(rest & 15) as usize];
+            rest >>= 4;
+        }
+        str::from_utf8(text).unwrap_or_default()
+    }
 }
 
 impl FromStr for AnomalyKey {
@@ -44,7 +54,7 @@ impl FromStr for AnomalyKey {
 
 impl fmt::Display for AnomalyKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
+        f.write_str(self.digits(&mut [0; 16]))
     }
 }
 
@@ -76,6 +86,7 @@ mod tests {
     fn a_key_has_one_spelling() {
         assert_eq!("00ff00ff00ff00ff".parse(), Ok(AnomalyKey::from_bits(0x00ff_00ff_00ff_00ff)));
         assert_eq!(AnomalyKey::from_bits(0xab).to_string(), "00000000000000ab");
+        assert_eq!(AnomalyKey::from_bits(u64::MAX - 1).to_string(), "fffffffffffffffe");
         for wrong in [
             "",
             "ab",

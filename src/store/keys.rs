@@ -28,6 +28,10 @@ const KINDS: [&str; 11] = [
     "incidents",
 ];
 
+/// The kinds that hold the texts of an anomaly's stats.
+const TEXTS: [usize; 3] = [1, 2, 4];
+const TIMELINE_AND_METADATA: [usize; 2] = [0, 3];
+
 /// The names of one deployment's keys.
 #[derive(Clone, Debug)]
 pub(super) struct KeyNames {
@@ -100,13 +104,31 @@ impl KeyNames {
         keys.next()
     }
 
-    /// Returns the first `count` keys of an anomaly, each in parts. `key` is the anomaly's key.
-    pub(super) fn first<'a>(
-        &'a self,
-        count: usize,
-        key: &'a str,
-    ) -> impl Iterator<Item = [&'a str; 3]> {
-        self.prefixes[..count].iter().map(move |prefix| [prefix, key, self.suffix])
+    /// Passes the first `count` of an anomaly's keys to `take`, each in parts.
+    pub(super) fn first(&self, count: usize, key: AnomalyKey, take: impl FnMut([&str; 3])) {
+        self.of_kinds(0..count, key, take);
+    }
+
+    /// Passes the keys with the texts of an anomaly's stats to `take`: the number of its repair
+    /// attempts, its mark, and what is rolled up.
+    pub(super) fn texts(&self, key: AnomalyKey, take: impl FnMut([&str; 3])) {
+        self.of_kinds(TEXTS, key, take);
+    }
+
+    /// Passes an anomaly's timeline and its metadata to `take`.
+    pub(super) fn timeline_and_metadata(&self, key: AnomalyKey, take: impl FnMut([&str; 3])) {
+        self.of_kinds(TIMELINE_AND_METADATA, key, take);
+    }
+
+    fn of_kinds(
+        &self,
+        kinds: impl IntoIterator<Item = usize>,
+        key: AnomalyKey,
+        mut take: impl FnMut([&str; 3]),
+    ) {
+        let mut digits = [0; 16];
+        let digits = key.digits(&mut digits);
+        kinds.into_iter().for_each(|kind| take([&self.prefixes[kind], digits, self.suffix]));
     }
 }
 
@@ -117,13 +139,10 @@ mod tests {
     #[test]
     fn the_anomaly_of_a_name_is_the_one_that_it_was_made_for() {
         let key = AnomalyKey::from_bits(7);
-        let digits = key.to_string();
         for in_braces in [false, true] {
             let names = KeyNames::new("an*omaly:", in_braces);
-            let found: Vec<_> = names
-                .first(KINDS.len(), &digits)
-                .map(|name| names.anomaly_of(&name.concat()))
-                .collect();
+            let mut found = Vec::new();
+            names.first(KINDS.len(), key, |name| found.push(names.anomaly_of(&name.concat())));
             let some = found.iter().filter(|found| **found == Some(key)).count();
             assert_eq!(some, 3, "timeline, metadata and mark");
             for other in [names.probe(None).as_str(), names.changes(), "timeline:7", ""] {

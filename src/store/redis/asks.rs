@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::time::to_unix_seconds;
+use super::time::UnixSeconds;
 use crate::domain::{Occurrence, RuleRef, Timestamp, Window};
 
 /// The requests of the rules of a batch's occurrences.
@@ -88,11 +88,17 @@ impl<'a> Steps<'a> {
     }
 }
 
+/// Returns the lengths of the additional windows of a rule, in seconds.
+pub(super) fn window_lengths(rule: Option<&RuleRef>) -> impl Iterator<Item = u32> {
+    let windows = rule.map(RuleRef::extra_windows).unwrap_or_default();
+    windows.iter().map(|window| window.seconds)
+}
+
 /// Returns the additional windows of a rule, in the form that the scripts take.
 pub(super) fn rule_windows(rule: Option<&RuleRef>, now: Timestamp) -> String {
     let windows = rule.map(RuleRef::extra_windows).unwrap_or_default();
     let text = windows.iter().map(|window| {
-        let start = to_unix_seconds(window.start(now));
+        let start = UnixSeconds(window.start(now));
         let is_longer = |of_four: &Window| of_four.length_seconds() > i64::from(window.seconds);
         let upper = BY_LENGTH.iter().rposition(is_longer).map_or(1, |index| index + 1);
         format!("{start}:{upper}:{}", window.least)

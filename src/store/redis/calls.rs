@@ -4,18 +4,17 @@
 use fred::{bytes::Bytes, types::Value};
 
 use super::{
-    asks::{BY_LENGTH, Steps, rule_windows},
+    asks::{BY_LENGTH, rule_windows},
     audit,
-    known_timelines::OldestEvent,
     reply::repair_attempt_json,
     script::{Call, Script},
-    time::{to_iso8601, to_unix_seconds},
+    time::{UnixSeconds, to_iso8601},
 };
 use crate::{
     domain::{
         AUDIT_ENTRIES, AlertEpisode, AlertState, AnomalyKey, AuditEntry, CountBy, EventId,
         FIX_VALIDITY_SECONDS, FixMark, FixRemoval, Moment, Occurrence, RECENT_ATTEMPTS, RETENTION,
-        RepairAttempt, RuleRef, Timestamp,
+        RepairAttempt, Timestamp, Window,
     },
     store::{Judged, KEPT_SECONDS, RecordingConfig, SeriesSpan, keys::KeyNames},
 };
@@ -47,14 +46,14 @@ impl Calls {
     ) -> Call {
         let mut call = Call::new(if has_alerts { Script::Alerts } else { Script::Record });
         let RecordingConfig { timeline, alerts } = self.recording;
-        call.arguments(window_starts(moment.now));
+        add_starts(&mut call, &BY_LENGTH, moment.now);
         call.argument(KEPT_SECONDS);
         call.argument(timeline.exact_events() as i64);
         call.argument(timeline.rollup_batch() as i64);
         call.argument(timeline.recent_ids() as i64);
         call.argument(i64::from(may_be_copies));
-        call.argument(to_unix_seconds(RETENTION.start(moment.horizon)));
-        call.argument(most_ask);
+        call.text(UnixSeconds(RETENTION.start(moment.horizon)));
+        call.text(most_ask);
         if has_alerts {
             call.argument(match alerts.count {
                 CountBy::Incident => "incident",
@@ -80,77 +79,38 @@ impl Calls {
         asks: &str,
     ) {
         self.add_keys(call, occurrence.key);
-        call.argument(occurrence.id.as_str());
-        call.argument(to_unix_seconds(occurrence.at));
+        call.text(&occurrence.id);
+        call.text(UnixSeconds(occurrence.at));
         if renews {
-            call.argument(to_iso8601(occurrence.at));
-            call.argument(&*occurrence.signature_json.to_stored());
+            call.text(to_iso8601(occurrence.at));
+            call.text(occurrence.signature_json.to_stored());
         } else {
-            call.arguments(["".into(), "".into()]);
+            call.text("");
+            call.text("");
         }
-        call.argument(asks);
+        call.text(asks);
         if call.script == Script::Alerts {
             call.arguments(alert_arguments(occurrence.episode.as_deref()));
         }
     }
 
-    /// Returns a call without occurrences. `occurrences` are those that follow. Their rules all
-    /// have the same additional windows.
-    pub(super) fn record_known<'a>(
-        &self,
-        now: Timestamp,
-        occurrences: impl Iterator<Item = &'a Occurrence>,
-    ) -> Call {
-        let mut call = Call::new(Script::RecordKnown);
-        let steps = Steps::of(occurrences);
-        call.argument(steps.newest_wanted as i64);
-        call.argument(steps.text);
-        call.argument(steps.largest as i64);
-        let [_, starts @ ..] = window_starts(now);
-        call.arguments(starts);
-        let windows = steps.rule.map(RuleRef::extra_windows).unwrap_or_default();
-        let starts = windows.iter().map(|window| to_unix_seconds(window.start(now)) + " ");
-        call.argument(starts.collect::<String>());
-        call.argument(KEPT_SECONDS);
-        call
-    }
-
-    pub(super) fn add_known(&self, call: &mut Call, now: Timestamp, known: &Known<'_>) {
-        let Known { occurrence, oldest, is_due } = known;
-        self.add_keys(call, occurrence.key);
-        call.argument(occurrence.id.as_str());
-        call.argument(to_unix_seconds(occurrence.at));
-        call.argument(&*oldest.id);
-        let of_four = BY_LENGTH[1..].iter().map(|window| window.start(now));
-        let windows = occurrence.rule.as_ref().map(RuleRef::extra_windows).unwrap_or_default();
-        let starts = of_four.chain(windows.iter().map(|window| window.start(now)));
-        let is_cut = |start: Timestamp| oldest.at < start;
-        if starts.clone().any(is_cut) {
-            let flags = starts.map(|start| if is_cut(start) { '1' } else { '0' });
-            call.argument(flags.collect::<String>());
-        } else {
-            call.argument("");
-        }
-        call.argument(if *is_due { "1" } else { "" });
-    }
-
     /// Returns a call without anomalies.
     pub(super) fn stats(&self, now: Timestamp) -> Call {
         let mut call = Call::new(Script::Stats);
-        call.arguments(window_starts(now));
+        add_starts(&mut call, &BY_LENGTH, now);
         call
     }
 
     /// Adds an anomaly whose stats are read at the time of the call.
     pub(super) fn add_judged(&self, call: &mut Call, now: Timestamp, anomaly: &Judged) {
         self.add_keys(call, anomaly.key);
-        call.argument(rule_windows(anomaly.rule.as_ref(), now));
+        call.text(rule_windows(anomaly.rule.as_ref(), now));
     }
 
     /// Returns a call without anomalies.
     pub(super) fn rows(&self, now: Timestamp) -> Call {
         let mut call = Call::new(Script::Rows);
-        call.arguments(window_starts(now));
+        add_starts(&mut call, &BY_LENGTH, now);
         call.argument(now.as_micros());
         call.argument(self.recording.alerts.stale_after_seconds * MICROS_PER_SECOND);
         call
@@ -160,25 +120,22 @@ impl Calls {
     pub(super) fn series(&self, now: Timestamp, span: SeriesSpan) -> Call {
         let mut call = Call::new(Script::Series);
         let ago = (1..=i64::from(span.buckets)).rev();
-        let starts = ago.map(|ago| to_unix_seconds(now.minus_seconds(ago * span.step_seconds)));
-        call.argument(starts.collect::<Vec<_>>().join(" "));
+        let starts = ago.map(|ago| now.minus_seconds(ago * span.step_seconds));
+        call.text(joined(starts));
         call
     }
 
     /// Adds an anomaly that needs only its keys.
     pub(super) fn add_keys(&self, call: &mut Call, key: AnomalyKey) {
-        let key = key.to_string();
-        for parts in self.names.first(call.script.keys_each(), &key) {
-            call.key(parts);
-        }
+        self.names.first(call.script.keys_each(), key, |parts| call.key(parts));
     }
 
     pub(super) fn details(&self, now: Timestamp, anomaly: &Judged) -> Call {
         let mut call = Call::new(Script::Details);
         self.add_keys(&mut call, anomaly.key);
-        call.arguments(window_starts(now));
+        add_starts(&mut call, &BY_LENGTH, now);
         call.argument(RECENT_ATTEMPTS as i64);
-        call.argument(rule_windows(anomaly.rule.as_ref(), now));
+        call.text(rule_windows(anomaly.rule.as_ref(), now));
         call.argument(now.as_micros());
         call.argument(self.recording.alerts.stale_after_seconds * MICROS_PER_SECOND);
         call
@@ -202,19 +159,19 @@ impl Calls {
 
     pub(super) fn add_attempt(&self, call: &mut Call, attempt: &RepairAttempt) {
         self.add_keys(call, attempt.key);
-        call.argument(attempt.id.as_str());
-        call.argument(repair_attempt_json(attempt));
-        call.argument(audit::to_json(&attempt.into()));
+        call.text(&attempt.id);
+        call.text(repair_attempt_json(attempt));
+        call.text(audit::to_json(&attempt.into()));
     }
 
     pub(super) fn mark_fixed(&self, moment: Moment, mark: &FixMark) -> Call {
         let mut call = Call::new(Script::MarkFixed);
         self.add_keys(&mut call, mark.key);
         call.arguments(self.fix_change(moment, &mark.id, &mark.into()));
-        call.argument(to_iso8601(mark.at));
+        call.text(to_iso8601(mark.at));
         call.argument(remaining_validity_seconds(moment.horizon, mark.at));
-        call.argument(mark.description.as_str());
-        call.argument(mark.fixed_by.as_deref().unwrap_or_default());
+        call.text(&mark.description);
+        call.text(mark.fixed_by.as_deref().unwrap_or_default());
         call
     }
 
@@ -253,8 +210,7 @@ impl Calls {
     pub(super) fn history(&self, key: AnomalyKey, times: &[Timestamp]) -> Call {
         let mut call = Call::new(Script::History);
         self.add_keys(&mut call, key);
-        let times: Vec<String> = times.iter().map(|time| to_unix_seconds(*time)).collect();
-        call.argument(times.join(" "));
+        call.text(joined(times.iter().copied()));
         call
     }
 
@@ -277,7 +233,7 @@ impl Calls {
             kept_from,
             now,
             id.as_str().into(),
-            to_unix_seconds(entry.at).into(),
+            UnixSeconds(entry.at).to_string().into(),
             audit::to_json(entry).into(),
         ];
         change.into_iter().chain(self.operation_limits())
@@ -305,24 +261,20 @@ fn alert_arguments(alert: Option<&AlertEpisode>) -> [Value; 5] {
     ]
 }
 
-/// Returns the first ARGV of every script that reads stats.
-fn window_starts(now: Timestamp) -> [Value; 4] {
-    BY_LENGTH.map(|window| to_unix_seconds(window.start(now)).into())
+/// Adds the starts of windows, the first ARGV of every script that reads stats.
+pub(super) fn add_starts(call: &mut Call, windows: &[Window], now: Timestamp) {
+    windows.iter().for_each(|window| call.text(UnixSeconds(window.start(now))));
 }
 
-/// An occurrence of an anomaly whose oldest event is known.
-#[derive(Debug)]
-pub(super) struct Known<'a> {
-    pub(super) occurrence: &'a Occurrence,
-    pub(super) oldest: OldestEvent,
-    /// True if the lives of its anomaly's keys are renewed with it.
-    pub(super) is_due: bool,
+/// Returns times with a blank between them.
+fn joined(times: impl Iterator<Item = Timestamp>) -> String {
+    times.map(|time| UnixSeconds(time).to_string()).collect::<Vec<_>>().join(" ")
 }
 
 /// Returns the times that bound the kept ids of operations: the earliest kept time, and now.
 fn id_times(moment: Moment) -> [Value; 2] {
     [moment.horizon.minus_seconds(KEPT_SECONDS), moment.now]
-        .map(|time| to_unix_seconds(time).into())
+        .map(|time| UnixSeconds(time).to_string().into())
 }
 
 /// Returns the seconds for which a mark made at `at` still holds; never 0, which `SET` refuses.
@@ -335,7 +287,7 @@ fn remaining_validity_seconds(horizon: Timestamp, at: Timestamp) -> i64 {
 mod tests {
     use std::{collections::BTreeSet, iter};
 
-    use super::*;
+    use super::{super::known_timelines::OldestEvent, *};
     use crate::domain::{Action, Actor, Fingerprint};
 
     const KEY: AnomalyKey = AnomalyKey::from_bits(7);
@@ -384,9 +336,16 @@ mod tests {
                 let occurrence =
                     Occurrence { key: KEY, id, at, signature_json, episode: None, rule: None };
                 let oldest = OldestEvent { id: "a".into(), at };
-                let known = Known { occurrence: &occurrence, oldest, is_due: true };
-                let mut call = calls.record_known(at, iter::once(&occurrence));
-                (0..elements).for_each(|_| calls.add_known(&mut call, at, &known));
+                let occurrences = iter::repeat_n(&occurrence, elements);
+                let mut call = calls.record_known(at, occurrences.clone());
+                occurrences
+                    .for_each(|one| calls.add_known_occurrence(&mut call, at, one, &oldest, true));
+                call
+            }
+            Script::StatsKnown => {
+                let oldest = OldestEvent { id: "a".into(), at };
+                let mut call = calls.stats_known(at, iter::repeat_n(KEY, elements), None);
+                (0..elements).for_each(|_| calls.add_known(&mut call, at, KEY, &oldest, None));
                 call
             }
             Script::Stats => {
@@ -433,9 +392,11 @@ mod tests {
         for script in Script::ALL.iter().copied() {
             let Widths { keys_each, fixed_arguments, arguments_each } = widths(script);
             assert_eq!(keys_each, script.keys_each(), "{script:?}");
-            use Script::{Alerts, Record, RecordKnown, Repair, Rows, Series, Stats};
-            let takes_many =
-                matches!(script, Record | RecordKnown | Alerts | Stats | Series | Rows | Repair);
+            use Script::{Alerts, Record, RecordKnown, Repair, Rows, Series, Stats, StatsKnown};
+            let takes_many = matches!(
+                script,
+                Record | RecordKnown | Alerts | Stats | StatsKnown | Series | Rows | Repair
+            );
             for elements in if takes_many { 1..=3 } else { 1..=1 } {
                 let (keys, arguments) = call(script, elements).counts();
                 assert_eq!(keys, elements * keys_each, "{script:?}");

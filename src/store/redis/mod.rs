@@ -15,8 +15,10 @@ mod explanation;
 mod fault;
 mod history;
 mod identity;
+mod known_calls;
 mod known_timelines;
 mod link;
+mod reading;
 mod recording;
 mod renewal;
 mod reply;
@@ -186,14 +188,7 @@ impl Store for RedisStore {
         moment: Moment,
         anomalies: Vec<Judged>,
     ) -> Vec<Result<Option<AnomalyStats>, StoreError>> {
-        let now = moment.now;
-        let begin = |_: &[&Judged]| self.calls.stats(now);
-        let add = |call: &mut Call, anomaly: &Judged| self.calls.add_judged(call, now, anomaly);
-        let read = |index: usize, mut reply: Reply| {
-            let rule = anomalies[index].rule.as_ref();
-            reply.if_known("known", |reply| reply.stats(now, rule, None))
-        };
-        self.run_batch(&anomalies, |anomaly| anomaly.key, begin, add, read).await
+        self.read_stats(moment, &anomalies).await
     }
 
     async fn signature_json(&self, key: AnomalyKey) -> Result<Option<String>, StoreError> {
@@ -229,7 +224,7 @@ impl Store for RedisStore {
     ) -> Result<Option<AnomalyDetails>, StoreError> {
         let call = self.calls.details(moment.now, &anomaly);
         self.run_one(anomaly.key, call).await?.if_known("known", |reply| {
-            let stats = reply.stats(moment.now, anomaly.rule.as_ref(), None)?;
+            let stats = reply.stats(moment.now, anomaly.rule.as_ref(), None, None)?;
             let signature_json = reply.text()?;
             let known_since = reply.iso8601()?;
             let description = reply.text()?;

@@ -1,14 +1,13 @@
 //! Records occurrences: by `record_known.lua` those of anomalies whose oldest event is known here,
 //! and the others, among them what that script leaves to it, by `record.lua`.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use futures_util::future::join;
 
 use super::{
     RedisStore,
-    asks::Asks,
-    calls::Known,
+    asks::{Asks, window_lengths},
     known_timelines::OldestEvent,
     reply::{self, Reply},
 };
@@ -32,15 +31,15 @@ impl RedisStore {
             join(self.try_known(moment, &known), self.try_record(moment, &others, may_be_copies))
                 .await;
         let mut attempts: Vec<Attempt> = vec![Ok(None); occurrences.len()];
-        let indices = known.iter().map(|(index, _)| *index).chain(others.iter().map(|o| o.index));
+        let indices = known.iter().map(|k| k.index).chain(others.iter().map(|o| o.index));
         for (index, attempt) in indices.zip(of_known.into_iter().chain(of_others)) {
             attempts[index] = attempt;
         }
         // The timelines of some anomalies are not as they were known.
         let left: Vec<_> = known
             .into_iter()
-            .filter(|(index, _)| matches!(attempts[*index], Ok(None)))
-            .map(|(index, Known { occurrence, is_due, .. })| Other { index, occurrence, is_due })
+            .filter(|Known { index, .. }| matches!(attempts[*index], Ok(None)))
+            .map(|Known { index, occurrence, is_due, .. }| Other { index, occurrence, is_due })
             .collect();
         for (other, attempt) in left.iter().zip(self.try_record(moment, &left, false).await) {
             attempts[other.index] = attempt;
@@ -60,60 +59,66 @@ impl RedisStore {
         attempts.into_iter().map(|done| done.and_then(|r| r.map_or_else(nothing, Ok))).collect()
     }
 
-    /// Divides occurrences into those for `record_known.lua`, each with its index, and the others.
-    /// All occurrences of one anomaly stay together, and therefore in order.
+    /// Divides occurrences into those for `record_known.lua` and the others. All occurrences of one
+    /// anomaly stay together, and therefore in order.
     fn divide<'a>(
         &self,
         moment: Moment,
         occurrences: &'a [Occurrence],
         may_be_copies: bool,
-    ) -> (Vec<(usize, Known<'a>)>, Vec<Other<'a>>) {
+    ) -> (Vec<Known<'a>>, Vec<Other<'a>>) {
         let due = self.renewals.due(moment.now, occurrences);
         let oldest = self.timelines.oldest(occurrences.iter().map(|occurrence| occurrence.key));
-        let mut times = HashMap::<AnomalyKey, u32>::with_capacity(occurrences.len());
-        for occurrence in occurrences {
-            *times.entry(occurrence.key).or_default() += 1;
-        }
         let start = RETENTION.start(moment.now);
-        let (mut known, mut others) = (Vec::new(), Vec::new());
+        let takes = |occurrence: &Occurrence, oldest: &OldestEvent| {
+            !may_be_copies
+                && occurrence.episode.is_none()
+                && oldest.at >= start
+                && oldest.at <= occurrence.at
+                && window_lengths(occurrence.rule.as_ref())
+                    .eq(window_lengths(occurrences[0].rule.as_ref()))
+        };
+        let (mut known, mut others) = (Vec::with_capacity(occurrences.len()), Vec::new());
         let elements = occurrences.iter().zip(due).zip(oldest).enumerate();
         for (index, ((occurrence, is_due), oldest)) in elements {
-            let takes = |oldest: &OldestEvent| {
-                !may_be_copies
-                    && occurrence.episode.is_none()
-                    && oldest.at >= start
-                    && oldest.at <= occurrence.at
-                    && times.get(&occurrence.key) == Some(&1)
-                    && windows_of(occurrence).eq(windows_of(&occurrences[0]))
-            };
-            match oldest.filter(takes) {
-                Some(oldest) => known.push((index, Known { occurrence, oldest, is_due })),
+            match oldest.filter(|oldest| takes(occurrence, oldest)) {
+                Some(oldest) => known.push(Known { index, occurrence, oldest, is_due }),
                 None => others.push(Other { index, occurrence, is_due }),
             }
+        }
+        if !others.is_empty() {
+            let keys: HashSet<AnomalyKey> = others.iter().map(|o| o.occurrence.key).collect();
+            let with_others = known.extract_if(.., |known| keys.contains(&known.occurrence.key));
+            others.extend(with_others.map(|Known { index, occurrence, is_due, .. }| Other {
+                index,
+                occurrence,
+                is_due,
+            }));
+            others.sort_unstable_by_key(|other| other.index);
         }
         (known, others)
     }
 
     /// Records occurrences by `record_known.lua`.
-    async fn try_known(&self, moment: Moment, known: &[(usize, Known<'_>)]) -> Vec<Attempt> {
+    async fn try_known(&self, moment: Moment, known: &[Known<'_>]) -> Vec<Attempt> {
         if known.is_empty() {
             return Vec::new();
         }
-        let begin = |elements: &[&(usize, Known<'_>)]| {
-            self.calls.record_known(moment.now, elements.iter().map(|(_, known)| known.occurrence))
+        let begin = |elements: &[&Known<'_>]| {
+            self.calls.record_known(moment.now, elements.iter().map(|known| known.occurrence))
         };
-        let add = |call: &mut _, (_, known): &(usize, Known<'_>)| {
-            self.calls.add_known(call, moment.now, known);
+        let add = |call: &mut _, Known { occurrence, oldest, is_due, .. }: &Known<'_>| {
+            self.calls.add_known_occurrence(call, moment.now, occurrence, oldest, *is_due);
         };
         let read = |index: usize, mut reply: Reply| {
-            let (_, Known { occurrence, oldest, is_due }) = &known[index];
+            let Known { occurrence, oldest, is_due, .. } = &known[index];
             match reply.tag()? {
                 "counted" => {}
                 "more" => return Ok(None),
                 other => return Err(reply::unexpected(other)),
             }
-            let span = Some((oldest.at, occurrence.at));
-            let stats = reply.stats(moment.now, occurrence.rule.as_ref(), span)?;
+            let rule = occurrence.rule.as_ref();
+            let stats = reply.stats(moment.now, rule, Some(oldest.at), Some(occurrence.at))?;
             if *is_due {
                 self.renewals.add(moment.now, occurrence.key);
             }
@@ -122,7 +127,7 @@ impl RedisStore {
             }
             recorded(moment, occurrence, RecordOutcome::Counted, stats, &mut reply).map(Some)
         };
-        self.run_batch(known, |(_, known)| known.occurrence.key, begin, add, read).await
+        self.run_batch(known, |known| known.occurrence.key, begin, add, read).await
     }
 
     /// Records occurrences by `record.lua`, or `alerts.lua` if there are alerts.
@@ -157,7 +162,7 @@ impl RedisStore {
                 other => return Err(reply::unexpected(other)),
             };
             let occurrence = others[index].occurrence;
-            let stats = reply.stats(moment.now, occurrence.rule.as_ref(), None)?;
+            let stats = reply.stats(moment.now, occurrence.rule.as_ref(), None, None)?;
             if outcome == RecordOutcome::Counted {
                 self.renewals.add(moment.now, occurrence.key);
                 let oldest = reply.oldest_event().filter(|_| self.may_stay_known(&stats));
@@ -169,9 +174,18 @@ impl RedisStore {
     }
 
     /// Returns true if the next write will not roll up a timeline, which only `record.lua` does.
-    fn may_stay_known(&self, stats: &AnomalyStats) -> bool {
+    pub(super) fn may_stay_known(&self, stats: &AnomalyStats) -> bool {
         stats.counts.month < self.calls.recording.timeline.exact_events() as u64
     }
+}
+
+/// An occurrence that is recorded by `record_known.lua`.
+struct Known<'a> {
+    index: usize,
+    occurrence: &'a Occurrence,
+    oldest: OldestEvent,
+    /// True if it renews the TTLs of its anomaly's keys.
+    is_due: bool,
 }
 
 /// An occurrence that is recorded by `record.lua` or `alerts.lua`.
@@ -180,12 +194,6 @@ struct Other<'a> {
     occurrence: &'a Occurrence,
     /// True if it renews the TTLs of its anomaly's keys.
     is_due: bool,
-}
-
-/// Returns the lengths of the additional windows of an occurrence's rule.
-fn windows_of(occurrence: &Occurrence) -> impl Iterator<Item = u32> {
-    let windows = occurrence.rule.as_ref().map(RuleRef::extra_windows).unwrap_or_default();
-    windows.iter().map(|window| window.seconds)
 }
 
 /// Returns the store's answer to an occurrence.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     known_timelines::OldestEvent,
-    time::{from_iso8601, from_unix_seconds, to_iso8601, to_unix_seconds},
+    time::{from_exact_unix_seconds, from_iso8601, from_unix_seconds, to_iso8601},
 };
 use crate::{
     domain::{
@@ -43,11 +43,14 @@ impl Reply {
 
     /// Parses a single result: a list, or only its first text.
     pub(super) fn one(value: Value) -> Result<Self, StoreError> {
-        let mut values = match value {
-            Value::Array(values) => values.into_iter(),
-            text => vec![text].into_iter(),
+        let (head, values) = match value {
+            Value::Array(values) => {
+                let mut values = values.into_iter();
+                (values.next(), values)
+            }
+            text => (Some(text), Vec::new().into_iter()),
         };
-        let head = match values.next() {
+        let head = match head {
             Some(Value::String(text)) => Head::Text(text),
             // It contains a foreign key's text that is not UTF-8.
             Some(Value::Bytes(text)) => {
@@ -94,13 +97,14 @@ impl Reply {
         }
     }
 
-    /// Parses the stats after the tag, in the form of `encode_stats` in `library.lua`. `span` are
-    /// the times of the oldest and newest event, used if the script leaves them out.
+    /// Parses the stats after the tag, in the form of `encode_stats` in `library.lua`. `oldest` and
+    /// `newest` are the times of these events, used if the script leaves them out.
     pub(super) fn stats(
         &self,
         now: Timestamp,
         rule: Option<&RuleRef>,
-        span: Option<(Timestamp, Timestamp)>,
+        oldest: Option<Timestamp>,
+        newest: Option<Timestamp>,
     ) -> Result<AnomalyStats, StoreError> {
         let windows = rule.map(RuleRef::extra_windows).unwrap_or_default();
         let (counts, extra) = match &self.head {
@@ -111,8 +115,8 @@ impl Reply {
         };
         let mut words = self.stats_words().skip(1);
         let mut next = || words.next().filter(|word| *word != "-");
-        let first_seen = score(next())?.or_else(|| span.map(|(oldest, _)| oldest));
-        let last_seen = score(next())?.or_else(|| span.map(|(_, newest)| newest));
+        let first_seen = score(next())?.or(oldest);
+        let last_seen = score(next())?.or(newest);
         let is_approximate = next() == Some("approximate");
         let repair_attempts = next().map_or(0, count_or_zero);
         let is_marked = next() == Some("marked");
@@ -139,9 +143,8 @@ impl Reply {
     pub(super) fn oldest_event(&self) -> Option<OldestEvent> {
         let (_, id) = self.head_text().rsplit_once('\n')?;
         let time = self.stats_words().nth(1)?;
-        let at = score(Some(time)).ok()??;
-        (to_unix_seconds(at).parse::<f64>() == time.parse())
-            .then(|| OldestEvent { id: id.into(), at })
+        let at = from_exact_unix_seconds(time.parse().ok()?)?;
+        Some(OldestEvent { id: id.into(), at })
     }
 
     /// Parses the time of the newest event before the recorded one, if a mark holds.

@@ -1,9 +1,12 @@
 //! The Lua scripts, and a call of one. `EVALSHA` and `EVAL` are sent by hand instead of with fred's
 //! script functions, which ignore options and hash the wrong argument on a cluster.
 
-use std::sync::{
-    LazyLock,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    fmt::{Display, Write as _},
+    sync::{
+        LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::BytesMut;
@@ -43,11 +46,12 @@ macro_rules! scripts {
 
 scripts! {
     Record, 7 keys, ["library.lua", "rollup.lua", "timeline.lua", "recording.lua", "record.lua"];
-    RecordKnown, 5 keys, ["timeline.lua", "record_known.lua"];
+    RecordKnown, 5 keys, ["timeline.lua", "known.lua", "record_known.lua"];
     Alerts, 11 keys, [
         "library.lua", "rollup.lua", "timeline.lua", "recording.lua", "incidents.lua", "alerts.lua"
     ];
     Stats, 8 keys, ["library.lua", "reading.lua", "stats.lua"];
+    StatsKnown, 5 keys, ["known.lua", "stats_known.lua"];
     Series, 8 keys, ["library.lua", "reading.lua", "series.lua"];
     Rows, 11 keys, ["library.lua", "reading.lua", "incidents.lua", "rows.lua"];
     Details, 11 keys, ["library.lua", "reading.lua", "incidents.lua", "details.lua"];
@@ -64,8 +68,8 @@ scripts! {
 impl Script {
     /// Returns true if it writes when there is anything to change.
     pub(super) const fn is_write(self) -> bool {
-        use Script::{Audit, Details, History, Rows, Series, Signature, Stats};
-        !matches!(self, Stats | Series | Rows | Details | Signature | Audit | History)
+        use Script::{Audit, Details, History, Rows, Series, Signature, Stats, StatsKnown};
+        !matches!(self, Stats | StatsKnown | Series | Rows | Details | Signature | Audit | History)
     }
 
     /// Returns the SHA-1 of the source in hex, by which a server identifies a script that it has
@@ -106,8 +110,8 @@ impl SeenScripts {
     }
 }
 
-/// The initial size of a call's buffer in bytes: enough for the keys of some occurrences.
-const BUFFER_BYTES: usize = 2 << 10;
+/// The initial size of a call's buffer in bytes: enough for the texts of some occurrences.
+const BUFFER_BYTES: usize = 4 << 10;
 
 /// A script with its KEYS and ARGV.
 #[derive(Clone, Debug)]
@@ -115,29 +119,35 @@ pub(super) struct Call {
     pub(super) script: Script,
     keys: Vec<Value>,
     arguments: Vec<Value>,
-    /// The buffer for texts, so that many of them share an allocation.
+    /// The buffer for texts, so that many of them share an allocation. A full one is replaced by
+    /// one of the same size.
     buffer: BytesMut,
 }
 
 impl Call {
     pub(super) fn new(script: Script) -> Self {
-        Self { script, keys: Vec::new(), arguments: Vec::new(), buffer: BytesMut::new() }
+        let buffer = BytesMut::with_capacity(BUFFER_BYTES);
+        Self { script, keys: Vec::new(), arguments: Vec::new(), buffer }
     }
 
     /// Adds a key that consists of these parts.
     pub(super) fn key(&mut self, parts: [&str; 3]) {
-        let length = parts.iter().map(|part| part.len()).sum();
-        if self.buffer.capacity() < length {
-            self.buffer = BytesMut::with_capacity(BUFFER_BYTES.max(length));
-        }
         for part in parts {
             self.buffer.extend_from_slice(part.as_bytes());
         }
         self.keys.push(self.buffer.split().freeze().into());
     }
 
+    /// Adds an argument that is a number, or made already.
     pub(super) fn argument(&mut self, value: impl Into<Value>) {
         self.arguments.push(value.into());
+    }
+
+    /// Adds an argument that is a text, or printed as one.
+    pub(super) fn text(&mut self, text: impl Display) {
+        // Writing to a buffer that grows can't fail.
+        let _ = write!(self.buffer, "{text}");
+        self.arguments.push(self.buffer.split().freeze().into());
     }
 
     pub(super) fn arguments(&mut self, values: impl IntoIterator<Item = Value>) {

@@ -89,7 +89,7 @@ impl SharedRows for RedisStore {
             let read = |index: usize, mut reply: Reply| {
                 let rule = anomalies[index].rule.as_ref();
                 reply.if_known("known", |reply| {
-                    let stats = reply.stats(now, rule, None)?;
+                    let stats = reply.stats(now, rule, None, None)?;
                     let (signature_json, firing) = (reply.text()?, reply.firing()?);
                     Ok(StoredRow { stats, signature_json, firing })
                 })

@@ -1,25 +1,42 @@
 //! Times in the key layout: scores are Unix seconds, texts are ISO 8601. An older writer wrote
 //! texts in local time without a zone.
 
+use std::fmt;
+
 use chrono::{Local, NaiveDateTime, SecondsFormat, TimeZone as _, Utc};
 
 use crate::domain::Timestamp;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 
-/// Returns Unix seconds with six decimals, as a text: Redis then rounds equal times to the same
-/// double, wherever they come from. A difference of doubles would miss a window's edge by a bit.
-pub(super) fn to_unix_seconds(time: Timestamp) -> String {
-    let micros = time.as_micros();
-    let sign = if micros < 0 { "-" } else { "" };
-    let (seconds, fraction) = (micros.abs() / MICROS_PER_SECOND, micros.abs() % MICROS_PER_SECOND);
-    format!("{sign}{seconds}.{fraction:06}")
+/// A time that prints as Unix seconds with six decimals. It is sent as a text: Redis then rounds
+/// equal times to the same double, wherever they come from. A difference of doubles would miss a
+/// window's edge by a bit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UnixSeconds(pub(super) Timestamp);
+
+impl fmt::Display for UnixSeconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let micros = self.0.as_micros();
+        let sign = if micros < 0 { "-" } else { "" };
+        let (seconds, rest) = (micros.abs() / MICROS_PER_SECOND, micros.abs() % MICROS_PER_SECOND);
+        write!(f, "{sign}{seconds}.{rest:06}")
+    }
 }
 
 /// Returns the time of a score, to the nearest microsecond (a double of this size is more precise).
 pub(super) fn from_unix_seconds(score: f64) -> Timestamp {
     // The cast saturates, and the constructor clamps.
     Timestamp::from_micros((score * MICROS_PER_SECOND as f64).round() as i64)
+}
+
+/// Returns the time of a score if it is exact to the microsecond; `None` if it is finer, which only
+/// a foreign writer's is.
+pub(super) fn from_exact_unix_seconds(score: f64) -> Option<Timestamp> {
+    let time = from_unix_seconds(score);
+    // The quotient is rounded to the nearest double, as the text is.
+    let is_exact = time.as_micros() as f64 / MICROS_PER_SECOND as f64 == score;
+    (is_exact && time.as_micros().abs() < 1 << f64::MANTISSA_DIGITS).then_some(time)
 }
 
 /// Returns ISO 8601 with `+00:00`: Python's `datetime.fromisoformat` accepts `Z` only since 3.11.
@@ -52,14 +69,16 @@ mod tests {
         #[test]
         fn a_time_survives_its_way_through_a_score(micros in 0..4_102_444_800_000_000_i64) {
             let time = Timestamp::from_micros(micros);
-            let score: f64 = to_unix_seconds(time).parse().unwrap();
+            let score: f64 = UnixSeconds(time).to_string().parse().unwrap();
             prop_assert_eq!(from_unix_seconds(score), time);
+            prop_assert_eq!(from_exact_unix_seconds(score), Some(time));
+            prop_assert_eq!(from_exact_unix_seconds(score.next_up()), None);
         }
     }
 
     #[test]
     fn times_before_the_epoch_keep_their_sign() {
-        assert_eq!(to_unix_seconds(Timestamp::from_micros(-1_500_000)), "-1.500000");
+        assert_eq!(UnixSeconds(Timestamp::from_micros(-1_500_000)).to_string(), "-1.500000");
     }
 
     #[test]

@@ -2,14 +2,15 @@
 -- scripts.
 
 -- Returns the stats of the `i`th element as a text that begins with "known", with the counts of its
--- rule's `windows`; nil if nothing is kept about the anomaly.
+-- rule's `windows`, and as `read_stats` in library.lua does; nil if nothing is kept about the
+-- anomaly.
 local function known_stats(k, starts, texts, i, windows)
   local stats = read_stats(k, starts, nil, texts, i)
   if stats[1] == 0 and not is_known(k) then
     return nil
   end
   stats.newest = stats[1] > 0 and newest_event(k, stats)
-  return encode_stats(k, 'known', stats, rule_windows(windows))
+  return encode_stats(k, 'known', stats, rule_windows(windows)), stats
 end
 
 -- Returns the result of `read` for each of `count` elements, whose texts are read at once. `read`

@@ -4,8 +4,9 @@
 --          folded_counts, folded_ids, repair_history
 -- ARGV     1-4  the starts of the windows of 30 days, 7 days, 24 hours, 1 hour (Unix seconds)
 --          then for each anomaly the windows of its rule (`rule_windows` in library.lua)
--- Returns  for each anomaly a text: "known" and its stats (`encode_stats` in library.lua),
---          "unknown", or "error" and a message
+-- Returns  for each anomaly a text: "known" and its stats (`encode_stats` in library.lua) and,
+--          where no event is older than 30 days or rolled up, a line feed and the id of the oldest
+--          event; "unknown"; or "error" and a message
 --
 -- A script and not single commands: all figures of an answer are from the same moment.
 
@@ -14,7 +15,11 @@ local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 8, 4, 1
 local starts = window_starts()
 
 local function read(k, texts, i)
-  return known_stats(k, starts, texts, i, ARGV[FIXED_ARGUMENTS + i]) or 'unknown'
+  local text, stats = known_stats(k, starts, texts, i, ARGV[FIXED_ARGUMENTS + i])
+  if text and stats.oldest_id and not stats.has_more then
+    return text .. '\n' .. stats.oldest_id
+  end
+  return text or 'unknown'
 end
 
 return run(function()

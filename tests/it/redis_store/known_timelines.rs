@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anomaly_counter::{
     domain::{Action, AnomalyKey, AnomalyStats, EventId, Moment, RepairAttempt, Timestamp},
-    store::{Recorded, Store},
+    store::{RecordOutcome, Recorded, Store},
 };
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 use tokio::{
@@ -23,6 +23,8 @@ use crate::support::{
 const ANOMALIES: u64 = 3;
 const SECOND: i64 = 1_000_000;
 const DAY: i64 = 86_400;
+/// The timeline of the anomaly 1.
+const TIMELINE: &str = "anomaly:timeline:0000000000000001";
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -43,6 +45,8 @@ enum Step {
     /// Moves the clock forward, in microseconds.
     Wait(i64),
     Restart(usize),
+    /// Reads all anomalies through one of the instances.
+    Read(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -75,11 +79,12 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (instance.clone(), anomaly.clone()).prop_map(|(i, a)| Step::Unmark(i, a)),
         1 => (instance.clone(), anomaly).prop_map(|(i, a)| Step::Forget(i, a)),
         8 => wait.prop_map(Step::Wait),
-        1 => instance.prop_map(Step::Restart),
+        1 => instance.clone().prop_map(Step::Restart),
+        8 => instance.prop_map(Step::Read),
     ]
 }
 
-/// Two instances on the same servers, and an observer that has never written anything, and so reads
+/// Two instances on the same servers, and an observer that reads the details of anomalies, and so
 /// everything.
 struct Instances {
     url: String,
@@ -99,10 +104,27 @@ impl Instances {
         self.both[instance] = connect(&self.url, keeping(EXACT_EVENTS)).await;
     }
 
+    /// Reads anomalies in full.
+    async fn observe(&self, now: Moment, keys: &[AnomalyKey]) -> Vec<Option<AnomalyStats>> {
+        let mut observed = Vec::new();
+        for key in keys {
+            let details = self.observer.details(now, *key).await.unwrap();
+            observed.push(details.map(|details| details.stats));
+        }
+        observed
+    }
+
+    /// Reads all anomalies, and compares the answers.
+    async fn read(&self, instance: usize, now: Moment) {
+        let observed = self.observe(now, &all_keys()).await;
+        let read = self.both[instance].stats(now, all_keys()).await;
+        let read: Vec<_> = read.into_iter().map(Result::unwrap).collect();
+        assert_eq!(read, observed);
+    }
+
     /// Records a batch, and compares each answer that is the last of its anomaly.
     async fn record(&self, instance: usize, now: Moment, batch: &[(u64, u16, i64)]) {
-        let before = self.observer.stats(now, (0..ANOMALIES).map(AnomalyKey::from_bits).collect());
-        let before = before.await;
+        let mut before = self.observe(now, &all_keys()).await;
         let occurrences = batch.iter().map(|(anomaly, id, age)| {
             let at = Timestamp::from_micros(now.now.as_micros() - age);
             occurrence(*anomaly, &format!("e{}", id % 2_000), at)
@@ -110,25 +132,31 @@ impl Instances {
         let occurrences: Vec<_> = occurrences.collect();
         let keys: Vec<_> = occurrences.iter().map(|occurrence| occurrence.key).collect();
         let recorded = self.both[instance].record(now, occurrences).await;
-        let after = self.observer.stats(now, keys.clone()).await;
+        let after = self.observe(now, &keys).await;
         for (index, (recorded, read)) in recorded.into_iter().zip(after).enumerate() {
-            let (recorded, read) = (recorded.unwrap(), read.unwrap());
+            let recorded = recorded.unwrap();
             let is_last = !keys[index + 1..].contains(&keys[index]);
-            let is_only = keys.iter().filter(|key| **key == keys[index]).count() == 1;
             if is_last {
                 assert_eq!(Some(&recorded.stats), read.as_ref(), "{:?}", batch[index]);
             }
-            if is_only {
-                let anomaly = usize::try_from(batch[index].0).unwrap();
-                let before = before[anomaly].clone().unwrap();
-                compare_with_before(&recorded, before.as_ref());
-            }
+            let (anomaly, _, age) = batch[index];
+            let before = &mut before[usize::try_from(anomaly).unwrap()];
+            compare_with_before(&recorded, before.as_ref(), age);
+            *before = Some(recorded.stats);
         }
     }
 }
 
-/// Compares what was there before an occurrence with what a reader saw then.
-fn compare_with_before(recorded: &Recorded, before: Option<&AnomalyStats>) {
+fn all_keys() -> Vec<AnomalyKey> {
+    (0..ANOMALIES).map(AnomalyKey::from_bits).collect()
+}
+
+/// Compares an answer to an occurrence of so many microseconds ago with the stats before it: those
+/// that a reader saw, or the answer to the occurrence before it in the batch.
+fn compare_with_before(recorded: &Recorded, before: Option<&AnomalyStats>, age: i64) {
+    let counted = recorded.outcome == RecordOutcome::Counted && age <= 30 * DAY * SECOND;
+    let month = before.map_or(0, |stats| stats.counts.month) + u64::from(counted);
+    assert_eq!(recorded.stats.counts.month, month);
     assert_eq!(recorded.previous_count_24h, before.map_or(0, |stats| stats.counts.day));
     if recorded.stats.fixed_at.is_some() {
         assert_eq!(recorded.previous_last_seen, before.and_then(|stats| stats.last_seen));
@@ -185,6 +213,7 @@ async fn run(instances: &mut Instances, other: &OtherClient, steps: &[Step]) {
             }
             Step::Wait(micros_more) => micros += micros_more,
             Step::Restart(instance) => instances.restart(*instance).await,
+            Step::Read(instance) => instances.read(*instance, now.into()).await,
         }
         // No two batches are of the same microsecond.
         micros += 1;
@@ -247,10 +276,25 @@ async fn an_anomaly_whose_oldest_event_is_known_is_not_read_in_full() {
         assert_eq!(record("c").await.stats.counts.month, 3);
         // A duplicate needs the other script.
         assert_eq!(record("c").await.stats.counts.month, 3);
-        server.client().await.run(&["ZREM", "anomaly:timeline:0000000000000001", "a"]).await;
+        server.client().await.run(&["ZREM", TIMELINE, "a"]).await;
         assert_eq!(record("d").await.stats.counts.month, 3);
         assert_eq!(record("e").await.stats.counts.month, 4);
     };
     let keys = Box::pin(keys_of_calls(&server, work)).await;
     assert_eq!(keys, [5, 5, 7, 5, 7, 5]);
+
+    let reader = connect(&server.url(), keeping(EXACT_EVENTS)).await;
+    let read = || async {
+        let stats = reader.stats(now.into(), vec![AnomalyKey::from_bits(1)]).await.pop().unwrap();
+        stats.unwrap().unwrap().counts.month
+    };
+    // It learns from what it reads.
+    assert_eq!((read().await, read().await), (4, 4));
+    let work = async {
+        assert_eq!(read().await, 4);
+        server.client().await.run(&["ZREMRANGEBYRANK", TIMELINE, "0", "0"]).await;
+        assert_eq!((read().await, read().await), (3, 3));
+    };
+    let keys = Box::pin(keys_of_calls(&server, work)).await;
+    assert_eq!(keys, [5, 5, 8, 5]);
 }

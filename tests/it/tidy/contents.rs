@@ -17,9 +17,10 @@ const MAX_PICTURE_BYTES: usize = 150 << 10;
 const MAX_PICTURES_BYTES: usize = 600 << 10;
 
 /// Scripts that are included in others, and have no keys and arguments of their own.
-const SCRIPT_LIBRARIES: [&str; 7] = [
+const SCRIPT_LIBRARIES: [&str; 8] = [
     "frame.lua",
     "library.lua",
+    "/known.lua",
     "reading.lua",
     "rollup.lua",
     "timeline.lua",
