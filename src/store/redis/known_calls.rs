@@ -87,7 +87,7 @@ impl Calls {
         rule: Option<&RuleRef>,
     ) {
         self.names.timeline_and_metadata(key, |parts| call.key(parts));
-        call.text(&oldest.id);
+        call.text(&*oldest.id);
         let of_four = BY_LENGTH[1..].iter().map(|window| window.start(now));
         let windows = rule.map(RuleRef::extra_windows).unwrap_or_default();
         let starts = of_four.chain(windows.iter().map(|window| window.start(now)));
