@@ -123,7 +123,9 @@ impl StorageBackend for Overlay {
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let written = self.0.written.lock();
         if offset + out.len() as u64 > written.length {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            // As the file itself says it.
+            let text = "failed to fill whole buffer";
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
         }
         self.0.read_file(written.of_file, offset, out)?;
         for (block, bytes) in written.blocks.range(blocks(offset, out.len())) {
