@@ -188,7 +188,8 @@ impl<W: DiskWork> DiskThread<W> {
                     });
                 }
             }
-            drop(work);
+            // A disk that hangs is then noticed, too.
+            of_thread.run(of_thread.next(), || drop(work));
             drop(ending);
         });
         Self {
