@@ -335,6 +335,8 @@ async fn a_file_of_the_store_that_stops_a_start_stops_check_config_and_stays_as_
     service.post("/anomalies", &serde_json::json!({"alert_name": "HighCPU"})).await.ok();
     service.kill();
     let whole = fs::read(service.data_dir().join("anomalies.redb")).unwrap();
+    let journal = "anomalies.journal";
+    fs::copy(service.data_dir().join(journal), dir.path().join("data").join(journal)).unwrap();
     for (content, is_fine) in [
         (&b""[..], false),
         (b"no file of the store", false),

@@ -84,9 +84,10 @@ async fn a_spool_that_can_not_be_written_is_noticed_while_redis_works() {
 #[tokio::test]
 async fn the_embedded_store_on_a_full_disk_refuses_and_loses_nothing_that_it_took() {
     let service = Service::embedded().await;
-    // Each anomaly has one signature, so many anomalies are needed to fill a disk.
+    // Each anomaly has one signature, so many anomalies are needed to fill a disk. Of more bytes
+    // nothing would be kept.
     let anomaly =
-        |id: u64| json!({"alert_name": format!("Alert{id}"), "trace": "x".repeat(60_000)});
+        |id: u64| json!({"alert_name": format!("Alert{id}"), "trace": "x".repeat(15_000)});
     service.post("/anomalies", &json!({"alert_name": "HighCPU"})).await.ok();
     service.limit_file_size(Some(std::fs::metadata(largest_file(&service)).unwrap().len()));
     let (taken, refused) = fill(&service, anomaly, 0).await;

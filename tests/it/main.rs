@@ -74,6 +74,7 @@ mod rules;
 mod rules_command;
 mod shutdown;
 mod signature;
+mod store_journal;
 mod stored_formats;
 mod strict_http;
 mod tidy;

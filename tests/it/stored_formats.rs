@@ -265,12 +265,12 @@ fn damage_a_row(file: &Path) {
     fs::write(file, bytes).unwrap();
 }
 
-/// A row of version 5 in the table of this kind, with what only that version can read.
-fn row_of_version_5(kind: u8) -> Vec<u8> {
+/// A row of version 7 in the table of this kind, with what only that version can read.
+fn row_of_version_7(kind: u8) -> Vec<u8> {
     let payload = b"whatever it holds";
     let length = (payload.len() as u32).to_le_bytes();
-    let checksum = crc32fast::hash(&[&[5, kind], &payload[..]].concat()).to_le_bytes();
-    [b"\x05\xACrow", &[kind][..], &length, &checksum, payload].concat()
+    let checksum = crc32fast::hash(&[&[7, kind], &payload[..]].concat()).to_le_bytes();
+    [b"\x07\xACrow", &[kind][..], &length, &checksum, payload].concat()
 }
 
 #[tokio::test]
@@ -278,7 +278,7 @@ async fn an_embedded_file_with_rows_of_a_newer_version_is_refused() {
     for (table, kind) in
         [("anomalies", b'A'), ("journal", b'J'), ("audit", b'U'), ("signatures_v1", b'S')]
     {
-        let newer = row_of_version_5(kind);
+        let newer = row_of_version_7(kind);
         let dir = data_dir_with("anomalies.redb");
         let file = dir.path().join("anomalies.redb");
         let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap();
@@ -291,7 +291,7 @@ async fn an_embedded_file_with_rows_of_a_newer_version_is_refused() {
         let journal = rows(&file, "journal");
         let error =
             EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap_err();
-        assert!(matches!(error, EmbeddedOpenError::NewerVersion { found: 5, .. }), "{error}");
+        assert!(matches!(error, EmbeddedOpenError::NewerVersion { found: 7, .. }), "{error}");
         let text = error.to_string();
         assert!(text.contains("was written by a newer version"), "{text}");
         assert!(text.contains(file.to_str().unwrap()), "{text}");

@@ -151,6 +151,29 @@ pub enum RowError {
     },
 }
 
+/// Why the file with the newest rows of the journal can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalFault {
+    /// It is not there, though redb's file was not closed.
+    #[error("is missing")]
+    Missing,
+    /// It has another length, or no beginning.
+    #[error("is cut short or overwritten")]
+    Torn,
+    /// It has another id than redb's file says.
+    #[error("belongs to another file")]
+    Foreign,
+    /// It has later rows than this one, and not this one.
+    #[error("lacks batch {missing}, and has later ones")]
+    Gap {
+        /// The first sequence that is not there.
+        missing: u64,
+    },
+    /// Rows of anomalies are of a later sequence than its last one.
+    #[error("lacks what was written last")]
+    Behind,
+}
+
 /// A fault of the open file.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
@@ -183,6 +206,9 @@ pub enum FileError {
         /// The names of the tables.
         tables: Vec<String>,
     },
+    /// The file with the newest rows of its journal can't be used.
+    #[error("its journal, anomalies.journal beside it, {0}")]
+    Journal(#[from] JournalFault),
     /// It lacks data that this process has written.
     #[error("the file is not the one that was open before, or is an older copy of it")]
     Older,

@@ -1,218 +1,56 @@
-//! The redb file of the embedded store: a row for each anomaly as of some journal sequence, and the
-//! journal of the batches since then. Each change is one durable commit.
+//! The files of the embedded store: redb's, with a row for each anomaly as of some sequence of the
+//! journal, and the journal of batches since, whose newest rows are in a file of their own. Each
+//! change is durable when it returns.
 
-use std::{
-    fs::{self, File},
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use redb::{
-    Builder, Database, Error, ReadableDatabase as _, ReadableTable as _, Table, TableDefinition,
-    TableError,
+    Database, Error, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction,
 };
 
 use super::{
-    acknowledged::{self, Acknowledged},
+    acknowledged::Acknowledged,
     anomaly::Anomaly,
-    error::{FileError, OpenError},
+    error::{FileError, JournalFault, OpenError},
     format::{
-        ANOMALIES, AUDIT, AuditKey, JOURNAL, OLD_JOURNAL, SIGNATURES, Sequences, audit_of, prepare,
+        ANOMALIES, AUDIT, AuditKey, JOURNAL, SIGNATURES, Sequences, audit_of, insert, insert_audit,
+        insert_journal, note_journal_file, remove,
     },
     journal::{Change, JournalRow, ShouldHold},
+    journal_file::{FramedRow, JournalFile},
     row::{self, AnomalyRow, AnomalyRows, Kind, encode},
 };
 use crate::{
-    domain::{AUDIT_ENTRIES, AnomalyKey, AuditEntry},
-    redb_file::{
-        Missing, OpenedFile, Overlay, RedbFile, sync_folder, takes_other_slot, without_panic,
-    },
+    domain::{AnomalyKey, AuditEntry},
+    redb_file::{Absence, OpenedFile, without_panic},
     store::StoreSize,
 };
 
 /// Name of the file in the data directory.
 pub const FILE_NAME: &str = "anomalies.redb";
-/// The name of a new file until it is complete.
-const NEW_FILE_NAME: &str = "anomalies.new";
 
-/// Small, because all anomalies are in memory anyway: the cache serves the journal and the
-/// checkpoints.
-const PAGE_CACHE_BYTES: usize = 8 << 20;
-
-/// The treatment of an unreadable last commit: it is refused, or rolled back.
-#[derive(Clone, Copy, Debug)]
-enum Rollback {
-    Refused,
-    Permitted,
-}
-
-/// The open file with its journal's sequences.
+/// The open files.
 #[derive(Debug)]
 pub(super) struct StoreFile {
-    database: Database,
-    opened: OpenedFile,
-    sequences: Sequences,
-    acknowledged: Acknowledged,
+    pub(super) database: Database,
+    pub(super) opened: OpenedFile,
+    pub(super) sequences: Sequences,
+    /// Absent in a file that is not the store's yet: redb gets all rows then.
+    pub(super) journal: Option<JournalFile>,
+    /// The newest rows of the journal, which redb has not got yet.
+    pub(super) unmoved: Vec<FramedRow>,
+    pub(super) acknowledged: Acknowledged,
 }
 
 impl StoreFile {
-    /// Opens the file, and creates it if it is missing. An existing empty file is damaged: a new
-    /// file gets its name only when it is complete.
-    pub(super) fn open(data_dir: &Path) -> Result<Self, OpenError> {
-        let in_data_dir = |source| OpenError::DataDir { dir: data_dir.to_owned(), source };
-        fs::create_dir_all(data_dir).map_err(in_data_dir)?;
-        if !fs::exists(Self::path(data_dir)).map_err(in_data_dir)? {
-            // If two processes start for the first time, the second one waits for the file of the
-            // first. On a folder that can't be locked, redb can't lock its files either.
-            let folder = File::open(data_dir).map_err(in_data_dir)?;
-            let _ = folder.lock();
-            if !fs::exists(Self::path(data_dir)).map_err(in_data_dir)? {
-                let new = Self::create(data_dir)?;
-                fs::rename(new, Self::path(data_dir)).map_err(in_data_dir)?;
-                sync_folder(&Self::path(data_dir)).map_err(in_data_dir)?;
-            }
-        }
-        Self::open_existing(data_dir)
-    }
-
-    /// Opens the file again after a fault. It must exist and contain the sequence `last`: if a disk
-    /// has lost data that this process wrote, starting with less would be wrong.
-    pub(super) fn reopen(data_dir: &Path, last: u64) -> Result<Self, OpenError> {
-        // At this point, it is known which sequence was acknowledged.
-        let file = Self::open_at_its_place(data_dir, Rollback::Permitted)?;
-        if file.last_sequence() < last {
-            return Err(Self::unreadable(data_dir, FileError::Older));
-        }
-        Ok(file)
-    }
-
     /// Returns the file as identified at its path.
     pub(super) fn opened(&self) -> &OpenedFile {
         &self.opened
     }
 
-    /// Opens an existing file and verifies all of it: redb trusts a file that was closed properly.
-    pub(super) fn open_existing(data_dir: &Path) -> Result<Self, OpenError> {
-        let path = Self::path(data_dir);
-        if fs::metadata(&path).is_ok_and(|file| file.len() == 0) {
-            return Err(OpenError::Unreadable { file: path, source: FileError::Empty });
-        }
-        if acknowledged::last(data_dir).is_some()
-            && takes_other_slot(&path).map_err(|fault| OpenError::of_file(&path, fault.into()))?
-        {
-            return Self::roll_back(data_dir);
-        }
-        match Self::open_at_its_place(data_dir, Rollback::Refused) {
-            Err(OpenError::Unreadable {
-                source: FileError::Database(Error::RepairAborted),
-                ..
-            }) => Self::roll_back(data_dir),
-            opened => opened,
-        }
-    }
-
-    /// Tries to open the file without changing it; opening normally may convert it. Succeeds if the
-    /// file is missing or in use.
-    pub(super) fn try_open(data_dir: &Path) -> Result<(), OpenError> {
-        let path = Self::path(data_dir);
-        let in_data_dir = |source| OpenError::DataDir { dir: data_dir.to_owned(), source };
-        if !fs::exists(&path).map_err(in_data_dir)? {
-            return Ok(());
-        }
-        let on_disk = match Overlay::of(&path) {
-            Err(Error::DatabaseAlreadyOpen) => return Ok(()),
-            on_disk => on_disk.map_err(|fault| OpenError::of_file(&path, fault.into()))?,
-        };
-        if fs::metadata(&path).map_err(in_data_dir)?.len() == 0 {
-            return Err(OpenError::Unreadable { file: path, source: FileError::Empty });
-        }
-        let opened = OpenedFile::at(&path).map_err(in_data_dir)?;
-        let read = unless_panicked(|| {
-            let database = without_change(on_disk)?;
-            let sequences = prepare(&database)??;
-            let file = Self { database, opened, sequences, acknowledged: Acknowledged::nowhere() };
-            file.read_anomalies(|_, _| ())?;
-            file.read_journal(|_, _, _| ())
-        });
-        read.map_err(|fault| OpenError::of_file(&path, fault))
-    }
-
-    fn open_at_its_place(data_dir: &Path, rollback: Rollback) -> Result<Self, OpenError> {
-        let file = Self::open_as(data_dir, FILE_NAME, Missing::Fail, rollback)?;
-        Ok(Self { acknowledged: Acknowledged::open(data_dir), ..file })
-    }
-
-    /// Opens a file whose last commit can't be read. If the commit was acknowledged, the file is
-    /// damaged. Otherwise, the commit was incomplete when the system lost power or the disk failed.
-    fn roll_back(data_dir: &Path) -> Result<Self, OpenError> {
-        let file = Self::path(data_dir);
-        if let Some(acknowledged) = acknowledged::last(data_dir) {
-            let left =
-                last_after_rollback(&file).map_err(|fault| OpenError::of_file(&file, fault))?;
-            if acknowledged > left {
-                return Err(OpenError::Unreadable { file, source: FileError::LastCommit });
-            }
-        }
-        tracing::warn!(
-            file = %file.display(),
-            "the last commit to {} is incomplete, as after a power failure or on a failing disk. \
-             It is rolled back; there is no record that it was acknowledged",
-            file.display()
-        );
-        Self::open_at_its_place(data_dir, Rollback::Permitted)
-    }
-
-    /// Creates a file next to that of the store, and replaces one that was left incomplete.
-    fn create(data_dir: &Path) -> Result<PathBuf, OpenError> {
-        Self::create_with(data_dir, |_| Ok(()))
-    }
-
-    /// Creates a file as [`StoreFile::create`] does, with the content that `fill` writes. The file
-    /// is removed if that fails, so that it does not fill a full disk.
-    pub(super) fn create_with(
-        data_dir: &Path,
-        fill: impl FnOnce(&mut Self) -> Result<(), FileError>,
-    ) -> Result<PathBuf, OpenError> {
-        let path = data_dir.join(NEW_FILE_NAME);
-        let remove = || match fs::remove_file(&path) {
-            Err(fault) if fault.kind() != io::ErrorKind::NotFound => Err(fault),
-            _ => Ok(()),
-        };
-        let in_data_dir = |source| OpenError::DataDir { dir: data_dir.to_owned(), source };
-        remove().map_err(in_data_dir)?;
-        let created = Self::open_as(data_dir, NEW_FILE_NAME, Missing::Create, Rollback::Refused)
-            .and_then(|mut file| {
-                fill(&mut file).map_err(|fault| OpenError::of_file(&path, fault))?;
-                file.database.close().map_err(|fault| {
-                    let fault = Error::from(fault).into();
-                    OpenError::of_file(&path, fault)
-                })
-            });
-        if created.is_err() {
-            // The returned error is more useful than one of this call.
-            let _ = remove();
-        }
-        created.map(|()| path)
-    }
-
-    fn open_as(
-        data_dir: &Path,
-        name: &str,
-        missing: Missing,
-        rollback: Rollback,
-    ) -> Result<Self, OpenError> {
-        let on_disk = RedbFile::new(data_dir, name, PAGE_CACHE_BYTES).with_integrity_check();
-        let on_disk = match rollback {
-            Rollback::Refused => on_disk.without_rollback(),
-            Rollback::Permitted => on_disk,
-        };
-        let (database, prepared) = on_disk
-            .open(missing, prepare)
-            .map_err(|fault| OpenError::of_opening(data_dir, on_disk.path(), fault))?;
-        let sequences = prepared.map_err(|fault| OpenError::of_file(on_disk.path(), fault))?;
-        let in_data_dir = |source| OpenError::DataDir { dir: data_dir.to_owned(), source };
-        let opened = OpenedFile::at(on_disk.path()).map_err(in_data_dir)?;
-        Ok(Self { database, opened, sequences, acknowledged: Acknowledged::nowhere() })
+    /// Checks that the journal's file is at its path.
+    pub(super) fn verify_journal(&self) -> Result<(), Absence> {
+        self.journal.as_ref().map_or(Ok(()), JournalFile::verify)
     }
 
     /// Returns the path of the store's file.
@@ -223,6 +61,17 @@ impl StoreFile {
     /// Returns the error of a file in `data_dir` that was opened but can't be read.
     pub(super) fn unreadable(data_dir: &Path, fault: FileError) -> OpenError {
         OpenError::of_file(&Self::path(data_dir), fault)
+    }
+
+    /// Closes the files so that redb's is complete by itself: a copy of it is a backup.
+    pub(super) fn close(mut self) -> Result<(), FileError> {
+        let Some(journal) = self.journal.take() else { return Ok(()) };
+        self.transact(|transaction| {
+            insert_journal(transaction, &self.unmoved)?;
+            note_journal_file(transaction, None)
+        })?;
+        journal.remove();
+        Ok(())
     }
 
     /// Closes a failed file, on which redb may panic again.
@@ -236,7 +85,12 @@ impl StoreFile {
         mut take: impl FnMut(AnomalyKey, AnomalyRow<Anomaly>),
     ) -> Result<(), FileError> {
         self.read(ANOMALIES, |key, bytes| {
-            take(AnomalyKey::from_bits(key), row::decode_anomaly(key, bytes)?);
+            let row = row::decode_anomaly(key, bytes)?;
+            // The next rows of the journal would be taken for older than it.
+            if row.as_of > self.last_sequence() {
+                return Err(JournalFault::Behind.into());
+            }
+            take(AnomalyKey::from_bits(key), row);
             Ok(())
         })
     }
@@ -246,10 +100,12 @@ impl StoreFile {
         &self,
         mut take: impl FnMut(u64, usize, JournalRow),
     ) -> Result<(), FileError> {
-        self.read(JOURNAL, |sequence, bytes| {
+        let mut take_row = |sequence, bytes: &[u8]| -> Result<(), FileError> {
             take(sequence, bytes.len(), row::decode_journal(sequence, bytes)?);
             Ok(())
-        })
+        };
+        self.read(JOURNAL, &mut take_row)?;
+        self.unmoved.iter().try_for_each(|(sequence, bytes)| take_row(*sequence, bytes.as_slice()))
     }
 
     /// Calls `take` with every anomaly's signature, in the order of the keys.
@@ -272,30 +128,48 @@ impl StoreFile {
     ) -> Result<usize, FileError> {
         let sequence = self.sequences.next;
         let bytes = encode(Kind::Journal, sequence, row)?;
+        let length = bytes.len();
+        let forgotten: Vec<_> = row.changes.iter().filter_map(Change::forgotten).collect();
+        let is_plain = audit.is_empty() && forgotten.is_empty();
+        match self.journal.as_mut().filter(|journal| is_plain && journal.has_room_for(&bytes)) {
+            Some(journal) => {
+                journal.append(&bytes).map_err(Error::from)?;
+                self.unmoved.push((sequence, bytes));
+            }
+            None => {
+                self.unmoved.push((sequence, bytes));
+                self.move_rows(&forgotten, audit)?;
+            }
+        }
+        self.acknowledged.note(sequence);
+        self.sequences.next += 1;
+        Ok(length)
+    }
+
+    /// Moves the newest rows of the journal to redb, with what the last one changes besides.
+    fn move_rows(
+        &mut self,
+        forgotten: &[AnomalyKey],
+        audit: &[(AnomalyKey, AuditEntry)],
+    ) -> Result<(), FileError> {
+        let sequence = self.sequences.next;
         let mut entries = Vec::with_capacity(audit.len());
         for (index, (key, entry)) in (0_u32..).zip(audit) {
             let key = (key.to_bits(), sequence, index);
             entries.push((key, encode(Kind::Audit, key, entry)?));
         }
-        let forgotten: Vec<_> = row.changes.iter().filter_map(Change::forgotten).collect();
         self.transact(|transaction| {
-            transaction.open_table(JOURNAL)?.insert(sequence, bytes.as_slice())?;
+            insert_journal(transaction, &self.unmoved)?;
             // Removed together with the change itself, because the journal is trimmed: remaining
             // rows would come back.
-            remove(transaction, &forgotten)?;
-            if entries.is_empty() {
-                return Ok(());
-            }
-            let mut audit = transaction.open_table(AUDIT)?;
-            for (key, entry) in &entries {
-                audit.insert(key, entry.as_slice())?;
-                trim_audit(&mut audit, key.0)?;
-            }
-            Ok(())
+            remove(transaction, forgotten)?;
+            insert_audit(transaction, &entries)
         })?;
-        self.acknowledged.note(sequence);
-        self.sequences.next += 1;
-        Ok(bytes.len())
+        self.unmoved.clear();
+        if let Some(journal) = &mut self.journal {
+            journal.restart();
+        }
+        Ok(())
     }
 
     /// Returns the sequence of the journal's newest row; 0 before the first row.
@@ -331,7 +205,8 @@ impl StoreFile {
 
     /// Makes the journal of a new file begin after a sequence.
     pub(super) fn continue_after(&mut self, sequence: u64) {
-        self.sequences = Sequences { oldest: sequence + 1, next: sequence + 1 };
+        let next = sequence + 1;
+        self.sequences = Sequences { oldest: next, next, file_id: None };
     }
 
     /// Returns the object that made an anomaly known, as JSON.
@@ -364,12 +239,15 @@ impl StoreFile {
     }
 
     /// Removes up to `limit` of the journal's oldest rows before `first_kept`. Returns true if
-    /// there may be more. The newest row is always kept, because the next sequence follows from it.
+    /// there may be more. The newest row that redb has is always kept, because the next sequence
+    /// follows from it.
     pub(super) fn trim_journal(
         &mut self,
         first_kept: u64,
         limit: usize,
     ) -> Result<bool, FileError> {
+        let newest_moved = self.last_sequence() - self.unmoved.len() as u64;
+        let first_kept = first_kept.min(newest_moved);
         let mut more = true;
         let mut removed = None;
         self.transact(|transaction| {
@@ -405,9 +283,10 @@ impl StoreFile {
         })
     }
 
-    fn transact(
+    /// Makes a change of redb's file durable.
+    pub(super) fn transact(
         &self,
-        change: impl FnOnce(&redb::WriteTransaction) -> Result<(), Error>,
+        change: impl FnOnce(&WriteTransaction) -> Result<(), Error>,
     ) -> Result<(), FileError> {
         unless_panicked(|| {
             let transaction = self.database.begin_write().map_err(Error::from)?;
@@ -419,72 +298,10 @@ impl StoreFile {
     }
 }
 
-/// Returns the newest sequence of the journal in a file without its last commit. The file does not
-/// change, although rolling back writes.
-fn last_after_rollback(file: &Path) -> Result<u64, FileError> {
-    unless_panicked(|| {
-        let database = without_change(Overlay::of(file)?)?;
-        let transaction = database.begin_read().map_err(Error::from)?;
-        let mut last = 0;
-        for table in [JOURNAL, OLD_JOURNAL] {
-            let journal = match transaction.open_table(table) {
-                Err(TableError::TableDoesNotExist(_)) => continue,
-                opened => opened.map_err(Error::from)?,
-            };
-            let newest = journal.last().map_err(Error::from)?;
-            last = last.max(newest.map_or(0, |(sequence, _)| sequence.value()));
-        }
-        Ok(last)
-    })
-}
-
-/// Opens a file without changing it.
-fn without_change(file: Overlay) -> Result<Database, Error> {
-    let mut builder = Builder::new();
-    builder.set_check_integrity_on_open(true).set_cache_size(PAGE_CACHE_BYTES);
-    Ok(builder.create_with_backend(file)?)
-}
-
 /// Runs a call of redb, which may panic on a page that was damaged after the file was verified.
 /// After a panic, the file must be opened again.
 pub(super) fn unless_panicked<T>(
     call: impl FnOnce() -> Result<T, FileError>,
 ) -> Result<T, FileError> {
     without_panic(call).unwrap_or(Err(FileError::Panicked))
-}
-
-fn insert(transaction: &redb::WriteTransaction, rows: &AnomalyRows) -> Result<(), Error> {
-    let mut anomalies = transaction.open_table(ANOMALIES)?;
-    for (key, row) in &rows.rows {
-        anomalies.insert(key.to_bits(), row.as_slice())?;
-    }
-    let mut signatures = transaction.open_table(SIGNATURES)?;
-    for (key, row) in &rows.signatures {
-        signatures.insert(key.to_bits(), row.as_slice())?;
-    }
-    Ok(())
-}
-
-/// Removes the rows of anomalies, with their signatures and audits.
-fn remove(transaction: &redb::WriteTransaction, keys: &[AnomalyKey]) -> Result<(), Error> {
-    if keys.is_empty() {
-        return Ok(());
-    }
-    let mut anomalies = transaction.open_table(ANOMALIES)?;
-    let mut signatures = transaction.open_table(SIGNATURES)?;
-    let mut audit = transaction.open_table(AUDIT)?;
-    for key in keys {
-        anomalies.remove(key.to_bits())?;
-        signatures.remove(key.to_bits())?;
-        audit.retain_in(audit_of(key.to_bits()), |_, _| false)?;
-    }
-    Ok(())
-}
-
-/// Removes all entries of an anomaly except the newest ones.
-fn trim_audit(audit: &mut Table<'_, AuditKey, &'static [u8]>, key: u64) -> Result<(), Error> {
-    let oldest = audit.range(audit_of(key))?.rev().nth(AUDIT_ENTRIES).transpose()?;
-    let Some(oldest) = oldest.map(|(key, _)| key.value()) else { return Ok(()) };
-    audit.retain_in((key, 0, 0)..=oldest, |_, _| false)?;
-    Ok(())
 }

@@ -7,7 +7,7 @@
 
 use std::ops::RangeInclusive;
 
-use redb::{Database, Error, Key, ReadableTable as _, TableDefinition, WriteTransaction};
+use redb::{Database, Error, Key, ReadableTable as _, Table, TableDefinition, WriteTransaction};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
@@ -15,9 +15,13 @@ use super::{
     audit_v1::AuditEntryV1,
     error::FileError,
     journal::{JournalRow, JournalRowV1},
-    row::{self, AnomalyRow, Kind},
+    journal_file::FramedRow,
+    row::{self, AnomalyRow, AnomalyRows, Kind},
 };
-use crate::{domain::AuditEntry, redb_file::table_names};
+use crate::{
+    domain::{AUDIT_ENTRIES, AnomalyKey, AuditEntry},
+    redb_file::table_names,
+};
 
 /// A table from an anomaly's key to its [`AnomalyRow`].
 pub(super) const ANOMALIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("anomalies");
@@ -28,8 +32,12 @@ pub(super) const SIGNATURES: TableDefinition<'_, u64, &[u8]> =
 /// A table from an [`AuditKey`] to its [`AuditEntry`]. It is only on disk, because entries are few
 /// and rarely read.
 pub(super) const AUDIT: TableDefinition<'_, AuditKey, &[u8]> = TableDefinition::new("audit");
-/// A table from a sequence to its [`JournalRow`].
+/// A table from a sequence to its [`JournalRow`]. The newest rows are in a file of their own
+/// (`journal_file.rs`).
 pub(super) const JOURNAL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("journal");
+
+/// Nothing → the id of that file, while it is in use.
+const JOURNAL_FILE: TableDefinition<'_, (), u64> = TableDefinition::new("journal_file");
 
 /// A table of rows.
 pub(super) type Rows<'a, K> = TableDefinition<'a, K, &'static [u8]>;
@@ -46,13 +54,15 @@ pub(super) const OLD_ANOMALIES: TableDefinition<'_, u64, &[u8]> =
 pub(super) const OLD_AUDIT: TableDefinition<'_, AuditKey, &[u8]> = TableDefinition::new("audit_v1");
 pub(super) const OLD_JOURNAL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("journal_v1");
 
-/// The sequences of the journal.
+/// What a file knows of its journal.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sequences {
     /// The sequence of its oldest row.
     pub(super) oldest: u64,
     /// The sequence of its next row.
     pub(super) next: u64,
+    /// The id of the file with its newest rows, while that is in use.
+    pub(super) file_id: Option<u64>,
 }
 
 /// Creates the tables of an empty file, converts those of commit 8c08e13, and returns the sequences
@@ -87,7 +97,10 @@ fn prepare_tables(transaction: &WriteTransaction) -> Result<Sequences, FileError
     let journal = transaction.open_table(JOURNAL).map_err(Error::from)?;
     let oldest = journal.first().map_err(Error::from)?.map(|(sequence, _)| sequence.value());
     let last = journal.last().map_err(Error::from)?.map(|(sequence, _)| sequence.value());
-    Ok(Sequences { oldest: oldest.unwrap_or(1), next: last.map_or(1, |last| last + 1) })
+    let file = transaction.open_table(JOURNAL_FILE).map_err(Error::from)?;
+    let file_id = file.get(()).map_err(Error::from)?.map(|id| id.value());
+    let (oldest, next) = (oldest.unwrap_or(1), last.map_or(1, |last| last + 1));
+    Ok(Sequences { oldest, next, file_id })
 }
 
 fn open<K: Key + 'static, V: redb::Value + 'static>(
@@ -161,4 +174,82 @@ where
 /// Returns the range of keys of an anomaly's entries in the audit.
 pub(super) fn audit_of(key: u64) -> RangeInclusive<AuditKey> {
     (key, 0, 0)..=(key, u64::MAX, u32::MAX)
+}
+
+/// Notes the id of the file with the journal's newest rows, or that none is in use.
+pub(super) fn note_journal_file(
+    transaction: &WriteTransaction,
+    id: Option<u64>,
+) -> Result<(), Error> {
+    let mut file = transaction.open_table(JOURNAL_FILE)?;
+    match id {
+        Some(id) => file.insert((), id)?,
+        None => file.remove(())?,
+    };
+    Ok(())
+}
+
+/// Adds rows to the journal.
+pub(super) fn insert_journal(
+    transaction: &WriteTransaction,
+    rows: &[FramedRow],
+) -> Result<(), Error> {
+    let mut journal = transaction.open_table(JOURNAL)?;
+    for (sequence, row) in rows {
+        journal.insert(sequence, row.as_slice())?;
+    }
+    Ok(())
+}
+
+/// Adds entries to the audits of anomalies, which keep their newest.
+pub(super) fn insert_audit(
+    transaction: &WriteTransaction,
+    entries: &[(AuditKey, Vec<u8>)],
+) -> Result<(), Error> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let mut audit = transaction.open_table(AUDIT)?;
+    for (key, entry) in entries {
+        audit.insert(key, entry.as_slice())?;
+        trim_audit(&mut audit, key.0)?;
+    }
+    Ok(())
+}
+
+/// Writes rows of anomalies, and their signatures.
+pub(super) fn insert(transaction: &WriteTransaction, rows: &AnomalyRows) -> Result<(), Error> {
+    let mut anomalies = transaction.open_table(ANOMALIES)?;
+    for (key, row) in &rows.rows {
+        anomalies.insert(key.to_bits(), row.as_slice())?;
+    }
+    let mut signatures = transaction.open_table(SIGNATURES)?;
+    for (key, row) in &rows.signatures {
+        signatures.insert(key.to_bits(), row.as_slice())?;
+    }
+    Ok(())
+}
+
+/// Removes the rows of anomalies, with their signatures and audits.
+pub(super) fn remove(transaction: &WriteTransaction, keys: &[AnomalyKey]) -> Result<(), Error> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let mut anomalies = transaction.open_table(ANOMALIES)?;
+    let mut signatures = transaction.open_table(SIGNATURES)?;
+    let mut audit = transaction.open_table(AUDIT)?;
+    for key in keys {
+        anomalies.remove(key.to_bits())?;
+        signatures.remove(key.to_bits())?;
+        audit.retain_in(audit_of(key.to_bits()), |_, _| false)?;
+    }
+    Ok(())
+}
+
+/// Removes all entries of an anomaly except the newest ones.
+fn trim_audit(audit: &mut Table<'_, AuditKey, &'static [u8]>, key: u64) -> Result<(), Error> {
+    let oldest = audit.range(audit_of(key))?.rev().nth(AUDIT_ENTRIES).transpose()?;
+    let Some(oldest) = oldest.map(|(key, _)| key.value()) else { return Ok(()) };
+    audit.retain_in((key, 0, 0)..=oldest, |_, _| false)?;
+    Ok(())
 }

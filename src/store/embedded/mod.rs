@@ -1,8 +1,8 @@
 //! The store that needs nothing installed. All anomalies are in memory, except for their
-//! signatures, and every change is in a redb file before it is acknowledged. One writer thread
-//! turns each batch into one commit (one fsync). Reads use memory and do not wait for the disk, so
-//! they may see a batch a moment before it is durable. While the file fails or the disk does not
-//! answer in time, reads are refused.
+//! signatures, and every change is on disk before it is acknowledged. One writer thread turns each
+//! batch into one row of the journal (one fdatasync). Reads use memory and do not wait for the
+//! disk, so they may see a batch a moment before it is durable. While the file fails or the disk
+//! does not answer in time, reads are refused.
 #![cfg_attr(doc, doc = include_str!("../../../docs/design/embedded-store.md"))]
 
 mod acknowledged;
@@ -15,8 +15,10 @@ mod error;
 mod file;
 mod format;
 mod journal;
+mod journal_file;
 mod loading;
 mod old_rows;
+mod opening;
 mod recover;
 mod row;
 mod salvage;
@@ -52,7 +54,7 @@ pub use recover::{Recovery, recover};
 /// millisecond, because a batch waits meanwhile.
 const SCANNED_ANOMALIES: usize = 1_000;
 
-/// A store in one file of `data_dir`, owned by one process.
+/// A store in `data_dir`, owned by one process.
 #[derive(Debug)]
 pub struct EmbeddedStore {
     state: Arc<SharedState>,

@@ -12,14 +12,15 @@ use std::{
 };
 
 use super::{
-    error::{FileError, OpenError},
+    error::{FileError, JournalFault, OpenError},
     file::StoreFile,
     format::AuditKey,
     journal::JournalRow,
+    journal_file,
     loading::Loading,
     old_rows,
     row::{AnomalyRows, Kind},
-    salvage::Salvage,
+    salvage::{Salvage, SalvageError},
     state::State,
 };
 use crate::{
@@ -107,7 +108,16 @@ pub fn recover(
         Err(TryLockError::Error(source)) => return Err(in_data_dir(source)),
         Ok(()) => {}
     }
-    let salvage = old.add(&damaged).map_err(|fault| fault.into_open_error(&file, in_data_dir))?;
+    let in_file = |fault: SalvageError| fault.into_open_error(&file, in_data_dir);
+    let mut salvage = old.add(&damaged).map_err(in_file)?;
+    let journal = match ReadableFile::open(&journal_file::path(data_dir)) {
+        _ if matches!(reason, FileError::Journal(JournalFault::Foreign)) => None,
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => None,
+        opened => Some(opened.map_err(in_data_dir)?),
+    };
+    if let Some(journal) = &journal {
+        salvage = salvage.add(journal).map_err(in_file)?;
+    }
     if salvage.is_empty() {
         return Err(OpenError::NothingFound { file, source: reason });
     }
@@ -118,13 +128,15 @@ pub fn recover(
         taken = fill(file, salvage, recording)?;
         Ok(())
     })?;
-    let unreadable_blocks = damaged.unreadable_blocks();
+    let unreadable_blocks =
+        damaged.unreadable_blocks() + journal.as_ref().map_or(0, ReadableFile::unreadable_blocks);
     let damaged = set_aside(&file, now).map_err(|fault| {
         // This file itself may have filled the disk.
         let _ = fs::remove_file(&new);
         in_data_dir(fault)
     })?;
     fs::rename(new, &file).and_then(|()| sync_folder(&file)).map_err(in_data_dir)?;
+    journal_file::set_aside(data_dir, 0).map_err(in_data_dir)?;
     let missing =
         Missing { anomalies: missing.anomalies.saturating_sub(taken.anomalies as u64), ..missing };
     Ok(Recovery::Replaced(Box::new(Replaced {

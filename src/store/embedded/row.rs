@@ -6,8 +6,9 @@
 //! its value. redb has checksums too, but verifies them only when the file is opened, and computes
 //! them again for a page that it copies. The frame is the same in all versions from 2 on, so that
 //! an intact row of a newer version is distinguished from a damaged one. Rows of version 2 have no
-//! alerts; there is no version 3, because one flipped bit would make it version 1. A row of version
-//! 1 is the version and the value; a signature of that version is its JSON.
+//! alerts. Version 4 is the same as version 6, but has no file for the newest rows of the journal.
+//! There is no version 3 or 5, because one flipped bit would make it version 1. A row of version 1
+//! is the version and the value; a signature of that version is its JSON.
 //!
 //! postcard writes fields in their order and numbers variants by their position. A change of either
 //! in a type of a row needs a new version, whose reader keeps the old types.
@@ -23,7 +24,7 @@ use super::{
 use crate::domain::{AnomalyKey, AuditEntry};
 
 /// The version that is written, which is also the newest that is read.
-pub(super) const VERSION: u8 = 4;
+pub(super) const VERSION: u8 = 6;
 /// The first version with a frame.
 const VERSION_2: u8 = 2;
 /// The oldest version that is read. Commit 8c08e13 wrote the same values without a version byte.
@@ -32,7 +33,7 @@ pub(super) const VERSION_1: u8 = 1;
 /// Bytes that can't occur in a text, and are unlikely to occur elsewhere.
 pub(super) const MARK: [u8; 4] = *b"\xACrow";
 /// The version and the mark at the beginning of a row.
-pub(super) const BEGINNING: [u8; 5] = *b"\x04\xACrow";
+pub(super) const BEGINNING: [u8; 5] = *b"\x06\xACrow";
 /// Size of the beginning, the kind, the length and the checksum.
 pub(super) const HEADER_BYTES: usize = BEGINNING.len() + 1 + 4 + 4;
 /// No row is larger: a batch has a limited number of elements, which arrived in bodies of limited
@@ -256,6 +257,11 @@ pub(super) fn decode_journal(sequence: u64, row: &[u8]) -> Result<JournalRow, Ro
         Some((&VERSION_1, value)) => whole::<JournalRowV1>(value).map(JournalRow::from),
         _ => decode(Kind::Journal, &sequence, row),
     }
+}
+
+/// Returns the sequence in the payload of a row of the journal.
+pub(super) fn sequence_of_payload(payload: &[u8]) -> Result<u64, RowError> {
+    Ok(postcard::take_from_bytes(payload)?.0)
 }
 
 /// Decodes the value in `bytes`, which must contain nothing else.

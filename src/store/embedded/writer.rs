@@ -1,5 +1,5 @@
 //! The only thread that changes anything: it applies a batch to the state, writes it to the journal
-//! in one commit, and only then answers. After a fault of the file, it opens the file again and
+//! durably, and only then answers. After a fault of the file, it opens the file again and
 //! reads the state from it, because it is not known what the failed commit has left. Until then,
 //! and while the outcome of a slow commit is not known, the state is not read.
 
@@ -100,7 +100,10 @@ impl Writer {
         .map_err(unreadable)?;
         file.read_signatures(|key, json| loading.signature(key, json)).map_err(unreadable)?;
 
-        *self.state.write() = loading.finish();
+        let state = loading.finish();
+        let mut file = file;
+        file.begin_journal(&self.data_dir, state.size())?;
+        *self.state.write() = state;
         self.checkpoint = checkpoint;
         self.file = Some(file);
         Ok(())
@@ -118,8 +121,14 @@ impl Writer {
             .ok_or_else(|| StoreError::transient(Cause::Disk, "the file does not exist"))
     }
 
+    /// Checks that the files are at their paths.
+    fn verify_paths(&self) -> Result<(), Absence> {
+        self.opened.verify()?;
+        self.file.as_ref().map_or(Ok(()), StoreFile::verify_journal)
+    }
+
     fn find_file(&mut self) -> Result<(), StoreError> {
-        self.opened.verify().map_err(|absence| StoreError::own_disk(absence.to_string()))?;
+        self.verify_paths().map_err(|absence| StoreError::own_disk(absence.to_string()))?;
         if self.file.is_some() {
             return Ok(());
         }
@@ -208,7 +217,7 @@ impl Writer {
         let Some(file) = &mut self.file else { return Err(StoreError::no_result()) };
         let row = JournalRow::new(moment, changes, file.should_hold(size));
         let bytes = file.append(&row, &audit).map_err(|fault| self.fail(&fault))?;
-        self.opened.verify().map_err(|absence| self.lose(&absence))?;
+        self.verify_paths().map_err(|absence| self.lose(&absence))?;
         self.checkpoint.journalled(row.changes.iter().map(Change::key), bytes);
         Ok(result)
     }
@@ -233,6 +242,19 @@ impl Writer {
         }
         self.checkpoint.removed(&expired);
         self.file()?.remove_anomalies(&expired).map_err(|fault| self.fail(&fault))
+    }
+}
+
+impl Drop for Writer {
+    /// Leaves one file with everything in it. Where that can't be done, nothing is lost either.
+    fn drop(&mut self) {
+        let is_there = self.verify_paths().is_ok();
+        if let Some(file) = self.file.take()
+            && is_there
+            && let Err(error) = file.close()
+        {
+            tracing::warn!(%error, "the embedded store's journal stays in a file of its own");
+        }
     }
 }
 
