@@ -90,7 +90,8 @@ function head({ anomaly }, back) {
     h("dl.facts",
       fact("Level", level(found)),
       found.rule && fact("Rule", h("bdi", found.rule)),
-      fact("Firing", firing ? firingNote(firing, "since ") : found.degraded ? unknown() : "no known alert"),
+      fact("Firing", firing ? firingNote(firing, "since ")
+        : found.degraded ? unknown() : "no known alert"),
       note && fact("Fix", note),
       fact("Last seen", seen(found, "last_seen", timeAgo)),
       fact("First seen", seen(found, "first_seen", timeAt)),

@@ -88,6 +88,10 @@ impl Calls {
     ) {
         self.names.timeline_and_metadata(key, |parts| call.key(parts));
         call.text(&*oldest.id);
+        match oldest.id.is_unique() {
+            true => call.text(""),
+            false => call.text(UnixSeconds(oldest.at)),
+        }
         let of_four = BY_LENGTH[1..].iter().map(|window| window.start(now));
         let windows = rule.map(RuleRef::extra_windows).unwrap_or_default();
         let starts = of_four.chain(windows.iter().map(|window| window.start(now)));

@@ -20,7 +20,7 @@ const MAX_OF_TABLE: usize = 28_672;
 /// Maximum length of an id, so that memory is bounded in bytes too.
 const MAX_ID_BYTES: usize = 40;
 /// Maximum length of an id that is in the table itself. Generated ids have 12.
-const SHORT_ID_BYTES: usize = 22;
+const SHORT_ID_BYTES: usize = 21;
 
 /// The oldest event of a timeline that has no events older than 30 days, no rolled-up events, and
 /// no more events than are kept exactly.
@@ -36,7 +36,12 @@ const _: () = assert!(size_of::<(AnomalyKey, OldestEvent)>() == 40);
 #[derive(Clone, Debug)]
 pub(super) enum KeptId {
     /// One that takes no memory of its own.
-    Short { length: u8, bytes: [u8; SHORT_ID_BYTES] },
+    Short {
+        length: u8,
+        /// True if this process has generated it, so that no other event can have it.
+        is_unique: bool,
+        bytes: [u8; SHORT_ID_BYTES],
+    },
     /// A longer one.
     Long(Arc<str>),
 }
@@ -47,10 +52,26 @@ impl From<&str> for KeptId {
         match bytes.get_mut(..id.len()) {
             Some(place) => {
                 place.copy_from_slice(id.as_bytes());
-                Self::Short { length: id.len() as u8, bytes }
+                Self::Short { length: id.len() as u8, is_unique: false, bytes }
             }
             None => Self::Long(id.into()),
         }
+    }
+}
+
+impl KeptId {
+    /// Returns the same id as one that no other event can have.
+    pub(super) fn unique(self) -> Self {
+        match self {
+            Self::Short { length, bytes, .. } => Self::Short { length, is_unique: true, bytes },
+            Self::Long(_) => self,
+        }
+    }
+
+    /// Returns true if no other event can have the id. An id that a caller gave may be recorded
+    /// again with another time, once its anomaly has been deleted.
+    pub(super) fn is_unique(&self) -> bool {
+        matches!(self, Self::Short { is_unique: true, .. })
     }
 }
 
@@ -60,7 +81,7 @@ impl Deref for KeptId {
     fn deref(&self) -> &str {
         match self {
             // It was a text.
-            Self::Short { length, bytes } => {
+            Self::Short { length, bytes, .. } => {
                 str::from_utf8(&bytes[..usize::from(*length)]).unwrap_or_default()
             }
             Self::Long(id) => id,

@@ -166,6 +166,10 @@ impl RedisStore {
             if outcome == RecordOutcome::Counted {
                 self.renewals.add(moment.now, occurrence.key);
                 let oldest = reply.oldest_event().filter(|_| self.may_stay_known(&stats));
+                let oldest = oldest.map(|OldestEvent { id, at }| {
+                    let is_own = occurrence.id.is_made_up() && *id == *occurrence.id.as_str();
+                    OldestEvent { id: if is_own { id.unique() } else { id }, at }
+                });
                 self.timelines.set(occurrence.key, oldest);
             }
             recorded(moment, occurrence, outcome, stats, &mut reply).map(Some)

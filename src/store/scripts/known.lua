@@ -8,8 +8,9 @@
 --          4    those of the further windows of the anomalies' rules, which have the same, a blank
 --               after each
 --          and for each anomaly first: the id of the oldest event of the timeline, all of which are
---          inside of 30 days; and for each window "1" if its events are to be counted, "0" if it
---          has all of them, '' if all windows have
+--          inside of 30 days; its time (Unix seconds), '' if no other event can have its id; and
+--          for each window "1" if its events are to be counted, "0" if it has all of them, '' if
+--          all windows have
 --
 -- Since the oldest event is still the one that the caller knows, the length of the timeline is the
 -- number of its events of 30 days, whoever else has written to it.
@@ -46,7 +47,7 @@ end
 -- `encode_stats` in library.lua, '' if nothing does; nil if it has to be read in full. `t` and `k`
 -- are the indices of its first text and of its timeline. A mark comes with the newest event if one
 -- is to be recorded, which `is_write` says.
-local function read_known(t, k, texts, oldest, is_write)
+local function read_known(t, k, texts, oldest, oldest_at, is_write)
   -- The number of events behind the oldest one; no number if it is missing, or of a foreign type.
   local behind = not texts[t + 2] and redis.pcall('ZREVRANK', KEYS[k], oldest)
   if type(behind) ~= 'number' then
@@ -54,6 +55,12 @@ local function read_known(t, k, texts, oldest, is_write)
   end
   local length = call('ZCARD', KEYS[k])
   if length ~= behind + 1 then
+    return nil
+  end
+  -- After a deletion, the same id may have come again with another time. Comparing texts of the
+  -- time is slower, because a score must be printed for it.
+  if oldest_at ~= '' and call('ZRANGEBYSCORE', KEYS[k], oldest_at, oldest_at, 'LIMIT', '0', '1')[1]
+      ~= oldest then
     return nil
   end
   local repairs, mark = texts[t], texts[t + 1]

@@ -17,7 +17,7 @@
 --
 -- A script and not MULTI: whether an event is added depends on what is there.
 
-local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 5, 8, 5
+local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 5, 8, 6
 
 local newest_wanted, steps, largest_step = ARGV[5], ARGV[6], tonumber(ARGV[7])
 local kept_seconds = ARGV[8]
@@ -65,18 +65,18 @@ return run(function()
   local t, k, a = 1, count * TEXTS_EACH + 1, FIXED_ARGUMENTS + 1
   local left
   for i = 1, count do
-    local timeline, id, at = KEYS[k], ARGV[a + 2], ARGV[a + 3]
+    local timeline, id, at = KEYS[k], ARGV[a + 3], ARGV[a + 4]
     local length, rest
     if not (left and left[timeline]) then
-      length, rest = read_known(t, k, texts, ARGV[a], true)
+      length, rest = read_known(t, k, texts, ARGV[a], ARGV[a + 1], true)
     end
-    local is_due = ARGV[a + 4] == '1'
+    local is_due = ARGV[a + 5] == '1'
     local is_known = length and (not is_due or has_signature(KEYS[k + 1]))
     if is_known and call('ZADD', timeline, 'NX', at, id) == 1 then
       if is_due then
         renew(timeline, KEYS[k + 1], texts[t + 1])
       end
-      results[i] = answer(timeline, length + 1, id, at, ARGV[a + 1], rest)
+      results[i] = answer(timeline, length + 1, id, at, ARGV[a + 2], rest)
     else
       left = left or {}
       left[timeline], results[i] = true, 'more'

@@ -8,15 +8,15 @@
 --
 -- A script and not single commands: all figures of an answer are of the same moment.
 
-local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 5, 4, 2
+local KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH = 5, 4, 3
 
 return run(function()
   local count = elements(KEYS_EACH, FIXED_ARGUMENTS, ARGUMENTS_EACH)
   local texts, results = read_texts(count), {}
   local t, k, a = 1, count * TEXTS_EACH + 1, FIXED_ARGUMENTS + 1
   for i = 1, count do
-    local length, rest = read_known(t, k, texts, ARGV[a], false)
-    results[i] = length and 'known ' .. count_windows(KEYS[k], length, ARGV[a + 1]) .. ' - '
+    local length, rest = read_known(t, k, texts, ARGV[a], ARGV[a + 1], false)
+    results[i] = length and 'known ' .. count_windows(KEYS[k], length, ARGV[a + 2]) .. ' - '
       .. newest_time(KEYS[k]) .. rest or 'more'
     t, k, a = t + TEXTS_EACH, k + OTHERS_EACH, a + ARGUMENTS_EACH
   end

@@ -180,9 +180,6 @@ fn compare_with_before(recorded: &Recorded, before: Option<&AnomalyStats>, age: 
 /// Gives the steps to both instances, and to the other writers.
 async fn run(instances: &mut Instances, other: &OtherClient, steps: &[Step]) {
     other.run(&["FLUSHALL"]).await;
-    // Ids come again in other cases, with other times.
-    instances.restart(0).await;
-    instances.restart(1).await;
     let mut micros = start_of_tests().as_micros();
     let name = |kind: &str, anomaly: &u64| format!("anomaly:{kind}:{anomaly:016x}");
     for (number, step) in steps.iter().enumerate() {
