@@ -9,7 +9,7 @@
 //!   record, and [`Content`] in postcard.
 //! - Version 3: the same with occurrences that can't be alerts.
 //! - Version 2: in postcard a flag, which is set where the operation may have been sent to the
-//!   store before, and the operation. It has no sequence: what is settled can't be told from it.
+//!   store before, and the operation. It has no sequence: it does not show what is settled.
 //! - Version 1: in postcard the operation, any of which may have been sent. The checksum is of the
 //!   payload alone.
 
@@ -432,13 +432,13 @@ mod tests {
 
     #[test]
     fn an_alert_reads_back() {
-        let told = AlertEpisode {
+        let episode = AlertEpisode {
             fingerprint: Fingerprint::of("f"),
             starts_at: None,
             delivered_at: at(),
             state: AlertState::Interrupted { ends_at: Some(at().minus_seconds(7)) },
         };
-        let (signature_json, episode) = ("{}".into(), Some(Box::new(told)));
+        let (signature_json, episode) = ("{}".into(), Some(Box::new(episode)));
         let (id, at, rule) = (id("f"), at(), None);
         let alert = Occurrence { key: KEY, id, at, signature_json, episode, rule };
         let write = new(Operation::Occurrence(alert));

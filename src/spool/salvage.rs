@@ -188,7 +188,7 @@ pub(super) fn holds_later(source: &impl ReadAt, next_sequence: u64) -> io::Resul
     match scanned {
         Ok(ended) => Ok(ended.is_break()),
         Err(SalvageError::Read(fault)) => Err(fault),
-        // The rows of the file have told whether it is refused for that.
+        // The rows of the file show whether it is refused for that.
         Err(SalvageError::Newer(_)) => Ok(false),
     }
 }

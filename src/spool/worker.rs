@@ -153,7 +153,7 @@ impl Worker {
             fault.error
         })?;
         if let Some(first) = self.unconfirmed {
-            // Nobody was told that it waits, and nothing in memory knows of it.
+            // No caller has an answer that it waits, and nothing in memory refers to it.
             file.remove_from(first)?;
             self.unconfirmed = None;
         }

@@ -136,9 +136,9 @@ async fn a_damaged_last_commit_is_not_undone_silently() {
     assert!(damage_rows_with(&service.data_dir().join(JOURNAL), "Alert49\"") > 0);
     let fault = open(&service.data_dir()).unwrap_err();
     assert!(matches!(fault, EmbeddedOpenError::Unreadable { .. }), "{fault}");
-    let told = Ended::of(&mut recovery(&service.data_dir())).succeeded().stdout;
-    assert!(told.contains("recovered: 49 anomalies"), "{told}");
-    assert!(told.contains("damaged and left out"), "{told}");
+    let report = Ended::of(&mut recovery(&service.data_dir())).succeeded().stdout;
+    assert!(report.contains("recovered: 49 anomalies"), "{report}");
+    assert!(report.contains("damaged and left out"), "{report}");
 }
 
 #[tokio::test]
@@ -285,12 +285,12 @@ async fn a_damaged_file_is_refused_and_recovered_except_for_the_damaged_rows() {
     assert!(refused.contains("`anomaly-counter recover`"), "{refused}");
     assert!(!refused.contains("panicked"), "{refused}");
 
-    let told = Ended::of(&mut recovery(&service.data_dir())).succeeded().stdout;
-    assert!(told.contains("recovered: 49 anomalies, 49 signatures"), "{told}");
-    assert!(told.contains("(batches of the journal)"), "{told}");
-    assert!(told.contains("not found: 1 batches of the journal"), "{told}");
-    assert!(told.contains("not found: 1 anomalies"), "{told}");
-    let aside = told.rsplit("the damaged file is ").next().unwrap().trim();
+    let report = Ended::of(&mut recovery(&service.data_dir())).succeeded().stdout;
+    assert!(report.contains("recovered: 49 anomalies, 49 signatures"), "{report}");
+    assert!(report.contains("(batches of the journal)"), "{report}");
+    assert!(report.contains("not found: 1 batches of the journal"), "{report}");
+    assert!(report.contains("not found: 1 anomalies"), "{report}");
+    let aside = report.rsplit("the damaged file is ").next().unwrap().trim();
     assert_eq!(fs::read(aside).unwrap().len(), damaged.len());
 
     let again = Ended::of(&mut recovery(&service.data_dir())).succeeded().stdout;
@@ -322,8 +322,8 @@ async fn a_recovery_on_a_full_disk_changes_nothing_and_can_be_run_again() {
     assert!(fs::read(&file).unwrap().len() >= before.len());
     assert!(!service.data_dir().join("anomalies.new").exists(), "no half of a file is left");
 
-    let told = Ended::of(&mut recovery(&service.data_dir())).succeeded().stdout;
-    assert!(told.contains("recovered: 49 anomalies"), "{told}");
+    let report = Ended::of(&mut recovery(&service.data_dir())).succeeded().stdout;
+    assert!(report.contains("recovered: 49 anomalies"), "{report}");
 }
 
 #[tokio::test]
@@ -349,18 +349,18 @@ async fn whatever_is_damaged_a_recovery_gives_a_file_that_starts() {
         if open(dir.path()).is_ok() {
             continue;
         }
-        let told = Ended::of(&mut recovery(dir.path()));
-        assert!(!told.stderr.contains("panicked at"), "{what}: {}", told.stderr);
+        let report = Ended::of(&mut recovery(dir.path()));
+        assert!(!report.stderr.contains("panicked at"), "{what}: {}", report.stderr);
         // Of a file cut to nearly nothing, nothing is left.
-        if told.stderr.contains("nothing in it is readable") {
+        if report.stderr.contains("nothing in it is readable") {
             continue;
         }
-        let told = told.succeeded().stdout;
+        let report = report.succeeded().stdout;
         recovered += 1;
         let store = open(dir.path()).unwrap_or_else(|fault| panic!("{what}: {fault}"));
         let wrong = wrong(&store).await;
-        let says_so = told.contains("damaged and left out") || told.contains("not found");
-        assert!(wrong.is_empty() || says_so, "{what}: {wrong:?} are wrong: {told}");
+        let says_so = report.contains("damaged and left out") || report.contains("not found");
+        assert!(wrong.is_empty() || says_so, "{what}: {wrong:?} are wrong: {report}");
         store.close().await;
     }
     assert!(recovered >= 5, "{recovered}");

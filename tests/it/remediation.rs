@@ -177,8 +177,8 @@ async fn the_script_restarts_the_pod_that_is_broken_and_not_its_exporter() {
 async fn the_script_restarts_nothing_that_came_back_after_its_fix() {
     let service = Service::embedded().await;
     let script = Script::start(&format!("http://{}", service.address()), 0).await;
-    for told in [delivery(300), end(300)] {
-        assert_eq!(script.deliver(&told).await, 200);
+    for sent in [delivery(300), end(300)] {
+        assert_eq!(script.deliver(&sent).await, 200);
     }
     let key = anomaly_path().replace("/anomalies/", "");
     let fix = json!({"anomaly_key": key, "fix_description": "raised the limit"});

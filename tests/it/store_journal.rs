@@ -211,8 +211,8 @@ async fn a_journal_that_is_missing_or_of_another_store_is_refused_and_recovery_g
 
     let mut command = anomaly_counter(&["recover"]);
     command.env("ANOMALY_COUNTER__DATA_DIR", checked.path());
-    let told = Ended::of(&mut command).succeeded().stdout;
-    assert!(told.contains("recovered: 10 anomalies"), "{told}");
+    let report = Ended::of(&mut command).succeeded().stdout;
+    assert!(report.contains("recovered: 10 anomalies"), "{report}");
     let store = open(checked.path()).unwrap();
     assert_eq!(known(&store, ANOMALIES).await, (0..10).collect::<Vec<_>>());
     store.close().await;
@@ -228,8 +228,8 @@ async fn a_recovery_takes_the_rows_of_the_journal_that_read_well() {
     assert!(refusal(&killed).contains("lacks batch "));
     let mut command = anomaly_counter(&["recover"]);
     command.env("ANOMALY_COUNTER__DATA_DIR", killed.path());
-    let told = Ended::of(&mut command).succeeded().stdout;
-    assert!(told.contains("not found: 1 batches of the journal"), "{told}");
+    let report = Ended::of(&mut command).succeeded().stdout;
+    assert!(report.contains("not found: 1 batches of the journal"), "{report}");
     assert!(!journal(&killed).exists(), "it has another name");
     let store = open(killed.path()).unwrap();
     let left: Vec<u64> = (0..ANOMALIES).filter(|number| *number != 12).collect();

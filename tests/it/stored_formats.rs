@@ -238,8 +238,8 @@ async fn rows_of_older_versions_are_recovered_from_a_damaged_file_as_far_as_redb
         assert!(matches!(error, EmbeddedOpenError::Unreadable { .. }), "{error}");
         let mut command = anomaly_counter(&["recover"]);
         command.env("ANOMALY_COUNTER__DATA_DIR", dir.path());
-        let told = Ended::of(&mut command).succeeded().stdout;
-        assert!(told.contains("rows have the format of an older version"), "{told}");
+        let report = Ended::of(&mut command).succeeded().stdout;
+        assert!(report.contains("rows have the format of an older version"), "{report}");
         let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap();
         let mut known = 0;
         for key in 1..=5 {
@@ -247,7 +247,7 @@ async fn rows_of_older_versions_are_recovered_from_a_damaged_file_as_far_as_redb
                 store.details(after_start(READ_AT).into(), AnomalyKey::from_bits(key)).await;
             known += usize::from(details.unwrap().is_some());
         }
-        assert!(known >= 4, "{known} of five anomalies: {told}");
+        assert!(known >= 4, "{known} of five anomalies: {report}");
         store.close().await;
     }
 }

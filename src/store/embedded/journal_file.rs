@@ -18,10 +18,10 @@
 //!
 //! - The process is killed: every row that was written.
 //! - The system loses power: the row that was being written may be torn. It is not intact, and
-//!   nobody was answered for it. No other row shares a block with it, so none is written again.
+//!   it was not acknowledged. No other row shares a block with it, so none is written again.
 //! - A row is damaged that others follow: a gap, which is refused.
-//! - The last row is damaged: after a kill `acknowledged.rs` knows that it was there, and the start
-//!   is refused. After a loss of power it can't be told from a torn one.
+//! - The last row is damaged: after a kill `acknowledged.rs` shows that it was there, and the
+//!   start is refused. After a loss of power it looks like a torn one.
 //! - The file is cut, emptied, missing, or that of another redb file: its length, mark or id says
 //!   so, and the start is refused.
 //! - The commit that moves rows to redb is torn: redb goes back before it, and they are still here.

@@ -1,5 +1,5 @@
-//! The calls of the scripts that are told the oldest events of timelines. The head of `known.lua`
-//! has what they share.
+//! The calls of the scripts that receive the oldest events of timelines. The head of `known.lua`
+//! describes what they share.
 
 use super::{
     asks::{BY_LENGTH, Steps},

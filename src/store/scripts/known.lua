@@ -1,6 +1,6 @@
--- What the scripts have in common that are told the oldest event of each timeline; put before them.
--- They are not branches of the scripts that read anomalies in full, because making the functions
--- there for each call takes longer than one of these does altogether.
+-- The shared part of the scripts that receive the oldest event of each timeline; prepended to them.
+-- They are not branches of the scripts that read anomalies in full, because creating the functions
+-- of those for each call takes longer than one of these scripts in total.
 --
 -- KEYS     for each anomaly: repair_count, permanent_fix, folded; and then for each one: timeline,
 --          metadata

@@ -112,8 +112,8 @@ async fn record_in_order(
     alerts: Vec<Result<Occurrence, Problem>>,
 ) -> Vec<Recorded> {
     let order_of = |alert: &Result<Occurrence, Problem>| {
-        let told = alert.as_ref().ok()?.episode.as_ref()?;
-        Some((told.state == AlertState::Firing, told.start()))
+        let episode = alert.as_ref().ok()?.episode.as_ref()?;
+        Some((episode.state == AlertState::Firing, episode.start()))
     };
     let mut alerts: Vec<_> = alerts.into_iter().enumerate().collect();
     alerts.sort_by_key(|(_, alert)| order_of(alert));
