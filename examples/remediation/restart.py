@@ -39,7 +39,7 @@ def handle(alert, result):
         return f"{name}: no restart, because it is not in RESTART_ON"
     # Another pod of the same incident does not count, but may need a restart too.
     if result["counted"] is not True and result["reason"] != "same_incident":
-        return f"no restart: {result['reason']}"  # ended, repeated, or waiting
+        return f"{name}: no restart: {result['reason']}"  # ended, repeated, or waiting
     key, level = result["anomaly_key"], result["escalation_level"]
     if level not in (None, "REPEAT"):  # ESCALATE: page a person; PERMANENT_FIX: fix the cause
         return f"{key}: no restart at {level}"

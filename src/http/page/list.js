@@ -243,8 +243,7 @@ function foot(params, list) {
 
 /** @param {import("./types").List} list */
 const noMatch = (list) => h("div.empty", h("h2", "No anomaly matches"), partial(list),
-  h("p", "Search for words (", h("code", "highcpu api"), "), not labels. Remove a filter, or ",
-    h("a", { href: "./" }, "show all"), "."));
+  h("p", "Remove a filter, or ", h("a", { href: "./" }, "show all"), "."));
 
 /**
  * @param {import("./types").List} list
