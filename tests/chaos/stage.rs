@@ -28,6 +28,8 @@ use crate::{
 const SETTLE_PATIENCE: Duration = Duration::from_secs(120);
 /// Maximum time until the embedded store notices that its disk works again.
 const DISK_PATIENCE: Duration = Duration::from_secs(5);
+/// The time within which a spool is reopened once its disk works again.
+const SPOOL_REOPEN_TIME: Duration = Duration::from_millis(1_200);
 
 pub(crate) struct Stage {
     nodes: Vec<Node>,
@@ -263,11 +265,11 @@ impl Instance {
         self.service().data_dir().join(name)
     }
 
-    /// Waits until the embedded store has noticed that its disk works again, up to the time that
-    /// this may take. A service on Redis accepts writes all the time.
+    /// Waits until the service has noticed that its disk works again, up to the time that this may
+    /// take. On Redis no write can wait until the spool is reopened, which is tried once a second.
     async fn takes_writes_again(&self) {
         if self.machine.is_none() {
-            return;
+            return tokio::time::sleep(SPOOL_REOPEN_TIME).await;
         }
         let deadline = Instant::now() + DISK_PATIENCE;
         let event = json!({"alert_name": "Disk", "event_id": "once"});
