@@ -25,7 +25,7 @@ pub(super) fn print(text: &str) {
     }
 }
 
-/// Prints a formatted line as [`print`] does.
+/// Prints a formatted line as [`print()`] does.
 macro_rules! outln {
     ($($argument:tt)*) => {
         $crate::cli::stdout::print(&(format!($($argument)*) + "\n"))
