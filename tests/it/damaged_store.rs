@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     EXACT_EVENTS, Ended, Service, anomaly_counter, eventually, fix_mark, keeping, key_of,
-    occurrence, start_of_tests, store_limits,
+    occurrence, open_embedded, start_of_tests, store_limits,
 };
 
 const FILE: &str = "anomalies.redb";
@@ -26,10 +26,6 @@ const ROW_BEGINNING: &[u8] = b"\x06\xACrow";
 const ROW_HEADER_BYTES: usize = 14;
 
 const ANOMALIES: u64 = 60;
-
-fn open(dir: &Path) -> Result<EmbeddedStore, EmbeddedOpenError> {
-    EmbeddedStore::open(dir, keeping(EXACT_EVENTS), store_limits())
-}
 
 /// Creates a file with anomalies, of which number `n` has `n % 7 + 1` occurrences, and with every
 /// kind of row: signatures are written by a checkpoint.
@@ -110,7 +106,7 @@ async fn whatever_is_damaged_a_start_has_right_data_or_is_refused() {
         let mut bytes = pristine.clone();
         let what = damage(&mut bytes, &mut StdRng::seed_from_u64(seed));
         fs::write(&file, &bytes).unwrap();
-        match open(dir.path()) {
+        match open_embedded(dir.path()) {
             Ok(store) => {
                 started += 1;
                 assert_eq!(wrong(&store).await, [0_u64; 0], "{what}");
@@ -134,7 +130,7 @@ async fn a_damaged_last_commit_is_not_undone_silently() {
     let service = killed_service().await;
     // In the row of the last one only.
     assert!(damage_rows_with(&service.data_dir().join(JOURNAL), "Alert49\"") > 0);
-    let fault = open(&service.data_dir()).unwrap_err();
+    let fault = open_embedded(&service.data_dir()).unwrap_err();
     assert!(matches!(fault, EmbeddedOpenError::Unreadable { .. }), "{fault}");
     let report = Ended::of(&mut recovery(&service.data_dir())).succeeded().stdout;
     assert!(report.contains("recovered: 49 anomalies"), "{report}");
@@ -159,7 +155,7 @@ async fn a_damaged_header_of_a_killed_file_loses_no_acknowledged_commit() {
         fs::write(&file, &bytes).unwrap();
         fs::write(&acknowledged, &noted).unwrap();
         fs::write(dir.join(JOURNAL), &journal).unwrap();
-        match open(&dir) {
+        match open_embedded(&dir) {
             Ok(store) => {
                 started += 1;
                 let keys = (0..50).map(|number| key_of(&format!("Alert{number}")));
@@ -174,7 +170,10 @@ async fn a_damaged_header_of_a_killed_file_loses_no_acknowledged_commit() {
                     last_commit += 1;
                     assert!(fs::read(&file).unwrap() == bytes, "byte {byte}: it is unchanged");
                 }
-                assert!(open(&dir).is_err(), "byte {byte}: another attempt begins with no less");
+                assert!(
+                    open_embedded(&dir).is_err(),
+                    "byte {byte}: another attempt begins with no less"
+                );
             }
         }
     }
@@ -185,7 +184,7 @@ async fn a_damaged_header_of_a_killed_file_loses_no_acknowledged_commit() {
 async fn an_empty_file_is_damage_and_no_empty_store() {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join(FILE), "").unwrap();
-    let fault = open(dir.path()).unwrap_err();
+    let fault = open_embedded(dir.path()).unwrap_err();
     assert!(matches!(fault, EmbeddedOpenError::Unreadable { .. }), "{fault}");
     assert_eq!(fs::metadata(dir.path().join(FILE)).unwrap().len(), 0, "it is unchanged");
     let recovered = Ended::of(&mut recovery(dir.path())).failed();
@@ -196,7 +195,7 @@ async fn an_empty_file_is_damage_and_no_empty_store() {
 fn a_new_file_that_was_never_completed_is_begun_again() {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("anomalies.new"), "half of a file").unwrap();
-    open(dir.path()).unwrap();
+    open_embedded(dir.path()).unwrap();
     assert!(dir.path().join(FILE).exists());
     assert!(!dir.path().join("anomalies.new").exists());
 }
@@ -209,7 +208,7 @@ fn of_two_first_starts_one_gets_the_file_and_the_other_says_why_not() {
         let opened: Vec<_> = std::thread::scope(|scope| {
             let opening = || {
                 start.wait();
-                open(dir.path())
+                open_embedded(dir.path())
             };
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(opening)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
@@ -346,7 +345,7 @@ async fn whatever_is_damaged_a_recovery_gives_a_file_that_starts() {
         let mut bytes = pristine.clone();
         let what = damage(&mut bytes, &mut StdRng::seed_from_u64(seed));
         fs::write(dir.path().join(FILE), &bytes).unwrap();
-        if open(dir.path()).is_ok() {
+        if open_embedded(dir.path()).is_ok() {
             continue;
         }
         let report = Ended::of(&mut recovery(dir.path()));
@@ -357,7 +356,7 @@ async fn whatever_is_damaged_a_recovery_gives_a_file_that_starts() {
         }
         let report = report.succeeded().stdout;
         recovered += 1;
-        let store = open(dir.path()).unwrap_or_else(|fault| panic!("{what}: {fault}"));
+        let store = open_embedded(dir.path()).unwrap_or_else(|fault| panic!("{what}: {fault}"));
         let wrong = wrong(&store).await;
         let says_so = report.contains("damaged and left out") || report.contains("not found");
         assert!(wrong.is_empty() || says_so, "{what}: {wrong:?} are wrong: {report}");

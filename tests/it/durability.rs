@@ -8,15 +8,12 @@ use std::{
 
 use anomaly_counter::{
     domain::Window,
-    store::{EmbeddedOpenError, EmbeddedStore, Store},
+    store::{EmbeddedOpenError, Store},
 };
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::{
-    EXACT_EVENTS, Ended, Service, anomaly_counter, keeping, occurrence, start_of_tests,
-    store_limits,
-};
+use crate::support::{Ended, Service, anomaly_counter, occurrence, open_embedded, start_of_tests};
 
 /// The key of `{"alert_name":"HighCPU"}`.
 const KEY: &str = "af03baee239021c4";
@@ -80,7 +77,7 @@ async fn a_million_events_are_there_after_a_restart() {
     const BATCH: u64 = 2_000;
     const KEYS: u64 = 5_000;
     let (dir, now) = (TempDir::new().unwrap(), start_of_tests());
-    let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap();
+    let store = open_embedded(dir.path()).unwrap();
     for first in (0..EVENTS).step_by(BATCH as usize) {
         let batch = (first..first + BATCH)
             .map(|i| occurrence(i % KEYS, &i.to_string(), now.minus_seconds(i as i64 % 3_000)));
@@ -89,7 +86,7 @@ async fn a_million_events_are_there_after_a_restart() {
     store.close().await;
     drop(store);
 
-    let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap();
+    let store = open_embedded(dir.path()).unwrap();
     let keys = (0..KEYS).map(anomaly_counter::domain::AnomalyKey::from_bits).collect();
     let mut total = 0;
     for stats in store.stats(now.into(), keys).await {
@@ -102,7 +99,7 @@ async fn a_million_events_are_there_after_a_restart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn expired_events_leave_the_file_so_that_it_does_not_grow_for_ever() {
     let (dir, mut now) = (TempDir::new().unwrap(), start_of_tests());
-    let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap();
+    let store = open_embedded(dir.path()).unwrap();
     let file = dir.path().join("anomalies.redb");
     let mut sizes = Vec::new();
     for month in 0..24_u64 {
@@ -122,7 +119,7 @@ async fn expired_events_leave_the_file_so_that_it_does_not_grow_for_ever() {
     store.maintain(now.into()).await.unwrap();
     store.close().await;
     drop(store);
-    let store = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap();
+    let store = open_embedded(dir.path()).unwrap();
     let first_month = (0..100).map(anomaly_counter::domain::AnomalyKey::from_bits).collect();
     assert!(store.stats(now.into(), first_month).await.iter().all(|stats| *stats == Ok(None)));
     store.close().await;
@@ -144,14 +141,12 @@ async fn a_second_process_on_the_same_folder_fails_with_the_reason() {
 fn a_folder_that_can_not_be_created_and_a_file_of_another_kind_are_reported() {
     let dir = TempDir::new().unwrap();
     std::fs::write(dir.path().join("file"), "x").unwrap();
-    let fault =
-        EmbeddedStore::open(&dir.path().join("file/data"), keeping(EXACT_EVENTS), store_limits())
-            .unwrap_err();
+    let fault = open_embedded(&dir.path().join("file/data")).unwrap_err();
     assert!(matches!(fault, EmbeddedOpenError::DataDir { .. }), "{fault}");
     assert!(fault.to_string().contains("data_dir"), "{fault}");
 
     std::fs::write(dir.path().join("anomalies.redb"), "this is no database".repeat(1_000)).unwrap();
-    let fault = EmbeddedStore::open(dir.path(), keeping(EXACT_EVENTS), store_limits()).unwrap_err();
+    let fault = open_embedded(dir.path()).unwrap_err();
     assert!(matches!(fault, EmbeddedOpenError::Unreadable { .. }), "{fault}");
     assert!(fault.to_string().contains("move it away"), "{fault}");
 }

@@ -15,8 +15,8 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::support::{
-    EXACT_EVENTS, Ended, Service, anomaly_counter, eventually, fix_mark, keeping, key_of,
-    occurrence, start_of_tests, store_limits,
+    Ended, Service, anomaly_counter, eventually, fix_mark, key_of, occurrence, open_embedded,
+    start_of_tests,
 };
 
 const FILE: &str = "anomalies.redb";
@@ -25,10 +25,6 @@ const JOURNAL: &str = "anomalies.journal";
 const ACKNOWLEDGED: &str = "anomalies.acknowledged";
 
 const BLOCK_BYTES: usize = 4_096;
-
-fn open(dir: &Path) -> Result<EmbeddedStore, EmbeddedOpenError> {
-    EmbeddedStore::open(dir, keeping(EXACT_EVENTS), store_limits())
-}
 
 async fn record(store: &EmbeddedStore, number: u64) {
     let now = start_of_tests();
@@ -61,7 +57,7 @@ const ANOMALIES: u64 = 40;
 /// moved to redb after the tenth.
 async fn killed_store() -> TempDir {
     let dir = TempDir::new().unwrap();
-    let store = open(dir.path()).unwrap();
+    let store = open_embedded(dir.path()).unwrap();
     for number in 0..ANOMALIES {
         record(&store, number).await;
         if number == 9 {
@@ -80,7 +76,7 @@ fn journal(dir: &TempDir) -> PathBuf {
 
 #[track_caller]
 fn refusal(dir: &TempDir) -> String {
-    let text = open(dir.path()).unwrap_err().to_string();
+    let text = open_embedded(dir.path()).unwrap_err().to_string();
     assert!(text.contains(dir.path().join(FILE).to_str().unwrap()), "{text}");
     assert!(text.contains("`anomaly-counter recover`"), "{text}");
     text
@@ -90,7 +86,7 @@ fn refusal(dir: &TempDir) -> String {
 async fn a_killed_store_has_all_that_was_recorded_however_often_it_is_killed() {
     let mut killed = killed_store().await;
     for number in ANOMALIES..ANOMALIES + 5 {
-        let store = open(killed.path()).unwrap();
+        let store = open_embedded(killed.path()).unwrap();
         assert_eq!(known(&store, number + 1).await, (0..number).collect::<Vec<_>>());
         record(&store, number).await;
         let next = copy(killed.path());
@@ -104,12 +100,12 @@ async fn a_start_that_is_killed_loses_nothing_either() {
     let killed = killed_store().await;
     let whole = fs::read(journal(&killed)).unwrap();
     // It has moved the rows to redb, and has not written to the journal.
-    let store = open(killed.path()).unwrap();
+    let store = open_embedded(killed.path()).unwrap();
     let started = copy(killed.path());
     drop(store);
     assert!(fs::read(journal(&started)).unwrap() == whole);
     for _ in 0..2 {
-        let store = open(started.path()).unwrap();
+        let store = open_embedded(started.path()).unwrap();
         assert_eq!(known(&store, ANOMALIES).await, (0..ANOMALIES).collect::<Vec<_>>());
         store.close().await;
     }
@@ -152,7 +148,7 @@ async fn whatever_is_damaged_in_the_journal_it_starts_with_right_data_or_refuses
             }
         };
         fs::write(journal(&dir), &bytes).unwrap();
-        match open(dir.path()) {
+        match open_embedded(dir.path()) {
             Ok(store) => {
                 started += 1;
                 let known = known(&store, ANOMALIES).await;
@@ -189,7 +185,7 @@ async fn a_damaged_last_row_is_refused_after_a_kill_and_left_out_after_a_loss_of
     fs::write(journal(&killed), &bytes).unwrap();
     assert!(refusal(&killed).contains("its last commit is damaged"));
     fs::remove_file(killed.path().join(ACKNOWLEDGED)).unwrap();
-    let store = open(killed.path()).unwrap();
+    let store = open_embedded(killed.path()).unwrap();
     assert_eq!(known(&store, ANOMALIES).await, (0..ANOMALIES - 1).collect::<Vec<_>>());
     store.close().await;
 }
@@ -205,7 +201,7 @@ async fn a_journal_that_is_missing_or_of_another_store_is_refused_and_recovery_g
     assert!(refusal(&killed).contains("belongs to another file"));
     let checked = copy(killed.path());
     fs::write(journal(&killed), &whole).unwrap();
-    let store = open(killed.path()).unwrap();
+    let store = open_embedded(killed.path()).unwrap();
     assert_eq!(known(&store, ANOMALIES).await.len(), ANOMALIES as usize, "it is back");
     store.close().await;
 
@@ -213,7 +209,7 @@ async fn a_journal_that_is_missing_or_of_another_store_is_refused_and_recovery_g
     command.env("ANOMALY_COUNTER__DATA_DIR", checked.path());
     let report = Ended::of(&mut command).succeeded().stdout;
     assert!(report.contains("recovered: 10 anomalies"), "{report}");
-    let store = open(checked.path()).unwrap();
+    let store = open_embedded(checked.path()).unwrap();
     assert_eq!(known(&store, ANOMALIES).await, (0..10).collect::<Vec<_>>());
     store.close().await;
 }
@@ -231,7 +227,7 @@ async fn a_recovery_takes_the_rows_of_the_journal_that_read_well() {
     let report = Ended::of(&mut command).succeeded().stdout;
     assert!(report.contains("not found: 1 batches of the journal"), "{report}");
     assert!(!journal(&killed).exists(), "it has another name");
-    let store = open(killed.path()).unwrap();
+    let store = open_embedded(killed.path()).unwrap();
     let left: Vec<u64> = (0..ANOMALIES).filter(|number| *number != 12).collect();
     assert_eq!(known(&store, ANOMALIES).await, left);
     store.close().await;
@@ -241,7 +237,7 @@ async fn a_recovery_takes_the_rows_of_the_journal_that_read_well() {
 async fn a_commit_that_moves_rows_and_is_taken_back_loses_none_of_them() {
     const EVENTS: u64 = 10;
     let dir = TempDir::new().unwrap();
-    let store = open(dir.path()).unwrap();
+    let store = open_embedded(dir.path()).unwrap();
     for number in 0..EVENTS {
         record(&store, number).await;
     }
@@ -258,7 +254,7 @@ async fn a_commit_that_moves_rows_and_is_taken_back_loses_none_of_them() {
         let mut bytes = fs::read(&file).unwrap();
         bytes[byte] ^= 1;
         fs::write(&file, bytes).unwrap();
-        let Ok(store) = open(damaged.path()) else { continue };
+        let Ok(store) = open_embedded(damaged.path()) else { continue };
         assert_eq!(known(&store, EVENTS).await, (0..EVENTS).collect::<Vec<_>>(), "byte {byte}");
         let details = store.details(now.into(), AnomalyKey::from_bits(0)).await.unwrap();
         *if details.unwrap().fix.is_some() { &mut with_mark } else { &mut without } += 1;
@@ -270,7 +266,7 @@ async fn a_commit_that_moves_rows_and_is_taken_back_loses_none_of_them() {
 #[tokio::test]
 async fn a_file_that_is_older_than_its_journal_is_refused() {
     let dir = TempDir::new().unwrap();
-    let store = open(dir.path()).unwrap();
+    let store = open_embedded(dir.path()).unwrap();
     record(&store, 0).await;
     let before = fs::read(dir.path().join(FILE)).unwrap();
     let now = start_of_tests();
@@ -286,7 +282,7 @@ async fn a_file_that_is_older_than_its_journal_is_refused() {
 #[tokio::test]
 async fn a_store_that_was_closed_is_one_file_and_a_copy_of_it_is_a_backup() {
     let dir = TempDir::new().unwrap();
-    let store = open(dir.path()).unwrap();
+    let store = open_embedded(dir.path()).unwrap();
     record(&store, 0).await;
     store.close().await;
     drop(store);
@@ -294,12 +290,12 @@ async fn a_store_that_was_closed_is_one_file_and_a_copy_of_it_is_a_backup() {
     let backup = fs::read(dir.path().join(FILE)).unwrap();
 
     // It goes on, is killed, and is replaced by the backup.
-    let store = open(dir.path()).unwrap();
+    let store = open_embedded(dir.path()).unwrap();
     record(&store, 1).await;
     let killed = copy(dir.path());
     store.close().await;
     fs::write(killed.path().join(FILE), backup).unwrap();
-    let store = open(killed.path()).unwrap();
+    let store = open_embedded(killed.path()).unwrap();
     assert_eq!(known(&store, 2).await, [0]);
     let names = fs::read_dir(killed.path()).unwrap().map(|entry| entry.unwrap().file_name());
     let names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
@@ -307,7 +303,7 @@ async fn a_store_that_was_closed_is_one_file_and_a_copy_of_it_is_a_backup() {
     record(&store, 2).await;
     let again = copy(killed.path());
     store.close().await;
-    let store = open(again.path()).unwrap();
+    let store = open_embedded(again.path()).unwrap();
     assert_eq!(known(&store, 3).await, [0, 2]);
     store.close().await;
 }
@@ -316,7 +312,7 @@ async fn a_store_that_was_closed_is_one_file_and_a_copy_of_it_is_a_backup() {
 async fn a_start_with_no_file_beside_a_journal_that_was_left_is_empty() {
     let killed = killed_store().await;
     fs::rename(killed.path().join(FILE), killed.path().join("anomalies.away")).unwrap();
-    let store = open(killed.path()).unwrap();
+    let store = open_embedded(killed.path()).unwrap();
     assert_eq!(known(&store, ANOMALIES).await, [0_u64; 0]);
     store.close().await;
 }

@@ -34,8 +34,8 @@ pub(crate) use sentinel::Sentinel;
 pub(crate) use service::{AGED_SECONDS, Answer, Service, http_client};
 pub(crate) use stores::{
     CheckpointingFixture, ClusterFixture, EXACT_EVENTS, EmbeddedFixture, Fixture, OPERATION_IDS,
-    RedisFixture, actor, connect, fix_mark, fix_removal, keeping, occurrence, over_every_store,
-    start_of_tests, store_limits,
+    RedisFixture, actor, connect, fix_mark, fix_removal, keeping, occurrence, open_embedded,
+    over_every_store, start_of_tests, store_limits,
 };
 
 use std::{

@@ -8,8 +8,8 @@ use anomaly_counter::{
         TimelineConfig, Timestamp,
     },
     store::{
-        CheckpointLimits, EmbeddedStore, RecordingConfig, RedisConfig, RedisStore, RedisTlsConfig,
-        Store, StoreConfig,
+        CheckpointLimits, EmbeddedOpenError, EmbeddedStore, RecordingConfig, RedisConfig,
+        RedisStore, RedisTlsConfig, Store, StoreConfig,
     },
 };
 use async_trait::async_trait;
@@ -169,6 +169,11 @@ pub(crate) fn store_limits() -> StoreConfig {
         max_anomalies: 5_000_000.try_into().unwrap(),
         write_timeout_ms: 60_000.try_into().unwrap(),
     }
+}
+
+/// Opens the embedded store in a folder, with limits that no test reaches.
+pub(crate) fn open_embedded(dir: &Path) -> Result<EmbeddedStore, EmbeddedOpenError> {
+    EmbeddedStore::open(dir, keeping(EXACT_EVENTS), store_limits())
 }
 
 pub(crate) struct RedisFixture {

@@ -54,7 +54,7 @@ pub(super) const OLD_ANOMALIES: TableDefinition<'_, u64, &[u8]> =
 pub(super) const OLD_AUDIT: TableDefinition<'_, AuditKey, &[u8]> = TableDefinition::new("audit_v1");
 pub(super) const OLD_JOURNAL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("journal_v1");
 
-/// What a file knows of its journal.
+/// The sequences of a file's journal.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sequences {
     /// The sequence of its oldest row.

@@ -14,7 +14,7 @@
 //! rows too; a clean end removes the file, so that redb's file is complete by itself.
 //!
 //! **Reading.** The intact rows with a sequence after redb's last one must follow it without a gap.
-//! What each failure leaves:
+//! Each failure leaves the following:
 //!
 //! - The process is killed: every row that was written.
 //! - The system loses power: the row that was being written may be torn. It is not intact, and
