@@ -50,11 +50,15 @@ impl Judge {
     }
 
     /// Returns the rule of the anomaly with these fields, which may not be known.
+    #[inline]
     pub(super) fn rule(&self, texts: &Texts, fields: Option<FieldIds>) -> &RuleRef {
-        if self.set.has_only_default() {
-            return &self.of_unknown;
+        match fields {
+            Some(fields) if !self.set.has_only_default() => self.first(texts, fields),
+            _ => &self.of_unknown,
         }
-        let Some(fields) = fields else { return &self.of_unknown };
+    }
+
+    fn first(&self, texts: &Texts, fields: FieldIds) -> &RuleRef {
         let index = self.permits.borrow_mut().first(texts, fields);
         self.rules.get(index).unwrap_or(&self.of_unknown)
     }

@@ -119,6 +119,7 @@ impl Groups {
     }
 
     /// Returns the sums of the text with this number, if it is known.
+    #[inline]
     fn sums_of(&mut self, texts: &Texts, id: Option<TextId>) -> &mut Sums {
         let Some(id) = id else { return &mut self.unknown };
         let (index, version) = (id.index(), texts.version(id));

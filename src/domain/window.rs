@@ -61,6 +61,11 @@ impl WindowCounts {
         }
     }
 
+    /// Returns the counts from the shortest window on.
+    pub fn by_length(&self) -> [u64; 4] {
+        [self.hour, self.day, self.week, self.month]
+    }
+
     /// Combines the counts of each window.
     fn zip(self, other: Self, combine: impl Fn(u64, u64) -> u64) -> Self {
         Self {

@@ -17,7 +17,7 @@ mod scale_tests;
 mod tests;
 
 use std::{
-    cell::OnceCell,
+    cell::Cell,
     collections::HashMap,
     sync::{
         Arc,
@@ -379,8 +379,8 @@ impl Rows {
                         times: &times,
                         texts: &texts,
                         judge,
-                        rule: OnceCell::new(),
-                        counts: OnceCell::new(),
+                        rule: Cell::new(None),
+                        counts: Cell::new(None),
                         firing: &firing,
                     });
                 }

@@ -1,6 +1,6 @@
 //! A row: the facts of an anomaly that a list needs, as of the last reply about it, in 80 bytes.
 
-use std::cell::OnceCell;
+use std::cell::Cell;
 
 use crate::{
     catalogue::{judge::Judge, visited::Visited},
@@ -104,7 +104,7 @@ impl Row {
             first_seen: micros(stats.first_seen),
             last_seen: micros(stats.last_seen),
             fixed_at: micros(stats.fixed_at),
-            counts: [counts.hour, counts.day, counts.week, counts.month].map(count),
+            counts: counts.by_length().map(count),
             fields: None,
             repair_attempts: count(stats.repair_attempts),
             flags,
@@ -248,13 +248,12 @@ impl Row {
     /// as it was read.
     fn count_at(&self, times: &Times, window: usize) -> u64 {
         let start = times.starts[window];
-        if self.last_seen < start {
-            0
-        } else if self.first_seen >= start {
-            self.counts[3].into()
-        } else {
-            self.counts[window].into()
-        }
+        // Both counts are read before one is selected, so that no jump is needed: a query does this
+        // for a million rows.
+        let [of_month, as_read] = [self.counts[3], self.counts[window]];
+        let if_any = if self.first_seen >= start { of_month } else { as_read };
+        let count = if self.last_seen < start { 0 } else { if_any };
+        count.into()
     }
 
     fn counts_at(&self, times: &Times) -> WindowCounts {
@@ -310,8 +309,10 @@ pub(super) struct RowAt<'a> {
     pub(super) times: &'a Times,
     pub(super) texts: &'a Texts,
     pub(super) judge: &'a Judge,
-    pub(super) rule: OnceCell<&'a RuleRef>,
-    pub(super) counts: OnceCell<WindowCounts>,
+    /// Present once it was asked for, as are the counts. These are not `OnceCell`s, which take
+    /// longer the first time: most queries ask for them once for each row.
+    pub(super) rule: Cell<Option<&'a RuleRef>>,
+    pub(super) counts: Cell<Option<WindowCounts>>,
     /// Returns the alerts of a row that fire.
     pub(super) firing: &'a dyn Fn(AnomalyKey) -> Option<Firing>,
 }
@@ -375,7 +376,11 @@ impl Visited for RowAt<'_> {
     }
 
     fn counts(&self) -> WindowCounts {
-        *self.counts.get_or_init(|| self.row.counts_at(self.times))
+        self.counts.get().unwrap_or_else(|| {
+            let counts = self.row.counts_at(self.times);
+            self.counts.set(Some(counts));
+            counts
+        })
     }
 
     fn as_of(&self) -> Option<Timestamp> {
@@ -404,7 +409,11 @@ impl Visited for RowAt<'_> {
     }
 
     fn rule(&self) -> &RuleRef {
-        self.rule.get_or_init(|| self.judge.rule(self.texts, self.row.fields))
+        self.rule.get().unwrap_or_else(|| {
+            let rule = self.judge.rule(self.texts, self.row.fields);
+            self.rule.set(Some(rule));
+            rule
+        })
     }
 
     fn firing(&self) -> Option<Firing> {
@@ -458,8 +467,7 @@ mod tests {
             let row = Row::new(AnomalyKey::from_bits(7), read_at, &stats_of(&events, read_at));
             let now = read_at.plus_seconds(later * 60);
             let (truth, row_says) = (stats_of(&events, now), row.stats_at(&Times::at(now)));
-            let counts = |all: WindowCounts| [all.hour, all.day, all.week, all.month];
-            let pairs = counts(row_says.counts).into_iter().zip(counts(truth.counts));
+            let pairs = row_says.counts.by_length().into_iter().zip(truth.counts.by_length());
             for (said, true_count) in pairs {
                 prop_assert!(said >= true_count);
             }

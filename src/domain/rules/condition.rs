@@ -126,7 +126,6 @@ impl Term {
     }
 
     pub(super) fn holds(&self, counts: Counts<'_>) -> bool {
-        // A list judges a million anomalies, most of them by the four windows.
         let count = match self.window.standard {
             Some(window) => counts.windows.of(window),
             None => self.known(counts).count,
@@ -153,6 +152,13 @@ impl Condition {
         }
         let terms = terms.into_iter().map(Term::parse).collect::<Result<_, _>>()?;
         Ok(Self { terms })
+    }
+
+    /// Returns the window and its minimum count if the condition has one term, in one of the four
+    /// windows.
+    pub(super) fn as_count_of_window(&self) -> Option<(Window, u64)> {
+        let [term] = self.terms.as_slice() else { return None };
+        Some((term.window.standard?, term.count))
     }
 
     /// Returns the terms, at least one.

@@ -15,20 +15,49 @@ const MAX_CONDITIONS: usize = 8;
 
 /// The conditions of each level. Any one of them is enough, and a level without a condition is
 /// never reached.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Levels {
     /// Lowest level first.
     by_level: [Vec<Condition>; 3],
+    /// For each level and each of the four windows, the largest count that does not reach the level
+    /// by itself. A list judges a million anomalies, and most rules have no other conditions.
+    too_few: [[u64; 4]; 3],
+    /// True if there are conditions of several terms, or with windows of their own.
+    has_others: bool,
 }
 
 impl From<Thresholds> for Levels {
     fn from(thresholds: Thresholds) -> Self {
-        let by_level = thresholds.counts().map(|count| vec![Condition::of(Term::in_24h(count))]);
-        Self { by_level }
+        Self::of(thresholds.counts().map(|count| vec![Condition::of(Term::in_24h(count))]))
+    }
+}
+
+/// Never reaches a level.
+impl Default for Levels {
+    fn default() -> Self {
+        Self::of(Default::default())
     }
 }
 
 impl Levels {
+    /// Creates the levels with these conditions, lowest level first.
+    fn of(by_level: [Vec<Condition>; 3]) -> Self {
+        let mut too_few = [[u64::MAX; 4]; 3];
+        let mut has_others = false;
+        for (too_few, conditions) in too_few.iter_mut().zip(&by_level) {
+            for condition in conditions {
+                match condition.as_count_of_window() {
+                    Some((window, count)) => {
+                        let too_few = &mut too_few[window as usize];
+                        *too_few = (count - 1).min(*too_few);
+                    }
+                    None => has_others = true,
+                }
+            }
+        }
+        Self { by_level, too_few, has_others }
+    }
+
     /// Reads the levels of a rule; `None` if they are those of the rule `default`.
     ///
     /// # Errors
@@ -45,7 +74,7 @@ impl Levels {
     }
 
     fn read(table: &BTreeMap<String, SourceValue>) -> Result<Self, RuleError> {
-        let mut levels = Self::default();
+        let mut by_level: [Vec<Condition>; 3] = Default::default();
         for (name, value) in table {
             let Some(level) = EscalationLevel::ALL.iter().position(|l| l.as_str() == name) else {
                 let what = format!(
@@ -54,8 +83,9 @@ impl Levels {
                 );
                 return Err(RuleError::new("levels", what));
             };
-            levels.by_level[level] = read_conditions(name, value)?;
+            by_level[level] = read_conditions(name, value)?;
         }
+        let levels = Self::of(by_level);
         let conditions = levels.by_level.iter().map(Vec::len).sum::<usize>();
         if conditions > MAX_CONDITIONS {
             let what = format!("there are {conditions} conditions: write at most {MAX_CONDITIONS}");
@@ -150,10 +180,23 @@ impl Levels {
 
     /// Returns the highest level with a condition that holds.
     pub(super) fn reached(&self, counts: Counts<'_>) -> Option<EscalationLevel> {
+        // Everything is compared, because a jump that can't be predicted takes longer.
+        let in_windows = counts.windows.by_length();
+        let by_one_count = EscalationLevel::ALL.into_iter().zip(&self.too_few).fold(
+            None,
+            |reached, (level, too_few)| {
+                let is_reached = (0..4).fold(false, |any, i| any | (in_windows[i] > too_few[i]));
+                if is_reached { Some(level) } else { reached }
+            },
+        );
+        if !self.has_others {
+            return by_one_count;
+        }
         let holds = |level: &EscalationLevel| {
             self.conditions(*level).iter().any(|condition| condition.holds(counts))
         };
-        EscalationLevel::ALL.into_iter().rev().find(holds)
+        let higher = EscalationLevel::ALL.into_iter().rev();
+        higher.take_while(|level| Some(*level) > by_one_count).find(holds).or(by_one_count)
     }
 }
 
@@ -185,5 +228,39 @@ impl fmt::Display for Levels {
         };
         let levels: Vec<String> = EscalationLevel::ALL.iter().filter_map(listed).collect();
         f.write_str(&levels.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+    use crate::domain::{WindowCounts, rules::ExtraCount};
+
+    fn any_condition() -> impl Strategy<Value = Condition> {
+        let term = (1..9_u64, prop_oneof!["1h", "24h", "7d", "30d", "6h", "2d"])
+            .prop_map(|(count, window)| format!("{count} in {window}"));
+        vec(term, 1..3).prop_map(|terms| Condition::parse(&terms.join(" and ")).unwrap())
+    }
+
+    proptest! {
+        /// Conditions of one count and others are judged apart.
+        #[test]
+        fn the_level_is_the_highest_with_a_condition_that_holds(
+            by_level in prop::array::uniform3(vec(any_condition(), 0..3)),
+            (hour, day, week) in (0..9_u64, 0..9_u64, 0..9_u64),
+            month in prop_oneof![0..9_u64, Just(u64::MAX)],
+            count in 0..9_u64,
+        ) {
+            let extra = [ExtraCount { seconds: 6 * 3_600, count, is_approximate: false }];
+            let windows = WindowCounts { hour, day, week, month };
+            let counts = Counts { windows, extra: &extra, is_approximate: false };
+            let holds = |level: &EscalationLevel| {
+                by_level[*level as usize].iter().any(|condition| condition.holds(counts))
+            };
+            let expected = EscalationLevel::ALL.into_iter().rev().find(holds);
+            prop_assert_eq!(Levels::of(by_level.clone()).reached(counts), expected);
+        }
     }
 }
