@@ -380,7 +380,6 @@ impl Rows {
                         texts: &texts,
                         judge,
                         rule: Cell::new(None),
-                        counts: Cell::new(None),
                         firing: &firing,
                     });
                 }

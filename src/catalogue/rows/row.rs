@@ -142,6 +142,7 @@ impl Row {
         self.level_of(rule, WindowCounts { hour, day, week, month })
     }
 
+    #[inline]
     fn level_of(&self, rule: &RuleRef, counts: WindowCounts) -> Option<EscalationLevel> {
         let at_most = rule.level_at_most(counts);
         self.flags.level().map_or(at_most, |known| known.min(at_most))
@@ -246,6 +247,7 @@ impl Row {
     /// Returns the count of a window, which is never too low: 0 if the window begins after the
     /// newest event, the count of 30 days if it begins before the oldest, and otherwise the count
     /// as it was read.
+    #[inline]
     fn count_at(&self, times: &Times, window: usize) -> u64 {
         let start = times.starts[window];
         // Both counts are read before one is selected, so that no jump is needed: a query does this
@@ -256,6 +258,7 @@ impl Row {
         count.into()
     }
 
+    #[inline]
     fn counts_at(&self, times: &Times) -> WindowCounts {
         let [hour, day, week, month] = [0, 1, 2, 3].map(|window| self.count_at(times, window));
         WindowCounts { hour, day, week, month }
@@ -309,10 +312,10 @@ pub(super) struct RowAt<'a> {
     pub(super) times: &'a Times,
     pub(super) texts: &'a Texts,
     pub(super) judge: &'a Judge,
-    /// Present once it was asked for, as are the counts. These are not `OnceCell`s, which take
-    /// longer the first time: most queries ask for them once for each row.
+    /// Present once it was asked for. It is not a `OnceCell`, which takes longer the first time: most
+    /// queries ask for it once for each row. The counts are not kept, because to compute them again
+    /// takes less time than to wait for memory that was just written.
     pub(super) rule: Cell<Option<&'a RuleRef>>,
-    pub(super) counts: Cell<Option<WindowCounts>>,
     /// Returns the alerts of a row that fire.
     pub(super) firing: &'a dyn Fn(AnomalyKey) -> Option<Firing>,
 }
@@ -341,6 +344,7 @@ impl Listable for RowAt<'_> {
         self.row.last_seen_at(self.times)
     }
 
+    #[inline]
     fn level(&self) -> Option<Option<EscalationLevel>> {
         Some(self.row.level_of(self.rule(), self.counts()))
     }
@@ -375,12 +379,9 @@ impl Visited for RowAt<'_> {
         self.texts
     }
 
+    #[inline]
     fn counts(&self) -> WindowCounts {
-        self.counts.get().unwrap_or_else(|| {
-            let counts = self.row.counts_at(self.times);
-            self.counts.set(Some(counts));
-            counts
-        })
+        self.row.counts_at(self.times)
     }
 
     fn as_of(&self) -> Option<Timestamp> {
@@ -408,6 +409,7 @@ impl Visited for RowAt<'_> {
         self.row.stats_at(self.times)
     }
 
+    #[inline]
     fn rule(&self) -> &RuleRef {
         self.rule.get().unwrap_or_else(|| {
             let rule = self.judge.rule(self.texts, self.row.fields);

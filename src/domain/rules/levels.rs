@@ -8,7 +8,7 @@ use super::{
     error::{RuleError, quoted},
     source::SourceValue,
 };
-use crate::domain::{Band, EscalationLevel, Thresholds};
+use crate::domain::{Band, EscalationLevel, Thresholds, WindowCounts};
 
 /// Maximum number of conditions of a rule.
 const MAX_CONDITIONS: usize = 8;
@@ -22,6 +22,8 @@ pub struct Levels {
     /// For each level and each of the four windows, the largest count that does not reach the level
     /// by itself. A list judges a million anomalies, and most rules have no other conditions.
     too_few: [[u64; 4]; 3],
+    /// The largest count that reaches no level in any of the four windows by itself.
+    too_few_anywhere: u64,
     /// True if there are conditions of several terms, or with windows of their own.
     has_others: bool,
 }
@@ -55,7 +57,8 @@ impl Levels {
                 }
             }
         }
-        Self { by_level, too_few, has_others }
+        let too_few_anywhere = too_few.iter().flatten().copied().min().unwrap_or(u64::MAX);
+        Self { by_level, too_few, too_few_anywhere, has_others }
     }
 
     /// Reads the levels of a rule; `None` if they are those of the rule `default`.
@@ -178,6 +181,15 @@ impl Levels {
         self.by_level.iter().all(Vec::is_empty)
     }
 
+    /// Returns true if these counts are too low for any level: most anomalies are rare. False says
+    /// nothing.
+    #[inline]
+    pub(super) fn are_out_of_reach(&self, counts: WindowCounts) -> bool {
+        // No count is larger than all of them joined bit by bit.
+        let WindowCounts { hour, day, week, month } = counts;
+        !self.has_others && (hour | day | week | month) <= self.too_few_anywhere
+    }
+
     /// Returns the highest level with a condition that holds.
     pub(super) fn reached(&self, counts: Counts<'_>) -> Option<EscalationLevel> {
         // Everything is compared, because a jump that can't be predicted takes longer.
@@ -236,7 +248,7 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
-    use crate::domain::{WindowCounts, rules::ExtraCount};
+    use crate::domain::rules::ExtraCount;
 
     fn any_condition() -> impl Strategy<Value = Condition> {
         let term = (1..9_u64, prop_oneof!["1h", "24h", "7d", "30d", "6h", "2d"])
@@ -260,7 +272,9 @@ mod tests {
                 by_level[*level as usize].iter().any(|condition| condition.holds(counts))
             };
             let expected = EscalationLevel::ALL.into_iter().rev().find(holds);
-            prop_assert_eq!(Levels::of(by_level.clone()).reached(counts), expected);
+            let levels = Levels::of(by_level.clone());
+            prop_assert_eq!(levels.reached(counts), expected);
+            prop_assert!(expected.is_none() || !levels.are_out_of_reach(windows));
         }
     }
 }

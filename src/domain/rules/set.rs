@@ -169,7 +169,15 @@ impl RuleRef {
 
     /// Returns the highest level that these counts can reach, if the rule's additional windows are
     /// not counted.
+    #[inline]
     pub fn level_at_most(&self, windows: WindowCounts) -> Option<EscalationLevel> {
+        if self.rule().levels().are_out_of_reach(windows) {
+            return None;
+        }
+        self.level_of_frequent(windows)
+    }
+
+    fn level_of_frequent(&self, windows: WindowCounts) -> Option<EscalationLevel> {
         let own = self.extra_windows();
         if own.is_empty() {
             return self.rule().level(Counts { windows, ..Counts::default() });
