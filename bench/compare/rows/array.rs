@@ -22,7 +22,7 @@ const FIRST_GUESS: f64 = 100_000.0;
 
 fn goal(store: Store) -> Goal {
     match store {
-        Store::Redis => Goal::RatioAtLeast(0.4),
+        Store::Redis => Goal::RatioAtLeast(0.55),
         Store::Embedded => Goal::RatioAtLeast(0.8),
     }
 }

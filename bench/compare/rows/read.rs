@@ -18,7 +18,7 @@ const ARRAY_LENGTH: usize = 100;
 
 fn goal(store: Store) -> Goal {
     match store {
-        Store::Redis => Goal::RatioAtLeast(0.65),
+        Store::Redis => Goal::RatioAtLeast(0.52),
         Store::Embedded => Goal::RatioAtLeast(0.9),
     }
 }
