@@ -361,7 +361,7 @@ async fn reload(
             None => {}
         }
         match authenticator.reload(SystemClock.now()) {
-            Ok(tokens) => tracing::info!(tokens, "reloaded: {tokens} tokens are in force"),
+            Ok(tokens) => tracing::info!(tokens, "reloaded, tokens in force: {tokens}"),
             Err(error) => {
                 tracing::error!(%error, "the tokens were not reloaded, and the previous ones \
                                          remain in force: {error}");

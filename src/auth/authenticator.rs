@@ -111,7 +111,10 @@ impl Authenticator {
     ) -> Result<Self, AuthConfigError> {
         let marker = data_dir.join(MARKER);
         let authenticator = Self { config, listen, marker, policy: RwLock::default() };
-        authenticator.read_again(now)?;
+        let tokens = authenticator.read_again(now)?;
+        if tokens > 0 {
+            tracing::info!(tokens, "tokens in force: {tokens}");
+        }
         if authenticator.config.disabled {
             let listen = authenticator.listen.first();
             let listen = listen.map(ToString::to_string).unwrap_or_default();

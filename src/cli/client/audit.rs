@@ -50,14 +50,12 @@ pub(super) fn events<'a>(events: impl IntoIterator<Item = &'a Event>, output: Ou
         let (words, style) = in_words(event);
         let what = [&event.fix_description, &event.reason, &event.action];
         let what = what.into_iter().find_map(|what| what.as_deref()).unwrap_or_default();
-        // The token's name stands for a caller who gave none.
-        let token = event.token.as_deref().filter(|token| event.by.as_deref() != Some(*token));
         let mut row = vec![
             Cell::new(output.time(event.at)).styled(style::QUIET),
             Cell::new(output.age(event.at)),
             Cell::new(words).styled(style),
             Cell::new(event.by.as_deref().unwrap_or_default()),
-            Cell::new(token.unwrap_or_default()),
+            Cell::new(event.token.as_deref().unwrap_or_default()),
             Cell::new(what),
         ];
         if output.is_wide() {
