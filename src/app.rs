@@ -255,6 +255,10 @@ impl Application {
         let counter = Arc::new(tokio::task::spawn_blocking(starting).await??);
         // With Redis, it is the spool that creates the data directory.
         authenticator.remember_tokens();
+        let tokens = authenticator.tokens();
+        if tokens > 0 {
+            tracing::info!(tokens, "tokens in force: {tokens}");
+        }
         if let Some(examined) = examined {
             tokio::spawn(report_redis(examined, Arc::clone(&counter)));
         }

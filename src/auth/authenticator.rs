@@ -111,10 +111,7 @@ impl Authenticator {
     ) -> Result<Self, AuthConfigError> {
         let marker = data_dir.join(MARKER);
         let authenticator = Self { config, listen, marker, policy: RwLock::default() };
-        let tokens = authenticator.read_again(now)?;
-        if tokens > 0 {
-            tracing::info!(tokens, "tokens in force: {tokens}");
-        }
+        authenticator.read_again(now)?;
         if authenticator.config.disabled {
             let listen = authenticator.listen.first();
             let listen = listen.map(ToString::to_string).unwrap_or_default();
@@ -215,6 +212,11 @@ impl Authenticator {
                  `anomaly-counter token new` prints an entry"
             );
         }
+    }
+
+    /// Returns the number of tokens.
+    pub fn tokens(&self) -> usize {
+        self.policy.read().tokens.len()
     }
 
     /// Returns whether no token is required.
