@@ -81,7 +81,7 @@ impl OpenedFile {
 ///
 /// It asks for nothing else, because each commit does this: since Linux 6.13, the next write after
 /// a question for the times of a file gives it a new time, which on a file system without a journal
-/// takes a third of the commit. Where `statx` is not permitted, the question is the usual one.
+/// takes a quarter of the commit. Where `statx` is not permitted, the question is the usual one.
 fn identity_at(path: &Path) -> io::Result<Identity> {
     match statx(CWD, path, AtFlags::empty(), StatxFlags::INO) {
         Ok(found) => Ok((makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino)),
