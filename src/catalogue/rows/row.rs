@@ -312,7 +312,7 @@ pub(super) struct RowAt<'a> {
     pub(super) times: &'a Times,
     pub(super) texts: &'a Texts,
     pub(super) judge: &'a Judge,
-    /// Present once it was asked for. It is not a `OnceCell`, which takes longer the first time, and
+    /// Present once it was asked for. It is not a `OnceCell`, which takes longer the first time:
     /// most queries ask for it once for each row. The counts are not kept, because to compute them
     /// again takes less time than to read what was just written.
     pub(super) rule: Cell<Option<&'a RuleRef>>,
