@@ -114,6 +114,10 @@ impl ResendBuffer {
     /// acknowledgement.
     pub(crate) fn take(&self, wanted: impl Fn(&Operation) -> bool) -> Vec<Acknowledged> {
         let mut remembered = self.remembered.lock();
+        // Usually none is wanted, and a replay asks between two pages: nothing is copied then.
+        if !remembered.operations.iter().any(|(_, operation)| wanted(operation)) {
+            return Vec::new();
+        }
         let all = remembered.take_all();
         let (taken, left): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|(_, operation)| wanted(operation));
@@ -123,6 +127,10 @@ impl ResendBuffer {
 
     /// Puts back writes that were taken. They expire as if they had not been taken.
     pub(crate) fn put_back(&self, taken: impl Iterator<Item = Acknowledged>) {
+        let mut taken = taken.peekable();
+        if taken.peek().is_none() {
+            return;
+        }
         let mut remembered = self.remembered.lock();
         let newer = remembered.take_all();
         let mut by_time: Vec<_> = taken.chain(newer).collect();
