@@ -79,9 +79,10 @@ async fn a_replay_that_is_killed_before_its_answer_counts_everything_once() {
         (waiting(&service).await < WRITES - 600).then_some(())
     })
     .await;
-    // From here on Redis applies the next page, and the service does not get the reply. (If small
-    // replies were lost too, one between two pages might be the reason that no page follows.)
-    proxy.set(Weather::NoLargeReplies);
+    // From here on Redis applies the next page, and the service does not get the reply. (If the
+    // replies to small calls were lost too, one between two pages might be the reason that no page
+    // follows.)
+    proxy.set(Weather::NoRepliesToLargeCalls);
     let other = redis.client().await;
     eventually("Redis has applied more than it could say", || async {
         let mut applied = 0;

@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -16,8 +16,8 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 
-/// Minimum size of a large reply. Neither a probe nor INFO has one as large.
-const LARGE_REPLY_BYTES: usize = 8_192;
+/// Minimum size of a large call, such as that of a page of the spool. Probes are much smaller.
+const LARGE_CALL_BYTES: usize = 8_192;
 
 /// The condition of the network between the two sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +27,8 @@ pub(crate) enum Weather {
     Slow(Duration),
     /// Drops the server's replies.
     NoReplies,
-    /// Drops the server's replies from the first large one on, such as that to a page of the spool.
-    NoLargeReplies,
+    /// Drops the server's replies from that to the first large call on.
+    NoRepliesToLargeCalls,
     /// Drops everything in both directions.
     BlackHole,
 }
@@ -119,10 +119,12 @@ async fn carry(state: Arc<State>, number: u64, client: TcpStream, server: Socket
     let Ok(server) = TcpStream::connect(server).await else { return };
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
+    let has_large_call = AtomicBool::new(false);
+    let way = |are_replies| Way { number, are_replies, has_large_call: &has_large_call };
     let replies = async {
         let mut to_client = to_client;
         tokio::select! {
-            () = pass(&state, number, from_server, &mut to_client, true) => {}
+            () = pass(&state, way(true), from_server, &mut to_client) => {}
             _ = half_closes.changed() => {
                 let _ = to_client.shutdown().await;
                 std::future::pending().await
@@ -130,30 +132,41 @@ async fn carry(state: Arc<State>, number: u64, client: TcpStream, server: Socket
         }
     };
     tokio::select! {
-        () = pass(&state, number, from_client, to_server, false) => {}
+        () = pass(&state, way(false), from_client, to_server) => {}
         () = replies => {}
     }
+}
+
+/// One direction of a connection.
+struct Way<'a> {
+    number: u64,
+    are_replies: bool,
+    /// True once the client has made a large call in [`Weather::NoRepliesToLargeCalls`].
+    has_large_call: &'a AtomicBool,
 }
 
 /// Copies bytes until either side ends.
 async fn pass(
     state: &State,
-    number: u64,
+    way: Way<'_>,
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    are_replies: bool,
 ) {
+    let Way { number, are_replies, has_large_call } = way;
     let mut bytes = vec![0; 65_536];
     let mut has_lost = false;
     loop {
         let Ok(count @ 1..) = from.read(&mut bytes).await else { return };
         let weather = *state.weather.lock().unwrap();
         let is_stranded = number < state.first_alive.load(Ordering::Relaxed);
+        if weather == Weather::NoRepliesToLargeCalls && !are_replies && count >= LARGE_CALL_BYTES {
+            has_large_call.store(true, Ordering::Relaxed);
+        }
         // A connection that has lost data carries no more data after that.
         has_lost |= is_stranded
             || weather == Weather::BlackHole
             || (weather == Weather::NoReplies && are_replies)
-            || (weather == Weather::NoLargeReplies && are_replies && count >= LARGE_REPLY_BYTES);
+            || (are_replies && has_large_call.load(Ordering::Relaxed));
         if has_lost {
             continue;
         }
