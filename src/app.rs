@@ -365,7 +365,10 @@ async fn reload(
             None => {}
         }
         match authenticator.reload(SystemClock.now()) {
-            Ok(tokens) => tracing::info!(tokens, "reloaded, tokens in force: {tokens}"),
+            Ok(()) => {
+                let tokens = authenticator.tokens();
+                tracing::info!(tokens, "reloaded, tokens in force: {tokens}");
+            }
             Err(error) => {
                 tracing::error!(%error, "the tokens were not reloaded, and the previous ones \
                                          remain in force: {error}");

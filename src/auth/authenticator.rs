@@ -122,15 +122,15 @@ impl Authenticator {
         Ok(authenticator)
     }
 
-    /// Reads the files again, and returns the number of tokens. An unchanged token keeps the state
-    /// of its quotas. If tokens were in force and there are none now, all callers are refused.
+    /// Reads the files again. An unchanged token keeps the state of its quotas. If tokens were in
+    /// force and there are none now, all callers are refused.
     ///
     /// # Errors
     /// As in [`Authenticator::open`]; the tokens in use stay.
-    pub fn reload(&self, now: Timestamp) -> Result<usize, AuthConfigError> {
-        let tokens = self.read_again(now)?;
+    pub fn reload(&self, now: Timestamp) -> Result<(), AuthConfigError> {
+        self.read_again(now)?;
         self.remember_tokens();
-        Ok(tokens)
+        Ok(())
     }
 
     /// Creates the marker in the data directory, which must exist, if there are tokens.
@@ -148,7 +148,7 @@ impl Authenticator {
         }
     }
 
-    fn read_again(&self, now: Timestamp) -> Result<usize, AuthConfigError> {
+    fn read_again(&self, now: Timestamp) -> Result<(), AuthConfigError> {
         let configs = self.config.all_tokens()?;
         let grafana_secret = self.config.grafana_secret()?;
         let before = Arc::clone(&self.policy.read());
@@ -159,7 +159,6 @@ impl Authenticator {
                 same.map_or_else(|| Arc::new(Token::new(config.clone())), Arc::clone)
             })
             .collect();
-        let count = tokens.len();
         let mut policy = Policy { tokens, grafana_secret, ..Policy::default() };
         policy.has_had_entries =
             !policy.is_empty() || before.has_had_entries || self.marker.exists();
@@ -172,7 +171,7 @@ impl Authenticator {
         }
         self.log_what_is_unusual(&before, &policy, now);
         *self.policy.write() = Arc::new(policy);
-        Ok(count)
+        Ok(())
     }
 
     fn log_what_is_unusual(&self, before: &Policy, policy: &Policy, now: Timestamp) {

@@ -250,8 +250,8 @@ impl Row {
     #[inline]
     fn count_at(&self, times: &Times, window: usize) -> u64 {
         let start = times.starts[window];
-        // Both counts are read before one is selected, so that no jump is needed: a query does this
-        // for a million rows.
+        // Both counts are read before one is selected, so that no branch is needed: a query does
+        // this for a million rows.
         let [of_month, as_read] = [self.counts[3], self.counts[window]];
         let if_any = if self.first_seen >= start { of_month } else { as_read };
         let count = if self.last_seen < start { 0 } else { if_any };

@@ -192,7 +192,7 @@ impl Levels {
 
     /// Returns the highest level with a condition that holds.
     pub(super) fn reached(&self, counts: Counts<'_>) -> Option<EscalationLevel> {
-        // Everything is compared, because a jump that can't be predicted takes longer.
+        // Everything is compared, because a mispredicted branch takes longer.
         let in_windows = counts.windows.by_length();
         let by_one_count = EscalationLevel::ALL.into_iter().zip(&self.too_few).fold(
             None,
