@@ -42,9 +42,14 @@ pub(crate) struct RedisServer {
 
 impl RedisServer {
     pub(crate) fn start() -> Outcome<Self> {
+        Self::with(&[])
+    }
+
+    /// Starts a server with options of `redis-server`.
+    pub(crate) fn with(options: &[String]) -> Outcome<Self> {
         Ok(on_free_port(|port| {
             let dir = data_dir()?;
-            let process = Process::spawn_with_parent(&redis_command(port, &[]), dir.path())?;
+            let process = Process::spawn_with_parent(&redis_command(port, options), dir.path())?;
             Ok(Self { port, _process: start_redis(process)?, _dir: dir })
         })?)
     }

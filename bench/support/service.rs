@@ -142,15 +142,28 @@ impl Service {
     }
 }
 
-/// The server that answers without any data.
+/// The server that answers without any data, or with counts that are made in the cheapest way.
 #[derive(Debug)]
 pub(crate) struct Ceiling {
+    // Declared first, so that it is dropped before the store.
     server: Listening,
+    _redis: Option<RedisServer>,
     _dir: TempDir,
 }
 
 impl Ceiling {
+    /// Starts the server without data.
     pub(crate) fn start() -> Outcome<Self> {
+        Self::with(None)
+    }
+
+    /// Starts the bare server on an empty Redis of its own, which keeps as many events of an
+    /// anomaly as a list as the service has it.
+    pub(crate) fn on_redis() -> Outcome<Self> {
+        Self::with(Some(RedisServer::with(&["--zset-max-ziplist-entries".into(), "32".into()])?))
+    }
+
+    fn with(redis: Option<RedisServer>) -> Outcome<Self> {
         let program = Path::new(SERVICE).with_file_name("examples").join("ceiling");
         if !program.exists() {
             return Err(format!("{} is not built: use `make bench`", program.display()).into());
@@ -158,7 +171,10 @@ impl Ceiling {
         let dir = data_dir()?;
         let mut command = Command::new(program);
         command.args(["--listen", "127.0.0.1:0"]);
-        Ok(Self { server: Listening::start(&command, dir.path())?, _dir: dir })
+        if let Some(redis) = &redis {
+            command.args(["--redis", &redis.url()]);
+        }
+        Ok(Self { server: Listening::start(&command, dir.path())?, _redis: redis, _dir: dir })
     }
 
     pub(crate) fn port(&self) -> u16 {

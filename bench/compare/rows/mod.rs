@@ -1,6 +1,7 @@
 //! The rows: one file each, in the order in which they run.
 
 mod array;
+mod bare;
 mod curve;
 mod key_depth;
 mod many_keys;
@@ -41,7 +42,7 @@ pub(crate) struct Group {
     pub(crate) run: fn(&mut Bench, &[Store]) -> Outcome<()>,
 }
 
-const GROUPS: [Group; 12] = [
+const GROUPS: [Group; 13] = [
     Group {
         name: "post",
         about: "POST /anomalies, 64 connections, 1,000 keys, against the HTTP ceiling",
@@ -76,6 +77,13 @@ const GROUPS: [Group; 12] = [
         stores: &[Redis, Embedded],
         seconds: 70,
         run: read::run,
+    },
+    Group {
+        name: "bare",
+        about: "POST and GET of a bare server on Redis, against the HTTP ceiling, and the service's",
+        stores: &[Redis],
+        seconds: 140,
+        run: bare::run,
     },
     Group {
         name: "one-client",

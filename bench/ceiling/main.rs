@@ -1,5 +1,8 @@
 //! The HTTP ceiling of `make bench`: the service without a store. It has the same server loop,
-//! parsing, hashing and answers, no middleware and no data, and is not part of the product.
+//! parsing, hashing and answers, no middleware and no data, and is not part of the product. With
+//! `--redis` it is the bare server: its counts come from Redis, in the cheapest way.
+
+mod bare_redis;
 
 use std::{future, net::SocketAddr, sync::Arc};
 
@@ -12,7 +15,7 @@ use anomaly_counter::{
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::Path,
+    extract::{Path, State},
     http::{Request, StatusCode},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -26,6 +29,8 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, runtime::Runtime};
 use tower::ServiceExt as _;
 
+use self::bare_redis::BareRedis;
+
 /// The same allocator as the service's.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
@@ -36,16 +41,24 @@ struct Arguments {
     /// Where to listen
     #[arg(long, default_value = "127.0.0.1:8090")]
     listen: SocketAddr,
+    /// URL of a Redis that counts; without it nothing is counted
+    #[arg(long)]
+    redis: Option<String>,
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let Arguments { listen } = Arguments::parse();
+    let Arguments { listen, redis } = Arguments::parse();
     // The service's own limits, so that both serve connections alike.
     let limits = LoadedConfig::load(None)?.config.http;
-    let routes = Router::new()
-        .route("/anomalies", post(record))
-        .route("/anomalies/{key}/frequency", get(frequency));
     Runtime::new()?.block_on(async {
+        let redis = match redis {
+            Some(url) => Some(BareRedis::connect(&url).await?),
+            None => None,
+        };
+        let routes = Router::new()
+            .route("/anomalies", post(record))
+            .route("/anomalies/{key}/frequency", get(frequency))
+            .with_state(redis);
         let listener = TcpListener::bind(listen).await?;
         println!("{}", json!({"address": listener.local_addr()?}));
         http::serve(listener, None, Ceiling(routes), limits, future::pending()).await;
@@ -70,6 +83,9 @@ impl Routes for Ceiling {
     }
 }
 
+/// The count of each window while nothing is counted.
+const COUNT: u64 = 123;
+
 /// The members of the service's answer, with values of the same size.
 #[derive(Debug, Serialize)]
 struct FrequencyBody {
@@ -92,13 +108,13 @@ struct FrequencyBody {
 }
 
 impl FrequencyBody {
-    fn of(key: AnomalyKey, now: Timestamp, counted: Option<bool>) -> Self {
+    fn of(key: AnomalyKey, now: Timestamp, counted: Option<bool>, count: u64) -> Self {
         Self {
             anomaly_key: key,
-            count_1h: 123,
-            count_24h: 123,
-            count_7d: 123,
-            count_30d: 123,
+            count_1h: count,
+            count_24h: count,
+            count_7d: count,
+            count_30d: count,
             first_seen: now.minus_seconds(60),
             last_seen: now,
             auto_repair_count: 0,
@@ -112,52 +128,73 @@ impl FrequencyBody {
     }
 }
 
-/// `POST /anomalies`: an object, or an array of them.
-async fn record(body: Bytes) -> Result<Response, Unreadable> {
+/// `POST /anomalies`: an object, or an array of them, which the bare server does not take.
+async fn record(
+    State(redis): State<Option<BareRedis>>,
+    body: Bytes,
+) -> Result<Response, Unanswered> {
     let now = SystemClock.now();
     match serde_json::from_slice(&body)? {
-        Value::Array(elements) => {
-            let bodies: Result<Vec<_>, _> =
-                elements.iter().map(|element| counted(element, now)).collect();
+        Value::Array(elements) if redis.is_none() => {
+            let bodies: Result<Vec<_>, Unanswered> = elements
+                .iter()
+                .map(|element| Ok(FrequencyBody::of(key(element)?, now, Some(true), COUNT)))
+                .collect();
             Ok(Json(bodies?).into_response())
         }
-        element => Ok(Json(counted(&element, now)?).into_response()),
+        element => {
+            let key = key(&element)?;
+            let count = match redis {
+                Some(redis) => redis.record(key, now).await.ok_or(Unanswered)?,
+                None => COUNT,
+            };
+            Ok(Json(FrequencyBody::of(key, now, Some(true), count)).into_response())
+        }
     }
 }
 
-fn counted(element: &Value, now: Timestamp) -> Result<FrequencyBody, Unreadable> {
-    let fields = element.as_object().ok_or(Unreadable)?;
-    Ok(FrequencyBody::of(Signature::from_fields(fields)?.key(), now, Some(true)))
+fn key(element: &Value) -> Result<AnomalyKey, Unanswered> {
+    let fields = element.as_object().ok_or(Unanswered)?;
+    Ok(Signature::from_fields(fields)?.key())
 }
 
 /// `GET /anomalies/{key}/frequency`.
-async fn frequency(Path(key): Path<String>) -> Result<Json<FrequencyBody>, Unreadable> {
-    Ok(Json(FrequencyBody::of(key.parse()?, SystemClock.now(), None)))
+async fn frequency(
+    State(redis): State<Option<BareRedis>>,
+    Path(key): Path<String>,
+) -> Result<Json<FrequencyBody>, Unanswered> {
+    let (key, now) = (key.parse()?, SystemClock.now());
+    let count = match redis {
+        Some(redis) => redis.read(key, now).await.ok_or(Unanswered)?,
+        None => COUNT,
+    };
+    Ok(Json(FrequencyBody::of(key, now, None, count)))
 }
 
-/// A request that can't be read. The benchmark sends none, so a bare status is enough.
+/// A request that can't be read, or a Redis that does not answer. The benchmark has neither, so a
+/// bare status is enough.
 #[derive(Debug)]
-struct Unreadable;
+struct Unanswered;
 
-impl IntoResponse for Unreadable {
+impl IntoResponse for Unanswered {
     fn into_response(self) -> Response {
         StatusCode::BAD_REQUEST.into_response()
     }
 }
 
-impl From<serde_json::Error> for Unreadable {
+impl From<serde_json::Error> for Unanswered {
     fn from(_: serde_json::Error) -> Self {
         Self
     }
 }
 
-impl From<InvalidSignature> for Unreadable {
+impl From<InvalidSignature> for Unanswered {
     fn from(_: InvalidSignature) -> Self {
         Self
     }
 }
 
-impl From<InvalidKey> for Unreadable {
+impl From<InvalidKey> for Unanswered {
     fn from(_: InvalidKey) -> Self {
         Self
     }
