@@ -159,7 +159,7 @@ impl<W: BatchWork> Shared<W> {
     fn take_calls(self: &Arc<Self>) -> Vec<QueuedCall<W>> {
         let mut queue = self.queue.lock();
         queue.is_about_to_take = false;
-        let mut calls: Vec<QueuedCall<W>> = Vec::new();
+        let mut calls = Vec::with_capacity(queue.calls.len().min(self.capacity.items));
         let (mut items, mut bytes) = (0, 0);
         let max_bytes = self.work.max_bytes();
         while let Some(next) = queue.calls.front()

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    command::{command, send},
+    command::{self, command, send},
     explanation::explain,
     fault::{Declined, cause_of_connecting},
     identity,
@@ -93,13 +93,13 @@ impl Client {
     async fn run_on(&self, connection: &Connection, call: Call) -> Result<Value, Declined> {
         let script = call.script;
         let answer = self.in_time(async {
-            match connection.custom(command("EVALSHA"), call.command_line(script.sha())).await {
+            match command::run(connection, "EVALSHA", call.command_line(script.sha())).await {
                 Err(error) if error.details().starts_with("NOSCRIPT") => {
                     if self.seen.forget(script) {
                         // The server was restarted, or a replica was promoted.
                         self.suspect_reset();
                     }
-                    connection.custom(command("EVAL"), call.command_line(script.source())).await
+                    command::run(connection, "EVAL", call.command_line(script.source())).await
                 }
                 answer => {
                     if answer.is_ok() {
@@ -149,7 +149,7 @@ impl Client {
         arguments: Vec<Value>,
     ) -> Result<Value, Declined> {
         let connection = self.connection().map_err(Declined::Fault)?;
-        self.in_time(async move { connection.custom(command(name), arguments).await }).await
+        self.in_time(command::run(&connection, name, arguments)).await
     }
 
     /// Runs a script on every connection that is up, and returns the first fault, if any. A

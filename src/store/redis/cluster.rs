@@ -129,7 +129,8 @@ impl Cluster {
             };
             let mut declined = master.client.run(call.clone()).await;
             if let Err(Declined::Ask(address)) = &declined {
-                declined = self.run_asking(address, master, call.clone()).await;
+                // A rare case, whose future must not make that of each call as large.
+                declined = Box::pin(self.run_asking(address, master, call.clone())).await;
             }
             match declined {
                 Ok(answer) => return Ok(answer),

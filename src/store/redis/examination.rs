@@ -8,16 +8,13 @@ use fred::{
     clients::Client as Connection,
     error::{Error, ErrorKind},
     interfaces::ClientLike as _,
-    types::{
-        Value,
-        config::{Server, ServerConfig},
-    },
+    types::config::{Server, ServerConfig},
 };
 use tokio::time;
 
 use super::{
     calls::Calls,
-    command::{command, send},
+    command::{self, send},
     config::{RedisConfig, RedisUrl},
     explanation::explain,
     fault::cause_of_connecting,
@@ -171,10 +168,10 @@ impl RedisExamination {
         }
         let probe = self.calls.probe_once();
         let line = probe.command_line(probe.script.sha());
-        let mut probed = connection.custom::<Value, _>(command("EVALSHA"), line).await;
+        let mut probed = command::run(connection, "EVALSHA", line).await;
         if probed.as_ref().is_err_and(|error| error.details().starts_with("NOSCRIPT")) {
             let line = probe.command_line(probe.script.source());
-            probed = connection.custom(command("EVAL"), line).await;
+            probed = command::run(connection, "EVAL", line).await;
         }
         match probed {
             // Another server of the cluster has the slot of the probe's key.

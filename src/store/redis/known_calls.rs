@@ -19,7 +19,7 @@ impl Calls {
     pub(super) fn record_known<'a>(
         &self,
         now: Timestamp,
-        occurrences: impl Iterator<Item = &'a Occurrence> + Clone,
+        occurrences: impl ExactSizeIterator<Item = &'a Occurrence> + Clone,
     ) -> Call {
         let anomalies = occurrences.clone().map(|occurrence| occurrence.key);
         let steps = Steps::of(occurrences);
@@ -52,7 +52,7 @@ impl Calls {
     pub(super) fn stats_known(
         &self,
         now: Timestamp,
-        anomalies: impl Iterator<Item = AnomalyKey>,
+        anomalies: impl ExactSizeIterator<Item = AnomalyKey>,
         rule: Option<&RuleRef>,
     ) -> Call {
         self.known(Script::StatsKnown, now, anomalies, rule)
@@ -63,10 +63,10 @@ impl Calls {
         &self,
         script: Script,
         now: Timestamp,
-        anomalies: impl Iterator<Item = AnomalyKey>,
+        anomalies: impl ExactSizeIterator<Item = AnomalyKey>,
         rule: Option<&RuleRef>,
     ) -> Call {
-        let mut call = Call::new(script);
+        let mut call = Call::with_room(script, anomalies.len());
         for key in anomalies {
             self.names.texts(key, |parts| call.key(parts));
         }

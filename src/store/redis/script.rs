@@ -113,6 +113,11 @@ impl SeenScripts {
 /// The initial size of a call's buffer in bytes: enough for the texts of some occurrences.
 const BUFFER_BYTES: usize = 4 << 10;
 
+/// The number of arguments for which a call has room at once, for a script and for each element:
+/// those of `record_known.lua`.
+const FIXED_ARGUMENTS: usize = 8;
+const ARGUMENTS_EACH: usize = 6;
+
 /// A script with its KEYS and ARGV.
 #[derive(Clone, Debug)]
 pub(super) struct Call {
@@ -126,8 +131,14 @@ pub(super) struct Call {
 
 impl Call {
     pub(super) fn new(script: Script) -> Self {
-        let buffer = BytesMut::with_capacity(BUFFER_BYTES);
-        Self { script, keys: Vec::new(), arguments: Vec::new(), buffer }
+        Self::with_room(script, 0)
+    }
+
+    /// Returns a call that has room for the keys and arguments of `elements`.
+    pub(super) fn with_room(script: Script, elements: usize) -> Self {
+        let keys = Vec::with_capacity(elements * script.keys_each());
+        let arguments = Vec::with_capacity(FIXED_ARGUMENTS + elements * ARGUMENTS_EACH);
+        Self { script, keys, arguments, buffer: BytesMut::with_capacity(BUFFER_BYTES) }
     }
 
     /// Adds a key that consists of these parts.
