@@ -61,6 +61,13 @@ impl Remembered {
         mem::take(&mut self.operations)
     }
 
+    /// Removes the writes from number `first` on.
+    fn split_off(&mut self, first: usize) -> VecDeque<Acknowledged> {
+        let removed = self.operations.split_off(first);
+        self.bytes -= removed.iter().map(|(_, operation)| operation.bytes()).sum::<usize>();
+        removed
+    }
+
     fn push(&mut self, write: Acknowledged) {
         self.bytes += write.1.bytes();
         self.operations.push_back(write);
@@ -115,13 +122,16 @@ impl ResendBuffer {
     pub(crate) fn take(&self, wanted: impl Fn(&Operation) -> bool) -> Vec<Acknowledged> {
         let mut remembered = self.remembered.lock();
         // Usually none is wanted, and a replay asks between two pages: nothing is copied then.
-        if !remembered.operations.iter().any(|(_, operation)| wanted(operation)) {
-            return Vec::new();
+        let first = remembered.operations.iter().position(|(_, operation)| wanted(operation));
+        let Some(first) = first else { return Vec::new() };
+        let mut taken = Vec::new();
+        for write in remembered.split_off(first) {
+            if wanted(&write.1) {
+                taken.push(write);
+            } else {
+                remembered.push(write);
+            }
         }
-        let all = remembered.take_all();
-        let (taken, left): (Vec<_>, Vec<_>) =
-            all.into_iter().partition(|(_, operation)| wanted(operation));
-        left.into_iter().for_each(|write| remembered.push(write));
         taken
     }
 
@@ -210,6 +220,7 @@ mod tests {
         buffer.put_back(b.into_iter());
         let all = ["b", "a", "c"].map(|name| (now, operation(name, now)));
         assert_eq!(buffer.take(|_| true), all);
+        assert_eq!(buffer.remembered.lock().bytes, 0);
     }
 
     #[test]
