@@ -1,10 +1,5 @@
 //! The budget of memory for a POST: allocations cost more of a request's time than anything that
-//! it computes. A binary of its own, because its allocator counts for the whole process.
-#![allow(clippy::unwrap_used, reason = "a test says what failed by failing")]
-
-#[path = "support/servers/mod.rs"]
-#[allow(dead_code, reason = "other tests and the benchmarks use the rest of it")]
-mod servers;
+//! it computes. The allocator counts for the whole process, so each store has a binary.
 
 use std::{
     alloc::System,
@@ -26,11 +21,6 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use self::servers::{
-    process::{Process, on_free_port},
-    redis::{redis_command, start_redis},
-};
-
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
@@ -45,14 +35,10 @@ const ROUNDS: usize = 10;
 const WARM_UP_ROUNDS: usize = 10;
 
 /// The budget of a POST.
-struct Budget {
-    allocations: usize,
-    bytes: usize,
+pub(crate) struct Budget {
+    pub(crate) allocations: usize,
+    pub(crate) bytes: usize,
 }
-
-const ON_EMBEDDED_STORE: Budget = Budget { allocations: 22, bytes: 8 << 10 };
-/// With the arguments of the script and its reply.
-const ON_REDIS: Budget = Budget { allocations: 18, bytes: 10 << 10 };
 
 /// The parts of a body before and after the number that makes each body different.
 struct Template {
@@ -125,7 +111,7 @@ impl Client {
 }
 
 /// Runs a service in this process, and measures its POSTs.
-fn check(budget: &Budget, redis_url: Option<&str>) {
+pub(crate) fn check(budget: &Budget, redis_url: Option<&str>) {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("config.toml");
     let data_dir = dir.path().join("data");
@@ -176,21 +162,4 @@ fn check(budget: &Budget, redis_url: Option<&str>) {
     }
     drop(runtime);
     traces.end();
-}
-
-#[test]
-fn a_post_to_the_embedded_store_stays_within_its_budget() {
-    check(&ON_EMBEDDED_STORE, None);
-}
-
-#[test]
-fn a_post_to_redis_stays_within_its_budget() {
-    let dir = TempDir::new().unwrap();
-    let options = ["--dir".to_owned(), dir.path().display().to_string()];
-    let start = |port| {
-        let process = Process::spawn(&mut redis_command(port, &options), dir.path())?;
-        Ok((port, start_redis(process)?))
-    };
-    let (port, _redis) = on_free_port(start).unwrap();
-    check(&ON_REDIS, Some(&format!("redis://127.0.0.1:{port}")));
 }
