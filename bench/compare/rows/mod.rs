@@ -80,7 +80,7 @@ const GROUPS: [Group; 13] = [
     },
     Group {
         name: "bare",
-        about: "POST and GET of a bare server on Redis against the HTTP ceiling, and the service's",
+        about: "POST and GET of a bare server on Redis against the ceiling, and of the service",
         stores: &[Redis],
         seconds: 140,
         run: bare::run,

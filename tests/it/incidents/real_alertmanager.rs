@@ -47,8 +47,8 @@ async fn some_deliveries(service: &Service) {
 #[tokio::test]
 async fn a_week_of_a_real_alertmanager_counts_its_incidents() {
     let service = Service::embedded().await;
-    // On a busy machine Alertmanager takes some time over the alerts of one call. If it delivered an
-    // alert before it has one that began earlier, both would count, by the rules.
+    // On a busy machine Alertmanager takes some time over the alerts of one call. If it delivered
+    // one before it has another that began earlier, both would count, by the rules.
     let route = json!({
         "group_by": ["alertname"], "group_wait": "1s", "group_interval": "2s",
         "repeat_interval": "1s",
