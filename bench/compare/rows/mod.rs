@@ -22,6 +22,7 @@ use crate::{
         Store::{self, Embedded, Redis},
     },
     stats::Samples,
+    workload::Anomaly,
     wrk::{Load, Requests},
 };
 
@@ -194,6 +195,19 @@ fn storm(
     };
     let contestants = servers.into_iter().map(contestant).collect();
     bench.take_turns(bench.settings.window, contestants)
+}
+
+/// Fails if one of `services` is degraded, or has counted fewer occurrences than it acknowledged in
+/// its storm of posts.
+fn must_have_counted(
+    services: &[Service],
+    anomalies: &[Anomaly],
+    posts: &[Vec<Load>],
+) -> Outcome<()> {
+    for (service, loads) in services.iter().zip(posts) {
+        service.must_have_counted(anomalies, loads.iter().map(|load| load.requests).sum())?;
+    }
+    Ok(())
 }
 
 /// Restarts the service several times, and returns the times until it is ready.

@@ -1,7 +1,7 @@
 //! `POST /anomalies` with one occurrence a request, the storm for which the service is built:
 //! plain, with an id and a time in each body, and about anomalies with a history.
 
-use super::{ANOMALIES, beside_ceiling, per_second, row, services, storm};
+use super::{ANOMALIES, beside_ceiling, must_have_counted, per_second, row, services, storm};
 use crate::{
     Outcome,
     bench::Bench,
@@ -94,9 +94,7 @@ fn measure<'a>(
     let ceiling = Ceiling::start()?;
     let mut loads = storm(bench, requests, beside_ceiling(&ceiling, stores, services))?;
     let of_ceiling = loads.remove(0);
-    for (service, loads) in services.iter().zip(&loads) {
-        service.must_have_counted(anomalies, loads.iter().map(|load| load.requests).sum())?;
-    }
+    must_have_counted(services, anomalies, &loads)?;
     Ok(Measured { stores, of_ceiling, of_services: loads })
 }
 
