@@ -23,6 +23,12 @@ local function elements(keys_each, fixed_arguments, arguments_each)
   return count
 end
 
+-- Returns the time of the newest event, nil if there is none. REV takes it from the end of the
+-- timeline, where Redis would look for the rank -1 from its beginning.
+local function newest_time(timeline)
+  return call('ZRANGE', timeline, '0', '0', 'REV', 'WITHSCORES')[2]
+end
+
 -- Returns the text of an error about the data of one anomaly: a key of a foreign type, a text that
 -- is not a number, or an error of Lua itself. Returns nil if the error is about the server: no
 -- anomaly is at fault then, and the next one would fail too.

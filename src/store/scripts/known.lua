@@ -38,11 +38,6 @@ local function read_texts(count)
   return texts
 end
 
--- Returns the time of the newest event.
-local function newest_time(timeline)
-  return call('ZRANGE', timeline, '-1', '-1', 'WITHSCORES')[2]
-end
-
 -- Returns the length of an anomaly's timeline, and what follows its counts and times in the form of
 -- `encode_stats` in library.lua, '' if nothing does; nil if it has to be read in full. `t` and `k`
 -- are the indices of its first text and of its timeline. A mark comes with the newest event if one

@@ -240,7 +240,7 @@ end
 
 -- Returns the time of the newest event.
 local function newest_event(k, stats)
-  local newest = call('ZRANGE', KEYS[k], '-1', '-1', 'WITHSCORES')[2]
+  local newest = newest_time(KEYS[k])
   if stats.rollup and not (newest and tonumber(newest) > stats.rollup.edge_at) then
     return stats.rollup.edge
   end

@@ -28,7 +28,7 @@ local function read(k, texts, i)
   if not (oldest or rollup) and not is_known(k) then
     return 'unknown'
   end
-  local newest = oldest and tonumber(call('ZRANGE', timeline, '-1', '-1', 'WITHSCORES')[2])
+  local newest = oldest and tonumber(newest_time(timeline))
   local length = oldest and call('ZCARD', timeline)
   local counts = {}
   for j = 1, #starts do
