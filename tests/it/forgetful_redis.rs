@@ -148,6 +148,55 @@ async fn a_count_that_fell_is_reported_and_what_is_remembered_is_sent_again() {
     assert_eq!(lines, 1, "an incident is one line");
 }
 
+/// Posts three occurrences of an anomaly, which has `before`.
+async fn post_three(service: &Service, name: &str, status: u16, before: u64) {
+    for count in before + 1..=before + 3 {
+        let answer = service.post("/anomalies", &json!({"alert_name": name})).await;
+        assert_eq!(answer.status, status);
+        assert_eq!(answer.body["count_1h"], count);
+    }
+}
+
+async fn becomes(service: &Service, name: &str, expected: u64) {
+    let path = format!("/anomalies/{}/frequency", key_of(name));
+    eventually(&format!("{name} is counted {expected} times"), || async {
+        let body = service.get(&path).await.body;
+        (body["degraded"] == false && body["count_1h"] == expected).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn each_loss_within_a_minute_is_mended() {
+    let redis = RedisServer::start();
+    let service = Service::on_redis(&redis).await;
+    let other = redis.client().await;
+    for name in ["First", "Second", "Third"] {
+        post_three(&service, name, 200, 0).await;
+        other.run(&["FLUSHALL"]).await;
+        becomes(&service, name, 3).await;
+    }
+    for name in ["First", "Second"] {
+        becomes(&service, name, 3).await;
+    }
+    assert_eq!(metric(&service, "anomaly_counter_store_lost_writes_total").await, 3.0);
+}
+
+/// Its identity stays, and the writes that waited raise the count to what it was.
+#[tokio::test]
+async fn a_redis_that_is_emptied_in_an_outage_gets_back_what_it_had_acknowledged() {
+    let redis = RedisServer::start();
+    let service = Service::on_redis(&redis).await;
+    let other = redis.client().await;
+    post_three(&service, "HighCPU", 200, 0).await;
+    other.run(&["ACL", "SETUSER", "default", "-zadd"]).await;
+    post_three(&service, "HighCPU", 202, 3).await;
+    other.run(&["FLUSHALL"]).await;
+    other.run(&["ACL", "SETUSER", "default", "+@all"]).await;
+    becomes(&service, "HighCPU", 6).await;
+    assert_eq!(metric(&service, "anomaly_counter_store_lost_writes_total").await, 1.0);
+}
+
 /// The write itself is at fault, and the disk is too full for a dead letter.
 #[tokio::test]
 async fn writes_that_can_neither_be_sent_again_nor_become_dead_letters_are_kept_and_sent_later() {

@@ -113,7 +113,7 @@ impl Fallback {
             memory,
             waiting,
             filled: Notify::new(),
-            lost_writes: LostWrites::default(),
+            lost_writes: LostWrites::new(degraded.remember_seconds),
             expired_in_hour,
         })
     }
@@ -299,8 +299,8 @@ impl Fallback {
         let mut falls = Vec::new();
         let mut memory = self.memory.lock();
         for (occurrence, result) in occurrences.zip(results) {
-            let Ok(Recorded { stats, .. }) = result else { continue };
-            let fall = memory.update_recorded(occurrence, times, stats);
+            let Ok(recorded) = result else { continue };
+            let fall = memory.update_recorded(occurrence, times, recorded);
             falls.extend(fall.map(|fall| (occurrence.key, fall)));
         }
         drop(memory);
@@ -350,10 +350,10 @@ impl Fallback {
         }
     }
 
-    /// Reports lost writes and, once an hour, drops dead letters that are too old. Must be called
-    /// about once a second.
+    /// Reports lost writes and has them sent again, and once an hour drops dead letters that are too
+    /// old. Must be called about once a second.
     pub(crate) async fn maintain(&self, moment: Moment) {
-        self.lost_writes.report(moment.now);
+        self.lost_writes.maintain(moment.now);
         self.spool.maintain();
         let hour = moment.horizon.as_micros() / 3_600_000_000;
         if self.expired_in_hour.swap(hour, Ordering::Relaxed) != hour
@@ -425,9 +425,7 @@ impl Fallback {
 
     /// Updates the last known mark of an anomaly, which was just set or removed.
     pub(crate) fn update_fix(&self, key: AnomalyKey, times: CallTimes, fix: Option<&PermanentFix>) {
-        let mut memory = self.memory.lock();
-        memory.catalogue.note_mark(key, fix.map(|fix| fix.marked_at));
-        memory.stale.update_fix(key, times, fix);
+        self.memory.lock().update_fix(key, times, fix);
     }
 
     /// Returns the number of waiting operations.

@@ -13,17 +13,18 @@ use super::{
     pending::Pending,
     reported::Reported,
     stale_cache::StaleCache,
-    stale_entry::{CallTimes, Fall, Seen, is_mark_of},
+    stale_entry::{CallTimes, Fall, SKEW_SECONDS, Seen, is_mark_of},
     waiting::{Amounts, Summary},
 };
 use crate::{
     catalogue::{Catalogue, Noted, NotedFiring},
     domain::{
         AnomalyKey, AnomalyStats, ExtraCount, ExtraWindow, KnownDetails, KnownMark, KnownStats,
-        Occurrence, Operation, PermanentFix, RepairHistory, RuleRef, Signature, Timestamp,
+        Occurrence, Operation, PermanentFix, RETENTION, RepairHistory, RuleRef, Signature,
+        Timestamp,
     },
     spool::SpoolWrite,
-    store::{AnomalyDetails, StoredRow},
+    store::{AnomalyDetails, RecordOutcome, Recorded, StoredRow},
 };
 
 #[derive(Debug)]
@@ -245,15 +246,19 @@ impl Memory {
         &mut self,
         occurrence: &Occurrence,
         times: CallTimes,
-        stats: &AnomalyStats,
+        Recorded { outcome, stats, .. }: &Recorded,
     ) -> Option<Fall> {
         let key = occurrence.key;
+        let may_have_left = RETENTION.start(times.arrived_at).plus_seconds(SKEW_SECONDS);
+        let is_added = *outcome == RecordOutcome::Counted && occurrence.at >= may_have_left;
+        let added = u64::from(is_added);
         if self.pending.is_uncertain(key) {
             self.applied.insert(key, (times, stats.clone()));
-            return None;
+            // Later ones raise the count again: only the first reply shows what the store has lost.
+            return self.stale.compare(key, times, stats, added);
         }
         self.note_recorded(occurrence, times, stats);
-        self.stale.update_stats(key, times, stats)
+        self.stale.update_recorded(key, times, stats, added)
     }
 
     fn note_recorded(&self, occurrence: &Occurrence, times: CallTimes, stats: &AnomalyStats) {
@@ -319,6 +324,21 @@ impl Memory {
             signature_json.as_deref().and_then(Signature::from_stored)
         });
         self.stale.update_stats(key, times, stats)
+    }
+
+    /// Updates the mark of an anomaly, which was just set or removed.
+    pub(super) fn update_fix(
+        &mut self,
+        key: AnomalyKey,
+        times: CallTimes,
+        fix: Option<&PermanentFix>,
+    ) {
+        let fixed_at = fix.map(|fix| fix.marked_at);
+        if let Some((_, stats)) = self.applied.get_mut(&key) {
+            stats.fixed_at = fixed_at;
+        }
+        self.catalogue.note_mark(key, fixed_at);
+        self.stale.update_fix(key, times, fix);
     }
 
     /// Updates the last known details of an anomaly, as [`Memory::update_stats`] does.

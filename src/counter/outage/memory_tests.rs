@@ -7,10 +7,11 @@ use super::{
 use crate::{
     catalogue::{Noted, NotedFiring},
     domain::{
-        Action, Actor, AnomalyKey, AnomalyStats, EventId, Occurrence, Operation, RepairAttempt,
-        RepairHistory, Timestamp, WindowCounts,
+        Action, Actor, AnomalyKey, AnomalyStats, EventId, KnownMark, Occurrence, Operation,
+        PermanentFix, RepairAttempt, RepairHistory, Timestamp, WindowCounts,
     },
     spool::SpoolWrite,
+    store::{RecordOutcome, Recorded},
 };
 
 const KEY: AnomalyKey = AnomalyKey::from_bits(7);
@@ -27,6 +28,17 @@ fn stats(count: u64) -> AnomalyStats {
     let counts = WindowCounts { hour: count, day: count, week: count, month: count };
     let (first_seen, last_seen) = (Some(at(0)), Some(at(0)));
     AnomalyStats { counts, first_seen, last_seen, ..AnomalyStats::default() }
+}
+
+fn recorded(count: u64) -> Recorded {
+    Recorded {
+        outcome: RecordOutcome::Counted,
+        now: at(2),
+        previous_count_24h: count - 1,
+        previous_last_seen: None,
+        stats: stats(count),
+        newest: Vec::new(),
+    }
 }
 
 fn write(id: EventId, maybe_sent: bool) -> SpoolWrite {
@@ -144,10 +156,46 @@ fn a_write_on_a_later_page_that_was_sent_before_counts_once() {
     // The first operation is applied, and the reply includes the second too, which was applied
     // before.
     let Operation::Occurrence(occurrence) = &first.operation else { unreachable!() };
-    memory.update_recorded(occurrence, times(2, 3), &stats(2));
+    memory.update_recorded(occurrence, times(2, 3), &recorded(2));
     assert_eq!(count(&mut memory), 3);
     memory.remove(&first.operation);
     assert_eq!(count(&mut memory), 3);
     memory.remove(&second.operation);
     assert_eq!(count(&mut memory), 3);
+}
+
+/// The store was emptied in an outage, and the writes that waited fill it up to where it was.
+#[test]
+fn the_first_reply_of_a_replay_shows_what_the_store_has_lost() {
+    let mut memory = memory();
+    memory.stale.update_stats(KEY, times(0, 1), &stats(3));
+    let waiting = [(); 3].map(|()| write(EventId::unique(), true));
+    for write in &waiting {
+        memory.reserve(at(1), write);
+    }
+    let falls = [1, 2, 3].map(|count| {
+        let Operation::Occurrence(occurrence) = &waiting[0].operation else { unreachable!() };
+        memory.update_recorded(occurrence, times(2, 3), &recorded(count))
+    });
+    assert_eq!(
+        falls.map(|fall| fall.map(|fall| (fall.expected, fall.to))),
+        [Some((4, 1)), None, None]
+    );
+    assert!(waiting.iter().all(|write| memory.remove(&write.operation).is_none()), "once");
+}
+
+#[test]
+fn a_mark_that_is_applied_after_an_occurrence_is_in_the_list_at_once() {
+    let mut memory = memory();
+    let waiting = [(); 2].map(|()| write(EventId::unique(), true));
+    for write in &waiting {
+        memory.reserve(at(1), write);
+    }
+    let Operation::Occurrence(occurrence) = &waiting[0].operation else { unreachable!() };
+    memory.update_recorded(occurrence, times(2, 3), &recorded(1));
+    let fix = PermanentFix { description: None, fixed_by: None, marked_at: at(2) };
+    memory.update_fix(KEY, times(2, 3), Some(&fix));
+    assert!(waiting.iter().all(|write| memory.remove(&write.operation).is_none()));
+    let (_, known) = memory.catalogue.known(KEY, at(4)).unwrap();
+    assert_eq!(known.mark, KnownMark::SetAt(at(2)));
 }

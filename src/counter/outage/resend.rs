@@ -88,7 +88,7 @@ impl Resender {
             max_held_bytes: config.remember_bytes,
             resets,
             resets_seen,
-            lost_writes: fallback.map(|fallback| fallback.lost_writes().incidents()),
+            lost_writes: fallback.map(|fallback| fallback.lost_writes().losses()),
             identities: BTreeMap::new(),
             held: BTreeMap::new(),
             held_at: Instant::now(),

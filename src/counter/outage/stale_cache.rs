@@ -37,7 +37,30 @@ impl StaleCache {
         times: CallTimes,
         stats: &AnomalyStats,
     ) -> Option<Fall> {
-        self.change(key, times, |entry| entry.update_stats(times, stats))
+        self.update_recorded(key, times, stats, 0)
+    }
+
+    /// Updates the stats of an anomaly, which this call has raised by `added`. Returns the fall of
+    /// its count, if it fell.
+    pub(crate) fn update_recorded(
+        &mut self,
+        key: AnomalyKey,
+        times: CallTimes,
+        stats: &AnomalyStats,
+        added: u64,
+    ) -> Option<Fall> {
+        self.change(key, times, |entry| entry.update_stats(times, stats, added))
+    }
+
+    /// Compares stats that are not adopted yet with the known ones, as `update_recorded` does.
+    pub(crate) fn compare(
+        &mut self,
+        key: AnomalyKey,
+        times: CallTimes,
+        stats: &AnomalyStats,
+        added: u64,
+    ) -> Option<Fall> {
+        self.entries.peek_mut(&key)?.compare(times, stats, added)
     }
 
     /// Updates the stats and the details of an anomaly. Returns the fall of its count, if it fell.
@@ -148,16 +171,28 @@ mod tests {
         StaleCache::new(64 << 10)
     }
 
+    fn fell(expected: u64, to: u64, seen: i64) -> Option<Fall> {
+        Some(Fall { expected, to, seen_at: at(seen) })
+    }
+
     #[test]
     fn a_count_that_is_lower_than_an_earlier_reply_fell() {
         let mut cache = cache();
         assert_eq!(cache.update_stats(KEY, times(0, 1), &stats(7, at(0))), None);
         assert_eq!(cache.update_stats(KEY, times(2, 3), &stats(8, at(0))), None);
-        let fall = Some(Fall { from: 8, to: 1 });
-        assert_eq!(cache.update_stats(KEY, times(4, 5), &stats(1, at(0))), fall);
+        assert_eq!(cache.update_stats(KEY, times(4, 5), &stats(1, at(0))), fell(8, 1, 3));
         assert_eq!(cache.update_stats(KEY, times(6, 7), &stats(2, at(0))), None, "once");
-        let fall = Some(Fall { from: 2, to: 0 });
-        assert_eq!(cache.note_unknown(KEY, times(8, 9)), fall, "unknown all at once");
+        assert_eq!(cache.note_unknown(KEY, times(8, 9)), fell(2, 0, 7), "unknown all at once");
+    }
+
+    #[test]
+    fn what_a_call_has_added_must_be_in_its_reply() {
+        let mut cache = cache();
+        assert_eq!(cache.update_recorded(KEY, times(0, 1), &stats(2, at(0)), 1), None);
+        assert_eq!(cache.update_recorded(KEY, times(2, 3), &stats(3, at(0)), 1), None);
+        assert_eq!(cache.update_recorded(KEY, times(4, 5), &stats(3, at(0)), 1), fell(4, 3, 3));
+        assert_eq!(cache.compare(KEY, times(6, 7), &stats(1, at(0)), 1), fell(4, 1, 5));
+        assert_eq!(cache.update_recorded(KEY, times(6, 7), &stats(4, at(0)), 1), None, "once");
     }
 
     #[test]
@@ -166,8 +201,7 @@ mod tests {
         cache.update_stats(KEY, times(0, 2), &stats(7, at(0)));
         assert_eq!(cache.update_stats(KEY, times(1, 3), &stats(6, at(0))), None);
         // The reply that did not overlap still bounds the next one.
-        let fall = Some(Fall { from: 7, to: 6 });
-        assert_eq!(cache.update_stats(KEY, times(3, 4), &stats(6, at(0))), fall);
+        assert_eq!(cache.update_stats(KEY, times(3, 4), &stats(6, at(0))), fell(7, 6, 2));
     }
 
     #[test]
@@ -179,8 +213,7 @@ mod tests {
         let seen = cache.get(KEY).unwrap().stats(at(3));
         assert_eq!(seen.as_of, at(2));
         assert_eq!(seen.value.counts.month, 6);
-        let fall = Some(Fall { from: 6, to: 5 });
-        assert_eq!(cache.update_stats(KEY, times(4, 5), &stats(5, at(0))), fall);
+        assert_eq!(cache.update_stats(KEY, times(4, 5), &stats(5, at(0))), fell(6, 5, 3));
     }
 
     #[test]

@@ -61,11 +61,15 @@ struct Floor {
     arrived_at: Timestamp,
 }
 
-/// A 30-day count that fell although none of its events had expired.
+/// A 30-day count that is lower than an earlier one and what was added to that, although no event
+/// has expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fall {
-    pub(crate) from: u64,
+    /// What it must be at least.
+    pub(crate) expected: u64,
     pub(crate) to: u64,
+    /// The time of the reply with the earlier count.
+    pub(crate) seen_at: Timestamp,
 }
 
 /// The beginning of a call to the store, and the arrival of its reply.
@@ -160,8 +164,14 @@ impl StaleEntry {
         is_later
     }
 
-    /// Updates the stats. Returns the fall of the count, if it fell.
-    pub(super) fn update_stats(&mut self, times: CallTimes, stats: &AnomalyStats) -> Option<Fall> {
+    /// Updates the stats, which this call has raised by `added`. Returns the fall of the count, if
+    /// it fell.
+    pub(super) fn update_stats(
+        &mut self,
+        times: CallTimes,
+        stats: &AnomalyStats,
+        added: u64,
+    ) -> Option<Fall> {
         self.arrive(times);
         let as_of = times.began_at;
         let Some(mut known_at) = self.stats.as_ref().map(|stats| stats.as_of) else {
@@ -176,7 +186,7 @@ impl StaleEntry {
         if known_at <= as_of {
             self.set_stats(as_of, stats.clone());
         }
-        self.compare(times, stats)
+        self.compare(times, stats, added)
     }
 
     fn set_stats(&mut self, as_of: Timestamp, mut stats: AnomalyStats) {
@@ -198,7 +208,7 @@ impl StaleEntry {
         let seen = self.details.get_or_insert_default();
         seen.signature_json.clone_from(&details.signature_json);
         seen.known_since = details.known_since;
-        self.update_stats(times, &details.stats)
+        self.update_stats(times, &details.stats, 0)
     }
 
     /// Updates the repairs. `are_in_stats` says that none of them also waits.
@@ -258,7 +268,7 @@ impl StaleEntry {
     /// and whether the call began after the last reply, so that the whole entry is obsolete.
     pub(super) fn note_unknown(&mut self, times: CallTimes) -> (Option<Fall>, bool) {
         let is_later = self.arrive(times);
-        (self.compare(times, &AnomalyStats::default()), is_later)
+        (self.compare(times, &AnomalyStats::default(), 0), is_later)
     }
 
     /// Forgets details that newer stats have shown to be out of date.
@@ -272,8 +282,14 @@ impl StaleEntry {
         });
     }
 
-    /// Compares the count of a reply with earlier ones, and remembers it for later ones.
-    fn compare(&mut self, times: CallTimes, stats: &AnomalyStats) -> Option<Fall> {
+    /// Compares the count of a reply with earlier ones, and remembers it for later ones. This
+    /// call has raised it by `added`.
+    pub(super) fn compare(
+        &mut self,
+        times: CallTimes,
+        stats: &AnomalyStats,
+        added: u64,
+    ) -> Option<Fall> {
         let CallTimes { began_at, arrived_at } = times;
         let Some(floor) = self.floor else {
             self.floor = Floor::of(arrived_at, stats);
@@ -288,8 +304,9 @@ impl StaleEntry {
         // Calls are executed in batches, with the time of the latest call.
         let may_have_left = RETENTION.start(arrived_at).plus_seconds(SKEW_SECONDS);
         let are_inside = floor.first_seen >= may_have_left;
-        let (from, to) = (floor.count, stats.counts.month);
-        (are_inside && !stats.is_approximate && to < from).then_some(Fall { from, to })
+        let (expected, to) = (floor.count + added, stats.counts.month);
+        let fall = Fall { expected, to, seen_at: floor.arrived_at };
+        (are_inside && !stats.is_approximate && to < expected).then_some(fall)
     }
 }
 
