@@ -9,7 +9,7 @@ use reqwest::{Method, Response, StatusCode};
 use super::{
     Failure,
     local::{Local, TOKEN_VARIABLE},
-    stdout::outln,
+    streams::outln,
 };
 use crate::{
     config::Config,
@@ -17,7 +17,7 @@ use crate::{
     http::{DeadLetterBody, RetriedBody},
     logging,
     printable::Printable,
-    spool::{DeadLetter, Spool, SpoolError, SpoolOpenError},
+    spool::{DeadLetter, SPOOL_FILE_NAME, Spool, SpoolError, SpoolOpenError},
 };
 
 /// Long, because no other call waits for the disk.
@@ -54,6 +54,7 @@ pub(super) enum SpoolCommand {
 }
 
 pub(super) async fn run(command: SpoolCommand, config: &Config) -> Result<(), Failure> {
+    must_exist(config)?;
     // Opening may rename a damaged file, which is logged.
     logging::start(&config.log);
     let ignore_waiting = |_: &crate::spool::Spooled| {};
@@ -63,6 +64,27 @@ pub(super) async fn run(command: SpoolCommand, config: &Config) -> Result<(), Fa
         Err(SpoolOpenError::InUse { .. }) => through_service(command, config).await,
         Err(fault) => Err(fault.into()),
     }
+}
+
+/// Fails if there is no spool, which is probably a wrong configuration: nothing may be dead there.
+fn must_exist(config: &Config) -> Result<(), Failure> {
+    let file = config.data_dir.join(SPOOL_FILE_NAME);
+    if config.redis.url.is_none() {
+        return Err(
+            "`redis.url` is not set here, and writes only wait with Redis: run the command \
+                    with the configuration of the service (--config FILE, or its environment)"
+                .into(),
+        );
+    }
+    if !file.exists() {
+        let file = file.display();
+        return Err(format!(
+            "the file {file} does not exist: check `data_dir`, and run the command where the \
+             service runs, with its configuration. The service creates the file when it starts"
+        )
+        .into());
+    }
+    Ok(())
 }
 
 async fn on_file(command: SpoolCommand, spool: &Spool) -> Result<(), Failure> {

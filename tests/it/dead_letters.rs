@@ -2,6 +2,7 @@
 //! service running and stopped.
 
 use serde_json::json;
+use tempfile::TempDir;
 
 use crate::{
     readme::commands,
@@ -18,6 +19,7 @@ fn spool(service: &Service, arguments: &[&str]) -> Ended {
     Ended::of(
         anomaly_counter(&["spool"])
             .args(arguments)
+            .env("ANOMALY_COUNTER__REDIS__URL", "redis://127.0.0.1:1")
             .env("ANOMALY_COUNTER__DATA_DIR", service.data_dir())
             .env("ANOMALY_COUNTER__LISTEN", service.address()),
     )
@@ -28,6 +30,23 @@ fn listed(service: &Service) -> Vec<String> {
     let printed = spool(service, &["list"]).succeeded().stdout;
     let numbered = printed.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit()));
     numbered.map(|line| line.split(' ').next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_folder_without_a_spool_is_an_error_and_stays_as_it_is() {
+    let dir = TempDir::new().unwrap();
+    for arguments in [&["list"][..], &["retry", "--all"], &["drop", "1"]] {
+        let run = |environment: &[(&str, &str)]| {
+            let mut command = anomaly_counter(&["spool"]);
+            command.args(arguments).current_dir(dir.path()).envs(environment.iter().copied());
+            Ended::of(&mut command).failed().stderr
+        };
+        let embedded = run(&[]);
+        assert!(embedded.contains("`redis.url` is not set here"), "{embedded}");
+        let elsewhere = run(&[("ANOMALY_COUNTER__REDIS__URL", "redis://127.0.0.1:1")]);
+        assert!(elsewhere.contains("data/spool.redb does not exist"), "{elsewhere}");
+    }
+    assert_eq!(dir.path().read_dir().unwrap().count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
