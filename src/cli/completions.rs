@@ -4,7 +4,7 @@ use std::io;
 
 use clap::ValueEnum;
 
-use super::stdout;
+use super::streams;
 
 pub(super) const EXAMPLES: &str = "\
 The Debian package installs them. Without it:
@@ -29,5 +29,5 @@ pub(super) fn print(shell: Shell, command: &mut clap::Command) -> io::Result<()>
     };
     let mut script = Vec::new();
     clap_complete::generate(shell, command, env!("CARGO_PKG_NAME"), &mut script);
-    stdout::write(&script)
+    streams::write(&script)
 }

@@ -5,7 +5,7 @@ use std::io::{self, Read as _};
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::{Failure, stdout::outln};
+use super::{Failure, streams::outln};
 use crate::{
     config::Config,
     domain::{Explanation, Field, KeyMapping, PostedTo},

@@ -7,7 +7,7 @@ mod local;
 mod recover;
 mod rules;
 mod spool;
-mod stdout;
+mod streams;
 mod token;
 
 use std::{future::Future, io, path::PathBuf, pin::pin, process::ExitCode, time::Duration};
@@ -23,7 +23,7 @@ use self::{
     local::Local,
     rules::RulesCommand,
     spool::{SPOOL_TOKEN, SpoolCommand},
-    stdout::outln,
+    streams::{errln, outln},
     token::TokenCommand,
 };
 use crate::{
@@ -114,7 +114,7 @@ pub fn run() -> ExitCode {
             load().and_then(|loaded| check_config(&loaded, connect))
         }
         Some(Command::DefaultConfig) => {
-            stdout::print(DEFAULTS);
+            streams::print(DEFAULTS);
             Ok(())
         }
         Some(Command::Healthcheck) => load().and_then(|loaded| healthcheck(&loaded.config)),
@@ -134,7 +134,7 @@ pub fn run() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("anomaly-counter: {}", Printable(error));
+            errln!("anomaly-counter: {}", Printable(error));
             ExitCode::FAILURE
         }
     }
@@ -169,10 +169,10 @@ fn serve(config: &Config) -> Result<(), Failure> {
 /// Prints the configuration, and fails if the service could not start with it. The report about
 /// Redis is a comment, so that the output is a valid configuration file.
 fn check_config(loaded: &LoadedConfig, connect: bool) -> Result<(), Failure> {
-    stdout::print(&loaded.to_string());
+    streams::print(&loaded.to_string());
     logging::start(&loaded.config.log);
     let (prepared, traces) = Prepared::new(&loaded.config)?;
-    stdout::print(&rules::listed(prepared.rules().in_force().set()));
+    streams::print(&rules::listed(prepared.rules().in_force().set()));
     prepared.try_store(&loaded.config)?;
     if connect {
         match Runtime::new()?.block_on(prepared.examine_redis()) {

@@ -2,7 +2,7 @@
 
 use tokio::{runtime::Runtime, signal};
 
-use super::{Failure, SIGXFSZ, stdout};
+use super::{Failure, SIGXFSZ, streams};
 use crate::{config::Config, counter::SystemClock, logging, store};
 
 /// The end of its help.
@@ -25,6 +25,6 @@ pub(super) fn run(config: &Config) -> Result<(), Failure> {
     let _entered = runtime.enter();
     let _listening = signal::unix::signal(SIGXFSZ)?;
     let recovery = store::recover(&config.data_dir, config.recording(), SystemClock.now())?;
-    stdout::print(&recovery.to_string());
+    streams::print(&recovery.to_string());
     Ok(())
 }

@@ -11,7 +11,7 @@ use clap::Subcommand;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Failure, key::posted_fields, stdout::outln};
+use super::{Failure, key::posted_fields, streams::outln};
 use crate::{
     config::Config,
     counter::SystemClock,

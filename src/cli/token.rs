@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::stdout::outln;
+use super::streams::{errln, outln};
 use crate::{
     auth::{NewToken, Scope, TokenDigest},
     counter::SystemClock,
@@ -32,20 +32,20 @@ pub(super) fn run(command: &TokenCommand) {
     let token = NewToken::generate();
     let mut names: Vec<String> = scopes.iter().map(|scope| format!("\"{scope}\"")).collect();
     names.dedup();
-    eprintln!("The token, which is shown only once:\n");
+    errln!("The token, which is shown only once:\n");
     outln!("{}", token.reveal());
-    eprintln!(
+    errln!(
         "\nIts entry for the file `auth.file` (SIGHUP reloads it). In the service's configuration,\
          \nit begins with [[auth.tokens]] instead:\n"
     );
-    eprintln!("[[tokens]]");
+    errln!("[[tokens]]");
     // Rust's escapes of such a text are TOML's.
-    eprintln!("name = {name:?}");
-    eprintln!("sha256 = \"{}\"", TokenDigest::of(token.reveal()));
-    eprintln!("scopes = [{}]", names.join(", "));
+    errln!("name = {name:?}");
+    errln!("sha256 = \"{}\"", TokenDigest::of(token.reveal()));
+    errln!("scopes = [{}]", names.join(", "));
     if let Some(days) = expires_in_days {
         let expires_at = SystemClock.now().plus_seconds(i64::from(*days) * SECONDS_PER_DAY);
-        eprintln!("expires_at = \"{expires_at}\"");
+        errln!("expires_at = \"{expires_at}\"");
     }
 }
 

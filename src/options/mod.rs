@@ -7,7 +7,10 @@ mod period;
 
 use std::{fmt::Write as _, fs, io, path::Path};
 
-use config::{ConfigBuilder, ConfigError, File, FileFormat, Value, builder::DefaultState};
+use config::{
+    ConfigBuilder, ConfigError, File, FileFormat, Format as _, Map, Source, Value,
+    builder::DefaultState,
+};
 use serde::de::DeserializeOwned;
 
 use self::deserializer::ValueDeserializer;
@@ -57,13 +60,32 @@ pub fn with_file(
     sources: ConfigBuilder<DefaultState>,
     file: &Path,
 ) -> Result<ConfigBuilder<DefaultState>, OptionError> {
-    // The `config` crate takes a folder, or a file without permission, for a missing one.
-    let readable = fs::read(file).and_then(|bytes| {
+    let text = fs::read(file).and_then(|bytes| {
         let not_text = |_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8");
-        String::from_utf8(bytes).map(drop).map_err(not_text)
+        String::from_utf8(bytes).map_err(not_text)
     });
-    readable.map_err(|error| OptionError::unreadable(file, &error))?;
-    Ok(sources.add_source(File::from(file).format(FileFormat::Toml)))
+    let text = text.map_err(|error| OptionError::unreadable(file, &error))?;
+    Ok(sources.add_source(TomlFile { path: file.display().to_string(), text }))
+}
+
+/// The text of a file. The `config` crate's own source takes a folder, a file without permission or
+/// a pipe for a missing one.
+#[derive(Clone, Debug)]
+struct TomlFile {
+    path: String,
+    text: String,
+}
+
+impl Source for TomlFile {
+    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
+        let uri = || Some(self.path.clone());
+        let parsed = FileFormat::Toml.parse(uri().as_ref(), &self.text);
+        parsed.map_err(|cause| ConfigError::FileParse { uri: uri(), cause })
+    }
 }
 
 impl From<ConfigError> for OptionError {

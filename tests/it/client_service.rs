@@ -85,6 +85,47 @@ async fn tls_is_verified_with_the_ca_in_a_file() {
 }
 
 #[tokio::test]
+async fn a_service_that_requires_a_certificate_is_shown_one() {
+    let dir = TempDir::new().unwrap();
+    write_certificates(dir.path());
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let files = ["ca.pem", "server.pem", "server.key"]
+        .map(|name| (name, fs::read_to_string(dir.path().join(name)).unwrap()));
+    let files: Vec<_> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    let config = "tls.certificate_file = \"server.pem\"\ntls.key_file = \"server.key\"\n\
+                  tls.client_ca_file = \"ca.pem\"\n";
+    let service = Service::with_files(config, &files).await;
+    let url = format!("https://{}", service.address());
+    let url = ("ANOMALY_COUNTER_URL", url.as_str());
+    let (ca, certificate, key) = (path("ca.pem"), path("client.pem"), path("client.key"));
+
+    let top = ["top", "--ca-file", &ca];
+    let with = |certificate: &str, key: &str| {
+        let pair = ["--certificate-file", certificate, "--key-file", key];
+        ask_at(&[url], &[&top[..], &pair].concat())
+    };
+    with(&certificate, &key).succeeded();
+    let client = format!(
+        "url = \"{}\"\nca_file = \"../ca.pem\"\ncertificate_file = \"../client.pem\"\n",
+        url.1
+    );
+    let both = format!("{client}key_file = \"../client.key\"\n");
+    ask_with(dir.path(), &both, &["top"]).succeeded();
+    let one = ask_with(dir.path(), &client, &["top"]).ended_with(2).stderr;
+    assert!(one.contains("`certificate_file` and `key_file` belong together"), "{one}");
+
+    let none = ask_at(&[url], &top).ended_with(3).stderr;
+    assert!(none.contains("requires a client certificate, and none is given"), "{none}");
+    let another = TempDir::new().unwrap();
+    write_certificates(another.path());
+    let other = |name: &str| another.path().join(name).to_str().unwrap().to_owned();
+    let foreign = with(&other("client.pem"), &other("client.key")).ended_with(3).stderr;
+    assert!(foreign.contains("client.pem is not accepted"), "{foreign}");
+    let no_key = with(&certificate, &certificate).ended_with(2).stderr;
+    assert!(no_key.contains("client.pem and its key can't be used"), "{no_key}");
+}
+
+#[tokio::test]
 async fn if_no_service_answers_the_address_and_its_source_are_named() {
     let mut service = Service::embedded().await;
     let address = service.address().to_owned();

@@ -1,7 +1,7 @@
 //! The commands of the binary, as operators and containers call them.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     net::TcpListener,
     process::Stdio,
     thread,
@@ -43,6 +43,26 @@ fn a_reader_that_leaves_early_is_no_failure() {
         let stderr = String::from_utf8(ended.stderr).unwrap();
         assert!(ended.status.success() && stderr.is_empty(), "{arguments:?}: {stderr}");
     }
+}
+
+#[test]
+fn an_error_that_can_not_be_written_is_no_crash() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    for (arguments, code) in [(&["key", ""][..], 1), (&["show", "--url", "nothing", "x"], 2)] {
+        let mut command = anomaly_counter(arguments);
+        Ended::of(command.stderr(full.try_clone().unwrap())).ended_with(code);
+    }
+}
+
+#[test]
+fn a_configuration_may_come_from_a_pipe() {
+    let (reader, mut writer) = io::pipe().unwrap();
+    writer.write_all(b"listen = \"127.0.0.1:1\"\n").unwrap();
+    drop(writer);
+    let mut command = anomaly_counter(&["check-config", "--config", "/dev/stdin"]);
+    let printed = Ended::of(command.stdin(reader)).succeeded().stdout;
+    let listen = printed.lines().find(|line| line.starts_with("listen")).unwrap();
+    assert!(listen.contains("127.0.0.1:1") && listen.contains("/dev/stdin"), "{listen}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::answers::Problem;
 pub(super) const EXIT_CODES: &str = "\
 Exit status:
   0  success; also if a write is accepted and waits for Redis
-  1  no anomaly matches, or several do: they are listed
+  1  the given anomaly is not found, or several match: they are listed
   2  the command line, client.toml or a value is invalid
   3  the service is unreachable, refuses the call (token, scope, limit) or fails";
 

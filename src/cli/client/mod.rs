@@ -35,7 +35,7 @@ use self::{
     target::TargetArguments,
     top::TopCommand,
 };
-use crate::{counter::SystemClock, printable::Printable};
+use crate::{cli::streams::errln, counter::SystemClock, printable::Printable};
 
 /// The commands that call a running service.
 #[derive(Debug, Subcommand)]
@@ -158,9 +158,9 @@ pub(super) fn run(command: &ClientCommand, has_config: bool) -> ExitCode {
         // Where it can't be printed, the failure below says enough.
         let _ = output.print_json(body);
     }
-    eprintln!("anomaly-counter: {}", Printable(&failure));
+    errln!("anomaly-counter: {}", Printable(&failure));
     for line in failure.near() {
-        eprintln!("  {}", Printable(line));
+        errln!("  {}", Printable(line));
     }
     ExitCode::from(failure.exit_code())
 }

@@ -13,7 +13,7 @@ use super::{
     screen::{Screen, age, local_time, one_line, style::QUIET},
     settings::Format,
 };
-use crate::{cli::stdout, domain::Timestamp, printable::Printable};
+use crate::{cli::streams, domain::Timestamp, printable::Printable};
 
 /// The destination and the format of responses.
 #[derive(Clone, Copy, Debug)]
@@ -94,7 +94,7 @@ impl Output {
 }
 
 fn write_out(bytes: &[u8]) -> Result<(), Failure> {
-    stdout::write(bytes)
+    streams::write(bytes)
         .map_err(|error| Failure::Misuse(format!("writing to standard output failed: {error}")))
 }
 

@@ -1,9 +1,9 @@
 //! Calls the service, and explains why a call failed.
 
-use std::{error::Error, io, time::Duration};
+use std::{error::Error, io, path::PathBuf, time::Duration};
 
 use reqwest::{
-    Certificate, Method, StatusCode, Url,
+    Certificate, Identity, Method, StatusCode, Url,
     blocking::{Client, Response},
     header::{CONTENT_TYPE, LOCATION, RETRY_AFTER},
     redirect,
@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::{
     answers::Problem,
     failure::{Failure, Refusal},
-    settings::{CaFile, Settings, Token, URL_VARIABLE},
+    settings::{PemFile, Settings, Token, URL_VARIABLE},
 };
 use crate::{cli::local::TOKEN_VARIABLE, tls};
 
@@ -29,7 +29,9 @@ pub(super) struct Service {
     url: Url,
     url_origin: String,
     token: Option<Token>,
-    ca: Option<CaFile>,
+    ca: Option<PemFile>,
+    /// The file of the client's certificate.
+    certificate_file: Option<PathBuf>,
 }
 
 /// A call of the service.
@@ -82,7 +84,7 @@ impl<'a> Call<'a> {
 
 impl Service {
     pub(super) fn new(settings: Settings) -> Result<Self, Failure> {
-        let Settings { url, url_origin, token, ca, output: _ } = settings;
+        let Settings { url, url_origin, token, ca, identity, output: _ } = settings;
         tls::install_provider();
         let mut client = Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
@@ -92,7 +94,7 @@ impl Service {
         if is_loopback(&url) {
             client = client.no_proxy();
         }
-        let is_unusable = |path: &CaFile, why: &dyn std::fmt::Display| {
+        let is_unusable = |path: &PemFile, why: &dyn std::fmt::Display| {
             let path = path.path.display();
             Failure::Misuse(format!("{path} has no usable certificate in PEM format: {why}"))
         };
@@ -107,6 +109,13 @@ impl Service {
             // A machine without CA certificates can still use HTTP.
             client = client.tls_certs_only([]);
         }
+        if let Some(file) = &identity {
+            let identity = Identity::from_pem(&file.pem).map_err(|error| {
+                let (path, why) = (file.path.display(), innermost(&error));
+                Failure::Misuse(format!("{path} and its key can't be used: {why}"))
+            })?;
+            client = client.identity(identity);
+        }
         let client = client.build().map_err(|error| match &ca {
             Some(ca) => is_unusable(ca, &innermost(&error)),
             None => Failure::Misuse(format!(
@@ -115,7 +124,14 @@ impl Service {
                 innermost(&error)
             )),
         })?;
-        Ok(Self { client, url, url_origin, token, ca })
+        Ok(Self {
+            client,
+            url,
+            url_origin,
+            token,
+            ca,
+            certificate_file: identity.map(|file| file.path),
+        })
     }
 
     /// Returns the address as a person writes it.
@@ -239,6 +255,17 @@ impl Service {
                 None => "give the CA that signed it with --ca-file or `ca_file`".to_owned(),
             };
             format!("the certificate of {address} ({origin}) is not accepted ({why}): {trusted}")
+        } else if is_of_client_certificate(error) {
+            let signed = "one that the service's `tls.client_ca_file` has signed";
+            let given = match &self.certificate_file {
+                Some(file) => format!("that in {} is not accepted", file.display()),
+                None => "none is given".to_owned(),
+            };
+            format!(
+                "{address} ({origin}) requires a client certificate, and {given} ({why}): give \
+                 {signed}, with --certificate-file and --key-file, or with `certificate_file` and \
+                 `key_file` in client.toml"
+            )
         } else if error.is_timeout() {
             format!("{address} ({origin}) does not answer in time. Is it overloaded? {otherwise}")
         } else if error.is_connect() && of_tls(error).is_none() {
@@ -275,6 +302,22 @@ fn innermost(error: &reqwest::Error) -> String {
 /// Returns true if the service's certificate is invalid.
 fn is_of_certificate(error: &reqwest::Error) -> bool {
     matches!(of_tls(error), Some(rustls::Error::InvalidCertificate(_)))
+}
+
+/// Returns true if the service has refused the client's certificate, or that there is none.
+fn is_of_client_certificate(error: &reqwest::Error) -> bool {
+    use rustls::AlertDescription as Alert;
+    let Some(rustls::Error::AlertReceived(alert)) = of_tls(error) else { return false };
+    matches!(
+        alert,
+        Alert::CertificateRequired
+            | Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::DecryptError
+    )
 }
 
 /// Returns the TLS error among the causes of an error.

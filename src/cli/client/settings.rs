@@ -2,7 +2,7 @@
 //! configuration files, in this order.
 
 use std::{
-    env, fs, io,
+    env, fmt, fs, io,
     path::{Path, PathBuf},
 };
 
@@ -37,6 +37,8 @@ earlier sources take precedence. An example of client.toml:
   url = \"https://counter.example.org\"
   token_file = \"token\"        # relative to this file, or absolute
   ca_file = \"ca.pem\"
+  certificate_file = \"client.pem\"   # only if the service has tls.client_ca_file
+  key_file = \"client.key\"
   output = \"wide\"";
 
 /// The options of all commands that call a running service.
@@ -52,6 +54,12 @@ pub(in crate::cli) struct ServiceOptions {
     /// Trust only certificates signed by the CA in this PEM file
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
+    /// Show the service the certificate in this PEM file
+    #[arg(long, value_name = "FILE", requires = "key_file")]
+    certificate_file: Option<PathBuf>,
+    /// The certificate's private key, a PEM file
+    #[arg(long, value_name = "FILE", requires = "certificate_file")]
+    key_file: Option<PathBuf>,
     /// The output format; in a pipe, `json` is the service's response byte for byte
     #[arg(short, long, value_enum)]
     output: Option<Format>,
@@ -77,6 +85,8 @@ struct ClientFile {
     url: Option<String>,
     token_file: Option<PathBuf>,
     ca_file: Option<PathBuf>,
+    certificate_file: Option<PathBuf>,
+    key_file: Option<PathBuf>,
     output: Option<Format>,
 }
 
@@ -87,7 +97,9 @@ pub(super) struct Settings {
     /// The origin of the address, in words.
     pub(super) url_origin: String,
     pub(super) token: Option<Token>,
-    pub(super) ca: Option<CaFile>,
+    pub(super) ca: Option<PemFile>,
+    /// The client's certificate with its key.
+    pub(super) identity: Option<PemFile>,
     pub(super) output: Format,
 }
 
@@ -99,11 +111,17 @@ pub(super) struct Token {
     pub(super) origin: String,
 }
 
-/// The trusted certificates.
-#[derive(Debug)]
-pub(super) struct CaFile {
+/// Certificates.
+pub(super) struct PemFile {
     pub(super) path: PathBuf,
     pub(super) pem: Vec<u8>,
+}
+
+impl fmt::Debug for PemFile {
+    /// Shows no key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path.fmt(f)
+    }
 }
 
 impl Settings {
@@ -127,7 +145,11 @@ impl Settings {
                 .map(|token| Token::new(&token, TOKEN_VARIABLE.to_owned()))
                 .transpose()?,
         };
-        let mut ca = options.ca_file.as_deref().map(read_ca).transpose()?;
+        let mut ca = options.ca_file.as_deref().map(read_pem).transpose()?;
+        let mut identity = match (&options.certificate_file, &options.key_file) {
+            (Some(certificate), Some(key)) => Some(read_identity(certificate, key)?),
+            _ => None,
+        };
         let mut output = options.output;
         for path in files {
             let Some(file) = read_file(&path)? else { continue };
@@ -139,14 +161,27 @@ impl Settings {
                 token = Some(read_token(&beside(file))?);
             }
             if let (None, Some(file)) = (&ca, file.ca_file) {
-                ca = Some(read_ca(&beside(file))?);
+                ca = Some(read_pem(&beside(file))?);
             }
+            identity = match (identity, file.certificate_file, file.key_file) {
+                (None, Some(certificate), Some(key)) => {
+                    Some(read_identity(&beside(certificate), &beside(key))?)
+                }
+                (None, None, None) => None,
+                (None, _, _) => {
+                    let path = path.display();
+                    return Err(Failure::Misuse(format!(
+                        "{path}: `certificate_file` and `key_file` belong together: give both"
+                    )));
+                }
+                (known, _, _) => known,
+            };
         }
         let (url, url_origin) =
             url.unwrap_or_else(|| (DEFAULT_URL.to_owned(), "the default".to_owned()));
         let url =
             read_url(&url).map_err(|what| Failure::Misuse(format!("{url_origin}: {what}")))?;
-        Ok(Self { url, url_origin, token, ca, output: output.unwrap_or_default() })
+        Ok(Self { url, url_origin, token, ca, identity, output: output.unwrap_or_default() })
     }
 }
 
@@ -200,9 +235,15 @@ fn read_token(path: &Path) -> Result<Token, Failure> {
     Token::new(&token, path.display().to_string())
 }
 
-fn read_ca(path: &Path) -> Result<CaFile, Failure> {
+fn read_pem(path: &Path) -> Result<PemFile, Failure> {
     let pem = fs::read(path).map_err(|error| unreadable(path, &error))?;
-    Ok(CaFile { path: path.to_owned(), pem })
+    Ok(PemFile { path: path.to_owned(), pem })
+}
+
+fn read_identity(certificate: &Path, key: &Path) -> Result<PemFile, Failure> {
+    let mut identity = read_pem(certificate)?;
+    identity.pem.extend(read_pem(key)?.pem);
+    Ok(identity)
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Failure {

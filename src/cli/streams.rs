@@ -1,4 +1,5 @@
-//! Standard output. Its reader may leave before the end, as `head` does, where `println!` panics.
+//! Standard output and standard error. A reader may leave before the end, as `head` does, where
+//! `println!` and `eprintln!` panic.
 
 use std::{
     io::{self, Write as _},
@@ -20,16 +21,28 @@ pub(super) fn write(bytes: &[u8]) -> io::Result<()> {
 /// Writes to standard output, and ends the process if that fails.
 pub(super) fn print(text: &str) {
     if let Err(error) = write(text.as_bytes()) {
-        eprintln!("anomaly-counter: writing to standard output failed: {error}");
+        complain(&format!("anomaly-counter: writing to standard output failed: {error}"));
         process::exit(1);
     }
+}
+
+/// Writes a line to standard error. If that fails, the exit code says enough.
+pub(super) fn complain(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
 /// Prints a formatted line as [`print()`] does.
 macro_rules! outln {
     ($($argument:tt)*) => {
-        $crate::cli::stdout::print(&(format!($($argument)*) + "\n"))
+        $crate::cli::streams::print(&(format!($($argument)*) + "\n"))
     };
 }
 
-pub(super) use outln;
+/// Prints a formatted line as [`complain()`] does.
+macro_rules! errln {
+    ($($argument:tt)*) => {
+        $crate::cli::streams::complain(&format!($($argument)*))
+    };
+}
+
+pub(super) use {errln, outln};
