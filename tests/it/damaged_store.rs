@@ -289,8 +289,12 @@ async fn a_damaged_file_is_refused_and_recovered_except_for_the_damaged_rows() {
     assert!(report.contains("(batches of the journal)"), "{report}");
     assert!(report.contains("not found: 1 batches of the journal"), "{report}");
     assert!(report.contains("not found: 1 anomalies"), "{report}");
-    let aside = report.rsplit("the damaged file is ").next().unwrap().trim();
-    assert_eq!(fs::read(aside).unwrap().len(), damaged.len());
+    let path_after = |words: &str| {
+        let (_, rest) = report.split_once(words).unwrap_or_else(|| panic!("{report}"));
+        rest.lines().next().unwrap()
+    };
+    assert_eq!(fs::read(path_after("the damaged file is ")).unwrap().len(), damaged.len());
+    assert!(Path::new(path_after("its journal is ")).exists());
 
     let again = Ended::of(&mut recovery(&service.data_dir())).succeeded().stdout;
     assert!(again.contains("is not damaged: there is nothing to recover"), "{again}");

@@ -143,14 +143,14 @@ pub(super) fn last_after(data_dir: &Path, last: u64) -> Result<u64, FileError> {
 }
 
 /// Gives a file that does not belong to redb's file another name, because redb's file may be the
-/// wrong one. A file without rows after `last`, redb's, is removed.
-pub(super) fn set_aside(data_dir: &Path, last: u64) -> io::Result<()> {
+/// wrong one. Returns that name. A file without rows after `last`, redb's, is removed.
+pub(super) fn set_aside(data_dir: &Path, last: u64) -> io::Result<Option<PathBuf>> {
     let path = path(data_dir);
     let suffix = match read(data_dir) {
-        Ok(None) => return Ok(()),
+        Ok(None) => return Ok(None),
         Ok(Some((bytes, id))) => {
             if places(&bytes).is_ok_and(|mut rows| rows.split_off(&(last + 1)).is_empty()) {
-                return fs::remove_file(path);
+                return fs::remove_file(path).map(|()| None);
             }
             format!("{id:016x}")
         }
@@ -159,12 +159,7 @@ pub(super) fn set_aside(data_dir: &Path, last: u64) -> io::Result<()> {
     let aside = data_dir.join(format!("{FILE_NAME}-{suffix}"));
     fs::rename(&path, &aside)?;
     sync_folder(&path)?;
-    tracing::warn!(
-        "{} does not belong to the store's file beside it, and is renamed to {}",
-        path.display(),
-        aside.display()
-    );
-    Ok(())
+    Ok(Some(aside))
 }
 
 /// The places of the intact rows in a file, by their sequences.

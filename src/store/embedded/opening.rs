@@ -144,7 +144,14 @@ impl StoreFile {
         let in_data_dir = |source| OpenError::DataDir { dir: data_dir.to_owned(), source };
         let unreadable = |fault| Self::unreadable(data_dir, fault);
         if self.journal.is_none() {
-            journal_file::set_aside(data_dir, self.last_sequence()).map_err(in_data_dir)?;
+            let aside = journal_file::set_aside(data_dir, self.last_sequence());
+            if let Some(aside) = aside.map_err(in_data_dir)? {
+                tracing::warn!(
+                    "the journal does not belong to the store's file beside it, and is renamed to \
+                     {}",
+                    aside.display()
+                );
+            }
             let id = rand::random();
             let journal = JournalFile::create(data_dir, id).map_err(in_data_dir)?;
             // That of another file may still be there.

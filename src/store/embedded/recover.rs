@@ -51,6 +51,8 @@ pub struct Replaced {
     file: PathBuf,
     /// The new name of the damaged file.
     damaged: PathBuf,
+    /// The new name of the journal, if it had rows.
+    journal: Option<PathBuf>,
     reason: FileError,
     taken: Taken,
     damaged_rows: Vec<(Option<Kind>, u64)>,
@@ -136,12 +138,13 @@ pub fn recover(
         in_data_dir(fault)
     })?;
     fs::rename(new, &file).and_then(|()| sync_folder(&file)).map_err(in_data_dir)?;
-    journal_file::set_aside(data_dir, 0).map_err(in_data_dir)?;
+    let journal = journal_file::set_aside(data_dir, 0).map_err(in_data_dir)?;
     let missing =
         Missing { anomalies: missing.anomalies.saturating_sub(taken.anomalies as u64), ..missing };
     Ok(Recovery::Replaced(Box::new(Replaced {
         file,
         damaged,
+        journal,
         reason,
         taken,
         damaged_rows,
@@ -267,6 +270,7 @@ impl fmt::Display for Replaced {
         let Self {
             file,
             damaged,
+            journal,
             reason,
             taken,
             damaged_rows,
@@ -310,7 +314,11 @@ impl fmt::Display for Replaced {
             f,
             "counts may be too low if a row was damaged or not found; the damaged file is {}",
             damaged.display()
-        )
+        )?;
+        match journal {
+            Some(journal) => writeln!(f, "its journal is {}", journal.display()),
+            None => Ok(()),
+        }
     }
 }
 
