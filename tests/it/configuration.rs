@@ -303,6 +303,7 @@ fn whatever_stops_a_start_stops_check_config_with_the_same_sentence() {
         ("redis.url = \"http://127.0.0.1\"".to_owned(), "redis.url"),
         ("proxy.trusted = [\"10.0.0.0/99\"]".to_owned(), "proxy.trusted"),
         ("browser.allowed_origins = [\"ops\"]".to_owned(), "browser.allowed_origins"),
+        ("browser.allowed_hosts = [\"https://ops\"]".to_owned(), "browser.allowed_hosts"),
         ("thresholds.escalate = 2".to_owned(), "thresholds must rise"),
         ("log.format = \"text\"".to_owned(), "log.format"),
         ("lisen = \"127.0.0.1:1\"".to_owned(), "`lisen` (c.toml) is not a known key"),

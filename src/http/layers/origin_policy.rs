@@ -26,7 +26,7 @@ pub struct BrowserConfig {
     pub allowed_origins: Vec<HeaderValue>,
     /// The names, beside addresses and `localhost`, by which the service is called if it requires
     /// no token.
-    #[serde(deserialize_with = "text_list")]
+    #[serde(deserialize_with = "hosts")]
     pub allowed_hosts: Vec<String>,
 }
 
@@ -137,6 +137,20 @@ fn is_safe(method: &Method) -> bool {
 fn is_at(origin: &HeaderValue, host: Option<&str>) -> bool {
     let parts = origin.to_str().ok().and_then(|text| text.split_once("://"));
     parts.is_some_and(|(_, authority)| Some(authority) == host)
+}
+
+fn hosts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let host = |text: String| {
+        let name = text.parse::<Authority>().ok().map(|authority| authority.host().to_owned());
+        // They are compared with names in lower case.
+        name.filter(|name| *name == text).map(|name| name.to_ascii_lowercase()).ok_or_else(|| {
+            D::Error::custom(format!(
+                "{text:?} is not a host name: write it like counter.example.org, without a scheme \
+                 or a port"
+            ))
+        })
+    };
+    text_list(deserializer)?.into_iter().map(host).collect()
 }
 
 fn origins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<HeaderValue>, D::Error> {
