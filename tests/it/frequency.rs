@@ -201,6 +201,11 @@ async fn everything_known_about_an_anomaly_is_shown() {
         assert_eq!(known["known_since"], known["frequency"]["first_seen"]);
         assert_eq!(known["permanent_fix"], Value::Null);
         assert_eq!(known["repairs"], json!([]));
+        let earlier = wall_clock().minus_seconds(7_200).to_string();
+        let older = json!({"alertname": "HighCPU", "job": "api", "occurred_at": earlier});
+        assert_eq!(service.post("/anomalies", &older).await.ok()["anomaly_key"], key);
+        let known = service.get(&format!("/anomalies/{}", key.as_str().unwrap())).await.ok();
+        assert_eq!(known["known_since"], earlier);
     }
 }
 

@@ -60,7 +60,8 @@ pub(super) struct AnomalyBody {
     /// rewrote identifying fields, `as_posted` has their original values.
     #[schema(required, value_type = Option<Object>)]
     metadata: Option<Map<String, Value>>,
-    /// The time of the first occurrence that the service recorded; null if unknown.
+    /// The time of the first occurrence that the service recorded, or of an older one that was
+    /// recorded later and is within 30 days; null if unknown.
     #[schema(required, value_type = Option<schemas::Time>)]
     known_since: Option<Timestamp>,
     frequency: FrequencyBody,
@@ -83,6 +84,7 @@ pub(super) struct AnomalyBody {
 impl From<Answered<Anomaly>> for AnomalyBody {
     fn from(Answered { value, degraded }: Answered<Anomaly>) -> Self {
         let Anomaly { frequency, details } = value;
+        let first_seen = frequency.stats.first_seen;
         let posted: Option<Map<String, Value>> =
             details.signature_json.and_then(|json| serde_json::from_str(&json).ok());
         let of_posted = posted.as_ref().and_then(|fields| Signature::from_fields(fields).ok());
@@ -91,7 +93,7 @@ impl From<Answered<Anomaly>> for AnomalyBody {
             anomaly_key: frequency.key,
             signature: signature.map(SignatureBody::from),
             metadata: posted.map(|fields| Signature::other_fields(&fields)),
-            known_since: details.known_since,
+            known_since: details.known_since.map(|known| known.min(first_seen.unwrap_or(known))),
             permanent_fix: details.fix.map(|fix| FixBody::new(frequency.key, fix, degraded)),
             repairs: details.repairs.as_ref().map(ActionBody::of_history),
             firing: details.firing.map(FiringBody::from),

@@ -43,10 +43,10 @@ export function bandsOf({ bands }) {
 }
 
 /**
- * A name as part of a line: shortened, and isolated from the direction of the text around it.
+ * A name, isolated from the direction of the text around it.
  * @param {string} name
  */
-const isolated = (name) => `\u2068${name.slice(0, 40)}\u2069`;
+const isolated = (name) => `\u2068${name}\u2069`;
 
 /**
  * Marks, removals, and the first occurrence after each mark.
@@ -197,14 +197,14 @@ export function chart(history, regressed, width) {
     words(`band-name.${level}`, right + 8, above, `${name}≥ ${number(start)}`);
   });
   path("base", `M${left} ${COUNT_END}H${right}`);
-  // Counts that are not known, which are at the beginning, are left out.
+  // Unknown counts, which are at the beginning, are left out.
   path("line", buckets.map(({ start, count_24h: day }) =>
     (day === null ? "" : `L${x(Date.parse(start) + step)} ${y(day)}`)).join("").replace("L", "M"));
   if (peak) scale(y(peak) + 4, peak);
   scale(COUNT_END + 4, 0);
 
-  // Each outcome has a shape of its own, and not only a colour.
-  for (const { at, success, text } of repairsOf(history).filter((repair) => repair.at >= from)) {
+  // Each outcome has its own shape, not only a colour.
+  for (const { at, success, text } of repairsOf(history).filter(({ at }) => at >= from)) {
     parts.push(s(success ? "path.worked" : "path.failed",
       { d: success ? CIRCLE : CROSS, transform: `translate(${x(at)} ${REPAIRS})` },
       s("title", `${moment(new Date(at))}: ${text}`)));
@@ -212,8 +212,9 @@ export function chart(history, regressed, width) {
 
   // Marks cross all lanes. Their words are in two rows, so that neighbours do not meet.
   const ends = [0, 0];
-  for (const { at, kind, text } of marksOf(history, regressed).filter((mark) => mark.at >= from)) {
-    const wide = text.length * 7.5 + 12;
+  for (const { at, kind, text } of marksOf(history, regressed).filter(({ at }) => at >= from)) {
+    const cut = text.slice(0, 50);
+    const wide = cut.length * 7.5 + 12;
     const isFlipped = x(at) + wide > width;
     const begin = isFlipped ? x(at) - wide : x(at);
     const row = ends.findIndex((taken) => taken <= begin);
@@ -221,7 +222,7 @@ export function chart(history, regressed, width) {
     if (row < 0) continue;
     ends[row] = begin + wide;
     const beside = x(at) + (isFlipped ? -5 : 5);
-    words(`mark-name.${kind}`, beside, row ? 29 : 13, text, isFlipped ? "end" : "start");
+    words(`mark-name.${kind}`, beside, row ? 29 : 13, cut, isFlipped ? "end" : "start");
   }
 
   if (!isNarrow) {
