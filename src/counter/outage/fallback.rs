@@ -350,7 +350,7 @@ impl Fallback {
         }
     }
 
-    /// Reports lost writes and has them sent again, and once an hour drops dead letters that are too
+    /// Reports lost writes and has them sent again. Once an hour, drops dead letters that are too
     /// old. Must be called about once a second.
     pub(crate) async fn maintain(&self, moment: Moment) {
         self.lost_writes.maintain(moment.now);
