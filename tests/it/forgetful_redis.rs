@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{RedisServer, Service, eventually, healthy_again, key_of, metric};
+use crate::support::{
+    OtherClient, RedisServer, Service, eventually, healthy_again, key_of, metric,
+};
 
 const WRITES: u64 = 200;
 
@@ -182,19 +184,62 @@ async fn each_loss_within_a_minute_is_mended() {
     assert_eq!(metric(&service, "anomaly_counter_store_lost_writes_total").await, 3.0);
 }
 
+/// Lets Redis refuse occurrences.
+async fn refuse(redis: &OtherClient, is_refused: bool) {
+    let permission = if is_refused { "-zadd" } else { "+@all" };
+    redis.run(&["ACL", "SETUSER", "default", permission]).await;
+}
+
 /// Its identity stays, and the writes that waited raise the count to what it was.
 #[tokio::test]
 async fn a_redis_that_is_emptied_in_an_outage_gets_back_what_it_had_acknowledged() {
     let redis = RedisServer::start();
     let service = Service::on_redis(&redis).await;
     let other = redis.client().await;
+    post_three(&service, "Quiet", 200, 0).await;
     post_three(&service, "HighCPU", 200, 0).await;
-    other.run(&["ACL", "SETUSER", "default", "-zadd"]).await;
+    refuse(&other, true).await;
     post_three(&service, "HighCPU", 202, 3).await;
     other.run(&["FLUSHALL"]).await;
-    other.run(&["ACL", "SETUSER", "default", "+@all"]).await;
+    refuse(&other, false).await;
     becomes(&service, "HighCPU", 6).await;
-    assert_eq!(metric(&service, "anomaly_counter_store_lost_writes_total").await, 1.0);
+    becomes(&service, "Quiet", 3).await;
+    eventually("it is in the log", || async {
+        service.log().contains("the store has lost writes").then_some(())
+    })
+    .await;
+}
+
+/// The next process does not know the counts. `is_outage` says that Redis refuses writes meanwhile.
+async fn emptied_beside_a_restart(is_outage: bool) {
+    let redis = RedisServer::start();
+    let mut service = Service::on_redis(&redis).await;
+    let other = redis.client().await;
+    post_three(&service, "Quiet", 200, 0).await;
+    post_three(&service, "HighCPU", 200, 0).await;
+    refuse(&other, is_outage).await;
+    let expected = if is_outage { 6 } else { 3 };
+    if is_outage {
+        post_three(&service, "HighCPU", 202, 3).await;
+    }
+    service.terminate();
+    assert!(service.ended_well().await);
+    other.run(&["FLUSHALL"]).await;
+    let service = service.successor().await;
+    refuse(&other, false).await;
+    becomes(&service, "HighCPU", expected).await;
+    becomes(&service, "Quiet", 3).await;
+    assert!(service.log().contains("the store has lost writes while it was unavailable"));
+}
+
+#[tokio::test]
+async fn a_redis_that_is_emptied_while_the_service_is_down_gets_back_the_last_writes() {
+    emptied_beside_a_restart(false).await;
+}
+
+#[tokio::test]
+async fn a_redis_that_is_emptied_in_an_outage_with_a_restart_gets_back_the_last_writes() {
+    emptied_beside_a_restart(true).await;
 }
 
 /// The write itself is at fault, and the disk is too full for a dead letter.

@@ -5,17 +5,17 @@
 //! `waiting_id.rs`) and the last known state (`stale_cache.rs`; `stale_entry.rs`: that of one
 //! anomaly). `revival.rs` puts dead letters back. `probe.rs` notices that a shard answers again.
 //! `resend.rs` decides which writes of `resend_buffer.rs` and `held_writes.rs` a failover may have
-//! lost, and `sending.rs` sends them again. `replay.rs` applies the spool (`pass.rs`,
-//! `progress.rs`: its progress; `unsettled.rs`: the operations that may have left the spool;
-//! `trials.rs`: the shards that may take operations; `refusals.rs`: the operations that are at
-//! fault themselves). Both use `executor.rs` (`applying.rs`: one call; `execution.rs`: the outcome
-//! of a write). `reported.rs` knows which news were reported, and `lost_writes.rs` reports counts
-//! that fell. The replay runs as a `vital_task.rs`.
+//! lost, `sending.rs` sends them again, and `resent.rs` decides what becomes of them. `replay.rs`
+//! applies the spool (`pass.rs`, `progress.rs`: its progress; `unsettled.rs`: the operations that
+//! may have left the spool; `trials.rs`: the shards that may take operations; `refusals.rs`: the
+//! operations that are at fault themselves). Both use `executor.rs` (`applying.rs`: one call;
+//! `execution.rs`: the outcome of a write). `reported.rs` knows which news were reported, and
+//! `lost_writes.rs` reports counts that fell. The replay runs as a `vital_task.rs`.
 //!
 //! Order of imports: config, append, occurrences, effects, repair_copies, waiting_id, stale_entry →
 //! waiting → pending, stale_cache, reported, resend_buffer, held_writes, trials, refusals, pass,
 //! progress, unsettled, vital_task → lost_writes, memory → fallback → revival, applying → execution
-//! → executor → probe, sending → resend → replay.
+//! → executor → probe, sending, resent → resend → replay.
 #![cfg_attr(doc, doc = include_str!("../../../docs/design/outages.md"))]
 
 mod append;
@@ -49,6 +49,7 @@ mod resend;
 mod resend_buffer;
 #[cfg(test)]
 mod resend_tests;
+mod resent;
 mod revival;
 mod sending;
 mod stale_cache;

@@ -118,7 +118,7 @@ impl Replay {
                 self.judge_refusals(&pass).await;
             }
             if has_ended {
-                self.end_trials(waiting, &mut pass);
+                self.end_trials(waiting, &mut pass).await;
             }
             self.update_state(waiting);
             if let Some(settled) = settled {
@@ -239,7 +239,7 @@ impl Replay {
         }
         for shard in &back - &failed {
             if recovered.contains(&shard) {
-                self.recover(shard);
+                self.recover(shard).await;
             } else {
                 self.trials.begin(shard);
             }
@@ -248,11 +248,11 @@ impl Replay {
     }
 
     /// Closes the breaker of a shard that takes writes again.
-    fn recover(&mut self, shard: Shard) {
+    async fn recover(&mut self, shard: Shard) {
         self.trials.end(shard);
         self.executor.health.observe(self.executor.clock.now(), shard, Observation::Recovery);
         if let Some(resender) = &mut self.resender {
-            resender.release(shard);
+            resender.release(&self.executor, shard).await;
         }
     }
 
@@ -283,9 +283,9 @@ impl Replay {
 
     /// Ends the trials of shards that no operation waits for, at the end of a pass. Ends all trials
     /// if the spool can't be used, because that alone must not make other calls fail.
-    fn end_trials(&mut self, waiting: usize, pass: &mut Pass) {
+    async fn end_trials(&mut self, waiting: usize, pass: &mut Pass) {
         for shard in self.trials.end_pass(waiting == 0 || pass.has_failed) {
-            self.recover(shard);
+            self.recover(shard).await;
         }
         pass.must_repeat |= self.trials.must_repeat();
     }
@@ -426,13 +426,13 @@ impl Replay {
             .collect();
         let executions = self.executor.execute(&writes, Source::Replay).await;
         for ((spooled, write), execution) in due.into_iter().zip(writes).zip(executions) {
-            self.settle(spooled, write, execution, pass, settled);
+            self.settle(spooled, write, execution, pass, settled).await;
         }
         Ok(())
     }
 
     /// Decides what follows from the outcome of an operation.
-    fn settle(
+    async fn settle(
         &mut self,
         spooled: &Spooled,
         write: SpoolWrite,
@@ -482,7 +482,7 @@ impl Replay {
         match reason {
             None => {
                 if self.trials.contains(shard) {
-                    self.recover(shard);
+                    self.recover(shard).await;
                 }
                 settled.settlement.applied.push(sequence);
                 if let Some(resender) = &self.resender {

@@ -1,6 +1,7 @@
 //! Resends acknowledged writes that the store may have forgotten, when it answers again. The state
 //! of the connections shows that a reset is possible; the identity of the server decides. If the
-//! identity is the same as before, nothing was forgotten, and nothing is sent again.
+//! identity is the same as before, a single write shows whether the server was emptied; if it was
+//! not, nothing more is sent again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,18 +15,18 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{
     config::DegradedConfig,
-    executor::{Executor, log_refusal},
+    executor::Executor,
     held_writes::{
         CLOSING, CLOSING_SMALL, Doubt, HeldWrite, HeldWrites, LIVE, forget_oldest, release_on_disk,
         report_unstored,
     },
     resend_buffer::{RememberLimits, ResendBuffer},
+    resent::{bury, has_lost, spool},
     sending::{Resent, Sending},
 };
 use crate::{
-    counter::call_sizes::fitting,
     domain::Operation,
-    spool::{Spool, SpoolWrite},
+    spool::Spool,
     store::{Resets, Shard},
     telemetry,
 };
@@ -36,10 +37,6 @@ const STRAGGLER_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Pause before the held writes on disk are read again after a failed read.
 const LOAD_RETRY_PAUSE: Duration = Duration::from_secs(30);
-
-/// Maximum number and size of dead letters that are written with one fsync.
-const BURIED_OPERATIONS: usize = 1_000;
-const BURIED_BYTES: usize = 256 << 10;
 
 /// The last acknowledged writes, and the writes among them that must be sent again.
 #[derive(Debug)]
@@ -264,8 +261,8 @@ impl Resender {
         }
         held.doubt = Doubt::None;
         // A shard that was unavailable may not take writes yet. Its writes stay held until it does.
-        if !was_unavailable {
-            self.release(shard);
+        if !was_unavailable && !self.release(executor, shard).await {
+            self.due_held.insert(shard, false);
         }
     }
 
@@ -289,7 +286,20 @@ impl Resender {
     }
 
     /// Puts the held writes of a shard back into the buffer, because the shard takes writes again.
-    pub(crate) fn release(&mut self, shard: Shard) {
+    /// Returns false if it has lost them, so that they must be sent again: its identity does not
+    /// show that it was emptied.
+    pub(crate) async fn release(&mut self, executor: &Executor, shard: Shard) -> bool {
+        if let Some(held) = self.held.get_mut(&shard)
+            && has_lost(executor, held).await
+        {
+            held.doubt = Doubt::Certain;
+            return false;
+        }
+        self.put_back(shard);
+        true
+    }
+
+    fn put_back(&mut self, shard: Shard) {
         if let Some(held) = self.held.remove(&shard) {
             self.buffer.put_back(held.writes.into_iter().map(HeldWrite::into_parts));
             self.released.insert(shard);
@@ -320,7 +330,8 @@ impl Resender {
             telemetry::resent(count);
             tracing::debug!(count, "{count} acknowledged writes were sent again");
         }
-        let left = [self.bury(executor, refused).await, self.spool(executor, suspects).await];
+        let buried = bury(executor, self.spool.as_ref(), refused).await;
+        let left = [buried, spool(executor, suspects).await];
         self.keep_left(executor, left.concat());
         resent
     }
@@ -345,7 +356,7 @@ impl Resender {
             // This server has acknowledged all of them.
             held.identity = self.identities.get(&shard).cloned().flatten();
             if !was_unavailable {
-                self.release(shard);
+                self.put_back(shard);
             }
         }
         self.keep(executor, moved, failed);
@@ -380,60 +391,6 @@ impl Resender {
         for shard in &shards {
             self.held.entry(*shard).or_default().pause_sending(now);
         }
-    }
-
-    /// Makes dead letters of writes that the store refuses for good. Returns those that could not
-    /// be stored.
-    async fn bury(
-        &self,
-        executor: &Executor,
-        refused: Vec<(SpoolWrite, String)>,
-    ) -> Vec<Operation> {
-        if refused.is_empty() {
-            return Vec::new();
-        }
-        let count = refused.len();
-        for (write, reason) in &refused {
-            log_refusal(&write.operation, reason);
-        }
-        tracing::error!(
-            count,
-            "{count} acknowledged writes were refused when they were sent again, and are dead \
-             letters: see `anomaly-counter spool list`"
-        );
-        let Some(spool) = &self.spool else { return Vec::new() };
-        let (mut refused, mut left) = (refused, Vec::new());
-        while !refused.is_empty() {
-            // Writes that callers wait for are stored between two pieces.
-            let sizes = refused.iter().map(|(write, _)| write.operation.bytes());
-            let rest = refused.split_off(fitting(sizes, BURIED_OPERATIONS, BURIED_BYTES));
-            let piece = mem::replace(&mut refused, rest);
-            let operations: Vec<_> =
-                piece.iter().map(|(write, _)| write.operation.clone()).collect();
-            if let Err(error) = spool.bury(piece, executor.clock.now()).await {
-                tracing::error!(%error, "dead letters can't be written; they are sent again");
-                left.extend(operations);
-            }
-        }
-        telemetry::buried(count - left.len());
-        left
-    }
-
-    /// Spools writes that were refused alone: the replay finds out whether they are at fault.
-    /// Returns those that can't be spooled.
-    async fn spool(&self, executor: &Executor, suspects: Vec<SpoolWrite>) -> Vec<Operation> {
-        let mut left = Vec::new();
-        let Some(fallback) = executor.fallback.as_ref().filter(|_| !suspects.is_empty()) else {
-            return left;
-        };
-        let results = fallback.accept(executor.clock.now(), suspects.clone()).await;
-        for (suspect, result) in suspects.into_iter().zip(results) {
-            if let Err(error) = result {
-                tracing::warn!(%error, "an acknowledged write can't be spooled; it is sent again");
-                left.push(suspect.operation);
-            }
-        }
-        left
     }
 
     /// Stores the next piece of the held writes on disk. Returns true if there is more to store.
