@@ -114,6 +114,8 @@ async fn malformed_keys_unknown_paths_and_wrong_methods_are_problems() {
     for key in ["x", "AF03BAEE239021C4", "af03baee239021c4a", "%00", "%FF", "..%2F"] {
         service.get(&format!("/anomalies/{key}/frequency")).await.problem(400);
     }
+    let action = service.get("/anomalies/af03baee239021c4/repairs/%FF").await;
+    assert!(action.problem(404).contains("not UTF-8"));
     service.get("/nothing").await.problem(404);
     service.get("/anomalies/").await.problem(404);
     let wrong = service.delete("/anomalies").await;

@@ -31,7 +31,7 @@ impl FromRequestParts<RequestState> for KeyPath {
     type Rejection = Problem;
 
     async fn from_request_parts(_: &mut Parts, request: &RequestState) -> Result<Self, Problem> {
-        parse_key(value(request, 0).ok_or_else(not_utf8)?).map(Self)
+        parse_key(value(request, 0).ok_or_else(no_key)?).map(Self)
     }
 }
 
@@ -39,8 +39,8 @@ impl FromRequestParts<RequestState> for ActionPath {
     type Rejection = Problem;
 
     async fn from_request_parts(_: &mut Parts, request: &RequestState) -> Result<Self, Problem> {
-        let (key, action) = value(request, 0).zip(value(request, 1)).ok_or_else(not_utf8)?;
-        Ok(Self(parse_key(key)?, action.to_owned()))
+        let key = parse_key(value(request, 0).ok_or_else(no_key)?)?;
+        Ok(Self(key, value(request, 1).ok_or_else(no_route)?.to_owned()))
     }
 }
 
@@ -48,11 +48,7 @@ impl FromRequestParts<RequestState> for TextPath {
     type Rejection = Problem;
 
     async fn from_request_parts(_: &mut Parts, request: &RequestState) -> Result<Self, Problem> {
-        let text = value(request, 0).ok_or_else(|| {
-            let detail = "the path does not exist, because it is not UTF-8 when percent-decoded";
-            Problem::new(ProblemKind::UnknownRoute, detail)
-        })?;
-        Ok(Self(text.to_owned()))
+        Ok(Self(value(request, 0).ok_or_else(no_route)?.to_owned()))
     }
 }
 
@@ -61,6 +57,11 @@ pub(in crate::http) fn parse_key(text: &str) -> Result<AnomalyKey, Problem> {
     text.parse().map_err(|error| Problem::invalid_key(text, &error))
 }
 
-fn not_utf8() -> Problem {
+fn no_key() -> Problem {
     Problem::new(ProblemKind::InvalidKey, "the path, percent-decoded, must be UTF-8")
+}
+
+fn no_route() -> Problem {
+    let detail = "the path does not exist, because it is not UTF-8 when percent-decoded";
+    Problem::new(ProblemKind::UnknownRoute, detail)
 }
