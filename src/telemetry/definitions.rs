@@ -107,8 +107,8 @@ impl Metrics {
             ),
             lost_writes: counter_of(
                 "anomaly_counter_store_lost_writes_total",
-                "Anomalies whose count fell although their events are less than 30 days old, or whose \
-                 last write is gone after an outage.",
+                "Anomalies whose count fell although their events are less than 30 days old, or \
+                 whose last write is gone after an outage.",
             ),
             truncated_alerts: counter_of(
                 "anomaly_counter_webhook_truncated_alerts_total",
