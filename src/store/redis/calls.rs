@@ -416,7 +416,7 @@ mod tests {
             quoted.collect::<BTreeSet<_>>()
         };
         // Words in arguments that are not commands.
-        let others = ["LIMIT", "WITHSCORES"].map(str::to_owned);
+        let others = ["LIMIT", "REV", "WITHSCORES"].map(str::to_owned);
         let (_, probe) = Script::Probe.source().rsplit_once("\nlocal KEYS_EACH").unwrap();
         for script in Script::ALL {
             for command in commands(*script).iter().filter(|command| !others.contains(command)) {
