@@ -71,8 +71,8 @@ fn must_exist(config: &Config) -> Result<(), Failure> {
     let file = config.data_dir.join(SPOOL_FILE_NAME);
     if config.redis.url.is_none() {
         return Err(
-            "`redis.url` is not set here, and writes only wait with Redis: run the command \
-                    with the configuration of the service (--config FILE, or its environment)"
+            "`redis.url` is not set here, and writes only wait with Redis: run the command with \
+             the configuration of the service (--config FILE, or its environment)"
                 .into(),
         );
     }

@@ -13,15 +13,14 @@ use super::{
     pending::Pending,
     reported::Reported,
     stale_cache::StaleCache,
-    stale_entry::{CallTimes, Fall, SKEW_SECONDS, Seen, is_mark_of},
+    stale_entry::{CallTimes, Fall, Seen, is_mark_of},
     waiting::{Amounts, Summary},
 };
 use crate::{
     catalogue::{Catalogue, Noted, NotedFiring},
     domain::{
         AnomalyKey, AnomalyStats, ExtraCount, ExtraWindow, KnownDetails, KnownMark, KnownStats,
-        Occurrence, Operation, PermanentFix, RETENTION, RepairHistory, RuleRef, Signature,
-        Timestamp,
+        Occurrence, Operation, PermanentFix, RepairHistory, RuleRef, Signature, Timestamp,
     },
     spool::SpoolWrite,
     store::{AnomalyDetails, RecordOutcome, Recorded, StoredRow},
@@ -249,8 +248,8 @@ impl Memory {
         Recorded { outcome, stats, .. }: &Recorded,
     ) -> Option<Fall> {
         let key = occurrence.key;
-        let may_have_left = RETENTION.start(times.arrived_at).plus_seconds(SKEW_SECONDS);
-        let is_added = *outcome == RecordOutcome::Counted && occurrence.at >= may_have_left;
+        let is_inside = occurrence.at >= times.may_have_left();
+        let is_added = *outcome == RecordOutcome::Counted && is_inside;
         let added = u64::from(is_added);
         if self.pending.is_uncertain(key) {
             self.applied.insert(key, (times, stats.clone()));

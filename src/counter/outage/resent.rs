@@ -1,5 +1,5 @@
-//! What becomes of writes that are sent again: the store refuses some for good, and some are tried
-//! by the replay. A single one shows whether the store has lost them.
+//! Decides what becomes of writes that are sent again: the store refuses some for good, and some
+//! are tried by the replay. A single one shows whether the store has lost them.
 
 use std::mem;
 

@@ -65,7 +65,7 @@ struct Floor {
 /// has expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fall {
-    /// What it must be at least.
+    /// The lowest count that is possible.
     pub(crate) expected: u64,
     pub(crate) to: u64,
     /// The time of the reply with the earlier count.
@@ -77,6 +77,14 @@ pub(crate) struct Fall {
 pub(crate) struct CallTimes {
     pub(crate) began_at: Timestamp,
     pub(crate) arrived_at: Timestamp,
+}
+
+impl CallTimes {
+    /// Returns the time before which events may have expired for one of the instances when the
+    /// reply arrived. (Calls are executed in batches, with the time of the latest call.)
+    pub(super) fn may_have_left(self) -> Timestamp {
+        RETENTION.start(self.arrived_at).plus_seconds(SKEW_SECONDS)
+    }
 }
 
 impl Floor {
@@ -301,9 +309,7 @@ impl StaleEntry {
             return None;
         }
         self.floor = Floor::of(arrived_at, stats);
-        // Calls are executed in batches, with the time of the latest call.
-        let may_have_left = RETENTION.start(arrived_at).plus_seconds(SKEW_SECONDS);
-        let are_inside = floor.first_seen >= may_have_left;
+        let are_inside = floor.first_seen >= times.may_have_left();
         let (expected, to) = (floor.count + added, stats.counts.month);
         let fall = Fall { expected, to, seen_at: floor.arrived_at };
         (are_inside && !stats.is_approximate && to < expected).then_some(fall)
