@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use super::{
     access::guarded,
     client_commands::{ask, ask_at},
+    tls::{self, CLIENT_CA, PAIR},
 };
 use crate::support::{
     Ended, RedisServer, Service, anomaly_counter, eventually, write_certificates,
@@ -86,15 +87,8 @@ async fn tls_is_verified_with_the_ca_in_a_file() {
 
 #[tokio::test]
 async fn a_service_that_requires_a_certificate_is_shown_one() {
-    let dir = TempDir::new().unwrap();
-    write_certificates(dir.path());
-    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    let files = ["ca.pem", "server.pem", "server.key"]
-        .map(|name| (name, fs::read_to_string(dir.path().join(name)).unwrap()));
-    let files: Vec<_> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
-    let config = "tls.certificate_file = \"server.pem\"\ntls.key_file = \"server.key\"\n\
-                  tls.client_ca_file = \"ca.pem\"\n";
-    let service = Service::with_files(config, &files).await;
+    let service = tls::service(&(PAIR.to_owned() + CLIENT_CA)).await;
+    let path = |name: &str| service.dir().join(name).to_str().unwrap().to_owned();
     let url = format!("https://{}", service.address());
     let url = ("ANOMALY_COUNTER_URL", url.as_str());
     let (ca, certificate, key) = (path("ca.pem"), path("client.pem"), path("client.key"));
@@ -110,8 +104,8 @@ async fn a_service_that_requires_a_certificate_is_shown_one() {
         url.1
     );
     let both = format!("{client}key_file = \"../client.key\"\n");
-    ask_with(dir.path(), &both, &["top"]).succeeded();
-    let one = ask_with(dir.path(), &client, &["top"]).ended_with(2).stderr;
+    ask_with(service.dir(), &both, &["top"]).succeeded();
+    let one = ask_with(service.dir(), &client, &["top"]).ended_with(2).stderr;
     assert!(one.contains("`certificate_file` and `key_file` belong together"), "{one}");
 
     let none = ask_at(&[url], &top).ended_with(3).stderr;

@@ -20,15 +20,18 @@ async fn post_all(service: &Service, status: u16) {
     }
 }
 
+async fn becomes(service: &Service, name: &str, expected: u64) {
+    let path = format!("/anomalies/{}/frequency", key_of(name));
+    eventually(&format!("{name} is counted {expected} times"), || async {
+        let body = service.get(&path).await.body;
+        (body["degraded"] == false && body["count_1h"] == expected).then_some(())
+    })
+    .await;
+}
+
 async fn counts_are(service: &Service, expected: u64) {
     for name in ["Alert0", "Alert1"] {
-        let path = format!("/anomalies/{}/frequency", key_of(name));
-        eventually("everything is counted", || async {
-            let answer = service.get(&path).await;
-            let is_current = answer.body["degraded"] == false;
-            (is_current && answer.body["count_1h"] == expected).then_some(())
-        })
-        .await;
+        becomes(service, name, expected).await;
     }
 }
 
@@ -157,15 +160,6 @@ async fn post_three(service: &Service, name: &str, status: u16, before: u64) {
         assert_eq!(answer.status, status);
         assert_eq!(answer.body["count_1h"], count);
     }
-}
-
-async fn becomes(service: &Service, name: &str, expected: u64) {
-    let path = format!("/anomalies/{}/frequency", key_of(name));
-    eventually(&format!("{name} is counted {expected} times"), || async {
-        let body = service.get(&path).await.body;
-        (body["degraded"] == false && body["count_1h"] == expected).then_some(())
-    })
-    .await;
 }
 
 #[tokio::test]

@@ -12,8 +12,9 @@ use crate::support::{
     Ended, Service, anomaly_counter, eventually, http_client, write_certificates,
 };
 
-const PAIR: &str = "tls.certificate_file = \"server.pem\"\ntls.key_file = \"server.key\"\n";
-const CLIENT_CA: &str = "tls.client_ca_file = \"ca.pem\"\n";
+pub(crate) const PAIR: &str =
+    "tls.certificate_file = \"server.pem\"\ntls.key_file = \"server.key\"\n";
+pub(crate) const CLIENT_CA: &str = "tls.client_ca_file = \"ca.pem\"\n";
 
 /// Returns the files of `write_certificates` as texts.
 fn certificates() -> Vec<(&'static str, String)> {
@@ -24,7 +25,8 @@ fn certificates() -> Vec<(&'static str, String)> {
         .into()
 }
 
-async fn service(config: &str) -> Service {
+/// Starts a service with the files of `write_certificates` in its folder.
+pub(crate) async fn service(config: &str) -> Service {
     let certificates = certificates();
     let files: Vec<_> = certificates.iter().map(|(name, text)| (*name, text.as_str())).collect();
     Service::with_files(config, &files).await
