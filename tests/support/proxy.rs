@@ -16,9 +16,6 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 
-/// Minimum size of a large call, such as that of a page of the spool. Probes are much smaller.
-const LARGE_CALL_BYTES: usize = 8_192;
-
 /// The condition of the network between the two sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Weather {
@@ -27,8 +24,8 @@ pub(crate) enum Weather {
     Slow(Duration),
     /// Drops the server's replies.
     NoReplies,
-    /// Drops the server's replies from that to the first large call on.
-    NoRepliesToLargeCalls,
+    /// Drops the server's replies from that to the first call with this text on.
+    NoRepliesTo(&'static str),
     /// Drops everything in both directions.
     BlackHole,
 }
@@ -119,8 +116,8 @@ async fn carry(state: Arc<State>, number: u64, client: TcpStream, server: Socket
     let Ok(server) = TcpStream::connect(server).await else { return };
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let has_large_call = AtomicBool::new(false);
-    let way = |are_replies| Way { number, are_replies, has_large_call: &has_large_call };
+    let has_made_call = AtomicBool::new(false);
+    let way = |are_replies| Way { number, are_replies, has_made_call: &has_made_call };
     let replies = async {
         let mut to_client = to_client;
         tokio::select! {
@@ -141,8 +138,8 @@ async fn carry(state: Arc<State>, number: u64, client: TcpStream, server: Socket
 struct Way<'a> {
     number: u64,
     are_replies: bool,
-    /// True once the client has made a large call in [`Weather::NoRepliesToLargeCalls`].
-    has_large_call: &'a AtomicBool,
+    /// True once the client has made a call of [`Weather::NoRepliesTo`].
+    has_made_call: &'a AtomicBool,
 }
 
 /// Copies bytes until either side ends.
@@ -152,21 +149,24 @@ async fn pass(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
 ) {
-    let Way { number, are_replies, has_large_call } = way;
+    let Way { number, are_replies, has_made_call } = way;
     let mut bytes = vec![0; 65_536];
     let mut has_lost = false;
     loop {
         let Ok(count @ 1..) = from.read(&mut bytes).await else { return };
         let weather = *state.weather.lock().unwrap();
         let is_stranded = number < state.first_alive.load(Ordering::Relaxed);
-        if weather == Weather::NoRepliesToLargeCalls && !are_replies && count >= LARGE_CALL_BYTES {
-            has_large_call.store(true, Ordering::Relaxed);
+        if let Weather::NoRepliesTo(text) = weather
+            && !are_replies
+            && contains(&bytes[..count], text)
+        {
+            has_made_call.store(true, Ordering::Relaxed);
         }
         // A connection that has lost data carries no more data after that.
         has_lost |= is_stranded
             || weather == Weather::BlackHole
             || (weather == Weather::NoReplies && are_replies)
-            || (are_replies && has_large_call.load(Ordering::Relaxed));
+            || (are_replies && has_made_call.load(Ordering::Relaxed));
         if has_lost {
             continue;
         }
@@ -177,4 +177,8 @@ async fn pass(
             return;
         }
     }
+}
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }
