@@ -171,13 +171,15 @@ async fn record(
             ));
         }
         quota.take(array.len())?;
-        return record_array(&state, &caller, &array).await;
+        // On the heap: otherwise each request with one occurrence has room for it too.
+        return Box::pin(record_array(&state, &caller, &array)).await;
     }
-    let posted = PostedOccurrence::parse(text)?;
-    quota.take(1)?;
     let moment = state.counter.moment();
-    let ReadOccurrence { occurrence, is_mapped } =
-        posted.read(id, moment, &state.keys, state.anomaly)?;
+    let ReadOccurrence { occurrence, is_mapped } = {
+        let posted = PostedOccurrence::parse(text)?;
+        quota.take(1)?;
+        posted.read(id, moment, &state.keys, state.anomaly)?
+    };
     let counted = record_one(&state.counter, &caller, moment, occurrence).await?;
     let status = write_status(counted.degraded);
     Ok((status, Json(RecordedBody::One(CountedBody::new(counted, is_mapped)))))

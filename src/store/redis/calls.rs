@@ -1,8 +1,6 @@
 //! The calls of the scripts, with their KEYS and ARGV. The header of each script lists these in the
 //! same order, and a test checks their numbers.
 
-use fred::{bytes::Bytes, types::Value};
-
 use super::{
     asks::{BY_LENGTH, rule_windows},
     audit,
@@ -47,23 +45,23 @@ impl Calls {
         let mut call = Call::new(if has_alerts { Script::Alerts } else { Script::Record });
         let RecordingConfig { timeline, alerts } = self.recording;
         add_starts(&mut call, &BY_LENGTH, moment.now);
-        call.argument(KEPT_SECONDS);
-        call.argument(timeline.exact_events() as i64);
-        call.argument(timeline.rollup_batch() as i64);
-        call.argument(timeline.recent_ids() as i64);
-        call.argument(i64::from(may_be_copies));
-        call.text(UnixSeconds(RETENTION.start(moment.horizon)));
-        call.text(most_ask);
+        call.print(KEPT_SECONDS);
+        call.print(timeline.exact_events());
+        call.print(timeline.rollup_batch());
+        call.print(timeline.recent_ids());
+        call.print(i64::from(may_be_copies));
+        call.print(UnixSeconds(RETENTION.start(moment.horizon)));
+        call.argument(most_ask);
         if has_alerts {
             call.argument(match alerts.count {
                 CountBy::Incident => "incident",
                 CountBy::Episode => "episode",
                 CountBy::Delivery => "delivery",
             });
-            call.argument(alerts.stale_after_seconds * MICROS_PER_SECOND);
-            call.argument(alerts.incident_max_seconds * MICROS_PER_SECOND);
-            call.argument(i64::from(alerts.count_missed));
-            call.argument(moment.now.as_micros());
+            call.print(alerts.stale_after_seconds * MICROS_PER_SECOND);
+            call.print(alerts.incident_max_seconds * MICROS_PER_SECOND);
+            call.print(i64::from(alerts.count_missed));
+            call.print(moment.now.as_micros());
         }
         call
     }
@@ -79,18 +77,18 @@ impl Calls {
         asks: &str,
     ) {
         self.add_keys(call, occurrence.key);
-        call.text(&occurrence.id);
-        call.text(UnixSeconds(occurrence.at));
+        call.argument(occurrence.id.as_str());
+        call.print(UnixSeconds(occurrence.at));
         if renews {
-            call.text(to_iso8601(occurrence.at));
-            call.text(occurrence.signature_json.to_stored());
+            call.argument(to_iso8601(occurrence.at));
+            call.argument(occurrence.signature_json.to_stored().as_bytes());
         } else {
-            call.text("");
-            call.text("");
+            call.argument("");
+            call.argument("");
         }
-        call.text(asks);
+        call.argument(asks);
         if call.script == Script::Alerts {
-            call.arguments(alert_arguments(occurrence.episode.as_deref()));
+            add_alert(call, occurrence.episode.as_deref());
         }
     }
 
@@ -104,15 +102,15 @@ impl Calls {
     /// Adds an anomaly whose stats are read at the time of the call.
     pub(super) fn add_judged(&self, call: &mut Call, now: Timestamp, anomaly: &Judged) {
         self.add_keys(call, anomaly.key);
-        call.text(rule_windows(anomaly.rule.as_ref(), now));
+        call.argument(rule_windows(anomaly.rule.as_ref(), now));
     }
 
     /// Returns a call without anomalies.
     pub(super) fn rows(&self, now: Timestamp) -> Call {
         let mut call = Call::new(Script::Rows);
         add_starts(&mut call, &BY_LENGTH, now);
-        call.argument(now.as_micros());
-        call.argument(self.recording.alerts.stale_after_seconds * MICROS_PER_SECOND);
+        call.print(now.as_micros());
+        call.print(self.recording.alerts.stale_after_seconds * MICROS_PER_SECOND);
         call
     }
 
@@ -121,7 +119,7 @@ impl Calls {
         let mut call = Call::new(Script::Series);
         let ago = (1..=i64::from(span.buckets)).rev();
         let starts = ago.map(|ago| now.minus_seconds(ago * span.step_seconds));
-        call.text(joined(starts));
+        call.argument(joined(starts));
         call
     }
 
@@ -134,10 +132,10 @@ impl Calls {
         let mut call = Call::new(Script::Details);
         self.add_keys(&mut call, anomaly.key);
         add_starts(&mut call, &BY_LENGTH, now);
-        call.argument(RECENT_ATTEMPTS as i64);
-        call.text(rule_windows(anomaly.rule.as_ref(), now));
-        call.argument(now.as_micros());
-        call.argument(self.recording.alerts.stale_after_seconds * MICROS_PER_SECOND);
+        call.print(RECENT_ATTEMPTS);
+        call.argument(rule_windows(anomaly.rule.as_ref(), now));
+        call.print(now.as_micros());
+        call.print(self.recording.alerts.stale_after_seconds * MICROS_PER_SECOND);
         call
     }
 
@@ -150,35 +148,35 @@ impl Calls {
     /// Returns a call without attempts.
     pub(super) fn repair(&self, moment: Moment) -> Call {
         let mut call = Call::new(Script::Repair);
-        call.argument(KEPT_SECONDS);
-        call.arguments(id_times(moment));
-        call.argument(RECENT_ATTEMPTS as i64);
-        call.arguments(self.operation_limits());
+        call.print(KEPT_SECONDS);
+        add_id_times(&mut call, moment);
+        call.print(RECENT_ATTEMPTS);
+        self.add_operation_limits(&mut call);
         call
     }
 
     pub(super) fn add_attempt(&self, call: &mut Call, attempt: &RepairAttempt) {
         self.add_keys(call, attempt.key);
-        call.text(&attempt.id);
-        call.text(repair_attempt_json(attempt));
-        call.text(audit::to_json(&attempt.into()));
+        call.argument(attempt.id.as_str());
+        call.argument(repair_attempt_json(attempt));
+        call.argument(audit::to_json(&attempt.into()));
     }
 
     pub(super) fn mark_fixed(&self, moment: Moment, mark: &FixMark) -> Call {
         let mut call = Call::new(Script::MarkFixed);
         self.add_keys(&mut call, mark.key);
-        call.arguments(self.fix_change(moment, &mark.id, &mark.into()));
-        call.text(to_iso8601(mark.at));
-        call.argument(remaining_validity_seconds(moment.horizon, mark.at));
-        call.text(&mark.description);
-        call.text(mark.fixed_by.as_deref().unwrap_or_default());
+        self.add_fix_change(&mut call, moment, &mark.id, &mark.into());
+        call.argument(to_iso8601(mark.at));
+        call.print(remaining_validity_seconds(moment.horizon, mark.at));
+        call.argument(&mark.description);
+        call.argument(mark.fixed_by.as_deref().unwrap_or_default());
         call
     }
 
     pub(super) fn unmark_fixed(&self, moment: Moment, removal: &FixRemoval) -> Call {
         let mut call = Call::new(Script::UnmarkFixed);
         self.add_keys(&mut call, removal.key);
-        call.arguments(self.fix_change(moment, &removal.id, &removal.into()));
+        self.add_fix_change(&mut call, moment, &removal.id, &removal.into());
         call
     }
 
@@ -195,8 +193,8 @@ impl Calls {
     fn probe_that(&self, stays: bool, tag: Option<&str>) -> Call {
         let mut call = Call::new(Script::Probe);
         call.key([&self.names.probe(tag), "", ""]);
-        call.argument(PROBE_SECONDS);
-        call.argument(i64::from(stays));
+        call.print(PROBE_SECONDS);
+        call.print(i64::from(stays));
         call
     }
 
@@ -210,7 +208,7 @@ impl Calls {
     pub(super) fn history(&self, key: AnomalyKey, times: &[Timestamp]) -> Call {
         let mut call = Call::new(Script::History);
         self.add_keys(&mut call, key);
-        call.text(joined(times.iter().copied()));
+        call.argument(joined(times.iter().copied()));
         call
     }
 
@@ -220,50 +218,42 @@ impl Calls {
         call
     }
 
-    /// Returns the first ARGV of the scripts that change a permanent fix.
-    fn fix_change(
-        &self,
-        moment: Moment,
-        id: &EventId,
-        entry: &AuditEntry,
-    ) -> impl Iterator<Item = Value> + use<> {
-        let [kept_from, now] = id_times(moment);
-        let change = [
-            KEPT_SECONDS.into(),
-            kept_from,
-            now,
-            id.as_str().into(),
-            UnixSeconds(entry.at).to_string().into(),
-            audit::to_json(entry).into(),
-        ];
-        change.into_iter().chain(self.operation_limits())
+    /// Adds the first ARGV of the scripts that change a permanent fix.
+    fn add_fix_change(&self, call: &mut Call, moment: Moment, id: &EventId, entry: &AuditEntry) {
+        call.print(KEPT_SECONDS);
+        add_id_times(call, moment);
+        call.argument(id.as_str());
+        call.print(UnixSeconds(entry.at));
+        call.argument(audit::to_json(entry));
+        self.add_operation_limits(call);
     }
 
-    /// Returns the maximum number of ids of operations, the maximum number of entries in an audit,
-    /// and the time for which an audit is kept: as long as a mark may hold.
-    fn operation_limits(&self) -> [Value; 3] {
-        let ids = self.recording.timeline.operation_ids() as i64;
-        [ids.into(), (AUDIT_ENTRIES as i64).into(), FIX_VALIDITY_SECONDS.into()]
+    /// Adds the maximum number of ids of operations, the maximum number of entries in an audit, and
+    /// the time for which an audit is kept: as long as a mark may hold.
+    fn add_operation_limits(&self, call: &mut Call) {
+        call.print(self.recording.timeline.operation_ids());
+        call.print(AUDIT_ENTRIES);
+        call.print(FIX_VALIDITY_SECONDS);
     }
 }
 
-/// Returns the ARGV of an alert. All are empty for an occurrence that is not an alert.
-fn alert_arguments(alert: Option<&AlertEpisode>) -> [Value; 5] {
-    let nothing = || Value::from("");
-    let Some(alert) = alert else { return [(); 5].map(|()| nothing()) };
-    let micros = |time: Option<Timestamp>| time.map_or_else(nothing, |at| at.as_micros().into());
-    [
-        Bytes::copy_from_slice(&alert.fingerprint.to_bytes()).into(),
-        micros(alert.starts_at.map(|start| start.min(AlertEpisode::LATEST_START))),
-        alert.delivered_at.as_micros().into(),
-        micros(alert.end()),
-        i64::from(matches!(alert.state, AlertState::Interrupted { .. })).into(),
-    ]
+/// Adds the ARGV of an alert. All are empty for an occurrence that is not an alert.
+fn add_alert(call: &mut Call, alert: Option<&AlertEpisode>) {
+    let Some(alert) = alert else { return (0..5).for_each(|_| call.argument("")) };
+    let add_micros = |call: &mut Call, time: Option<Timestamp>| match time {
+        Some(time) => call.print(time.as_micros()),
+        None => call.argument(""),
+    };
+    call.argument(alert.fingerprint.to_bytes());
+    add_micros(call, alert.starts_at.map(|start| start.min(AlertEpisode::LATEST_START)));
+    add_micros(call, Some(alert.delivered_at));
+    add_micros(call, alert.end());
+    call.print(i64::from(matches!(alert.state, AlertState::Interrupted { .. })));
 }
 
 /// Adds the starts of windows, the first ARGV of every script that reads stats.
 pub(super) fn add_starts(call: &mut Call, windows: &[Window], now: Timestamp) {
-    windows.iter().for_each(|window| call.text(UnixSeconds(window.start(now))));
+    windows.iter().for_each(|window| call.print(UnixSeconds(window.start(now))));
 }
 
 /// Returns times with a blank between them.
@@ -271,10 +261,10 @@ fn joined(times: impl Iterator<Item = Timestamp>) -> String {
     times.map(|time| UnixSeconds(time).to_string()).collect::<Vec<_>>().join(" ")
 }
 
-/// Returns the times that bound the kept ids of operations: the earliest kept time, and now.
-fn id_times(moment: Moment) -> [Value; 2] {
-    [moment.horizon.minus_seconds(KEPT_SECONDS), moment.now]
-        .map(|time| UnixSeconds(time).to_string().into())
+/// Adds the times that bound the kept ids of operations: the earliest kept time, and now.
+fn add_id_times(call: &mut Call, moment: Moment) {
+    call.print(UnixSeconds(moment.horizon.minus_seconds(KEPT_SECONDS)));
+    call.print(UnixSeconds(moment.now));
 }
 
 /// Returns the seconds for which a mark made at `at` still holds; never 0, which `SET` refuses.

@@ -24,10 +24,10 @@ impl Calls {
         let anomalies = occurrences.clone().map(|occurrence| occurrence.key);
         let steps = Steps::of(occurrences);
         let mut call = self.known(Script::RecordKnown, now, anomalies, steps.rule);
-        call.argument(steps.newest_wanted as i64);
-        call.text(&steps.text);
-        call.argument(steps.largest as i64);
-        call.argument(KEPT_SECONDS);
+        call.print(steps.newest_wanted);
+        call.argument(&steps.text);
+        call.print(steps.largest);
+        call.print(KEPT_SECONDS);
         call
     }
 
@@ -42,9 +42,9 @@ impl Calls {
         renews: bool,
     ) {
         self.add_known(call, now, occurrence.key, oldest, occurrence.rule.as_ref());
-        call.text(&occurrence.id);
-        call.text(UnixSeconds(occurrence.at));
-        call.text(if renews { "1" } else { "" });
+        call.argument(occurrence.id.as_str());
+        call.print(UnixSeconds(occurrence.at));
+        call.argument(if renews { "1" } else { "" });
     }
 
     /// Returns a call without anomalies, but with the keys that hold their texts. `anomalies` are
@@ -73,7 +73,7 @@ impl Calls {
         add_starts(&mut call, &BY_LENGTH[1..], now);
         let windows = rule.map(RuleRef::extra_windows).unwrap_or_default();
         let starts = windows.iter().map(|window| format!("{} ", UnixSeconds(window.start(now))));
-        call.text(starts.collect::<String>());
+        call.argument(starts.collect::<String>());
         call
     }
 
@@ -87,10 +87,10 @@ impl Calls {
         rule: Option<&RuleRef>,
     ) {
         self.names.timeline_and_metadata(key, |parts| call.key(parts));
-        call.text(&*oldest.id);
+        call.argument(&*oldest.id);
         match oldest.id.is_unique() {
-            true => call.text(""),
-            false => call.text(UnixSeconds(oldest.at)),
+            true => call.argument(""),
+            false => call.print(UnixSeconds(oldest.at)),
         }
         let of_four = BY_LENGTH[1..].iter().map(|window| window.start(now));
         let windows = rule.map(RuleRef::extra_windows).unwrap_or_default();
@@ -98,9 +98,9 @@ impl Calls {
         let is_cut = |start: Timestamp| oldest.at < start;
         if starts.clone().any(is_cut) {
             let flags = starts.map(|start| if is_cut(start) { '1' } else { '0' });
-            call.text(flags.collect::<String>());
+            call.argument(flags.collect::<String>());
         } else {
-            call.text("");
+            call.argument("");
         }
     }
 }

@@ -95,9 +95,8 @@ impl RedisStore {
         })
     }
 
-    /// Runs a script that takes any number of elements. For the elements of each slot, `begin`,
-    /// which gets all of them, and then `add` make a call. `read` gets each element's index and
-    /// reply. Returns one result for each of `elements`, in order.
+    /// Runs a script that takes any number of elements: see [`Self::run_by_slot`]. `read` gets each
+    /// element's index and reply. Returns one result for each of `elements`, in order.
     async fn run_batch<T: Sync, R>(
         &self,
         elements: &[T],
@@ -106,6 +105,22 @@ impl RedisStore {
         add: impl Fn(&mut Call, &T),
         read: impl Fn(usize, Reply) -> Result<R, StoreError>,
     ) -> Vec<Result<R, StoreError>> {
+        let mut replies = self.run_by_slot(elements, key_of, begin, add).await;
+        replies.sort_unstable_by_key(|(index, _)| *index);
+        let read = |(index, reply): (usize, Result<Reply, _>)| read(index, reply?);
+        replies.into_iter().map(read).collect()
+    }
+
+    /// Runs a script that takes any number of elements. For the elements of each slot, `begin`,
+    /// which gets all of them, and then `add` make a call. Returns the index of each of `elements`
+    /// with its reply, in the order of the slots.
+    async fn run_by_slot<T: Sync>(
+        &self,
+        elements: &[T],
+        key_of: impl Fn(&T) -> AnomalyKey,
+        begin: impl Fn(&[&T]) -> Call,
+        add: impl Fn(&mut Call, &T),
+    ) -> Vec<(usize, Result<Reply, StoreError>)> {
         let mut by_slot: Vec<(u16, usize)> = elements
             .iter()
             .enumerate()
@@ -121,13 +136,7 @@ impl RedisStore {
             self.replies(group[0].0, call, group.len())
         });
         let replies = join_all(calls.collect::<Vec<_>>()).await.into_iter().flatten();
-        let mut results: Vec<_> = by_slot
-            .into_iter()
-            .zip(replies)
-            .map(|((_, index), reply)| (index, reply.and_then(|reply| read(index, reply))))
-            .collect();
-        results.sort_unstable_by_key(|(index, _)| *index);
-        results.into_iter().map(|(_, result)| result).collect()
+        by_slot.into_iter().map(|(_, index)| index).zip(replies).collect()
     }
 
     /// Runs a script that returns one reply for each of `count` elements.

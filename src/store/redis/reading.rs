@@ -28,18 +28,18 @@ impl RedisStore {
         let (of_known, of_others) =
             join(self.try_read_known(moment, &known), self.read_in_full(moment, &others)).await;
         let mut results: Vec<Option<Result<Stats, StoreError>>> = vec![None; anomalies.len()];
-        for (known, result) in known.iter().zip(of_known) {
-            results[known.index] = result.transpose();
+        for (index, result) in of_known {
+            results[index] = result.transpose();
         }
-        for (other, result) in others.iter().zip(of_others) {
-            results[other.index] = Some(result);
+        for (index, result) in of_others {
+            results[index] = Some(result);
         }
         // The timelines of some are not as they were known.
         let left = known.into_iter().filter(|known| results[known.index].is_none());
         let left: Vec<_> =
             left.map(|Known { index, anomaly, .. }| Other { index, anomaly }).collect();
-        for (other, result) in left.iter().zip(self.read_in_full(moment, &left).await) {
-            results[other.index] = Some(result);
+        for (index, result) in self.read_in_full(moment, &left).await {
+            results[index] = Some(result);
         }
         let nothing = || Err(reply::unexpected("more"));
         results.into_iter().map(|result| result.unwrap_or_else(nothing)).collect()
@@ -74,18 +74,16 @@ impl RedisStore {
         &self,
         moment: Moment,
         known: &[Known<'_>],
-    ) -> Vec<Result<Option<Stats>, StoreError>> {
-        let Some(first) = known.first() else { return Vec::new() };
+    ) -> impl Iterator<Item = (usize, Result<Option<Stats>, StoreError>)> {
         let now = moment.now;
         let begin = |elements: &[&Known<'_>]| {
             let keys = elements.iter().map(|known| known.anomaly.key);
-            self.calls.stats_known(now, keys, first.anomaly.rule.as_ref())
+            self.calls.stats_known(now, keys, elements[0].anomaly.rule.as_ref())
         };
         let add = |call: &mut Call, Known { anomaly, oldest, .. }: &Known<'_>| {
             self.calls.add_known(call, now, anomaly.key, oldest, anomaly.rule.as_ref());
         };
-        let read = |index: usize, reply: Reply| {
-            let Known { anomaly, oldest, .. } = &known[index];
+        let read = move |Known { anomaly, oldest, .. }: &Known<'_>, reply: Reply| {
             match reply.tag()? {
                 "known" => {}
                 "more" => return Ok(None),
@@ -94,7 +92,11 @@ impl RedisStore {
             let stats = reply.stats(now, anomaly.rule.as_ref(), Some(oldest.at), None)?;
             Ok(Some(Some(stats)))
         };
-        self.run_batch(known, |known| known.anomaly.key, begin, add, read).await
+        let replies = self.run_by_slot(known, |known| known.anomaly.key, begin, add).await;
+        replies.into_iter().map(move |(index, reply)| {
+            let known = &known[index];
+            (known.index, reply.and_then(|reply| read(known, reply)))
+        })
     }
 
     /// Reads anomalies by `stats.lua`.
@@ -102,17 +104,13 @@ impl RedisStore {
         &self,
         moment: Moment,
         others: &[Other<'_>],
-    ) -> Vec<Result<Stats, StoreError>> {
-        if others.is_empty() {
-            return Vec::new();
-        }
+    ) -> impl Iterator<Item = (usize, Result<Stats, StoreError>)> {
         let now = moment.now;
         let begin = |_: &[&Other<'_>]| self.calls.stats(now);
         let add = |call: &mut Call, other: &Other<'_>| {
             self.calls.add_judged(call, now, other.anomaly);
         };
-        let read = |index: usize, mut reply: Reply| {
-            let Judged { key, rule } = others[index].anomaly;
+        let read = move |Judged { key, rule }: &Judged, mut reply: Reply| {
             let stats =
                 reply.if_known("known", |reply| reply.stats(now, rule.as_ref(), None, None))?;
             let oldest = reply.oldest_event();
@@ -120,7 +118,11 @@ impl RedisStore {
             self.timelines.set(*key, oldest.filter(|_| may_stay));
             Ok(stats)
         };
-        self.run_batch(others, |other| other.anomaly.key, begin, add, read).await
+        let replies = self.run_by_slot(others, |other| other.anomaly.key, begin, add).await;
+        replies.into_iter().map(move |(index, reply)| {
+            let other = &others[index];
+            (other.index, reply.and_then(|reply| read(other.anomaly, reply)))
+        })
     }
 }
 

@@ -31,8 +31,7 @@ impl RedisStore {
             join(self.try_known(moment, &known), self.try_record(moment, &others, may_be_copies))
                 .await;
         let mut attempts: Vec<Attempt> = vec![Ok(None); occurrences.len()];
-        let indices = known.iter().map(|k| k.index).chain(others.iter().map(|o| o.index));
-        for (index, attempt) in indices.zip(of_known.into_iter().chain(of_others)) {
+        for (index, attempt) in of_known.chain(of_others) {
             attempts[index] = attempt;
         }
         // The timelines of some anomalies are not as they were known.
@@ -41,8 +40,8 @@ impl RedisStore {
             .filter(|Known { index, .. }| matches!(attempts[*index], Ok(None)))
             .map(|Known { index, occurrence, is_due, .. }| Other { index, occurrence, is_due })
             .collect();
-        for (other, attempt) in left.iter().zip(self.try_record(moment, &left, false).await) {
-            attempts[other.index] = attempt;
+        for (index, attempt) in self.try_record(moment, &left, false).await {
+            attempts[index] = attempt;
         }
         // Another program has deleted their keys within the last minute, so they must be renewed
         // after all.
@@ -51,9 +50,8 @@ impl RedisStore {
         let wanted: Vec<_> =
             wanted.map(|(index, occurrence)| Other { index, occurrence, is_due: true }).collect();
         wanted.iter().for_each(|other| self.renewals.remove(moment.now, other.occurrence.key));
-        let anew = self.try_record(moment, &wanted, may_be_copies).await;
-        for (other, attempt) in wanted.iter().zip(anew) {
-            attempts[other.index] = attempt;
+        for (index, attempt) in self.try_record(moment, &wanted, may_be_copies).await {
+            attempts[index] = attempt;
         }
         let nothing = || Err(reply::unexpected("wanted"));
         attempts.into_iter().map(|done| done.and_then(|r| r.map_or_else(nothing, Ok))).collect()
@@ -100,18 +98,18 @@ impl RedisStore {
     }
 
     /// Records occurrences by `record_known.lua`.
-    async fn try_known(&self, moment: Moment, known: &[Known<'_>]) -> Vec<Attempt> {
-        if known.is_empty() {
-            return Vec::new();
-        }
+    async fn try_known(
+        &self,
+        moment: Moment,
+        known: &[Known<'_>],
+    ) -> impl Iterator<Item = (usize, Attempt)> {
         let begin = |elements: &[&Known<'_>]| {
             self.calls.record_known(moment.now, elements.iter().map(|known| known.occurrence))
         };
         let add = |call: &mut _, Known { occurrence, oldest, is_due, .. }: &Known<'_>| {
             self.calls.add_known_occurrence(call, moment.now, occurrence, oldest, *is_due);
         };
-        let read = |index: usize, mut reply: Reply| {
-            let Known { occurrence, oldest, is_due, .. } = &known[index];
+        let read = move |Known { occurrence, oldest, is_due, .. }: &Known<'_>, mut reply: Reply| {
             match reply.tag()? {
                 "counted" => {}
                 "more" => return Ok(None),
@@ -127,7 +125,11 @@ impl RedisStore {
             }
             recorded(moment, occurrence, RecordOutcome::Counted, stats, &mut reply).map(Some)
         };
-        self.run_batch(known, |known| known.occurrence.key, begin, add, read).await
+        let replies = self.run_by_slot(known, |known| known.occurrence.key, begin, add).await;
+        replies.into_iter().map(move |(index, reply)| {
+            let known = &known[index];
+            (known.index, reply.and_then(|reply| read(known, reply)))
+        })
     }
 
     /// Records occurrences by `record.lua`, or `alerts.lua` if there are alerts.
@@ -136,10 +138,7 @@ impl RedisStore {
         moment: Moment,
         others: &[Other<'_>],
         may_be_copies: bool,
-    ) -> Vec<Attempt> {
-        if others.is_empty() {
-            return Vec::new();
-        }
+    ) -> impl Iterator<Item = (usize, Attempt)> {
         let asks = Asks::of(others.iter().map(|other| other.occurrence), moment.now);
         let begin = |elements: &[&Other<'_>]| {
             let has_alerts = elements.iter().any(|other| other.occurrence.episode.is_some());
@@ -148,7 +147,7 @@ impl RedisStore {
         let add = |call: &mut _, Other { occurrence, is_due, .. }: &Other<'_>| {
             self.calls.add_occurrence(call, occurrence, *is_due, asks.of_one(occurrence));
         };
-        let read = |index: usize, mut reply: Reply| {
+        let read = move |occurrence: &Occurrence, mut reply: Reply| {
             let outcome = match reply.tag()? {
                 "counted" => RecordOutcome::Counted,
                 "duplicate" => RecordOutcome::Duplicate,
@@ -161,7 +160,6 @@ impl RedisStore {
                 "wanted" => return Ok(None),
                 other => return Err(reply::unexpected(other)),
             };
-            let occurrence = others[index].occurrence;
             let stats = reply.stats(moment.now, occurrence.rule.as_ref(), None, None)?;
             if outcome == RecordOutcome::Counted {
                 self.renewals.add(moment.now, occurrence.key);
@@ -174,7 +172,11 @@ impl RedisStore {
             }
             recorded(moment, occurrence, outcome, stats, &mut reply).map(Some)
         };
-        self.run_batch(others, |other| other.occurrence.key, begin, add, read).await
+        let replies = self.run_by_slot(others, |other| other.occurrence.key, begin, add).await;
+        replies.into_iter().map(move |(index, reply)| {
+            let other = &others[index];
+            (other.index, reply.and_then(|reply| read(other.occurrence, reply)))
+        })
     }
 
     /// Returns true if the next write will not roll up a timeline, which only `record.lua` does.

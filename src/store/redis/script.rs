@@ -110,23 +110,27 @@ impl SeenScripts {
     }
 }
 
-/// The initial size of a call's buffer in bytes: enough for the texts of some occurrences.
+/// The initial size of a call's buffer for keys in bytes: enough for those of some occurrences.
 const BUFFER_BYTES: usize = 4 << 10;
 
-/// The number of arguments for which a call has room at once, for a script and for each element:
-/// those of `record_known.lua`.
-const FIXED_ARGUMENTS: usize = 8;
-const ARGUMENTS_EACH: usize = 6;
+/// The size of arguments for which a call has room at once, for a script and for each element:
+/// those of `record_known.lua`, in bytes.
+const FIXED_ARGUMENTS_BYTES: usize = 128;
+const ARGUMENTS_BYTES_EACH: usize = 64;
 
 /// A script with its KEYS and ARGV.
 #[derive(Clone, Debug)]
 pub(super) struct Call {
     pub(super) script: Script,
     keys: Vec<Value>,
-    arguments: Vec<Value>,
-    /// The buffer for texts, so that many of them share an allocation. A full one is replaced by
-    /// one of the same size.
-    buffer: BytesMut,
+    /// The buffer for keys, so that many of them share an allocation. A full one is replaced by one
+    /// of the same size.
+    key_buffer: BytesMut,
+    /// The elements of the MessagePack array that `frame.lua` reads.
+    arguments: Vec<u8>,
+    argument_count: u32,
+    /// The last argument that was printed.
+    printed: String,
 }
 
 impl Call {
@@ -136,49 +140,69 @@ impl Call {
 
     /// Returns a call that has room for the keys and arguments of `elements`.
     pub(super) fn with_room(script: Script, elements: usize) -> Self {
-        let keys = Vec::with_capacity(elements * script.keys_each());
-        let arguments = Vec::with_capacity(FIXED_ARGUMENTS + elements * ARGUMENTS_EACH);
-        Self { script, keys, arguments, buffer: BytesMut::with_capacity(BUFFER_BYTES) }
+        let arguments = FIXED_ARGUMENTS_BYTES + elements * ARGUMENTS_BYTES_EACH;
+        Self {
+            script,
+            keys: Vec::with_capacity(elements * script.keys_each()),
+            key_buffer: BytesMut::with_capacity(BUFFER_BYTES),
+            arguments: Vec::with_capacity(arguments),
+            argument_count: 0,
+            printed: String::new(),
+        }
     }
 
     /// Adds a key that consists of these parts.
     pub(super) fn key(&mut self, parts: [&str; 3]) {
         for part in parts {
-            self.buffer.extend_from_slice(part.as_bytes());
+            self.key_buffer.extend_from_slice(part.as_bytes());
         }
-        self.keys.push(self.buffer.split().freeze().into());
+        self.keys.push(self.key_buffer.split().freeze().into());
     }
 
-    /// Adds an argument that is a number, or made already.
-    pub(super) fn argument(&mut self, value: impl Into<Value>) {
-        self.arguments.push(value.into());
+    /// Adds an argument that is a text, or other bytes.
+    pub(super) fn argument(&mut self, argument: impl AsRef<[u8]>) {
+        add_text(&mut self.arguments, argument.as_ref());
+        self.argument_count += 1;
     }
 
-    /// Adds an argument that is a text, or printed as one.
-    pub(super) fn text(&mut self, text: impl Display) {
-        // Writing to a buffer that grows can't fail.
-        let _ = write!(self.buffer, "{text}");
-        self.arguments.push(self.buffer.split().freeze().into());
+    /// Adds an argument that is printed as a text.
+    pub(super) fn print(&mut self, argument: impl Display) {
+        self.printed.clear();
+        // Writing to a text can't fail.
+        let _ = write!(self.printed, "{argument}");
+        add_text(&mut self.arguments, self.printed.as_bytes());
+        self.argument_count += 1;
     }
 
-    pub(super) fn arguments(&mut self, values: impl IntoIterator<Item = Value>) {
-        self.arguments.extend(values);
-    }
-
-    /// Returns the words after the command's name: the script by `handle`, numkeys, KEYS, ARGV.
+    /// Returns the words after the command's name: the script by `handle`, numkeys, KEYS, and the
+    /// arguments as one word.
     pub(super) fn command_line(&self, handle: &'static str) -> Vec<Value> {
-        let mut line = Vec::with_capacity(2 + self.keys.len() + self.arguments.len());
+        let mut line = Vec::with_capacity(3 + self.keys.len());
         line.push(Value::from_static_str(handle));
         line.push(Value::Integer(self.keys.len() as i64));
         line.extend(self.keys.iter().cloned());
-        line.extend(self.arguments.iter().cloned());
+        let mut packed = Vec::with_capacity(MAX_HEAD_BYTES + self.arguments.len());
+        // Writing to a vector can't fail.
+        let _ = rmp::encode::write_array_len(&mut packed, self.argument_count);
+        packed.extend_from_slice(&self.arguments);
+        line.push(Value::Bytes(packed.into()));
         line
     }
 
     #[cfg(test)]
     pub(super) fn counts(&self) -> (usize, usize) {
-        (self.keys.len(), self.arguments.len())
+        (self.keys.len(), self.argument_count as usize)
     }
+}
+
+/// Maximum size of the head of a MessagePack array or text in bytes.
+const MAX_HEAD_BYTES: usize = 5;
+
+/// Adds a MessagePack text. Other bytes are packed like one: Lua has one type for both.
+fn add_text(packed: &mut Vec<u8>, text: &[u8]) {
+    // Writing to a vector can't fail, and no argument has 4 GiB.
+    let _ = rmp::encode::write_str_len(packed, text.len() as u32);
+    packed.extend_from_slice(text);
 }
 
 #[cfg(test)]

@@ -10,7 +10,9 @@ local TIMELINE, REPAIR_COUNT, PERMANENT_FIX, METADATA = 0, 1, 2, 3
 local FOLDED, FOLDED_COUNTS, FOLDED_IDS = 4, 5, 6
 local REPAIR_HISTORY, OPERATION_IDS, AUDIT = 7, 8, 9
 
-local KEYS, ARGV = KEYS, ARGV
+-- The arguments come as one: a MessagePack array of texts. Redis makes a value and then a text of
+-- Lua of each argument, and of an element only the latter.
+local KEYS, ARGV = KEYS, cmsgpack.unpack(ARGV[1])
 local call, tonumber = redis.call, tonumber
 
 -- Returns the number of elements of a call. Fails unless the call has `keys_each` keys for each of
