@@ -7,7 +7,9 @@ use crate::domain::{AnomalyKey, AnomalyStats, Firing, RuleRef, Timestamp};
 pub(crate) struct Noted<'a> {
     /// The anomaly.
     pub(crate) key: AnomalyKey,
-    /// The time of the news.
+    /// The time at which the call began whose reply has just arrived; absent for other news.
+    pub(crate) began_at: Option<Timestamp>,
+    /// The time of the news: for a reply, its arrival.
     pub(crate) as_of: Timestamp,
     /// Its stats.
     pub(crate) stats: &'a AnomalyStats,

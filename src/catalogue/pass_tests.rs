@@ -65,7 +65,8 @@ proptest! {
                 continue;
             }
             let (as_of, stats, firing) = (now(), stats(day), NotedFiring::Unchanged);
-            let noted = Noted { key, as_of, stats: &stats, rule: None, firing, is_news: true };
+            let (began_at, stats, rule, is_news) = (None, &stats, None, true);
+            let noted = Noted { key, began_at, as_of, stats, rule, firing, is_news };
             rows.note(&noted, || Some(signature(&alert_name, &service)));
             // The names of a key never change.
             let entry = model.entry(key).or_insert((alert_name, service, day));

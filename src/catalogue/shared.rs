@@ -203,8 +203,8 @@ impl Reader {
                     };
                     again.extend(needs_counts.then_some(key));
                     let (as_of, firing) = (moment.now, NotedFiring::Read(firing));
-                    let rule = rule.as_ref();
-                    let noted = Noted { key, as_of, stats: &stats, rule, firing, is_news };
+                    let (began_at, rule, stats) = (None, rule.as_ref(), &stats);
+                    let noted = Noted { key, began_at, as_of, stats, rule, firing, is_news };
                     rows.note(&noted, || signature);
                 }
                 Ok(None) => rows.remove_known_until(key, moment.now),

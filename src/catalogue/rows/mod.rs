@@ -106,7 +106,7 @@ impl Rows {
     /// Notes news of an anomaly, unless newer ones are known. `signature` is called for the
     /// identifying fields if they are not known.
     pub(crate) fn note(&self, noted: &Noted<'_>, signature: impl FnOnce() -> Option<Signature>) {
-        let Noted { key, as_of, stats, rule, firing, is_news } = *noted;
+        let Noted { key, began_at, as_of, stats, rule, firing, is_news } = *noted;
         let mut segment = self.segment(key).lock();
         let is_new = segment.get(key).is_none();
         if is_new {
@@ -120,7 +120,13 @@ impl Rows {
         let change = |row: &mut Row| {
             // If the row is far ahead, the clock was set back since.
             let was_set_back = row.as_of() > as_of.plus_seconds(SET_BACK_SECONDS);
-            is_newer = row.as_of() <= as_of || was_set_back;
+            let is_later = match began_at {
+                // Of two calls that overlap, the one with more events was executed later.
+                Some(began_at) => row.as_of() <= began_at || row.events() < stats.counts.month,
+                None => row.as_of() <= as_of,
+            };
+            is_newer = is_later || was_set_back;
+            let as_of = if was_set_back { as_of } else { as_of.max(row.as_of()) };
             is_newer && row.update(as_of, stats, level)
         };
         self.change(&mut segment, key, rule, is_news, change);
@@ -231,11 +237,12 @@ impl Rows {
         // The clock of another instance may be ahead.
         let as_of = (*as_of).min(now);
         let firing = firing.map_or(NotedFiring::Unread, NotedFiring::Read);
-        let noted = Noted { key: *key, as_of, stats, rule: None, firing, is_news: false };
+        let (key, began_at, rule, is_news) = (*key, None, None, false);
+        let noted = Noted { key, began_at, as_of, stats, rule, firing, is_news };
         self.note(&noted, || None);
-        let mut segment = self.segment(*key).lock();
+        let mut segment = self.segment(key).lock();
         let raise = |row: &mut Row| row.raise_repair_attempts(stats.repair_attempts);
-        self.change(&mut segment, *key, None, false, raise);
+        self.change(&mut segment, key, None, false, raise);
     }
 
     /// Changes a row by `change`, which returns whether anything differs. A difference is news, and

@@ -118,6 +118,11 @@ impl Row {
         self.as_of
     }
 
+    /// Returns the number of events of 30 days.
+    pub(super) fn events(&self) -> u64 {
+        self.counts[3].into()
+    }
+
     /// Applies newer stats, with the level by the rule's own windows if that is known. Returns true
     /// if they differ.
     pub(super) fn update(

@@ -49,6 +49,7 @@ fn a_million_rows() {
             };
             let noted = Noted {
                 key: signature.key(),
+                began_at: None,
                 as_of: now,
                 stats: &stats,
                 rule: None,

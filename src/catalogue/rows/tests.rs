@@ -28,7 +28,7 @@ impl Rows {
     ) {
         let rule = rule("[]");
         let firing = NotedFiring::Unchanged;
-        let noted = Noted { key, as_of, stats, rule: Some(&rule), firing, is_news };
+        let noted = Noted { key, began_at: None, as_of, stats, rule: Some(&rule), firing, is_news };
         self.note(&noted, signature);
     }
 }
@@ -139,8 +139,15 @@ fn alerts_that_others_may_have_ended_are_read_once_and_announced() {
     let firing = Some(Firing { episodes: 2, since: at(-10) });
     let note = |second: i64, firing: NotedFiring| {
         let stats = stats(1, at(0));
-        let noted =
-            Noted { key, as_of: at(second), stats: &stats, rule: None, firing, is_news: true };
+        let noted = Noted {
+            key,
+            began_at: None,
+            as_of: at(second),
+            stats: &stats,
+            rule: None,
+            firing,
+            is_news: true,
+        };
         rows.note(&noted, || None);
     };
     note(1, NotedFiring::Unread);
@@ -179,7 +186,10 @@ fn a_level_by_windows_of_a_rules_own_is_known_until_other_rules_are_in_force() {
     let (first, second) = (with(2), with(4));
     let note = |second: i64, rule: &RuleRef| {
         let (as_of, firing, is_news) = (at(second), NotedFiring::Unchanged, false);
-        rows.note(&Noted { key, as_of, stats: &stats, rule: Some(rule), firing, is_news }, || None);
+        rows.note(
+            &Noted { key, began_at: None, as_of, stats: &stats, rule: Some(rule), firing, is_news },
+            || None,
+        );
     };
     note(1, &first);
     assert_eq!(level(&first), Some(EscalationLevel::Repeat), "at most: no rules are in force");
@@ -192,4 +202,23 @@ fn a_level_by_windows_of_a_rules_own_is_known_until_other_rules_are_in_force() {
     assert_eq!(level(&second), Some(EscalationLevel::Repeat), "of rules that are gone");
     note(4, &second);
     assert_eq!(level(&second), None);
+}
+
+/// Replies may arrive in another order than their calls began and were executed.
+#[test]
+fn of_two_calls_that_overlap_the_one_with_more_events_was_executed_later() {
+    let key = AnomalyKey::from_bits(1);
+    let note = |rows: &Rows, began: i64, arrived: i64, events: u64| {
+        let (began_at, as_of, stats) = (Some(at(began)), at(arrived), &stats(events, at(0)));
+        let (rule, firing, is_news) = (None, NotedFiring::Unchanged, true);
+        rows.note(&Noted { key, began_at, as_of, stats, rule, firing, is_news }, || None);
+        rows.get(key).unwrap().stats.counts.month
+    };
+    let (executed_later, executed_first) = ((1, 4, 2), (2, 3, 1));
+    for replies in [[executed_later, executed_first], [executed_first, executed_later]] {
+        let rows = rows(10);
+        let counts = replies.map(|(began, arrived, events)| note(&rows, began, arrived, events));
+        assert_eq!(counts[1], 2);
+        assert_eq!(note(&rows, 5, 6, 1), 1, "a later call says what is there now, be it less");
+    }
 }

@@ -264,7 +264,8 @@ impl Memory {
         let is_alert = occurrence.episode.is_some();
         let noted = Noted {
             key: occurrence.key,
-            as_of: times.began_at,
+            began_at: Some(times.began_at),
+            as_of: times.arrived_at,
             stats,
             rule: occurrence.rule.as_ref(),
             firing: if is_alert { NotedFiring::Unread } else { NotedFiring::Unchanged },
@@ -289,7 +290,8 @@ impl Memory {
         let Some(stats) = stats else { return self.note_unknown(key, times) };
         let noted = Noted {
             key,
-            as_of: times.began_at,
+            began_at: Some(times.began_at),
+            as_of: times.arrived_at,
             stats,
             rule: None,
             firing: NotedFiring::Unchanged,
@@ -318,8 +320,9 @@ impl Memory {
         let Some(StoredRow { stats, signature_json, firing }) = row else {
             return self.note_unknown(key, times);
         };
-        let (as_of, firing) = (times.began_at, NotedFiring::Read(*firing));
-        self.catalogue.note(&Noted { key, as_of, stats, rule, firing, is_news: false }, || {
+        let (began_at, as_of) = (Some(times.began_at), times.arrived_at);
+        let (firing, is_news) = (NotedFiring::Read(*firing), false);
+        self.catalogue.note(&Noted { key, began_at, as_of, stats, rule, firing, is_news }, || {
             signature_json.as_deref().and_then(Signature::from_stored)
         });
         self.stale.update_stats(key, times, stats)
@@ -354,7 +357,8 @@ impl Memory {
         let signature = || details.signature_json.as_deref().and_then(Signature::from_stored);
         let noted = Noted {
             key,
-            as_of: times.began_at,
+            began_at: Some(times.began_at),
+            as_of: times.arrived_at,
             stats: &details.stats,
             rule: None,
             firing: NotedFiring::Read(details.firing),
@@ -383,7 +387,8 @@ impl Memory {
         let fall = self.applied.remove(&key).and_then(|(times, stats)| {
             let noted = Noted {
                 key,
-                as_of: times.began_at,
+                began_at: Some(times.began_at),
+                as_of: times.arrived_at,
                 stats: &stats,
                 rule: None,
                 firing: NotedFiring::Unchanged,

@@ -117,6 +117,7 @@ fn an_anomaly_that_the_cache_has_dropped_is_known_by_the_catalogue() {
     let mut memory = memory();
     let noted = Noted {
         key: KEY,
+        began_at: None,
         as_of: at(2),
         stats: &stats(5),
         rule: None,

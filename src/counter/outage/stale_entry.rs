@@ -27,6 +27,8 @@ const MARK_TOLERANCE_SECONDS: i64 = 2;
 #[derive(Clone, Debug)]
 pub(crate) struct StaleEntry {
     stats: Option<Seen<AnomalyStats>>,
+    /// The time at which the reply with `stats` arrived.
+    stats_arrived_at: Timestamp,
     details: Option<Box<SeenDetails>>,
     /// The time at which the last reply that it is based on arrived. It may include writes that
     /// were sent before.
@@ -96,7 +98,8 @@ impl Floor {
 
 impl StaleEntry {
     pub(super) fn new(arrived_at: Timestamp) -> Self {
-        Self { stats: None, details: None, arrived_at, floor: None }
+        let stats_arrived_at = Timestamp::MIN;
+        Self { stats: None, stats_arrived_at, details: None, arrived_at, floor: None }
     }
 
     /// Returns its approximate size in memory, in bytes.
@@ -184,15 +187,21 @@ impl StaleEntry {
         let as_of = times.began_at;
         let Some(mut known_at) = self.stats.as_ref().map(|stats| stats.as_of) else {
             self.set_stats(as_of, stats.clone());
+            self.stats_arrived_at = times.arrived_at;
             self.floor = Floor::of(times.arrived_at, stats);
             return None;
         };
         if known_at > times.arrived_at.plus_seconds(SET_BACK_SECONDS) {
             (known_at, self.floor) = (Timestamp::MIN, None);
+            self.stats_arrived_at = Timestamp::MIN;
         }
-        // Replies may arrive in another order than their batches were sent.
-        if known_at <= as_of {
-            self.set_stats(as_of, stats.clone());
+        // Replies may arrive in another order than their calls: of two that overlap, the one with
+        // more events was executed later.
+        let is_later = times.began_at >= self.stats_arrived_at;
+        let known = self.stats.as_ref().map_or(0, |seen| seen.value.counts.month);
+        if is_later || (known, known_at) <= (stats.counts.month, as_of) {
+            self.set_stats(as_of.max(known_at), stats.clone());
+            self.stats_arrived_at = times.arrived_at;
         }
         self.compare(times, stats, added)
     }
