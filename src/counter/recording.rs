@@ -297,14 +297,16 @@ impl Counter {
 }
 
 /// Returns true if the store may have forgotten an effect of an occurrence or alert with this
-/// outcome: a delivered alert is remembered, whether or not it counts.
+/// outcome: a delivered alert is remembered, whether or not it counts. So is a retry, because the
+/// instance that counted the first copy may be gone.
 fn has_effect(outcome: RecordOutcome, is_alert: bool) -> bool {
     match outcome {
         RecordOutcome::Counted
+        | RecordOutcome::Duplicate
         | RecordOutcome::Ongoing
         | RecordOutcome::SameIncident
         | RecordOutcome::Resolved => true,
-        RecordOutcome::Duplicate | RecordOutcome::TooOld => is_alert,
+        RecordOutcome::TooOld => is_alert,
         RecordOutcome::Stale | RecordOutcome::Unrecognisable => false,
     }
 }

@@ -50,6 +50,8 @@ pub(crate) enum Doubt {
 pub(crate) struct HeldWrites {
     pub(crate) writes: Vec<HeldWrite>,
     pub(crate) doubt: Doubt,
+    /// True if the store has shown, since it answers again, that it still has them.
+    pub(crate) are_present: bool,
     /// The identity of the server that acknowledged them; `None` if it is not known.
     pub(crate) identity: Option<String>,
     /// Number of `writes` that are not on disk.

@@ -7,7 +7,11 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::{domain::AnomalyKey, spool::SpoolError, store::Shard};
+use crate::{
+    domain::{AnomalyKey, Operation},
+    spool::{SpoolError, Spooled},
+    store::Shard,
+};
 
 /// Maximum number of operations of a page. Each page ends with a commit of the spool, which takes
 /// about as long for many of them as for few.
@@ -63,4 +67,25 @@ impl Pass {
         self.must_repeat = true;
         None
     }
+}
+
+/// Divides a page into the runs of one execution each: operations of one kind, all of which may have
+/// been sent, or none. Between two changes of a permanent fix, the occurrences come before the
+/// repairs, which makes no difference to an anomaly: where both arrive in turns, each would
+/// otherwise be a call of its own, and a replay would never keep up with the load.
+pub(crate) fn runs(page: &mut [Spooled], is_sent: impl Fn(&Spooled) -> bool) -> Vec<&[Spooled]> {
+    let is_fix =
+        |spooled: &Spooled| matches!(spooled.operation, Operation::Mark(_) | Operation::Unmark(_));
+    for part in page.chunk_by_mut(|a, b| is_fix(a) == is_fix(b)) {
+        if !is_fix(&part[0]) {
+            // What was sent comes first: of one anomaly, that are the earlier ones.
+            part.sort_by_key(|spooled| {
+                (matches!(spooled.operation, Operation::Repair(_)), !is_sent(spooled))
+            });
+        }
+    }
+    let are_alike = |a: &Spooled, b: &Spooled| {
+        a.operation.kind() == b.operation.kind() && is_sent(a) == is_sent(b)
+    };
+    page.chunk_by(are_alike).collect()
 }

@@ -21,7 +21,7 @@ use super::{
     config::DegradedConfig,
     executor::{Execution, Executor, log_refusal},
     fallback::Fallback,
-    pass::{PAGE_OPERATIONS, Pass},
+    pass::{PAGE_OPERATIONS, Pass, runs},
     progress::Progress,
     refusals::Refusals,
     reported::Source,
@@ -316,7 +316,7 @@ impl Replay {
         // At least four pages per second, even at a low rate: outages end between pages.
         let per_page = self.config.replay_per_second.get() as usize / 4;
         let limit = per_page.clamp(1, PAGE_OPERATIONS);
-        let page = match fallback.spool().waiting(pass.next, limit, MAX_CALL_BYTES).await {
+        let mut page = match fallback.spool().waiting(pass.next, limit, MAX_CALL_BYTES).await {
             Ok(page) => page,
             Err(error) => return pass.fail(&error),
         };
@@ -324,12 +324,8 @@ impl Replay {
         fallback.remove_settled(self.executor.clock.now(), &gone);
         let last = page.last()?.sequence;
         let mut settled = Settled::default();
-        let runs = page.chunk_by(|a, b| {
-            a.operation.kind() == b.operation.kind() && self.is_sent(a) == self.is_sent(b)
-        });
         // The flags do not change before the page ends.
-        let runs: Vec<&[Spooled]> = runs.collect();
-        for run in runs {
+        for run in runs(&mut page, |spooled| self.is_sent(spooled)) {
             if let Err(error) = self.replay_run(run, last, pass, &mut settled).await {
                 return pass.fail(&error);
             }
@@ -425,6 +421,12 @@ impl Replay {
             })
             .collect();
         let executions = self.executor.execute(&writes, Source::Replay).await;
+        // A shard that took some of them may have failed since, and then it has not recovered.
+        for (spooled, execution) in due.iter().zip(&executions) {
+            if matches!(execution, Execution::Deferred { .. }) {
+                self.trials.end(self.executor.shard(&spooled.operation));
+            }
+        }
         for ((spooled, write), execution) in due.into_iter().zip(writes).zip(executions) {
             self.settle(spooled, write, execution, pass, settled).await;
         }
@@ -474,7 +476,6 @@ impl Replay {
                     self.sent.insert(sequence);
                 }
                 pass.held.insert(key);
-                self.trials.end(shard);
                 pass.must_repeat |= !self.executor.health.is_unavailable(shard);
                 return;
             }

@@ -21,7 +21,7 @@ use super::{
         report_unstored,
     },
     resend_buffer::{RememberLimits, ResendBuffer},
-    resent::{bury, has_lost, spool},
+    resent::{Trace, bury, spool, trace},
     sending::{Resent, Sending},
 };
 use crate::{
@@ -125,9 +125,10 @@ impl Resender {
         }
         for held in earlier {
             let newer = self.held.entry(Shard(held.shard)).or_default();
-            let identity = newer.identity.take();
+            let (identity, doubt) = (newer.identity.take(), newer.doubt);
             let writes = newer.take();
             *newer = HeldWrites::of_earlier_run(held);
+            newer.note_doubt(doubt);
             writes.into_iter().for_each(|write| newer.push(identity.as_deref(), write));
         }
     }
@@ -255,14 +256,15 @@ impl Resender {
         let Some(held) = self.held.get_mut(&shard) else { return };
         let is_due = must_send(held.doubt, identity.as_deref(), held.identity.as_deref());
         self.identities.insert(shard, identity);
-        if is_due {
+        // Before anything that waits is applied, because these writes precede it.
+        if is_due || !are_present(executor, held).await {
             self.due_held.insert(shard, was_unavailable);
             return;
         }
         held.doubt = Doubt::None;
         // A shard that was unavailable may not take writes yet. Its writes stay held until it does.
-        if !was_unavailable && !self.release(executor, shard).await {
-            self.due_held.insert(shard, false);
+        if !was_unavailable {
+            self.put_back(executor, shard);
         }
     }
 
@@ -285,23 +287,22 @@ impl Resender {
         }
     }
 
-    /// Puts the held writes of a shard back into the buffer, because the shard takes writes again.
-    /// Returns false if it has lost them, so that they must be sent again: its identity does not
-    /// show that it was emptied.
-    pub(crate) async fn release(&mut self, executor: &Executor, shard: Shard) -> bool {
+    /// Puts the held writes of a shard back into the buffer, because the shard takes writes again;
+    /// unless it has lost them, or may have: then they are sent again.
+    pub(crate) async fn release(&mut self, executor: &Executor, shard: Shard) {
         if let Some(held) = self.held.get_mut(&shard)
-            && has_lost(executor, held).await
+            && !held.are_present
+            && !are_present(executor, held).await
         {
-            held.doubt = Doubt::Certain;
-            return false;
+            return;
         }
-        self.put_back(shard);
-        true
+        self.put_back(executor, shard);
     }
 
-    fn put_back(&mut self, shard: Shard) {
+    fn put_back(&mut self, executor: &Executor, shard: Shard) {
         if let Some(held) = self.held.remove(&shard) {
-            self.buffer.put_back(held.writes.into_iter().map(HeldWrite::into_parts));
+            let operations = held.writes.into_iter().map(|write| write.operation);
+            self.buffer.put_back(executor.clock.now(), operations);
             self.released.insert(shard);
         }
     }
@@ -314,14 +315,17 @@ impl Resender {
     ) -> Resent {
         let (due, due_held) = (mem::take(&mut self.due), mem::take(&mut self.due_held));
         let mut sending = Sending::begin(executor, is_closing);
+        // Otherwise it is another server, which may well lack the last writes.
+        let mut is_surprising = false;
         for shard in due_held.keys() {
             if let Some(held) = self.held.get_mut(shard) {
+                is_surprising |= held.doubt == Doubt::Certain;
                 let kept = sending.send(held.take()).await;
                 held.put_back(kept);
             }
         }
         let kept = sending.send(due).await;
-        let Sending { resent, count, refused, suspects, .. } = sending;
+        let Sending { resent, count, lost, refused, suspects, .. } = sending;
         for (shard, was_unavailable) in due_held {
             self.keep_held(executor, shard, was_unavailable, &resent.failed);
         }
@@ -329,6 +333,14 @@ impl Resender {
         if count > 0 {
             telemetry::resent(count);
             tracing::debug!(count, "{count} acknowledged writes were sent again");
+        }
+        if lost > 0 && is_surprising {
+            tracing::warn!(
+                count,
+                lost,
+                "the store has lost writes: of {count} that it had acknowledged and that were sent \
+                 again, {lost} were gone"
+            );
         }
         let buried = bury(executor, self.spool.as_ref(), refused).await;
         let left = [buried, spool(executor, suspects).await];
@@ -356,7 +368,7 @@ impl Resender {
             // This server has acknowledged all of them.
             held.identity = self.identities.get(&shard).cloned().flatten();
             if !was_unavailable {
-                self.put_back(shard);
+                self.put_back(executor, shard);
             }
         }
         self.keep(executor, moved, failed);
@@ -374,10 +386,10 @@ impl Resender {
                 held.push(None, write);
                 held.doubt = held.doubt.max(Doubt::Suspected);
             } else {
-                kept.push(write.into_parts());
+                kept.push(write.operation);
             }
         }
-        self.buffer.put_back(kept.into_iter());
+        self.buffer.put_back(executor.clock.now(), kept.into_iter());
     }
 
     /// Holds writes that could be neither sent nor spooled. They are sent again after a pause.
@@ -440,6 +452,17 @@ impl Resender {
             }
         }
     }
+}
+
+/// Returns false if the store has lost held writes, or may have: they are sent again then.
+async fn are_present(executor: &Executor, held: &mut HeldWrites) -> bool {
+    let trace = trace(executor, held).await;
+    held.are_present = trace == Trace::Present;
+    let are_lost = matches!(trace, Trace::Lost | Trace::Unknown);
+    if are_lost {
+        held.doubt = Doubt::Certain;
+    }
+    !are_lost
 }
 
 /// Returns true if writes must be sent to a server with the identity `now`. They were acknowledged

@@ -135,18 +135,19 @@ impl ResendBuffer {
         taken
     }
 
-    /// Puts back writes that were taken. They expire as if they had not been taken.
-    pub(crate) fn put_back(&self, taken: impl Iterator<Item = Acknowledged>) {
+    /// Puts back writes that were taken, because the store has them: it acknowledged them again, or
+    /// answers again after an outage. They are remembered as long as writes that are acknowledged
+    /// now: replication may have stood still meanwhile, so another server may still lack them.
+    pub(crate) fn put_back(&self, now: Timestamp, taken: impl Iterator<Item = Operation>) {
         let mut taken = taken.peekable();
         if taken.peek().is_none() {
             return;
         }
         let mut remembered = self.remembered.lock();
-        let newer = remembered.take_all();
-        let mut by_time: Vec<_> = taken.chain(newer).collect();
-        // Writes with the same time keep their order.
-        by_time.sort_by_key(|(acknowledged_at, _)| *acknowledged_at);
-        by_time.into_iter().for_each(|write| remembered.push(write));
+        remembered.follow(now);
+        // Those that were acknowledged in the meantime come later, and so does their time.
+        let newer = remembered.take_all().into_iter().map(|(_, operation)| operation);
+        taken.chain(newer).for_each(|operation| remembered.push((now, operation)));
         remembered.remove_beyond(self.limits);
     }
 }
@@ -185,7 +186,7 @@ mod tests {
         assert_eq!(taken, newest);
         assert_eq!(bytes(), 0);
         buffer.push(now, std::iter::once(write(10)));
-        buffer.put_back(taken.into_iter());
+        buffer.put_back(now, taken.into_iter().map(|(_, operation)| operation));
         let newest = [8, 9, 10].map(|number| (now, write(number)));
         assert_eq!(buffer.take(|_| true), newest);
         buffer.push(now, std::iter::once(operation("small", now)));
@@ -217,24 +218,27 @@ mod tests {
         let is_b = |operation: &Operation| operation.id().as_str() == "b";
         let b = buffer.take(is_b);
         assert_eq!(b, [(now, operation("b", now))]);
-        buffer.put_back(b.into_iter());
+        buffer.put_back(now, b.into_iter().map(|(_, operation)| operation));
         let all = ["b", "a", "c"].map(|name| (now, operation(name, now)));
         assert_eq!(buffer.take(|_| true), all);
         assert_eq!(buffer.remembered.lock().bytes, 0);
     }
 
     #[test]
-    fn writes_that_are_put_back_expire_by_their_time() {
+    fn writes_that_are_put_back_are_remembered_as_long_as_new_ones() {
         let buffer = buffer(10, usize::MAX);
         let begin = Timestamp::from_micros(1_774_799_738_000_000);
-        let write = |second| {
-            let at = begin.plus_seconds(second);
-            (at, operation(&second.to_string(), at))
-        };
-        buffer.push(begin.plus_seconds(5), std::iter::once(write(5).1));
-        buffer.put_back([write(6), write(1)].into_iter());
-        buffer.expire(begin.plus_seconds(12));
-        assert_eq!(buffer.take(|_| true), [write(5), write(6)]);
+        let [old, newer] = ["old", "newer"].map(|name| operation(name, begin));
+        buffer.push(begin, std::iter::once(old.clone()));
+        let taken = buffer.take(|_| true);
+        buffer.push(begin.plus_seconds(60), std::iter::once(newer.clone()));
+        let back_at = begin.plus_seconds(61);
+        buffer.put_back(back_at, taken.into_iter().map(|(_, operation)| operation));
+        buffer.expire(back_at.plus_seconds(10));
+        assert_eq!(buffer.take(|_| true), [(back_at, old.clone()), (back_at, newer)]);
+        buffer.put_back(back_at, std::iter::once(old));
+        buffer.expire(back_at.plus_seconds(11));
+        assert_eq!(buffer.take(|_| true), []);
     }
 
     #[test]
@@ -250,11 +254,13 @@ mod tests {
                 all.iter().map(|(_, operation)| operation.id().to_string()).collect()
             };
             buffer.expire(after.plus_seconds(9));
-            let taken = buffer.take(|_| true);
-            buffer.put_back(taken.clone().into_iter());
-            assert_eq!(ids(taken), ["before", "after"], "{set_by}");
+            let all = |buffer: &ResendBuffer| {
+                let remembered = buffer.remembered.lock();
+                remembered.operations.iter().cloned().collect()
+            };
+            assert_eq!(ids(all(&buffer)), ["before", "after"], "{set_by}");
             buffer.expire(after.plus_seconds(11));
-            assert_eq!(ids(buffer.take(|_| true)), [""; 0], "{set_by}");
+            assert_eq!(ids(all(&buffer)), [""; 0], "{set_by}");
         }
     }
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     counter::call_sizes::fitting,
-    domain::{Occurrence, Operation},
+    domain::{AlertEpisode, AlertState, Occurrence, Operation},
     spool::{Spool, SpoolWrite},
     telemetry,
 };
@@ -19,28 +19,52 @@ use crate::{
 const BURIED_OPERATIONS: usize = 1_000;
 const BURIED_BYTES: usize = 256 << 10;
 
-/// Returns true if the store does not have the newest of the held occurrences any more. It is sent
-/// again, which has no effect where it is still there.
-pub(super) async fn has_lost(executor: &Executor, held: &HeldWrites) -> bool {
-    let is_plain = |operation: &&Operation| {
-        matches!(operation, Operation::Occurrence(Occurrence { episode: None, .. }))
+/// The trace of held writes in a store that answers again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trace {
+    /// The store has the newest of them.
+    Present,
+    /// The store had lost the newest of them, and has it again now.
+    Lost,
+    /// The store did not answer. It may have lost them, and it may have the newest again by now:
+    /// only sending all of them makes it certain.
+    Unknown,
+    /// The store takes no writes yet, or not this one.
+    Refused,
+}
+
+/// Looks for the newest of the held occurrences in the store: it is sent again, which has no effect
+/// where it is still there.
+pub(super) async fn trace(executor: &Executor, held: &HeldWrites) -> Trace {
+    let newest = |is_sample: fn(&Option<Box<AlertEpisode>>) -> bool| {
+        let operations = held.writes.iter().rev().map(|write| &write.operation);
+        operations.into_iter().find(|operation| {
+            matches!(operation, Operation::Occurrence(Occurrence { episode, .. })
+                if is_sample(episode))
+        })
     };
-    let newest = held.writes.iter().rev().map(|write| &write.operation).find(is_plain);
-    let Some(operation) = newest.cloned() else { return false };
+    let is_firing = |episode: &Option<Box<AlertEpisode>>| {
+        episode.as_ref().is_some_and(|alert| alert.state == AlertState::Firing)
+    };
+    let sample = newest(Option::is_none).or_else(|| newest(is_firing));
+    let Some(operation) = sample.cloned() else { return Trace::Present };
     let key = operation.key();
     let write = SpoolWrite { operation, maybe_sent: true };
     let executions = executor.execute(&[write], Source::Resend).await;
-    let has_lost = matches!(executions[..], [Execution::Applied { is_new: true }]);
-    if has_lost {
-        telemetry::lost_writes(1);
-        tracing::error!(
-            %key,
-            "the store has lost writes while it was unavailable: one that it had acknowledged is \
-             gone. The writes of the last `degraded.remember_seconds` before that are sent again; \
-             older ones are lost. Was Redis flushed, or restored from an older snapshot?"
-        );
+    match executions[..] {
+        [Execution::Applied { is_new: true }] => {}
+        [Execution::Applied { is_new: false }] => return Trace::Present,
+        [Execution::Rejected { .. } | Execution::RefusedAlone(_)] => return Trace::Refused,
+        _ => return Trace::Unknown,
     }
-    has_lost
+    telemetry::lost_writes(1);
+    tracing::error!(
+        %key,
+        "the store has lost writes while it was unavailable: one that it had acknowledged is gone. \
+         The writes of the last `degraded.remember_seconds` before that are sent again; older ones \
+         are lost. Was Redis flushed, or restored from an older snapshot?"
+    );
+    Trace::Lost
 }
 
 /// Makes dead letters of writes that the store refuses for good. Returns those that could not

@@ -29,6 +29,8 @@ pub(crate) struct Sending<'a> {
     pub(crate) resent: Resent,
     /// Number of writes that were applied.
     pub(crate) count: usize,
+    /// Number of writes among them that the store had lost.
+    pub(crate) lost: usize,
     /// Writes that the store refuses for good, with the reasons.
     pub(crate) refused: Vec<(SpoolWrite, String)>,
     /// Writes whose call was refused with nothing else in it, and writes of the same anomalies that
@@ -44,6 +46,7 @@ impl<'a> Sending<'a> {
             is_closing,
             resent: Resent::default(),
             count: 0,
+            lost: 0,
             refused: Vec::new(),
             suspects: Vec::new(),
             suspected: HashSet::new(),
@@ -107,9 +110,10 @@ impl<'a> Sending<'a> {
         let shard = self.executor.shard(&write.operation);
         let Resent { answered, failed } = &mut self.resent;
         match execution {
-            Execution::Applied { .. } => {
+            Execution::Applied { is_new } => {
                 answered.insert(shard);
                 self.count += 1;
+                self.lost += usize::from(is_new);
                 true
             }
             // It is too large to be sent in time, its anomaly is being moved, or it is at fault.
