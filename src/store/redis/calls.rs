@@ -162,10 +162,16 @@ impl Calls {
         call.argument(audit::to_json(&attempt.into()));
     }
 
-    pub(super) fn mark_fixed(&self, moment: Moment, mark: &FixMark) -> Call {
+    /// Returns a call of a mark, which is to be made even after the `later` change, if any.
+    pub(super) fn mark_fixed(
+        &self,
+        moment: Moment,
+        mark: &FixMark,
+        later: Option<Timestamp>,
+    ) -> Call {
         let mut call = Call::new(Script::MarkFixed);
         self.add_keys(&mut call, mark.key);
-        self.add_fix_change(&mut call, moment, &mark.id, &mark.into());
+        self.add_fix_change(&mut call, moment, &mark.id, &mark.into(), later);
         call.argument(to_iso8601(mark.at));
         call.print(remaining_validity_seconds(moment.horizon, mark.at));
         call.argument(&mark.description);
@@ -173,10 +179,16 @@ impl Calls {
         call
     }
 
-    pub(super) fn unmark_fixed(&self, moment: Moment, removal: &FixRemoval) -> Call {
+    /// Returns a call of a removal, as [`Self::mark_fixed`] does.
+    pub(super) fn unmark_fixed(
+        &self,
+        moment: Moment,
+        removal: &FixRemoval,
+        later: Option<Timestamp>,
+    ) -> Call {
         let mut call = Call::new(Script::UnmarkFixed);
         self.add_keys(&mut call, removal.key);
-        self.add_fix_change(&mut call, moment, &removal.id, &removal.into());
+        self.add_fix_change(&mut call, moment, &removal.id, &removal.into(), later);
         call
     }
 
@@ -219,13 +231,24 @@ impl Calls {
     }
 
     /// Adds the first ARGV of the scripts that change a permanent fix.
-    fn add_fix_change(&self, call: &mut Call, moment: Moment, id: &EventId, entry: &AuditEntry) {
+    fn add_fix_change(
+        &self,
+        call: &mut Call,
+        moment: Moment,
+        id: &EventId,
+        entry: &AuditEntry,
+        later: Option<Timestamp>,
+    ) {
         call.print(KEPT_SECONDS);
         add_id_times(call, moment);
         call.argument(id.as_str());
         call.print(UnixSeconds(entry.at));
         call.argument(audit::to_json(entry));
         self.add_operation_limits(call);
+        match later {
+            Some(later) => call.print(UnixSeconds(later)),
+            None => call.argument(""),
+        }
     }
 
     /// Adds the maximum number of ids of operations, the maximum number of entries in an audit, and
@@ -365,10 +388,11 @@ mod tests {
             Script::MarkFixed => {
                 let (description, fixed_by) = ("raised the limit".to_owned(), None);
                 let mark = FixMark { key: KEY, id, at, description, fixed_by, actor };
-                calls.mark_fixed(at.into(), &mark)
+                calls.mark_fixed(at.into(), &mark, None)
             }
             Script::UnmarkFixed => {
-                calls.unmark_fixed(at.into(), &FixRemoval { key: KEY, id, at, reason: None, actor })
+                let removal = FixRemoval { key: KEY, id, at, reason: None, actor };
+                calls.unmark_fixed(at.into(), &removal, None)
             }
             Script::Audit => calls.audit(KEY),
             Script::History => calls.history(KEY, &[at]),

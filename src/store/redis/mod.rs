@@ -13,6 +13,7 @@ mod config;
 mod examination;
 mod explanation;
 mod fault;
+mod fixes;
 mod history;
 mod identity;
 mod known_calls;
@@ -295,8 +296,7 @@ impl Store for RedisStore {
         moment: Moment,
         mark: FixMark,
     ) -> Result<Option<PermanentFix>, StoreError> {
-        let call = self.calls.mark_fixed(moment, &mark);
-        self.run_one(mark.key, call).await?.if_known("marked", |_| Ok(mark.into()))
+        self.mark(moment, mark).await
     }
 
     async fn unmark_fixed(
@@ -304,13 +304,7 @@ impl Store for RedisStore {
         moment: Moment,
         removal: FixRemoval,
     ) -> Result<Option<bool>, StoreError> {
-        let call = self.calls.unmark_fixed(moment, &removal);
-        match self.run_one(removal.key, call).await?.tag()? {
-            "unmarked" => Ok(Some(true)),
-            "not_marked" => Ok(Some(false)),
-            "unknown" => Ok(None),
-            other => Err(reply::unexpected(other)),
-        }
+        self.unmark(moment, removal).await
     }
 
     async fn forget(&self, moment: Moment, key: AnomalyKey) -> Result<bool, StoreError> {

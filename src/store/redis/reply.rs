@@ -84,6 +84,14 @@ impl Reply {
         }
     }
 
+    /// Returns the time of the later change of a permanent fix that has prevented this one.
+    pub(super) fn later_change(&self) -> Result<Option<Timestamp>, StoreError> {
+        match self.tag()? {
+            "later" => score(self.stats_words().next()),
+            _ => Ok(None),
+        }
+    }
+
     /// Continues reading if the tag is `known_tag`. Returns `None` if it is `unknown`.
     pub(super) fn if_known<R>(
         &mut self,

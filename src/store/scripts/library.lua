@@ -309,8 +309,9 @@ end
 -- may have left any number.
 local IDS_AT_ONCE = 100
 
--- Remembers the id of an operation as one of the last `max_ids`, and forgets expired ids. Must be
--- called last: an operation that fails half-way must not count as done.
+-- Remembers the id of an operation as one of the last `max_ids`, and forgets expired ids. An
+-- operation that fails half-way must not count as done: the id is remembered last, or removed
+-- again.
 local function remember_id(k, id, now, kept_from, kept_seconds, max_ids)
   local ids = KEYS[k + OPERATION_IDS]
   call('ZADD', ids, now, id)
@@ -326,29 +327,34 @@ local function remember_id(k, id, now, kept_from, kept_seconds, max_ids)
   end
 end
 
--- Adds an entry to the audit, which keeps the newest `max_entries` for `seconds`.
+-- Adds an entry to the audit, which keeps the newest `max_entries` for `seconds`. Commands that can
+-- be repeated come first: one of them may fail, and the operation is sent again.
 local function audit(k, entry, max_entries, seconds)
   local entries = KEYS[k + AUDIT]
+  call('EXPIRE', entries, seconds)
+  call('LTRIM', entries, '0', max_entries - 2)
   call('LPUSH', entries, entry)
-  call('LTRIM', entries, '0', max_entries - 1)
   call('EXPIRE', entries, seconds)
 end
 
--- Returns true if a mark or removal of the time `at` has waited and comes after a later one: a
--- write that has waited at one instance of the service must not undo a later write through another.
-local function is_outdated(k, at, now)
+-- Returns the time of the last mark or removal if it is later than `at`: a write through one
+-- instance of the service that arrives late must not undo a later write through another.
+local function later_change(k, at)
   local changed_at = call('HGET', KEYS[k + METADATA], 'permanent_fix_changed')
-  if not changed_at or tonumber(at) >= tonumber(now) or tonumber(at) >= tonumber(changed_at) then
-    return false
+  if not changed_at or tonumber(at) >= tonumber(changed_at) then
+    return nil
   end
   -- A change that lies ahead was made with a wrong clock, and says nothing about the order.
   local _, latest = not_ahead(changed_at, -MINUTE_SECONDS)
-  return latest == tonumber(changed_at)
+  return latest == tonumber(changed_at) and changed_at or nil
 end
 
 -- Changes the permanent fix of the one anomaly of a call with `apply`, which gets the name of the
--- metadata and returns true if it had an effect. Returns `effective`, or `ineffective` if `apply`
--- had no effect, the id is known, or a later change was made; or "unknown".
+-- metadata and the time by which changes are ordered, and returns true if it had an effect. Returns
+-- `effective`, or `ineffective` if `apply` had no effect, the id is known, or the change has waited
+-- and a later one was made; or "unknown". If a change that has not waited meets a later one,
+-- nothing is written, and "later" and the time of that one (Unix seconds) are returned: its caller,
+-- if it still waits, makes the change after all.
 --
 -- ARGV  1  seconds to keep an id
 --       2  the time from which ids are kept (Unix seconds)
@@ -359,21 +365,26 @@ end
 --       7  maximum number of ids of operations
 --       8  maximum number of entries in an audit
 --       9  seconds to keep an audit
+--       10 the time of the later change after which this one is to be made (Unix seconds), or ''
 local function change_fix(apply, effective, ineffective)
-  local kept_seconds, kept_from, now, id, at, entry, max_ids, audit_entries, audit_seconds =
-    unpack(ARGV, 1, 9)
+  local kept_seconds, kept_from, now, id, at, entry, max_ids, audit_entries, audit_seconds, known =
+    unpack(ARGV, 1, 10)
   if not is_known(1) then
     return 'unknown'
   end
   if is_remembered(1, id, kept_from, kept_seconds) then
     return ineffective
   end
-  local has_effect = false
-  if not is_outdated(1, at, now) then
+  local has_effect, later = false, later_change(1, at)
+  local is_after = later and known ~= '' and tonumber(later) <= tonumber(known)
+  if later and not is_after and tonumber(at) >= tonumber(now) then
+    return 'later ' .. later
+  end
+  if not later or is_after then
     -- Called before anything is written, so that keys of a foreign type fail without a change.
     call('LLEN', KEYS[1 + AUDIT])
     check_memory_of_ids(1, now)
-    has_effect = apply(KEYS[1 + METADATA])
+    has_effect = apply(KEYS[1 + METADATA], later or at)
     if has_effect then
       audit(1, entry, audit_entries, audit_seconds)
     end

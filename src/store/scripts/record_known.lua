@@ -50,11 +50,11 @@ local function has_signature(metadata)
   return redis.pcall('HEXISTS', metadata, 'signature') == 1
 end
 
--- Renews the TTLs of an anomaly's keys. Its metadata are kept as long as its mark, which may be
--- longer.
-local function renew(timeline, metadata, has_mark)
+-- Renews the TTLs of an anomaly's keys. After a mark, be it removed since, its metadata are kept
+-- for longer.
+local function renew(timeline, metadata)
   call('EXPIRE', timeline, kept_seconds)
-  if not has_mark or call('TTL', metadata) < tonumber(kept_seconds) then
+  if call('TTL', metadata) < tonumber(kept_seconds) then
     call('EXPIRE', metadata, kept_seconds)
   end
 end
@@ -74,7 +74,7 @@ return run(function()
     local is_known = length and (not is_due or has_signature(KEYS[k + 1]))
     if is_known and call('ZADD', timeline, 'NX', at, id) == 1 then
       if is_due then
-        renew(timeline, KEYS[k + 1], texts[t + 1])
+        renew(timeline, KEYS[k + 1])
       end
       results[i] = answer(timeline, length + 1, id, at, ARGV[a + 2], rest)
     else

@@ -21,6 +21,38 @@ local kept_seconds, kept_from, now = ARGV[1], ARGV[2], ARGV[3]
 local newest_attempts = ARGV[4] - 1
 local max_ids, audit_entries, audit_seconds = ARGV[5], ARGV[6], ARGV[7]
 
+-- Adds an attempt. If a command fails, because the user may not run it, what was done before is
+-- undone: the attempt is sent again, and must not count twice.
+local function write(k, id, attempt, entry)
+  local repair_count, repair_history = KEYS[k + REPAIR_COUNT], KEYS[k + REPAIR_HISTORY]
+  -- First what has no effect, or can be repeated.
+  call('EXPIRE', repair_count, kept_seconds)
+  call('EXPIRE', repair_history, kept_seconds)
+  call('LTRIM', repair_history, '0', newest_attempts - 1)
+  extend_ttl(KEYS[k + METADATA], kept_seconds)
+  remember_id(k, id, now, kept_from, kept_seconds, max_ids)
+  local is_in_history, is_in_audit
+  local ok, raised = pcall(function()
+    call('LPUSH', repair_history, attempt)
+    is_in_history = true
+    audit(k, entry, audit_entries, audit_seconds)
+    is_in_audit = true
+    call('INCR', repair_count)
+  end)
+  if not ok then
+    redis.pcall('ZREM', KEYS[k + OPERATION_IDS], id)
+    if is_in_history then
+      redis.pcall('LTRIM', repair_history, '1', '-1')
+    end
+    if is_in_audit then
+      redis.pcall('LTRIM', KEYS[k + AUDIT], '1', '-1')
+    end
+    error(raised, 0)
+  end
+  call('EXPIRE', repair_count, kept_seconds)
+  call('EXPIRE', repair_history, kept_seconds)
+end
+
 local function add(k, id, attempt, entry)
   if not is_known(k) then
     return { 'unknown' }
@@ -33,14 +65,7 @@ local function add(k, id, attempt, entry)
   if not is_remembered(k, id, kept_from, kept_seconds) then
     outcome = 'counted'
     check_memory_of_ids(k, now)
-    call('INCR', repair_count)
-    call('EXPIRE', repair_count, kept_seconds)
-    call('LPUSH', repair_history, attempt)
-    call('LTRIM', repair_history, '0', newest_attempts)
-    call('EXPIRE', repair_history, kept_seconds)
-    extend_ttl(KEYS[k + METADATA], kept_seconds)
-    audit(k, entry, audit_entries, audit_seconds)
-    remember_id(k, id, now, kept_from, kept_seconds, max_ids)
+    write(k, id, attempt, entry)
   end
   return { outcome, call('GET', repair_count) or '',
     call('LRANGE', repair_history, '0', newest_attempts) }

@@ -37,6 +37,32 @@ async fn faults(store: &Arc<dyn Store>, now: Timestamp) -> Vec<StoreError> {
     faults
 }
 
+/// A script stops where its user may not run a command, and does not take back what it did before.
+#[tokio::test]
+async fn a_repair_whose_script_fails_half_way_counts_once_when_it_is_sent_again() {
+    for command in ["ltrim", "expire", "lpush", "incr", "zadd"] {
+        let redis = RedisServer::start();
+        let client = redis.client().await;
+        let (store, now) = (store_at(&redis.url()).await, start_of_tests());
+        outcomes(&store, now, vec![occurrence(QUIET, "first", now)]).await[0].clone().unwrap();
+        let first = store.record_repairs(now.into(), vec![attempt(QUIET, "first", now)]).await;
+        assert_eq!(first[0].as_ref().unwrap().as_ref().unwrap().history.total, 1);
+        client.run(&["ACL", "SETUSER", "default", &format!("-{command}")]).await;
+        for _ in 0..3 {
+            let refused =
+                store.record_repairs(now.into(), vec![attempt(QUIET, "again", now)]).await;
+            assert!(refused[0].is_err(), "{command}");
+        }
+        client.run(&["ACL", "SETUSER", "default", "+@all"]).await;
+        takes_writes(&store).await;
+        let taken = store.record_repairs(now.into(), vec![attempt(QUIET, "again", now)]).await;
+        let history = &taken[0].as_ref().unwrap().as_ref().unwrap().history;
+        assert_eq!((history.total, history.recent.len()), (2, 2), "{command}");
+        let audit = store.audit(now.into(), AnomalyKey::from_bits(QUIET)).await.unwrap().unwrap();
+        assert_eq!(audit.len(), 2, "{command}");
+    }
+}
+
 /// Refuses writes by `refuse` on a server with `options`, and then takes them again.
 async fn all_wait(options: &[&str], refuse: &[&[&str]], allow: &[&[&str]], cause: Cause) {
     let redis = RedisServer::start_with(options);
