@@ -168,3 +168,28 @@ async fn large_writes_are_replayed_in_calls_of_a_bounded_size() {
     }
     assert!(service.memory_bytes("VmHWM:") < 150 << 20, "{}", service.memory_bytes("VmHWM:"));
 }
+
+/// The network holds the call back, and delivers it when its caller has given it up.
+#[tokio::test]
+async fn a_mark_that_arrives_late_does_not_undo_a_later_removal_by_another_instance() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::to(redis.port()).await;
+    let slow = Service::with(&[("REDIS__URL", &proxy.url())]).await;
+    let other = Service::on_redis(&redis).await;
+    let key = key_of("HighCPU");
+    other.post("/anomalies", &json!({"alert_name": "HighCPU"})).await.ok();
+    let fix = json!({"anomaly_key": key.to_string(), "fix_description": "raised the limit"});
+    // From here on Redis knows the scripts.
+    other.put("/permanent-fix", &fix).await.ok();
+    other.delete(&format!("/permanent-fix/{key}")).await.ok();
+    let delay = Duration::from_secs(2);
+    proxy.set(Weather::Slow(delay));
+    assert_eq!(slow.put("/permanent-fix", &fix).await.status, 202);
+    other.put("/permanent-fix", &fix).await.ok();
+    other.delete(&format!("/permanent-fix/{key}")).await.ok();
+    proxy.set(Weather::Fair);
+    tokio::time::sleep(delay).await;
+    healthy_again(&slow).await;
+    let read = other.get(&format!("/anomalies/{key}/frequency")).await.ok();
+    assert_eq!(read["permanent_fix_applied"], false);
+}

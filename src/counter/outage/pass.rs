@@ -69,10 +69,10 @@ impl Pass {
     }
 }
 
-/// Divides a page into the runs of one execution each: operations of one kind, all of which may have
+/// Divides a page into runs, each for one execution: operations of one kind, of which all may have
 /// been sent, or none. Between two changes of a permanent fix, the occurrences come before the
-/// repairs, which makes no difference to an anomaly: where both arrive in turns, each would
-/// otherwise be a call of its own, and a replay would never keep up with the load.
+/// repairs, which makes no difference to an anomaly: where both arrive in turns, each would be a
+/// call of its own otherwise, and a replay would never keep up with the load.
 pub(crate) fn runs(page: &mut [Spooled], is_sent: impl Fn(&Spooled) -> bool) -> Vec<&[Spooled]> {
     let is_fix =
         |spooled: &Spooled| matches!(spooled.operation, Operation::Mark(_) | Operation::Unmark(_));

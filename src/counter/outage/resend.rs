@@ -315,11 +315,11 @@ impl Resender {
     ) -> Resent {
         let (due, due_held) = (mem::take(&mut self.due), mem::take(&mut self.due_held));
         let mut sending = Sending::begin(executor, is_closing);
-        // Otherwise it is another server, which may well lack the last writes.
+        // A server that is known to be another one may well lack the last writes.
         let mut is_surprising = false;
         for shard in due_held.keys() {
             if let Some(held) = self.held.get_mut(shard) {
-                is_surprising |= held.doubt == Doubt::Certain;
+                is_surprising |= held.doubt == Doubt::Certain || held.identity.is_none();
                 let kept = sending.send(held.take()).await;
                 held.put_back(kept);
             }
