@@ -31,6 +31,7 @@ use crate::{
     config::{Config, DEFAULTS, LoadedConfig},
     logging,
     printable::Printable,
+    telemetry::flush_log,
 };
 
 /// Counts how often an anomaly happens, and says when to stop restarting and fix the cause.
@@ -131,13 +132,15 @@ pub fn run() -> ExitCode {
         }
         None => load().and_then(|loaded| serve(&loaded.config)),
     };
-    match result {
+    let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             errln!("anomaly-counter: {}", Printable(error));
             ExitCode::FAILURE
         }
-    }
+    };
+    flush_log();
+    code
 }
 
 type Failure = Box<dyn std::error::Error>;

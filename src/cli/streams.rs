@@ -1,10 +1,9 @@
 //! Standard output and standard error. A reader may leave before the end, as `head` does, where
 //! `println!` and `eprintln!` panic.
 
-use std::{
-    io::{self, Write as _},
-    process,
-};
+use std::io::{self, Write as _};
+
+use crate::telemetry::{exit_with_log, flush_log, write_log};
 
 /// Writes to standard output.
 ///
@@ -22,13 +21,15 @@ pub(super) fn write(bytes: &[u8]) -> io::Result<()> {
 pub(super) fn print(text: &str) {
     if let Err(error) = write(text.as_bytes()) {
         complain(&format!("anomaly-counter: writing to standard output failed: {error}"));
-        process::exit(1);
+        exit_with_log(1);
     }
 }
 
-/// Writes a line to standard error. If that fails, the exit code says enough.
+/// Writes a line to standard error, after the lines of the log. If that fails, the exit code says
+/// enough.
 pub(super) fn complain(line: &str) {
-    let _ = writeln!(io::stderr().lock(), "{line}");
+    write_log(format!("{line}\n").as_bytes());
+    flush_log();
 }
 
 /// Prints a formatted line as [`print()`] does.

@@ -6,8 +6,11 @@ mod pretty;
 mod request_lines;
 
 use std::{
+    backtrace::{Backtrace, BacktraceStatus},
     env,
     io::{self, IsTerminal as _},
+    panic::{self, PanicHookInfo},
+    thread,
 };
 
 use serde::Deserialize;
@@ -19,6 +22,7 @@ use tracing_subscriber::{
 };
 
 use self::{pretty::pretty_fields, request_lines::RequestLines};
+use crate::telemetry::{LogOutput, flush_log};
 
 /// The section `log` of the configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -85,7 +89,7 @@ pub fn start(config: &LogConfig) {
         LogFormat::Pretty => false,
         LogFormat::Json => true,
     };
-    let lines = fmt::layer().with_writer(io::stderr);
+    let lines = fmt::layer().with_writer(|| LogOutput);
     let registry = tracing_subscriber::registry().with(filter);
     let started = if is_json {
         let form = RequestLines::of_json(format().json().flatten_event(true));
@@ -95,5 +99,19 @@ pub fn start(config: &LogConfig) {
         registry.with(lines.event_format(form).fmt_fields(pretty_fields!())).try_init()
     };
     // It fails where a test of this process has started logging before.
-    let _ = started;
+    if started.is_ok() {
+        panic::set_hook(Box::new(log_panic));
+    }
+}
+
+/// Logs a panic as any other line: Rust's own hook would wait for a reader that stands still.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let thread = thread::current();
+    let thread = thread.name().unwrap_or_default();
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then_some(backtrace);
+    let backtrace = backtrace.as_ref().map(tracing::field::display);
+    tracing::error!(thread, backtrace, "a thread {panic}");
+    // The process may end now.
+    flush_log();
 }

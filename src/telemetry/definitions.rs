@@ -40,6 +40,7 @@ pub(super) struct Metrics {
     pub(super) truncated_alerts: Counter,
     pub(super) senders_behind: Counter,
     pub(super) clock_jumps: Counter,
+    pub(super) log_lines_dropped: Counter,
     pub(super) key_checksum: Gauge,
     pub(super) rules_reload_failures: Counter,
 }
@@ -121,6 +122,10 @@ impl Metrics {
             clock_jumps: counter_of(
                 "anomaly_counter_clock_jumps_total",
                 "Jumps of the wall clock by more than a minute.",
+            ),
+            log_lines_dropped: counter_of(
+                "anomaly_counter_log_lines_dropped_total",
+                "Log lines dropped because standard error was not read.",
             ),
             key_checksum: gauge_of(
                 "anomaly_counter_key_checksum",

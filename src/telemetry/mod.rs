@@ -7,6 +7,7 @@ mod definitions;
 mod families;
 mod labels;
 mod log_limiter;
+mod log_output;
 mod request_fields;
 
 use std::{fmt, sync::OnceLock, time::Duration};
@@ -26,6 +27,7 @@ pub use self::{
     families::Counters,
     labels::{Label, Shed},
     log_limiter::{LogSource, may_log, summarise_log, summarise_log_at_end},
+    log_output::{LogOutput, exit_with_log, flush_log, write_log},
     request_fields::{RequestFields, RequestId},
 };
 
@@ -196,6 +198,11 @@ pub fn sender_behind() {
 /// Counts a jump of the wall clock.
 pub fn clock_jump() {
     with_metrics(|metrics| metrics.clock_jumps.increment(1));
+}
+
+/// Counts a log line that was dropped because standard error was not read.
+fn log_line_dropped() {
+    with_metrics(|metrics| metrics.log_lines_dropped.increment(1));
 }
 
 /// Sets the checksum of the configuration that determines keys.

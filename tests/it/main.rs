@@ -80,4 +80,5 @@ mod strict_http;
 mod tidy;
 mod tls;
 mod traces;
+mod unread_log;
 mod weight;

@@ -4,6 +4,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -21,6 +22,9 @@ use super::{
 
 /// Age of a process that is past its first minutes, in which nothing expires.
 pub(crate) const AGED_SECONDS: i64 = 11 * 60;
+
+/// The log of a service is whole when it has not grown for so long.
+const LOG_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A running service, killed with the test.
 pub(crate) struct Service {
@@ -208,7 +212,16 @@ impl Service {
     }
 
     pub(crate) fn log(&self) -> String {
-        self.process.log()
+        // A line is written a moment after it is logged, by a thread of its own.
+        let mut log = self.process.log();
+        loop {
+            thread::sleep(LOG_INTERVAL);
+            let later = self.process.log();
+            if later == log {
+                return log;
+            }
+            log = later;
+        }
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {

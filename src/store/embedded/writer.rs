@@ -5,7 +5,6 @@
 
 use std::{
     path::{Path, PathBuf},
-    process,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -23,6 +22,7 @@ use crate::{
     domain::{AnomalyKey, AuditEntry, Moment},
     redb_file::{Absence, DiskThread, DiskWork, JobError, OpenedFile},
     store::{Cause, StoreError, StoreSize},
+    telemetry::exit_with_log,
 };
 
 /// Maximum number of anomalies that one maintenance call checks.
@@ -276,7 +276,7 @@ impl DiskWork for Writer {
     /// more. A new process reads the file, which holds everything that was acknowledged.
     fn recover_from_panic(&mut self) {
         tracing::error!("the embedded store's writer panicked; the process exits");
-        process::exit(1);
+        exit_with_log(1);
     }
 }
 
