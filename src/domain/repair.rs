@@ -142,6 +142,44 @@ impl RepairHistory {
         self.recent.truncate(RECENT_ATTEMPTS);
     }
 
+    /// Returns the attempts that count at `now`. An attempt counts for `kept_seconds`, and for as
+    /// long as those after it do, if the first of them came in that time.
+    pub fn at(&self, now: Timestamp, kept_seconds: i64) -> Self {
+        let counted = self.counted(now, kept_seconds);
+        Self { total: self.total_of(counted), recent: self.recent[..counted].to_vec() }
+    }
+
+    /// Returns the number of the attempts that count at `now`.
+    pub fn total_at(&self, now: Timestamp, kept_seconds: i64) -> u64 {
+        self.total_of(self.counted(now, kept_seconds))
+    }
+
+    /// Removes the attempts that do not count at `horizon`.
+    pub fn forget_expired(&mut self, horizon: Timestamp, kept_seconds: i64) {
+        let counted = self.counted(horizon, kept_seconds);
+        self.total = self.total_of(counted);
+        self.recent.truncate(counted);
+    }
+
+    /// Returns how many of the newest attempts count at a time.
+    fn counted(&self, time: Timestamp, kept_seconds: i64) -> usize {
+        // The earliest time after an attempt: a later attempt may have had a clock that was ahead.
+        let mut next = time;
+        let has_expired = |attempt: &RecentAttempt| {
+            let Some(at) = attempt.at else { return false };
+            let has_expired = at.plus_seconds(kept_seconds) <= next;
+            next = next.min(at);
+            has_expired
+        };
+        self.recent.iter().position(has_expired).unwrap_or(self.recent.len())
+    }
+
+    /// Returns the number of all attempts, given how many of the newest count.
+    fn total_of(&self, counted: usize) -> u64 {
+        // If some of the newest are too old, so are all before them.
+        if counted < self.recent.len() { counted as u64 } else { self.total }
+    }
+
     /// Returns the statistics of one action; zeros if it was never attempted.
     pub fn statistics(&self, action: &str) -> RepairStatistics {
         let mut statistics = RepairStatistics::default();
@@ -223,6 +261,54 @@ mod tests {
         assert_eq!(history.total, 150);
         assert_eq!(history.recent.len(), RECENT_ATTEMPTS);
         assert_eq!(history.statistics("r").success_rate(), SuccessRate(0.0));
+    }
+
+    const KEPT_DAYS: i64 = 35;
+    const KEPT: i64 = KEPT_DAYS * 86_400;
+
+    fn day(day: i64) -> Timestamp {
+        Timestamp::from_micros(1_774_799_738_000_000).plus_seconds(day * 86_400)
+    }
+
+    /// Attempts at these days, in the order of their arrival.
+    fn attempts_at(days: &[i64]) -> RepairHistory {
+        let mut history = RepairHistory::default();
+        for at in days {
+            let at = Some(day(*at));
+            history.push(RecentAttempt { action: "r".to_owned(), success: false, at });
+        }
+        history
+    }
+
+    #[test]
+    fn attempts_count_until_none_was_added_for_the_time_that_they_are_kept() {
+        let history = attempts_at(&[0, 0, 20, 50]);
+        for (now, total) in [(0, 4), (50, 4), (84, 4), (85, 0), (90, 0)] {
+            assert_eq!(history.total_at(day(now), KEPT), total, "day {now}");
+            assert_eq!(history.at(day(now), KEPT).total, total, "day {now}");
+            assert_eq!(history.at(day(now), KEPT).recent.len() as u64, total, "day {now}");
+        }
+    }
+
+    #[test]
+    fn attempts_that_have_expired_do_not_count_again_with_a_new_one() {
+        let mut history = attempts_at(&[0, 0, 0, 36]);
+        assert_eq!(history.total_at(day(36), KEPT), 1);
+        assert_eq!(history.at(day(36), KEPT).recent.len(), 1);
+        history.forget_expired(Timestamp::MIN, KEPT);
+        assert_eq!(history.total, 4, "nothing may be forgotten yet");
+        history.forget_expired(day(36), KEPT);
+        assert_eq!(history, attempts_at(&[36]));
+    }
+
+    #[test]
+    fn an_attempt_by_a_clock_that_is_ahead_hides_no_other_once_the_clock_is_right() {
+        let mut history = attempts_at(&[0, 40, 1]);
+        for now in [1, 35] {
+            assert_eq!(history.total_at(day(now), KEPT), 3, "day {now}");
+            history.forget_expired(day(now), KEPT);
+        }
+        assert_eq!(history.total, 3);
     }
 
     #[test]

@@ -217,6 +217,8 @@ impl Anomaly {
         if horizon >= remediation.repairs_kept_until {
             remediation.repairs = RepairHistory::default();
         }
+        // Those that had expired when a process was new, and so were not forgotten then.
+        remediation.repairs.forget_expired(horizon, KEPT_SECONDS);
         remediation.repairs.push(attempt);
         remediation.repairs_kept_until = now.plus_seconds(KEPT_SECONDS);
         self.keep_for(now, KEPT_SECONDS);
@@ -274,7 +276,9 @@ impl Anomaly {
             is_approximate: self.timeline.is_approximate(now),
             first_seen: span.map(|(first, _)| first),
             last_seen: span.map(|(_, last)| last),
-            repair_attempts: self.kept_repairs(now).map_or(0, |repairs| repairs.total),
+            repair_attempts: self
+                .kept_repairs(now)
+                .map_or(0, |repairs| repairs.total_at(now, KEPT_SECONDS)),
             fixed_at: self.fix(now).map(|fix| fix.marked_at),
         };
         let windows = rule.map(RuleRef::extra_windows).unwrap_or_default();
@@ -333,7 +337,8 @@ impl Anomaly {
     }
 
     pub(super) fn repairs(&self, now: Timestamp) -> RepairHistory {
-        self.kept_repairs(now).cloned().unwrap_or_default()
+        let kept = self.kept_repairs(now);
+        kept.map(|repairs| repairs.at(now, KEPT_SECONDS)).unwrap_or_default()
     }
 
     /// Returns the signature if it is not on disk yet.
