@@ -9,8 +9,8 @@ use anomaly_counter::{
 };
 
 use crate::support::{
-    EXACT_EVENTS, EmbeddedFixture, Fixture, RedisFixture, actor, fix_mark, fix_removal, occurrence,
-    over_every_store, start_of_tests, wall_clock,
+    CheckpointingFixture, EXACT_EVENTS, EmbeddedFixture, Fixture, RedisFixture, actor, fix_mark,
+    fix_removal, occurrence, over_every_store, start_of_tests, wall_clock,
 };
 
 const KEY: u64 = 0xb119_b2ed_aa9f_b08c;
@@ -144,6 +144,47 @@ over_every_store!(EXACT_EVENTS; an_audit_holds_nothing_older_than_ninety_days);
 /// Returns a moment of a process that is too new to forget anything.
 fn of_new_process(now: Timestamp) -> Moment {
     Moment { horizon: Timestamp::MIN, ..Moment::from(now) }
+}
+
+/// Whether the journal has been trimmed or not, and though a new process forgets nothing.
+async fn an_expired_anomaly_does_not_come_back_with_a_new_process(mut fixture: impl Fixture) {
+    let (store, begin) = (fixture.store(), start_of_tests());
+    record(&store, begin.into(), "e1", begin).await;
+    repair(&store, begin.into(), "r1").await;
+    let now = begin.plus_seconds(36 * DAY);
+    let other = vec![occurrence(1, "other", now)];
+    assert!(store.record(now.into(), other).await.iter().all(Result::is_ok));
+    let known = async |store: Arc<dyn Store>| {
+        let keys = vec![AnomalyKey::from_bits(KEY), AnomalyKey::from_bits(1)];
+        let stats = store.stats(of_new_process(now), keys).await;
+        stats.into_iter().map(|stats| stats.unwrap().is_some()).collect::<Vec<_>>()
+    };
+    assert_eq!(known(fixture.store()).await, [true, true]);
+    store.maintain(now.into()).await.unwrap();
+    assert_eq!(known(fixture.store()).await, [false, true]);
+    for _ in 0..2 {
+        fixture.reopen().await;
+        assert_eq!(known(fixture.store()).await, [false, true]);
+    }
+    let store = fixture.store();
+    assert_eq!(record(&store, of_new_process(now), "e1", now).await, RecordOutcome::Counted);
+    let details = store.details(of_new_process(now), AnomalyKey::from_bits(KEY)).await.unwrap();
+    let details = details.expect("it is known again");
+    assert_eq!(details.known_since, Some(now));
+    assert_eq!(details.repairs.total, 0);
+    assert_eq!(store.audit(now.into(), AnomalyKey::from_bits(KEY)).await, Ok(Some(Vec::new())));
+}
+
+#[tokio::test]
+async fn an_expired_anomaly_does_not_come_back_from_the_journal() {
+    let fixture = EmbeddedFixture::keeping(EXACT_EVENTS).await;
+    an_expired_anomaly_does_not_come_back_with_a_new_process(fixture).await;
+}
+
+#[tokio::test]
+async fn an_expired_anomaly_does_not_come_back_from_a_checkpoint() {
+    let fixture = CheckpointingFixture::keeping(EXACT_EVENTS).await;
+    an_expired_anomaly_does_not_come_back_with_a_new_process(fixture).await;
 }
 
 #[tokio::test]

@@ -77,16 +77,6 @@ impl Checkpoint {
         self.journal_bytes += bytes;
     }
 
-    /// Notes that anomalies were removed.
-    pub(super) fn removed(&mut self, keys: &[AnomalyKey]) {
-        for key in keys {
-            self.changed.remove(key);
-            if let Some(running) = &mut self.running {
-                running.to_write.remove(key);
-            }
-        }
-    }
-
     pub(super) fn has_work(&self) -> bool {
         self.running.is_some() || self.journal_bytes >= self.limits.journal_bytes
     }

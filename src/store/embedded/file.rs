@@ -233,11 +233,6 @@ impl StoreFile {
         })
     }
 
-    /// Removes the rows of anomalies.
-    pub(super) fn remove_anomalies(&self, keys: &[AnomalyKey]) -> Result<(), FileError> {
-        self.transact(|transaction| remove(transaction, keys))
-    }
-
     /// Removes up to `limit` of the journal's oldest rows before `first_kept`. Returns true if
     /// there may be more. The newest row that redb has is always kept, because the next sequence
     /// follows from it.

@@ -375,23 +375,23 @@ impl State {
         }
     }
 
-    /// Checks up to `max_seen` anomalies after `cursor`, and removes up to `max_removed` expired
+    /// Checks up to `max_seen` anomalies after `cursor`, and forgets up to `max_forgotten` expired
     /// ones. If all events of another anomaly have expired, removes these events with one change
-    /// (removing them one by one would be a change for every event). Returns the removed anomalies,
-    /// and the cursor to continue from; `None` at the end.
-    pub(super) fn remove_expired(
+    /// (removing them one by one would be a change for every event). Returns the cursor to continue
+    /// from; `None` at the end.
+    pub(super) fn forget_expired(
         &mut self,
         moment: Moment,
         cursor: Option<AnomalyKey>,
         max_seen: usize,
-        max_removed: usize,
-    ) -> (Vec<AnomalyKey>, Option<AnomalyKey>) {
+        max_forgotten: usize,
+    ) -> Option<AnomalyKey> {
         let after = cursor.map_or(Bound::Unbounded, Bound::Excluded);
         let mut seen = 0;
         let mut last = None;
         let (mut expired, mut quiet) = (Vec::new(), Vec::new());
         for (key, anomaly) in self.anomalies.range((after, Bound::Unbounded)) {
-            if seen == max_seen || expired.len() == max_removed {
+            if seen == max_seen || expired.len() == max_forgotten {
                 break;
             }
             seen += 1;
@@ -402,14 +402,15 @@ impl State {
                 quiet.push(*key);
             }
         }
-        for key in &expired {
-            self.remove(*key);
+        let has_stopped = seen == max_seen || expired.len() == max_forgotten;
+        // Changes, because a replay of the journal would bring back what is only removed.
+        for key in expired {
+            self.commit(moment, Change::Forgotten { key });
         }
         for key in quiet {
             self.commit(moment, Change::EventsExpired { key });
         }
-        let has_stopped = seen == max_seen || expired.len() == max_removed;
-        (expired, last.filter(|_| has_stopped))
+        last.filter(|_| has_stopped)
     }
 
     fn commit(&mut self, moment: Moment, change: Change) -> bool {

@@ -27,9 +27,9 @@ use crate::{
 
 /// Maximum number of anomalies that one maintenance call checks.
 const SWEEP_ANOMALIES: usize = 10_000;
-/// Maximum number of anomalies that one maintenance call removes from the file: each is on a page
+/// Maximum number of anomalies that one maintenance call forgets, in one commit: each is on a page
 /// of its own, and a batch waits meanwhile.
-const SWEEP_REMOVALS: usize = 500;
+const SWEEP_FORGOTTEN: usize = 500;
 /// Minimum time between two attempts to open a failed file.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -233,15 +233,10 @@ impl Writer {
     /// Removes expired data, from memory as well as from the file.
     fn forget_expired(&mut self, moment: Moment) -> Result<(), StoreError> {
         let swept_to = self.swept_to;
-        let (expired, swept_to) = self.commit(moment, |state| {
-            state.remove_expired(moment, swept_to, SWEEP_ANOMALIES, SWEEP_REMOVALS)
+        self.swept_to = self.commit(moment, |state| {
+            state.forget_expired(moment, swept_to, SWEEP_ANOMALIES, SWEEP_FORGOTTEN)
         })?;
-        self.swept_to = swept_to;
-        if expired.is_empty() {
-            return Ok(());
-        }
-        self.checkpoint.removed(&expired);
-        self.file()?.remove_anomalies(&expired).map_err(|fault| self.fail(&fault))
+        Ok(())
     }
 }
 
