@@ -32,7 +32,7 @@ pub struct HttpConfig {
     /// Timeout for a client that does not read its answer, in seconds.
     pub send_timeout_seconds: NonZeroU16,
     /// Maximum time for requests in progress when the service stops, in seconds.
-    pub shutdown_timeout_seconds: u64,
+    pub shutdown_timeout_seconds: u16,
 }
 
 /// The section `page` of the configuration.

@@ -165,6 +165,10 @@ fn an_error_names_the_key_the_file_and_what_is_allowed_in_plain_words() {
             "http.max_connections = 0".to_owned(),
             "`http.max_connections` (c.toml) is 0: it must be a whole number from 1 to 65535",
         ),
+        (
+            "http.shutdown_timeout_seconds = 9223372036854775000".to_owned(),
+            "it must be a whole number from 0 to 65535",
+        ),
         ("http.max_connections = true".to_owned(), "is true: it must be a whole number"),
         ("spool.max_bytes = 1.5".to_owned(), "is 1.5: it must be a whole number"),
         ("auth.disabled = \"maybe\"".to_owned(), "is \"maybe\": it must be true or false"),

@@ -101,7 +101,7 @@ pub async fn serve<R: Routes>(
     drop(listener);
     tracing::info!("stopping: requests in progress are completed first");
     let seconds = config.shutdown_timeout_seconds;
-    let deadline = time::Instant::now() + Duration::from_secs(seconds);
+    let deadline = time::Instant::now() + Duration::from_secs(seconds.into());
     server.stop.send_replace(());
     if time::timeout_at(deadline, server.stop.closed()).await.is_err() {
         tracing::warn!(seconds, "requests still in progress after {seconds} s are aborted");
