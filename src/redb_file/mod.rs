@@ -191,7 +191,16 @@ impl RedbFile {
 
 /// Returns the text of an error of `dir`, the folder of the files.
 pub(crate) fn folder_text(dir: &Path, source: &io::Error) -> String {
-    format!("data_dir {}: {source}. Make it writable, or set another `data_dir`", dir.display())
+    let advice = match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "Free space on its disk",
+        // A file, or a link that leads nowhere, at its path or that of a folder above.
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+            "What is there is not a folder: move it away"
+        }
+        io::ErrorKind::IsADirectory => "Move away the folder that has the name of a file",
+        _ => "Make it writable",
+    };
+    format!("data_dir {}: {source}. {advice}, or set another `data_dir`", dir.display())
 }
 
 /// Returns the text of the error that another process has `file` open.
@@ -287,6 +296,24 @@ mod tests {
         assert!(matches!(fault(5), OpenFault::Damaged(_)), "EIO");
         assert!(matches!(fault(28), OpenFault::Disk(_)), "ENOSPC");
         assert!(matches!(fault(30), OpenFault::Disk(_)), "EROFS");
+    }
+
+    #[test]
+    fn the_advice_about_a_folder_fits_its_fault() {
+        let dir = TempDir::new().unwrap();
+        let text = |source: io::Error| folder_text(dir.path(), &source);
+        let full = text(io::Error::from_raw_os_error(28));
+        assert!(full.ends_with("Free space on its disk, or set another `data_dir`"), "{full}");
+        let denied = text(io::ErrorKind::PermissionDenied.into());
+        assert!(denied.ends_with("Make it writable, or set another `data_dir`"), "{denied}");
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        let dangling = dir.path().join("dangling");
+        std::os::unix::fs::symlink("nothing", &dangling).unwrap();
+        for path in [file.clone(), dangling, file.join("below")] {
+            let no_folder = text(fs::create_dir_all(path).unwrap_err());
+            assert!(no_folder.contains("not a folder: move it away, or set"), "{no_folder}");
+        }
     }
 
     #[test]

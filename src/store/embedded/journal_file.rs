@@ -45,7 +45,7 @@ use super::{
     error::{FileError, JournalFault, RowError},
     row::{HEADER_BYTES, Header, Kind, sequence_of_payload},
 };
-use crate::redb_file::{Absence, OpenedFile, sync_folder};
+use crate::redb_file::{Absence, OpenedFile, is_unreadable, sync_folder};
 
 /// Name of the file in the data directory.
 pub(super) const FILE_NAME: &str = "anomalies.journal";
@@ -80,7 +80,7 @@ impl JournalFile {
         if let Err(fault) = created {
             // A full disk is not to be full of it.
             let _ = fs::remove_file(&new);
-            return Err(fault);
+            return Err(naming_file(fault));
         }
         sync_folder(&new)?;
         Self::open(data_dir)
@@ -162,6 +162,14 @@ pub(super) fn set_aside(data_dir: &Path, last: u64) -> io::Result<Option<PathBuf
     Ok(Some(aside))
 }
 
+/// Adds the name of the file to an error, except for that of a bad sector, which is damage.
+fn naming_file(fault: io::Error) -> io::Error {
+    if is_unreadable(&fault) {
+        return fault;
+    }
+    io::Error::new(fault.kind(), format!("{FILE_NAME}: {fault}"))
+}
+
 /// The places of the intact rows in a file, by their sequences.
 type Places = BTreeMap<u64, Range<usize>>;
 
@@ -169,7 +177,7 @@ type Places = BTreeMap<u64, Range<usize>>;
 fn read(data_dir: &Path) -> Result<Option<(Vec<u8>, u64)>, FileError> {
     let bytes = match fs::read(path(data_dir)) {
         Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(None),
-        read => read.map_err(redb::Error::from)?,
+        read => read.map_err(naming_file).map_err(redb::Error::from)?,
     };
     match id_of(&bytes) {
         Some(id) if bytes.len() == FILE_BYTES => Ok(Some((bytes, id))),
