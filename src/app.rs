@@ -67,8 +67,8 @@ pub enum StartError {
     },
     /// The operating system refused to listen on the address.
     #[error(
-        "can't listen on {address}: {source}. Stop the process that listens there, or set another \
-         `listen` (ANOMALY_COUNTER__LISTEN)"
+        "can't listen on {address}: {source}. {}set another `listen` (ANOMALY_COUNTER__LISTEN)",
+        listen_advice(source)
     )]
     Listen {
         /// The address.
@@ -111,6 +111,16 @@ pub enum StartError {
     /// Opening the store or the spool was aborted.
     #[error("opening the store or the spool was aborted: {0}")]
     Aborted(#[from] tokio::task::JoinError),
+}
+
+/// Returns what to do, unless another address is the only way.
+fn listen_advice(source: &io::Error) -> &'static str {
+    match source.kind() {
+        ErrorKind::AddrInUse => "Stop the process that listens there, or ",
+        ErrorKind::AddrNotAvailable => "This machine does not have the address: ",
+        ErrorKind::PermissionDenied => "Permit the service to use the port, or ",
+        _ => "Fix that, or ",
+    }
 }
 
 /// The parts of the configuration that a start needs and the command `check-config` tries. One

@@ -158,3 +158,21 @@ fn control_characters_in_answers_of_other_programs_are_escaped() {
     let printed = run(&["healthcheck"], &listen).succeeded().stdout;
     assert_eq!(printed, "a\\u{1b}[2J\\nb\n");
 }
+
+#[test]
+fn an_address_that_can_not_be_used_is_refused_with_advice_that_fits() {
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = other.local_addr().unwrap().to_string();
+    let cases = [
+        (taken.as_str(), "Stop the process that listens there, or set another `listen`"),
+        // For documentation, so no machine has it.
+        ("192.0.2.1:8080", "This machine does not have the address: set another `listen`"),
+    ];
+    for (address, advice) in cases {
+        let environment =
+            [("ANOMALY_COUNTER__LISTEN", address), ("ANOMALY_COUNTER__AUTH__DISABLED", "true")];
+        let refused = run(&[], &environment).ended_with(1).stderr;
+        assert!(refused.contains(&format!("can't listen on {address}: ")), "{refused}");
+        assert!(refused.contains(advice), "{refused}");
+    }
+}
