@@ -1,6 +1,6 @@
 //! Sends requests to the service that runs on this machine.
 
-use std::{env, fs, time::Duration};
+use std::{env, error::Error as _, fs, time::Duration};
 
 use reqwest::{Client, Identity, Method, Response};
 
@@ -50,4 +50,15 @@ impl Local {
         }
         request.send().await
     }
+}
+
+/// Returns the text of the first cause.
+pub(super) fn innermost(error: &reqwest::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        words = error.to_string();
+        cause = error.source();
+    }
+    words
 }

@@ -20,7 +20,7 @@ use self::{
     client::ClientCommand,
     completions::Shell,
     key::KeyCommand,
-    local::Local,
+    local::{Local, innermost},
     rules::RulesCommand,
     spool::{SPOOL_TOKEN, SpoolCommand},
     streams::{errln, outln},
@@ -215,7 +215,8 @@ fn healthcheck(config: &Config) -> Result<(), Failure> {
         Ok::<_, reqwest::Error>((answer.status(), answer.text().await?))
     };
     let (status, body) = Runtime::new()?.block_on(asked).map_err(|error| {
-        format!("{url} does not respond ({error}): is the service running, with the same `listen`?")
+        let cause = innermost(&error);
+        format!("{url} does not respond ({cause}): is the service running, with the same `listen`?")
     })?;
     outln!("{}", Printable(body.trim_end()));
     if status.is_success() { Ok(()) } else { Err(format!("{url} returns {status}").into()) }

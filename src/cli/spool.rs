@@ -8,7 +8,7 @@ use reqwest::{Method, Response, StatusCode};
 
 use super::{
     Failure,
-    local::{Local, TOKEN_VARIABLE},
+    local::{Local, TOKEN_VARIABLE, innermost},
     streams::outln,
 };
 use crate::{
@@ -148,8 +148,9 @@ async fn send(local: &Local, method: Method, path: &str) -> Result<Response, Fai
     let url = local.url(path);
     let answer = local.send(method, path).await.map_err(|error| {
         format!(
-            "the spool is in use, but {url} does not respond ({error}): does the running service \
-             have the same `listen`?"
+            "the spool is in use, but {url} does not respond ({}): does the running service have \
+             the same `listen`?",
+            innermost(&error)
         )
     })?;
     if answer.status().is_success() || answer.status() == StatusCode::NOT_FOUND {

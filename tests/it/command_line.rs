@@ -176,3 +176,11 @@ fn an_address_that_can_not_be_used_is_refused_with_advice_that_fits() {
         assert!(refused.contains(advice), "{refused}");
     }
 }
+
+#[test]
+fn a_healthcheck_that_fails_says_the_first_cause() {
+    // Nothing listens there, because nothing may without being root.
+    let environment = [("ANOMALY_COUNTER__LISTEN", "127.0.0.1:1")];
+    let failed = run(&["healthcheck"], &environment).ended_with(1).stderr;
+    assert!(failed.contains("/readyz does not respond (Connection refused"), "{failed}");
+}

@@ -16,7 +16,10 @@ use super::{
     failure::{Failure, Refusal},
     settings::{PemFile, Settings, Token, URL_VARIABLE},
 };
-use crate::{cli::local::TOKEN_VARIABLE, tls};
+use crate::{
+    cli::local::{TOKEN_VARIABLE, innermost},
+    tls,
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer than the service's own timeouts of a write.
@@ -286,17 +289,6 @@ fn is_loopback(url: &Url) -> bool {
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
         None => false,
     }
-}
-
-/// Returns the text of the first cause.
-fn innermost(error: &reqwest::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        words = error.to_string();
-        cause = error.source();
-    }
-    words
 }
 
 /// Returns true if the service's certificate is invalid.
