@@ -209,6 +209,7 @@ async fn a_journal_that_is_missing_or_of_another_store_is_refused_and_recovery_g
     command.env("ANOMALY_COUNTER__DATA_DIR", checked.path());
     let report = Ended::of(&mut command).succeeded().stdout;
     assert!(report.contains("recovered: 10 anomalies"), "{report}");
+    assert!(report.contains("not found: 30 batches of the journal"), "{report}");
     let store = open_embedded(checked.path()).unwrap();
     assert_eq!(known(&store, ANOMALIES).await, (0..10).collect::<Vec<_>>());
     store.close().await;

@@ -12,6 +12,7 @@ use std::{
 };
 
 use super::{
+    acknowledged,
     error::{FileError, JournalFault, OpenError},
     file::StoreFile,
     format::AuditKey,
@@ -96,6 +97,7 @@ pub fn recover(
     if !fs::exists(&file).map_err(in_data_dir)? {
         return Err(OpenError::Missing { file });
     }
+    let acknowledged = acknowledged::last(data_dir).unwrap_or_default();
     let reason = match verify(data_dir) {
         Ok(()) => return Ok(Recovery::Intact { file }),
         Err(OpenError::Unreadable { source, .. }) => source,
@@ -123,7 +125,7 @@ pub fn recover(
     if salvage.is_empty() {
         return Err(OpenError::NothingFound { file, source: reason });
     }
-    let missing = missing(&salvage);
+    let missing = missing(&salvage, acknowledged);
     let damaged_rows = salvage.damaged.iter().map(|(kind, rows)| (*kind, *rows)).collect();
     let mut taken = Taken::default();
     let new = StoreFile::create_with(data_dir, |file| {
@@ -160,20 +162,25 @@ fn verify(data_dir: &Path) -> Result<(), OpenError> {
     read.map_err(|fault| StoreFile::unreadable(data_dir, fault))
 }
 
-/// Returns the data that the newest row of the journal expects, minus what was found.
-fn missing(salvage: &Salvage) -> Missing {
+/// Returns the data that the newest row of the journal expects, minus what was found, and the
+/// batches after it up to the sequence `acknowledged`, which is 0 if it is not known.
+fn missing(salvage: &Salvage, acknowledged: u64) -> Missing {
     let Some((&(newest, _), row)) = salvage.journal.last_key_value() else {
-        return Missing { anomalies: 0, batches: 0, is_journal: true };
+        let newest = salvage.anomalies.values().map(|row| row.as_of).max().unwrap_or_default();
+        let batches = acknowledged.saturating_sub(newest);
+        return Missing { anomalies: 0, batches, is_journal: true };
     };
+    let later = acknowledged.saturating_sub(newest);
     let oldest = row.should_hold.oldest;
     if oldest == 0 {
         // A row of version 1, which does not contain this information.
-        return Missing { anomalies: 0, batches: 0, is_journal: false };
+        return Missing { anomalies: 0, batches: later, is_journal: false };
     }
     let mut found: Vec<u64> =
         salvage.journal.range((oldest, 0)..).map(|(&(sequence, _), _)| sequence).collect();
     found.dedup();
-    let batches = (newest + 1).saturating_sub(oldest).saturating_sub(found.len() as u64);
+    let expected = (newest + 1).saturating_sub(oldest);
+    let batches = expected.saturating_sub(found.len() as u64) + later;
     Missing { anomalies: row.should_hold.anomalies, batches, is_journal: false }
 }
 
