@@ -45,7 +45,7 @@ pub enum Insertion {
 }
 
 /// The section `timeline` of the configuration.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TimelineConfig {
     /// Number of an anomaly's newest events that are kept exactly; older ones are rolled up.

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use anomaly_counter::{
-    domain::{AnomalyKey, Occurrence, Timestamp},
-    store::{RecordOutcome, Store},
+    domain::{Action, AnomalyKey, EventId, Occurrence, RepairAttempt, Timestamp},
+    store::{EmbeddedStore, RecordOutcome, Store},
 };
+use tempfile::TempDir;
 
 use crate::redis_store::store_keeping;
 use crate::support::{
-    EXACT_EVENTS, Fixture, RedisServer, occurrence, over_every_store, start_of_tests,
+    EXACT_EVENTS, Fixture, RedisServer, actor, keeping, occurrence, over_every_store,
+    start_of_tests, store_limits,
 };
 
 const KEY: u64 = 0xb119_b2ed_aa9f_b08c;
@@ -99,6 +101,72 @@ async fn a_copy_is_recorded_where_no_id_was_dropped() {
         assert_eq!(outcome, expected, "{n}");
     }
     assert_eq!(count(&store, now).await, 400);
+}
+
+/// Opens the embedded store with other limits than those of the last time.
+fn open_embedded_keeping(dir: &TempDir, exact_events: u32, operation_ids: u32) -> Arc<dyn Store> {
+    let mut recording = keeping(exact_events);
+    recording.timeline.operation_ids = operation_ids.try_into().unwrap();
+    Arc::new(EmbeddedStore::open(dir.path(), recording, store_limits()).unwrap())
+}
+
+/// The journal still has all changes then, and a start replays them.
+#[tokio::test]
+async fn what_was_counted_by_other_limits_stays_counted_after_a_restart() {
+    let (dir, now, key) = (TempDir::new().unwrap(), start_of_tests(), AnomalyKey::from_bits(KEY));
+    let store = open_embedded_keeping(&dir, 10, 1);
+    // The second ones are later, so that their ids are not those that are remembered.
+    for now in [now.minus_seconds(100), now] {
+        let outcomes = record(&store, now, 0..30, false).await;
+        assert!(outcomes.iter().all(|outcome| *outcome == RecordOutcome::Counted));
+    }
+    for id in ["r1", "r2", "r1", "r2"] {
+        let attempt = RepairAttempt {
+            key,
+            id: EventId::parse(id).unwrap(),
+            action: Action::parse("restart_pod").unwrap(),
+            success: true,
+            at: now,
+            actor: actor(),
+        };
+        let recorded = store.record_repairs(now.into(), vec![attempt]).await.pop().unwrap();
+        assert!(recorded.unwrap().unwrap().counted);
+    }
+    store.close().await;
+    drop(store);
+    // Twice, since the limits of the first time are not those of the last.
+    for (exact_events, operation_ids) in [(10_000, 10_000), (2, 2), (100, 1)] {
+        let store = open_embedded_keeping(&dir, exact_events, operation_ids);
+        assert_eq!(count(&store, now).await, 60, "{exact_events}");
+        let stats = store.stats(now.into(), vec![key]).await.pop().unwrap();
+        assert_eq!(stats.unwrap().unwrap().repair_attempts, 4, "{exact_events}");
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_duplicate_does_not_count_after_a_restart_with_lower_limits() {
+    const DAY: i64 = 86_400;
+    let (dir, now) = (TempDir::new().unwrap(), start_of_tests());
+    let store = open_embedded_keeping(&dir, 1_000, 10);
+    let old = |n: i64| occurrence(KEY, &format!("old{n}"), now.minus_seconds(100 - n));
+    let events: Vec<_> = (0..20).map(old).collect();
+    assert!(store.record(now.into(), events).await.iter().all(Result::is_ok));
+    let later = now.plus_seconds(20 * DAY);
+    record(&store, later, 0..20, false).await;
+    // The old ones leave one by one, each with a duplicate, which is in the journal therefore.
+    let at = |n: i64| now.plus_seconds(30 * DAY - 100 + n);
+    for n in 1..15 {
+        let duplicate = vec![event(later, 0)];
+        let recorded = store.record(at(n).into(), duplicate).await.pop().unwrap().unwrap();
+        assert_eq!(recorded.outcome, RecordOutcome::Duplicate);
+    }
+    let before = count(&store, at(14)).await;
+    store.close().await;
+    drop(store);
+    let store = open_embedded_keeping(&dir, 2, 10);
+    assert_eq!(count(&store, at(14)).await, before);
+    store.close().await;
 }
 
 /// The hash of an older version lacks the time of the newest dropped id.

@@ -39,6 +39,10 @@ pub(super) const JOURNAL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new
 /// Nothing → the id of that file, while it is in use.
 const JOURNAL_FILE: TableDefinition<'_, (), u64> = TableDefinition::new("journal_file");
 
+/// The sequence of a row of the journal → the limits by which this one and the next were written:
+/// how many events are kept exactly, and how many ids of operations are remembered.
+pub(super) const LIMITS: TableDefinition<'_, u64, (u32, u32)> = TableDefinition::new("limits");
+
 /// A table of rows.
 pub(super) type Rows<'a, K> = TableDefinition<'a, K, &'static [u8]>;
 
@@ -94,6 +98,7 @@ fn prepare_tables(transaction: &WriteTransaction) -> Result<Sequences, FileError
     open(transaction, ANOMALIES)?;
     open(transaction, SIGNATURES)?;
     open(transaction, AUDIT)?;
+    open(transaction, LIMITS)?;
     let journal = transaction.open_table(JOURNAL).map_err(Error::from)?;
     let oldest = journal.first().map_err(Error::from)?.map(|(sequence, _)| sequence.value());
     let last = journal.last().map_err(Error::from)?.map(|(sequence, _)| sequence.value());

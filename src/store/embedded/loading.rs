@@ -6,10 +6,11 @@ use std::collections::HashMap;
 use super::{
     anomaly::Anomaly,
     journal::{Change, JournalRow},
+    limits::Limits,
     row::AnomalyRow,
     state::State,
 };
-use crate::domain::AnomalyKey;
+use crate::domain::{AnomalyKey, TimelineConfig};
 
 /// A state under construction. The rows of anomalies come first, then those of the journal in
 /// order, and then the signatures.
@@ -17,12 +18,16 @@ use crate::domain::AnomalyKey;
 pub(super) struct Loading {
     state: State,
     as_of: HashMap<AnomalyKey, u64>,
+    limits: Limits,
+    /// The limits in force, which are those of later changes.
+    in_force: TimelineConfig,
 }
 
 impl Loading {
     /// Starts with a state that has no anomalies.
-    pub(super) fn into(state: State) -> Self {
-        Self { state, as_of: HashMap::new() }
+    pub(super) fn into(state: State, limits: Limits) -> Self {
+        let in_force = state.limits();
+        Self { state, as_of: HashMap::new(), limits, in_force }
     }
 
     pub(super) fn anomaly(&mut self, key: AnomalyKey, row: AnomalyRow<Anomaly>) {
@@ -32,6 +37,7 @@ impl Loading {
 
     /// Applies the changes that the anomalies' rows do not include.
     pub(super) fn journal(&mut self, sequence: u64, row: &JournalRow) {
+        self.state.set_limits(self.limits.of_row(sequence).unwrap_or(self.in_force));
         let is_missing =
             |change: &&Change| self.as_of.get(&change.key()).is_none_or(|as_of| *as_of < sequence);
         for change in row.changes.iter().filter(is_missing) {
@@ -44,7 +50,8 @@ impl Loading {
         self.state.restore_fields(key, json);
     }
 
-    pub(super) fn finish(self) -> State {
+    pub(super) fn finish(mut self) -> State {
+        self.state.set_limits(self.in_force);
         self.state
     }
 }

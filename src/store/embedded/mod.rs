@@ -16,6 +16,7 @@ mod file;
 mod format;
 mod journal;
 mod journal_file;
+mod limits;
 mod loading;
 mod old_rows;
 mod opening;

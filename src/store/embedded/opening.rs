@@ -17,8 +17,10 @@ use super::{
     format::{JOURNAL, OLD_JOURNAL, Sequences, note_journal_file, prepare},
     journal::JournalRow,
     journal_file::{self, JournalFile},
+    limits::{self, Limits},
 };
 use crate::{
+    domain::TimelineConfig,
     redb_file::{Missing, OpenedFile, Overlay, RedbFile, sync_folder, takes_other_slot},
     store::StoreSize,
 };
@@ -135,11 +137,18 @@ impl StoreFile {
         Ok(Self { unmoved, sequences: Sequences { next, ..self.sequences }, ..self })
     }
 
-    /// Begins to use the file for the newest rows of the journal, once all rows were read.
+    /// Returns the limits by which the rows of the journal were written.
+    pub(super) fn read_limits(&self) -> Result<Limits, FileError> {
+        Limits::read(&self.database)
+    }
+
+    /// Begins to use the file for the newest rows of the journal, once all rows were read. They are
+    /// written by these limits.
     pub(super) fn begin_journal(
         &mut self,
         data_dir: &Path,
         size: StoreSize,
+        limits: TimelineConfig,
     ) -> Result<(), OpenError> {
         let in_data_dir = |source| OpenError::DataDir { dir: data_dir.to_owned(), source };
         let unreadable = |fault| Self::unreadable(data_dir, fault);
@@ -160,6 +169,12 @@ impl StoreFile {
             self.transact(|transaction| note_journal_file(transaction, Some(id)))
                 .map_err(unreadable)?;
             self.journal = Some(journal);
+        }
+        // Like the id, it is before another commit.
+        let noted = self.read_limits().map_err(unreadable)?;
+        if !noted.are_noted(self.sequences.next, limits) {
+            self.transact(|transaction| limits::note(transaction, self.sequences, limits))
+                .map_err(unreadable)?;
         }
         // Goes to redb with what was found, by which older versions notice this one.
         let row = JournalRow::empty(self.should_hold(size));

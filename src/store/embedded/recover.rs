@@ -18,6 +18,7 @@ use super::{
     format::AuditKey,
     journal::JournalRow,
     journal_file,
+    limits::Limits,
     loading::Loading,
     old_rows,
     row::{AnomalyRows, Kind},
@@ -196,8 +197,9 @@ fn fill(
     let as_of = newest_row.max(newest_batch);
     let mut taken = Taken { batches: journal.len(), ..Taken::default() };
 
+    // The limits of the rows are in a table, of which a damaged file gives nothing.
     // Expired data stay: the service forgets them by a clock that it trusts.
-    let mut loading = Loading::into(State::new(recording, NonZeroUsize::MAX));
+    let mut loading = Loading::into(State::new(recording, NonZeroUsize::MAX), Limits::default());
     for (key, row) in anomalies {
         loading.anomaly(key, row);
     }

@@ -62,6 +62,15 @@ impl State {
         Self::new(recording, self.max_anomalies)
     }
 
+    pub(super) fn limits(&self) -> TimelineConfig {
+        self.timeline
+    }
+
+    /// Sets the limits of the next changes.
+    pub(super) fn set_limits(&mut self, limits: TimelineConfig) {
+        self.timeline = limits;
+    }
+
     pub(super) fn size(&self) -> StoreSize {
         StoreSize { anomalies: self.anomalies.len(), max_anomalies: self.max_anomalies.get() }
     }

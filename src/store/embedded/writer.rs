@@ -89,7 +89,8 @@ impl Writer {
             let emptied = self.state.read().emptied();
             *self.state.write() = emptied;
         }
-        let mut loading = Loading::into(self.state.read().emptied());
+        let limits = file.read_limits().map_err(unreadable)?;
+        let mut loading = Loading::into(self.state.read().emptied(), limits);
         let mut checkpoint = Checkpoint::new(self.checkpoint.limits());
 
         file.read_anomalies(|key, row| loading.anomaly(key, row)).map_err(unreadable)?;
@@ -102,7 +103,7 @@ impl Writer {
 
         let state = loading.finish();
         let mut file = file;
-        file.begin_journal(&self.data_dir, state.size())?;
+        file.begin_journal(&self.data_dir, state.size(), state.limits())?;
         *self.state.write() = state;
         self.checkpoint = checkpoint;
         self.file = Some(file);
