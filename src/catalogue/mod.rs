@@ -201,8 +201,8 @@ impl Catalogue {
         self.shared.as_ref()?.rows.stats_at(key, now)
     }
 
-    /// Returns the identifying fields of an anomaly, if they are known from the store. `None` also
-    /// if the store shows all anomalies.
+    /// Returns the identifying fields of an anomaly, if they are known from the store or from a
+    /// waiting write. `None` also if the store shows all anomalies.
     pub(crate) fn signature(&self, key: AnomalyKey) -> Option<Signature> {
         self.shared.as_ref()?.rows.signature(key)
     }

@@ -75,7 +75,10 @@ async fn if_only_occurrences_wait_repairs_and_the_mark_are_unknown() {
     assert_eq!(read["degraded"], true);
 
     let known = of_anomaly(&service, "").await.ok();
-    assert_null(&known, &["signature", "metadata", "known_since", "permanent_fix", "repairs"]);
+    assert_null(&known, &["metadata", "known_since", "permanent_fix", "repairs"]);
+    assert_eq!(known["signature"]["alert_name"], "HighCPU", "the waiting write has it");
+    let found = service.get("/anomalies/lookup?alert_name=HighCPU").await.ok();
+    assert_eq!(found["signature"], known["signature"]);
     assert_null(&known, &["as_of"]);
     assert_eq!(known["degraded"], true);
     for path in ["/repairs", "/repairs/restart_pod", "/audit", "/history"] {
@@ -144,7 +147,7 @@ async fn known_repairs_without_counts_give_advice_and_no_counts() {
     assert_null(&posted, &["first_seen", "permanent_fix_applied", "regressed"]);
     let known = of_anomaly(&service, "").await.ok();
     assert_eq!(known["repairs"][0]["total"], 6);
-    assert_null(&known, &["signature", "permanent_fix"]);
+    assert_null(&known, &["metadata", "permanent_fix"]);
 }
 
 #[tokio::test]
@@ -251,8 +254,9 @@ async fn reads_are_complete_and_degraded_while_writes_wait_although_redis_answer
     let history = of_anomaly(&service, "/history").await.ok();
     assert_eq!(history["degraded"], true);
     assert_eq!(history["total"], 1, "a lower bound");
-    let new = service.get(&format!("/anomalies/{new_key}/frequency")).await.ok();
-    assert_eq!(new["auto_repair_count"], 0, "the store has said so");
+    let new = service.get(&format!("/anomalies/{new_key}")).await.ok();
+    assert_eq!(new["signature"]["alert_name"], "New", "only the waiting write has it");
+    assert_eq!(new["frequency"]["auto_repair_count"], 0, "the store has said so");
     healthy_again(&service).await;
     let known = of_anomaly(&service, "").await.ok();
     assert_eq!(known["degraded"], false);

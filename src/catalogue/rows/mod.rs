@@ -317,11 +317,16 @@ impl Rows {
         }
     }
 
-    /// Returns the identifying fields of an anomaly, if they are known from the store.
+    /// Returns the identifying fields of an anomaly, if they are known from the store or from a
+    /// waiting write.
     pub(crate) fn signature(&self, key: AnomalyKey) -> Option<Signature> {
         let segment = self.segment(key).lock();
-        let fields = segment.get(key)?.fields?;
-        self.texts.read().signature(&fields)
+        if let Some(fields) = segment.get(key).and_then(|row| row.fields) {
+            return self.texts.read().signature(&fields);
+        }
+        // The lock keeps the texts of waiting fields until they are copied.
+        let waiting = self.waiting.lock();
+        self.texts.read().signature(waiting.get(&key)?)
     }
 
     /// Returns true if the row of an anomaly is of this time or later.

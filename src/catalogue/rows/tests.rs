@@ -222,3 +222,15 @@ fn of_two_calls_that_overlap_the_one_with_more_events_was_executed_later() {
         assert_eq!(note(&rows, 5, 6, 1), 1, "a later call says what is there now, be it less");
     }
 }
+
+#[test]
+fn the_fields_of_a_waiting_write_are_known_until_it_is_settled() {
+    let (rows, key) = (rows(100), AnomalyKey::from_bits(7));
+    rows.note_waiting(key, || Some(signature("HighCPU")));
+    assert_eq!(rows.signature(key), Some(signature("HighCPU")));
+    rows.note_stats(key, at(1), &stats(1, at(0)), false, || None);
+    assert_eq!(rows.signature(key), Some(signature("HighCPU")), "the row has none yet");
+    rows.forget_waiting(key);
+    assert_eq!(rows.signature(key), None);
+    assert!(rows.texts.read().is_empty());
+}

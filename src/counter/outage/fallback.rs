@@ -227,7 +227,6 @@ impl Fallback {
         let mut estimate = memory.estimate(key, now, rule.extra_windows())?;
         let (as_of, mut details) =
             memory.stale.get(key).map(StaleEntry::details).unwrap_or_default();
-        details.signature = memory.catalogue.signature(key);
         memory.complete(key, &mut details, &mut estimate.stats);
         estimate.as_of = [estimate.as_of, as_of].into_iter().flatten().min();
         Some((estimate, details))

@@ -226,6 +226,7 @@ impl Memory {
             repairs.total = repairs.total.max(stats.repair_attempts.unwrap_or_default());
             stats.repair_attempts = Some(repairs.total);
         }
+        details.signature = self.catalogue.signature(key);
         // A waiting alert may change it.
         details.firing = None;
         details.fix = match stats.mark {
