@@ -129,8 +129,8 @@ impl Counter {
         query: ListQuery,
         series: Option<SeriesSpan>,
     ) -> Result<Answered<AnomalyList>, CounterError> {
-        self.must_know_something()?;
         let estimates = self.estimates(moment);
+        self.must_know_something(&estimates)?;
         let RankedPage { page, is_exact } = self.ranked_page(moment, query, &estimates).await?;
         let Page { anomalies, total, total_is_exact, next } = page;
         let mut all_series = match series {
@@ -172,8 +172,9 @@ impl Counter {
         moment: Moment,
         query: SummaryQuery,
     ) -> Result<Answered<AnomalySummary>, CounterError> {
-        self.must_know_something()?;
-        let summary = self.catalogue.summary(moment, query, self.estimates(moment)).await?;
+        let estimates = self.estimates(moment);
+        self.must_know_something(&estimates)?;
+        let summary = self.catalogue.summary(moment, query, estimates).await?;
         let completeness = self.catalogue.completeness();
         let as_of = match self.is_any_unavailable() {
             true => self.health.since().unwrap_or(moment.now),
@@ -298,8 +299,11 @@ impl Counter {
         series.into_iter().map(|series| series.ok().flatten()).collect()
     }
 
-    fn must_know_something(&self) -> Result<(), CounterError> {
-        match self.catalogue.is_empty() && self.is_any_unavailable() {
+    /// Fails if the store does not answer and neither the catalogue nor a waiting write has an
+    /// anomaly.
+    fn must_know_something(&self, estimates: &Estimates) -> Result<(), CounterError> {
+        let is_known = !self.catalogue.is_empty() || !estimates.is_empty();
+        match !is_known && self.is_any_unavailable() {
             true => Err(StoreError::unavailable().into()),
             false => Ok(()),
         }

@@ -201,6 +201,21 @@ async fn without_redis_and_without_known_anomalies_a_list_is_refused() {
     refused.problem(503);
     assert!(refused.headers.contains_key("retry-after"));
     service.get("/summary").await.problem(503);
+
+    // An anomaly whose write waits is known.
+    assert_eq!(service.post("/anomalies", &json!({"alert_name": "new"})).await.status, 202);
+    let list = service.get("/anomalies").await;
+    assert_eq!(list.headers["x-degraded"], "redis");
+    let list = list.ok();
+    assert_eq!(list["anomalies"][0]["signature"]["alert_name"], "new");
+    assert_eq!(list["anomalies"][0]["frequency"]["count_24h"], 1);
+    assert_eq!(list["complete"], false);
+    assert_eq!(list["reason"], "loading");
+    assert_eq!(list["degraded"], true);
+    let summary = service.get("/summary").await.ok();
+    assert_eq!(summary["occurrences"]["count_24h"], 1);
+    assert_eq!(summary["complete"], false);
+    assert_eq!(summary["degraded"], true);
 }
 
 #[tokio::test]
