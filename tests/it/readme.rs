@@ -148,10 +148,16 @@ fn configurations_of_alertmanager_are_complete_and_leave_no_receiver_out() {
         let path = path.to_str().unwrap();
         let (printed, is_accepted) = amtool(&["check-config", path]);
         assert!(is_accepted, "{printed}");
-        let config_file = format!("--config.file={path}");
-        let arguments = ["config", "routes", "test", &config_file, "alertname=HighCPU"];
-        assert_eq!(amtool(&arguments).0.lines().next(), Some("anomaly-counter,team"));
+        assert_eq!(receivers(path, "alertname=HighCPU"), "anomaly-counter,team");
+        assert_eq!(receivers(path, "about=anomaly-counter"), "team", "it does not count itself");
     }
+}
+
+/// Returns the receivers of an alert with this label.
+fn receivers(path: &str, label: &str) -> String {
+    let config_file = format!("--config.file={path}");
+    let (printed, _) = amtool(&["config", "routes", "test", &config_file, label]);
+    printed.lines().next().unwrap_or_default().to_owned()
 }
 
 #[test]
@@ -187,5 +193,8 @@ fn the_other_configurations_of_alertmanager_are_accepted_too() {
         let path = format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
         let (printed, is_accepted) = amtool(&["check-config", &path]);
         assert!(is_accepted, "{printed}");
+        assert_eq!(receivers(&path, "alertname=HighCPU"), "anomaly-counter");
     }
+    let deployed = format!("{}/deploy/alertmanager.yml", env!("CARGO_MANIFEST_DIR"));
+    assert_eq!(receivers(&deployed, "about=anomaly-counter"), "nobody", "it does not count itself");
 }
