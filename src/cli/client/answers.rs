@@ -31,6 +31,18 @@ pub(super) struct Frequency {
     pub(super) rule: String,
     #[serde(default)]
     pub(super) because: String,
+    #[serde(default)]
+    pub(super) degraded: bool,
+}
+
+impl Frequency {
+    /// Returns the level, or else `none` or `unknown`. In an outage, counts that lack earlier
+    /// occurrences lack the first one too, and without a level the level is not known then.
+    pub(super) fn level_or<'a>(&'a self, none: &'a str, unknown: &'a str) -> &'a str {
+        let lacks_earlier = self.degraded && self.first_seen.is_none() && self.last_seen.is_some();
+        let no_level = if lacks_earlier { unknown } else { none };
+        self.escalation_level.as_deref().unwrap_or(no_level)
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -193,4 +205,28 @@ pub(super) struct Problem {
     #[serde(rename = "type")]
     pub(super) kind: String,
     pub(super) detail: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_level_of_counts_that_lack_earlier_occurrences_is_unknown() {
+        let level = |degraded: bool, first_seen: Option<&str>, level: Option<&str>| {
+            let frequency = json!({
+                "count_1h": 1, "count_24h": 1, "count_7d": 1, "count_30d": 1,
+                "first_seen": first_seen, "last_seen": "2026-11-27T05:56:02.128024Z",
+                "escalation_level": level, "degraded": degraded,
+            });
+            let frequency: Frequency = serde_json::from_value(frequency).unwrap();
+            frequency.level_or("none", "?").to_owned()
+        };
+        assert_eq!(level(true, None, None), "?");
+        assert_eq!(level(true, None, Some("REPEAT")), "REPEAT", "a lower bound");
+        assert_eq!(level(true, Some("2026-11-27T05:56:02.128024Z"), None), "none");
+        assert_eq!(level(false, None, None), "none");
+    }
 }

@@ -70,7 +70,7 @@ fn row(listed: &Listed, output: Output, view: ListView, per_bar: usize) -> Vec<C
     let age =
         |then: Option<Timestamp>| Cell::new(then.map(|then| output.age(then)).unwrap_or_default());
     let mut row = vec![
-        Cell::new(level.unwrap_or("none")).styled(level_style),
+        Cell::new(frequency.level_or("none", "?")).styled(level_style),
         count(frequency.count_24h),
         count(frequency.count_1h),
         count(frequency.count_7d),

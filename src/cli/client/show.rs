@@ -39,7 +39,7 @@ fn rendered(anomaly: &Anomaly, output: Output) -> String {
         None => "its fields are unknown".to_owned(),
     };
     let level = frequency.escalation_level.as_deref();
-    let level_text = one_line(level.unwrap_or("no level"));
+    let level_text = one_line(frequency.level_or("no level", "level unknown at present"));
     let because = one_line(&frequency.because);
     let room =
         screen.columns.map_or(usize::MAX, |columns| columns.saturating_sub(width(&level_text) + 2));

@@ -41,7 +41,9 @@ pub(in crate::http) struct FrequencyBody {
     /// True while the mark of a permanent fix is valid; null if unknown in an outage.
     #[schema(required)]
     permanent_fix_applied: Option<bool>,
-    /// The level that the occurrences have reached; null if they have reached none.
+    /// The level that the occurrences have reached; null if they have reached none. In an outage it
+    /// may also be unknown: counts that lack earlier occurrences, whose `first_seen` is null, reach
+    /// at least this level.
     #[schema(required, value_type = Option<schemas::EscalationLevel>)]
     escalation_level: Option<EscalationLevel>,
     /// The level just before this occurrence, by the same rule. If nothing was recorded, it is the

@@ -96,9 +96,20 @@ fn without_comments(source: &str) -> String {
     kept
 }
 
-/// Removes the meaningless blanks of a style sheet. No string in it has such a pair.
+/// Removes the meaningless blanks, line ends and semicolons of a style sheet. No string in it has
+/// such a pair.
 fn without_blanks(style: String) -> String {
-    let pairs = [(": ", ":"), ("; ", ";"), (", ", ","), (" {", "{"), ("{ ", "{"), (" }", "}")];
+    let pairs = [
+        (": ", ":"),
+        ("; ", ";"),
+        (", ", ","),
+        (" {", "{"),
+        ("{ ", "{"),
+        (" }", "}"),
+        ("{\n", "{"),
+        (";\n", ";"),
+        (";}", "}"),
+    ];
     pairs.into_iter().fold(style, |style, (wide, narrow)| style.replace(wide, narrow))
 }
 
@@ -143,9 +154,9 @@ mod tests {
 
     #[test]
     fn blanks_of_a_style_sheet_that_mean_nothing_are_left_out() {
-        let style =
-            "a, b { color: red; width: calc(1px + 2px); } a :hover::after{ content: \" ▾\" }";
-        let kept = "a,b{color:red;width:calc(1px + 2px);} a :hover::after{content:\" ▾\"}";
+        let style = "a, b {\ncolor: red;\nwidth: calc(1px + 2px);\n}\n\
+                     a :hover::after{ content: \" ▾\"; }\n";
+        let kept = "a,b{color:red;width:calc(1px + 2px)}\na :hover::after{content:\" ▾\"}\n";
         assert_eq!(without_blanks(style.to_owned()), kept);
     }
 

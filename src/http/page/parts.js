@@ -9,11 +9,12 @@ import { count, plural, spaced, timeAgo, timeAt, unknown } from "./format.js";
 export const LEVELS = ["PERMANENT_FIX", "ESCALATE", "REPEAT"];
 
 /**
- * The level and its reason.
+ * The level and its reason. In an outage, counts that lack earlier occurrences lack the first one
+ * too, and without a level the level is not known then.
  * @param {import("./types").Frequency} frequency
  */
-export const level = ({ escalation_level: reached, count_24h, because }) => [
-  typeof count_24h === "number" || reached
+export const level = ({ escalation_level: reached, degraded, first_seen, last_seen, because }) => [
+  reached || !degraded || first_seen || !last_seen
     ? h(`span.level.${reached ?? "none"}`, reached ?? "no level") : unknown(),
   because && h("span.because", { title: because }, because),
 ];

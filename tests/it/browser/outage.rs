@@ -24,6 +24,16 @@ async fn the_page_shows_an_outage_of_redis_and_its_end() {
     assert_eq!(browser.text_of("#state").await, "degraded");
     assert_eq!(count(&mut browser, "tbody tr").await, 50);
 
+    // Of an anomaly that is new, only the waiting write is known: its name, but not its level.
+    service.post("/anomalies", &json!({"alert_name": "Fresh"})).await;
+    open(&mut browser, &service, "?q=Fresh").await;
+    browser.wait_for_text("tbody .name", "Fresh").await;
+    assert_eq!(browser.text_of("tbody .lv .unknown").await, "–");
+    assert_eq!(count(&mut browser, "tbody .level").await, 0);
+    browser.wait_for_text(".chip[href*='level=none'] b", "0").await;
+    open(&mut browser, &service, "?q=Lonely").await;
+    browser.wait_for_text("tbody .level", "no level").await;
+
     // Unknown values are not shown as zeros, and a mark waits.
     open(&mut browser, &service, &format!("?anomaly={}", key_of("Lonely"))).await;
     browser.wait_for_text("h1", "Lonely").await;
