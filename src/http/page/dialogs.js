@@ -53,6 +53,9 @@ function ask(title, name, [method, path, members], { isOpen, done }, example, ..
     opening("With curl", copyable(curl(method, path, isOpen, example))));
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
+    // A required text of blanks is missing too. The browser says so at its field.
+    for (const text of form.querySelectorAll("textarea")) text.value = text.value.trim();
+    if (!form.reportValidity()) return;
     const values = [...new FormData(form)].map(([name, value]) => [name, String(value).trim()]);
     const body = { ...members, ...Object.fromEntries(values.filter(([, value]) => value)) };
     go.disabled = true;

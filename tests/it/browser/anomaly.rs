@@ -49,6 +49,11 @@ async fn marks_and_takes_back(service: &Service) {
     browser.wait_for("document.activeElement.name === 'fix_description'").await;
     let command = "document.querySelector('dialog code').textContent";
     assert!(browser.evaluate(command).await.as_str().unwrap().contains("-X PUT"));
+    // Blanks are no description, and the browser says so at the field.
+    browser.type_text("  ").await;
+    browser.click("dialog .primary").await;
+    browser.wait_for("document.activeElement.matches('textarea:invalid')").await;
+    assert_eq!(browser.text_of("dialog [role=alert]").await, "");
     browser.type_text("raised the <b>limit</b>").await;
     browser.click("[name=fixed_by]").await;
     browser.type_text("ana").await;
