@@ -123,3 +123,19 @@ async fn malformed_keys_unknown_paths_and_wrong_methods_are_problems() {
     assert_eq!(wrong.headers["allow"], "POST,GET,HEAD");
     service.get("/permanent-fix").await.problem(405);
 }
+
+#[tokio::test]
+async fn a_parameter_that_is_not_utf8_is_named() {
+    let service = Service::embedded().await;
+    for (query, name) in [
+        ("/anomalies?namespace=%ff", "namespace"),
+        ("/anomalies?q=caf%e9", "q"),
+        ("/summary?service=%ff", "service"),
+        ("/anomalies/lookup?alertname=%ff", "alertname"),
+    ] {
+        let answer = service.get(query).await;
+        let expected = format!("`{name}` must be UTF-8, percent-encoded");
+        assert_eq!(answer.problem(422), expected);
+        assert_eq!(answer.body["field"], name);
+    }
+}

@@ -4,6 +4,7 @@
 use std::{borrow::Cow, collections::VecDeque, fmt::Display, str::FromStr};
 
 use axum::{extract::FromRequestParts, http::request::Parts};
+use percent_encoding::percent_decode;
 use serde::{
     Deserialize as _, Deserializer,
     de::{
@@ -31,7 +32,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
 
 fn read<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
     let mut parameters = Parameters::default();
-    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let not_utf8 = |name: &str| Problem::field(name, "must be UTF-8, percent-encoded");
+        let name = decoded(name).map_err(|lossy| not_utf8(&lossy))?;
+        let value = decoded(value).map_err(|_| not_utf8(&name))?;
         match parameters.left.iter_mut().find(|(other, _)| *other == name) {
             Some((_, values)) => values.push(value),
             None => parameters.left.push_back((name, vec![value])),
@@ -43,6 +48,14 @@ fn read<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
             known => format!("is unknown: use {known}"),
         })
     })
+}
+
+/// Decodes a name or a value of a form, in which `+` is a blank. If it is not UTF-8, fails with
+/// U+FFFD in place of what is not.
+fn decoded(text: &str) -> Result<String, String> {
+    let spaced = text.replace('+', " ");
+    let bytes: Vec<u8> = percent_decode(spaced.as_bytes()).collect();
+    String::from_utf8(bytes).map_err(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 /// Reads an optional parameter by the `FromStr` of its type, whose error says which form it takes.
@@ -57,12 +70,12 @@ where
 }
 
 #[derive(Default)]
-struct Parameters<'a> {
-    left: VecDeque<(Cow<'a, str>, Vec<Cow<'a, str>>)>,
-    current: Option<(Cow<'a, str>, Vec<Cow<'a, str>>)>,
+struct Parameters {
+    left: VecDeque<(String, Vec<String>)>,
+    current: Option<(String, Vec<String>)>,
 }
 
-impl<'de> Deserializer<'de> for Parameters<'_> {
+impl<'de> Deserializer<'de> for Parameters {
     type Error = FieldError;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
@@ -76,7 +89,7 @@ impl<'de> Deserializer<'de> for Parameters<'_> {
     }
 }
 
-impl<'de> MapAccess<'de> for Parameters<'_> {
+impl<'de> MapAccess<'de> for Parameters {
     type Error = FieldError;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(
@@ -85,7 +98,7 @@ impl<'de> MapAccess<'de> for Parameters<'_> {
     ) -> Result<Option<K::Value>, FieldError> {
         self.current = self.left.pop_front();
         let Some((name, _)) = &self.current else { return Ok(None) };
-        seed.deserialize((&**name).into_deserializer()).map(Some)
+        seed.deserialize(name.as_str().into_deserializer()).map(Some)
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(
@@ -98,10 +111,10 @@ impl<'de> MapAccess<'de> for Parameters<'_> {
 }
 
 /// The values of one parameter: at least one.
-struct Values<'a>(Vec<Cow<'a, str>>);
+struct Values(Vec<String>);
 
-impl<'a> Values<'a> {
-    fn single(mut self) -> Result<Cow<'a, str>, FieldError> {
+impl Values {
+    fn single(mut self) -> Result<String, FieldError> {
         match (self.0.pop(), self.0.is_empty()) {
             (Some(value), true) => Ok(value),
             _ => Err(FieldError::custom("is given more than once: give it once")),
@@ -114,7 +127,7 @@ impl<'a> Values<'a> {
     }
 }
 
-impl<'de> IntoDeserializer<'de, FieldError> for Values<'_> {
+impl<'de> IntoDeserializer<'de, FieldError> for Values {
     type Deserializer = Self;
 
     fn into_deserializer(self) -> Self {
@@ -122,7 +135,7 @@ impl<'de> IntoDeserializer<'de, FieldError> for Values<'_> {
     }
 }
 
-impl<'de> Deserializer<'de> for Values<'_> {
+impl<'de> Deserializer<'de> for Values {
     type Error = FieldError;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
@@ -152,7 +165,7 @@ impl<'de> Deserializer<'de> for Values<'_> {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, FieldError> {
-        visitor.visit_enum((&*self.single()?).into_deserializer())
+        visitor.visit_enum(self.single()?.as_str().into_deserializer())
     }
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
@@ -225,9 +238,9 @@ mod tests {
     #[test]
     fn parameters_are_read_by_their_types() {
         assert_eq!(read::<List>("").unwrap(), List::default());
-        let query = "service=a&fixed=true&min_count=7&service=b%26c&sort=age&limit=200";
+        let query = "service=a+b&fixed=true&&min_count=7&service=b%26%2B%c3%a9&sort=age&limit=200";
         let list = List {
-            service: vec!["a".to_owned(), "b&c".to_owned()],
+            service: vec!["a b".to_owned(), "b&+\u{e9}".to_owned()],
             fixed: Some(true),
             min_count: Some(7),
             sort: Some(Sort::Age),
@@ -245,6 +258,8 @@ mod tests {
         check_fault("sort=name", "sort", "`sort` must be one of key, age, not \"name\"");
         check_fault("limit=0", "limit", "`limit` must be a number from 1 to 200");
         check_fault("limit=x", "limit", "`limit` must be a number from 1 to 200");
+        check_fault("service=a&service=%ff", "service", "`service` must be UTF-8, percent-encoded");
+        check_fault("%ff=a", "\u{fffd}", "`\u{fffd}` must be UTF-8, percent-encoded");
         let twice = "`fixed` is given more than once: give it once";
         check_fault("fixed=true&fixed=false", "fixed", twice);
     }
