@@ -57,7 +57,10 @@ async fn bodies_that_are_no_json_say_where() {
     assert!(service.post_raw("/anomalies", latin1).await.problem(400).contains("byte 19"));
     let lone = r#"{"alert_name":"\ud800"}"#;
     assert!(service.post_raw("/anomalies", lone).await.problem(400).contains("hex escape"));
-    service.post_raw("/anomalies", "").await.problem(400);
+    for empty in ["", " \n"] {
+        let detail = service.post_raw("/anomalies", empty).await.problem(400);
+        assert!(detail.starts_with("the body is empty: send the JSON"), "{detail}");
+    }
     service.post_raw("/anomalies", "null").await.problem(422);
     nothing_is_recorded(&redis).await;
 }

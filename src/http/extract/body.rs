@@ -210,8 +210,11 @@ fn escaped_unit(bytes: &[u8]) -> Option<u16> {
 /// Parses the whole of a body.
 pub(in crate::http) fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Problem> {
     serde_json::from_str(text).map_err(|error| {
-        Problem::new(ProblemKind::InvalidJson, format!("the body can't be read as JSON: {error}"))
-            .at_position(error.line(), error.column())
+        let detail = match text.trim_ascii() {
+            "" => "the body is empty: send the JSON that /docs describes for this call".to_owned(),
+            _ => format!("the body can't be read as JSON: {error}"),
+        };
+        Problem::new(ProblemKind::InvalidJson, detail).at_position(error.line(), error.column())
     })
 }
 
