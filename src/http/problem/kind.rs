@@ -199,7 +199,8 @@ impl ProblemKind {
                 title: "The body must be JSON",
                 meaning: "The body is not declared as JSON, or it is compressed.",
                 remedy: "Send the header `Content-Type: application/json` (with curl: --json), and \
-                         no Content-Encoding.",
+                         no Content-Encoding. The webhook also takes JSON that is declared as \
+                         `text/plain` or `text/json`.",
             },
             Self::ContentTooLarge => Explanation {
                 name: "content-too-large",

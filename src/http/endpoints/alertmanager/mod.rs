@@ -57,7 +57,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 /// unless another alert of the anomaly is already firing: one incident counts once, however many
 /// alerts it has and however often they are sent (`alertmanager.count`). A malformed alert does not
 /// affect the others. If a retry may succeed, the response is 503, and the sender may retry the
-/// same delivery.
+/// same delivery. The body is JSON; relays may declare it as `text/plain` or `text/json` too.
 #[utoipa::path(
     post,
     path = "/webhooks/alertmanager",
