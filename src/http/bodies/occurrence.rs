@@ -38,23 +38,31 @@ const OCCURRED_AT: &str = "occurred_at";
 )]
 pub(in crate::http) struct OccurrenceRequest<'a> {
     /// The name of the alert or fault, such as the name of an alerting rule.
-    #[schema(value_type = Option<String>, nullable = false, example = "HighCPU")]
+    #[schema(
+        value_type = Option<String>, nullable = false, max_length = 1_024, example = "HighCPU",
+    )]
     alert_name: Option<JsonValue<'a>>,
     /// Prometheus' name for `alert_name`. It must be a string, and is used if `alert_name` is
     /// missing; otherwise it is stored as metadata.
     #[schema(value_type = Option<Value>)]
     alertname: Option<JsonValue<'a>>,
     /// The service or workload in which the anomaly occurs.
-    #[schema(value_type = Option<String>, nullable = false, example = "api")]
+    #[schema(
+        value_type = Option<String>, nullable = false, max_length = 1_024, example = "api",
+    )]
     service: Option<JsonValue<'a>>,
     /// Prometheus' name for `service`, used if `service` is missing.
     #[schema(value_type = Option<Value>)]
     job: Option<JsonValue<'a>>,
     /// The namespace in which the service runs.
-    #[schema(value_type = Option<String>, nullable = false, example = "shop")]
+    #[schema(
+        value_type = Option<String>, nullable = false, max_length = 1_024, example = "shop",
+    )]
     namespace: Option<JsonValue<'a>>,
     /// The kind of error, such as the reason why a container was terminated.
-    #[schema(value_type = Option<String>, nullable = false, example = "OOMKilled")]
+    #[schema(
+        value_type = Option<String>, nullable = false, max_length = 1_024, example = "OOMKilled",
+    )]
     error_type: Option<JsonValue<'a>>,
     /// Another name for `error_type`, used if `error_type` is missing.
     #[schema(value_type = Option<Value>)]

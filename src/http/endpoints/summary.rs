@@ -117,10 +117,17 @@ struct OccurrencesBody {
 #[schema(as = LevelCounts)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 struct LevelsBody {
+    /// Anomalies at the level `PERMANENT_FIX`.
+    #[schema(example = 1)]
     permanent_fix: u64,
+    /// Anomalies at the level `ESCALATE`.
+    #[schema(example = 3)]
     escalate: u64,
+    /// Anomalies at the level `REPEAT`.
+    #[schema(example = 6)]
     repeat: u64,
     /// Anomalies without a level.
+    #[schema(example = 502)]
     #[serde(rename = "none")]
     none: u64,
 }
