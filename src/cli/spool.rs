@@ -1,7 +1,7 @@
 //! The command `spool`: lists, retries or drops the writes that Redis refused permanently. It calls
 //! the running service; without one, it opens the file.
 
-use std::time::Duration;
+use std::{env, time::Duration};
 
 use clap::Subcommand;
 use reqwest::{Method, Response, StatusCode};
@@ -104,7 +104,8 @@ async fn on_file(command: SpoolCommand, spool: &Spool) -> Result<(), Failure> {
                 |letter: DeadLetter| letter.operation.is_some().then_some(letter.sequence);
             let sequences = spool.all_dead_letters(readable).await?;
             let retried = revive(sequences.into_iter().flatten().collect()).await?.len();
-            outln!("{retried} dead letters will be retried when the service starts");
+            let letters = count_of(retried);
+            outln!("{letters} will be retried when the service starts");
             Ok(())
         }
         SpoolCommand::Drop { sequence } => {
@@ -127,7 +128,8 @@ async fn through_service(command: SpoolCommand, config: &Config) -> Result<(), F
         SpoolCommand::Retry { sequence: None, .. } => {
             let answer = send(&local, Method::POST, &format!("{letters}/retry")).await?;
             let RetriedBody { retried } = answer.json().await?;
-            outln!("{retried} dead letters are being retried");
+            let are = if retried == 1 { "is" } else { "are" };
+            outln!("{} {are} being retried", count_of(retried));
         }
         SpoolCommand::Retry { sequence: Some(sequence), .. } => {
             let retry = format!("{letters}/{sequence}/retry");
@@ -146,6 +148,7 @@ async fn through_service(command: SpoolCommand, config: &Config) -> Result<(), F
 
 async fn send(local: &Local, method: Method, path: &str) -> Result<Response, Failure> {
     let url = local.url(path);
+    let scope = if method == Method::GET { "read" } else { "operate" };
     let answer = local.send(method, path).await.map_err(|error| {
         format!(
             "the spool is in use, but {url} does not respond ({}): does the running service have \
@@ -156,12 +159,39 @@ async fn send(local: &Local, method: Method, path: &str) -> Result<Response, Fai
     if answer.status().is_success() || answer.status() == StatusCode::NOT_FOUND {
         return Ok(answer);
     }
-    if matches!(answer.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-        let why = answer.text().await?;
-        let needed = "the scopes read (to list) and operate (to retry and drop)";
-        return Err(format!("a token with {needed} is required in {TOKEN_VARIABLE}: {why}").into());
+    Err(refusal(&url, scope, answer.status(), &answer.text().await?).into())
+}
+
+/// Returns why the service refuses a call, in words. `body` is a problem, or that of another
+/// program.
+fn refusal(url: &str, scope: &str, status: StatusCode, body: &str) -> String {
+    let put = format!("put one with the scope `{scope}` into {TOKEN_VARIABLE}");
+    let problem = serde_json::from_str(body).ok().filter(serde_json::Value::is_object);
+    let detail = problem.as_ref().and_then(|problem| problem["detail"].as_str());
+    match (status, detail) {
+        (StatusCode::UNAUTHORIZED, _) if env::var_os(TOKEN_VARIABLE).is_none() => {
+            format!("the running service requires a token: {put}")
+        }
+        (StatusCode::UNAUTHORIZED, _) => format!(
+            "the running service does not accept the token in {TOKEN_VARIABLE}, because it is \
+             unknown or expired: {put}"
+        ),
+        (StatusCode::FORBIDDEN, _) => {
+            format!("the token in {TOKEN_VARIABLE} is not sufficient: {put}")
+        }
+        (_, Some(detail)) => format!("{url} returns {status}: {}", Printable(detail)),
+        (_, None) => format!(
+            "{url} returns {status}, but not in the format of anomaly-counter: does the running \
+             service have the same `listen`?"
+        ),
     }
-    Err(format!("{url} returns {}: {}", answer.status(), answer.text().await?).into())
+}
+
+fn count_of(letters: usize) -> String {
+    match letters {
+        1 => "1 dead letter".to_owned(),
+        count => format!("{count} dead letters"),
+    }
 }
 
 fn found(sequence: u64, was_there: bool) -> Result<(), Failure> {

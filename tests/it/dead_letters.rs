@@ -1,6 +1,8 @@
 //! Writes that Redis has refused for good: an operator lists, retries and drops them, with the
 //! service running and stopped.
 
+use std::process::Command;
+
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -16,13 +18,17 @@ const KEY: &str = "af03baee239021c4";
 
 /// Runs `anomaly-counter spool …` beside the service.
 fn spool(service: &Service, arguments: &[&str]) -> Ended {
-    Ended::of(
-        anomaly_counter(&["spool"])
-            .args(arguments)
-            .env("ANOMALY_COUNTER__REDIS__URL", "redis://127.0.0.1:1")
-            .env("ANOMALY_COUNTER__DATA_DIR", service.data_dir())
-            .env("ANOMALY_COUNTER__LISTEN", service.address()),
-    )
+    Ended::of(&mut spool_command(service, arguments))
+}
+
+fn spool_command(service: &Service, arguments: &[&str]) -> Command {
+    let mut command = anomaly_counter(&["spool"]);
+    command
+        .args(arguments)
+        .env("ANOMALY_COUNTER__REDIS__URL", "redis://127.0.0.1:1")
+        .env("ANOMALY_COUNTER__DATA_DIR", service.data_dir())
+        .env("ANOMALY_COUNTER__LISTEN", service.address());
+    command
 }
 
 /// Returns the numbers that `spool list` shows.
@@ -179,4 +185,26 @@ async fn dead_letters_are_listed_with_control_characters_escaped() {
     let list = spool(&service, &["list"]).succeeded().stdout;
     assert!(list.contains(r"\u{1b}[2J\u{9b}31m of a script"), "{list}");
     assert!(!list.contains(['\u{1b}', '\u{9b}']), "{list}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_token_that_the_service_requires_the_command_says_how_to_give_one() {
+    let redis = RedisServer::start();
+    let digest = anomaly_counter::auth::TokenDigest::of("t0ken");
+    let tokens =
+        format!("[[tokens]]\nname = \"ana\"\nsha256 = \"{digest}\"\nscopes = [\"read\"]\n");
+    let config = format!("auth.file = \"tokens.toml\"\nredis.url = \"{}\"", redis.url());
+    let service = Service::with_files(&config, &[("tokens.toml", &tokens)]).await;
+    let put = "put one with the scope `read` into ANOMALY_COUNTER_TOKEN";
+    let refused = spool(&service, &["list"]).failed().stderr;
+    let expected = format!("the running service requires a token: {put}\n");
+    assert!(refused.ends_with(&expected), "{refused}");
+    let with = |token: &str, arguments: &[&str]| {
+        Ended::of(spool_command(&service, arguments).env("ANOMALY_COUNTER_TOKEN", token))
+    };
+    let refused = with("other", &["list"]).failed().stderr;
+    assert!(refused.contains("does not accept the token in ANOMALY_COUNTER_TOKEN"), "{refused}");
+    let refused = with("t0ken", &["retry", "--all"]).failed().stderr;
+    assert!(refused.contains("put one with the scope `operate`"), "{refused}");
+    assert_eq!(with("t0ken", &["list"]).succeeded().stdout, "there are no dead letters\n");
 }
