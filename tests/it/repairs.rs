@@ -108,6 +108,11 @@ async fn a_faulty_report_names_its_field() {
     for query in ["min_success_rate=2", "min_success_rate=x", "min_succes_rate=0.1"] {
         service.get(&format!("/anomalies/{key}/repairs/a?{query}")).await.problem(422);
     }
+    for action in ["a".repeat(201), "a%0A".to_owned()] {
+        let answer = service.get(&format!("/anomalies/{key}/repairs/{action}")).await;
+        assert!(answer.problem(422).contains("1 to 200 characters"), "{}", answer.body);
+        assert_eq!(answer.body["field"], "action");
+    }
     let history = service.get(&format!("/anomalies/{key}/repairs")).await.ok();
     assert_eq!(history["auto_repair_count"], 0, "nothing was recorded");
 }

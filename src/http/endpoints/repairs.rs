@@ -262,10 +262,7 @@ struct AdviceQuery {
     tag = "repairs",
     params(
         ("key" = schemas::AnomalyKey, Path),
-        (
-            "action" = String, Path, example = "restart_pod",
-            description = "The name of the repair action.",
-        ),
+        ("action" = schemas::ActionName, Path, description = "The name of the repair action."),
         AdviceQuery,
     ),
     responses((
@@ -279,10 +276,10 @@ async fn advice(
 ) -> Result<Json<ActionAdviceBody>, Problem> {
     let minimum = min_success_rate.unwrap_or(SuccessRate::DEFAULT_MINIMUM);
     let Answered { value: history, degraded } = history(&state, key).await?;
-    let figures = history.statistics(&action);
+    let figures = history.statistics(action.as_str());
     Ok(Json(ActionAdviceBody {
         anomaly_key: key,
-        action: ActionBody::new(&action, figures),
+        action: ActionBody::new(action.as_str(), figures),
         min_success_rate: minimum,
         should_skip: figures.should_skip(minimum),
         degraded: degraded.into(),

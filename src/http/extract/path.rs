@@ -3,7 +3,7 @@
 use axum::{extract::FromRequestParts, http::request::Parts};
 
 use crate::{
-    domain::AnomalyKey,
+    domain::{Action, AnomalyKey},
     http::{
         problem::{Problem, ProblemKind},
         state::RequestState,
@@ -16,7 +16,7 @@ pub(in crate::http) struct KeyPath(pub(in crate::http) AnomalyKey);
 
 /// The parameters `{key}` and `{action}` of a path.
 #[derive(Debug)]
-pub(in crate::http) struct ActionPath(pub(in crate::http) AnomalyKey, pub(in crate::http) String);
+pub(in crate::http) struct ActionPath(pub(in crate::http) AnomalyKey, pub(in crate::http) Action);
 
 /// The only parameter of a path, as text.
 #[derive(Debug)]
@@ -40,7 +40,8 @@ impl FromRequestParts<RequestState> for ActionPath {
 
     async fn from_request_parts(_: &mut Parts, request: &RequestState) -> Result<Self, Problem> {
         let key = parse_key(value(request, 0).ok_or_else(no_key)?)?;
-        Ok(Self(key, value(request, 1).ok_or_else(no_route)?.to_owned()))
+        let action = Action::parse(value(request, 1).ok_or_else(no_route)?);
+        Ok(Self(key, action.map_err(|error| Problem::field("action", error))?))
     }
 }
 
