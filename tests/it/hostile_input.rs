@@ -128,6 +128,45 @@ async fn malformed_keys_unknown_paths_and_wrong_methods_are_problems() {
 }
 
 #[tokio::test]
+async fn a_call_without_parameters_refuses_them() {
+    let service = Service::embedded().await;
+    let occurrence = json!({"alert_name": "HighCPU"});
+    let key = service.post("/anomalies", &occurrence).await.ok()["anomaly_key"].clone();
+    let anomaly = format!("/anomalies/{}", key.as_str().unwrap());
+    let fix = json!({"anomaly_key": key, "fix_description": "raised the limit"});
+    service.put("/permanent-fix", &fix).await.ok();
+    let fix = format!("/permanent-fix/{}", key.as_str().unwrap());
+    let refused = [
+        service.get("/rules?foo=1").await,
+        service.get(&format!("{anomaly}?foo=1")).await,
+        service.get(&format!("{anomaly}/frequency?foo=1")).await,
+        service.get(&format!("{anomaly}/audit?foo=1")).await,
+        service.get(&format!("{anomaly}/repairs?foo=1")).await,
+        service.post("/anomalies?foo=1", &occurrence).await,
+        service.delete(&format!("{fix}?foo=1")).await,
+        service.delete(&format!("{anomaly}?foo=1")).await,
+    ];
+    for answer in refused {
+        assert_eq!(answer.problem(422), "`foo` is unknown: this call has no parameters");
+        assert_eq!(answer.body["field"], "foo");
+    }
+    let known = service.get(&anomaly).await.ok();
+    assert_eq!(known["frequency"]["count_1h"], 1, "nothing was recorded");
+    assert_eq!(known["frequency"]["permanent_fix_applied"], true, "nothing was removed");
+
+    // Others add parameters to the addresses of probes, files and webhooks.
+    for path in ["/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/page/main.js", "/"]
+    {
+        let request = service.request(Method::GET, &format!("{path}?foo=1"));
+        assert_eq!(request.send().await.unwrap().status(), 200, "{path}");
+    }
+    let alert = json!({"status": "firing", "labels": {"alertname": "HighCPU"}});
+    let delivery = json!({"version": "4", "status": "firing", "alerts": [alert]});
+    let delivered = service.post("/webhooks/alertmanager?foo=1&bar=%ff", &delivery).await.ok();
+    assert_eq!(delivered["counted"], 1, "{delivered}");
+}
+
+#[tokio::test]
 async fn a_parameter_that_is_not_utf8_is_named() {
     let service = Service::embedded().await;
     for (query, name) in [

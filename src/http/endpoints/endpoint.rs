@@ -4,7 +4,10 @@ use std::fmt;
 
 use axum::{extract::Request, handler::Handler, http::Method, response::Response};
 use futures_util::future::BoxFuture;
-use utoipa::openapi::{Paths, RefOr, Schema};
+use utoipa::openapi::{
+    Paths, RefOr, Schema,
+    path::{Parameter, ParameterIn},
+};
 
 use crate::{
     auth::Scope,
@@ -19,6 +22,7 @@ pub(in crate::http) struct Endpoint {
     pub(in crate::http) access: Access,
     pub(in crate::http) routine: Routine,
     pub(in crate::http) body: BodyKind,
+    pub(in crate::http) query: QueryKind,
     /// The problems that a call may end with, beside those that come with its access and its body.
     pub(in crate::http) problems: &'static [ProblemKind],
     pub(in crate::http) handler: RouteHandler,
@@ -110,6 +114,18 @@ pub(in crate::http) enum BodyKind {
     Login,
 }
 
+/// The treatment of the parameters in the query of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::http) enum QueryKind {
+    /// The handler reads them.
+    Read,
+    /// There are none, so that any is refused.
+    Refused,
+    /// There are none, but others may add some: people to the address of a webhook, Prometheus and
+    /// load balancers to that of a probe, browsers to that of a file.
+    Ignored,
+}
+
 /// The treatment of calls that programs repeat every few seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::http) enum Routine {
@@ -123,7 +139,8 @@ pub(in crate::http) enum Routine {
 
 impl Endpoint {
     /// Creates an endpoint with the method, the path and the description of its handler's
-    /// attribute. `id` is its operation id.
+    /// attribute. `id` is its operation id. If no parameter of a query is described, all are
+    /// refused.
     pub(in crate::http) fn new(id: &str, described: DescribedHandler) -> Self {
         let (mut description, handler) = described;
         let mut endpoint = Self::undescribed("", handler);
@@ -137,6 +154,12 @@ impl Endpoint {
             for (method, operation) in operations {
                 let Some(operation) = operation else { continue };
                 operation.operation_id = Some(id.to_owned());
+                let is_of_query = |parameter: &RefOr<Parameter>| {
+                    let RefOr::T(parameter) = parameter else { return false };
+                    parameter.parameter_in == ParameterIn::Query
+                };
+                let has_query = operation.parameters.iter().flatten().any(is_of_query);
+                endpoint.query = if has_query { QueryKind::Read } else { QueryKind::Refused };
                 endpoint.path.clone_from(path);
                 endpoint.method = method;
             }
@@ -152,6 +175,7 @@ impl Endpoint {
             access: Access::Scope(Scope::Operate),
             routine: Routine::No,
             body: BodyKind::Call,
+            query: QueryKind::Ignored,
             problems: &[],
             handler,
             description: None,
@@ -178,6 +202,10 @@ impl Endpoint {
         Self { body, ..self }
     }
 
+    pub(in crate::http) fn any_query(self) -> Self {
+        Self { query: QueryKind::Ignored, ..self }
+    }
+
     pub(in crate::http) fn problems(self, problems: &'static [ProblemKind]) -> Self {
         Self { problems, ..self }
     }
@@ -195,6 +223,7 @@ mod tests {
         let endpoint = Endpoint::new("things.replace", routes!(replace));
         assert_eq!(endpoint.access, Access::Scope(Scope::Operate));
         assert_eq!(endpoint.routine, Routine::No);
+        assert_eq!(endpoint.query, QueryKind::Refused);
         assert_eq!(endpoint.path, "/things/{id}");
         assert_eq!(endpoint.method, Method::PUT);
         let paths = endpoint.description.unwrap().paths;

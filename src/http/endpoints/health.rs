@@ -14,8 +14,8 @@ use crate::{
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
-        Endpoint::new("health.live", routes!(live)).public().routine(Routine::Probe),
-        Endpoint::new("health.ready", routes!(ready)).public().routine(Routine::Probe),
+        Endpoint::new("health.live", routes!(live)).public().routine(Routine::Probe).any_query(),
+        Endpoint::new("health.ready", routes!(ready)).public().routine(Routine::Probe).any_query(),
     ]
 }
 

@@ -6,7 +6,12 @@ use super::endpoint::{Endpoint, Routine, routes};
 use crate::{auth::Scope, http::state::AppState};
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
-    vec![Endpoint::new("metrics.get", routes!(render)).scope(Scope::Read).routine(Routine::Scrape)]
+    vec![
+        Endpoint::new("metrics.get", routes!(render))
+            .scope(Scope::Read)
+            .routine(Routine::Scrape)
+            .any_query(),
+    ]
 }
 
 /// Prometheus' text format.

@@ -24,7 +24,9 @@ mod summary;
 pub(super) use alertmanager::DeliveryRequest;
 pub(super) use alertmanager::{AlertRequest, note_refusal, register_metrics};
 pub use dead_letters::{DeadLetterBody, RetriedBody};
-pub(super) use endpoint::{Access, BodyKind, Description, Endpoint, RouteHandler, Routine, routes};
+pub(super) use endpoint::{
+    Access, BodyKind, Description, Endpoint, QueryKind, RouteHandler, Routine, routes,
+};
 
 /// All endpoints of the API, in the order in which they are described.
 pub(super) fn all() -> impl Iterator<Item = Endpoint> {

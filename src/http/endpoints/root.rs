@@ -12,7 +12,7 @@ use super::endpoint::{Endpoint, routes};
 use crate::http::{json::Json, page, state::AppState};
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
-    vec![Endpoint::new("root.read", routes!(root)).public()]
+    vec![Endpoint::new("root.read", routes!(root)).public().any_query()]
 }
 
 /// The name of the service, and the paths of its pages.

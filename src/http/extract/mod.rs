@@ -17,4 +17,4 @@ pub(super) use event_id::{IdempotencyKey, event_id};
 pub(super) use if_none_match::IfNoneMatch;
 pub(super) use json::{CheckedJson, CheckedVisitor, FirstElements, JsonValue, members};
 pub(super) use path::{ActionPath, KeyPath, TextPath, parse_key};
-pub(super) use query::{Query, parsed};
+pub(super) use query::{Query, parsed, refuse_parameters};

@@ -6,7 +6,7 @@ use std::{borrow::Cow, collections::VecDeque, fmt::Display, str::FromStr};
 use axum::{extract::FromRequestParts, http::request::Parts};
 use percent_encoding::percent_decode;
 use serde::{
-    Deserialize as _, Deserializer,
+    Deserialize, Deserializer,
     de::{
         DeserializeOwned, DeserializeSeed, Error, IntoDeserializer, MapAccess, Visitor,
         value::SeqDeserializer,
@@ -56,6 +56,15 @@ fn decoded(text: &str) -> Result<String, String> {
     let spaced = text.replace('+', " ");
     let bytes: Vec<u8> = percent_decode(spaced.as_bytes()).collect();
     String::from_utf8(bytes).map_err(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
+/// Refuses all parameters of a call that has none: who gives one expects an effect of it.
+pub(in crate::http) fn refuse_parameters(query: &str) -> Result<(), Problem> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct NoParameters {}
+
+    read::<NoParameters>(query).map(|NoParameters {}| ())
 }
 
 /// Reads an optional parameter by the `FromStr` of its type, whose error says which form it takes.
@@ -192,8 +201,6 @@ impl<'de> Deserializer<'de> for Values {
 
 #[cfg(test)]
 mod tests {
-    use serde::Deserialize;
-
     use super::*;
 
     #[derive(Debug, PartialEq, Deserialize)]
@@ -247,6 +254,13 @@ mod tests {
             limit: Some(Limit(200)),
         };
         assert_eq!(read::<List>(query).unwrap(), list);
+    }
+
+    #[test]
+    fn a_call_without_parameters_refuses_them() {
+        assert!(refuse_parameters("").is_ok() && refuse_parameters("&").is_ok());
+        let problem = refuse_parameters("reason=x").unwrap_err();
+        assert_eq!(problem.to_string(), "`reason` is unknown: this call has no parameters");
     }
 
     #[test]

@@ -14,7 +14,8 @@ use percent_encoding::percent_decode_str;
 use crate::{
     auth::Scope,
     http::{
-        endpoints::{Access, BodyKind, Endpoint, RouteHandler, Routine},
+        endpoints::{Access, BodyKind, Endpoint, QueryKind, RouteHandler, Routine},
+        extract::refuse_parameters,
         problem::{Problem, ProblemKind},
         state::{PathValue, RequestState},
     },
@@ -36,6 +37,7 @@ pub(super) struct Route {
 struct RouteMethod {
     method: Method,
     access: Access,
+    query: QueryKind,
     handler: RouteHandler,
 }
 
@@ -109,6 +111,11 @@ impl RouteMatch {
         let Some(taken) = route.method(request.method()) else {
             return route.not_allowed(&request);
         };
+        if taken.query == QueryKind::Refused
+            && let Err(problem) = refuse_parameters(request.uri().query().unwrap_or_default())
+        {
+            return problem.into_response();
+        }
         let is_head = request.method() == Method::HEAD;
         let response = taken.handler.call(request, state).await;
         if is_head { without_body(response) } else { response }
@@ -136,14 +143,14 @@ impl RouteTable {
     pub(super) fn new(endpoints: impl IntoIterator<Item = Endpoint>) -> Self {
         let mut routes: HashMap<String, Route> = HashMap::new();
         for endpoint in endpoints {
-            let Endpoint { path, method, access, routine, body, handler, .. } = endpoint;
+            let Endpoint { path, method, access, routine, body, query, handler, .. } = endpoint;
             let route = routes.entry(path).or_insert_with_key(|path| Route {
                 path: path.as_str().into(),
                 routine,
                 body,
                 methods: Vec::new(),
             });
-            route.methods.push(RouteMethod { method, access, handler });
+            route.methods.push(RouteMethod { method, access, query, handler });
         }
         let mut table = Self::default();
         for (path, route) in routes {

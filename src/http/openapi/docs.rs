@@ -20,8 +20,8 @@ use crate::http::{
 /// The endpoints of the description itself.
 pub(in crate::http) fn endpoints() -> Vec<Endpoint> {
     vec![
-        Endpoint::new("docs.openapi", routes!(document)).public(),
-        Endpoint::new("docs.page", routes!(page)).public(),
+        Endpoint::new("docs.openapi", routes!(document)).public().any_query(),
+        Endpoint::new("docs.page", routes!(page)).public().any_query(),
         Endpoint::undescribed("/docs/{part}", RouteHandler::new(part)).public(),
     ]
 }

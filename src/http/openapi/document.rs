@@ -12,7 +12,7 @@ use crate::{
     domain::Signature,
     http::{
         bodies::OccurrenceRequest,
-        endpoints::{Access, AlertRequest, Description, Endpoint},
+        endpoints::{Access, AlertRequest, Description, Endpoint, QueryKind},
         headers::{GRAFANA_SIGNATURE, TRACERESPONSE},
         problem::{Problem, ProblemKind},
     },
@@ -122,8 +122,8 @@ fn security(access: Access) -> Value {
     ways.into()
 }
 
-/// Returns the statuses with which a call may be refused: those of its row, of its access and of
-/// its body, and those that every call may have.
+/// Returns the statuses with which a call may be refused: those of its row, of its access, of its
+/// body and of its query, and those that every call may have.
 fn problem_statuses(endpoint: &Endpoint, has_body: bool) -> BTreeSet<StatusCode> {
     use ProblemKind::{
         ContentTooLarge, Forbidden, Internal, InvalidField, InvalidJson, MalformedRequest,
@@ -140,8 +140,10 @@ fn problem_statuses(endpoint: &Endpoint, has_body: bool) -> BTreeSet<StatusCode>
     } else {
         &[]
     };
+    let of_query: &[ProblemKind] =
+        if endpoint.query == QueryKind::Refused { &[InvalidField] } else { &[] };
     let of_all = &[MalformedRequest, UnknownHost, Internal, Unavailable];
-    let kinds = [endpoint.problems, of_access, of_body, of_all].concat();
+    let kinds = [endpoint.problems, of_access, of_body, of_query, of_all].concat();
     kinds.into_iter().map(ProblemKind::status).collect()
 }
 

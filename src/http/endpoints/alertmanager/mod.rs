@@ -47,7 +47,8 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::new("alertmanager.deliver", routes!(deliver))
             .access(Access::ScopeOrSignature(Scope::Ingest))
-            .body(BodyKind::Delivery),
+            .body(BodyKind::Delivery)
+            .any_query(),
     ]
 }
 
