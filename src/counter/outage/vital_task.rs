@@ -1,15 +1,17 @@
 //! A task without which the service must not continue: nothing would apply the waiting operations,
 //! while writes would still be accepted.
 
-use std::{future::Future, panic::AssertUnwindSafe, process};
+use std::{future::Future, panic::AssertUnwindSafe};
 
 use futures_util::FutureExt as _;
+
+use crate::telemetry::exit_with_log;
 
 /// Starts a task. If it panics, the process ends: a new process starts with the data on disk.
 pub(super) fn spawn(what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(or_else(task, move || {
         tracing::error!(task = what, "the {what} panicked; the process exits");
-        process::exit(1);
+        exit_with_log(1);
     }));
 }
 
