@@ -5,7 +5,7 @@ mod budget;
 
 use self::budget::{Budget, check};
 
-const BUDGET: Budget = Budget { allocations: 22, bytes: 8 << 10 };
+const BUDGET: Budget = Budget { allocations: 16, bytes: 6 << 10 };
 
 #[test]
 fn a_post_to_the_embedded_store_stays_within_its_budget() {

@@ -17,7 +17,7 @@ use self::{
 };
 
 /// With the arguments of the script and its reply.
-const BUDGET: Budget = Budget { allocations: 18, bytes: 10 << 10 };
+const BUDGET: Budget = Budget { allocations: 16, bytes: 8 << 10 };
 
 #[test]
 fn a_post_to_redis_stays_within_its_budget() {
