@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::{
-    OtherClient, RedisServer, Service, eventually, healthy_again, key_of, metric,
+    OtherClient, RedisServer, Service, eventually, healthy_again, key_of, metric, wall_clock,
 };
 
 const WRITES: u64 = 200;
@@ -194,14 +194,47 @@ async fn a_redis_that_is_emptied_in_an_outage_gets_back_what_it_had_acknowledged
     post_three(&service, "HighCPU", 200, 0).await;
     refuse(&other, true).await;
     post_three(&service, "HighCPU", 202, 3).await;
+    let key = key_of("Quiet").to_string();
+    let repair = json!({"anomaly_key": key, "action": "restart", "success": true});
+    assert_eq!(service.post("/repairs", &repair).await.status, 202);
     other.run(&["FLUSHALL"]).await;
     refuse(&other, false).await;
     becomes(&service, "HighCPU", 6).await;
     becomes(&service, "Quiet", 3).await;
+    // If what waits were applied first, the anomaly would be unknown, and this a dead letter.
+    let path = format!("/anomalies/{key}/frequency");
+    eventually("the repair is counted", || async {
+        (service.get(&path).await.body["auto_repair_count"] == 1).then_some(())
+    })
+    .await;
     eventually("it is in the log", || async {
         service.log().contains("the store has lost writes").then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_redis_that_is_emptied_in_an_outage_gets_back_alerts_even_if_it_had_nothing_else() {
+    let redis = RedisServer::start();
+    let service = Service::on_redis(&redis).await;
+    let other = redis.client().await;
+    let deliver = async |name: &str| {
+        let alert = json!({
+            "status": "firing", "labels": {"alertname": name}, "fingerprint": name,
+            "startsAt": wall_clock().to_string(),
+        });
+        service.post("/webhooks/alertmanager", &json!({"alerts": [alert]})).await.status
+    };
+    for name in ["First", "Second"] {
+        assert_eq!(deliver(name).await, 200);
+    }
+    refuse(&other, true).await;
+    assert_eq!(deliver("Waiting").await, 202);
+    other.run(&["FLUSHALL"]).await;
+    refuse(&other, false).await;
+    for name in ["First", "Second", "Waiting"] {
+        becomes(&service, name, 1).await;
+    }
 }
 
 /// The next process does not know the counts. `is_outage` says that Redis refuses writes meanwhile.
