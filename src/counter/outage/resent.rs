@@ -37,8 +37,7 @@ pub(super) enum Trace {
 /// where it is still there.
 pub(super) async fn trace(executor: &Executor, held: &HeldWrites) -> Trace {
     let newest = |is_sample: fn(&Option<Box<AlertEpisode>>) -> bool| {
-        let operations = held.writes.iter().rev().map(|write| &write.operation);
-        operations.into_iter().find(|operation| {
+        held.writes.iter().rev().map(|write| &write.operation).find(|operation| {
             matches!(operation, Operation::Occurrence(Occurrence { episode, .. })
                 if is_sample(episode))
         })

@@ -54,9 +54,8 @@ impl<'a> Sending<'a> {
     }
 
     /// Sends writes, unless their shard has failed. Returns the writes that the store may forget
-    /// again, with the time from which they are remembered: a write that it had forgotten is as new
-    /// as any other; a write that it still had keeps its time, because otherwise it would never
-    /// expire when it is sent again and again.
+    /// again. While they are held, one that it had forgotten is as new as any other, and one that
+    /// it still had keeps its time.
     pub(crate) async fn send(&mut self, mut due: Vec<HeldWrite>) -> Vec<HeldWrite> {
         let mut are_kept = Vec::with_capacity(due.len());
         for mut run in due.chunk_by_mut(|a, b| a.operation.kind() == b.operation.kind()) {
